@@ -1,0 +1,106 @@
+"""Checkpoints: a folder with config.json, model.safetensors and tokenizer.json, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ssd2.errors import CheckpointInvalid, ModelNotFound
+from ssd2.models.ssd2 import SSD2, SSD2Config
+from ssd2.tokenizer import Tokenizer
+
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model with its tokenizer.
+
+    Attributes:
+        model: in evaluation mode, float32, on the device asked for.
+        tokenizer: the tokenizer it was trained with.
+        sha256: fingerprint over config and weights, hexadecimal.
+    """
+
+    model: SSD2
+    tokenizer: Tokenizer
+    sha256: str
+
+
+def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Load a model and check that its files fit together.
+
+    Args:
+        folder: with config.json, model.safetensors and tokenizer.json.
+        device: where the model shall run.
+
+    Raises:
+        ModelNotFound: if the folder or one of its files is missing.
+        CheckpointInvalid: if the files are damaged or do not fit together.
+    """
+    for name in (CONFIG, WEIGHTS, TOKENIZER):
+        if not (folder / name).is_file():
+            raise ModelNotFound(f"no {name} in {folder}; give the folder of a checkpoint")
+    config = read_config(folder)
+    tokenizer = Tokenizer.from_file(folder / TOKENIZER)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointInvalid(
+            f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, the model {config.vocab_size}; "
+            "they are of different models"
+        )
+    with torch.device("meta"):
+        model = SSD2(config)
+    try:
+        weights = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
+        model.load_state_dict(weights, assign=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointInvalid(f"{folder / WEIGHTS} does not fit its config.json: {error}") from error
+    return Checkpoint(model.to(device).eval().requires_grad_(False), tokenizer, fingerprint(folder))
+
+
+def read_config(folder: Path) -> SSD2Config:
+    """Read a checkpoint's config.json.
+
+    Raises:
+        CheckpointInvalid: if it is not the config of an SSD-2 model.
+    """
+    try:
+        values = json.loads((folder / CONFIG).read_text())
+    except ValueError as error:
+        raise CheckpointInvalid(f"{folder / CONFIG} is not JSON: {error}") from error
+    if not isinstance(values, dict) or values.pop("model_type", None) != "ssd2":
+        raise CheckpointInvalid(f'{folder / CONFIG} does not describe an SSD-2 model ("model_type": "ssd2")')
+    return SSD2Config.from_dict(values)
+
+
+def save_checkpoint(folder: Path, model: SSD2, tokenizer_json: str, dtype: torch.dtype = torch.float32) -> None:
+    """Write a checkpoint folder.
+
+    Args:
+        folder: made if missing; files of the same names are replaced.
+        model: the network.
+        tokenizer_json: content of tokenizer.json.
+        dtype: of the stored weights; float16 halves the file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model_type": "ssd2", **asdict(model.config)}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    (folder / TOKENIZER).write_text(tokenizer_json)
+    weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS)
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over config and weights: what Open compares."""
+    digest = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS):
+        with (folder / name).open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""The collaboration of §3.2, but for the network: the user model's two terms, and a pair in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssd2.ensemble import mix
+from ssd2.models.denoiser import Denoiser
+from ssd2.models.ssd2 import SSD2
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.sampler import LogitsRequest, decode
+
+
+@dataclass(frozen=True)
+class UserLogits:
+    """What the user model adds to the mix; None where its weight is 0."""
+
+    with_docs: Tensor | None = None
+    without_docs: Tensor | None = None
+
+
+class UserTerms:
+    """The user model's passes with and without the documents, as one batch."""
+
+    def __init__(
+        self,
+        model: SSD2,
+        prompts: Sequence[Sequence[int]],
+        prompts_without_docs: Sequence[Sequence[int]],
+        collaboration: CollaborationParams,
+        self_conditioning: str,
+    ) -> None:
+        """Take up a decode.
+
+        Args:
+            model: θ_user.
+            prompts: B prompts with D_user and w_inst.
+            prompts_without_docs: the same B with w_inst only.
+            collaboration: at α = 0 the second pass is skipped.
+            self_conditioning: one of `ssd2.params.SELF_CONDITIONING`.
+        """
+        self._copies = 2 if collaboration.uses_contrast else 1
+        both = [*prompts, *prompts_without_docs] if collaboration.uses_contrast else prompts
+        self._denoiser = Denoiser(model, both, self_conditioning)
+
+    def logits(self, request: LogitsRequest) -> UserLogits:
+        """The terms for one timestep, each [B, L, V]."""
+        logits = self._denoiser.logits(_repeated(request, self._copies))
+        return UserLogits(*logits.chunk(self._copies))
+
+
+def _repeated(request: LogitsRequest, copies: int) -> LogitsRequest:
+    """The request with its rows repeated."""
+
+    def repeat(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else torch.cat([tensor] * copies)
+
+    return LogitsRequest(
+        block=request.block,
+        step=request.step,
+        timestep=request.timestep,
+        x_t=torch.cat([request.x_t] * copies),
+        x0_hat=repeat(request.x0_hat),
+        mixed_logits=repeat(request.mixed_logits),
+        answer_ids=torch.cat([request.answer_ids] * copies),
+    )
+
+
+def to_wire_precision(logits: Tensor) -> Tensor:
+    """Logits as they travel: less their row's maximum, in float16.
+
+    What is taken off a whole row changes no softmax and no mix's softmax; without it the largest
+    logits would be rounded most, and values above 65,504 would overflow.
+
+    Args:
+        logits: [..., V].
+
+    Returns:
+        [..., V], float16, every entry at most 0 and finite.
+    """
+    shifted = logits.float() - logits.float().amax(-1, keepdim=True)
+    return shifted.clamp(min=torch.finfo(torch.float16).min).to(torch.float16)
+
+
+def decode_locally(
+    core: Denoiser | None,
+    user: UserTerms | None,
+    collaboration: CollaborationParams,
+    params: DecodingParams,
+    seeds: Sequence[Seeds],
+    *,
+    vocab_size: int,
+    eos_token_id: int,
+    device: torch.device | str = "cpu",
+) -> list[list[int]]:
+    """Decode with both models in one process: the reference that the wire is tested against.
+
+    Args:
+        core: θ_core with the prompts w_inst, or None at λ = 1.
+        user: θ_user, or None at λ = 0.
+        collaboration: λ and α.
+        params: how to decode.
+        seeds: one pair a row.
+        vocab_size: V.
+        eos_token_id: ends an answer.
+        device: where both models run.
+
+    Returns:
+        The answers' token ids.
+    """
+    run = decode(params, seeds, vocab_size=vocab_size, eos_token_id=eos_token_id, device=device)
+    try:
+        request = next(run)
+        while True:
+            core_logits = to_wire_precision(core.logits(request)) if core else None
+            terms = user.logits(request) if user else UserLogits()
+            request = run.send(mix_terms(core_logits, terms, collaboration))
+    except StopIteration as finished:
+        answers: list[list[int]] = finished.value
+        return answers
+
+
+def mix_terms(core_logits: Tensor | None, user: UserLogits, collaboration: CollaborationParams) -> Tensor:
+    """Line 8 of Algorithm 2 with the parameters of a collaboration; [B, L, V]."""
+    return mix(
+        core_logits,
+        user.with_docs,
+        user.without_docs,
+        lambda_user=collaboration.lambda_user,
+        alpha=collaboration.alpha,
+        normalise=collaboration.normalise,
+    )

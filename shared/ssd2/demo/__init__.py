@@ -1,0 +1,1 @@
+"""The demo pair: an assistant for one invented town, its text, its recipes and its weights."""

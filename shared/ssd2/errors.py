@@ -1,0 +1,147 @@
+"""Every error that Slingshot raises on purpose.
+
+    SlingshotError
+    ├── InputError                 what was asked for cannot be done as asked
+    │   ├── InvalidParameter       a parameter is outside its range
+    │   ├── TokenOutOfRange        a token id is outside the vocabulary
+    │   ├── BlockShapeMismatch     a block has the wrong length or order
+    │   ├── PromptTooLong          the prompt does not fit the model's context
+    │   └── DocumentsUnreadable    a document or folder cannot be read
+    ├── ModelError                 a model is missing, broken or not the one expected
+    │   ├── ModelNotFound          no checkpoint at that place
+    │   ├── CheckpointInvalid      the checkpoint's files do not fit together
+    │   ├── ModelMismatch          the core serves another model than was asked for
+    │   └── TokenizerMismatch      the two models do not share a tokenizer
+    ├── ProtocolError              the other side broke the contract
+    │   ├── ProtocolVersionMismatch  the two sides speak different versions
+    │   └── ProtocolViolation      a message out of order, or one that makes no sense
+    └── CoreError                  the core cannot answer
+        ├── CoreUnavailable        nothing answers at that address
+        ├── CoreLost               the connection broke in the middle of an answer
+        ├── CoreTimeout            the core did not answer in time
+        └── CoreBusy               the core is at its limit of sessions
+
+Every leaf has one stable `code`; its message says what is wrong and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class SlingshotError(Exception):
+    """Base of all errors raised on purpose. Its text is meant for the person at the keyboard."""
+
+    code = "slingshot_error"
+
+
+class InputError(SlingshotError):
+    """What was asked for cannot be done as asked."""
+
+    code = "input_error"
+
+
+class InvalidParameter(InputError):
+    """A parameter is outside its range."""
+
+    code = "invalid_parameter"
+
+
+class TokenOutOfRange(InputError):
+    """A token id is outside the vocabulary."""
+
+    code = "token_out_of_range"
+
+
+class BlockShapeMismatch(InputError):
+    """A block of tokens has the wrong length, or is not the one that was due."""
+
+    code = "block_shape_mismatch"
+
+
+class PromptTooLong(InputError):
+    """The prompt, or prompt and answer together, do not fit the model's positions."""
+
+    code = "prompt_too_long"
+
+
+class DocumentsUnreadable(InputError):
+    """A document or a folder of documents cannot be read."""
+
+    code = "documents_unreadable"
+
+
+class ModelError(SlingshotError):
+    """A model is missing, broken or not the one expected."""
+
+    code = "model_error"
+
+
+class ModelNotFound(ModelError):
+    """There is no checkpoint at that place."""
+
+    code = "model_not_found"
+
+
+class CheckpointInvalid(ModelError):
+    """The files of a checkpoint are damaged or do not fit together."""
+
+    code = "checkpoint_invalid"
+
+
+class ModelMismatch(ModelError):
+    """The core serves another model than the one asked for."""
+
+    code = "model_mismatch"
+
+
+class TokenizerMismatch(ModelError):
+    """The two models do not share a tokenizer, so their logits cannot be mixed."""
+
+    code = "tokenizer_mismatch"
+
+
+class ProtocolError(SlingshotError):
+    """The other side broke the contract of the wire."""
+
+    code = "protocol_error"
+
+
+class ProtocolVersionMismatch(ProtocolError):
+    """The two sides speak different versions of the protocol."""
+
+    code = "protocol_version_mismatch"
+
+
+class ProtocolViolation(ProtocolError):
+    """A message came out of order, or makes no sense."""
+
+    code = "protocol_violation"
+
+
+class CoreError(SlingshotError):
+    """The core cannot answer."""
+
+    code = "core_error"
+
+
+class CoreUnavailable(CoreError):
+    """Nothing answers at the core's address."""
+
+    code = "core_unavailable"
+
+
+class CoreLost(CoreError):
+    """The connection to the core broke in the middle of an answer."""
+
+    code = "core_lost"
+
+
+class CoreTimeout(CoreError):
+    """The core did not answer in time."""
+
+    code = "core_timeout"
+
+
+class CoreBusy(CoreError):
+    """The core has no free session."""
+
+    code = "core_busy"

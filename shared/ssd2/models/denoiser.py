@@ -1,0 +1,90 @@
+"""One model's part in a decode: its context cached, its own predictions remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ssd2.errors import PromptTooLong
+from ssd2.models.ssd2 import SSD2, ContextCache, context_timestep
+from ssd2.sampler import LogitsRequest
+from ssd2.simplex import check_ids
+
+
+class Denoiser:
+    """Answers the requests of a decode with one SSD-2 model.
+
+    Lines 3 to 7 of Algorithm 2. Keys and values of the context are computed once a block, or once
+    for each value of the quantised context timestep; a model without one only adds what is new.
+    """
+
+    def __init__(self, model: SSD2, prompts: Sequence[Sequence[int]], self_conditioning: str) -> None:
+        """Take up a decode.
+
+        Args:
+            model: the network.
+            prompts: B prompts as token ids, of any lengths.
+            self_conditioning: one of `ssd2.params.SELF_CONDITIONING`.
+
+        Raises:
+            PromptTooLong: if a prompt does not fit the model's positions.
+            TokenOutOfRange: if a prompt holds an id outside the vocabulary.
+        """
+        self._model, self._self_conditioning = model, self_conditioning
+        self._prompt_ids, self._prompt_mask = _left_padded(prompts, model)
+        self._cache: ContextCache | None = None
+        self._cached_for: tuple[int, int] | None = None
+        self._own_logits: Tensor | None = None
+
+    @torch.inference_mode()
+    def logits(self, request: LogitsRequest) -> Tensor:
+        """Logits for one timestep; requests come in the order of the decode.
+
+        Returns:
+            [B, L, V], float32.
+        """
+        rows = len(request.x_t)
+        t = torch.full((rows,), request.timestep, device=request.x_t.device)
+        cache = self._context(request, t)
+        self_cond = None if request.step == 0 else self._fed_back(request)
+        self._own_logits = self._model.denoise(request.x_t, self_cond, t, cache)
+        return self._own_logits
+
+    def _fed_back(self, request: LogitsRequest) -> Tensor | None:
+        choices = {"own": self._own_logits, "projection": request.x0_hat, "mixed": request.mixed_logits}
+        return choices[self._self_conditioning]
+
+    def _context(self, request: LogitsRequest, t: Tensor) -> ContextCache:
+        has_timestep = self._model.config.context_timestep == "quantised"
+        wanted = (request.block, int(context_timestep(t)[0]) if has_timestep else 0)
+        if self._cache is None or wanted != self._cached_for:
+            self._cache = self._encode(request.answer_ids, t, None if has_timestep else self._cache)
+            self._cached_for = wanted
+        return self._cache
+
+    def _encode(self, answer_ids: Tensor, t: Tensor, cache: ContextCache | None) -> ContextCache:
+        """Encode the prompt and the committed answer, less what the cache already holds."""
+        token_ids = torch.cat([self._prompt_ids, answer_ids], -1)
+        mask = torch.cat([self._prompt_mask, torch.ones_like(answer_ids, dtype=torch.bool)], -1)
+        positions = self._model.prompt_positions(self._prompt_mask)
+        following = torch.arange(1, answer_ids.shape[1] + 1, device=answer_ids.device)
+        positions = torch.cat([positions, positions[:, -1:] + following], -1)
+        done = cache.mask.shape[1] if cache else 0
+        return self._model.encode_context(token_ids[:, done:], positions[:, done:], mask[:, done:], t, cache)
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], model: SSD2) -> tuple[Tensor, Tensor]:
+    """Prompts as one tensor with its mask, both [B, C]."""
+    config, device = model.config, model.context_embedding.weight.device
+    longest = max(len(prompt) for prompt in prompts)
+    if longest > config.max_prompt_tokens or min(len(prompt) for prompt in prompts) < 1:
+        raise PromptTooLong(
+            f"the prompt has {longest} tokens, this model takes 1 to {config.max_prompt_tokens}; shorten it"
+        )
+    rows = [[config.pad_token_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    lengths = torch.tensor([[len(prompt)] for prompt in prompts])
+    token_ids = torch.tensor(rows)
+    check_ids(token_ids, config.vocab_size)
+    return token_ids.to(device), (torch.arange(longest) >= longest - lengths).to(device)

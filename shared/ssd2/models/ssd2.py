@@ -1,0 +1,245 @@
+"""SSD-2: a semi-autoregressive simplex-based diffusion language model (§3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from ssd2.errors import CheckpointInvalid
+from ssd2.models.transformer import LayerCache, Transformer
+from ssd2.noise_schedule import TRAINED_TIMESTEPS
+
+OPT_POSITION_OFFSET = 2
+"""OPT's learned positions start at row 2 of their table."""
+
+CONTEXT_TIMESTEP_QUANTUM = 50
+"""Q: the context sees t - (t mod Q), so that its keys and values serve Q timesteps (footnote 16)."""
+
+
+@dataclass(frozen=True)
+class SSD2Config:
+    """Shape of an SSD-2 model, as in a checkpoint's config.json.
+
+    Attributes:
+        vocab_size: V.
+        hidden_size: D.
+        num_layers: decoder layers.
+        num_heads: attention heads; divides D.
+        ffn_size: width of the feed-forward layers.
+        max_positions: length of the position table, prompt and answer together.
+        block_size: L the model was trained with.
+        bos_token_id: begins every prompt.
+        eos_token_id: ends an answer and fills its last block (footnote 11).
+        pad_token_id: fills the left of shorter prompts in a batch; never attended to.
+        simplex_value: K, in logit units.
+        context_timestep: "quantised" adds Emb_ctx-time of the paper with Q = 50; "none" leaves it
+            out, so that the context's keys and values never go stale.
+        answer_position: position of an answer's first token, prompts ending just before it, so that
+            blocks always begin at the same positions. None: prompts begin at position 0, as in OPT.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    ffn_size: int
+    max_positions: int
+    block_size: int
+    bos_token_id: int
+    eos_token_id: int
+    pad_token_id: int
+    simplex_value: float = 5.0
+    context_timestep: str = "quantised"
+    answer_position: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.context_timestep not in ("quantised", "none"):
+            raise CheckpointInvalid(f"context_timestep is {self.context_timestep!r}; use 'quantised' or 'none'")
+        if self.num_heads < 1 or self.hidden_size % self.num_heads:
+            raise CheckpointInvalid(f"hidden_size {self.hidden_size} is no multiple of {self.num_heads} heads")
+        if not 1 <= self.block_size < self.max_positions:
+            raise CheckpointInvalid(f"block_size {self.block_size} does not fit {self.max_positions} positions")
+        if max(self.bos_token_id, self.eos_token_id, self.pad_token_id) >= self.vocab_size:
+            raise CheckpointInvalid(f"a special token is outside the vocabulary of {self.vocab_size}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, object]) -> SSD2Config:
+        """Read a config, refusing keys that it does not know and shapes that cannot be."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise CheckpointInvalid(f"the model's config has unknown keys: {', '.join(unknown)}")
+        try:
+            return cls(**values)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise CheckpointInvalid(f"the model's config is incomplete: {error}") from error
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """The longest prompt that still leaves room for one block of answer."""
+        return self.answer_position or self.max_positions - self.block_size
+
+    def max_answer_tokens(self, prompt_tokens: int) -> int:
+        """How many answer tokens fit behind a prompt of this many tokens, in whole blocks."""
+        room = self.max_positions - (self.answer_position or prompt_tokens)
+        return room // self.block_size * self.block_size
+
+
+@dataclass(frozen=True)
+class ContextCache:
+    """An encoded context.
+
+    Attributes:
+        layers: keys and values of every layer.
+        mask: bool, [B, C], True where there is a token and not padding.
+        positions: int64, [B, C], position of every context token.
+    """
+
+    layers: list[LayerCache]
+    mask: Tensor
+    positions: Tensor
+
+
+class SSD2(nn.Module):
+    """The network of §3.1: logits of a block, given its noised simplex and its context.
+
+        h~    = W_diff[sm(x_t)] + W_pred[sm(self_cond)] + Emb_pos(c:c+L) + Emb_diff-time(t/T)
+        h_<c  = Emb_ctx(w_<c) + Emb_pos(<c) + Emb_ctx-time(t/T)
+        logits = Transformer[concat(h_<c, h~)]_{c:c+L}
+
+    The context is encoded causally; the block sees all of the context and, in both directions,
+    itself (App. A). The output layer is tied to Emb_ctx, as in OPT.
+    """
+
+    def __init__(self, config: SSD2Config) -> None:
+        super().__init__()
+        self.config = config
+        width, vocab = config.hidden_size, config.vocab_size
+        self.context_embedding = nn.Embedding(vocab, width)
+        self.position_embedding = nn.Embedding(config.max_positions + OPT_POSITION_OFFSET, width)
+        self.w_diff = nn.Linear(vocab, width, bias=False)
+        self.w_pred = nn.Linear(vocab, width, bias=False)
+        self.diffusion_time_embedding = nn.Linear(1, width)
+        self.context_time_embedding = nn.Linear(1, width) if config.context_timestep == "quantised" else None
+        self.transformer = Transformer(width, config.num_layers, config.num_heads, config.ffn_size)
+        self.apply(_initialise)
+        # Nothing is fed back at first, and the context starts as OPT's: both are learned from 0.
+        nn.init.zeros_(self.w_pred.weight)
+        if self.context_time_embedding is not None:
+            nn.init.zeros_(self.context_time_embedding.weight)
+
+    def embed_context(self, token_ids: Tensor, positions: Tensor, t: Tensor) -> Tensor:
+        """h_<c of §3.1.
+
+        Args:
+            token_ids: int64, [B, C].
+            positions: int64, [B, C].
+            t: timesteps, [B].
+
+        Returns:
+            [B, C, D].
+        """
+        hidden: Tensor = self.context_embedding(token_ids) + self.position_embedding(positions + OPT_POSITION_OFFSET)
+        if self.context_time_embedding is not None:
+            hidden = hidden + self.context_time_embedding(_share_of_trained(context_timestep(t)))
+        return hidden
+
+    def embed_block(self, x_t: Tensor, self_cond: Tensor | None, positions: Tensor, t: Tensor) -> Tensor:
+        """h~ of §3.1.
+
+        Args:
+            x_t: noised simplex, [B, L, V].
+            self_cond: previous prediction as logits, [B, L, V]; None at the first timestep.
+            positions: int64, [B, L].
+            t: timesteps, [B].
+
+        Returns:
+            [B, L, D].
+        """
+        hidden: Tensor = self.w_diff(torch.softmax(x_t, dim=-1))
+        hidden = hidden + self.position_embedding(positions + OPT_POSITION_OFFSET)
+        hidden = hidden + self.diffusion_time_embedding(_share_of_trained(t))
+        if self_cond is not None:
+            hidden = hidden + self.w_pred(torch.softmax(self_cond, dim=-1))
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Output layer, tied to Emb_ctx: [B, L, D] -> [B, L, V]."""
+        return hidden @ self.context_embedding.weight.T
+
+    def prompt_positions(self, mask: Tensor) -> Tensor:
+        """Positions of left-padded prompts.
+
+        Args:
+            mask: bool, [B, C], False at the padding on the left.
+
+        Returns:
+            int64, [B, C]; 0 at the padding.
+        """
+        lengths = mask.sum(-1, keepdim=True)
+        first = self.config.answer_position - lengths if self.config.answer_position else torch.zeros_like(lengths)
+        return ((mask.cumsum(-1) - 1 + first) * mask).to(torch.int64)
+
+    def encode_context(
+        self, token_ids: Tensor, positions: Tensor, mask: Tensor, t: Tensor, cache: ContextCache | None = None
+    ) -> ContextCache:
+        """Encode context tokens causally, behind those already in the cache.
+
+        Args:
+            token_ids: int64, [B, C].
+            positions: int64, [B, C].
+            mask: bool, [B, C], False at padding.
+            t: timesteps, [B]; read only with a context timestep embedding.
+            cache: the context before these tokens, or None.
+
+        Returns:
+            The cache over the old and the new tokens.
+        """
+        if cache is not None:
+            mask, positions = torch.cat([cache.mask, mask], -1), torch.cat([cache.positions, positions], -1)
+        rows, length = token_ids.shape
+        offset = mask.shape[-1] - length
+        index = torch.arange(mask.shape[-1], device=mask.device)
+        causal = index[None, :] <= index[offset:, None]
+        # A padded position sees itself, so that its softmax is over something; nothing reads it.
+        visible = causal & (mask[:, None, :] | (index[None, :] == index[offset:, None]))
+        hidden = self.embed_context(token_ids, positions[:, offset:], t)
+        _, layers = self.transformer(hidden, visible[:, None], cache.layers if cache else None)
+        return ContextCache(layers, mask, positions)
+
+    def denoise(self, x_t: Tensor, self_cond: Tensor | None, t: Tensor, cache: ContextCache) -> Tensor:
+        """Logits of the block that follows a context: lines 4 and 6 of Algorithm 2.
+
+        Args:
+            x_t: noised simplex, [B, L, V].
+            self_cond: previous prediction as logits, [B, L, V]; None at the first timestep.
+            t: timesteps, [B].
+            cache: the encoded context.
+
+        Returns:
+            [B, L, V], unnormalised.
+        """
+        length = x_t.shape[1]
+        positions = cache.positions[:, -1:] + 1 + torch.arange(length, device=x_t.device)
+        visible = torch.cat([cache.mask, cache.mask.new_ones(len(x_t), length)], -1)[:, None, None, :]
+        hidden, _ = self.transformer(self.embed_block(x_t, self_cond, positions, t), visible, cache.layers)
+        return self.logits(hidden)
+
+
+def context_timestep(t: Tensor) -> Tensor:
+    """t_quantised = t - (t mod Q), footnote 16."""
+    return t - t % CONTEXT_TIMESTEP_QUANTUM
+
+
+def _share_of_trained(t: Tensor) -> Tensor:
+    """t/T as the time embeddings take it: [B] -> [B, 1, 1], float32."""
+    return (t.to(torch.float32) / TRAINED_TIMESTEPS)[:, None, None]
+
+
+def _initialise(module: nn.Module) -> None:
+    """OPT's initialisation: weights N(0, 0.02²), biases 0."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

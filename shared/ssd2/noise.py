@@ -1,0 +1,116 @@
+"""Counter-based random numbers: pure functions of a seed and a place in the decode.
+
+The core never receives x_t: both sides compute the same noise from the public noise seed, on
+whatever device they run. Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as
+1, 2, 3", SC 2011) is integer arithmetic, so its bits are the same everywhere; Box–Muller turns
+them into normals that agree between CPU and GPU up to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
+_WORD = 0xFFFFFFFF
+_ROUNDS = 10
+
+
+def philox_4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Tensor) -> tuple[Tensor, ...]:
+    """Philox-4x32-10.
+
+    Args:
+        counter: four words, int64 tensors holding values in [0, 2³²), broadcastable.
+        key: int64, 64-bit keys, broadcastable against the counter.
+
+    Returns:
+        Four words of random bits, int64 tensors holding values in [0, 2³²).
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key & _WORD, (key >> 32) & _WORD
+    for _ in range(_ROUNDS):
+        # int64 wraps around, which keeps all 64 bits of the 32 x 32 product.
+        product_0, product_1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            ((product_1 >> 32) & _WORD) ^ c1 ^ k0,
+            product_1 & _WORD,
+            ((product_0 >> 32) & _WORD) ^ c3 ^ k1,
+            product_0 & _WORD,
+        )
+        k0, k1 = (k0 + _KEY_INCREMENTS[0]) & _WORD, (k1 + _KEY_INCREMENTS[1]) & _WORD
+    return c0, c1, c2, c3
+
+
+def gaussian_noise(
+    seeds: Sequence[int],
+    *,
+    block: int,
+    timestep: int,
+    length: int,
+    vocab_size: int,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Standard normal noise for one block at one timestep.
+
+    Entry (position, v) depends on (seed, block, timestep, position, v) alone: neither on the
+    device, nor on the length of the block, nor on the other rows of the batch.
+
+    Args:
+        seeds: one public noise seed a row, each in [0, 2⁶³).
+        block: index of the block in the answer.
+        timestep: t, in [0, T].
+        length: L, positions in the block.
+        vocab_size: V.
+        device: where to compute it.
+
+    Returns:
+        [B, L, V], float32.
+    """
+    words = _words(seeds, block, timestep, length, (vocab_size + 3) // 4, device)
+    u0, u1, u2, u3 = (_uniform(word) for word in words)
+    normals = torch.stack([*_box_muller(u0, u1), *_box_muller(u2, u3)], dim=-1)
+    return normals.flatten(-2)[..., :vocab_size]
+
+
+def uniform_noise(
+    seeds: Sequence[int], *, block: int, timestep: int, length: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """One uniform number in (0, 1] for every position of a block at one timestep.
+
+    Args:
+        seeds: one seed a row, each in [0, 2⁶³).
+        block: index of the block in the answer.
+        timestep: t, in [0, T].
+        length: L, positions in the block.
+        device: where to compute it.
+
+    Returns:
+        [B, L], float32.
+    """
+    return _uniform(_words(seeds, block, timestep, length, 1, device)[0]).squeeze(-1)
+
+
+def _words(
+    seeds: Sequence[int], block: int, timestep: int, length: int, width: int, device: torch.device | str
+) -> tuple[Tensor, ...]:
+    """Philox words for counters (block, timestep, position, index < width), each [B, L, width]."""
+    key = torch.tensor(list(seeds), dtype=torch.int64, device=device)[:, None, None]
+    position = torch.arange(length, device=device)[None, :, None]
+    index = torch.arange(width, device=device)[None, None, :]
+    constant = torch.zeros_like(key)
+    return philox_4x32((constant + block, constant + timestep, constant + position, constant + index), key)
+
+
+def _uniform(word: Tensor) -> Tensor:
+    """The word's upper 24 bits as a float32 in (0, 1], exact on every device."""
+    return ((word >> 8) + 1).to(torch.float32) * 2.0**-24
+
+
+def _box_muller(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    radius = torch.sqrt(-2.0 * torch.log(u))
+    angle = (2.0 * math.pi) * v
+    return radius * torch.cos(angle), radius * torch.sin(angle)

@@ -1,0 +1,141 @@
+"""What a decode can be asked for, checked once, here."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+
+from ssd2.errors import InvalidParameter
+from ssd2.noise_schedule import EARLY_STOP, decoding_timesteps
+from ssd2.simplex import PROJECTIONS, SIMPLEX_VALUE
+
+SELF_CONDITIONING = ("own", "projection", "mixed")
+"""What a model is fed back: its own logits, the projected simplex, or (in one process) the mix."""
+
+MAX_SEED = 2**63
+
+
+@dataclass(frozen=True)
+class DecodingParams:
+    """One decode.
+
+    Attributes:
+        block_size: L, tokens denoised together.
+        max_tokens: longest answer; rounded up to whole blocks.
+        steps: timesteps a block is decoded with.
+        stop: early stop as a share of T (§3.1); 0 decodes down to t = 1.
+        projection: one of `PROJECTIONS`, line 9 of Algorithm 2.
+        top_p: nucleus mass of the sampling and multi-hot projections.
+        self_conditioning: one of `SELF_CONDITIONING`; "mixed" is the paper's and cannot cross the
+            trust boundary.
+        simplex_value: K, in logit units.
+    """
+
+    block_size: int
+    max_tokens: int = 64
+    steps: int = 25
+    stop: float = EARLY_STOP
+    projection: str = "sampling"
+    top_p: float = 0.2
+    self_conditioning: str = "own"
+    simplex_value: float = SIMPLEX_VALUE
+
+    def __post_init__(self) -> None:
+        if self.block_size < 1:
+            raise InvalidParameter(f"block size is {self.block_size}; it must be at least 1")
+        if self.max_tokens < 1:
+            raise InvalidParameter(f"max tokens is {self.max_tokens}; it must be at least 1")
+        if self.projection not in PROJECTIONS:
+            raise InvalidParameter(f"projection is {self.projection!r}; choose from {', '.join(PROJECTIONS)}")
+        if not 0 < self.top_p <= 1:
+            raise InvalidParameter(f"top-p is {self.top_p}; a nucleus holds a mass in (0, 1]")
+        if self.self_conditioning not in SELF_CONDITIONING:
+            raise InvalidParameter(
+                f"self-conditioning is {self.self_conditioning!r}; choose from {', '.join(SELF_CONDITIONING)}"
+            )
+        if self.simplex_value <= 0:
+            raise InvalidParameter(f"simplex value is {self.simplex_value}; it must be above 0")
+        decoding_timesteps(self.steps, self.stop)
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """The timesteps of every block, decreasing."""
+        return decoding_timesteps(self.steps, self.stop)
+
+    @property
+    def max_blocks(self) -> int:
+        """Blocks that hold `max_tokens`."""
+        return -(-self.max_tokens // self.block_size)
+
+
+@dataclass(frozen=True)
+class CollaborationParams:
+    """How the two models are mixed (§3.2).
+
+    Attributes:
+        lambda_user: weight of the user model, in [0, 1].
+        alpha: contrastive strength, at least 0.
+        normalise: mix log-probabilities instead of raw logits.
+    """
+
+    lambda_user: float = 0.3
+    alpha: float = 1.0
+    normalise: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lambda_user <= 1:
+            raise InvalidParameter(f"lambda-user is {self.lambda_user}; it is a weight in [0, 1]")
+        if not 0 <= self.alpha < float("inf"):
+            raise InvalidParameter(f"alpha is {self.alpha}; it must be a number of at least 0")
+
+    @property
+    def uses_core(self) -> bool:
+        """Whether the core's logits have any weight."""
+        return self.lambda_user < 1
+
+    @property
+    def uses_user(self) -> bool:
+        """Whether the user model's logits have any weight."""
+        return self.lambda_user > 0
+
+    @property
+    def uses_contrast(self) -> bool:
+        """Whether the pass without documents has any weight."""
+        return self.uses_user and self.alpha > 0
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The two seeds of a decode.
+
+    Attributes:
+        noise: public; both sides compute the noise of the trajectory from it.
+        sampling: the device's own, for the sampling projection; never leaves it.
+    """
+
+    noise: int
+    sampling: int
+
+    @classmethod
+    def fresh(cls) -> Seeds:
+        """Two independent random seeds: nobody who knows one can guess the other."""
+        return cls(secrets.randbelow(MAX_SEED), secrets.randbelow(MAX_SEED))
+
+    @classmethod
+    def reproducible(cls, seed: int) -> Seeds:
+        """Both seeds from one number, to repeat a decode.
+
+        Whoever guesses the number can repeat the device's draws too: for tests and comparisons.
+
+        Raises:
+            InvalidParameter: if the number is not in [0, 2⁶³).
+        """
+        if not 0 <= seed < MAX_SEED:
+            raise InvalidParameter(f"seed is {seed}; it must be in [0, 2^63)")
+        return cls(_derive("noise", seed), _derive("sampling", seed))
+
+
+def _derive(purpose: str, seed: int) -> int:
+    digest = hashlib.sha256(f"slingshot/{purpose}/{seed}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % MAX_SEED

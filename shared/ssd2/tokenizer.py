@@ -1,0 +1,88 @@
+"""Text to token ids and back, and the layout of a prompt."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer as _Backend
+
+from ssd2.errors import CheckpointInvalid, ModelNotFound
+
+BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
+NOTE, QUESTION, ANSWER = "<note>", "<question>", "<answer>"
+SPECIAL_TOKENS = (PAD, BOS, EOS, NOTE, QUESTION, ANSWER)
+
+
+class Tokenizer:
+    """A tokenizer.json with the prompt layout of this project.
+
+    A prompt is `<bos> (<note> passage)* <question> instruction <answer>`. A tokenizer without those
+    special tokens (OPT's, say) lays the same parts out in plain text. Text typed by a user or read
+    from a document never becomes a special token.
+    """
+
+    def __init__(self, backend: _Backend, sha256: str) -> None:
+        backend.encode_special_tokens = True
+        self._backend = backend
+        self.sha256 = sha256
+
+    @classmethod
+    def from_file(cls, path: Path) -> Tokenizer:
+        """Load a tokenizer.json.
+
+        Raises:
+            ModelNotFound: if there is no such file.
+            CheckpointInvalid: if it is not a tokenizer.
+        """
+        if not path.is_file():
+            raise ModelNotFound(f"no tokenizer at {path}; a checkpoint folder holds a tokenizer.json")
+        content = path.read_bytes()
+        try:
+            backend = _Backend.from_str(content.decode())
+        except Exception as error:  # the library raises bare Exception
+            raise CheckpointInvalid(f"{path} is not a tokenizer.json: {error}") from error
+        return cls(backend, hashlib.sha256(content).hexdigest())
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids the tokenizer knows, special tokens included."""
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    def special_id(self, token: str) -> int | None:
+        """Id of a special token, or None if this tokenizer has none of that name."""
+        token_id: int | None = self._backend.token_to_id(token)
+        return token_id
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; nothing in it is read as a special token."""
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return str(self._backend.decode(list(token_ids), skip_special_tokens=True)).strip()
+
+    def token_text(self, token_id: int) -> str:
+        """Text of a single token as it stands in a sentence, its leading space kept."""
+        return str(self._backend.decode([token_id], skip_special_tokens=False))
+
+    def encode_prompt(self, instruction: str, passages: Sequence[str] = (), *, bos_token_id: int) -> list[int]:
+        """Ids of a prompt: what stands before the answer.
+
+        Args:
+            instruction: w_inst, what both models see.
+            passages: D_user, what only the user model sees; empty for the core.
+            bos_token_id: the model's own beginning of text.
+
+        Returns:
+            The prompt's ids.
+        """
+        note, question, answer = (self.special_id(token) for token in (NOTE, QUESTION, ANSWER))
+        if note is None or question is None or answer is None:
+            notes = "".join(f"Input: {passage}\n" for passage in passages)
+            return [bos_token_id, *self.encode(f"{notes}Instruction: {instruction}\nResponse:")]
+        prompt = [bos_token_id]
+        for passage in passages:
+            prompt += [note, *self.encode(passage)]
+        return [*prompt, question, *self.encode(instruction), answer]

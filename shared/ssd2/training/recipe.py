@@ -1,0 +1,96 @@
+"""Training recipes: TOML files, read and checked once."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ssd2.errors import InvalidParameter
+
+
+@dataclass(frozen=True)
+class TrainingParams:
+    """How to train.
+
+    Attributes:
+        source: name of the training text, see `ssd2.training.data.SOURCES`.
+        seed: of the weights, the data and the noise.
+        steps: optimiser steps in all.
+        batch_size: sequences a step.
+        learning_rate: peak of the cosine schedule.
+        learning_rate_warmup: steps of linear rise to it.
+        weight_decay: of AdamW, on matrices only.
+        self_conditioning_from: first step with self-conditioning (p = 0.5 from there); before it is
+            the warm-up phase without (§4).
+        timesteps_above: t is drawn from (timesteps_above·T, T]. 0 is Algorithm 1; 0.4 makes an
+            expert for the range that is decoded (§3.1).
+        gradient_clip: largest norm of the gradient.
+        autocast: "bf16" or "none".
+        checkpoint_every: steps between checkpoints.
+        stored_dtype: "float32" or "float16", of the finished checkpoint.
+    """
+
+    source: str
+    seed: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    learning_rate_warmup: int
+    self_conditioning_from: int
+    weight_decay: float = 0.01
+    timesteps_above: float = 0.0
+    gradient_clip: float = 1.0
+    autocast: str = "bf16"
+    checkpoint_every: int = 500
+    stored_dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.checkpoint_every) < 1:
+            raise InvalidParameter("steps, batch_size and checkpoint_every of a recipe must be at least 1")
+        if self.learning_rate <= 0 or self.gradient_clip <= 0:
+            raise InvalidParameter("learning_rate and gradient_clip of a recipe must be above 0")
+        if not 0 <= self.timesteps_above < 1:
+            raise InvalidParameter(f"timesteps_above is {self.timesteps_above}; it must be in [0, 1)")
+        if self.autocast not in ("bf16", "none"):
+            raise InvalidParameter(f"autocast is {self.autocast!r}; use 'bf16' or 'none'")
+        if self.stored_dtype not in ("float32", "float16"):
+            raise InvalidParameter(f"stored_dtype is {self.stored_dtype!r}; use 'float32' or 'float16'")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe file.
+
+    Attributes:
+        model: the fields of `SSD2Config`, less those that the tokenizer decides.
+        tokenizer: path of a tokenizer.json, resolved against the recipe's folder.
+        training: how to train.
+    """
+
+    model: dict[str, Any]
+    tokenizer: Path
+    training: TrainingParams
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        InvalidParameter: if there is no such file, or a key is missing, unknown or out of range.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InvalidParameter(f"cannot read the recipe {path}: {error}") from error
+    if set(content) != {"model", "tokenizer", "training"}:
+        raise InvalidParameter(f"{path} must have the keys tokenizer, [model] and [training], and no others")
+    known = {field.name for field in fields(TrainingParams)}
+    if unknown := sorted(set(content["training"]) - known):
+        raise InvalidParameter(f"{path}: unknown keys in [training]: {', '.join(unknown)}")
+    try:
+        training = TrainingParams(**content["training"])
+    except TypeError as error:
+        raise InvalidParameter(f"{path}: [training] is incomplete: {error}") from error
+    return Recipe(content["model"], path.parent / content["tokenizer"], training)

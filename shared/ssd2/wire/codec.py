@@ -1,0 +1,267 @@
+"""Between what the algorithm works with and the messages of collaboration.proto, in pairs.
+
+Everything that arrives is checked here, before any model sees it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssd2.collaboration import to_wire_precision
+from ssd2.errors import (
+    BlockShapeMismatch,
+    InvalidParameter,
+    ProtocolVersionMismatch,
+    ProtocolViolation,
+    TokenOutOfRange,
+)
+from ssd2.noise_schedule import TRAINED_TIMESTEPS
+from ssd2.params import MAX_SEED
+from ssd2.wire import collaboration_pb2 as pb
+
+PROTOCOL_VERSION = 1
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""Largest message either side takes: full float16 logits of 25 x 50,272 are 2.5 MB, and a
+vocabulary of 256,000 with a block of 64 is 33 MB."""
+
+ERROR_CODE_KEY = "slingshot-error-code"
+"""Trailing metadata: the `code` of the error that ended a call."""
+
+_SELF_CONDITIONING_TO_PROTO = {
+    "own": pb.SELF_CONDITIONING_OWN,
+    "projection": pb.SELF_CONDITIONING_PROJECTION,
+}
+_SELF_CONDITIONING_FROM_PROTO = {value: name for name, value in _SELF_CONDITIONING_TO_PROTO.items()}
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a core serves; fields as in `GetModelCardResponse`."""
+
+    protocol_version: int
+    model: str
+    model_sha256: str
+    tokenizer_sha256: str
+    vocab_size: int
+    block_size: int
+    max_prompt_tokens: int
+    max_block_size: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class OpenRequest:
+    """How an answer begins; fields as in `Open`."""
+
+    model: str
+    tokenizer_sha256: str
+    vocab_size: int
+    prompt_ids: tuple[int, ...]
+    noise_seed: int
+    timesteps: tuple[int, ...]
+    block_size: int
+    max_blocks: int
+    simplex_value: float
+    self_conditioning: str
+
+
+@dataclass(frozen=True)
+class StepPosition:
+    """Which timestep a message belongs to.
+
+    Attributes:
+        number: counts the timesteps of a stream from 0.
+        block: index of the block.
+        step: index of the timestep in the block.
+    """
+
+    number: int
+    block: int
+    step: int
+
+
+def model_card_to_proto(card: ModelCard) -> pb.GetModelCardResponse:
+    """A core's description of itself as a message."""
+    return pb.GetModelCardResponse(**{name: getattr(card, name) for name in card.__dataclass_fields__})
+
+
+def model_card_from_proto(message: pb.GetModelCardResponse) -> ModelCard:
+    """The reverse of `model_card_to_proto`."""
+    return ModelCard(**{name: getattr(message, name) for name in ModelCard.__dataclass_fields__})
+
+
+def open_to_proto(request: OpenRequest) -> pb.Open:
+    """The beginning of an answer as a message.
+
+    Raises:
+        InvalidParameter: if its self-conditioning cannot cross the trust boundary.
+    """
+    if request.self_conditioning not in _SELF_CONDITIONING_TO_PROTO:
+        raise InvalidParameter(
+            f"self-conditioning {request.self_conditioning!r} would send mixed logits, which reveal the user "
+            f"model's; use {' or '.join(_SELF_CONDITIONING_TO_PROTO)}"
+        )
+    return pb.Open(
+        protocol_version=PROTOCOL_VERSION,
+        model=request.model,
+        tokenizer_sha256=request.tokenizer_sha256,
+        vocab_size=request.vocab_size,
+        prompt_ids=request.prompt_ids,
+        noise_seed=request.noise_seed,
+        timesteps=request.timesteps,
+        block_size=request.block_size,
+        max_blocks=request.max_blocks,
+        simplex_value=request.simplex_value,
+        self_conditioning=_SELF_CONDITIONING_TO_PROTO[request.self_conditioning],
+    )
+
+
+def open_from_proto(message: pb.Open) -> OpenRequest:
+    """The reverse of `open_to_proto`, checked as far as that goes without a model.
+
+    Raises:
+        ProtocolVersionMismatch: if the agent speaks another version.
+        InvalidParameter: if a parameter is outside its range.
+    """
+    if message.protocol_version != PROTOCOL_VERSION:
+        raise ProtocolVersionMismatch(
+            f"the agent speaks protocol version {message.protocol_version}, the core {PROTOCOL_VERSION}; "
+            "install the same release on both sides"
+        )
+    timesteps = tuple(message.timesteps)
+    in_range = all(1 <= t <= TRAINED_TIMESTEPS for t in timesteps)
+    if not timesteps or not in_range or list(timesteps) != sorted(set(timesteps), reverse=True):
+        raise InvalidParameter(f"timesteps must strictly decrease within [1, {TRAINED_TIMESTEPS}]")
+    if message.self_conditioning not in _SELF_CONDITIONING_FROM_PROTO:
+        raise InvalidParameter("self_conditioning must be OWN or PROJECTION")
+    if message.block_size < 1 or message.max_blocks < 1:
+        raise InvalidParameter("block_size and max_blocks must be at least 1")
+    if message.noise_seed >= MAX_SEED:
+        raise InvalidParameter("noise_seed must be below 2^63")
+    if not 0 < message.simplex_value < 1000:
+        raise InvalidParameter("simplex_value must be above 0 and below 1000")
+    return OpenRequest(
+        model=message.model,
+        tokenizer_sha256=message.tokenizer_sha256,
+        vocab_size=message.vocab_size,
+        prompt_ids=tuple(message.prompt_ids),
+        noise_seed=message.noise_seed,
+        timesteps=timesteps,
+        block_size=message.block_size,
+        max_blocks=message.max_blocks,
+        simplex_value=message.simplex_value,
+        self_conditioning=_SELF_CONDITIONING_FROM_PROTO[message.self_conditioning],
+    )
+
+
+def projection_to_proto(at: StepPosition, x0_hat: Tensor) -> pb.Projection:
+    """A projected simplex as a message.
+
+    Args:
+        at: the timestep whose logits were projected.
+        x0_hat: [L, V], every entry +K or -K.
+    """
+    members = x0_hat > 0
+    counts = members.sum(-1).tolist()
+    return pb.Projection(
+        number=at.number,
+        block=at.block,
+        step=at.step,
+        token_ids=members.nonzero()[:, 1].tolist(),
+        counts=[] if all(count == 1 for count in counts) else counts,
+    )
+
+
+def commit_to_proto(at: StepPosition, token_ids: list[int]) -> pb.Projection:
+    """The last projection of a block, one token a position, as a message."""
+    return pb.Projection(number=at.number, block=at.block, step=at.step, token_ids=token_ids, is_commit=True)
+
+
+def projection_from_proto(message: pb.Projection, *, block_size: int, vocab_size: int, simplex_value: float) -> Tensor:
+    """The reverse of `projection_to_proto` and `commit_to_proto`.
+
+    Args:
+        message: from the agent.
+        block_size: L of the stream.
+        vocab_size: V.
+        simplex_value: K.
+
+    Returns:
+        x0_hat: [L, V], float32, every entry +K or -K.
+
+    Raises:
+        BlockShapeMismatch: if it is not a block of L positions, or a commit is not one token each.
+        TokenOutOfRange: if a token id is outside the vocabulary.
+    """
+    counts = list(message.counts) or [1] * len(message.token_ids)
+    if len(counts) != block_size or sum(counts) != len(message.token_ids) or min(counts) < 1:
+        raise BlockShapeMismatch(
+            f"the projection has {len(message.token_ids)} tokens at {len(counts)} positions; this stream's "
+            f"blocks have {block_size} positions with at least one token each"
+        )
+    if message.is_commit and max(counts) > 1:
+        raise BlockShapeMismatch("a committed block has exactly one token at every position")
+    if max(message.token_ids) >= vocab_size:
+        raise TokenOutOfRange(
+            f"token id {max(message.token_ids)} is outside the vocabulary of {vocab_size}; use the core's tokenizer"
+        )
+    x0_hat = torch.full((block_size, vocab_size), -simplex_value)
+    rows = torch.repeat_interleave(torch.arange(block_size), torch.tensor(counts))
+    x0_hat[rows, torch.tensor(list(message.token_ids))] = simplex_value
+    return x0_hat
+
+
+def logits_to_proto(at: StepPosition, logits: Tensor) -> pb.BlockLogits:
+    """Logits of one timestep as a message, in float16.
+
+    Args:
+        at: the timestep.
+        logits: [L, V].
+    """
+    values: np.ndarray[tuple[int, int], np.dtype[np.float16]] = to_wire_precision(logits).cpu().numpy()
+    return pb.BlockLogits(
+        number=at.number,
+        block=at.block,
+        step=at.step,
+        block_size=logits.shape[0],
+        vocab_size=logits.shape[1],
+        format=pb.LOGITS_FORMAT_FLOAT16,
+        data=values.astype("<f2", copy=False).tobytes(),
+    )
+
+
+def logits_from_proto(message: pb.BlockLogits, *, due: StepPosition, block_size: int, vocab_size: int) -> Tensor:
+    """The reverse of `logits_to_proto`.
+
+    Args:
+        message: from the core.
+        due: the timestep that the agent asked for.
+        block_size: L of the stream.
+        vocab_size: V.
+
+    Returns:
+        [L, V], float16.
+
+    Raises:
+        ProtocolViolation: if these are not the logits that were due, or they are damaged.
+    """
+    at = StepPosition(message.number, message.block, message.step)
+    if at != due:
+        raise ProtocolViolation(f"the core sent the logits of {at}, due were those of {due}; report this to its provider")
+    if message.format != pb.LOGITS_FORMAT_FLOAT16:
+        raise ProtocolViolation(f"the core sent logits in format {message.format}, which this agent cannot read")
+    shape = (message.block_size, message.vocab_size)
+    if shape != (block_size, vocab_size) or len(message.data) != 2 * block_size * vocab_size:
+        raise ProtocolViolation(
+            f"the core sent {len(message.data)} bytes of logits as {shape}; due were {block_size} x {vocab_size} halves"
+        )
+    values = np.frombuffer(message.data, dtype="<f2").astype(np.float16)
+    logits = torch.from_numpy(values).view(block_size, vocab_size)
+    if not bool(torch.isfinite(logits).all()):
+        raise ProtocolViolation("the core sent logits that are no finite numbers; report this to its provider")
+    return logits
