@@ -1,0 +1,63 @@
+"""Small models and a tokenizer made on the spot, so that tests need no weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssd2.checkpoint import save_checkpoint
+from ssd2.models.ssd2 import SSD2, SSD2Config
+
+torch.set_num_threads(1)
+
+DEMO_TOKENIZER = Path(__file__).parents[1] / "shared/ssd2/demo/tokenizer.json"
+
+
+def tiny_config(**changes: object) -> SSD2Config:
+    """A config of a few thousand parameters, with the vocabulary of 32 unless told otherwise."""
+    values: dict[str, object] = {
+        "vocab_size": 32,
+        "hidden_size": 16,
+        "num_layers": 2,
+        "num_heads": 2,
+        "ffn_size": 32,
+        "max_positions": 48,
+        "block_size": 4,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    return SSD2Config.from_dict({**values, **changes})
+
+
+def tiny_model(seed: int = 0, **changes: object) -> SSD2:
+    """A random model whose every part matters to its output: no weight is left at 0."""
+    torch.manual_seed(seed)
+    model = SSD2(tiny_config(**changes))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval().requires_grad_(False)
+
+
+def demo_shaped_model(seed: int, **changes: object) -> SSD2:
+    """A small random model with the demo tokenizer's vocabulary."""
+    shape = {"vocab_size": 1782, "max_positions": 160, "block_size": 8, "context_timestep": "none", "answer_position": 96}
+    return tiny_model(seed, **{**shape, **changes})
+
+
+@pytest.fixture(scope="session")
+def core_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint folder of a random core model."""
+    folder = tmp_path_factory.mktemp("models") / "core"
+    save_checkpoint(folder, demo_shaped_model(1), DEMO_TOKENIZER.read_text())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint folder of a random user model that shares the core's tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "user"
+    save_checkpoint(folder, demo_shaped_model(2), DEMO_TOKENIZER.read_text())
+    return folder
