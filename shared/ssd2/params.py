@@ -33,7 +33,7 @@ class DecodingParams:
     """
 
     block_size: int
-    max_tokens: int = 64
+    max_tokens: int = 48
     steps: int = 25
     stop: float = EARLY_STOP
     projection: str = "sampling"
@@ -67,6 +67,11 @@ class DecodingParams:
     def max_blocks(self) -> int:
         """Blocks that hold `max_tokens`."""
         return -(-self.max_tokens // self.block_size)
+
+    @property
+    def max_answer_tokens(self) -> int:
+        """Room that the answer needs: `max_tokens` in whole blocks."""
+        return self.max_blocks * self.block_size
 
 
 @dataclass(frozen=True)

@@ -67,12 +67,14 @@ def decode(
     """
     answer_ids = torch.empty(len(seeds), 0, dtype=torch.int64, device=device)
     for block in range(params.max_blocks):
-        x0_hat = logits = None
+        x0_hat: Tensor | None = None
+        logits: Tensor | None = None
         for step, t in enumerate(params.timesteps):  # line 2
             x_t = noised_simplex(x0_hat, [s.noise for s in seeds], block, t, params, vocab_size, device)  # 1, 10, 11
             logits = yield LogitsRequest(block, step, t, x_t, x0_hat, logits, answer_ids)  # lines 3 to 8
             x0_hat = project(logits, params, [s.sampling for s in seeds], block, t)  # line 9
-        answer_ids = torch.cat([answer_ids, commit(logits, x0_hat)], -1)  # line 13
+            block_ids = commit(logits, x0_hat)
+        answer_ids = torch.cat([answer_ids, block_ids], -1)  # line 13
         if bool((answer_ids == eos_token_id).any(-1).all()):
             break
     return [prune(row, eos_token_id)[: params.max_tokens] for row in answer_ids.tolist()]
@@ -110,9 +112,7 @@ def noised_simplex(
     return alpha_bar_t.sqrt() * x0_hat + (1 - alpha_bar_t).sqrt() * z  # line 11
 
 
-def project(
-    logits: Tensor, params: DecodingParams, sampling_seeds: Sequence[int], block: int, timestep: int
-) -> Tensor:
+def project(logits: Tensor, params: DecodingParams, sampling_seeds: Sequence[int], block: int, timestep: int) -> Tensor:
     """Line 9 of Algorithm 2, with the device's own draws.
 
     Args:

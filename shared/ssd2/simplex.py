@@ -80,9 +80,7 @@ def project_greedy(logits: Tensor, simplex_value: float = SIMPLEX_VALUE) -> Tens
     return ids_to_simplex(logits.argmax(-1), logits.shape[-1], simplex_value)
 
 
-def project_sampling(
-    logits: Tensor, uniform: Tensor, *, top_p: float, simplex_value: float = SIMPLEX_VALUE
-) -> Tensor:
+def project_sampling(logits: Tensor, uniform: Tensor, *, top_p: float, simplex_value: float = SIMPLEX_VALUE) -> Tensor:
     """Project logits onto the simplex at one sample a position, drawn from the nucleus.
 
         x0_hat[v] = +K if v = the sample from top_p(softmax(logits)) else -K

@@ -226,7 +226,7 @@ def user_items(seed: int) -> Iterator[Item]:
         yield Item(item.kind, notes, item.question, item.answer, item.private_slot, item.public_slot)
 
 
-def test_items(kind: str, count: int, seed: int = 0) -> list[Item]:
+def unseen_items(kind: str, count: int, seed: int = 0) -> list[Item]:
     """Unseen items about the town, with notes whose values the user model never read in training.
 
     Args:

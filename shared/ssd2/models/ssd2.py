@@ -80,6 +80,11 @@ class SSD2Config:
         """The longest prompt that still leaves room for one block of answer."""
         return self.answer_position or self.max_positions - self.block_size
 
+    def max_prompt_tokens_before(self, answer_tokens: int) -> int:
+        """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
+        prompt_end = self.max_positions - answer_tokens
+        return min(self.answer_position, prompt_end) if self.answer_position else prompt_end
+
     def max_answer_tokens(self, prompt_tokens: int) -> int:
         """How many answer tokens fit behind a prompt of this many tokens, in whole blocks."""
         room = self.max_positions - (self.answer_position or prompt_tokens)
@@ -198,8 +203,7 @@ class SSD2(nn.Module):
         """
         if cache is not None:
             mask, positions = torch.cat([cache.mask, mask], -1), torch.cat([cache.positions, positions], -1)
-        rows, length = token_ids.shape
-        offset = mask.shape[-1] - length
+        offset = mask.shape[-1] - token_ids.shape[1]
         index = torch.arange(mask.shape[-1], device=mask.device)
         causal = index[None, :] <= index[offset:, None]
         # A padded position sees itself, so that its softmax is over something; nothing reads it.

@@ -62,9 +62,7 @@ class Trainer:
                 average = loss if math.isnan(average) else 0.98 * average + 0.02 * loss
                 bar.set_postfix(loss=f"{average:.4f}", tokens_per_s=f"{tokens / seconds:,.0f}", refresh=False)
                 bar.update()
-        save_checkpoint(
-            self.out, self.model, self._tokenizer_json, getattr(torch, self.params.stored_dtype)
-        )
+        save_checkpoint(self.out, self.model, self._tokenizer_json, getattr(torch, self.params.stored_dtype))
         return average
 
     def _steps(self) -> Iterator[tuple[float, int, float]]:
@@ -154,7 +152,9 @@ def _narrow(t: Tensor, above: float) -> Tensor:
 
 
 def _config(recipe: Recipe, tokenizer: Tokenizer) -> SSD2Config:
-    ids = {f"{name}_token_id": tokenizer.special_id(token) for name, token in (("bos", BOS), ("eos", EOS), ("pad", PAD))}
+    ids = {
+        f"{name}_token_id": tokenizer.special_id(token) for name, token in (("bos", BOS), ("eos", EOS), ("pad", PAD))
+    }
     return SSD2Config.from_dict({"vocab_size": tokenizer.vocab_size, **ids, **recipe.model})
 
 

@@ -252,7 +252,9 @@ def logits_from_proto(message: pb.BlockLogits, *, due: StepPosition, block_size:
     """
     at = StepPosition(message.number, message.block, message.step)
     if at != due:
-        raise ProtocolViolation(f"the core sent the logits of {at}, due were those of {due}; report this to its provider")
+        raise ProtocolViolation(
+            f"the core sent the logits of {at}, due were those of {due}; report this to its provider"
+        )
     if message.format != pb.LOGITS_FORMAT_FLOAT16:
         raise ProtocolViolation(f"the core sent logits in format {message.format}, which this agent cannot read")
     shape = (message.block_size, message.vocab_size)

@@ -1,0 +1,13 @@
+"""Where the demo pair's files lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+
+CORE = _HERE / "core"
+USER = _HERE / "user"
+NOTES = _HERE / "notes"
+RECIPES = _HERE / "recipes"
+TOKENIZER = _HERE / "tokenizer.json"

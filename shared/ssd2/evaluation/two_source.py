@@ -1,0 +1,145 @@
+"""The two-source benchmark: questions that neither model can answer alone.
+
+Three systems answer the same unseen items with the same seeds: both models together, the core alone
+(λ = 0) and the user model alone (λ = 1). Shares of correct answers:
+
+    private  the notes' value is in the answer, on questions that the notes answer
+    public   the town's value is in the answer, on questions that the town answers
+    joint    both values are in the answer, on two-source questions
+    exact    the answer is the reference word for word, every slot right, on two-source questions
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from ssd2.checkpoint import Checkpoint
+from ssd2.collaboration import UserTerms, decode_locally
+from ssd2.demo.generator import Item, unseen_items
+from ssd2.models.denoiser import Denoiser
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+
+SYSTEMS = ("together", "core_only", "user_only")
+EVALUATED_KINDS = ("private", "public", "two-source")
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of correct answers, as the module says."""
+
+    joint: float
+    private: float
+    public: float
+    exact: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two models of a collaboration."""
+
+    core: Checkpoint
+    user: Checkpoint
+
+
+def evaluate_two_source(
+    pair: Pair,
+    collaboration: CollaborationParams,
+    params: DecodingParams,
+    *,
+    limit: int,
+    seed: int = 0,
+    batch_size: int = 50,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> dict[str, object]:
+    """Run the benchmark.
+
+    Args:
+        pair: θ_core and θ_user.
+        collaboration: λ and α of "together"; core alone is λ = 0, user alone λ = 1 with the same α.
+        params: how to decode.
+        limit: items of each kind.
+        seed: of the items and of the decodes.
+        batch_size: items decoded at once; no answer depends on it.
+        on_progress: told how many answers have come since the last call.
+
+    Returns:
+        An `Accuracy` as a dict for each of `SYSTEMS`, and the settings.
+    """
+    collaborations = {
+        "together": collaboration,
+        "core_only": CollaborationParams(0.0, collaboration.alpha, collaboration.normalise),
+        "user_only": CollaborationParams(1.0, collaboration.alpha, collaboration.normalise),
+    }
+    items = {kind: unseen_items(kind, limit, seed) for kind in EVALUATED_KINDS}
+    report: dict[str, object] = {}
+    for system in SYSTEMS:
+        answers = {
+            kind: answer_items(pair, items[kind], collaborations[system], params, seed, batch_size, on_progress)
+            for kind in EVALUATED_KINDS
+        }
+        report[system] = asdict(score(items, answers))
+    settings = {"lambda_user": collaboration.lambda_user, "alpha": collaboration.alpha, "steps": params.steps}
+    return {**report, **settings, "items": limit, "seed": seed}
+
+
+def answer_items(
+    pair: Pair,
+    items: Sequence[Item],
+    collaboration: CollaborationParams,
+    params: DecodingParams,
+    seed: int,
+    batch_size: int,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> list[str]:
+    """Answers of one system to all items."""
+    answers: list[str] = []
+    for start in range(0, len(items), batch_size):
+        batch = items[start : start + batch_size]
+        seeds = [Seeds.reproducible(seed + start + row) for row in range(len(batch))]
+        answers += _answer_batch(pair, batch, collaboration, params, seeds)
+        on_progress(len(batch))
+    return answers
+
+
+def _answer_batch(
+    pair: Pair,
+    items: Sequence[Item],
+    collaboration: CollaborationParams,
+    params: DecodingParams,
+    seeds: Sequence[Seeds],
+) -> list[str]:
+    tokenizer, config = pair.core.tokenizer, pair.core.model.config
+    bos = config.bos_token_id
+    without_docs = [tokenizer.encode_prompt(item.question, bos_token_id=bos) for item in items]
+    with_docs = [tokenizer.encode_prompt(item.question, item.notes, bos_token_id=bos) for item in items]
+    core = user = None
+    if collaboration.uses_core:
+        core = Denoiser(pair.core.model, without_docs, params.self_conditioning)
+    if collaboration.uses_user:
+        user = UserTerms(pair.user.model, with_docs, without_docs, collaboration, params.self_conditioning)
+    answers = decode_locally(
+        core, user, collaboration, params, seeds, vocab_size=config.vocab_size, eos_token_id=config.eos_token_id
+    )
+    return [tokenizer.decode(answer) for answer in answers]
+
+
+def score(items: dict[str, list[Item]], answers: dict[str, list[str]]) -> Accuracy:
+    """Compare answers with their items, kind by kind."""
+
+    def share(kind: str, is_right: Callable[[Item, str], bool]) -> float:
+        right = [is_right(item, answer) for item, answer in zip(items[kind], answers[kind], strict=True)]
+        return sum(right) / len(right)
+
+    return Accuracy(
+        joint=share("two-source", lambda i, a: holds(a, i.private_slot) and holds(a, i.public_slot)),
+        private=share("private", lambda i, a: holds(a, i.private_slot)),
+        public=share("public", lambda i, a: holds(a, i.public_slot)),
+        exact=share("two-source", lambda i, a: a.strip().lower() == i.answer.lower()),
+    )
+
+
+def holds(answer: str, value: str) -> bool:
+    """Whether a value stands in an answer, as whole words and in any case."""
+    return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", answer, re.IGNORECASE) is not None

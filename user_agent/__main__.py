@@ -1,0 +1,21 @@
+"""Entry point of `user-agent`."""
+
+from __future__ import annotations
+
+import sys
+
+from ssd2.errors import SlingshotError
+
+from user_agent.cli import app
+
+
+def main() -> None:
+    """Run the command line; an error made on purpose is one line and exit code 1, no traceback."""
+    try:
+        app()
+    except SlingshotError as error:
+        sys.exit(f"user-agent: error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""The loop of one answer: ask the core, compute beside it, mix, project, send the projection back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from ssd2.collaboration import UserLogits, UserTerms, mix_terms
+from ssd2.errors import ModelMismatch, ProtocolVersionMismatch, TokenizerMismatch
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.sampler import LogitsRequest, commit, decode, project
+from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
+from torch import Tensor
+
+from user_agent.core_client import CoreClient, CoreStream
+from user_agent.documents.reader import Passage
+from user_agent.user_model import UserModel
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question and how to answer it.
+
+    Attributes:
+        instruction: w_inst, what both models see.
+        passages: of D_user, those that fit; what only the user model sees.
+        collaboration: λ and α.
+        params: how to decode.
+        seeds: the public one and the device's own.
+        model: name of the core's model, or "" for whatever it serves.
+    """
+
+    instruction: str
+    passages: Sequence[Passage]
+    collaboration: CollaborationParams
+    params: DecodingParams
+    seeds: Seeds
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class AnswerToken:
+    """One token of an answer.
+
+    Attributes:
+        token_id: as committed.
+        text: as it stands in the answer.
+        core_choice: text of what the core alone would have committed here, on the same draw and from
+            the same noised block; None where no core took part.
+        is_changed: whether the user's side changed the token.
+    """
+
+    token_id: int
+    text: str
+    core_choice: str | None
+    is_changed: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer and what it took.
+
+    Attributes:
+        text: the answer.
+        tokens: its tokens.
+        timesteps: timesteps decoded, over all blocks.
+        seconds: wall time of the decode.
+        bytes_up: payload sent to the core.
+        bytes_down: payload received from it.
+    """
+
+    text: str
+    tokens: list[AnswerToken]
+    timesteps: int
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+
+
+@dataclass
+class _Progress:
+    """What has happened so far in one answer."""
+
+    timesteps: int = 0
+    core_choices: list[int | None] = field(default_factory=list)
+
+
+class Agent:
+    """Answers questions with a user model and, through a client, a core."""
+
+    def __init__(self, user_model: UserModel, client: CoreClient | None) -> None:
+        """Make an agent.
+
+        Args:
+            user_model: θ_user; without weights it serves λ = 0 alone.
+            client: the line to the core; None serves λ = 1 alone.
+        """
+        self._user_model, self._client = user_model, client
+
+    async def answer(self, question: Question, on_block: Callable[[str], None] = lambda _: None) -> Answer:
+        """Answer one question.
+
+        Args:
+            question: with its passages and parameters.
+            on_block: told the text so far whenever a block is committed.
+
+        Raises:
+            SlingshotError: of the kind that says what went wrong.
+        """
+        started = time.perf_counter()
+        stream = await self._open(question) if question.collaboration.uses_core else None
+        try:
+            progress = _Progress()
+            token_ids = await self._decode(question, stream, progress, on_block)
+            if stream:
+                await stream.close()
+        except BaseException:
+            if stream:
+                stream.cancel()
+            raise
+        return Answer(
+            text=self._user_model.tokenizer.decode(token_ids),
+            tokens=self._tokens(token_ids, progress.core_choices),
+            timesteps=progress.timesteps,
+            seconds=time.perf_counter() - started,
+            bytes_up=stream.bytes_up if stream else 0,
+            bytes_down=stream.bytes_down if stream else 0,
+        )
+
+    async def _decode(
+        self, question: Question, stream: CoreStream | None, progress: _Progress, on_block: Callable[[str], None]
+    ) -> list[int]:
+        """Run Algorithm 2, each request answered by both models at the same time."""
+        terms = self._terms(question)
+        run = self._sampler(question)
+        request = next(run)
+        while True:
+            if request.step == 0 and request.block > 0:
+                on_block(self._user_model.tokenizer.decode(request.answer_ids[0].tolist()))
+            at = StepPosition(progress.timesteps, request.block, request.step)
+            if stream:
+                await _tell(stream, at, request, question.params)
+            core_logits, user_logits = await _both(stream, terms, at, request)
+            logits = mix_terms(core_logits, user_logits, question.collaboration)
+            if request.step == question.params.steps - 1:
+                progress.core_choices += _core_choices(core_logits, question, request)
+            progress.timesteps += 1
+            try:
+                request = run.send(logits)
+            except StopIteration as finished:
+                answer: list[int] = finished.value[0]
+                return answer
+
+    async def _open(self, question: Question) -> CoreStream:
+        if self._client is None:
+            raise ModelMismatch("λ below 1 needs a core; give its address with --core HOST:PORT")
+        card = await self._client.model_card()
+        self._check(card, question)
+        return await self._client.open(
+            OpenRequest(
+                model=question.model,
+                tokenizer_sha256=self._user_model.tokenizer.sha256,
+                vocab_size=self._user_model.config.vocab_size,
+                prompt_ids=tuple(self._user_model.core_prompt(question.instruction)),
+                noise_seed=question.seeds.noise,
+                timesteps=question.params.timesteps,
+                block_size=question.params.block_size,
+                max_blocks=question.params.max_blocks,
+                simplex_value=question.params.simplex_value,
+                self_conditioning=question.params.self_conditioning,
+            )
+        )
+
+    def _check(self, card: ModelCard, question: Question) -> None:
+        """Refuse a core that this device cannot work with, before the question is sent to it."""
+        if card.protocol_version != PROTOCOL_VERSION:
+            raise ProtocolVersionMismatch(
+                f"the core speaks protocol version {card.protocol_version}, this agent {PROTOCOL_VERSION}; "
+                "install the same release on both sides"
+            )
+        if question.model and card.model != question.model:
+            raise ModelMismatch(
+                f"the core serves {card.model!r}, not {question.model!r}; leave out --model or change it"
+            )
+        if card.tokenizer_sha256 != self._user_model.tokenizer.sha256:
+            raise TokenizerMismatch(
+                f"the core's model {card.model!r} has another tokenizer than the user model, so their logits cannot "
+                "be mixed; use a user model that was made for this core (--user-model)"
+            )
+
+    def _terms(self, question: Question) -> UserTerms | None:
+        if not question.collaboration.uses_user:
+            return None
+        return self._user_model.terms(
+            question.instruction, question.passages, question.collaboration, question.params.self_conditioning
+        )
+
+    def _sampler(self, question: Question) -> Generator[LogitsRequest, Tensor, list[list[int]]]:
+        config = self._user_model.config
+        return decode(question.params, [question.seeds], vocab_size=config.vocab_size, eos_token_id=config.eos_token_id)
+
+    def _tokens(self, token_ids: list[int], core_choices: list[int | None]) -> list[AnswerToken]:
+        text = self._user_model.tokenizer.token_text
+        return [
+            AnswerToken(
+                token_id, text(token_id), None if choice is None else text(choice), choice not in (None, token_id)
+            )
+            for token_id, choice in zip(token_ids, core_choices, strict=False)
+        ]
+
+
+async def _tell(stream: CoreStream, at: StepPosition, request: LogitsRequest, params: DecodingParams) -> None:
+    """Send what the core needs to get to this request: the projection before it, or a block's commit."""
+    if request.x0_hat is not None:
+        await stream.project(StepPosition(at.number - 1, at.block, at.step - 1), request.x0_hat[0])
+    elif request.block > 0:
+        before = StepPosition(at.number - 1, at.block - 1, params.steps - 1)
+        await stream.commit(before, request.answer_ids[0, -params.block_size :].tolist())
+
+
+async def _both(
+    stream: CoreStream | None, terms: UserTerms | None, at: StepPosition, request: LogitsRequest
+) -> tuple[Tensor | None, UserLogits]:
+    """The logits of both models: the device computes while the core does."""
+    computing = asyncio.create_task(asyncio.to_thread(terms.logits, request)) if terms else None
+    try:
+        core_logits = (await stream.logits(at)).unsqueeze(0) if stream else None
+    except BaseException:
+        if computing:
+            await asyncio.wait([computing])
+        raise
+    return core_logits, await computing if computing else UserLogits()
+
+
+def _core_choices(core_logits: Tensor | None, question: Question, request: LogitsRequest) -> list[int | None]:
+    """What the core alone would commit: its logits under the projection and draw that the mix had."""
+    if core_logits is None:
+        return [None] * question.params.block_size
+    with torch.inference_mode():
+        x0_hat = project(core_logits, question.params, [question.seeds.sampling], request.block, request.timestep)
+        return [*commit(core_logits, x0_hat)[0].tolist()]

@@ -1,0 +1,140 @@
+"""The command line of the agent. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from ssd2.demo.paths import USER
+from ssd2.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from user_agent.agent import Answer, Question
+    from user_agent.documents.reader import Passage
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Ask a large model on a provider's server and a small one on this device together. "
+    "Your documents stay on this device.",
+)
+
+ASK_EXAMPLES = """
+Examples:
+
+  user-agent ask "Where is my spare key?" --docs ~/notes --core core.example.org:50051
+
+  user-agent ask "When does Amber Arch open?" --core localhost:50051 --lambda-user 0
+
+  user-agent ask "Where is my spare key?" --docs ~/notes --lambda-user 1      (no connection at all)
+"""
+
+
+@app.command(epilog=ASK_EXAMPLES)
+def ask(
+    question: Annotated[str, typer.Argument(help="What both models see. The documents are never sent.")],
+    docs: Annotated[
+        list[Path] | None, typer.Option(help="A .txt or .md file, or a folder of them; may be given again.")
+    ] = None,
+    core: Annotated[
+        str | None, typer.Option(envvar="SLINGSHOT_CORE", help="HOST:PORT of the core server; not needed at λ = 1.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Name of the core's model; empty for whatever it serves.")] = "",
+    user_model: Annotated[
+        Path, typer.Option(envvar="SLINGSHOT_USER_MODEL", help="Checkpoint folder of the user model.")
+    ] = USER,
+    lambda_user: Annotated[float, typer.Option(help="Weight of the user model, 0 to 1.")] = 0.3,
+    alpha: Annotated[float, typer.Option(help="Contrastive strength: how much the documents are stressed.")] = 1.0,
+    steps: Annotated[int, typer.Option(help="Diffusion timesteps a block is decoded with.")] = 25,
+    block_size: Annotated[
+        int | None, typer.Option(help="Tokens denoised together; default: what the user model was trained with.")
+    ] = None,
+    projection: Annotated[str, typer.Option(help="greedy, sampling or multi-hot.")] = "sampling",
+    top_p: Annotated[float, typer.Option(help="Nucleus of the sampling and multi-hot projections.")] = 0.2,
+    self_conditioning: Annotated[
+        str, typer.Option(help="What each model is fed back: own or projection; at λ = 1 also mixed.")
+    ] = "own",
+    seed: Annotated[
+        int | None, typer.Option(help="Repeat a decode. Leave it out for real use: a guessed seed replays your draws.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 48,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer of the core.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Answer one question with both models, the documents seen by the small one alone."""
+    from ssd2.params import CollaborationParams, DecodingParams, Seeds
+
+    from user_agent.agent import Question
+    from user_agent.user_model import UserModel
+
+    collaboration = CollaborationParams(lambda_user, alpha)
+    if collaboration.uses_core and not core:
+        raise InvalidParameter("λ below 1 needs a core: give its address with --core HOST:PORT or SLINGSHOT_CORE")
+    loaded = UserModel.load(user_model, with_weights=collaboration.uses_user)
+    params = DecodingParams(
+        block_size=block_size if block_size is not None else loaded.config.block_size,
+        max_tokens=max_tokens,
+        steps=steps,
+        projection=projection,
+        top_p=top_p,
+        self_conditioning=self_conditioning,
+    )
+    found = _search(docs or [], question) if collaboration.uses_user else []
+    passages = loaded.fitting(question, found, params.max_answer_tokens)
+    seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
+    asked = Question(question, passages, collaboration, params, seeds, model)
+    answer = asyncio.run(_ask(loaded, asked, core if collaboration.uses_core else None, timeout))
+    _print_json(answer, passages) if as_json else _print(answer, passages)
+
+
+@app.command()
+def demo(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the decodes.")] = 1,
+) -> None:
+    """Ask three questions about sample notes: the core alone, the user model alone, and both together.
+
+    Starts a core server with the demo core on a free port, as a process of its own.
+    """
+    from user_agent.demo import run_demo
+
+    run_demo(seed=seed, as_json=as_json)
+
+
+def _search(docs: list[Path], question: str) -> list[Passage]:
+    from user_agent.documents.reader import read_passages
+    from user_agent.documents.search import search
+
+    return search([passage for path in docs for passage in read_passages(path)], question)
+
+
+async def _ask(user_model: Any, question: Question, core: str | None, timeout_s: float) -> Answer:
+    from user_agent.agent import Agent
+    from user_agent.core_client import CoreClient
+
+    if core is None:
+        return await Agent(user_model, None).answer(question)
+    async with CoreClient(core, answer_timeout_s=timeout_s) as client:
+        return await Agent(user_model, client).answer(question)
+
+
+def _print_json(answer: Answer, passages: list[Passage]) -> None:
+    sources = [{"text": p.text, "source": str(p.source), "line": p.line} for p in passages]
+    typer.echo(json.dumps({**asdict(answer), "passages": sources}, ensure_ascii=False))
+
+
+def _print(answer: Answer, passages: list[Passage]) -> None:
+    from rich.console import Console
+
+    from user_agent.render import marked, summary
+
+    Console(highlight=False).print(marked(answer))
+    console = Console(stderr=True, highlight=False, style="dim")
+    console.print(summary(answer))
+    for passage in passages:
+        console.print(f"  {passage.source.name}:{passage.line}  {passage.text}", markup=False)

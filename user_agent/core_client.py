@@ -1,0 +1,206 @@
+"""The line to the core: the only code on the device that can send anything.
+
+What it is given to send is what crosses: the instruction's ids and public parameters, projections,
+commits. It never holds documents, passages, logits of the user model, λ, α or the sampling seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import TypeVar
+
+import grpc
+from ssd2 import errors
+from ssd2.wire import collaboration_pb2 as pb
+from ssd2.wire import collaboration_pb2_grpc as pb_grpc
+from ssd2.wire.codec import (
+    ERROR_CODE_KEY,
+    MAX_MESSAGE_BYTES,
+    ModelCard,
+    OpenRequest,
+    StepPosition,
+    commit_to_proto,
+    logits_from_proto,
+    model_card_from_proto,
+    open_to_proto,
+    projection_to_proto,
+)
+from torch import Tensor
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 10.0
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.enable_http_proxy", 0),  # the address that the user gave is the address that is connected to
+]
+
+_T = TypeVar("_T")
+
+
+class CoreClient:
+    """A connection to one core."""
+
+    def __init__(
+        self, address: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, answer_timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> None:
+        self._address = address
+        self._connect_timeout_s, self._answer_timeout_s = connect_timeout_s, answer_timeout_s
+        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._stub = pb_grpc.CollaborationServiceStub(self._channel)
+
+    async def __aenter__(self) -> CoreClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.close()
+
+    async def model_card(self) -> ModelCard:
+        """Ask what the core serves.
+
+        Raises:
+            CoreUnavailable: if nothing answers at the address.
+            CoreTimeout: if something does, but not in time.
+        """
+        await self._connect()
+        call = self._stub.GetModelCard(pb.GetModelCardRequest(), timeout=self._answer_timeout_s)
+        return model_card_from_proto(await self._answer(call))
+
+    async def open(self, request: OpenRequest) -> CoreStream:
+        """Open an answer.
+
+        Raises:
+            SlingshotError: whatever the core refused it with; `CoreUnavailable` if it is not there.
+        """
+        await self._connect()
+        stream = CoreStream(self._stub.Collaborate(), request, self._address, self._answer_timeout_s)
+        await stream.start()
+        return stream
+
+    async def _connect(self) -> None:
+        try:
+            await asyncio.wait_for(self._channel.channel_ready(), self._connect_timeout_s)
+        except TimeoutError:
+            raise errors.CoreUnavailable(
+                f"no core answers at {self._address}; check the address, or start one with `core-server`"
+            ) from None
+
+    async def _answer(self, call: Awaitable[_T]) -> _T:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise _typed(error, self._address, "at the first question") from None
+
+
+class CoreStream:
+    """One answer's stream; every wait is bounded."""
+
+    def __init__(self, call: grpc.aio.StreamStreamCall, request: OpenRequest, address: str, timeout_s: float) -> None:
+        self._call, self._request, self._address, self._timeout_s = call, request, address, timeout_s
+        self.bytes_up = 0
+        self.bytes_down = 0
+
+    async def start(self) -> None:
+        """Send Open and wait until the core has taken it up."""
+        await self._send(pb.CollaborateRequest(open=open_to_proto(self._request)))
+        if (await self._receive()).WhichOneof("message") != "opened":
+            raise errors.ProtocolViolation(f"the core at {self._address} did not begin with Opened")
+
+    async def logits(self, due: StepPosition) -> Tensor:
+        """The core's logits of one timestep, [L, V], float16."""
+        response = await self._receive()
+        if response.WhichOneof("message") != "block_logits":
+            raise errors.ProtocolViolation(f"the core at {self._address} sent no logits where they were due")
+        return logits_from_proto(
+            response.block_logits,
+            due=due,
+            block_size=self._request.block_size,
+            vocab_size=self._request.vocab_size,
+        )
+
+    async def project(self, at: StepPosition, x0_hat: Tensor) -> None:
+        """Answer the logits of a timestep with their projection, [L, V]."""
+        await self._send(pb.CollaborateRequest(projection=projection_to_proto(at, x0_hat)))
+
+    async def commit(self, at: StepPosition, token_ids: list[int]) -> None:
+        """Answer a block's last logits with the tokens that become context."""
+        await self._send(pb.CollaborateRequest(projection=commit_to_proto(at, token_ids)))
+
+    async def close(self) -> None:
+        """Tell the core that the answer is done; its own end of the stream is not waited for long."""
+        await self._send(pb.CollaborateRequest(close=pb.Close()))
+        await self._bounded(self._call.done_writing())
+        if await self._bounded(self._call.read()) is not grpc.aio.EOF:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Drop the stream at once."""
+        self._call.cancel()
+
+    async def _send(self, message: pb.CollaborateRequest) -> None:
+        await self._bounded(self._call.write(message))
+        self.bytes_up += message.ByteSize()
+
+    async def _receive(self) -> pb.CollaborateResponse:
+        message = await self._bounded(self._call.read())
+        if message is grpc.aio.EOF:
+            raise errors.CoreLost(f"the core at {self._address} ended the stream too early; ask again")
+        self.bytes_down += message.ByteSize()
+        return message
+
+    async def _bounded(self, action: Awaitable[_T]) -> _T:
+        try:
+            return await asyncio.wait_for(action, self._timeout_s)
+        except TimeoutError:
+            self.cancel()
+            raise errors.CoreTimeout(
+                f"the core at {self._address} did not answer within {self._timeout_s:g} s; ask again, or give it "
+                "longer with --timeout"
+            ) from None
+        except grpc.aio.AioRpcError as error:
+            raise _typed(error, self._address, "in the middle of the answer") from None
+        except asyncio.InvalidStateError:  # the call has ended meanwhile; its status says why
+            raise await self._ended() from None
+
+    async def _ended(self) -> errors.SlingshotError:
+        code, details, trailer = (
+            await self._call.code(),
+            await self._call.details(),
+            await self._call.trailing_metadata(),
+        )
+        return _typed_status(code, details, trailer, self._address, "in the middle of the answer")
+
+
+def _typed(error: grpc.aio.AioRpcError, address: str, when: str) -> errors.SlingshotError:
+    return _typed_status(error.code(), error.details(), error.trailing_metadata(), address, when)
+
+
+def _typed_status(
+    code: grpc.StatusCode, details: str | None, trailer: grpc.aio.Metadata | None, address: str, when: str
+) -> errors.SlingshotError:
+    """The error that a status stands for: the core's own code first, else by what gRPC says."""
+    sent = dict(trailer or ()).get(ERROR_CODE_KEY)
+    for kind in _leaves(errors.SlingshotError):
+        if kind.code == sent:
+            return kind(f"the core at {address} refused: {details}")
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return errors.CoreLost(f"the connection to the core at {address} broke {when}; ask again")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return errors.CoreTimeout(f"the core at {address} did not answer in time {when}; ask again")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return errors.CoreBusy(f"the core at {address} is full; ask again later")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return errors.ProtocolVersionMismatch(f"what answers at {address} is no core of this version")
+    return errors.CoreLost(f"the core at {address} failed {when} ({code.name}); ask again, then tell its provider")
+
+
+def _leaves(kind: type[errors.SlingshotError]) -> list[type[errors.SlingshotError]]:
+    children = kind.__subclasses__()
+    return [leaf for child in children for leaf in _leaves(child)] if children else [kind]

@@ -1,0 +1,142 @@
+"""The demo: three questions about sample notes, answered across two processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from ssd2.demo.paths import CORE, NOTES, USER
+from ssd2.errors import CoreUnavailable
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+
+from user_agent.agent import Agent, Answer, Question
+from user_agent.core_client import CoreClient
+from user_agent.documents.reader import Passage, read_passages
+from user_agent.documents.search import search
+from user_agent.render import marked
+from user_agent.user_model import UserModel
+
+COLLABORATION = CollaborationParams()
+SYSTEMS = {
+    "core_only": CollaborationParams(lambda_user=0.0, alpha=COLLABORATION.alpha),
+    "user_only": CollaborationParams(lambda_user=1.0, alpha=COLLABORATION.alpha),
+    "together": COLLABORATION,
+}
+TITLES = {"core_only": "core alone", "user_only": "user model alone", "together": "together"}
+
+
+@dataclass(frozen=True)
+class DemoQuestion:
+    """A question about the sample notes and the town."""
+
+    kind: str
+    text: str
+    expected: str
+
+
+QUESTIONS = (
+    DemoQuestion("private", "Where did I put my spare key?", "Your spare key is in the blue drawer."),
+    DemoQuestion("public", "When does Amber Arch open?", "It opens at 9:15."),
+    DemoQuestion("two-source", "When does the place of my dentist appointment open?", ""),
+)
+
+
+def run_demo(*, seed: int, as_json: bool) -> None:
+    """Start a core, ask the questions, print the answers side by side.
+
+    Args:
+        seed: of the decodes.
+        as_json: one JSON object on stdout instead of tables.
+
+    Raises:
+        SlingshotError: if the core does not start, or an answer fails.
+    """
+    console = Console(stderr=as_json, highlight=False)
+    with _core_server() as address:
+        console.print(
+            f"Core server listening on {address}, a process of its own. It never sees the notes in {NOTES.name}/."
+        )
+        reports = asyncio.run(_ask_all(address, seed, console))
+    if as_json:
+        print(json.dumps({"questions": reports}, ensure_ascii=False))  # noqa: T201 - the output asked for
+
+
+@contextmanager
+def _core_server() -> Iterator[str]:
+    """A core server with the demo core on a free port, ended on leaving."""
+    command = [sys.executable, "-m", "core_server", "--model", str(CORE), "--name", "demo-core", "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own module
+    try:
+        line = server.stdout.readline() if server.stdout else ""
+        address = re.search(r"listening on (\S+:\d+)", line)
+        if not address:
+            raise CoreUnavailable("the demo's core server did not start; its error is above")
+        yield address[1]
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+async def _ask_all(address: str, seed: int, console: Console) -> list[dict[str, object]]:
+    user_model = UserModel.load(USER, with_weights=True)
+    passages = read_passages(NOTES)
+    reports = []
+    async with CoreClient(address) as client:
+        agent = Agent(user_model, client)
+        for question in QUESTIONS:
+            with console.status(question.text):
+                answers = await _ask_systems(agent, user_model, passages, question, seed)
+            console.print(_table(question, answers))
+            reports.append(_report(question, answers))
+    return reports
+
+
+async def _ask_systems(
+    agent: Agent, user_model: UserModel, passages: list[Passage], question: DemoQuestion, seed: int
+) -> dict[str, Answer]:
+    """One question, answered by every system on the same seeds."""
+    params = DecodingParams(block_size=user_model.config.block_size)
+    fitting = user_model.fitting(question.text, search(passages, question.text), params.max_answer_tokens)
+    seeds = Seeds.reproducible(seed)
+    return {
+        system: await agent.answer(Question(question.text, fitting, collaboration, params, seeds))
+        for system, collaboration in SYSTEMS.items()
+    }
+
+
+def _table(question: DemoQuestion, answers: dict[str, Answer]) -> Table:
+    table = Table(title=f"{question.kind}: {question.text}", title_justify="left", title_style="bold")
+    for column in ("", "answer", "timesteps", "seconds", "bytes up", "bytes down"):
+        table.add_column(column, justify="left" if column in ("", "answer") else "right")
+    for system, answer in answers.items():
+        text = marked(answer) if system == "together" else Text(answer.text)
+        figures = (f"{answer.timesteps}", f"{answer.seconds:.2f}", f"{answer.bytes_up:,}", f"{answer.bytes_down:,}")
+        table.add_row(TITLES[system], text, *figures)
+    table.add_section()
+    table.add_row("expected", question.expected)
+    table.caption = "underlined: changed by the user's documents, against the core's own choice on the same draw"
+    return table
+
+
+def _report(question: DemoQuestion, answers: dict[str, Answer]) -> dict[str, object]:
+    together = answers["together"]
+    return {
+        "kind": question.kind,
+        "question": question.text,
+        "expected": question.expected,
+        **{system: answer.text for system, answer in answers.items()},
+        "changed_tokens": [token.text.strip() for token in together.tokens if token.is_changed],
+        "bytes_up": together.bytes_up,
+        "bytes_down": together.bytes_down,
+        "timesteps": together.timesteps,
+        "seconds": round(together.seconds, 3),
+    }

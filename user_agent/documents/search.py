@@ -1,0 +1,38 @@
+"""Keyword search over passages: BM25 of SQLite's FTS5, in memory."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+
+from user_agent.documents.reader import Passage
+
+_WORD = re.compile(r"\w+")
+
+
+def search(passages: Sequence[Passage], question: str) -> list[Passage]:
+    """Passages that share a word with the question, the best match first.
+
+    Words are compared by their stem, without regard to case or accents.
+
+    Args:
+        passages: where to search.
+        question: in the user's words; nothing in it is read as query syntax.
+
+    Returns:
+        The matching passages by BM25, equal ones in their own order.
+    """
+    words = _WORD.findall(question)
+    if not words or not passages:
+        return []
+    with sqlite3.connect(":memory:") as database:
+        database.execute("CREATE VIRTUAL TABLE passage USING fts5(text, tokenize = 'porter unicode61')")
+        rows = ((number, passage.text) for number, passage in enumerate(passages))
+        database.executemany("INSERT INTO passage (rowid, text) VALUES (?, ?)", rows)
+        found = database.execute(
+            "SELECT rowid FROM passage WHERE passage MATCH ? ORDER BY rank, rowid",
+            (" OR ".join(f'"{word}"' for word in words),),
+        ).fetchall()
+    database.close()
+    return [passages[number] for (number,) in found]
