@@ -43,7 +43,13 @@ def tiny_model(seed: int = 0, **changes: object) -> SSD2:
 
 def demo_shaped_model(seed: int, **changes: object) -> SSD2:
     """A small random model with the demo tokenizer's vocabulary."""
-    shape = {"vocab_size": 1782, "max_positions": 160, "block_size": 8, "context_timestep": "none", "answer_position": 96}
+    shape = {
+        "vocab_size": 1782,
+        "max_positions": 160,
+        "block_size": 8,
+        "context_timestep": "none",
+        "answer_position": 96,
+    }
     return tiny_model(seed, **{**shape, **changes})
 
 

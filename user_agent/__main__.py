@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from ssd2.errors import SlingshotError
-
 from user_agent.cli import app
 
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
+
 from ssd2.collaboration import UserLogits, UserTerms, mix_terms
 from ssd2.errors import ModelMismatch, ProtocolVersionMismatch, TokenizerMismatch
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, commit, decode, project
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
-from torch import Tensor
-
 from user_agent.core_client import CoreClient, CoreStream
 from user_agent.documents.reader import Passage
 from user_agent.user_model import UserModel
@@ -203,10 +203,13 @@ class Agent:
         return decode(question.params, [question.seeds], vocab_size=config.vocab_size, eos_token_id=config.eos_token_id)
 
     def _tokens(self, token_ids: list[int], core_choices: list[int | None]) -> list[AnswerToken]:
-        text = self._user_model.tokenizer.token_text
+        tokenizer = self._user_model.tokenizer
         return [
             AnswerToken(
-                token_id, text(token_id), None if choice is None else text(choice), choice not in (None, token_id)
+                token_id=token_id,
+                text=tokenizer.token_text(token_id),
+                core_choice=None if choice is None else tokenizer.token_text(choice, skip_special=False),
+                is_changed=choice not in (None, token_id),
             )
             for token_id, choice in zip(token_ids, core_choices, strict=False)
         ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
 from ssd2.demo.paths import USER
 from ssd2.errors import InvalidParameter
 
@@ -29,7 +30,7 @@ Examples:
 
   user-agent ask "Where is my spare key?" --docs ~/notes --core core.example.org:50051
 
-  user-agent ask "When does Amber Arch open?" --core localhost:50051 --lambda-user 0
+  user-agent ask "When does Fern Gallery open?" --core localhost:50051 --lambda-user 0
 
   user-agent ask "Where is my spare key?" --docs ~/notes --lambda-user 1      (no connection at all)
 """
@@ -68,7 +69,6 @@ def ask(
 ) -> None:
     """Answer one question with both models, the documents seen by the small one alone."""
     from ssd2.params import CollaborationParams, DecodingParams, Seeds
-
     from user_agent.agent import Question
     from user_agent.user_model import UserModel
 
@@ -83,6 +83,7 @@ def ask(
         projection=projection,
         top_p=top_p,
         self_conditioning=self_conditioning,
+        simplex_value=loaded.config.simplex_value,
     )
     found = _search(docs or [], question) if collaboration.uses_user else []
     passages = loaded.fitting(question, found, params.max_answer_tokens)

@@ -7,11 +7,14 @@ commits. It never holds documents, passages, logits of the user model, λ, α or
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import grpc
+from torch import Tensor
+
 from ssd2 import errors
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
@@ -27,7 +30,6 @@ from ssd2.wire.codec import (
     open_to_proto,
     projection_to_proto,
 )
-from torch import Tensor
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
@@ -40,7 +42,10 @@ _OPTIONS = [
     ("grpc.enable_http_proxy", 0),  # the address that the user gave is the address that is connected to
 ]
 
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]/]+):[0-9]{1,5}")
+
 _T = TypeVar("_T")
+_Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.CollaborateRequest, pb.CollaborateResponse]"
 
 
 class CoreClient:
@@ -49,6 +54,10 @@ class CoreClient:
     def __init__(
         self, address: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, answer_timeout_s: float = ANSWER_TIMEOUT_S
     ) -> None:
+        if not _ADDRESS.fullmatch(address):
+            raise errors.InvalidParameter(
+                f"the core's address is {address!r}; give --core HOST:PORT, such as core.example.org:50051"
+            )
         self._address = address
         self._connect_timeout_s, self._answer_timeout_s = connect_timeout_s, answer_timeout_s
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
@@ -89,7 +98,7 @@ class CoreClient:
             await asyncio.wait_for(self._channel.channel_ready(), self._connect_timeout_s)
         except TimeoutError:
             raise errors.CoreUnavailable(
-                f"no core answers at {self._address}; check the address, or start one with `core-server`"
+                f"no core answers at {self._address}; check the address (--core), or start one with `core-server`"
             ) from None
 
     async def _answer(self, call: Awaitable[_T]) -> _T:
@@ -102,7 +111,7 @@ class CoreClient:
 class CoreStream:
     """One answer's stream; every wait is bounded."""
 
-    def __init__(self, call: grpc.aio.StreamStreamCall, request: OpenRequest, address: str, timeout_s: float) -> None:
+    def __init__(self, call: _Call, request: OpenRequest, address: str, timeout_s: float) -> None:
         self._call, self._request, self._address, self._timeout_s = call, request, address, timeout_s
         self.bytes_up = 0
         self.bytes_down = 0
@@ -137,7 +146,7 @@ class CoreStream:
         """Tell the core that the answer is done; its own end of the stream is not waited for long."""
         await self._send(pb.CollaborateRequest(close=pb.Close()))
         await self._bounded(self._call.done_writing())
-        if await self._bounded(self._call.read()) is not grpc.aio.EOF:
+        if isinstance(await self._bounded(self._call.read()), pb.CollaborateResponse):
             self.cancel()
 
     def cancel(self) -> None:
@@ -150,7 +159,7 @@ class CoreStream:
 
     async def _receive(self) -> pb.CollaborateResponse:
         message = await self._bounded(self._call.read())
-        if message is grpc.aio.EOF:
+        if not isinstance(message, pb.CollaborateResponse):  # grpc.aio.EOF
             raise errors.CoreLost(f"the core at {self._address} ended the stream too early; ask again")
         self.bytes_down += message.ByteSize()
         return message

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
 from ssd2.demo.paths import CORE, NOTES, USER
 from ssd2.errors import CoreUnavailable
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
-
 from user_agent.agent import Agent, Answer, Question
 from user_agent.core_client import CoreClient
 from user_agent.documents.reader import Passage, read_passages
@@ -45,8 +45,12 @@ class DemoQuestion:
 
 QUESTIONS = (
     DemoQuestion("private", "Where did I put my spare key?", "Your spare key is in the blue drawer."),
-    DemoQuestion("public", "When does Amber Arch open?", "It opens at 9:15."),
-    DemoQuestion("two-source", "When does the place of my dentist appointment open?", ""),
+    DemoQuestion("public", "When does Fern Gallery open?", "It opens at 11:00."),
+    DemoQuestion(
+        "two-source",
+        "When does the place of my dentist appointment open?",
+        "Your dentist appointment is at Hazel Hammer. It opens at 10:15.",
+    ),
 )
 
 
@@ -61,7 +65,7 @@ def run_demo(*, seed: int, as_json: bool) -> None:
         SlingshotError: if the core does not start, or an answer fails.
     """
     console = Console(stderr=as_json, highlight=False)
-    with _core_server() as address:
+    with demo_core_server() as address:
         console.print(
             f"Core server listening on {address}, a process of its own. It never sees the notes in {NOTES.name}/."
         )
@@ -71,7 +75,7 @@ def run_demo(*, seed: int, as_json: bool) -> None:
 
 
 @contextmanager
-def _core_server() -> Iterator[str]:
+def demo_core_server() -> Iterator[str]:
     """A core server with the demo core on a free port, ended on leaving."""
     command = [sys.executable, "-m", "core_server", "--model", str(CORE), "--name", "demo-core", "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own module

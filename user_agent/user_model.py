@@ -12,7 +12,6 @@ from ssd2.errors import ModelNotFound, PromptTooLong
 from ssd2.models.ssd2 import SSD2, SSD2Config
 from ssd2.params import CollaborationParams
 from ssd2.tokenizer import Tokenizer
-
 from user_agent.documents.reader import Passage
 
 

@@ -71,7 +71,7 @@ def read_config(folder: Path) -> SSD2Config:
         CheckpointInvalid: if it is not the config of an SSD-2 model.
     """
     try:
-        values = json.loads((folder / CONFIG).read_text())
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointInvalid(f"{folder / CONFIG} is not JSON: {error}") from error
     if not isinstance(values, dict) or values.pop("model_type", None) != "ssd2":
@@ -90,8 +90,8 @@ def save_checkpoint(folder: Path, model: SSD2, tokenizer_json: str, dtype: torch
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = {"model_type": "ssd2", **asdict(model.config)}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    (folder / TOKENIZER).write_text(tokenizer_json)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS)
 

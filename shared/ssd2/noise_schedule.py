@@ -51,7 +51,7 @@ def decoding_timesteps(steps: int, stop: float = EARLY_STOP) -> tuple[int, ...]:
     """
     if not 0 <= stop < 1:
         raise InvalidParameter(f"stop is {stop}; it is a share of T and must be in [0, 1)")
-    span = TRAINED_TIMESTEPS * (1 - stop)
+    span = TRAINED_TIMESTEPS - TRAINED_TIMESTEPS * stop  # 1 - stop is rounded, and 0.9 would lose a timestep
     if not 1 <= steps <= int(span):
         raise InvalidParameter(
             f"steps is {steps}; between T = {TRAINED_TIMESTEPS} and the early stop at {stop:g}T "

@@ -54,8 +54,8 @@ class DecodingParams:
             raise InvalidParameter(
                 f"self-conditioning is {self.self_conditioning!r}; choose from {', '.join(SELF_CONDITIONING)}"
             )
-        if self.simplex_value <= 0:
-            raise InvalidParameter(f"simplex value is {self.simplex_value}; it must be above 0")
+        if not 0 < self.simplex_value < float("inf"):
+            raise InvalidParameter(f"simplex value is {self.simplex_value}; it must be a number above 0")
         decoding_timesteps(self.steps, self.stop)
 
     @property
@@ -121,6 +121,11 @@ class Seeds:
 
     noise: int
     sampling: int
+
+    def __post_init__(self) -> None:
+        for name, seed in (("noise", self.noise), ("sampling", self.sampling)):
+            if not 0 <= seed < MAX_SEED:
+                raise InvalidParameter(f"the {name} seed is {seed}; it must be in [0, 2^63)")
 
     @classmethod
     def fresh(cls) -> Seeds:

@@ -63,9 +63,9 @@ class Tokenizer:
         """Text of ids, special tokens left out."""
         return str(self._backend.decode(list(token_ids), skip_special_tokens=True)).strip()
 
-    def token_text(self, token_id: int) -> str:
+    def token_text(self, token_id: int, *, skip_special: bool = True) -> str:
         """Text of a single token as it stands in a sentence, its leading space kept."""
-        return str(self._backend.decode([token_id], skip_special_tokens=False))
+        return str(self._backend.decode([token_id], skip_special_tokens=skip_special))
 
     def encode_prompt(self, instruction: str, passages: Sequence[str] = (), *, bos_token_id: int) -> list[int]:
         """Ids of a prompt: what stands before the answer.

@@ -7,9 +7,11 @@ from itertools import chain, islice
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from ssd2.demo.generator import core_items, user_items
+from ssd2.demo.paths import TOKENIZER as TOKENIZER_FILE
 from ssd2.tokenizer import SPECIAL_TOKENS
 
-VOCAB_SIZE = 1280
+VOCAB_SIZE = 4000
+"""An upper bound: the demo text runs out of pairs to merge at 1,782 tokens."""
 ITEMS_READ = 60_000
 _SEED = 1
 # A word with its space, at most two digits, or a run of signs: names never merge into one token,
@@ -38,3 +40,7 @@ def train_tokenizer(vocab_size: int = VOCAB_SIZE) -> Tokenizer:
     texts = chain.from_iterable((*item.notes, item.question, item.answer) for item in items)
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+if __name__ == "__main__":
+    train_tokenizer().save(str(TOKENIZER_FILE))

@@ -140,6 +140,18 @@ def score(items: dict[str, list[Item]], answers: dict[str, list[str]]) -> Accura
     )
 
 
+def as_table(report: dict[str, object]) -> str:
+    """The report of `evaluate_two_source` as a Markdown table."""
+    columns = list(Accuracy.__dataclass_fields__)
+    rows = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for system in SYSTEMS:
+        shares = report[system]
+        if isinstance(shares, dict):
+            rows.append(f"| {system} | {' | '.join(f'{shares[column]:.3f}' for column in columns)} |")
+    settings = ", ".join(f"{name} {report[name]}" for name in ("lambda_user", "alpha", "steps", "items", "seed"))
+    return "\n".join([*rows, "", settings])
+
+
 def holds(answer: str, value: str) -> bool:
     """Whether a value stands in an answer, as whole words and in any case."""
     return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", answer, re.IGNORECASE) is not None

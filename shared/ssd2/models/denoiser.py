@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ssd2.errors import PromptTooLong
+from ssd2.errors import InvalidParameter, PromptTooLong
 from ssd2.models.ssd2 import SSD2, ContextCache, context_timestep
 from ssd2.sampler import LogitsRequest
 from ssd2.simplex import check_ids
@@ -30,6 +30,7 @@ class Denoiser:
 
         Raises:
             PromptTooLong: if a prompt does not fit the model's positions.
+            InvalidParameter: if a prompt is empty.
             TokenOutOfRange: if a prompt holds an id outside the vocabulary.
         """
         self._model, self._self_conditioning = model, self_conditioning
@@ -44,6 +45,9 @@ class Denoiser:
 
         Returns:
             [B, L, V], float32.
+
+        Raises:
+            PromptTooLong: if the answer has grown past the model's positions.
         """
         rows = len(request.x_t)
         t = torch.full((rows,), request.timestep, device=request.x_t.device)
@@ -60,12 +64,15 @@ class Denoiser:
         has_timestep = self._model.config.context_timestep == "quantised"
         wanted = (request.block, int(context_timestep(t)[0]) if has_timestep else 0)
         if self._cache is None or wanted != self._cached_for:
-            self._cache = self._encode(request.answer_ids, t, None if has_timestep else self._cache)
+            self._cache = self._encode(
+                request.answer_ids, request.x_t.shape[1], t, None if has_timestep else self._cache
+            )
             self._cached_for = wanted
         return self._cache
 
-    def _encode(self, answer_ids: Tensor, t: Tensor, cache: ContextCache | None) -> ContextCache:
+    def _encode(self, answer_ids: Tensor, block_size: int, t: Tensor, cache: ContextCache | None) -> ContextCache:
         """Encode the prompt and the committed answer, less what the cache already holds."""
+        self._check_room(answer_ids.shape[1] + block_size)
         token_ids = torch.cat([self._prompt_ids, answer_ids], -1)
         mask = torch.cat([self._prompt_mask, torch.ones_like(answer_ids, dtype=torch.bool)], -1)
         positions = self._model.prompt_positions(self._prompt_mask)
@@ -74,14 +81,24 @@ class Denoiser:
         done = cache.mask.shape[1] if cache else 0
         return self._model.encode_context(token_ids[:, done:], positions[:, done:], mask[:, done:], t, cache)
 
+    def _check_room(self, answer_tokens: int) -> None:
+        prompt_tokens = self._prompt_ids.shape[1]
+        if prompt_tokens > (longest := self._model.config.max_prompt_tokens_before(answer_tokens)):
+            raise PromptTooLong(
+                f"prompt and answer have come to {prompt_tokens} + {answer_tokens} tokens; with such an answer this "
+                f"model takes prompts of {max(longest, 0)}: shorten the prompt or the answer"
+            )
+
 
 def _left_padded(prompts: Sequence[Sequence[int]], model: SSD2) -> tuple[Tensor, Tensor]:
     """Prompts as one tensor with its mask, both [B, C]."""
     config, device = model.config, model.context_embedding.weight.device
     longest = max(len(prompt) for prompt in prompts)
-    if longest > config.max_prompt_tokens or min(len(prompt) for prompt in prompts) < 1:
+    if min(len(prompt) for prompt in prompts) < 1:
+        raise InvalidParameter("a prompt is empty; it has to begin with the model's first token")
+    if longest > config.max_prompt_tokens:
         raise PromptTooLong(
-            f"the prompt has {longest} tokens, this model takes 1 to {config.max_prompt_tokens}; shorten it"
+            f"the prompt has {longest} tokens, this model takes at most {config.max_prompt_tokens}; shorten it"
         )
     rows = [[config.pad_token_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     lengths = torch.tensor([[len(prompt)] for prompt in prompts])

@@ -57,12 +57,27 @@ class SSD2Config:
     def __post_init__(self) -> None:
         if self.context_timestep not in ("quantised", "none"):
             raise CheckpointInvalid(f"context_timestep is {self.context_timestep!r}; use 'quantised' or 'none'")
-        if self.num_heads < 1 or self.hidden_size % self.num_heads:
+        self._check_sorts()
+        if self.hidden_size % self.num_heads:
             raise CheckpointInvalid(f"hidden_size {self.hidden_size} is no multiple of {self.num_heads} heads")
-        if not 1 <= self.block_size < self.max_positions:
+        if self.block_size >= self.max_positions:
             raise CheckpointInvalid(f"block_size {self.block_size} does not fit {self.max_positions} positions")
+        if self.answer_position is not None and not 1 <= self.answer_position <= self.max_positions - self.block_size:
+            raise CheckpointInvalid(
+                f"answer_position {self.answer_position} leaves no room for a block in {self.max_positions} positions"
+            )
         if max(self.bos_token_id, self.eos_token_id, self.pad_token_id) >= self.vocab_size:
             raise CheckpointInvalid(f"a special token is outside the vocabulary of {self.vocab_size}")
+
+    def _check_sorts(self) -> None:
+        """A config.json may hold anything: numbers have to be numbers before they are compared."""
+        sizes = ("vocab_size", "hidden_size", "num_layers", "num_heads", "ffn_size", "max_positions", "block_size")
+        for name in (*sizes, "bos_token_id", "eos_token_id", "pad_token_id"):
+            value, lowest = getattr(self, name), 1 if name in sizes else 0
+            if not isinstance(value, int) or value < lowest:
+                raise CheckpointInvalid(f"{name} is {value!r}; it must be a whole number of at least {lowest}")
+        if not isinstance(self.simplex_value, int | float) or not 0 < self.simplex_value < float("inf"):
+            raise CheckpointInvalid(f"simplex_value is {self.simplex_value!r}; it must be a number above 0")
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> SSD2Config:
@@ -82,8 +97,9 @@ class SSD2Config:
 
     def max_prompt_tokens_before(self, answer_tokens: int) -> int:
         """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
-        prompt_end = self.max_positions - answer_tokens
-        return min(self.answer_position, prompt_end) if self.answer_position else prompt_end
+        if self.answer_position is None:
+            return self.max_positions - answer_tokens
+        return self.answer_position if self.answer_position + answer_tokens <= self.max_positions else 0
 
     def max_answer_tokens(self, prompt_tokens: int) -> int:
         """How many answer tokens fit behind a prompt of this many tokens, in whole blocks."""

@@ -81,7 +81,7 @@ def read_recipe(path: Path) -> Recipe:
         InvalidParameter: if there is no such file, or a key is missing, unknown or out of range.
     """
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InvalidParameter(f"cannot read the recipe {path}: {error}") from error
     if set(content) != {"model", "tokenizer", "training"}:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ssd2.checkpoint import save_checkpoint
+from ssd2.checkpoint import load_checkpoint, save_checkpoint
 from ssd2.errors import CheckpointInvalid
 from ssd2.models.ssd2 import SSD2, SSD2Config
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
@@ -33,7 +33,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, out: Path, device: str = "cpu") -> None:
         self.params, self.out, self.device = recipe.training, out, device
         tokenizer = Tokenizer.from_file(recipe.tokenizer)
-        self._tokenizer_json = recipe.tokenizer.read_text()
+        self._tokenizer_json = recipe.tokenizer.read_text(encoding="utf-8")
         config = _config(recipe, tokenizer)
         torch.manual_seed(self.params.seed)
         self.model = SSD2(config).to(device)
@@ -130,6 +130,17 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         return True
+
+    def start_from(self, folder: Path) -> None:
+        """Take the weights of a finished checkpoint as the first ones, as for finetuning.
+
+        Raises:
+            CheckpointInvalid: if its model has another shape.
+        """
+        start = load_checkpoint(folder, self.device).model
+        if start.config != self.model.config:
+            raise CheckpointInvalid(f"the model in {folder} has another shape than the recipe's")
+        self.model.load_state_dict(start.state_dict())
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.params.autocast == "none":

@@ -15,6 +15,7 @@ from ssd2.collaboration import to_wire_precision
 from ssd2.errors import (
     BlockShapeMismatch,
     InvalidParameter,
+    PromptTooLong,
     ProtocolVersionMismatch,
     ProtocolViolation,
     TokenOutOfRange,
@@ -28,6 +29,9 @@ PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Largest message either side takes: full float16 logits of 25 x 50,272 are 2.5 MB, and a
 vocabulary of 256,000 with a block of 64 is 33 MB."""
+
+MAX_PROMPT_IDS = 65_536
+"""Longest prompt that is looked at, far above any model's: one message must not occupy a server."""
 
 ERROR_CODE_KEY = "slingshot-error-code"
 """Trailing metadata: the `code` of the error that ended a call."""
@@ -127,11 +131,16 @@ def open_from_proto(message: pb.Open) -> OpenRequest:
     Raises:
         ProtocolVersionMismatch: if the agent speaks another version.
         InvalidParameter: if a parameter is outside its range.
+        PromptTooLong: if the prompt is longer than any model's.
     """
     if message.protocol_version != PROTOCOL_VERSION:
         raise ProtocolVersionMismatch(
             f"the agent speaks protocol version {message.protocol_version}, the core {PROTOCOL_VERSION}; "
             "install the same release on both sides"
+        )
+    if len(message.prompt_ids) > MAX_PROMPT_IDS:
+        raise PromptTooLong(
+            f"the prompt has {len(message.prompt_ids)} tokens, no core takes more than {MAX_PROMPT_IDS}; shorten it"
         )
     timesteps = tuple(message.timesteps)
     in_range = all(1 <= t <= TRAINED_TIMESTEPS for t in timesteps)

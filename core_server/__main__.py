@@ -1,0 +1,101 @@
+"""The command `core-server`. Nothing heavy is imported before its arguments are read."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from core_server.config import ServerConfig, default_threads
+from ssd2.errors import SlingshotError
+
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130
+
+_EXAMPLES = """\
+examples:
+  core-server --model models/core
+      serve to this machine alone, on a free port that is printed
+  core-server --model models/core --host 0.0.0.0 --port 50051 --max-sessions 64
+      serve to the network
+  core-server --model models/core --port 50051 --device cuda
+      compute on a GPU
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a core server until it is told to stop.
+
+    Returns:
+        The exit code: 0 after SIGTERM or SIGINT, 2 if the server cannot be started as asked.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        config = ServerConfig(**vars(options))
+        from core_server.server import serve
+
+        asyncio.run(serve(config, _announce))
+    except SlingshotError as error:
+        sys.stderr.write(f"core-server: error: {error}\n")
+        return EXIT_REFUSED
+    except KeyboardInterrupt:  # while the model is being loaded
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _announce(line: str) -> None:
+    sys.stdout.write(f"core-server: {line}\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = ServerConfig(Path("model"))
+    parser = argparse.ArgumentParser(
+        prog="core-server",
+        description="Serve a core model to agents. Agents never send it their documents.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", type=Path, required=True, metavar="DIR", help="checkpoint folder of the model to serve")
+    add("--name", default="", help="what agents know the model by (default: the folder's name)")
+    add("--host", default=defaults.host, help="address to listen on (default: %(default)s)")
+    add("--port", type=int, default=defaults.port, help="port to listen on, 0 for any free one (default: %(default)s)")
+    add(
+        "--max-sessions",
+        type=int,
+        default=defaults.max_sessions,
+        metavar="N",
+        help="answers in progress at a time; one more is refused (default: %(default)s)",
+    )
+    add("--device", default=defaults.device, help="where the model runs: cpu, cuda, cuda:1 (default: %(default)s)")
+    add(
+        "--threads",
+        type=int,
+        default=default_threads(),
+        metavar="N",
+        help="computations at a time, each with its share of the processors (default: %(default)s)",
+    )
+    add(
+        "--answer-timeout-s",
+        type=float,
+        default=defaults.answer_timeout_s,
+        metavar="S",
+        help="seconds that an agent may be silent before its answer is given up (default: %(default)g)",
+    )
+    add(
+        "--grace-s",
+        type=float,
+        default=defaults.grace_s,
+        metavar="S",
+        help="seconds that answers in progress may go on after SIGTERM (default: %(default)g)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""What an error looks like from outside: its gRPC status, and whether its text may leave the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+
+from ssd2 import errors
+
+INTERNAL_MESSAGE = "the core failed on this answer; ask again, then tell its provider"
+"""Sent for whatever the catalogue does not know: the text of such an exception was written for its
+developers and may hold anything."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How one kind of error is told.
+
+    Attributes:
+        status: of the call.
+        is_public: whether the agent is sent the error's own message; else `INTERNAL_MESSAGE`.
+    """
+
+    status: grpc.StatusCode
+    is_public: bool
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What the agent is told.
+
+    Attributes:
+        status: of the call.
+        message: public text.
+        code: of the error, for the trailing metadata; None for an unexpected exception.
+    """
+
+    status: grpc.StatusCode
+    message: str
+    code: str | None
+
+
+CATALOGUE: dict[type[errors.SlingshotError], Entry] = {
+    errors.InvalidParameter: Entry(grpc.StatusCode.INVALID_ARGUMENT, is_public=True),
+    errors.TokenOutOfRange: Entry(grpc.StatusCode.INVALID_ARGUMENT, is_public=True),
+    errors.BlockShapeMismatch: Entry(grpc.StatusCode.INVALID_ARGUMENT, is_public=True),
+    errors.PromptTooLong: Entry(grpc.StatusCode.INVALID_ARGUMENT, is_public=True),
+    errors.ModelMismatch: Entry(grpc.StatusCode.FAILED_PRECONDITION, is_public=True),
+    errors.TokenizerMismatch: Entry(grpc.StatusCode.FAILED_PRECONDITION, is_public=True),
+    errors.ProtocolVersionMismatch: Entry(grpc.StatusCode.FAILED_PRECONDITION, is_public=True),
+    errors.ProtocolViolation: Entry(grpc.StatusCode.INVALID_ARGUMENT, is_public=True),
+    errors.CoreBusy: Entry(grpc.StatusCode.RESOURCE_EXHAUSTED, is_public=True),
+    errors.CoreTimeout: Entry(grpc.StatusCode.DEADLINE_EXCEEDED, is_public=True),
+    # These name the provider's files and addresses. None of them has a cause in a call.
+    errors.DocumentsUnreadable: Entry(grpc.StatusCode.INTERNAL, is_public=False),
+    errors.ModelNotFound: Entry(grpc.StatusCode.INTERNAL, is_public=False),
+    errors.CheckpointInvalid: Entry(grpc.StatusCode.INTERNAL, is_public=False),
+    errors.CoreUnavailable: Entry(grpc.StatusCode.UNAVAILABLE, is_public=False),
+    errors.CoreLost: Entry(grpc.StatusCode.UNAVAILABLE, is_public=False),
+}
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """What the agent is told of an error; of an exception not in the catalogue, only that there was one."""
+    if not isinstance(error, errors.SlingshotError) or type(error) not in CATALOGUE:
+        return Refusal(grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, None)
+    entry = CATALOGUE[type(error)]
+    return Refusal(entry.status, str(error) if entry.is_public else INTERNAL_MESSAGE, error.code)

@@ -1,0 +1,106 @@
+"""The model that a server serves, what it says about it, and whether an answer can be had from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from ssd2.checkpoint import Checkpoint, load_checkpoint
+from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, TokenizerMismatch
+from ssd2.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ModelCard, OpenRequest
+
+MAX_BLOCK_SIZE = 256
+"""L at most, whatever the model's positions: the paper's largest is 200, and work and traffic of a
+timestep grow with it."""
+
+_FRAME_OVERHEAD_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A loaded checkpoint under the name that agents know it by."""
+
+    name: str
+    checkpoint: Checkpoint
+
+    @classmethod
+    def load(cls, folder: Path, name: str, device: str) -> ServedModel:
+        """Load a checkpoint for serving.
+
+        Raises:
+            InvalidParameter: if the device cannot be used.
+            ModelNotFound: if there is no checkpoint.
+            CheckpointInvalid: if it is damaged.
+        """
+        _check_device(device)
+        return cls(name, load_checkpoint(folder, device))
+
+    @cached_property
+    def card(self) -> ModelCard:
+        """What the core says about itself."""
+        model, config = self.checkpoint.model, self.checkpoint.model.config
+        frame_bytes_per_position = 2 * config.vocab_size  # float16 logits
+        return ModelCard(
+            protocol_version=PROTOCOL_VERSION,
+            model=self.name,
+            model_sha256=self.checkpoint.sha256,
+            tokenizer_sha256=self.checkpoint.tokenizer.sha256,
+            vocab_size=config.vocab_size,
+            block_size=config.block_size,
+            max_prompt_tokens=config.max_prompt_tokens,
+            max_block_size=min(
+                MAX_BLOCK_SIZE,
+                config.max_answer_tokens(prompt_tokens=1),
+                (MAX_MESSAGE_BYTES - _FRAME_OVERHEAD_BYTES) // frame_bytes_per_position,
+            ),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+        )
+
+    def check_fits(self, request: OpenRequest) -> None:
+        """Check what an answer asks for against the model; the prompt itself is the denoiser's to check.
+
+        Raises:
+            ModelMismatch: if another model was asked for.
+            TokenizerMismatch: if the agent's tokenizer or vocabulary is another one.
+            InvalidParameter: if the block is longer than the core takes.
+            PromptTooLong: if the answer does not fit behind the prompt.
+        """
+        self._check_identity(request)
+        card, config = self.card, self.checkpoint.model.config
+        if request.block_size > card.max_block_size:
+            raise InvalidParameter(
+                f"block size is {request.block_size}; this core takes at most {card.max_block_size} tokens"
+            )
+        prompt_tokens, answer_tokens = len(request.prompt_ids), request.max_blocks * request.block_size
+        room = max(0, config.max_answer_tokens(prompt_tokens))
+        if answer_tokens > room:
+            raise PromptTooLong(
+                f"behind a prompt of {prompt_tokens} tokens there is room for an answer of {room}, asked for were "
+                f"{answer_tokens}; ask for fewer, or shorten the prompt"
+            )
+
+    def _check_identity(self, request: OpenRequest) -> None:
+        # What the agent sent is not repeated: it may be of any length.
+        if request.model not in ("", self.name):
+            raise ModelMismatch(f"this core serves {self.name!r}, not the model asked for; ask for it or for none")
+        if request.tokenizer_sha256 != self.card.tokenizer_sha256:
+            raise TokenizerMismatch(
+                "the agent's tokenizer is not that of this core's model, so their logits cannot be mixed; use a "
+                f"user model whose tokenizer.json has the SHA-256 {self.card.tokenizer_sha256}"
+            )
+        if request.vocab_size != self.card.vocab_size:
+            raise TokenizerMismatch(
+                f"the agent's model has a vocabulary of {request.vocab_size}, this core's one of "
+                f"{self.card.vocab_size}; use a user model made for this core"
+            )
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # AssertionError: torch built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise InvalidParameter(f"device {device!r} cannot be used ({reason}); try --device cpu") from error

@@ -1,0 +1,176 @@
+"""The service of collaboration.proto: streams in, streams out, and nothing else of gRPC elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from core_server.error_catalog import Refusal, refusal_of
+from core_server.served_model import ServedModel
+from core_server.session import CoreSession
+from ssd2.errors import CoreBusy, CoreTimeout, ProtocolViolation, SlingshotError
+from ssd2.wire import collaboration_pb2 as pb
+from ssd2.wire import collaboration_pb2_grpc as pb_grpc
+from ssd2.wire.codec import ERROR_CODE_KEY, model_card_to_proto, open_from_proto
+
+SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["CollaborationService"].full_name
+
+ABORT_TIMEOUT_S = 5.0
+"""`abort` waits until the agent has read all that was sent before: for ever, if it reads no more."""
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_CardContext = grpc.aio.ServicerContext[pb.GetModelCardRequest, pb.GetModelCardResponse]
+_StreamContext = grpc.aio.ServicerContext[pb.CollaborateRequest, pb.CollaborateResponse]
+
+
+class CollaborationService(pb_grpc.CollaborationServiceServicer):
+    """Answers agents with one model.
+
+    The log says when a session began and how it ended. It never holds what an agent sent, and so
+    neither the text of an error that speaks of it: only the error's code.
+    """
+
+    def __init__(self, served: ServedModel, *, max_sessions: int, threads: int, answer_timeout_s: float) -> None:
+        """Set up the service.
+
+        Args:
+            served: the model.
+            max_sessions: answers in progress at a time.
+            threads: computations at a time; a session has at most one.
+            answer_timeout_s: how long an agent may be silent, and how long it may leave logits unread.
+        """
+        self._served, self._max_sessions, self._answer_timeout_s = served, max_sessions, answer_timeout_s
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="core-compute")
+        self._sessions_active = 0
+
+    @property
+    def sessions_active(self) -> int:
+        """Answers in progress."""
+        return self._sessions_active
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register with a server."""
+        pb_grpc.add_CollaborationServiceServicer_to_server(self, server)
+
+    def close(self) -> None:
+        """Drop computations that have not begun; those in progress end by themselves."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def GetModelCard(  # noqa: N802  # the contract's name
+        self, request: pb.GetModelCardRequest, context: _CardContext
+    ) -> pb.GetModelCardResponse:
+        """What is served."""
+        return model_card_to_proto(self._served.card)
+
+    async def Collaborate(  # noqa: N802  # the contract's name
+        self, request_iterator: object, context: _StreamContext
+    ) -> None:
+        """One answer."""
+        session_id = secrets.token_hex(8)
+        try:
+            await self._collaborate(_AgentStream(context, self._answer_timeout_s), session_id)
+        except asyncio.CancelledError:
+            _log.info("session %s: cancelled by the agent or by the server's stop", session_id)
+            raise
+        except SlingshotError as error:
+            _log.warning("session %s: ended with %s", session_id, error.code)
+            await _refuse(context, refusal_of(error))
+        except Exception as error:
+            _log.exception("session %s: failed", session_id)
+            await _refuse(context, refusal_of(error))
+
+    async def _collaborate(self, agent: _AgentStream, session_id: str) -> None:
+        opening = await agent.read()
+        if opening is None:
+            return
+        if opening.WhichOneof("message") != "open":
+            raise ProtocolViolation("a stream begins with Open; the agent sent something else first")
+        request = open_from_proto(opening.open)
+        with self._slot():
+            session = CoreSession(request, self._served)
+            _log.info("session %s: opened, %d of %d", session_id, self._sessions_active, self._max_sessions)
+            await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=session_id)))
+            await self._answer(agent, session, session_id)
+
+    async def _answer(self, agent: _AgentStream, session: CoreSession, session_id: str) -> None:
+        """Send logits for every projection until the agent has had enough."""
+        logits = await self._compute(session.first_logits)
+        while True:
+            await agent.write(pb.CollaborateResponse(block_logits=logits))
+            message = await agent.read()
+            kind = message.WhichOneof("message") if message is not None else None
+            if message is None or kind == "close":
+                ending = "closed" if kind == "close" else "disconnected"
+                _log.info("session %s: %s after %d timesteps", session_id, ending, session.due.number + 1)
+                return
+            if kind != "projection":
+                raise ProtocolViolation("a Projection or Close was due; the agent sent something else")
+            logits = await self._compute(session.answer, message.projection)
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """One of the sessions that the server has room for, given back whatever happens."""
+        if self._sessions_active >= self._max_sessions:
+            raise CoreBusy(f"the core is at its limit of {self._max_sessions} answers at a time; ask again in a moment")
+        self._sessions_active += 1
+        try:
+            yield
+        finally:
+            self._sessions_active -= 1
+
+    async def _compute(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Run a session's computation in a thread: the other streams go on meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+
+class _AgentStream:
+    """The agent's end of a stream; every wait for it is bounded."""
+
+    def __init__(self, rpc_context: _StreamContext, timeout_s: float) -> None:
+        self._rpc_context, self._timeout_s = rpc_context, timeout_s
+
+    async def read(self) -> pb.CollaborateRequest | None:
+        """The next message; None if the agent is gone.
+
+        Raises:
+            CoreTimeout: if it is silent for too long.
+            ProtocolViolation: if it sent something that is no message.
+        """
+        try:
+            message = await self._bounded(self._rpc_context.read(), "sent nothing")
+        except DecodeError as error:
+            raise ProtocolViolation("the agent sent bytes that are no message of this protocol") from error
+        return message if isinstance(message, pb.CollaborateRequest) else None  # else it is gRPC's EOF
+
+    async def write(self, message: pb.CollaborateResponse) -> None:
+        """Send a message.
+
+        Raises:
+            CoreTimeout: if the agent does not read for too long.
+        """
+        await self._bounded(self._rpc_context.write(message), "read nothing")
+
+    async def _bounded(self, action: Awaitable[_T], what: str) -> _T:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await action
+        except TimeoutError as error:
+            raise CoreTimeout(f"the agent {what} for {self._timeout_s:g} s, so the core gave up; ask again") from error
+
+
+async def _refuse(rpc_context: _StreamContext, refusal: Refusal) -> None:
+    trailing_metadata = ((ERROR_CODE_KEY, refusal.code),) if refusal.code else ()
+    try:
+        async with asyncio.timeout(ABORT_TIMEOUT_S):
+            await rpc_context.abort(refusal.status, refusal.message, trailing_metadata)
+    except TimeoutError:
+        _log.warning("the agent reads no more; it was not told %s", refusal.status.name)

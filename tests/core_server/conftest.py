@@ -1,0 +1,178 @@
+"""A core server on a free port, and an agent made of nothing but the stubs and the sampler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from core_server.config import ServerConfig
+from core_server.served_model import ServedModel
+from core_server.server import CoreServer
+from ssd2.checkpoint import Checkpoint, load_checkpoint
+from ssd2.collaboration import UserLogits, decode_locally, mix_terms
+from ssd2.models.denoiser import Denoiser
+from ssd2.models.ssd2 import SSD2
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.sampler import decode
+from ssd2.tokenizer import Tokenizer
+from ssd2.wire import collaboration_pb2 as pb
+from ssd2.wire import collaboration_pb2_grpc as pb_grpc
+from ssd2.wire.codec import (
+    ERROR_CODE_KEY,
+    MAX_MESSAGE_BYTES,
+    OpenRequest,
+    StepPosition,
+    commit_to_proto,
+    logits_from_proto,
+    open_to_proto,
+    projection_to_proto,
+)
+from tests.conftest import DEMO_TOKENIZER
+
+CORE_ALONE = CollaborationParams(lambda_user=0.0)
+PROMPT = (1, 20, 21, 22)
+
+
+def serve_in_memory(model: SSD2, name: str = "tiny") -> ServedModel:
+    """A model that was never on disk, as if it had been loaded."""
+    return ServedModel(name, Checkpoint(model, Tokenizer.from_file(DEMO_TOKENIZER), sha256="0" * 64))
+
+
+def open_request(served: ServedModel, params: DecodingParams, noise_seed: int = 7, **changes: Any) -> OpenRequest:
+    """A request that the model can serve, unless changed."""
+    request = OpenRequest(
+        model=served.name,
+        tokenizer_sha256=served.card.tokenizer_sha256,
+        vocab_size=served.card.vocab_size,
+        prompt_ids=PROMPT,
+        noise_seed=noise_seed,
+        timesteps=params.timesteps,
+        block_size=params.block_size,
+        max_blocks=params.max_blocks,
+        simplex_value=params.simplex_value,
+        self_conditioning=params.self_conditioning,
+    )
+    return replace(request, **changes)
+
+
+def decode_alone(served: ServedModel, params: DecodingParams, seeds: Seeds) -> list[int]:
+    """The reference: the same decode in one process."""
+    model = served.checkpoint.model
+    core = Denoiser(model, [PROMPT], params.self_conditioning)
+    return decode_locally(
+        core,
+        None,
+        CORE_ALONE,
+        params,
+        [seeds],
+        vocab_size=model.config.vocab_size,
+        eos_token_id=model.config.eos_token_id,
+    )[0]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a call ended, as the agent sees it."""
+
+    status: grpc.StatusCode
+    details: str
+    metadata: dict[str, str | bytes]
+
+    @property
+    def code(self) -> str | bytes | None:
+        return self.metadata.get(ERROR_CODE_KEY)
+
+
+class RawAgent:
+    """The agent's side of the wire, message by message."""
+
+    def __init__(self, channel: grpc.aio.Channel, port: int) -> None:
+        self.channel, self.port = channel, port
+        self.stub = pb_grpc.CollaborationServiceStub(channel)
+
+    async def send(self, *messages: pb.CollaborateRequest) -> grpc.aio.StreamStreamCall:
+        """Begin a stream with these messages."""
+        call = self.stub.Collaborate(timeout=30)
+        for message in messages:
+            await call.write(message)
+        return call
+
+    async def open(self, request: OpenRequest) -> tuple[grpc.aio.StreamStreamCall, pb.BlockLogits]:
+        """Open a stream and read the first logits."""
+        call = await self.send(pb.CollaborateRequest(open=open_to_proto(request)))
+        assert (await call.read()).opened.session_id
+        return call, (await call.read()).block_logits
+
+    async def decode(self, served: ServedModel, params: DecodingParams, seeds: Seeds) -> list[int]:
+        """Decode with the core alone: `decode` here, the core's logits from the server."""
+        request = open_request(served, params, seeds.noise)
+        vocab_size = request.vocab_size
+        call, message = await self.open(request)
+        run = decode(params, [seeds], vocab_size=vocab_size, eos_token_id=served.checkpoint.model.config.eos_token_id)
+        asked = next(run)
+        try:
+            while True:
+                at = StepPosition(message.number, asked.block, asked.step)
+                logits = logits_from_proto(message, due=at, block_size=params.block_size, vocab_size=vocab_size)
+                asked = run.send(mix_terms(logits[None], UserLogits(), CORE_ALONE))
+                if asked.step == 0:
+                    answer = commit_to_proto(at, asked.answer_ids[0, -params.block_size :].tolist())
+                else:
+                    answer = projection_to_proto(at, asked.x0_hat[0])
+                await call.write(pb.CollaborateRequest(projection=answer))
+                message = (await call.read()).block_logits
+        except StopIteration as finished:
+            await call.write(pb.CollaborateRequest(close=pb.Close()))
+            assert (await ending(call)).status is grpc.StatusCode.OK
+            return finished.value[0]
+
+
+async def ending(call: grpc.aio.StreamStreamCall) -> Ending:
+    """Read a call to its end."""
+    try:
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    except grpc.aio.AioRpcError:
+        pass
+    return Ending(await call.code(), await call.details(), dict(await call.trailing_metadata()))
+
+
+async def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Wait until something becomes true, but not for ever."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110  # what is waited for is a plain number
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def served(core_folder: Path) -> ServedModel:
+    """The random core model, loaded."""
+    return ServedModel("core", load_checkpoint(core_folder))
+
+
+Start = Callable[..., Awaitable[tuple[CoreServer, RawAgent]]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Start a server in this process: `await start(served, max_sessions=2)` gives it and an agent."""
+    async with AsyncExitStack() as stack:
+
+        async def start_one(served: ServedModel, **settings: Any) -> tuple[CoreServer, RawAgent]:
+            config = ServerConfig(Path("in-memory"), served.name, **{"grace_s": 0.0, "threads": 2, **settings})
+            server = CoreServer(served, config)
+            port = await server.start()
+            stack.push_async_callback(server.stop)
+            limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]
+            channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=limits)
+            stack.push_async_callback(channel.close)
+            return server, RawAgent(channel, port)
+
+        yield start_one

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core_server.config import ServerConfig
+from ssd2.errors import InvalidParameter
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": Path("/")}, "--name"),
+        ({"name": "two\nlines"}, "printable"),
+        ({"name": "n" * 129}, "128"),
+        ({"host": ""}, "host is empty"),
+        ({"port": -1}, "port is -1"),
+        ({"port": 65_536}, "65535"),
+        ({"max_sessions": 0}, "max sessions"),
+        ({"threads": 0}, "threads"),
+        ({"answer_timeout_s": 0.0}, "answer timeout"),
+        ({"answer_timeout_s": float("nan")}, "answer timeout"),
+        ({"grace_s": -1.0}, "grace"),
+    ],
+)
+def test_a_setting_outside_its_range_is_named(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidParameter, match=words):
+        ServerConfig(**{"model": Path("models/core"), **changes})
+
+
+def test_a_model_is_known_by_its_folder_unless_named() -> None:
+    assert ServerConfig(Path("models/core/")).model_name == "core"
+    assert ServerConfig(Path("models/core"), name="general-13b").model_name == "general-13b"
+
+
+def test_an_ipv6_host_stands_in_brackets() -> None:
+    assert ServerConfig(Path("core"), host="::1").address(50051) == "[::1]:50051"
+    assert ServerConfig(Path("core"), port=50052).address() == "127.0.0.1:50052"

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core_server.__main__ import main
+from core_server.config import ServerConfig
+from core_server.server import serve
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'shared'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+COMMAND = [sys.executable, "-m", "core_server"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def running(core_folder: Path) -> Iterator[subprocess.Popen[str]]:
+    arguments = [*COMMAND, "--model", str(core_folder), "--name", "general", "--threads", "1"]
+    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_help_is_there_before_torch_is() -> None:
+    script = (
+        "import sys; from core_server.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "finally: assert not {'torch', 'grpc'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in ("examples:", "--model DIR", "--max-sessions", "--answer-timeout-s"):
+        assert word in done.stdout
+
+
+def test_a_setting_outside_its_range_is_refused_at_once() -> None:
+    done = run("--model", "nowhere", "--max-sessions", "0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "core-server: error: max sessions is 0; it must be at least 1\n"
+
+
+def test_a_missing_model_is_refused_without_a_traceback(tmp_path: Path) -> None:
+    done = run("--model", str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"core-server: error: no config.json in {tmp_path}; give the folder of a checkpoint\n"
+
+
+def test_it_says_where_it_listens_and_ends_when_told(
+    running: subprocess.Popen[str], core_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert running.stdout is not None
+    line = running.stdout.readline()
+    listening = re.fullmatch(
+        r"core-server: listening on 127\.0\.0\.1:(\d+), serving general \([\d,]+ parameters\)\n", line
+    )
+    assert listening
+
+    assert main(["--model", str(core_folder), "--port", listening[1], "--threads", "64"]) == 2
+    told = capsys.readouterr()
+    assert "core-server: error: cannot listen on" in told.err
+    assert (told.out, "Traceback" in told.err) == ("", False)
+
+    running.send_signal(signal.SIGTERM)
+    rest, log = running.communicate(timeout=30)
+    assert (running.returncode, rest) == (0, "")
+    assert "stopping" in log
+    assert "Traceback" not in log
+
+
+def test_an_interrupt_ends_it_as_well(core_folder: Path) -> None:
+    lines = []
+
+    def interrupt(line: str) -> None:
+        lines.append(line)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    asyncio.run(asyncio.wait_for(serve(ServerConfig(core_folder, threads=64), interrupt), 20))
+    assert len(lines) == 1

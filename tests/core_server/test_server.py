@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from core_server.config import ServerConfig
+from core_server.served_model import ServedModel
+from core_server.server import CoreServer
+from core_server.service import SERVICE_NAME
+from ssd2.errors import InvalidParameter
+from ssd2.params import DecodingParams
+from ssd2.wire import collaboration_pb2 as pb
+from ssd2.wire.codec import MAX_MESSAGE_BYTES
+from tests.core_server.conftest import Start, ending, open_request
+
+PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2)
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.mark.parametrize("name", ["", SERVICE_NAME])
+async def test_health_says_when_the_server_stops(served: ServedModel, start: Start, name: str) -> None:
+    server, agent = await start(served, grace_s=0.3)
+    health = health_pb2_grpc.HealthStub(agent.channel)
+    request = health_pb2.HealthCheckRequest(service=name)
+    assert (await health.Check(request, timeout=5)).status == SERVING
+
+    watch = health.Watch(request, timeout=10)
+    assert (await watch.read()).status == SERVING
+    stopping = asyncio.create_task(server.stop())
+    assert (await watch.read()).status == NOT_SERVING
+    await stopping
+
+
+async def test_an_answer_in_progress_has_the_grace_time(served: ServedModel, start: Start) -> None:
+    server, agent = await start(served, grace_s=10.0)
+    call, _ = await agent.open(open_request(served, PARAMS))
+    stopping = asyncio.create_task(server.stop())
+    await asyncio.sleep(0.05)
+    await call.write(pb.CollaborateRequest(projection=pb.Projection(token_ids=[5] * 8)))
+    assert (await call.read()).block_logits.step == 1
+    await call.write(pb.CollaborateRequest(close=pb.Close()))
+    assert (await ending(call)).status is grpc.StatusCode.OK
+    async with asyncio.timeout(5):  # the grace time is not waited for where nobody needs it
+        await stopping
+
+
+async def test_an_answer_longer_than_the_grace_time_is_cut(served: ServedModel, start: Start) -> None:
+    server, agent = await start(served, grace_s=0.1)
+    call, _ = await agent.open(open_request(served, PARAMS))
+    async with asyncio.timeout(5):
+        await server.stop()
+        assert (await ending(call)).status is not grpc.StatusCode.OK
+    assert server.sessions_active == 0
+
+
+async def test_a_port_in_use_is_refused(served: ServedModel, start: Start) -> None:
+    _, agent = await start(served)
+    second = CoreServer(served, ServerConfig(Path("core"), port=agent.port, grace_s=0.0))
+    try:
+        with pytest.raises(InvalidParameter, match="--port"):
+            await second.start()
+    finally:
+        await second.stop()
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "status"),
+    [
+        (5_000_000, grpc.StatusCode.INVALID_ARGUMENT),  # read, and found to be no message
+        (MAX_MESSAGE_BYTES + 1, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ],
+)
+async def test_messages_are_taken_up_to_the_limit(
+    served: ServedModel, start: Start, size_bytes: int, status: grpc.StatusCode
+) -> None:
+    server, agent = await start(served)
+    call = agent.channel.stream_stream(f"/{SERVICE_NAME}/Collaborate")()
+    await call.write(b"\0" * size_bytes)
+    assert (await ending(call)).status is status
+    assert server.sessions_active == 0
+
+
+async def test_metadata_is_taken_up_to_the_limit(served: ServedModel, start: Start) -> None:
+    _, agent = await start(served)
+    for _ in range(20):  # between a soft and a hard limit, gRPC would refuse a share of the calls
+        await agent.stub.GetModelCard(pb.GetModelCardRequest(), metadata=(("x", "y" * 15_500),), timeout=5)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await agent.stub.GetModelCard(pb.GetModelCardRequest(), metadata=(("x", "y" * 20_000),), timeout=5)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

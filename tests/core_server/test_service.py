@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import pytest
+
+from core_server import service as service_module
+from core_server.error_catalog import INTERNAL_MESSAGE
+from core_server.served_model import ServedModel
+from core_server.service import CollaborationService
+from core_server.session import CoreSession
+from ssd2.params import PROJECTIONS, DecodingParams, Seeds
+from ssd2.wire import collaboration_pb2 as pb
+from ssd2.wire.codec import ModelCard, model_card_from_proto, open_to_proto
+from tests.conftest import tiny_model
+from tests.core_server.conftest import Start, decode_alone, ending, eventually, open_request, serve_in_memory
+
+PARAMS = DecodingParams(block_size=8, max_tokens=24, steps=3)
+
+
+def opening(served: ServedModel, **changes: Any) -> pb.CollaborateRequest:
+    """An Open whose fields are changed behind the codec's back."""
+    message = open_to_proto(open_request(served, PARAMS))
+    for name, value in changes.items():
+        if isinstance(value, list):
+            message.ClearField(name)
+            getattr(message, name).extend(value)
+        else:
+            setattr(message, name, value)
+    return pb.CollaborateRequest(open=message)
+
+
+def projection(number: int = 0, block: int = 0, step: int = 0, **changes: Any) -> pb.CollaborateRequest:
+    fields = {"token_ids": [5] * 8, **changes}
+    return pb.CollaborateRequest(projection=pb.Projection(number=number, block=block, step=step, **fields))
+
+
+CLOSE = pb.CollaborateRequest(close=pb.Close())
+
+
+@pytest.mark.parametrize("self_conditioning", ["own", "projection"])
+@pytest.mark.parametrize("kind", PROJECTIONS)
+async def test_tokens_over_the_wire_are_those_of_one_process(
+    served: ServedModel, start: Start, kind: str, self_conditioning: str
+) -> None:
+    server, agent = await start(served)
+    params = replace(PARAMS, projection=kind, self_conditioning=self_conditioning)
+    seeds = [Seeds.reproducible(number) for number in range(5)]
+    assert await agent.decode(served, params, seeds[0]) == decode_alone(served, params, seeds[0])
+
+    answers = await asyncio.gather(*(agent.decode(served, params, pair) for pair in seeds[1:]))
+    assert answers == [decode_alone(served, params, pair) for pair in seeds[1:]]
+    assert len({tuple(answer) for answer in answers}) > 1
+    assert server.sessions_active == 0
+
+
+async def test_tokens_are_the_same_with_a_context_that_sees_the_timestep(start: Start) -> None:
+    served = serve_in_memory(tiny_model(3, max_positions=64, context_timestep="quantised"))
+    _, agent = await start(served)
+    params = DecodingParams(block_size=4, max_tokens=12, steps=15)
+    seeds = Seeds.reproducible(1)
+    assert await agent.decode(served, params, seeds) == decode_alone(served, params, seeds)
+
+
+async def test_full_logits_of_the_papers_size_pass(start: Start) -> None:
+    served = serve_in_memory(tiny_model(4, vocab_size=50_272, hidden_size=8, max_positions=64, block_size=25))
+    _, agent = await start(served)
+    params = DecodingParams(block_size=25, max_tokens=25, steps=2, projection="multi-hot", top_p=0.9)
+    seeds = Seeds.reproducible(1)
+    assert await agent.decode(served, params, seeds) == decode_alone(served, params, seeds)
+
+
+async def test_the_model_card_describes_the_model(served: ServedModel, start: Start) -> None:
+    _, agent = await start(served)
+    card = model_card_from_proto(await agent.stub.GetModelCard(pb.GetModelCardRequest()))
+    assert card == ModelCard(
+        protocol_version=1,
+        model="core",
+        model_sha256=served.checkpoint.sha256,
+        tokenizer_sha256=served.checkpoint.tokenizer.sha256,
+        vocab_size=1782,
+        block_size=8,
+        max_prompt_tokens=96,
+        max_block_size=64,
+        parameters=sum(p.numel() for p in served.checkpoint.model.parameters()),
+    )
+
+
+BAD_OPENINGS: list[tuple[dict[str, Any], grpc.StatusCode, str, str]] = [
+    ({"protocol_version": 2}, grpc.StatusCode.FAILED_PRECONDITION, "protocol_version_mismatch", "version 2"),
+    ({"model": "other"}, grpc.StatusCode.FAILED_PRECONDITION, "model_mismatch", "serves 'core'"),
+    ({"tokenizer_sha256": "ab"}, grpc.StatusCode.FAILED_PRECONDITION, "tokenizer_mismatch", "tokenizer.json"),
+    ({"vocab_size": 1783}, grpc.StatusCode.FAILED_PRECONDITION, "tokenizer_mismatch", "1783"),
+    ({"block_size": 65}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "at most 64"),
+    ({"block_size": 0}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "block_size"),
+    ({"max_blocks": 9}, grpc.StatusCode.INVALID_ARGUMENT, "prompt_too_long", "room for an answer of 64"),
+    ({"max_blocks": 2**32 - 1}, grpc.StatusCode.INVALID_ARGUMENT, "prompt_too_long", "room"),
+    ({"prompt_ids": [5] * 97}, grpc.StatusCode.INVALID_ARGUMENT, "prompt_too_long", "97 tokens"),
+    ({"prompt_ids": []}, grpc.StatusCode.INVALID_ARGUMENT, "prompt_too_long", "0 tokens"),
+    ({"prompt_ids": [5, 1782]}, grpc.StatusCode.INVALID_ARGUMENT, "token_out_of_range", "1782"),
+    ({"timesteps": [400, 500]}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "decrease"),
+    ({"noise_seed": 2**63}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "noise_seed"),
+    ({"simplex_value": float("nan")}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "simplex_value"),
+    ({"self_conditioning": 0}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "self_conditioning"),
+]
+
+
+@pytest.mark.parametrize(("changes", "status", "code", "words"), BAD_OPENINGS)
+async def test_an_opening_that_cannot_be_served_is_refused(
+    served: ServedModel, start: Start, changes: dict[str, Any], status: grpc.StatusCode, code: str, words: str
+) -> None:
+    server, agent = await start(served)
+    end = await ending(await agent.send(opening(served, **changes)))
+    assert (end.status, end.code) == (status, code)
+    assert words in end.details
+    assert server.sessions_active == 0
+
+
+async def test_a_prompt_beyond_the_positions_is_refused(start: Start) -> None:
+    served = serve_in_memory(tiny_model(6, max_positions=48))  # prompts begin at position 0
+    _, agent = await start(served)
+    params = DecodingParams(block_size=4, max_tokens=4, steps=2)
+    for prompt_tokens in (45, 5000):
+        request = open_request(served, params, prompt_ids=(5,) * prompt_tokens)
+        end = await ending(await agent.send(pb.CollaborateRequest(open=open_to_proto(request))))
+        assert end.code == "prompt_too_long"
+        assert "room for an answer of 0" in end.details
+
+
+async def test_a_model_may_be_asked_for_by_no_name(served: ServedModel, start: Start) -> None:
+    _, agent = await start(served)
+    call = await agent.send(opening(served, model=""))
+    assert (await call.read()).WhichOneof("message") == "opened"
+    call.cancel()
+
+
+BAD_ANSWERS: list[tuple[pb.CollaborateRequest, str, str]] = [
+    (projection(number=1), "protocol_violation", "number=0"),
+    (projection(block=1), "protocol_violation", "block=0"),
+    (projection(step=1), "protocol_violation", "step=0"),
+    (projection(token_ids=[5] * 7), "block_shape_mismatch", "8 positions"),
+    (projection(token_ids=[5] * 9, counts=[2] + [1] * 7, is_commit=True), "block_shape_mismatch", "exactly one"),
+    (projection(token_ids=[1782] * 8), "token_out_of_range", "1782"),
+    (pb.CollaborateRequest(), "protocol_violation", "something else"),
+]
+
+
+@pytest.mark.parametrize(("message", "code", "words"), BAD_ANSWERS)
+async def test_an_answer_that_makes_no_sense_ends_the_stream(
+    served: ServedModel, start: Start, message: pb.CollaborateRequest, code: str, words: str
+) -> None:
+    server, agent = await start(served)
+    call, _ = await agent.open(open_request(served, PARAMS))
+    await call.write(message)
+    end = await ending(call)
+    assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, code)
+    assert words in end.details
+    assert server.sessions_active == 0
+
+
+async def test_a_second_open_ends_the_stream(served: ServedModel, start: Start) -> None:
+    server, agent = await start(served)
+    call, _ = await agent.open(open_request(served, PARAMS))
+    await call.write(opening(served))
+    end = await ending(call)
+    assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, "protocol_violation")
+    assert server.sessions_active == 0
+
+
+@pytest.mark.parametrize("first", [projection(), CLOSE, pb.CollaborateRequest()])
+async def test_a_stream_begins_with_open(served: ServedModel, start: Start, first: pb.CollaborateRequest) -> None:
+    _, agent = await start(served)
+    end = await ending(await agent.send(first))
+    assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, "protocol_violation")
+    assert "Open" in end.details
+
+
+async def test_bytes_that_are_no_message_are_a_violation(served: ServedModel, start: Start) -> None:
+    _, agent = await start(served)
+    call = agent.channel.stream_stream(f"/{service_module.SERVICE_NAME}/Collaborate")()
+    await call.write(b"\xff\xff\xff")
+    end = await ending(call)
+    assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, "protocol_violation")
+
+
+async def test_the_slot_is_free_after_a_half_close_without_close(served: ServedModel, start: Start) -> None:
+    server, agent = await start(served)
+    call, _ = await agent.open(open_request(served, PARAMS))
+    assert server.sessions_active == 1
+    await call.done_writing()
+    await ending(call)
+    assert server.sessions_active == 0
+
+
+async def test_the_slot_is_free_after_a_cancel(served: ServedModel, start: Start) -> None:
+    server, agent = await start(served)
+    call, _ = await agent.open(open_request(served, PARAMS))
+    call.cancel()
+    await eventually(lambda: server.sessions_active == 0)
+
+
+async def test_the_slot_is_free_after_the_connection_is_gone(served: ServedModel, start: Start) -> None:
+    server, agent = await start(served)
+    await agent.open(open_request(served, PARAMS))
+    await agent.channel.close()
+    await eventually(lambda: server.sessions_active == 0)
+
+
+async def test_a_cancel_during_a_computation_frees_the_slot(
+    served: ServedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on = threading.Event()
+    server, agent = await start(served)
+    call, _ = await agent.open(open_request(served, PARAMS))
+    monkeypatch.setattr(CoreSession, "answer", lambda *_: going_on.wait(10))
+    await call.write(projection())
+    await asyncio.sleep(0.05)
+    call.cancel()
+    await eventually(lambda: server.sessions_active == 0)
+    going_on.set()
+
+
+async def test_one_session_too_many_is_told_that_the_core_is_busy(served: ServedModel, start: Start) -> None:
+    _, agent = await start(served, max_sessions=1)
+    first, _ = await agent.open(open_request(served, PARAMS))
+    end = await ending(await agent.send(opening(served)))
+    assert (end.status, end.code) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "core_busy")
+    assert "limit of 1 answer" in end.details
+
+    await first.write(CLOSE)
+    assert (await ending(first)).status is grpc.StatusCode.OK
+    third, _ = await agent.open(open_request(served, PARAMS))
+    third.cancel()
+
+
+async def test_others_are_served_while_one_session_computes(
+    served: ServedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on = threading.Event()
+    compute = CoreSession.first_logits
+
+    def compute_slowly(session: CoreSession) -> pb.BlockLogits:
+        if session._open.noise_seed == 1:
+            going_on.wait(10)
+        return compute(session)
+
+    monkeypatch.setattr(CoreSession, "first_logits", compute_slowly)
+    _, agent = await start(served, threads=2)
+    slow = asyncio.create_task(agent.open(open_request(served, PARAMS, noise_seed=1)))
+    await asyncio.sleep(0.05)
+    await agent.stub.GetModelCard(pb.GetModelCardRequest(), timeout=5)
+    seeds = Seeds.reproducible(2)
+    assert await agent.decode(served, PARAMS, seeds) == decode_alone(served, PARAMS, seeds)
+    assert not slow.done()
+    going_on.set()
+    (await slow)[0].cancel()
+
+
+@pytest.mark.parametrize("has_opened", [True, False])
+async def test_a_silent_agent_is_given_up(served: ServedModel, start: Start, has_opened: bool) -> None:
+    server, agent = await start(served, answer_timeout_s=0.2)
+    call = (await agent.open(open_request(served, PARAMS)))[0] if has_opened else await agent.send()
+    end = await ending(call)
+    assert (end.status, end.code) == (grpc.StatusCode.DEADLINE_EXCEEDED, "core_timeout")
+    assert "sent nothing for 0.2 s" in end.details
+    assert server.sessions_active == 0
+
+
+async def test_an_unexpected_exception_stays_inside(
+    served: ServedModel, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> pb.BlockLogits:
+        raise RuntimeError("/srv/secret/model.bin")
+
+    monkeypatch.setattr(CoreSession, "answer", fail)
+    server, agent = await start(served)
+    call, _ = await agent.open(open_request(served, PARAMS))
+    await call.write(projection())
+    end = await ending(call)
+    assert (end.status, end.details, end.code) == (grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, None)
+    assert "secret" not in str(end.metadata)
+    assert "RuntimeError: /srv/secret/model.bin" in caplog.text
+    assert server.sessions_active == 0
+
+
+async def test_the_log_holds_nothing_that_an_agent_sent(
+    served: ServedModel, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="core_server")
+    _, agent = await start(served)
+    await ending(await agent.send(opening(served, prompt_ids=[5, 987654321])))
+    call, _ = await agent.open(open_request(served, PARAMS))
+    await call.write(projection(token_ids=[987654321] * 8))
+    assert "987654321" in (await ending(call)).details
+    assert "token_out_of_range" in caplog.text
+    assert "987654321" not in caplog.text
+
+
+class StuckPeer:
+    """An rpc context whose agent reads nothing more."""
+
+    def __init__(self, message: pb.CollaborateRequest) -> None:
+        self.message = message
+        self.aborted_with: grpc.StatusCode | None = None
+
+    async def read(self) -> pb.CollaborateRequest:
+        return self.message
+
+    async def write(self, message: pb.CollaborateResponse) -> None:
+        await asyncio.sleep(60)
+
+    async def abort(self, status: grpc.StatusCode, *_: object) -> None:
+        self.aborted_with = status
+        await asyncio.sleep(60)
+
+
+async def test_an_agent_that_reads_nothing_is_given_up(served: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "ABORT_TIMEOUT_S", 0.05)
+    service = CollaborationService(served, max_sessions=1, threads=1, answer_timeout_s=0.05)
+    peer = StuckPeer(opening(served))
+    async with asyncio.timeout(5):
+        await service.Collaborate(None, peer)  # type: ignore[arg-type]
+    assert peer.aborted_with is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert service.sessions_active == 0
+    service.close()

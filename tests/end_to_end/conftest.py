@@ -1,0 +1,114 @@
+"""A core server as a process of its own, and a wire that remembers what crossed it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import pytest
+
+from ssd2.wire.codec import MAX_MESSAGE_BYTES
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'shared'}:{ROOT}", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+START_TIMEOUT_S = 60
+
+
+@dataclass
+class CoreProcess:
+    """A running core server."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+
+@contextmanager
+def running_core(folder: Path, *options: str) -> Iterator[CoreProcess]:
+    """Start a core server on a free port and end it on leaving."""
+    command = [sys.executable, "-m", "core_server", "--model", str(folder), "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT)
+    try:
+        line = process.stdout.readline()
+        address = re.search(r"listening on (\S+:\d+)", line)
+        assert address, f"the core server did not start: {line!r}"
+        yield CoreProcess(process, address[1])
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(timeout=10)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def core(core_folder: Path) -> Iterator[CoreProcess]:
+    """A core server with a random model, shared by the tests of a module."""
+    with running_core(core_folder, "--name", "tiny") as running:
+        yield running
+
+
+def run_agent(*arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run `user-agent` to its end."""
+    command = [sys.executable, "-m", "user_agent", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=timeout_s)
+
+
+@dataclass
+class Wire:
+    """All that an agent sent through a recording relay: raw messages and metadata."""
+
+    address: str = ""
+    messages: list[bytes] = field(default_factory=list)
+    metadata: list[tuple[str, str | bytes]] = field(default_factory=list)
+
+    def sent(self) -> bytes:
+        """Everything as one run of bytes."""
+        pairs = [part if isinstance(part, bytes) else part.encode() for pair in self.metadata for part in pair]
+        return b"\x00".join([*self.messages, *pairs])
+
+
+class _Relay(grpc.GenericRpcHandler):
+    """Hands every call on to a core, message for message, as the bytes that arrived."""
+
+    def __init__(self, channel: grpc.aio.Channel, wire: Wire) -> None:
+        self._channel, self._wire = channel, wire
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        self._wire.metadata += [(key, value) for key, value in details.invocation_metadata]
+        call = self._channel.stream_stream(details.method)
+
+        async def relay(requests: AsyncIterator[bytes], _: object) -> AsyncIterator[bytes]:
+            async def recorded() -> AsyncIterator[bytes]:
+                async for message in requests:
+                    self._wire.messages.append(message)
+                    yield message
+
+            async for answer in call(recorded()):
+                yield answer
+
+        return grpc.stream_stream_rpc_method_handler(relay)
+
+
+@asynccontextmanager
+async def recording_relay(address: str) -> AsyncIterator[Wire]:
+    """A server that stands between an agent and a core and records what the agent sends."""
+    limits = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ]
+    wire = Wire()
+    async with grpc.aio.insecure_channel(address, options=limits) as channel:
+        server = grpc.aio.server(options=limits)
+        server.add_generic_rpc_handlers((_Relay(channel, wire),))
+        wire.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        try:
+            yield wire
+        finally:
+            await server.stop(0)

@@ -1,0 +1,193 @@
+"""Whatever goes wrong: one clear line that says what to do, exit code other than 0, no traceback, no hang."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ssd2.errors import CoreLost, CoreTimeout
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from user_agent.agent import Agent, Question
+from user_agent.core_client import CoreClient
+from user_agent.user_model import UserModel
+
+from .conftest import ENVIRONMENT, CoreProcess, run_agent, running_core
+
+LONGEST_S = 10
+START_S = 8
+"""What Python and torch may take to start on a busy machine, on top of the longest wait."""
+
+
+def _fails(result: subprocess.CompletedProcess[str], *says: str) -> None:
+    assert result.returncode not in (0, None)
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    message = " ".join(result.stderr.replace("│", " ").split())
+    for part in says:
+        assert part in message, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--lambda-user", "1.5"), ("lambda-user is 1.5", "[0, 1]")),
+        (("--lambda-user", "nan"), ("lambda-user is nan",)),
+        (("--alpha", "-1"), ("alpha is -1", "at least 0")),
+        (("--steps", "0"), ("steps is 0", "1 to 600")),
+        (("--steps", "601"), ("steps is 601", "1 to 600")),
+        (("--top-p", "0"), ("top-p is 0",)),
+        (("--projection", "softmax"), ("'softmax'", "greedy, sampling, multi-hot")),
+        (("--block-size", "0"), ("block size is 0",)),
+        (("--max-tokens", "0"), ("max tokens is 0",)),
+        (("--seed", "-1"), ("seed is -1",)),
+        (("--self-conditioning", "mixed"), ("reveal", "own or projection")),
+        (("--docs", "/nowhere/notes"), ("/nowhere/notes", "--docs")),
+        (("--user-model", "/nowhere/model"), ("/nowhere/model",)),
+        (("--max-tokens", "4000"), ("lower --max-tokens",)),
+    ],
+)
+def test_a_bad_argument_is_named(
+    core: CoreProcess, user_folder: Path, arguments: tuple[str, ...], says: tuple[str, ...]
+) -> None:
+    result = run_agent("ask", "Hello?", "--core", core.address, "--user-model", str(user_folder), *arguments)
+    _fails(result, *says)
+
+
+def test_no_core_is_given(user_folder: Path) -> None:
+    _fails(run_agent("ask", "Hello?", "--user-model", str(user_folder)), "--core HOST:PORT")
+
+
+def test_an_unknown_model(core: CoreProcess, user_folder: Path) -> None:
+    result = run_agent("ask", "Hello?", "--core", core.address, "--user-model", str(user_folder), "--model", "gpt-9")
+    _fails(result, "'tiny'", "--model")
+
+
+def test_another_tokenizer(core: CoreProcess, user_folder: Path, tmp_path: Path) -> None:
+    for file in user_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"].pop()
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    result = run_agent("ask", "Hello?", "--core", core.address, "--user-model", str(tmp_path))
+    _fails(result, "another tokenizer", "--user-model")
+
+
+def test_an_overlong_prompt(core: CoreProcess, user_folder: Path) -> None:
+    result = run_agent("ask", "why " * 500, "--core", core.address, "--user-model", str(user_folder))
+    _fails(result, "tokens", "shorten it")
+
+
+def test_a_prompt_that_only_the_core_finds_too_long(user_folder: Path, tmp_path: Path) -> None:
+    from conftest import DEMO_TOKENIZER, demo_shaped_model
+
+    from ssd2.checkpoint import save_checkpoint
+
+    save_checkpoint(tmp_path, demo_shaped_model(1, answer_position=8, max_positions=80), DEMO_TOKENIZER.read_text())
+    with running_core(tmp_path) as small:
+        result = run_agent("ask", "why " * 20, "--core", small.address, "--user-model", str(user_folder))
+    _fails(result, "this model takes at most 8", "shorten it")
+
+
+def test_a_core_that_is_not_there(user_folder: Path) -> None:
+    started = time.monotonic()
+    result = run_agent("ask", "Hello?", "--core", "127.0.0.1:1", "--user-model", str(user_folder))
+    _fails(result, "no core answers at 127.0.0.1:1", "check the address")
+    assert time.monotonic() - started < LONGEST_S + START_S
+
+
+@pytest.fixture
+def mute_port() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_something_that_is_no_core(user_folder: Path, mute_port: int) -> None:
+    started = time.monotonic()
+    result = run_agent("ask", "Hello?", "--core", f"127.0.0.1:{mute_port}", "--user-model", str(user_folder))
+    _fails(result, "no core answers")
+    assert time.monotonic() - started < LONGEST_S + START_S
+
+
+@pytest.mark.parametrize("address", ["nonsense", "host:port", "", "[::1"])
+def test_an_address_that_is_none(user_folder: Path, address: str) -> None:
+    _fails(run_agent("ask", "Hello?", "--core", address, "--user-model", str(user_folder)), "--core")
+
+
+async def _interrupted(core: CoreProcess, user_folder: Path, number: int, timeout_s: float) -> float:
+    """Send a signal to the core after the first block of a long answer; seconds until the agent gives up."""
+    user = UserModel.load(user_folder, with_weights=True)
+    params = DecodingParams(block_size=8, max_tokens=48, steps=400)
+    question = Question("Hello?", [], CollaborationParams(0.3, 0), params, Seeds.reproducible(3))
+    hit: list[float] = []
+
+    def on_block(_: str) -> None:
+        if not hit:
+            os.kill(core.process.pid, number)
+            hit.append(time.monotonic())
+
+    try:
+        async with CoreClient(core.address, answer_timeout_s=timeout_s) as client:
+            await Agent(user, client).answer(question, on_block)
+    finally:
+        assert hit, "the fault never happened"
+    return time.monotonic() - hit[0]
+
+
+async def test_a_core_that_dies_in_the_middle(core_folder: Path, user_folder: Path) -> None:
+    with running_core(core_folder) as core:
+        started = time.monotonic()
+        with pytest.raises(CoreLost, match="ask again"):
+            await asyncio.wait_for(_interrupted(core, user_folder, signal.SIGKILL, 10), 60)
+        assert time.monotonic() - started < 60
+        assert core.process.wait(5) == -signal.SIGKILL
+
+
+async def test_a_core_that_freezes_in_the_middle(core_folder: Path, user_folder: Path) -> None:
+    with running_core(core_folder) as core:
+        try:
+            with pytest.raises((CoreTimeout, CoreLost), match="ask again"):
+                await asyncio.wait_for(_interrupted(core, user_folder, signal.SIGSTOP, 2), 60)
+        finally:
+            os.kill(core.process.pid, signal.SIGCONT)
+
+
+def test_a_core_that_dies_under_the_command_line(core_folder: Path, user_folder: Path) -> None:
+    with running_core(core_folder) as core:
+        command = ("ask", "Hello?", "--core", core.address, "--user-model", str(user_folder), "--steps", "600")
+        agent = subprocess.Popen(
+            [sys.executable, "-m", "user_agent", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        _wait_for_cpu(core.process.pid)
+        core.process.kill()
+        killed = time.monotonic()
+        out, err = agent.communicate(timeout=30)
+    assert time.monotonic() - killed < LONGEST_S
+    _fails(subprocess.CompletedProcess(command, agent.returncode, out, err), "ask again")
+
+
+def _wait_for_cpu(pid: int) -> None:
+    """Until a process computes: its processor time grows by half a second."""
+
+    def ticks() -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    first, deadline = ticks(), time.monotonic() + 60
+    while ticks() - first < os.sysconf("SC_CLK_TCK") // 2:
+        assert time.monotonic() < deadline, "the core never began to compute"
+        time.sleep(0.05)

@@ -1,0 +1,75 @@
+"""`user-agent ask` as a person and a program use it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import ENVIRONMENT, CoreProcess, run_agent
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    (tmp_path / "home.md").write_text("# Home\n\n- The shed code is 4711.\n- My plumber is Ada Stone.\n")
+    return tmp_path
+
+
+def test_json_has_the_answer_its_tokens_passages_and_costs(core: CoreProcess, user_folder: Path, notes: Path) -> None:
+    options = ("--core", core.address, "--user-model", str(user_folder), "--docs", str(notes), "--json", "--seed", "3")
+    result = run_agent("ask", "What is my shed code?", *options, "--max-tokens", "16", "--steps", "4")
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["passages"][0] == {"text": "The shed code is 4711.", "source": str(notes / "home.md"), "line": 3}
+    assert answer["text"] == "".join(token["text"] for token in answer["tokens"]).strip()
+    assert answer["bytes_down"] > answer["timesteps"] * 8 * 1782 * 2 > answer["bytes_up"] > 0
+
+
+def test_the_same_seed_gives_the_same_answer_and_no_seed_another(core: CoreProcess, user_folder: Path) -> None:
+    options = ("--core", core.address, "--user-model", str(user_folder), "--steps", "3", "--top-p", "1")
+    first, second, third = (
+        run_agent("ask", "Hello?", *options, *seed).stdout for seed in (("--seed", "5"), ("--seed", "5"), ())
+    )
+    assert first == second != third
+
+
+def test_lambda_1_answers_without_a_core(user_folder: Path, notes: Path) -> None:
+    result = run_agent(
+        "ask",
+        "What is my shed code?",
+        "--docs",
+        str(notes),
+        "--user-model",
+        str(user_folder),
+        "--lambda-user",
+        "1",
+        "--core",
+        "127.0.0.1:1",
+        "--json",
+        "--steps",
+        "2",
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["bytes_up"] == 0
+
+
+def test_lambda_0_answers_without_the_user_model(core: CoreProcess, user_folder: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((user_folder / name).read_bytes())
+    options = ("--core", core.address, "--user-model", str(tmp_path), "--steps", "2", "--json")
+    result = run_agent("ask", "Hello?", *options, "--lambda-user", "0", "--docs", "/not/even/read")
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("user_agent", "--help"), ("user_agent", "ask", "--help"), ("ssd2", "--help"), ("core_server", "--help")],
+)
+def test_help_has_examples_and_does_not_wait_for_torch(command: tuple[str, ...]) -> None:
+    code = f"import runpy, sys; sys.argv = {list(command)!r}; runpy.run_module({command[0]!r}, run_name='__main__')"
+    probe = f"import atexit, sys; atexit.register(lambda: print('torch' in sys.modules))\n{code}"
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, env=ENVIRONMENT, timeout=30)
+    assert result.stdout.splitlines()[-1] == "False", result.stdout + result.stderr

@@ -1,0 +1,92 @@
+"""Over gRPC equals in one process: same seed, same tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from ssd2.checkpoint import load_checkpoint
+from ssd2.collaboration import decode_locally
+from ssd2.models.denoiser import Denoiser
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.simplex import PROJECTIONS
+from user_agent.agent import Agent, Question
+from user_agent.core_client import CoreClient
+from user_agent.documents.reader import Passage
+from user_agent.user_model import UserModel
+
+from .conftest import CoreProcess
+
+PASSAGES = [Passage("My dentist appointment is at Amber Arch.", Path("a.md"), 1)]
+
+
+def _question(number: int, lambda_user: float, projection: str, self_conditioning: str) -> Question:
+    params = DecodingParams(
+        block_size=8,
+        max_tokens=20,
+        steps=6,
+        projection=projection,
+        top_p=0.8,
+        self_conditioning=self_conditioning,
+    )
+    collaboration = CollaborationParams(lambda_user, alpha=1.0)
+    return Question(f"Where is appointment {number}?", PASSAGES, collaboration, params, Seeds.reproducible(number))
+
+
+def _in_process(question: Question, core_folder: Path, user: UserModel) -> list[int]:
+    core = load_checkpoint(core_folder).model
+    terms = None
+    if question.collaboration.uses_user:
+        terms = user.terms(
+            question.instruction, question.passages, question.collaboration, question.params.self_conditioning
+        )
+    (tokens,) = decode_locally(
+        Denoiser(core, [user.core_prompt(question.instruction)], question.params.self_conditioning),
+        terms,
+        question.collaboration,
+        question.params,
+        [question.seeds],
+        vocab_size=user.config.vocab_size,
+        eos_token_id=user.config.eos_token_id,
+    )
+    return tokens
+
+
+async def _over_grpc(questions: list[Question], address: str, user: UserModel) -> list[list[int]]:
+    async def ask(question: Question) -> list[int]:
+        async with CoreClient(address) as client:
+            answer = await Agent(user, client).answer(question)
+        return [token.token_id for token in answer.tokens]
+
+    return await asyncio.gather(*(ask(question) for question in questions))
+
+
+@pytest.mark.parametrize("sessions", [1, 4])
+@pytest.mark.parametrize("projection", PROJECTIONS)
+@pytest.mark.parametrize("self_conditioning", ["own", "projection"])
+async def test_over_grpc_equals_in_one_process(
+    core: CoreProcess, core_folder: Path, user_folder: Path, projection: str, self_conditioning: str, sessions: int
+) -> None:
+    user = UserModel.load(user_folder, with_weights=True)
+    questions = [_question(number, 0.4, projection, self_conditioning) for number in range(sessions)]
+    remote = await _over_grpc(questions, core.address, user)
+    assert remote == [_in_process(question, core_folder, user) for question in questions]
+    assert all(len(tokens) > 8 for tokens in remote), "too short to have crossed a block"
+
+
+async def test_the_core_alone_too(core: CoreProcess, core_folder: Path, user_folder: Path) -> None:
+    user = UserModel.load(user_folder, with_weights=False)
+    question = _question(1, 0.0, "sampling", "own")
+    assert await _over_grpc([question], core.address, user) == [_in_process(question, core_folder, user)]
+
+
+async def test_both_models_matter(core: CoreProcess, user_folder: Path) -> None:
+    """Else the equality above would show nothing."""
+    user = UserModel.load(user_folder, with_weights=True)
+    answers = [
+        (await _over_grpc([_question(1, lambda_user, "greedy", "own")], core.address, user))[0]
+        for lambda_user in (0.0, 0.4, 1.0)
+    ]
+    assert answers[0] != answers[1] != answers[2] != answers[0]

@@ -1,0 +1,201 @@
+"""What crosses: everything that the agent sends is recorded, byte for byte, and searched.
+
+Each leak is also made on purpose, and the same search has to find it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.wire import collaboration_pb2 as pb
+from ssd2.wire.codec import OpenRequest
+from user_agent import core_client
+from user_agent.agent import Agent, Question
+from user_agent.core_client import CoreClient
+from user_agent.documents.reader import read_passages
+from user_agent.documents.search import search
+from user_agent.user_model import UserModel
+
+from .conftest import CoreProcess, Wire, recording_relay
+
+SENTINEL = "Zyxquorv Blenkitharp 7391"
+LAMBDA_USER, ALPHA = 0.4271875, 1.3408203125
+INSTRUCTION = "What is my shed code?"
+Leak: TypeAlias = Callable[[pytest.MonkeyPatch, "Question"], None]
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Something that must not cross, with every way that it could be written."""
+
+    name: str
+    encodings: tuple[bytes, ...]
+
+
+def _varints(values: list[int]) -> bytes:
+    """As protobuf packs repeated integers."""
+    return pb.Open(prompt_ids=values).SerializeToString()[2:]
+
+
+def _fixed(value: int) -> tuple[bytes, ...]:
+    packed = pb.Projection(number=value).SerializeToString()[1:]
+    return (struct.pack("<Q", value), struct.pack(">Q", value), packed, str(value).encode(), f"{value:x}".encode())
+
+
+def _floats(value: float) -> tuple[bytes, ...]:
+    return (*(struct.pack(kind, value) for kind in ("<f", ">f", "<d", ">d")), str(value).encode())
+
+
+def _secrets(question: Question, user: UserModel) -> Iterator[Secret]:
+    texts = [SENTINEL, *SENTINEL.split()]
+    ids = [_varints(user.tokenizer.encode(text)) for text in texts]
+    raw = [struct.pack(f"<{len(i)}I", *i) for i in (user.tokenizer.encode(text) for text in texts)]
+    yield Secret("sentinel", (*(text.encode() for text in texts), *(t.encode("utf-16-le") for t in texts), *ids, *raw))
+    for passage in question.passages:
+        yield Secret("passage", (passage.text.encode(), _varints(user.tokenizer.encode(passage.text))))
+        yield Secret("document name", (passage.source.name.encode(), str(passage.source).encode()))
+    yield Secret("sampling seed", _fixed(question.seeds.sampling))
+    yield Secret("lambda", _floats(question.collaboration.lambda_user))
+    yield Secret("alpha", _floats(question.collaboration.alpha))
+
+
+def _found(wire: Wire, question: Question, user: UserModel) -> set[str]:
+    sent = wire.sent()
+    return {secret.name for secret in _secrets(question, user) if any(e in sent for e in secret.encodings)}
+
+
+@pytest.fixture
+def user(user_folder: Path) -> UserModel:
+    return UserModel.load(user_folder, with_weights=True)
+
+
+@pytest.fixture
+def question(tmp_path: Path, user: UserModel) -> Question:
+    (tmp_path / "diary-of-mallory.md").write_text(f"The shed code is {SENTINEL}.\n")
+    params = DecodingParams(block_size=8, max_tokens=16, steps=5, projection="multi-hot", top_p=0.5)
+    passages = user.fitting(INSTRUCTION, search(read_passages(tmp_path), INSTRUCTION), params.max_answer_tokens)
+    assert any(SENTINEL in passage.text for passage in passages), "the sentinel has to be before the user model"
+    return Question(INSTRUCTION, passages, CollaborationParams(LAMBDA_USER, ALPHA), params, Seeds.reproducible(5))
+
+
+async def _record(core: CoreProcess, user: UserModel, question: Question) -> Wire:
+    async with recording_relay(core.address) as wire, CoreClient(wire.address) as client:
+        await Agent(user, client).answer(question)
+        return wire
+
+
+@pytest.mark.parametrize("projection", ["greedy", "sampling", "multi-hot"])
+async def test_nothing_secret_is_in_any_byte_sent(
+    core: CoreProcess, user: UserModel, question: Question, projection: str
+) -> None:
+    question = replace(question, params=replace(question.params, projection=projection))
+    wire = await _record(core, user, question)
+    assert _found(wire, question, user) == set()
+
+
+async def test_the_recorder_sees_what_is_meant_to_cross(core: CoreProcess, user: UserModel, question: Question) -> None:
+    """Else its silence would show nothing."""
+    sent = (await _record(core, user, question)).sent()
+    assert _varints(user.core_prompt(INSTRUCTION)) in sent
+    assert struct.pack("<Q", question.seeds.noise) in sent
+
+
+async def test_the_messages_are_the_five_things_of_the_contract_and_no_more(
+    core: CoreProcess, user: UserModel, question: Question
+) -> None:
+    wire = await _record(core, user, question)
+    requests = [pb.CollaborateRequest.FromString(message) for message in wire.messages if message]
+    kinds = [request.WhichOneof("message") for request in requests]
+    assert kinds == ["open", *["projection"] * (len(kinds) - 2), "close"]
+    fields = {
+        f.name
+        for request in requests
+        if request.WhichOneof("message") == "projection"
+        for f, _ in request.projection.ListFields()
+    }
+    assert fields <= {"number", "block", "step", "token_ids", "counts", "is_commit"}
+    ours = {key for key, _ in wire.metadata if key not in ("user-agent", "grpc-accept-encoding", "accept-encoding")}
+    assert ours <= {"te", "content-type"}
+
+
+async def test_the_number_of_messages_does_not_depend_on_the_documents(
+    core: CoreProcess, user: UserModel, question: Question
+) -> None:
+    params = replace(question.params, projection="sampling")
+    with_docs = await _record(core, user, replace(question, params=params))
+    without = await _record(core, user, replace(question, params=params, passages=[]))
+    assert abs(len(with_docs.messages) - len(without.messages)) % params.steps == 0  # whole blocks: only EOS differs
+
+
+def _leak_prompt(monkeypatch: pytest.MonkeyPatch, question: Question) -> None:
+    original = UserModel.core_prompt
+    monkeypatch.setattr(
+        UserModel, "core_prompt", lambda self, text: original(self, text) + self.tokenizer.encode(SENTINEL)
+    )
+
+
+def _leak_in_open(wire_bytes: Callable[[Question], bytes]) -> Leak:
+    """Add a field to Open, as a careless extension of the contract would."""
+
+    def leak(monkeypatch: pytest.MonkeyPatch, question: Question) -> None:
+        original = core_client.open_to_proto
+
+        def leaking(request: OpenRequest) -> pb.Open:
+            message = original(request)
+            message.MergeFromString(wire_bytes(question))
+            return message
+
+        monkeypatch.setattr(core_client, "open_to_proto", leaking)
+
+    return leak
+
+
+def _leak_metadata(monkeypatch: pytest.MonkeyPatch, question: Question) -> None:
+    stub = core_client.pb_grpc.CollaborationServiceStub
+    made = stub.__init__
+
+    def init(self: object, channel: object) -> None:
+        made(self, channel)
+        collaborate = self.Collaborate
+        self.Collaborate = lambda: collaborate(metadata=(("x-document", question.passages[0].source.name),))
+
+    monkeypatch.setattr(stub, "__init__", init)
+
+
+def _leak_projection(monkeypatch: pytest.MonkeyPatch, question: Question) -> None:
+    original = core_client.projection_to_proto
+
+    def leaking(at: object, x0_hat: object) -> pb.Projection:
+        message = original(at, x0_hat)
+        # An unknown field of the message, as a careless extension would add: tag 15, λ as a double.
+        message.MergeFromString(b"\x79" + struct.pack("<d", question.collaboration.lambda_user))
+        return message
+
+    monkeypatch.setattr(core_client, "projection_to_proto", leaking)
+
+
+@pytest.mark.parametrize(
+    ("leak", "found"),
+    [
+        (_leak_prompt, "sentinel"),
+        (_leak_in_open(lambda q: b"\x7a" + bytes([len(SENTINEL)]) + SENTINEL.encode()), "sentinel"),
+        (_leak_in_open(lambda q: pb.Open(noise_seed=q.seeds.sampling).SerializeToString()), "sampling seed"),
+        (_leak_in_open(lambda q: b"\x79" + struct.pack("<d", q.collaboration.alpha)), "alpha"),
+        (_leak_metadata, "document name"),
+        (_leak_projection, "lambda"),
+    ],
+    ids=["prompt", "open", "sampling-seed", "alpha", "metadata", "projection"],
+)
+async def test_a_leak_made_on_purpose_is_found(
+    core: CoreProcess, user: UserModel, question: Question, monkeypatch: pytest.MonkeyPatch, leak: Leak, found: str
+) -> None:
+    leak(monkeypatch, question)
+    wire = await _record(core, user, question)
+    assert found in _found(wire, question, user)

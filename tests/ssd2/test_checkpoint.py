@@ -1,0 +1,188 @@
+"""Checkpoint folders: what is saved is loaded, and what is damaged is refused with a word on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import DEMO_TOKENIZER, demo_shaped_model, tiny_model
+from safetensors.torch import load_file, save_file
+
+from ssd2.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from ssd2.errors import CheckpointInvalid, ModelNotFound
+
+
+@pytest.fixture
+def folder(core_folder: Path, tmp_path: Path) -> Path:
+    """A good checkpoint, to be damaged."""
+    return Path(shutil.copytree(core_folder, tmp_path / "model"))
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def test_a_saved_model_is_loaded_as_it_was(core_folder: Path) -> None:
+    saved, loaded = demo_shaped_model(1), load_checkpoint(core_folder)
+    assert loaded.model.config == saved.config
+    weights = loaded.model.state_dict()
+    assert set(weights) == set(saved.state_dict())
+    for name, value in saved.state_dict().items():
+        assert torch.equal(weights[name], value), name
+    assert loaded.tokenizer.decode(loaded.tokenizer.encode("At 9:30.")) == "At 9:30."
+    assert loaded.tokenizer.sha256 == hashlib.sha256(DEMO_TOKENIZER.read_bytes()).hexdigest()
+    assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+def test_a_model_stored_in_half_precision_is_loaded_in_float32(tmp_path: Path) -> None:
+    model = demo_shaped_model(4)
+    save_checkpoint(tmp_path / "half", model, DEMO_TOKENIZER.read_text(), torch.float16)
+    save_checkpoint(tmp_path / "full", model, DEMO_TOKENIZER.read_text())
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "full")]
+    assert sizes[0] < 0.6 * sizes[1]
+    for name, value in load_checkpoint(tmp_path / "half").model.state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, model.state_dict()[name], atol=1e-3, rtol=1e-3)
+
+
+def test_the_fingerprint_is_the_sha256_of_config_and_weights(core_folder: Path) -> None:
+    content = b"".join((core_folder / name).read_bytes() for name in ("config.json", "model.safetensors"))
+    assert load_checkpoint(core_folder).sha256 == fingerprint(core_folder) == hashlib.sha256(content).hexdigest()
+
+
+def test_the_fingerprint_tells_weights_and_configs_apart(folder: Path, core_folder: Path) -> None:
+    before = fingerprint(core_folder)
+    assert fingerprint(folder) == before
+    weights = load_file(folder / "model.safetensors")
+    weights["w_pred.weight"][0, 0] += 1e-3
+    save_file(weights, folder / "model.safetensors")
+    changed_weights = fingerprint(folder)
+    change_config(folder, simplex_value=4.0)
+    assert len({before, changed_weights, fingerprint(folder)}) == 3
+
+
+def test_a_missing_folder_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match="give the folder of a checkpoint"):
+        load_checkpoint(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(ModelNotFound, match=f"no {name} in"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("length", [0, 5, 100, -1])
+def test_truncated_weights_are_refused(folder: Path, length: int) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:length])
+    with pytest.raises(CheckpointInvalid, match=r"model\.safetensors does not fit"):
+        load_checkpoint(folder)
+
+
+def test_weights_that_are_incomplete_are_refused(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["transformer.layers.1.fc1.bias"]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointInvalid, match=r"transformer\.layers\.1\.fc1\.bias"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": 32},
+        {"num_layers": 1},
+        {"num_layers": 3},
+        {"vocab_size": 1800},
+        {"context_timestep": "quantised"},
+    ],
+)
+def test_weights_of_another_shape_than_the_config_are_refused(folder: Path, changes: dict[str, Any]) -> None:
+    change_config(folder, **changes)
+    with pytest.raises(CheckpointInvalid, match=r"model\.safetensors does not fit"):
+        load_checkpoint(folder)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, tiny_model(), DEMO_TOKENIZER.read_text())
+    with pytest.raises(CheckpointInvalid, match="1782 tokens, the model 32"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"not json", b"\xff\xfe"])
+def test_a_tokenizer_that_is_none_is_refused(folder: Path, content: bytes) -> None:
+    (folder / "tokenizer.json").write_bytes(content)
+    with pytest.raises(CheckpointInvalid, match=r"is not a tokenizer\.json"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_a_config_that_is_not_json_is_refused(folder: Path, content: bytes) -> None:
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointInvalid, match="is not JSON"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", "{}", '{"model_type": "opt"}'])
+def test_a_config_of_something_else_is_refused(folder: Path, content: str) -> None:
+    (folder / "config.json").write_text(content)
+    with pytest.raises(CheckpointInvalid, match="does not describe an SSD-2 model"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"dropout": 0.1, "hiden_size": 3}, "unknown keys: dropout, hiden_size"),
+        ({"context_timestep": "sometimes"}, "'sometimes'"),
+        ({"num_heads": 3}, "no multiple of 3 heads"),
+        ({"num_heads": 0}, "heads"),
+        ({"block_size": 0}, "block_size"),
+        ({"block_size": 160}, "block_size 160 does not fit 160 positions"),
+        ({"eos_token_id": 1782}, "special token is outside"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(folder: Path, changes: dict[str, Any], named: str) -> None:
+    change_config(folder, **changes)
+    with pytest.raises(CheckpointInvalid, match=named):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": "16"},
+        {"num_layers": "2"},
+        {"num_layers": None},
+        {"num_layers": 0},
+        {"hidden_size": -16},
+        {"ffn_size": 0.5},
+        {"vocab_size": [1]},
+        {"pad_token_id": -1},
+        {"answer_position": 160},
+        {"answer_position": -3},
+        {"simplex_value": 0},
+        {"simplex_value": "5"},
+    ],
+)
+def test_a_config_with_a_value_of_the_wrong_sort_is_refused(folder: Path, changes: dict[str, Any]) -> None:
+    change_config(folder, **changes)
+    with pytest.raises(CheckpointInvalid):
+        load_checkpoint(folder)
+
+
+def test_an_incomplete_config_names_what_is_missing(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["ffn_size"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointInvalid, match="ffn_size"):
+        load_checkpoint(folder)

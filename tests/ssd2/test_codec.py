@@ -1,0 +1,271 @@
+"""The wire format: what one side sends the other reads, and nothing else gets past the codec."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from google.protobuf.message import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssd2.errors import (
+    BlockShapeMismatch,
+    InvalidParameter,
+    PromptTooLong,
+    ProtocolVersionMismatch,
+    ProtocolViolation,
+    SlingshotError,
+    TokenOutOfRange,
+)
+from ssd2.wire import codec
+from ssd2.wire import collaboration_pb2 as pb
+
+M = TypeVar("M", bound=Message)
+AT = codec.StepPosition(number=7, block=1, step=2)
+CARD = codec.ModelCard(
+    protocol_version=1,
+    model="demo-core",
+    model_sha256="ab" * 32,
+    tokenizer_sha256="cd" * 32,
+    vocab_size=50_272,
+    block_size=25,
+    max_prompt_tokens=475,
+    max_block_size=64,
+    parameters=13_000_000_000,
+)
+OPEN = codec.OpenRequest(
+    model="demo-core",
+    tokenizer_sha256="cd" * 32,
+    vocab_size=32,
+    prompt_ids=(1, 5, 31, 5),
+    noise_seed=2**63 - 1,
+    timesteps=(1000, 700, 1),
+    block_size=4,
+    max_blocks=3,
+    simplex_value=5.0,
+    self_conditioning="own",
+)
+STREAM: dict[str, Any] = {"block_size": 4, "vocab_size": 32, "simplex_value": 5.0}
+
+
+def over_the_wire(message: M) -> M:
+    return type(message).FromString(message.SerializeToString())
+
+
+def open_message(**changes: object) -> pb.Open:
+    message = codec.open_to_proto(OPEN)
+    for name, value in changes.items():
+        message.ClearField(name)
+        getattr(message, name).extend(value) if isinstance(value, list) else setattr(message, name, value)
+    return over_the_wire(message)
+
+
+def test_a_model_card_comes_through() -> None:
+    assert codec.model_card_from_proto(over_the_wire(codec.model_card_to_proto(CARD))) == CARD
+
+
+@pytest.mark.parametrize("self_conditioning", ["own", "projection"])
+def test_an_open_comes_through(self_conditioning: str) -> None:
+    request = replace(OPEN, self_conditioning=self_conditioning)
+    message = codec.open_to_proto(request)
+    assert message.protocol_version == codec.PROTOCOL_VERSION
+    assert codec.open_from_proto(over_the_wire(message)) == request
+
+
+def test_mixed_self_conditioning_never_crosses() -> None:
+    with pytest.raises(InvalidParameter, match="reveal"):
+        codec.open_to_proto(replace(OPEN, self_conditioning="mixed"))
+
+
+def test_another_protocol_version_is_refused_by_name() -> None:
+    with pytest.raises(ProtocolVersionMismatch, match="version 2, the core 1"):
+        codec.open_from_proto(open_message(protocol_version=2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"timesteps": []}, "timesteps"),
+        ({"timesteps": [500, 600]}, "timesteps"),
+        ({"timesteps": [600, 600]}, "timesteps"),
+        ({"timesteps": [1001, 500]}, "timesteps"),
+        ({"timesteps": [500, 0]}, "timesteps"),
+        ({"self_conditioning": 0}, "OWN or PROJECTION"),
+        ({"self_conditioning": 9}, "OWN or PROJECTION"),
+        ({"block_size": 0}, "at least 1"),
+        ({"max_blocks": 0}, "at least 1"),
+        ({"noise_seed": 2**63}, "2\\^63"),
+        ({"simplex_value": 0.0}, "simplex_value"),
+        ({"simplex_value": -5.0}, "simplex_value"),
+        ({"simplex_value": 1000.0}, "simplex_value"),
+        ({"simplex_value": float("nan")}, "simplex_value"),
+        ({"simplex_value": float("inf")}, "simplex_value"),
+    ],
+)
+def test_an_open_with_a_parameter_outside_its_range_is_refused(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidParameter, match=named):
+        codec.open_from_proto(open_message(**changes))
+
+
+def test_a_prompt_longer_than_any_models_is_refused_unread() -> None:
+    longest = open_message(prompt_ids=[1] * codec.MAX_PROMPT_IDS)
+    assert len(codec.open_from_proto(longest).prompt_ids) == codec.MAX_PROMPT_IDS
+    with pytest.raises(PromptTooLong, match="shorten it"):
+        codec.open_from_proto(open_message(prompt_ids=[1] * (codec.MAX_PROMPT_IDS + 1)))
+
+
+def simplex(*positions: list[int]) -> torch.Tensor:
+    x0_hat = torch.full((len(positions), 32), -5.0)
+    for position, token_ids in enumerate(positions):
+        x0_hat[position, token_ids] = 5.0
+    return x0_hat
+
+
+@pytest.mark.parametrize(
+    "x0_hat",
+    [simplex([3], [0], [31], [3]), simplex([3, 4], [0], [1, 9, 31], [7]), simplex(list(range(32)), *[[0]] * 3)],
+)
+def test_a_projection_comes_through_without_loss(x0_hat: torch.Tensor) -> None:
+    message = over_the_wire(codec.projection_to_proto(AT, x0_hat))
+    assert (message.number, message.block, message.step, message.is_commit) == (7, 1, 2, False)
+    assert torch.equal(codec.projection_from_proto(message, **STREAM), x0_hat)
+
+
+def test_a_one_hot_projection_is_sent_as_one_id_a_position() -> None:
+    message = codec.projection_to_proto(AT, simplex([3], [0], [31], [3]))
+    assert list(message.token_ids) == [3, 0, 31, 3]
+    assert not message.counts
+    assert message.ByteSize() < 20
+
+
+def test_a_commit_comes_through_as_one_hot() -> None:
+    message = over_the_wire(codec.commit_to_proto(AT, [9, 9, 0, 31]))
+    assert message.is_commit
+    assert (message.number, message.block, message.step) == (7, 1, 2)
+    assert torch.equal(codec.projection_from_proto(message, **STREAM), simplex([9], [9], [0], [31]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"token_ids": [1, 2, 3]}, BlockShapeMismatch),
+        ({"token_ids": [1, 2, 3, 4, 5]}, BlockShapeMismatch),
+        ({"token_ids": []}, BlockShapeMismatch),
+        ({"token_ids": [1, 2, 3, 4], "counts": [2, 2]}, BlockShapeMismatch),
+        ({"token_ids": [1, 2, 3, 4], "counts": [2, 2, 0, 0]}, BlockShapeMismatch),
+        ({"token_ids": [1, 2, 3, 4], "counts": [1, 1, 1, 2]}, BlockShapeMismatch),
+        ({"token_ids": [1, 2, 3, 4], "counts": [1, 1, 1, 2**32 - 1]}, BlockShapeMismatch),
+        ({"token_ids": [1, 2, 3, 4, 5], "counts": [1, 1, 1, 2], "is_commit": True}, BlockShapeMismatch),
+        ({"token_ids": [1, 2, 3, 32]}, TokenOutOfRange),
+        ({"token_ids": [1, 2, 3, 2**32 - 1], "is_commit": True}, TokenOutOfRange),
+    ],
+)
+def test_a_projection_of_another_shape_or_vocabulary_is_refused(
+    fields: dict[str, Any], error: type[SlingshotError]
+) -> None:
+    with pytest.raises(error):
+        codec.projection_from_proto(over_the_wire(pb.Projection(**fields)), **STREAM)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, 40), max_size=8), st.lists(st.integers(0, 3), max_size=5), st.booleans())
+def test_whatever_arrives_is_a_block_of_the_simplex_or_a_typed_error(
+    token_ids: list[int], counts: list[int], is_commit: bool
+) -> None:
+    message = pb.Projection(token_ids=token_ids, counts=counts, is_commit=is_commit)
+    try:
+        x0_hat = codec.projection_from_proto(message, **STREAM)
+    except (BlockShapeMismatch, TokenOutOfRange):
+        return
+    assert x0_hat.shape == (4, 32)
+    assert set(x0_hat.flatten().tolist()) == {-5.0, 5.0}
+    assert bool(((x0_hat > 0).sum(-1) >= 1).all())
+    assert not is_commit or bool(((x0_hat > 0).sum(-1) == 1).all())
+
+
+def read(message: pb.BlockLogits, **changes: Any) -> torch.Tensor:
+    expected: dict[str, Any] = {"due": AT, "block_size": 4, "vocab_size": 32, **changes}
+    return codec.logits_from_proto(over_the_wire(message), **expected)
+
+
+def random_logits() -> torch.Tensor:
+    return 8 * torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_logits_come_through_up_to_half_precision() -> None:
+    logits = random_logits()
+    received = read(codec.logits_to_proto(AT, logits))
+    assert received.dtype == torch.float16
+    assert torch.equal(received.float().argmax(-1), logits.argmax(-1))
+    exact = logits - logits.max(-1, keepdim=True).values
+    assert bool(((received.float() - exact).abs() <= exact.abs() * 2**-11 + 1e-7).all())
+    torch.testing.assert_close(received.float().softmax(-1), logits.softmax(-1), atol=2e-3, rtol=2e-2)
+
+
+@pytest.mark.parametrize("offset", [0.0, -300.0, 1e5, 3e38])
+def test_logits_travel_less_their_rows_maximum_so_that_none_overflows(offset: float) -> None:
+    logits = torch.round(random_logits()) + torch.tensor([[0.0], [offset], [0.0], [-offset]])
+    received = read(codec.logits_to_proto(AT, logits)).float()
+    assert received.max(-1).values.tolist() == [0.0] * 4
+    torch.testing.assert_close(received.softmax(-1), logits.softmax(-1), atol=1e-6, rtol=1e-3)
+
+
+def test_logits_far_below_the_maximum_stay_finite() -> None:
+    logits = random_logits()
+    logits[:, 3], logits[:, 4] = -1e9, float("-inf")
+    received = read(codec.logits_to_proto(AT, logits))
+    assert set(received[:, 3:5].flatten().tolist()) == {-65504.0}
+
+
+def test_logits_are_laid_out_as_the_contract_says() -> None:
+    message = codec.logits_to_proto(AT, torch.tensor([[1.0, 3.0, 2.5], [0.0, -8.0, -1.0]]))
+    assert (message.number, message.block, message.step) == (7, 1, 2)
+    assert (message.block_size, message.vocab_size, message.format) == (2, 3, pb.LOGITS_FORMAT_FLOAT16)
+    assert struct.unpack("<6e", message.data) == (-2.0, 0.0, -0.5, 0.0, -8.0, -1.0)
+
+
+@pytest.mark.parametrize(
+    "due",
+    [codec.StepPosition(6, 1, 2), codec.StepPosition(7, 0, 2), codec.StepPosition(7, 1, 3)],
+)
+def test_logits_of_another_timestep_are_refused(due: codec.StepPosition) -> None:
+    with pytest.raises(ProtocolViolation, match="due were those of"):
+        read(codec.logits_to_proto(AT, random_logits()), due=due)
+
+
+def test_logits_in_an_unknown_format_are_refused() -> None:
+    message = codec.logits_to_proto(AT, random_logits())
+    message.format = pb.LOGITS_FORMAT_UNSPECIFIED
+    with pytest.raises(ProtocolViolation, match="format 0"):
+        read(message)
+
+
+@pytest.mark.parametrize("changes", [{"block_size": 3}, {"vocab_size": 31}, {"block_size": 32, "vocab_size": 4}])
+def test_logits_of_another_shape_are_refused(changes: dict[str, int]) -> None:
+    with pytest.raises(ProtocolViolation, match="due were"):
+        read(codec.logits_to_proto(AT, random_logits()), **changes)
+
+
+@pytest.mark.parametrize("change", [-2, -1, 1])
+def test_logits_of_another_length_than_they_claim_are_refused(change: int) -> None:
+    message = codec.logits_to_proto(AT, random_logits())
+    message.data = message.data[:change] if change < 0 else message.data + b"\0"
+    with pytest.raises(ProtocolViolation, match="bytes of logits"):
+        read(message)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_not_finite_are_refused(value: float) -> None:
+    message = codec.logits_to_proto(AT, random_logits())
+    message.data = message.data[:-2] + struct.pack("<e", value)
+    with pytest.raises(ProtocolViolation, match="no finite numbers"):
+        read(message)
+
+
+def test_a_broken_model_is_noticed_by_the_other_side() -> None:
+    with pytest.raises(ProtocolViolation, match="no finite numbers"):
+        read(codec.logits_to_proto(AT, torch.full((4, 32), float("nan"))))

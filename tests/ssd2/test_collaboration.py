@@ -1,0 +1,95 @@
+"""The pair in one process: the reference that the wire is compared with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from ssd2.collaboration import UserTerms, decode_locally, to_wire_precision
+from ssd2.ensemble import mix
+from ssd2.errors import PromptTooLong
+from ssd2.models.denoiser import Denoiser
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.sampler import decode
+
+V, EOS = 32, 2
+PARAMS = DecodingParams(block_size=4, max_tokens=12, steps=4, top_p=0.9)
+WITH_DOCS, WITHOUT = [[1, 9, 8, 7, 5], [1, 6, 5]], [[1, 5], [1, 7, 5]]
+SEEDS = [Seeds.reproducible(1), Seeds.reproducible(2)]
+
+
+def _together(
+    collaboration: CollaborationParams, rows: slice = slice(None), params: DecodingParams = PARAMS
+) -> list[list[int]]:
+    core = Denoiser(tiny_model(1), WITHOUT[rows], params.self_conditioning)
+    user = UserTerms(tiny_model(2), WITH_DOCS[rows], WITHOUT[rows], collaboration, params.self_conditioning)
+    return decode_locally(core, user, collaboration, params, SEEDS[rows], vocab_size=V, eos_token_id=EOS)
+
+
+@pytest.mark.parametrize("self_conditioning", ["own", "projection", "mixed"])
+def test_it_is_the_ensemble_of_three_passes_at_every_timestep(self_conditioning: str) -> None:
+    """The three passes of §3.2 run one by one, against the user's two as one batch."""
+    params = DecodingParams(block_size=4, max_tokens=12, steps=4, top_p=0.9, self_conditioning=self_conditioning)
+    passes = [
+        Denoiser(tiny_model(1), WITHOUT, self_conditioning),
+        Denoiser(tiny_model(2), WITH_DOCS, self_conditioning),
+        Denoiser(tiny_model(2), WITHOUT, self_conditioning),
+    ]
+    run = decode(params, SEEDS, vocab_size=V, eos_token_id=EOS)
+    request = next(run)
+    try:
+        while True:
+            core, with_docs, without = (model.logits(request) for model in passes)
+            core = to_wire_precision(core).float()
+            request = run.send(0.7 * core + 0.3 * 2.5 * with_docs - 0.3 * 1.5 * without)
+    except StopIteration as finished:
+        expected = finished.value
+    assert _together(CollaborationParams(0.3, 1.5), params=params) == expected
+
+
+def test_a_row_does_not_depend_on_the_others_in_its_batch() -> None:
+    collaboration = CollaborationParams(0.5, 1.0)
+    both = _together(collaboration)
+    assert both == [*_together(collaboration, slice(0, 1)), *_together(collaboration, slice(1, 2))]
+    assert both[0] != both[1]
+
+
+def test_without_contrast_the_pass_without_documents_is_not_run() -> None:
+    terms = UserTerms(tiny_model(2), WITH_DOCS, [[99] * 1000], CollaborationParams(0.5, 0.0), "own")
+    run = decode(PARAMS, SEEDS, vocab_size=V, eos_token_id=EOS)
+    logits = terms.logits(next(run))
+    assert logits.without_docs is None
+    assert logits.with_docs is not None
+
+
+def test_one_model_alone_needs_no_other() -> None:
+    core = Denoiser(tiny_model(1), WITHOUT, "own")
+    alone = decode_locally(core, None, CollaborationParams(0.0), PARAMS, SEEDS, vocab_size=V, eos_token_id=EOS)
+    user = UserTerms(tiny_model(2), WITH_DOCS, WITHOUT, CollaborationParams(1.0), "own")
+    private = decode_locally(None, user, CollaborationParams(1.0), PARAMS, SEEDS, vocab_size=V, eos_token_id=EOS)
+    assert alone != private
+
+
+def test_an_answer_that_outgrows_the_positions_is_refused_and_not_a_crash() -> None:
+    core = Denoiser(tiny_model(1), [[1] * 40], "own")
+    with pytest.raises(PromptTooLong, match=r"40 \+ 12"):
+        decode_locally(core, None, CollaborationParams(0.0), PARAMS, SEEDS[:1], vocab_size=V, eos_token_id=EOS)
+
+
+def test_wire_precision_changes_no_distribution_by_more_than_its_rounding() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, 4, V) * 10 + 5000
+    travelled = to_wire_precision(logits)
+    assert travelled.dtype == torch.float16
+    assert bool((travelled <= 0).all())
+    torch.testing.assert_close(travelled.float().softmax(-1), logits.softmax(-1), atol=2e-2, rtol=0)
+    assert torch.isfinite(to_wire_precision(torch.tensor([[0.0, -1e9]]))).all()
+
+
+def test_taking_off_a_rows_maximum_does_not_change_the_mix() -> None:
+    torch.manual_seed(1)
+    core, user, without = torch.randn(3, 1, 4, V) * 5
+    plain = mix(core, user, without, lambda_user=0.3, alpha=1.0)
+    shifted = mix(core - core.amax(-1, keepdim=True), user, without, lambda_user=0.3, alpha=1.0)
+    torch.testing.assert_close(plain.softmax(-1), shifted.softmax(-1))

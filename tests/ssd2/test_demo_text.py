@@ -1,0 +1,91 @@
+"""The demo's generator: what the user model reads in training must not hold what the tests ask for."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import islice
+
+from conftest import DEMO_TOKENIZER
+
+from ssd2.demo import world
+from ssd2.demo.generator import core_items, unseen_items, user_items
+from ssd2.demo.paths import NOTES
+from ssd2.demo.train_tokenizer import train_tokenizer
+from ssd2.demo.world import is_held_out, pool, town
+from ssd2.evaluation.two_source import EVALUATED_KINDS, holds, score
+from user_agent.documents.reader import read_passages
+
+_VALUE = re.compile(r"\b\d{1,2}:\d{2}\b|\b\d{4}\b|\b[A-Z][a-z]+ [A-Z][a-z]+\b")
+
+
+def test_the_same_seed_gives_the_same_items_and_another_seed_others() -> None:
+    first, second, other = (list(islice(user_items(seed), 50)) for seed in (4, 4, 5))
+    assert first == second != other
+    assert unseen_items("two-source", 20) == unseen_items("two-source", 20) != unseen_items("two-source", 20, seed=1)
+
+
+def test_no_value_in_test_notes_is_in_the_user_models_training_text() -> None:
+    trained = "\n".join(text for item in islice(user_items(1_000_000), 20_000) for text in item.notes)
+    trained_values = set(_VALUE.findall(trained))
+    for sort in ("place", "person", "code", "time"):
+        assert len(trained_values & set(pool(sort, held_out=False))) > 50, "the pattern has to find values at all"
+        assert not trained_values & set(pool(sort, held_out=True))
+    notes = "\n".join(text for kind in EVALUATED_KINDS for item in unseen_items(kind, 300) for text in item.notes)
+    test_values = {value for sort in ("place", "person", "code", "time", "spot") for value in pool(sort, held_out=True)}
+    assert {value for value in _VALUE.findall(notes) if " " in value or ":" in value or len(value) == 4} & test_values
+
+
+def test_every_private_slot_of_the_test_split_is_held_out() -> None:
+    for kind in ("private", "two-source"):
+        assert all(is_held_out(item.private_slot) for item in unseen_items(kind, 300))
+
+
+def test_the_core_never_reads_a_note() -> None:
+    assert all(item.notes == () for item in islice(core_items(3), 2000))
+
+
+def test_a_two_source_item_needs_both_sides() -> None:
+    by_name = {place.name: place for place in town()}
+    for item in unseen_items("two-source", 200):
+        place = by_name[item.private_slot]
+        assert item.public_slot in vars(place).values()
+        assert any(item.private_slot in note for note in item.notes)
+        assert item.private_slot not in item.question
+        assert all(item.public_slot not in note for note in item.notes if item.private_slot in note)
+        assert holds(item.answer, item.private_slot)
+        assert holds(item.answer, item.public_slot)
+
+
+def test_a_private_question_is_answered_by_exactly_one_of_its_notes() -> None:
+    for item in unseen_items("private", 200):
+        assert sum(item.private_slot in note for note in item.notes) == 1
+        assert 2 <= len(item.notes) <= 6
+
+
+def test_the_sample_notes_name_places_of_the_town_and_values_never_trained_on() -> None:
+    text = "\n".join(passage.text for passage in read_passages(NOTES))
+    assert sum(place.name in text for place in town()) >= 3
+    assert all(is_held_out(value) for value in ("blue drawer", "red trunk", "4522", "8794", "Lotte Rossi", "14:40"))
+
+
+def test_the_committed_tokenizer_is_what_its_recipe_makes() -> None:
+    assert json.loads(train_tokenizer().to_str()) == json.loads(DEMO_TOKENIZER.read_text(encoding="utf-8"))
+
+
+def test_scores_count_slots_as_whole_words_and_exact_answers_word_for_word() -> None:
+    items = {kind: unseen_items(kind, 4) for kind in EVALUATED_KINDS}
+    right = {kind: [item.answer for item in items[kind]] for kind in items}
+    assert vars(score(items, right)) == {"joint": 1.0, "private": 1.0, "public": 1.0, "exact": 1.0}
+    two = items["two-source"]
+    hedged = {**right, "two-source": [two[0].answer, two[1].private_slot, two[2].public_slot, f"So: {two[3].answer}"]}
+    assert (score(items, hedged).joint, score(items, hedged).exact) == (0.5, 0.25)
+    assert not holds("It is 19:300.", "9:30")
+    assert holds("at AMBER ARCH.", "Amber Arch")
+
+
+def test_the_town_does_not_change() -> None:
+    assert len(town()) == world.TOWN_PLACES
+    assert len({place.name for place in town()}) == world.TOWN_PLACES
+    fern = next(place for place in town() if place.name == "Fern Gallery")
+    assert (fern.opens, fern.street, fern.phone) == ("11:00", "Park Street", "3324")

@@ -1,0 +1,78 @@
+"""The cosine schedule and the timesteps of a decode."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssd2.errors import InvalidParameter
+from ssd2.noise_schedule import alpha_bar, decoding_timesteps
+
+
+@pytest.mark.parametrize("t", [1, 50, 250, 400, 500, 750, 999, 1000])
+def test_alpha_bar_is_the_cosine_schedule_of_ssd_lm(t: int) -> None:
+    r = [math.cos((x / 1000 + 0.0001) / 1.0001 * math.pi / 2) ** 2 for x in (0, t)]
+    assert alpha_bar(torch.tensor(t)).item() == pytest.approx(r[1] / r[0], rel=1e-6, abs=1e-12)
+
+
+def test_alpha_bar_at_places_worked_out_by_hand() -> None:
+    # At t = T the angle is π/2; half-way it is π/4 but for s, which shifts it by 7.8e-5.
+    assert alpha_bar(torch.tensor(0)).item() == 1.0
+    assert alpha_bar(torch.tensor(500)).item() == pytest.approx(0.49992, abs=1e-5)
+    assert alpha_bar(torch.tensor(1000)).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_alpha_bar_falls_from_1_to_0_and_keeps_the_shape_it_is_given() -> None:
+    values = alpha_bar(torch.arange(1001).view(7, 143))
+    assert values.shape == (7, 143)
+    assert values.dtype == torch.float32
+    assert bool((values.flatten().diff() < 0).all())
+    assert 0 <= values.min() <= values.max() <= 1
+
+
+@given(st.integers(1, 1000), st.integers(0, 999))
+def test_timesteps_start_at_t_and_stay_above_the_early_stop(steps: int, stop_in_thousandths: int) -> None:
+    room = 1000 - stop_in_thousandths
+    if steps > room:
+        with pytest.raises(InvalidParameter, match=f"room for 1 to {room}"):
+            decoding_timesteps(steps, stop_in_thousandths / 1000)
+        return
+    timesteps = decoding_timesteps(steps, stop_in_thousandths / 1000)
+    assert len(timesteps) == steps
+    assert timesteps[0] == 1000
+    assert timesteps[-1] > stop_in_thousandths
+    gaps = [before - after for before, after in pairwise(timesteps)]
+    assert all(gap in (room // steps, -(-room // steps)) for gap in gaps)
+
+
+def test_the_default_stop_is_the_papers() -> None:
+    assert decoding_timesteps(3) == (1000, 800, 600)
+    assert decoding_timesteps(1) == (1000,)
+    assert decoding_timesteps(600) == tuple(range(1000, 400, -1))
+
+
+def test_without_an_early_stop_every_timestep_can_be_visited() -> None:
+    assert decoding_timesteps(1000, 0) == tuple(range(1000, 0, -1))
+
+
+def test_timesteps_are_evenly_spread() -> None:
+    timesteps = decoding_timesteps(7, 0.4)
+    assert timesteps == tuple(1000 - int(Fraction(i * 600, 7)) for i in range(7))
+
+
+@pytest.mark.parametrize("steps", [0, -1, 601, 10**9])
+def test_a_count_that_does_not_fit_says_what_does(steps: int) -> None:
+    with pytest.raises(InvalidParameter, match=r"room for 1 to 600"):
+        decoding_timesteps(steps, 0.4)
+
+
+@pytest.mark.parametrize("stop", [-0.1, 1.0, 1.5, float("nan")])
+def test_a_stop_outside_its_range_is_refused(stop: float) -> None:
+    with pytest.raises(InvalidParameter, match=r"must be in \[0, 1\)"):
+        decoding_timesteps(5, stop)

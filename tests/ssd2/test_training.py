@@ -1,0 +1,241 @@
+"""The training loop: Algorithm 1 over batches, exact resume, recipes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import DEMO_TOKENIZER
+
+from ssd2.checkpoint import load_checkpoint
+from ssd2.errors import CheckpointInvalid, InvalidParameter, PromptTooLong
+from ssd2.training import trainer as trainer_module
+from ssd2.training.data import BatchSource, collate, encode_item
+from ssd2.training.objective import sample_timesteps
+from ssd2.training.recipe import Recipe, TrainingParams, read_recipe
+from ssd2.training.trainer import STATE, Trainer, learning_rate
+
+RECIPE = f'''
+tokenizer = "{DEMO_TOKENIZER}"
+
+[model]
+hidden_size = 16
+num_layers = 1
+num_heads = 2
+ffn_size = 32
+max_positions = 160
+block_size = 8
+context_timestep = "none"
+answer_position = 104
+
+[training]
+source = "demo-user"
+seed = 3
+steps = 6
+batch_size = 4
+learning_rate = 1e-2
+learning_rate_warmup = 2
+self_conditioning_from = 2
+autocast = "none"
+checkpoint_every = 3
+'''
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return read_recipe(_written(tmp_path, RECIPE))
+
+
+def _written(folder: Path, content: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(content)
+    return path
+
+
+def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def test_a_resumed_run_ends_with_the_very_weights_of_one_that_was_not_stopped(recipe: Recipe, tmp_path: Path) -> None:
+    whole = Trainer(recipe, tmp_path / "whole")
+    whole.train(show_progress=False)
+
+    stopped = Trainer(recipe, tmp_path / "stopped")
+    steps = stopped._steps()
+    for _ in range(5):  # two steps past the last checkpoint: they are done again
+        next(steps)
+    resumed = Trainer(recipe, tmp_path / "stopped")
+    assert resumed.resume()
+    assert resumed.step == 3
+    resumed.train(show_progress=False)
+
+    for name, value in _weights(whole).items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+
+
+def test_training_writes_a_checkpoint_that_loads(recipe: Recipe, tmp_path: Path) -> None:
+    trainer = Trainer(recipe, tmp_path / "run")
+    assert not trainer.resume()
+    assert math.isfinite(trainer.train(show_progress=False))
+    loaded = load_checkpoint(tmp_path / "run")
+    assert loaded.model.config == trainer.model.config
+    assert torch.equal(loaded.model.w_diff.weight, trainer.model.w_diff.weight)
+
+
+def test_the_loss_falls_on_a_batch_seen_again_and_again(recipe: Recipe, tmp_path: Path) -> None:
+    trainer = Trainer(recipe, tmp_path / "run")
+    batch = trainer._batches.batch(0)
+    losses = [trainer.train_step(batch) for _ in range(60)]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_runs_on_cuda_in_bf16(tmp_path: Path) -> None:
+    recipe = read_recipe(_written(tmp_path, RECIPE.replace('autocast = "none"', 'autocast = "bf16"')))
+    assert math.isfinite(Trainer(recipe, tmp_path / "run", "cuda").train(show_progress=False))
+
+
+def test_bf16_autocast_trains_on_the_cpu(tmp_path: Path) -> None:
+    recipe = read_recipe(_written(tmp_path, RECIPE.replace('autocast = "none"', 'autocast = "bf16"')))
+    trainer = Trainer(recipe, tmp_path / "run")
+    assert math.isfinite(trainer.train_step(trainer._batches.batch(0)))
+    assert trainer.model.w_diff.weight.dtype == torch.float32
+
+
+def test_self_conditioning_is_fed_back_half_of_the_time_and_not_in_the_warm_up(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(recipe, tmp_path / "run")
+    seen: list[bool] = []
+    weight = trainer.model.w_diff.weight
+
+    def loss(*_: object, self_condition: bool) -> torch.Tensor:
+        seen.append(self_condition)
+        return weight.sum()
+
+    monkeypatch.setattr(trainer_module, "diffusion_loss", loss)
+    batch = trainer._batches.batch(0)
+    for trainer.step in range(200):
+        trainer.train_step(batch)
+    assert not any(seen[:2])
+    assert 70 <= sum(seen[2:]) <= 128
+
+
+def test_a_run_of_another_recipe_is_not_resumed(recipe: Recipe, tmp_path: Path) -> None:
+    Trainer(recipe, tmp_path / "run").save()
+    other = read_recipe(_written(tmp_path, RECIPE.replace("seed = 3", "seed = 4")))
+    with pytest.raises(CheckpointInvalid, match="another recipe"):
+        Trainer(other, tmp_path / "run").resume()
+
+
+def test_a_state_half_written_does_not_replace_the_last_whole_one(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(recipe, tmp_path / "run")
+    trainer.save()
+    before = (tmp_path / "run" / STATE).read_bytes()
+
+    def full_disk(_: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    trainer.step = 9
+    with pytest.raises(OSError, match="no space"):
+        trainer.save()
+    assert (tmp_path / "run" / STATE).read_bytes() == before
+
+
+def test_training_starts_from_a_finished_checkpoint_of_the_same_shape(recipe: Recipe, tmp_path: Path) -> None:
+    first = Trainer(recipe, tmp_path / "first")
+    first.train(show_progress=False)
+    second = Trainer(recipe, tmp_path / "second")
+    second.start_from(tmp_path / "first")
+    assert torch.equal(second.model.w_diff.weight, first.model.w_diff.weight)
+    other = Trainer(read_recipe(_written(tmp_path, RECIPE.replace("hidden_size = 16", "hidden_size = 32"))), tmp_path)
+    with pytest.raises(CheckpointInvalid, match="another shape"):
+        other.start_from(tmp_path / "first")
+
+
+def test_batches_depend_on_the_step_alone(recipe: Recipe, tmp_path: Path) -> None:
+    def source() -> BatchSource:
+        return Trainer(recipe, tmp_path)._batches
+
+    ahead = source()
+    batches = [ahead.batch(step) for step in (0, 40, 0)]
+    assert torch.equal(batches[0].prompt_ids, batches[2].prompt_ids)
+    assert torch.equal(source().batch(40).answer_ids, batches[1].answer_ids)
+    assert batches[0].prompt_ids.shape != batches[1].prompt_ids.shape or not torch.equal(
+        batches[0].prompt_ids, batches[1].prompt_ids
+    )
+
+
+def test_an_answer_ends_with_eos_up_to_the_block_border_and_padding_is_not_in_the_loss(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    from ssd2.demo.generator import Item
+    from ssd2.tokenizer import Tokenizer
+
+    config, tokenizer = Trainer(recipe, tmp_path).model.config, Tokenizer.from_file(DEMO_TOKENIZER)
+    short = encode_item(Item("public", (), "When?", "At 9:30."), tokenizer, config)
+    long = encode_item(Item("public", (), "When is it?", "It is at 9:30 in the red box."), tokenizer, config)
+    assert len(short.answer_ids) == 8
+    assert len(long.answer_ids) == 16
+    tokens = len(tokenizer.encode("At 9:30."))
+    assert set(short.answer_ids[tokens:]) == {config.eos_token_id}
+    batch = collate([short, long], config)
+    assert batch.answer_mask.sum(-1).tolist() == [8, 16]
+    assert batch.prompt_mask.sum(-1).tolist() == [len(short.prompt_ids), len(long.prompt_ids)]
+    assert batch.prompt_ids[0, -1] == batch.prompt_ids[1, -1], "prompts end together"
+    with pytest.raises(PromptTooLong):
+        encode_item(Item("public", (), "why " * 200, "So."), tokenizer, config)
+
+
+def test_timesteps_are_uniform_and_cover_the_range_evenly() -> None:
+    t = torch.cat([sample_timesteps(64, torch.Generator().manual_seed(seed)) for seed in range(200)])
+    assert (int(t.min()), int(t.max())) == (1, 1000)
+    counts = torch.histc(t.float(), bins=10, min=0.5, max=1000.5)
+    assert (counts - len(t) / 10).abs().max() < 40
+    batch = sample_timesteps(10, torch.Generator().manual_seed(0))
+    assert sorted(((batch - 1) // 100).tolist()) == list(range(10))
+    assert batch.tolist() != sorted(batch.tolist())
+
+
+def test_timesteps_above_the_early_stop_only(tmp_path: Path) -> None:
+    t = trainer_module._narrow(torch.arange(1, 1001), 0.4)
+    assert (int(t.min()), int(t.max())) == (401, 1000)
+
+
+def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
+    params = TrainingParams("demo-user", 0, 110, 1, 1.0, 10, 0)
+    assert [round(learning_rate(step, params), 4) for step in (0, 9, 10)] == [0.1, 1.0, 1.0]
+    assert learning_rate(60, params) == pytest.approx(0.01 + 0.99 / 2)
+    assert learning_rate(110, params) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("steps = 6", "steps = 0", "at least 1"),
+        ("steps = 6", "stepz = 6", "stepz"),
+        ("seed = 3\n", "", "seed"),
+        ('source = "demo-user"', 'source = "wikipedia"', "demo-core, demo-user"),
+        ('autocast = "none"', 'autocast = "fp8"', "fp8"),
+        ("[training]", "[train]", "training"),
+        ("learning_rate = 1e-2", "learning_rate = -1", "above 0"),
+        ("num_heads = 2", "num_heads = 3", "no multiple"),
+        ("num_heads = 2", "num_headz = 2", "num_headz"),
+        ("steps = 6", "steps =", "cannot read"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_refused_by_name(tmp_path: Path, old: str, new: str, says: str) -> None:
+    with pytest.raises((InvalidParameter, CheckpointInvalid), match=says):
+        Trainer(read_recipe(_written(tmp_path, RECIPE.replace(old, new))), tmp_path)
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameter, match="cannot read the recipe"):
+        read_recipe(tmp_path / "none.toml")

@@ -1,0 +1,37 @@
+"""Imports go one way, and it is true of what is really loaded, not only of what is written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def _loaded_by(*modules: str) -> set[str]:
+    code = f"import sys, {', '.join(modules)}; print('\\n'.join(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("modules", "never"),
+    [
+        (
+            ("ssd2.sampler", "ssd2.collaboration", "ssd2.wire.codec", "ssd2.training.trainer"),
+            ("core_server", "user_agent"),
+        ),
+        (("core_server.server",), ("user_agent", "typer", "rich")),
+        (("user_agent.agent", "user_agent.cli"), ("core_server", "grpc_health.v1", "transformers")),
+        (("user_agent.documents.reader", "user_agent.documents.search"), ("grpc", "torch", "ssd2.wire")),
+        (("ssd2.sampler", "ssd2.collaboration", "ssd2.models.ssd2"), ("grpc", "google.protobuf")),
+        (
+            ("ssd2.errors", "ssd2.cli", "user_agent.cli", "core_server.config", "core_server.__main__"),
+            ("torch", "numpy"),
+        ),
+    ],
+)
+def test_a_fresh_process_loads_nothing_it_must_not(modules: tuple[str, ...], never: tuple[str, ...]) -> None:
+    loaded = _loaded_by(*modules)
+    assert set(modules) <= loaded
+    assert {name for name in loaded if any(name == n or name.startswith(f"{n}.") for n in never)} == set()

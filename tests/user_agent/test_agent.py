@@ -1,0 +1,219 @@
+"""The loop, against a core that is written down rather than run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssd2.collaboration import decode_locally
+from ssd2.errors import CoreLost, InvalidParameter, ModelMismatch, ProtocolVersionMismatch, TokenizerMismatch
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
+from user_agent.agent import Agent, Question
+from user_agent.documents.reader import Passage
+from user_agent.user_model import UserModel
+
+V = 1782
+
+
+class FakeStream:
+    """A core whose logits are random but fixed, and which notes what it is told."""
+
+    bytes_up = 0
+    bytes_down = 0
+
+    def __init__(self, block_size: int) -> None:
+        self.block_size, self.told, self.is_closed, self.is_cancelled = block_size, [], False, False
+
+    async def logits(self, due: StepPosition) -> Tensor:
+        generator = torch.Generator().manual_seed(due.number)
+        return torch.randn(self.block_size, V, generator=generator).half()
+
+    async def project(self, at: StepPosition, x0_hat: Tensor) -> None:
+        self.told.append(("project", at, x0_hat))
+
+    async def commit(self, at: StepPosition, token_ids: list[int]) -> None:
+        self.told.append(("commit", at, token_ids))
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class FakeClient:
+    """Hands out a `FakeStream`."""
+
+    def __init__(self, stream: FakeStream, **card: object) -> None:
+        self.stream, self.card, self.opened = stream, card, []
+
+    async def model_card(self) -> ModelCard:
+        values = {
+            "protocol_version": PROTOCOL_VERSION,
+            "model": "fake",
+            "model_sha256": "",
+            "tokenizer_sha256": "",
+            "vocab_size": V,
+            "block_size": 8,
+            "max_prompt_tokens": 48,
+            "max_block_size": 64,
+            "parameters": 1,
+        }
+        return ModelCard(**{**values, **self.card})
+
+    async def open(self, request: OpenRequest) -> FakeStream:
+        self.opened.append(request)
+        return self.stream
+
+
+@pytest.fixture
+def user_model(user_folder: Path) -> UserModel:
+    return UserModel.load(user_folder, with_weights=True)
+
+
+def _question(lambda_user: float = 0.3, alpha: float = 1.0, **params: object) -> Question:
+    decoding = DecodingParams(**{"block_size": 4, "max_tokens": 12, "steps": 3, "top_p": 0.9, **params})
+    passages = [Passage("My shed code is 4711.", Path("a.md"), 1)]
+    collaboration = CollaborationParams(lambda_user, alpha)
+    return Question("What is my shed code?", passages, collaboration, decoding, Seeds.reproducible(7))
+
+
+def _client(user_model: UserModel, **card: object) -> FakeClient:
+    return FakeClient(FakeStream(4), **{"tokenizer_sha256": user_model.tokenizer.sha256, **card})
+
+
+async def test_the_core_is_told_every_projection_and_every_commit_but_the_last(user_model: UserModel) -> None:
+    client = _client(user_model)
+    answer = await Agent(user_model, client).answer(_question())
+    told = [(kind, at.number, at.block, at.step) for kind, at, _ in client.stream.told]
+    assert told == [
+        ("project", 0, 0, 0),
+        ("project", 1, 0, 1),
+        ("commit", 2, 0, 2),
+        ("project", 3, 1, 0),
+        ("project", 4, 1, 1),
+        ("commit", 5, 1, 2),
+        ("project", 6, 2, 0),
+        ("project", 7, 2, 1),
+    ]
+    assert client.stream.is_closed
+    assert answer.timesteps == 9
+    committed = [token for kind, _, ids in client.stream.told if kind == "commit" for token in ids]
+    assert [token.token_id for token in answer.tokens][:8] == committed
+
+
+async def test_what_is_opened_with_holds_the_instruction_and_public_parameters_only(user_model: UserModel) -> None:
+    client = _client(user_model)
+    question = _question()
+    await Agent(user_model, client).answer(question)
+    (request,) = client.opened
+    assert list(request.prompt_ids) == user_model.core_prompt("What is my shed code?")
+    assert request.noise_seed == question.seeds.noise != question.seeds.sampling
+
+
+@pytest.mark.parametrize("projection", ["greedy", "sampling", "multi-hot"])
+async def test_lambda_1_decodes_without_any_core(user_model: UserModel, projection: str) -> None:
+    question = _question(1.0, projection=projection)
+    answer = await Agent(user_model, None).answer(question)
+    terms = user_model.terms(question.instruction, question.passages, question.collaboration, "own")
+    (expected,) = decode_locally(
+        None, terms, question.collaboration, question.params, [question.seeds], vocab_size=V, eos_token_id=2
+    )
+    assert [token.token_id for token in answer.tokens] == expected
+    assert (answer.bytes_up, answer.bytes_down) == (0, 0)
+    assert not any(token.is_changed for token in answer.tokens)
+
+
+async def test_lambda_0_decodes_without_the_user_models_weights(user_folder: Path) -> None:
+    bare = UserModel.load(user_folder, with_weights=False)
+    answer = await Agent(bare, _client(bare)).answer(_question(0.0))
+    assert answer.tokens
+    assert not any(token.is_changed for token in answer.tokens)
+
+
+async def test_a_token_is_marked_exactly_if_the_core_alone_would_have_chosen_another(user_model: UserModel) -> None:
+    answer = await Agent(user_model, _client(user_model)).answer(_question(0.9, projection="greedy"))
+    for position, token in enumerate(answer.tokens):
+        last_step = 3 * (position // 4) + 2
+        logits = await FakeStream(4).logits(StepPosition(last_step, 0, 0))
+        choice = int(logits[position % 4].argmax())
+        assert token.is_changed == (choice != token.token_id)
+        assert token.core_choice == user_model.tokenizer.token_text(choice, skip_special=False)
+    assert any(token.is_changed for token in answer.tokens)
+
+
+async def test_the_device_computes_while_the_core_does(user_model: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core's logits arrive only once the device has begun: waiting for one after the other would hang."""
+    begun = threading.Event()
+    question, client = _question(), _client(user_model)
+    terms = user_model.terms(question.instruction, question.passages, question.collaboration, "own")
+    compute, receive = terms.logits, client.stream.logits
+
+    def signalling(request: object) -> object:
+        begun.set()
+        return compute(request)
+
+    async def waiting(due: StepPosition) -> Tensor:
+        assert await asyncio.to_thread(begun.wait, 5), "the device waited for the core"
+        begun.clear()
+        return await receive(due)
+
+    monkeypatch.setattr(terms, "logits", signalling)
+    monkeypatch.setattr(UserModel, "terms", lambda *_: terms)
+    monkeypatch.setattr(client.stream, "logits", waiting)
+    assert (await Agent(user_model, client).answer(question)).tokens
+
+
+async def test_a_stream_that_breaks_is_dropped_and_the_error_is_passed_on(
+    user_model: UserModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = _client(user_model)
+
+    async def broken(_: StepPosition) -> Tensor:
+        raise CoreLost("gone")
+
+    monkeypatch.setattr(client.stream, "logits", broken)
+    with pytest.raises(CoreLost):
+        await Agent(user_model, client).answer(_question())
+    assert client.stream.is_cancelled
+    assert not client.stream.is_closed
+
+
+@pytest.mark.parametrize(
+    ("card", "error"),
+    [
+        ({"tokenizer_sha256": "0" * 64}, TokenizerMismatch),
+        ({"protocol_version": PROTOCOL_VERSION + 1}, ProtocolVersionMismatch),
+    ],
+)
+async def test_a_core_that_does_not_fit_never_sees_the_question(
+    user_model: UserModel, card: dict[str, object], error: type[Exception]
+) -> None:
+    client = _client(user_model, **card)
+    with pytest.raises(error):
+        await Agent(user_model, client).answer(_question())
+    assert client.opened == []
+
+
+async def test_an_unknown_model_is_refused_with_the_name_of_the_one_served(user_model: UserModel) -> None:
+    client = _client(user_model)
+    asked = _question()
+    question = Question(asked.instruction, asked.passages, asked.collaboration, asked.params, asked.seeds, "gpt-9")
+    with pytest.raises(ModelMismatch, match="'fake'"):
+        await Agent(user_model, client).answer(question)
+
+
+async def test_mixed_self_conditioning_never_leaves_the_process(user_model: UserModel) -> None:
+    """It would send mixed logits, and `open_to_proto` is where that is refused."""
+    from ssd2.wire.codec import open_to_proto
+
+    client = _client(user_model)
+    await Agent(user_model, client).answer(_question(self_conditioning="mixed"))
+    with pytest.raises(InvalidParameter, match="reveal"):
+        open_to_proto(client.opened[0])

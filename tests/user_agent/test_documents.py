@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ssd2.errors import DocumentsUnreadable
+from user_agent.documents.reader import PASSAGE_CHARACTERS, Passage, read_passages
+from user_agent.documents.search import search
+
+
+def _passages(*texts: str) -> list[Passage]:
+    return [Passage(text, Path("notes.md"), number) for number, text in enumerate(texts, start=1)]
+
+
+def test_a_folder_is_read_with_its_subfolders_in_order(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("My plumber is Ada Stone.\n")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "home.md").write_text("# At home\n\n- The **key** is in the `drawer`.\n\n1. The code is 4711.\n")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    passages = read_passages(tmp_path)
+    assert [(p.text, p.source.name, p.line) for p in passages] == [
+        ("The key is in the drawer.", "home.md", 3),
+        ("The code is 4711.", "home.md", 5),
+        ("My plumber is Ada Stone.", "b.txt", 1),
+    ]
+
+
+def test_a_long_paragraph_is_cut_between_sentences_only(tmp_path: Path) -> None:
+    sentences = [f"This is sentence number {number} of a long paragraph." for number in range(40)]
+    (tmp_path / "long.txt").write_text(" ".join(sentences))
+    passages = read_passages(tmp_path / "long.txt")
+    assert " ".join(p.text for p in passages) == " ".join(sentences)
+    assert all(p.text.endswith(".") and len(p.text) <= PASSAGE_CHARACTERS for p in passages)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("scan.pdf", b"%PDF", "no .txt or .md"),
+        ("latin.txt", "Straße".encode("latin-1"), "UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DocumentsUnreadable, match=says) as caught:
+        read_passages(tmp_path / name)
+    assert name in str(caught.value)
+
+
+def test_a_missing_or_empty_folder_is_an_error_and_not_an_answer_without_documents(tmp_path: Path) -> None:
+    with pytest.raises(DocumentsUnreadable, match="there is no"):
+        read_passages(tmp_path / "missing")
+    with pytest.raises(DocumentsUnreadable, match=r"no \.txt or \.md file"):
+        read_passages(tmp_path)
+
+
+def test_the_passage_with_the_rare_words_comes_first() -> None:
+    passages = _passages("My book is red.", "My dentist appointment is at Amber Arch.", "My dentist is Ada Stone.")
+    found = search(passages, "When is my dentist appointment?")
+    assert found[0] == passages[1]
+    assert found[1] == passages[2]
+
+
+def test_words_are_compared_by_stem_and_without_accents() -> None:
+    passages = _passages("The appointments are on Monday.", "Café Noir is shut.")
+    assert search(passages, "appointment") == [passages[0]]
+    assert search(passages, "cafe") == [passages[1]]
+
+
+@pytest.mark.parametrize("question", ['"', "NEAR(", "a* OR b", "text:secret", "-", "", "'; DROP TABLE passage; --"])
+def test_no_question_is_read_as_query_syntax(question: str) -> None:
+    assert search(_passages("Nothing of the kind."), question) == []
+
+
+def test_no_match_gives_no_passage() -> None:
+    assert search(_passages("My plumber is Ada Stone."), "weather tomorrow") == []
