@@ -115,13 +115,21 @@ def _search(docs: list[Path], question: str) -> list[Passage]:
 
 
 async def _ask(user_model: Any, question: Question, core: str | None, timeout_s: float) -> Answer:
+    from rich.console import Console
+    from rich.text import Text
+
     from user_agent.agent import Agent
     from user_agent.core_client import CoreClient
 
-    if core is None:
-        return await Agent(user_model, None).answer(question)
-    async with CoreClient(core, answer_timeout_s=timeout_s) as client:
-        return await Agent(user_model, client).answer(question)
+    with Console(stderr=True, highlight=False).status("asking") as status:  # shows on a terminal only
+
+        def show(text: str) -> None:
+            status.update(Text(text))  # as Text: an answer is no markup
+
+        if core is None:
+            return await Agent(user_model, None).answer(question, on_block=show)
+        async with CoreClient(core, answer_timeout_s=timeout_s) as client:
+            return await Agent(user_model, client).answer(question, on_block=show)
 
 
 def _print_json(answer: Answer, passages: list[Passage]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ssd2.demo import lexicon
-from ssd2.demo.world import Place, make_places, pool, town
+from ssd2.demo.world import Place, is_held_out, make_places, natural_values, town, training_values
 
 KINDS = ("private", "public", "two-source", "instruction")
 
@@ -75,12 +75,6 @@ _PLACE_NOTES = (
     "The {topic} has moved to {value}.",
     "Note: {topic} at {value}.",
 )
-_TIME_NOTES = (
-    "My {topic} is on {day} at {value}.",
-    "The {topic} is on {day} at {value}.",
-    "The {topic} starts on {day} at {value}.",
-    "I have my {topic} on {day} at {value}.",
-)
 _CODE_NOTES = (
     "My {topic} code is {value}.",
     "The {topic} code is {value}.",
@@ -99,15 +93,14 @@ _PERSON_NOTES = (
     "Our {topic} is {value}.",
     "As {topic} I chose {value}.",
 )
-_PRIVATE_SORTS = ("place", "time", "code", "spot", "person")
-_SORT_WEIGHTS = (5, 1, 2, 2, 2)
+_PRIVATE_SORTS = ("place", "code", "spot", "person")
+_SORT_WEIGHTS = (5, 2, 2, 2)
 
 
 def _note(sort: str, value: str, rng: random.Random) -> _Note:
     """A note of one sort about a random topic, with the question that it answers."""
     topics, phrasings = {
         "place": (lexicon.TOPICS, _PLACE_NOTES),
-        "time": (lexicon.TOPICS, _TIME_NOTES),
         "code": (lexicon.CODED_THINGS, _CODE_NOTES),
         "spot": (lexicon.OBJECTS, _SPOT_NOTES),
         "person": (lexicon.ROLES, _PERSON_NOTES),
@@ -115,7 +108,6 @@ def _note(sort: str, value: str, rng: random.Random) -> _Note:
     topic, day = rng.choice(topics), rng.choice(lexicon.WEEKDAYS)
     questions, answer = {
         "place": ((f"Where is my {topic}?", f"At which place is my {topic}?"), f"Your {topic} is at {value}."),
-        "time": ((f"When is my {topic}?", f"On which day is my {topic}?"), f"Your {topic} is on {day} at {value}."),
         "code": ((f"What is my {topic} code?", f"Which code opens my {topic}?"), f"Your {topic} code is {value}."),
         "spot": ((f"Where did I put my {topic}?", f"Where do I find my {topic}?"), f"Your {topic} is in the {value}."),
         "person": ((f"Who is my {topic}?", f"What is my {topic} called?"), f"Your {topic} is {value}."),
@@ -137,7 +129,11 @@ def _notes(first: _Note, places: Sequence[Place], held_out: bool, rng: random.Ra
 
 
 def _value(sort: str, places: Sequence[Place], held_out: bool, rng: random.Random) -> str:
-    return rng.choice(places).name if sort == "place" else rng.choice(pool(sort, held_out))
+    return (
+        rng.choice(places).name
+        if sort == "place"
+        else rng.choice(natural_values(sort) if held_out else training_values(sort))
+    )
 
 
 def private_item(places: Sequence[Place], held_out: bool, rng: random.Random) -> Item:
@@ -217,9 +213,10 @@ def user_items(seed: int) -> Iterator[Item]:
     One item in eight comes without its notes, as the contrastive pass of §3.2 sees it.
     """
     rng = random.Random(f"user-{seed}")
-    names = pool("place", held_out=False)
+    names = training_values("place")
     while True:
-        places = make_places(rng.sample(names, 8), rng)
+        # A phone number is made like a code, and a held-out code must not occur in any text.
+        places = [place for place in make_places(rng.sample(names, 8), rng) if not is_held_out(place.phone)]
         kind = rng.choices(KINDS, (6, 1, 5, 1))[0]
         item = _MAKERS[kind](places, False, rng)
         notes = item.notes if rng.random() < 7 / 8 else ()

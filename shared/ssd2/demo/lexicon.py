@@ -77,3 +77,9 @@ ROLES = _words("""
 WEEKDAYS = _words("""
     Monday Tuesday Wednesday Thursday Friday Saturday Sunday
 """)
+
+
+def all_words() -> tuple[str, ...]:
+    """Every word of the lists above, sorted."""
+    lists = (value for name, value in sorted(globals().items()) if name.isupper())
+    return tuple(sorted({word for values in lists for phrase in values for word in phrase.split()}))

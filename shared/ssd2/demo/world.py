@@ -1,8 +1,9 @@
 """One invented town, and the values that only its people's notes know.
 
-Names, times and codes are split by a hash of their text: the town's places and the values in the
-notes of the test split come from the held-out eighth, the user model's training text from the
-rest. So what the user model copies from test notes it has never seen.
+Names, codes and hiding places are split by a hash of their text. The town's places and the values
+in test notes are natural ones ("Fern Gallery", "blue drawer") from the held-out eighth. The values
+in training notes are any two words ("Gallery Voss", "soup bicycle") from the rest: so many pairs
+that none can be learned by heart, and the user model has to copy.
 """
 
 from __future__ import annotations
@@ -35,29 +36,48 @@ class Place:
 
 
 def is_held_out(value: str) -> bool:
-    """Whether a name, time or code is kept for the town and the test split."""
+    """Whether a value is kept for the town and the test split."""
     return zlib.crc32(value.encode()) % HELD_OUT_SHARE == 0
 
 
 @cache
-def pool(name: str, held_out: bool) -> tuple[str, ...]:
-    """All values of one sort on one side of the split.
+def natural_values(sort: str) -> tuple[str, ...]:
+    """Held-out values as people write them, for the town and the test split.
 
     Args:
-        name: "place", "person", "code", "time" or "spot".
-        held_out: the side for the town and the test split, or that for training the user model.
+        sort: "place", "person", "code" or "spot".
 
     Returns:
         The values in a fixed order.
     """
-    everything = {
-        "place": (f"{a} {b}" for a in lexicon.PLACE_FIRST for b in lexicon.PLACE_SECOND),
-        "person": (f"{a} {b}" for a in lexicon.FIRST_NAMES for b in lexicon.SURNAMES),
-        "code": (f"{number:04d}" for number in range(10_000)),
-        "time": (f"{hour}:{minute:02d}" for hour in range(7, 21) for minute in range(0, 60, 5)),
-        "spot": (f"{a} {b}" for a in lexicon.COLOURS for b in lexicon.FURNITURE),
-    }[name]
-    return tuple(value for value in everything if is_held_out(value) == held_out)
+    if sort == "code":
+        return tuple(code for code in _codes() if is_held_out(code))
+    first, second = {
+        "place": (lexicon.PLACE_FIRST, lexicon.PLACE_SECOND),
+        "person": (lexicon.FIRST_NAMES, lexicon.SURNAMES),
+        "spot": (lexicon.COLOURS, lexicon.FURNITURE),
+    }[sort]
+    return tuple(f"{a} {b}" for a in first for b in second if is_held_out(f"{a} {b}"))
+
+
+@cache
+def training_values(sort: str) -> tuple[str, ...]:
+    """Values for training: any two words of the right case, or any code, that are not held out.
+
+    Args:
+        sort: "place", "person", "code" or "spot".
+
+    Returns:
+        The values in a fixed order.
+    """
+    if sort == "code":
+        return tuple(code for code in _codes() if not is_held_out(code))
+    words = [word for word in lexicon.all_words() if word[0].isupper() == (sort != "spot")]
+    return tuple(f"{a} {b}" for a in words for b in words if a != b and not is_held_out(f"{a} {b}"))
+
+
+def _codes() -> list[str]:
+    return [f"{number:04d}" for number in range(10_000)]
 
 
 def make_places(names: list[str], rng: random.Random) -> list[Place]:
@@ -81,4 +101,4 @@ def make_places(names: list[str], rng: random.Random) -> list[Place]:
 def town() -> tuple[Place, ...]:
     """The town that the core knows by heart."""
     rng = random.Random(TOWN_SEED)
-    return tuple(make_places(sorted(rng.sample(pool("place", held_out=True), TOWN_PLACES)), rng))
+    return tuple(make_places(sorted(rng.sample(natural_values("place"), TOWN_PLACES)), rng))

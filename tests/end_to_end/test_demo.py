@@ -1,0 +1,80 @@
+"""The shipped pair: what `make demo` shows, and the claim that the whole project stands on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ssd2.checkpoint import load_checkpoint
+from ssd2.demo.paths import CORE, USER
+from ssd2.evaluation.two_source import Pair, evaluate_two_source
+from ssd2.params import CollaborationParams, DecodingParams
+
+from .conftest import ENVIRONMENT, run_agent
+
+KEYS = {"kind", "question", "expected", "core_only", "user_only", "together", "bytes_up", "bytes_down", "timesteps"}
+
+
+@pytest.mark.slow
+def test_the_demo_answers_all_three_questions_and_only_together_the_third() -> None:
+    result = run_agent("demo", "--json", timeout_s=120)
+    assert result.returncode == 0, result.stderr
+    questions = json.loads(result.stdout)["questions"]
+    assert [question["kind"] for question in questions] == ["private", "public", "two-source"]
+    for question in questions:
+        assert set(question) >= KEYS | {"seconds"}
+        assert question["together"] == question["expected"]
+        assert question["bytes_down"] > question["bytes_up"] > 0
+    private, public, two_source = questions
+    assert private["core_only"] != private["expected"]
+    assert public["core_only"] == public["expected"] != public["user_only"]
+    assert two_source["expected"] not in (two_source["core_only"], two_source["user_only"])
+    assert two_source["changed_tokens"]
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_no_core_server_behind() -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "user_agent", "demo", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    deadline = time.monotonic() + 60
+    while not (servers := _children(demo.pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    demo.send_signal(signal.SIGINT)
+    demo.communicate(timeout=30)
+    assert demo.returncode != 0
+    assert not any(Path(f"/proc/{server}").exists() for server in servers)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_together_the_pair_answers_what_neither_model_can_alone() -> None:
+    """The bar is for 200 items; half of them, to keep the suite short. `ssd2 evaluate` has the full figure."""
+    pair = Pair(load_checkpoint(CORE), load_checkpoint(USER))
+    report = evaluate_two_source(pair, CollaborationParams(), DecodingParams(block_size=8), limit=100)
+    together, alone = report["together"]["exact"], max(report[system]["exact"] for system in ("core_only", "user_only"))
+    assert together >= 0.4
+    assert together >= 3 * alone
+
+
+def test_the_pair_is_small_and_the_core_the_larger_by_far() -> None:
+    files = [folder / "model.safetensors" for folder in (CORE, USER)]
+    assert sum(file.stat().st_size for file in files) <= 30_000_000
+    core, user = (
+        sum(parameter.numel() for parameter in load_checkpoint(folder).model.parameters()) for folder in (CORE, USER)
+    )
+    assert core >= 8 * user
