@@ -32,10 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 after SIGTERM or SIGINT, 2 if the server cannot be started as asked.
     """
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    options = vars(_parser().parse_args(arguments))
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=options.pop("log_level").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
     try:
-        config = ServerConfig(**vars(options))
+        config = ServerConfig(**options)
         from core_server.server import serve
 
         asyncio.run(serve(config, _announce))
@@ -94,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds that answers in progress may go on after SIGTERM (default: %(default)g)",
     )
+    add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(default: %(default)s)")
     return parser
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from ssd2.checkpoint import Checkpoint, load_checkpoint
+from ssd2.devices import check_device
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, TokenizerMismatch
 from ssd2.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ModelCard, OpenRequest
 
@@ -35,7 +34,7 @@ class ServedModel:
             ModelNotFound: if there is no checkpoint.
             CheckpointInvalid: if it is damaged.
         """
-        _check_device(device)
+        check_device(device)
         return cls(name, load_checkpoint(folder, device))
 
     @cached_property
@@ -53,7 +52,7 @@ class ServedModel:
             max_prompt_tokens=config.max_prompt_tokens,
             max_block_size=min(
                 MAX_BLOCK_SIZE,
-                config.max_answer_tokens(prompt_tokens=1),
+                config.max_positions - (config.answer_position or 1),
                 (MAX_MESSAGE_BYTES - _FRAME_OVERHEAD_BYTES) // frame_bytes_per_position,
             ),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -75,17 +74,18 @@ class ServedModel:
                 f"block size is {request.block_size}; this core takes at most {card.max_block_size} tokens"
             )
         prompt_tokens, answer_tokens = len(request.prompt_ids), request.max_blocks * request.block_size
-        room = max(0, config.max_answer_tokens(prompt_tokens))
-        if answer_tokens > room:
+        if prompt_tokens > (longest := config.max_prompt_tokens_before(answer_tokens)):
             raise PromptTooLong(
-                f"behind a prompt of {prompt_tokens} tokens there is room for an answer of {room}, asked for were "
-                f"{answer_tokens}; ask for fewer, or shorten the prompt"
+                f"the prompt has {prompt_tokens} tokens; with an answer of {answer_tokens} this core takes at most "
+                f"{max(longest, 0)}: shorten the prompt, or ask for a shorter answer"
             )
 
     def _check_identity(self, request: OpenRequest) -> None:
         # What the agent sent is not repeated: it may be of any length.
         if request.model not in ("", self.name):
             raise ModelMismatch(f"this core serves {self.name!r}, not the model asked for; ask for it or for none")
+        if request.model_sha256 not in ("", self.card.model_sha256):
+            raise ModelMismatch("the core's model is not the one the agent was told of: it has changed; ask again")
         if request.tokenizer_sha256 != self.card.tokenizer_sha256:
             raise TokenizerMismatch(
                 "the agent's tokenizer is not that of this core's model, so their logits cannot be mixed; use a "
@@ -96,11 +96,3 @@ class ServedModel:
                 f"the agent's model has a vocabulary of {request.vocab_size}, this core's one of "
                 f"{self.card.vocab_size}; use a user model made for this core"
             )
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # AssertionError: torch built without CUDA
-        reason = str(error).partition("\n")[0]
-        raise InvalidParameter(f"device {device!r} cannot be used ({reason}); try --device cpu") from error

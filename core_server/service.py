@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -85,7 +86,9 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             _log.warning("session %s: ended with %s", session_id, error.code)
             await _refuse(context, refusal_of(error))
         except Exception as error:
-            _log.exception("session %s: failed", session_id)
+            # Where it failed, not what it said: its text may hold what the agent sent.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("session %s: failed with %s\n%s", session_id, type(error).__name__, where)
             await _refuse(context, refusal_of(error))
 
     async def _collaborate(self, agent: _AgentStream, session_id: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssd2.collaboration import UserLogits, UserTerms, mix_terms
-from ssd2.errors import ModelMismatch, ProtocolVersionMismatch, TokenizerMismatch
+from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, ProtocolVersionMismatch, TokenizerMismatch
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, commit, decode, project
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
@@ -39,6 +39,13 @@ class Question:
     params: DecodingParams
     seeds: Seeds
     model: str = ""
+
+    def __post_init__(self) -> None:
+        if self.params.self_conditioning == "mixed" and self.collaboration.uses_core:
+            raise InvalidParameter(
+                "self-conditioning 'mixed' would send mixed logits to the core, which reveal the user model's; use own "
+                "or projection"
+            )
 
 
 @dataclass(frozen=True)
@@ -156,12 +163,13 @@ class Agent:
 
     async def _open(self, question: Question) -> CoreStream:
         if self._client is None:
-            raise ModelMismatch("λ below 1 needs a core; give its address with --core HOST:PORT")
+            raise InvalidParameter("λ below 1 needs a core; give its address with --core HOST:PORT")
         card = await self._client.model_card()
         self._check(card, question)
         return await self._client.open(
             OpenRequest(
                 model=question.model,
+                model_sha256=card.model_sha256,
                 tokenizer_sha256=self._user_model.tokenizer.sha256,
                 vocab_size=self._user_model.config.vocab_size,
                 prompt_ids=tuple(self._user_model.core_prompt(question.instruction)),
@@ -185,7 +193,17 @@ class Agent:
             raise ModelMismatch(
                 f"the core serves {card.model!r}, not {question.model!r}; leave out --model or change it"
             )
-        if card.tokenizer_sha256 != self._user_model.tokenizer.sha256:
+        config, prompt_tokens = self._user_model.config, len(self._user_model.core_prompt(question.instruction))
+        if prompt_tokens > card.max_prompt_tokens:
+            raise PromptTooLong(
+                f"the question has {prompt_tokens} tokens, this core takes at most {card.max_prompt_tokens}; shorten it"
+            )
+        if question.params.block_size > card.max_block_size:
+            raise InvalidParameter(
+                f"block size is {question.params.block_size}, this core takes at most {card.max_block_size}; lower "
+                "--block-size"
+            )
+        if (card.tokenizer_sha256, card.vocab_size) != (self._user_model.tokenizer.sha256, config.vocab_size):
             raise TokenizerMismatch(
                 f"the core's model {card.model!r} has another tokenizer than the user model, so their logits cannot "
                 "be mixed; use a user model that was made for this core (--user-model)"
@@ -207,11 +225,11 @@ class Agent:
         return [
             AnswerToken(
                 token_id=token_id,
-                text=tokenizer.token_text(token_id),
-                core_choice=None if choice is None else tokenizer.token_text(choice, skip_special=False),
+                text=text,
+                core_choice=None if choice is None else tokenizer.token_name(choice),
                 is_changed=choice not in (None, token_id),
             )
-            for token_id, choice in zip(token_ids, core_choices, strict=False)
+            for token_id, text, choice in zip(token_ids, tokenizer.token_texts(token_ids), core_choices, strict=False)
         ]
 
 
@@ -233,7 +251,7 @@ async def _both(
         core_logits = (await stream.logits(at)).unsqueeze(0) if stream else None
     except BaseException:
         if computing:
-            await asyncio.wait([computing])
+            await asyncio.gather(computing, return_exceptions=True)
         raise
     return core_logits, await computing if computing else UserLogits()
 

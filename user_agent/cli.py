@@ -28,11 +28,11 @@ app = typer.Typer(
 ASK_EXAMPLES = """
 Examples:
 
-  user-agent ask "Where is my spare key?" --docs ~/notes --core core.example.org:50051
+  user-agent ask "Where did I put my spare key?" --docs ~/notes --core core.example.org:50051
 
   user-agent ask "When does Fern Gallery open?" --core localhost:50051 --lambda-user 0
 
-  user-agent ask "Where is my spare key?" --docs ~/notes --lambda-user 1      (no connection at all)
+  user-agent ask "Where did I put my spare key?" --docs ~/notes --lambda-user 1   (no connection at all)
 """
 
 
@@ -90,6 +90,8 @@ def ask(
     seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
     asked = Question(question, passages, collaboration, params, seeds, model)
     answer = asyncio.run(_ask(loaded, asked, core if collaboration.uses_core else None, timeout))
+    if docs and collaboration.uses_user and not passages:
+        typer.echo("user-agent: no passage of your documents matches and fits; the answer does not use them", err=True)
     _print_json(answer, passages) if as_json else _print(answer, passages)
 
 
@@ -120,11 +122,12 @@ async def _ask(user_model: Any, question: Question, core: str | None, timeout_s:
 
     from user_agent.agent import Agent
     from user_agent.core_client import CoreClient
+    from user_agent.printable import printable
 
     with Console(stderr=True, highlight=False).status("asking") as status:  # shows on a terminal only
 
         def show(text: str) -> None:
-            status.update(Text(text))  # as Text: an answer is no markup
+            status.update(Text(printable(text)))  # as Text: an answer is no markup
 
         if core is None:
             return await Agent(user_model, None).answer(question, on_block=show)
@@ -142,8 +145,10 @@ def _print(answer: Answer, passages: list[Passage]) -> None:
 
     from user_agent.render import marked, summary
 
-    Console(highlight=False).print(marked(answer))
+    Console(highlight=False).print(marked(answer), soft_wrap=True)
     console = Console(stderr=True, highlight=False, style="dim")
     console.print(summary(answer))
     for passage in passages:
-        console.print(f"  {passage.source.name}:{passage.line}  {passage.text}", markup=False)
+        console.print(
+            f"  {passage.source.name}:{passage.line}  {passage.text}", markup=False, emoji=False, soft_wrap=True
+        )

@@ -7,6 +7,7 @@ commits. It never holds documents, passages, logits of the user model, λ, α or
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable
 from types import TracebackType
@@ -30,9 +31,13 @@ from ssd2.wire.codec import (
     open_to_proto,
     projection_to_proto,
 )
+from user_agent.printable import printable
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
+
+MAX_DETAILS = 500
+"""Characters of a core's message that are shown."""
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -43,6 +48,10 @@ _OPTIONS = [
 ]
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]/]+):[0-9]{1,5}")
+
+# gRPC logs what it cannot read with a traceback; the error that follows says it to the user.
+logging.getLogger("grpc").addHandler(logging.NullHandler())
+logging.getLogger("grpc").propagate = False
 
 _T = TypeVar("_T")
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.CollaborateRequest, pb.CollaborateResponse]"
@@ -58,6 +67,8 @@ class CoreClient:
             raise errors.InvalidParameter(
                 f"the core's address is {address!r}; give --core HOST:PORT, such as core.example.org:50051"
             )
+        if not 0 < answer_timeout_s < float("inf"):
+            raise errors.InvalidParameter(f"timeout is {answer_timeout_s} s; it must be above 0 and finite")
         self._address = address
         self._connect_timeout_s, self._answer_timeout_s = connect_timeout_s, answer_timeout_s
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
@@ -90,7 +101,11 @@ class CoreClient:
         """
         await self._connect()
         stream = CoreStream(self._stub.Collaborate(), request, self._address, self._answer_timeout_s)
-        await stream.start()
+        try:
+            await stream.start()
+        except BaseException:
+            stream.cancel()
+            raise
         return stream
 
     async def _connect(self) -> None:
@@ -143,10 +158,13 @@ class CoreStream:
         await self._send(pb.CollaborateRequest(projection=commit_to_proto(at, token_ids)))
 
     async def close(self) -> None:
-        """Tell the core that the answer is done; its own end of the stream is not waited for long."""
-        await self._send(pb.CollaborateRequest(close=pb.Close()))
-        await self._bounded(self._call.done_writing())
-        if isinstance(await self._bounded(self._call.read()), pb.CollaborateResponse):
+        """Tell the core that the answer is done. The answer is complete: what the core makes of it changes nothing."""
+        try:
+            await self._send(pb.CollaborateRequest(close=pb.Close()))
+            await self._bounded(self._call.done_writing())
+            if isinstance(await self._bounded(self._call.read()), pb.CollaborateResponse):
+                self.cancel()
+        except errors.SlingshotError:
             self.cancel()
 
     def cancel(self) -> None:
@@ -159,6 +177,8 @@ class CoreStream:
 
     async def _receive(self) -> pb.CollaborateResponse:
         message = await self._bounded(self._call.read())
+        if message is None:  # gRPC could not read it
+            raise errors.ProtocolViolation(f"what answers at {self._address} is no core: its bytes are no message")
         if not isinstance(message, pb.CollaborateResponse):  # grpc.aio.EOF
             raise errors.CoreLost(f"the core at {self._address} ended the stream too early; ask again")
         self.bytes_down += message.ByteSize()
@@ -198,13 +218,13 @@ def _typed_status(
     sent = dict(trailer or ()).get(ERROR_CODE_KEY)
     for kind in _leaves(errors.SlingshotError):
         if kind.code == sent:
-            return kind(f"the core at {address} refused: {details}")
+            return kind(f"the core at {address} refused: {printable(details or '')[:MAX_DETAILS]}")
     if code is grpc.StatusCode.UNAVAILABLE:
         return errors.CoreLost(f"the connection to the core at {address} broke {when}; ask again")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.CoreTimeout(f"the core at {address} did not answer in time {when}; ask again")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return errors.CoreBusy(f"the core at {address} is full; ask again later")
+        return errors.CoreBusy(f"the core at {address} is full, or a message was over its limit; ask again later")
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return errors.ProtocolVersionMismatch(f"what answers at {address} is no core of this version")
     return errors.CoreLost(f"the core at {address} failed {when} ({code.name}); ask again, then tell its provider")

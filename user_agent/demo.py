@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,7 +78,9 @@ def run_demo(*, seed: int, as_json: bool) -> None:
 @contextmanager
 def demo_core_server() -> Iterator[str]:
     """A core server with the demo core on a free port, ended on leaving."""
-    command = [sys.executable, "-m", "core_server", "--model", str(CORE), "--name", "demo-core", "--port", "0"]
+    options = ["--model", str(CORE), "--name", "demo-core", "--port", "0", "--log-level", "warning"]
+    command = [sys.executable, "-m", "core_server", *options]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is ended then too
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own module
     try:
         line = server.stdout.readline() if server.stdout else ""
@@ -87,7 +90,11 @@ def demo_core_server() -> Iterator[str]:
         yield address[1]
     finally:
         server.terminate()
-        server.wait(timeout=10)
+        try:
+            server.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 async def _ask_all(address: str, seed: int, console: Console) -> list[dict[str, object]]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from rich.text import Text
 
 from user_agent.agent import Answer
+from user_agent.printable import printable
 
 
 def marked(answer: Answer) -> Text:
     """The answer with the tokens that the user's side changed in bold and underlined."""
     text = Text()
     for token in answer.tokens:
-        text.append(token.text, style="bold underline" if token.is_changed else "")
-    return Text("").join([text[len(text.plain) - len(text.plain.lstrip()) :]])
+        text.append(printable(token.text), style="bold underline" if token.is_changed else "")
+    return text[len(text.plain) - len(text.plain.lstrip()) :]
 
 
 def summary(answer: Answer) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssd2.checkpoint import TOKENIZER, load_checkpoint, read_config
+from ssd2.checkpoint import load_checkpoint, load_config_and_tokenizer
 from ssd2.collaboration import UserTerms
 from ssd2.errors import ModelNotFound, PromptTooLong
 from ssd2.models.ssd2 import SSD2, SSD2Config
@@ -40,9 +40,7 @@ class UserModel:
         if with_weights:
             checkpoint = load_checkpoint(folder)
             return cls(checkpoint.model.config, checkpoint.tokenizer, checkpoint.model)
-        if not folder.is_dir():
-            raise ModelNotFound(f"there is no model folder {folder}; give one with --user-model")
-        return cls(read_config(folder), Tokenizer.from_file(folder / TOKENIZER), None)
+        return cls(*load_config_and_tokenizer(folder), None)
 
     def core_prompt(self, instruction: str) -> list[int]:
         """The prompt with w_inst alone: what the core sees."""
@@ -66,7 +64,7 @@ class UserModel:
         if needed > longest:
             raise PromptTooLong(
                 f"the question has {needed} tokens; with an answer of {answer_tokens} the user model takes "
-                f"{max(longest, 0)}: shorten it, or lower --max-tokens"
+                f"{max(longest, 0)}: shorten it, or lower --max-tokens or --block-size"
             )
         room = longest - needed
         chosen: list[Passage] = []

@@ -44,38 +44,47 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
         ModelNotFound: if the folder or one of its files is missing.
         CheckpointInvalid: if the files are damaged or do not fit together.
     """
-    for name in (CONFIG, WEIGHTS, TOKENIZER):
-        if not (folder / name).is_file():
-            raise ModelNotFound(f"no {name} in {folder}; give the folder of a checkpoint")
-    config = read_config(folder)
-    tokenizer = Tokenizer.from_file(folder / TOKENIZER)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise CheckpointInvalid(
-            f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, the model {config.vocab_size}; "
-            "they are of different models"
-        )
+    config, tokenizer = load_config_and_tokenizer(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise ModelNotFound(f"no {WEIGHTS} in {folder}; give the folder of a checkpoint")
     with torch.device("meta"):
         model = SSD2(config)
     try:
         weights = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
         model.load_state_dict(weights, assign=True)
-    except (SafetensorError, RuntimeError) as error:
-        raise CheckpointInvalid(f"{folder / WEIGHTS} does not fit its config.json: {error}") from error
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointInvalid(f"{folder / WEIGHTS} does not fit its config.json: {reason}") from error
     return Checkpoint(model.to(device).eval().requires_grad_(False), tokenizer, fingerprint(folder))
 
 
-def read_config(folder: Path) -> SSD2Config:
-    """Read a checkpoint's config.json.
+def load_config_and_tokenizer(folder: Path) -> tuple[SSD2Config, Tokenizer]:
+    """Load all of a checkpoint but its weights, and check that the two fit together.
 
     Raises:
-        CheckpointInvalid: if it is not the config of an SSD-2 model.
+        ModelNotFound: if the folder or one of the two files is missing.
+        CheckpointInvalid: if they are damaged or of different models.
     """
+    if not folder.is_dir():
+        raise ModelNotFound(f"there is no model folder {folder}; give the folder of a checkpoint")
+    config, tokenizer = _read_config(folder / CONFIG), Tokenizer.from_file(folder / TOKENIZER)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointInvalid(
+            f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, the model {config.vocab_size}; "
+            "they are of different models"
+        )
+    return config, tokenizer
+
+
+def _read_config(file: Path) -> SSD2Config:
     try:
-        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointInvalid(f"{folder / CONFIG} is not JSON: {error}") from error
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelNotFound(f"no {CONFIG} in {file.parent}; give the folder of a checkpoint") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointInvalid(f"{file} is not JSON: {error}") from error
     if not isinstance(values, dict) or values.pop("model_type", None) != "ssd2":
-        raise CheckpointInvalid(f'{folder / CONFIG} does not describe an SSD-2 model ("model_type": "ssd2")')
+        raise CheckpointInvalid(f'{file} does not describe an SSD-2 model ("model_type": "ssd2")')
     return SSD2Config.from_dict(values)
 
 
@@ -97,7 +106,7 @@ def save_checkpoint(folder: Path, model: SSD2, tokenizer_json: str, dtype: torch
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over config and weights: what Open compares."""
+    """SHA-256 over config and weights, as the model card gives it and Open repeats it."""
     digest = hashlib.sha256()
     for name in (CONFIG, WEIGHTS):
         with (folder / name).open("rb") as file:

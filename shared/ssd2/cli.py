@@ -25,7 +25,7 @@ def train(
     recipe: Annotated[Path, typer.Option(help="TOML file; see shared/ssd2/demo/recipes.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints; a run found there goes on where it stopped.")],
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores.", min=1)] = None,
     start: Annotated[Path | None, typer.Option(help="Checkpoint folder to take the first weights from.")] = None,
 ) -> None:
     """Train a model with Algorithm 1, resumable at any time."""
@@ -34,11 +34,14 @@ def train(
     from ssd2.training.recipe import read_recipe
     from ssd2.training.trainer import Trainer
 
-    if threads:
+    if threads is not None:
         torch.set_num_threads(threads)
     trainer = Trainer(read_recipe(recipe), out, device)
     if trainer.resume():
         typer.echo(f"going on at step {trainer.step} of {trainer.params.steps}", err=True)
+        if trainer.step == trainer.params.steps:
+            typer.echo(f"already trained; checkpoint in {out}")
+            return
     elif start:
         trainer.start_from(start)
     loss = trainer.train()

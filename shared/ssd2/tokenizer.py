@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as _Backend
 
-from ssd2.errors import CheckpointInvalid, ModelNotFound
+from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 NOTE, QUESTION, ANSWER = "<note>", "<question>", "<answer>"
@@ -37,7 +37,7 @@ class Tokenizer:
             CheckpointInvalid: if it is not a tokenizer.
         """
         if not path.is_file():
-            raise ModelNotFound(f"no tokenizer at {path}; a checkpoint folder holds a tokenizer.json")
+            raise ModelNotFound(f"no {path.name} in {path.parent}; give the folder of a checkpoint")
         content = path.read_bytes()
         try:
             backend = _Backend.from_str(content.decode())
@@ -56,16 +56,37 @@ class Tokenizer:
         return token_id
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; nothing in it is read as a special token."""
+        """Ids of a text; nothing in it is read as a special token.
+
+        Raises:
+            InvalidParameter: if the text holds lone surrogates, as bytes that are not UTF-8 give on a command line.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidParameter("the text is not valid Unicode; type it, or save it, as UTF-8") from error
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
         return str(self._backend.decode(list(token_ids), skip_special_tokens=True)).strip()
 
-    def token_text(self, token_id: int, *, skip_special: bool = True) -> str:
-        """Text of a single token as it stands in a sentence, its leading space kept."""
-        return str(self._backend.decode([token_id], skip_special_tokens=skip_special))
+    def token_name(self, token_id: int) -> str:
+        """A single token as it stands in a sentence, its leading space kept; a special one by its name."""
+        return str(self._backend.decode([token_id], skip_special_tokens=False))
+
+    def token_texts(self, token_ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text: joined and stripped, it is what `decode` gives.
+
+        A character of several tokens is added by its last one; special tokens add nothing.
+        """
+        texts, done = [], 0
+        for end in range(1, len(token_ids) + 1):
+            whole = str(self._backend.decode(list(token_ids[:end]), skip_special_tokens=True))
+            complete = whole if end == len(token_ids) else whole.rstrip("\N{REPLACEMENT CHARACTER}")
+            texts.append(complete[done:])
+            done = max(done, len(complete))
+        return texts
 
     def encode_prompt(self, instruction: str, passages: Sequence[str] = (), *, bos_token_id: int) -> list[int]:
         """Ids of a prompt: what stands before the answer.

@@ -49,6 +49,7 @@ def open_request(served: ServedModel, params: DecodingParams, noise_seed: int = 
     """A request that the model can serve, unless changed."""
     request = OpenRequest(
         model=served.name,
+        model_sha256=served.card.model_sha256,
         tokenizer_sha256=served.card.tokenizer_sha256,
         vocab_size=served.card.vocab_size,
         prompt_ids=PROMPT,

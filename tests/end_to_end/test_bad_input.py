@@ -124,8 +124,8 @@ def test_an_address_that_is_none(user_folder: Path, address: str) -> None:
     _fails(run_agent("ask", "Hello?", "--core", address, "--user-model", str(user_folder)), "--core")
 
 
-async def _interrupted(core: CoreProcess, user_folder: Path, number: int, timeout_s: float) -> float:
-    """Send a signal to the core after the first block of a long answer; seconds until the agent gives up."""
+async def _interrupted(core: CoreProcess, user_folder: Path, number: int, timeout_s: float) -> None:
+    """Send a signal to the core after the first block of a long answer; the agent gives up soon after."""
     user = UserModel.load(user_folder, with_weights=True)
     params = DecodingParams(block_size=8, max_tokens=48, steps=400)
     question = Question("Hello?", [], CollaborationParams(0.3, 0), params, Seeds.reproducible(3))
@@ -141,15 +141,13 @@ async def _interrupted(core: CoreProcess, user_folder: Path, number: int, timeou
             await Agent(user, client).answer(question, on_block)
     finally:
         assert hit, "the fault never happened"
-    return time.monotonic() - hit[0]
+        assert time.monotonic() - hit[0] < timeout_s + 3
 
 
 async def test_a_core_that_dies_in_the_middle(core_folder: Path, user_folder: Path) -> None:
     with running_core(core_folder) as core:
-        started = time.monotonic()
         with pytest.raises(CoreLost, match="ask again"):
-            await asyncio.wait_for(_interrupted(core, user_folder, signal.SIGKILL, 10), 60)
-        assert time.monotonic() - started < 60
+            await asyncio.wait_for(_interrupted(core, user_folder, signal.SIGKILL, LONGEST_S), 60)
         assert core.process.wait(5) == -signal.SIGKILL
 
 

@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+import torch
 
+from ssd2.collaboration import UserLogits
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.sampler import LogitsRequest
 from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import OpenRequest
+from ssd2.wire.codec import PROTOCOL_VERSION, OpenRequest, StepPosition
+from user_agent import agent as agent_module
 from user_agent import core_client
 from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient
+from user_agent.core_client import CoreClient, CoreStream
 from user_agent.documents.reader import read_passages
 from user_agent.documents.search import search
 from user_agent.user_model import UserModel
@@ -107,31 +111,119 @@ async def test_the_recorder_sees_what_is_meant_to_cross(core: CoreProcess, user:
     assert struct.pack("<Q", question.seeds.noise) in sent
 
 
-async def test_the_messages_are_the_five_things_of_the_contract_and_no_more(
-    core: CoreProcess, user: UserModel, question: Question
+async def test_every_message_is_made_of_public_parameters_and_projected_tokens_alone(
+    core: CoreProcess, user: UserModel, question: Question, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """All bytes are made again here from the instruction, the parameters and the projections: nothing is left over."""
+    requests = _recorded_requests(monkeypatch)
     wire = await _record(core, user, question)
-    requests = [pb.CollaborateRequest.FromString(message) for message in wire.messages if message]
-    kinds = [request.WhichOneof("message") for request in requests]
-    assert kinds == ["open", *["projection"] * (len(kinds) - 2), "close"]
-    fields = {
-        f.name
-        for request in requests
-        if request.WhichOneof("message") == "projection"
-        for f, _ in request.projection.ListFields()
-    }
-    assert fields <= {"number", "block", "step", "token_ids", "counts", "is_commit"}
-    ours = {key for key, _ in wire.metadata if key not in ("user-agent", "grpc-accept-encoding", "accept-encoding")}
-    assert ours <= {"te", "content-type"}
+    assert [message for message in wire.messages if message] == await _expected(core, user, question, requests)
+    assert {key for key, _ in wire.metadata} <= {"user-agent"}
 
 
-async def test_the_number_of_messages_does_not_depend_on_the_documents(
-    core: CoreProcess, user: UserModel, question: Question
+def _recorded_requests(monkeypatch: pytest.MonkeyPatch) -> list[LogitsRequest]:
+    requests: list[LogitsRequest] = []
+    original = agent_module._tell
+
+    async def telling(stream: CoreStream, at: StepPosition, request: LogitsRequest, params: DecodingParams) -> None:
+        requests.append(request)
+        await original(stream, at, request, params)
+
+    monkeypatch.setattr(agent_module, "_tell", telling)
+    return requests
+
+
+async def _expected(
+    core: CoreProcess, user: UserModel, question: Question, requests: list[LogitsRequest]
+) -> list[bytes]:
+    async with CoreClient(core.address) as client:
+        card = await client.model_card()
+    params = question.params
+    opening = pb.Open(
+        protocol_version=PROTOCOL_VERSION,
+        model_sha256=card.model_sha256,
+        tokenizer_sha256=user.tokenizer.sha256,
+        vocab_size=user.config.vocab_size,
+        prompt_ids=user.tokenizer.encode_prompt(INSTRUCTION, bos_token_id=user.config.bos_token_id),
+        noise_seed=question.seeds.noise,
+        timesteps=params.timesteps,
+        block_size=params.block_size,
+        max_blocks=params.max_blocks,
+        simplex_value=params.simplex_value,
+        self_conditioning=pb.SELF_CONDITIONING_OWN,
+    )
+    messages = [pb.CollaborateRequest(open=opening)]
+    for number, request in enumerate(requests):
+        if request.x0_hat is not None:
+            sets = [(row > 0).nonzero().flatten().tolist() for row in request.x0_hat[0]]
+            counts = [len(ids) for ids in sets] if any(len(ids) > 1 for ids in sets) else []
+            projection = pb.Projection(
+                number=number - 1,
+                block=request.block,
+                step=request.step - 1,
+                token_ids=[i for ids in sets for i in ids],
+                counts=counts,
+            )
+            messages.append(pb.CollaborateRequest(projection=projection))
+        elif request.block > 0:
+            tokens = request.answer_ids[0, -params.block_size :].tolist()
+            commit = pb.Projection(
+                number=number - 1, block=request.block - 1, step=params.steps - 1, token_ids=tokens, is_commit=True
+            )
+            messages.append(pb.CollaborateRequest(projection=commit))
+    messages.append(pb.CollaborateRequest(close=pb.Close()))
+    return [message.SerializeToString() for message in messages]
+
+
+def _recorded_rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, torch.Tensor]]:
+    """Rows of the user model's and of the mixed logits, as they come to be."""
+    rows: list[tuple[str, torch.Tensor]] = []
+    original = agent_module.mix_terms
+
+    def mixing(core_logits: torch.Tensor, terms: UserLogits, collaboration: CollaborationParams) -> torch.Tensor:
+        mixed = original(core_logits, terms, collaboration)
+        rows.extend([("user logits", terms.with_docs[0, 0]), ("mixed logits", mixed[0, 0])])
+        return mixed
+
+    monkeypatch.setattr(agent_module, "mix_terms", mixing)
+    return rows
+
+
+def _found_rows(wire: Wire, rows: list[tuple[str, torch.Tensor]]) -> set[str]:
+    """Which of the rows are in the sent bytes, as any eight neighbours in half, single or double precision."""
+    sent, found = wire.sent(), set()
+    for name, row in rows:
+        for values in (row[:8], row[:8] - row.max()):
+            kinds = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+            encodings = (values.to(kind).view(torch.uint8).numpy().tobytes() for kind in kinds)
+            found |= {name for encoding in encodings if encoding in sent}
+    return found
+
+
+async def test_neither_the_user_models_logits_nor_mixed_ones_are_sent(
+    core: CoreProcess, user: UserModel, question: Question, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = replace(question.params, projection="sampling")
-    with_docs = await _record(core, user, replace(question, params=params))
-    without = await _record(core, user, replace(question, params=params, passages=[]))
-    assert abs(len(with_docs.messages) - len(without.messages)) % params.steps == 0  # whole blocks: only EOS differs
+    rows = _recorded_rows(monkeypatch)
+    wire = await _record(core, user, question)
+    assert {name for name, _ in rows} == {"user logits", "mixed logits"}
+    assert _found_rows(wire, rows) == set()
+
+
+@pytest.mark.parametrize("name", ["user logits", "mixed logits"])
+async def test_logits_leaked_on_purpose_are_found(
+    core: CoreProcess, user: UserModel, question: Question, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    rows = _recorded_rows(monkeypatch)
+    original = core_client.projection_to_proto
+
+    def leaking(at: StepPosition, x0_hat: torch.Tensor) -> pb.Projection:
+        message = original(at, x0_hat)
+        data = next(row for kind, row in reversed(rows) if kind == name)[:16].half().numpy().tobytes()
+        message.MergeFromString(b"\x7a" + bytes([len(data)]) + data)  # field 15, bytes
+        return message
+
+    monkeypatch.setattr(core_client, "projection_to_proto", leaking)
+    assert name in _found_rows(await _record(core, user, question), rows)
 
 
 def _leak_prompt(monkeypatch: pytest.MonkeyPatch, question: Question) -> None:

@@ -39,6 +39,7 @@ CARD = codec.ModelCard(
 )
 OPEN = codec.OpenRequest(
     model="demo-core",
+    model_sha256="ab" * 32,
     tokenizer_sha256="cd" * 32,
     vocab_size=32,
     prompt_ids=(1, 5, 31, 5),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from ssd2.errors import CheckpointInvalid, ModelNotFound
+from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 from ssd2.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.from_file(DEMO_TOKENIZER)
@@ -89,11 +89,24 @@ def test_special_tokens_are_left_out_of_the_text() -> None:
     assert TOKENIZER.decode([]) == ""
 
 
-def test_a_tokens_own_text_keeps_its_space() -> None:
-    ids = TOKENIZER.encode("At nine o'clock")
-    assert "".join(TOKENIZER.token_text(token_id) for token_id in ids) == " At nine o'clock"
-    assert TOKENIZER.token_text(2) == ""
-    assert TOKENIZER.token_text(2, skip_special=False) == "<eos>"
+@pytest.mark.parametrize("text", ["At nine o'clock", "Zoë Müller €5 日本", "naïve"])
+def test_the_texts_of_tokens_join_to_the_text_and_no_character_is_torn(text: str) -> None:
+    ids = [1, *TOKENIZER.encode(text), 2]
+    texts = TOKENIZER.token_texts(ids)
+    assert len(texts) == len(ids)
+    assert "".join(texts).strip() == TOKENIZER.decode(ids) == text
+    assert "\N{REPLACEMENT CHARACTER}" not in "".join(texts)
+    assert texts[0] == texts[-1] == "", "special tokens add nothing"
+
+
+def test_a_token_alone_keeps_its_space_and_a_special_one_has_a_name() -> None:
+    assert TOKENIZER.token_name(TOKENIZER.encode("nine")[0]).startswith(" ")
+    assert TOKENIZER.token_name(2) == "<eos>"
+
+
+def test_bytes_that_were_no_utf8_are_an_error_and_no_traceback() -> None:
+    with pytest.raises(InvalidParameter, match="UTF-8"):
+        TOKENIZER.encode("M\udcfcller")
 
 
 def test_the_special_tokens_of_the_demo_pair() -> None:
@@ -107,7 +120,7 @@ def test_the_fingerprint_is_that_of_the_file() -> None:
 
 
 def test_a_missing_tokenizer_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="no tokenizer at"):
+    with pytest.raises(ModelNotFound, match=r"no tokenizer\.json in"):
         Tokenizer.from_file(tmp_path / "tokenizer.json")
 
 

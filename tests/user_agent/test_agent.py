@@ -6,16 +6,27 @@ import asyncio
 import threading
 from pathlib import Path
 
+import grpc
 import pytest
 import torch
 from torch import Tensor
 
 from ssd2.collaboration import decode_locally
-from ssd2.errors import CoreLost, InvalidParameter, ModelMismatch, ProtocolVersionMismatch, TokenizerMismatch
+from ssd2.errors import (
+    CoreLost,
+    InvalidParameter,
+    ModelMismatch,
+    PromptTooLong,
+    ProtocolVersionMismatch,
+    TokenizerMismatch,
+)
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
-from user_agent.agent import Agent, Question
+from user_agent.agent import Agent, Answer, AnswerToken, Question
+from user_agent.core_client import CoreStream
 from user_agent.documents.reader import Passage
+from user_agent.printable import printable
+from user_agent.render import marked
 from user_agent.user_model import UserModel
 
 V = 1782
@@ -144,7 +155,7 @@ async def test_a_token_is_marked_exactly_if_the_core_alone_would_have_chosen_ano
         logits = await FakeStream(4).logits(StepPosition(last_step, 0, 0))
         choice = int(logits[position % 4].argmax())
         assert token.is_changed == (choice != token.token_id)
-        assert token.core_choice == user_model.tokenizer.token_text(choice, skip_special=False)
+        assert token.core_choice == user_model.tokenizer.token_name(choice)
     assert any(token.is_changed for token in answer.tokens)
 
 
@@ -190,6 +201,9 @@ async def test_a_stream_that_breaks_is_dropped_and_the_error_is_passed_on(
     [
         ({"tokenizer_sha256": "0" * 64}, TokenizerMismatch),
         ({"protocol_version": PROTOCOL_VERSION + 1}, ProtocolVersionMismatch),
+        ({"vocab_size": V + 8}, TokenizerMismatch),
+        ({"max_prompt_tokens": 3}, PromptTooLong),
+        ({"max_block_size": 2}, InvalidParameter),
     ],
 )
 async def test_a_core_that_does_not_fit_never_sees_the_question(
@@ -209,11 +223,45 @@ async def test_an_unknown_model_is_refused_with_the_name_of_the_one_served(user_
         await Agent(user_model, client).answer(question)
 
 
-async def test_mixed_self_conditioning_never_leaves_the_process(user_model: UserModel) -> None:
-    """It would send mixed logits, and `open_to_proto` is where that is refused."""
-    from ssd2.wire.codec import open_to_proto
-
-    client = _client(user_model)
-    await Agent(user_model, client).answer(_question(self_conditioning="mixed"))
+def test_mixed_self_conditioning_is_refused_wherever_a_core_takes_part() -> None:
     with pytest.raises(InvalidParameter, match="reveal"):
-        open_to_proto(client.opened[0])
+        _question(0.3, self_conditioning="mixed")
+    assert _question(1.0, self_conditioning="mixed")
+
+
+async def test_an_answer_that_is_complete_survives_a_core_that_ends_badly(
+    user_model: UserModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The close of the real stream, over a call that breaks as soon as it is used."""
+
+    class BrokenCall:
+        cancelled = False
+
+        async def write(self, _: object) -> None:
+            raise asyncio.InvalidStateError
+
+        async def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.UNAVAILABLE
+
+        async def details(self) -> str:
+            return "gone"
+
+        async def trailing_metadata(self) -> None:
+            return None
+
+        def cancel(self) -> None:
+            self.cancelled = True
+
+    client, call = _client(user_model), BrokenCall()
+    stream = CoreStream(call, None, "127.0.0.1:1", 1.0)
+    monkeypatch.setattr(client.stream, "close", stream.close)
+    assert (await Agent(user_model, client).answer(_question())).tokens
+    assert call.cancelled
+
+
+def test_a_core_cannot_write_control_sequences_to_the_terminal() -> None:
+    token = AnswerToken(1, " \x1b]0;owned\x07café", None, False)
+    shown = marked(Answer("", [token], 1, 0.1, 0, 0)).plain
+    assert "\x1b" not in shown
+    assert "café" in shown
+    assert printable("a\nb\x9bc") == "a\nb\N{REPLACEMENT CHARACTER}c"

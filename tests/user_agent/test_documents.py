@@ -16,7 +16,7 @@ def _passages(*texts: str) -> list[Passage]:
 def test_a_folder_is_read_with_its_subfolders_in_order(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("My plumber is Ada Stone.\n")
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "home.md").write_text("# At home\n\n- The **key** is in the `drawer`.\n\n1. The code is 4711.\n")
+    (tmp_path / "a" / "home.md").write_text("# At home\n\n- The **key** is in the `drawer`.\n\n> The code is 4711.\n")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
     passages = read_passages(tmp_path)
     assert [(p.text, p.source.name, p.line) for p in passages] == [
@@ -75,3 +75,41 @@ def test_no_question_is_read_as_query_syntax(question: str) -> None:
 
 def test_no_match_gives_no_passage() -> None:
     assert search(_passages("My plumber is Ada Stone."), "weather tomorrow") == []
+
+
+def test_nothing_but_markdown_markup_is_taken_away(tmp_path: Path) -> None:
+    """A note that is changed in silence is a wrong answer later."""
+    (tmp_path / "plain.txt").write_text("# 3 is my number\n- 12. March is the dentist\nThe code is 12**34\n")
+    (tmp_path / "marked.md").write_text("#todo call Ada\n12. March is the dentist\nThe code is 12**34\n")
+    texts = [passage.text for passage in read_passages(tmp_path)]
+    assert texts == [
+        "#todo call Ada",
+        "12. March is the dentist",
+        "The code is 12**34",
+        "# 3 is my number",
+        "- 12. March is the dentist",
+        "The code is 12**34",
+    ]
+
+
+def test_odd_things_in_a_folder_do_not_make_it_unusable(tmp_path: Path) -> None:
+    (tmp_path / "home.md").write_text("The key is here.\n")
+    (tmp_path / "folder.md").mkdir()
+    (tmp_path / ".#home.md").symlink_to("nobody@nowhere:1")
+    (tmp_path / "broken.txt").symlink_to(tmp_path / "gone.txt")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "secret.txt").write_text("Not for reading.\n")
+    assert [passage.text for passage in read_passages(tmp_path)] == ["The key is here."]
+
+
+def test_a_paragraph_without_a_full_stop_is_cut_between_words(tmp_path: Path) -> None:
+    words = [f"word{number}" for number in range(400)]
+    (tmp_path / "long.txt").write_text(" ".join(words))
+    passages = read_passages(tmp_path / "long.txt")
+    assert " ".join(passage.text for passage in passages).split() == words
+    assert max(len(passage.text) for passage in passages) <= PASSAGE_CHARACTERS
+
+
+def test_a_name_that_no_file_can_have_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(DocumentsUnreadable):
+        read_passages(tmp_path / ("x" * 300))

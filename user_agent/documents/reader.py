@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ PASSAGE_CHARACTERS = 240
 """A longer paragraph is cut between sentences into passages of about this size."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-_MARKDOWN_PREFIX = re.compile(r"^\s{0,3}(?:[-*+]\s+|\d+[.)]\s+|>\s?|#{1,6}\s+)+")
+_HEADING = re.compile(r"\s{0,3}#{1,6}(\s|$)")
+_LIST_MARK = re.compile(r"^\s*(?:[-*+]|>)\s+")
+_EMPHASIS = re.compile(r"(\*\*|__|`)(\S.*?\S|\S)\1")
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,25 @@ def read_passages(path: Path) -> list[Passage]:
     Raises:
         DocumentsUnreadable: if there is nothing to read, or a file cannot be read as text.
     """
-    if not path.exists():
-        raise DocumentsUnreadable(f"there is no {path}; give a folder or a .txt or .md file with --docs")
-    if path.is_file() and path.suffix.lower() not in SUFFIXES:
-        raise DocumentsUnreadable(f"{path} is no {' or '.join(SUFFIXES)} file; others cannot be read yet")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    try:
+        files = _files(path)
+    except OSError as error:
+        raise DocumentsUnreadable(f"cannot read {path}: {error}") from error
     if not files:
         raise DocumentsUnreadable(f"there is no {' or '.join(SUFFIXES)} file in {path}")
     return [passage for file in files for passage in _split(_read(file), file)]
+
+
+def _files(path: Path) -> list[Path]:
+    """The files to read, in order; hidden ones and what is no file are left out of a folder."""
+    if path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise DocumentsUnreadable(f"{path} is no {' or '.join(SUFFIXES)} file; others cannot be read yet")
+        return [path]
+    if not path.exists():
+        raise DocumentsUnreadable(f"there is no {path}; give a folder or a .txt or .md file with --docs")
+    found = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts))
 
 
 def _read(file: Path) -> str:
@@ -65,21 +79,22 @@ def _read(file: Path) -> str:
 
 
 def _split(text: str, source: Path) -> Iterator[Passage]:
-    """A passage a line; headings are left out, long lines cut between sentences."""
+    """A passage a line, long ones cut; of Markdown the headings, list marks and emphasis are left out."""
+    is_markdown = source.suffix.lower() == ".md"
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.lstrip().startswith("#") and source.suffix.lower() == ".md":
-            continue
-        content = _MARKDOWN_PREFIX.sub("", line).replace("**", "").replace("`", "").strip()
-        yield from (Passage(piece, source, number) for piece in _pieces(content))
+        if is_markdown:
+            line = "" if _HEADING.match(line) else _EMPHASIS.sub(r"\2", _LIST_MARK.sub("", line))
+        yield from (Passage(piece, source, number) for piece in _pieces(line.strip()))
 
 
 def _pieces(content: str) -> Iterator[str]:
-    """Cut between sentences, so that a piece has about `PASSAGE_CHARACTERS`."""
+    """Cut into pieces of at most `PASSAGE_CHARACTERS`: between sentences, a longer one between words."""
     piece = ""
     for sentence in _SENTENCE_END.split(content):
-        if piece and len(piece) + len(sentence) > PASSAGE_CHARACTERS:
-            yield piece
-            piece = ""
-        piece = f"{piece} {sentence}".strip()
+        for part in textwrap.wrap(sentence, PASSAGE_CHARACTERS, break_on_hyphens=False) or [""]:
+            if piece and len(piece) + len(part) >= PASSAGE_CHARACTERS:
+                yield piece
+                piece = ""
+            piece = f"{piece} {part}".strip()
     if piece:
         yield piece

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 
 from user_agent.documents.reader import Passage
 
@@ -26,7 +27,7 @@ def search(passages: Sequence[Passage], question: str) -> list[Passage]:
     words = _WORD.findall(question)
     if not words or not passages:
         return []
-    with sqlite3.connect(":memory:") as database:
+    with closing(sqlite3.connect(":memory:")) as database:
         database.execute("CREATE VIRTUAL TABLE passage USING fts5(text, tokenize = 'porter unicode61')")
         rows = ((number, passage.text) for number, passage in enumerate(passages))
         database.executemany("INSERT INTO passage (rowid, text) VALUES (?, ?)", rows)
@@ -34,5 +35,4 @@ def search(passages: Sequence[Passage], question: str) -> list[Passage]:
             "SELECT rowid FROM passage WHERE passage MATCH ? ORDER BY rank, rowid",
             (" OR ".join(f'"{word}"' for word in words),),
         ).fetchall()
-    database.close()
     return [passages[number] for (number,) in found]

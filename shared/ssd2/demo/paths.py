@@ -9,5 +9,4 @@ _HERE = Path(__file__).parent
 CORE = _HERE / "core"
 USER = _HERE / "user"
 NOTES = _HERE / "notes"
-RECIPES = _HERE / "recipes"
 TOKENIZER = _HERE / "tokenizer.json"

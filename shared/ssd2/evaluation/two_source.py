@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from ssd2.checkpoint import Checkpoint
 from ssd2.collaboration import UserTerms, decode_locally
 from ssd2.demo.generator import Item, unseen_items
+from ssd2.errors import TokenizerMismatch
 from ssd2.models.denoiser import Denoiser
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 
@@ -41,6 +42,10 @@ class Pair:
 
     core: Checkpoint
     user: Checkpoint
+
+    def __post_init__(self) -> None:
+        if self.core.tokenizer.sha256 != self.user.tokenizer.sha256:
+            raise TokenizerMismatch("the two checkpoints have different tokenizers; use a pair trained with one")
 
 
 def evaluate_two_source(

@@ -101,11 +101,6 @@ class SSD2Config:
             return self.max_positions - answer_tokens
         return self.answer_position if self.answer_position + answer_tokens <= self.max_positions else 0
 
-    def max_answer_tokens(self, prompt_tokens: int) -> int:
-        """How many answer tokens fit behind a prompt of this many tokens, in whole blocks."""
-        room = self.max_positions - (self.answer_position or prompt_tokens)
-        return room // self.block_size * self.block_size
-
 
 @dataclass(frozen=True)
 class ContextCache:

@@ -39,7 +39,7 @@ def encode_item(item: Item, tokenizer: Tokenizer, config: SSD2Config) -> Example
     prompt = tokenizer.encode_prompt(item.question, item.notes, bos_token_id=config.bos_token_id)
     answer = [*tokenizer.encode(item.answer), config.eos_token_id]
     answer += [config.eos_token_id] * (-len(answer) % config.block_size)
-    if len(prompt) > config.max_prompt_tokens or len(answer) > config.max_answer_tokens(len(prompt)):
+    if len(prompt) > config.max_prompt_tokens_before(len(answer)):
         raise PromptTooLong(
             f"an example of {len(prompt)} + {len(answer)} tokens does not fit the recipe's "
             f"max_positions {config.max_positions}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from ssd2.errors import InvalidParameter
 
@@ -82,15 +82,21 @@ def read_recipe(path: Path) -> Recipe:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InvalidParameter(f"cannot read the recipe {path}: {error}") from error
-    if set(content) != {"model", "tokenizer", "training"}:
-        raise InvalidParameter(f"{path} must have the keys tokenizer, [model] and [training], and no others")
-    known = {field.name for field in fields(TrainingParams)}
-    if unknown := sorted(set(content["training"]) - known):
-        raise InvalidParameter(f"{path}: unknown keys in [training]: {', '.join(unknown)}")
+    if {name: type(value) for name, value in content.items()} != {"tokenizer": str, "model": dict, "training": dict}:
+        raise InvalidParameter(f'{path} must have tokenizer = "PATH", [model] and [training], and nothing else')
+    return Recipe(content["model"], path.parent / content["tokenizer"], _training_params(content["training"], path))
+
+
+def _training_params(values: dict[str, Any], path: Path) -> TrainingParams:
+    sorts = get_type_hints(TrainingParams)
+    for name, value in values.items():
+        if name not in sorts:
+            raise InvalidParameter(f"{path}: [training] has the unknown key {name}")
+        if not isinstance(value, (int, float) if sorts[name] is float else sorts[name]):
+            raise InvalidParameter(f"{path}: {name} is {value!r}; it must be of type {sorts[name].__name__}")
     try:
-        training = TrainingParams(**content["training"])
+        return TrainingParams(**values)
     except TypeError as error:
         raise InvalidParameter(f"{path}: [training] is incomplete: {error}") from error
-    return Recipe(content["model"], path.parent / content["tokenizer"], training)

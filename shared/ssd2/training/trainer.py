@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssd2.checkpoint import load_checkpoint, save_checkpoint
-from ssd2.errors import CheckpointInvalid
+from ssd2.devices import check_device
+from ssd2.errors import CheckpointInvalid, InvalidParameter
 from ssd2.models.ssd2 import SSD2, SSD2Config
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
 from ssd2.tokenizer import BOS, EOS, PAD, Tokenizer
@@ -31,8 +33,14 @@ class Trainer:
     """One model, its optimiser and the step it has come to."""
 
     def __init__(self, recipe: Recipe, out: Path, device: str = "cpu") -> None:
+        check_device(device)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidParameter(f"cannot write to {out}: {error}; give another --out") from error
         self.params, self.out, self.device = recipe.training, out, device
         tokenizer = Tokenizer.from_file(recipe.tokenizer)
+        self._tokenizer_sha256 = tokenizer.sha256
         self._tokenizer_json = recipe.tokenizer.read_text(encoding="utf-8")
         config = _config(recipe, tokenizer)
         torch.manual_seed(self.params.seed)
@@ -62,6 +70,7 @@ class Trainer:
                 average = loss if math.isnan(average) else 0.98 * average + 0.02 * loss
                 bar.set_postfix(loss=f"{average:.4f}", tokens_per_s=f"{tokens / seconds:,.0f}", refresh=False)
                 bar.update()
+        self.save()
         save_checkpoint(self.out, self.model, self._tokenizer_json, getattr(torch, self.params.stored_dtype))
         return average
 
@@ -101,8 +110,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write what a resume needs; the old state is replaced only by a complete new one."""
-        self.out.mkdir(parents=True, exist_ok=True)
         state = {
+            "tokenizer_sha256": self._tokenizer_sha256,
             "params": asdict(self.params),
             "config": asdict(self.model.config),
             "step": self.step,
@@ -123,8 +132,12 @@ class Trainer:
         """
         if not (self.out / STATE).is_file():
             return False
-        state = torch.load(self.out / STATE, map_location=self.device, weights_only=True)
-        if state["params"] != asdict(self.params) or state["config"] != asdict(self.model.config):
+        try:
+            state = torch.load(self.out / STATE, map_location=self.device, weights_only=True)
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            raise CheckpointInvalid(f"{self.out / STATE} is damaged; delete it to start over") from error
+        expected = (asdict(self.params), asdict(self.model.config), self._tokenizer_sha256)
+        if (state["params"], state["config"], state["tokenizer_sha256"]) != expected:
             raise CheckpointInvalid(f"{self.out} holds a run of another recipe; give --out another folder")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -137,10 +150,10 @@ class Trainer:
         Raises:
             CheckpointInvalid: if its model has another shape.
         """
-        start = load_checkpoint(folder, self.device).model
-        if start.config != self.model.config:
-            raise CheckpointInvalid(f"the model in {folder} has another shape than the recipe's")
-        self.model.load_state_dict(start.state_dict())
+        start = load_checkpoint(folder, self.device)
+        if (start.model.config, start.tokenizer.sha256) != (self.model.config, self._tokenizer_sha256):
+            raise CheckpointInvalid(f"the model in {folder} has another shape or tokenizer than the recipe's")
+        self.model.load_state_dict(start.model.state_dict())
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.params.autocast == "none":

@@ -63,6 +63,7 @@ class OpenRequest:
     """How an answer begins; fields as in `Open`."""
 
     model: str
+    model_sha256: str
     tokenizer_sha256: str
     vocab_size: int
     prompt_ids: tuple[int, ...]
@@ -113,6 +114,7 @@ def open_to_proto(request: OpenRequest) -> pb.Open:
     return pb.Open(
         protocol_version=PROTOCOL_VERSION,
         model=request.model,
+        model_sha256=request.model_sha256,
         tokenizer_sha256=request.tokenizer_sha256,
         vocab_size=request.vocab_size,
         prompt_ids=request.prompt_ids,
@@ -142,6 +144,8 @@ def open_from_proto(message: pb.Open) -> OpenRequest:
         raise PromptTooLong(
             f"the prompt has {len(message.prompt_ids)} tokens, no core takes more than {MAX_PROMPT_IDS}; shorten it"
         )
+    if len(message.timesteps) > TRAINED_TIMESTEPS:
+        raise InvalidParameter(f"there are {len(message.timesteps)} timesteps, the models know {TRAINED_TIMESTEPS}")
     timesteps = tuple(message.timesteps)
     in_range = all(1 <= t <= TRAINED_TIMESTEPS for t in timesteps)
     if not timesteps or not in_range or list(timesteps) != sorted(set(timesteps), reverse=True):
@@ -156,6 +160,7 @@ def open_from_proto(message: pb.Open) -> OpenRequest:
         raise InvalidParameter("simplex_value must be above 0 and below 1000")
     return OpenRequest(
         model=message.model,
+        model_sha256=message.model_sha256,
         tokenizer_sha256=message.tokenizer_sha256,
         vocab_size=message.vocab_size,
         prompt_ids=tuple(message.prompt_ids),
