@@ -12,8 +12,8 @@ from tests.core_server.conftest import serve_in_memory
 
 
 def test_a_block_is_bounded_by_the_positions_behind_the_shortest_prompt() -> None:
-    assert serve_in_memory(tiny_model(max_positions=48, block_size=4)).card.max_block_size == 44
-    assert serve_in_memory(tiny_model(max_positions=48, answer_position=30)).card.max_block_size == 16
+    assert serve_in_memory(tiny_model(max_positions=48, block_size=4)).card.max_block_size == 47
+    assert serve_in_memory(tiny_model(max_positions=48, answer_position=30)).card.max_block_size == 18
     assert serve_in_memory(tiny_model(max_positions=2048)).card.max_block_size == 256
 
 
