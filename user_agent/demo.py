@@ -125,16 +125,19 @@ async def _ask_systems(
 
 
 def _table(question: DemoQuestion, answers: dict[str, Answer]) -> Table:
-    table = Table(title=f"{question.kind}: {question.text}", title_justify="left", title_style="bold")
-    for column in ("", "answer", "timesteps", "seconds", "bytes up", "bytes down"):
-        table.add_column(column, justify="left" if column in ("", "answer") else "right")
+    together = answers["together"]
+    table = Table(
+        title=f"{question.kind}: {question.text}", title_justify="left", title_style="bold", show_header=False
+    )
     for system, answer in answers.items():
-        text = marked(answer) if system == "together" else Text(answer.text)
-        figures = (f"{answer.timesteps}", f"{answer.seconds:.2f}", f"{answer.bytes_up:,}", f"{answer.bytes_down:,}")
-        table.add_row(TITLES[system], text, *figures)
+        table.add_row(TITLES[system], marked(answer) if system == "together" else Text(answer.text))
     table.add_section()
-    table.add_row("expected", question.expected)
-    table.caption = "underlined: changed by the user's documents, against the core's own choice on the same draw"
+    table.add_row("expected", question.expected, style="dim")
+    table.caption = (
+        f"{together.timesteps} timesteps in {together.seconds:.2f} s; {together.bytes_up:,} bytes up, "
+        f"{together.bytes_down:,} down. Underlined: not what the core alone would have chosen on the same draw."
+    )
+    table.caption_justify = "left"
     return table
 
 

@@ -98,7 +98,12 @@ BAD_OPENINGS: list[tuple[dict[str, Any], grpc.StatusCode, str, str]] = [
     ({"vocab_size": 1783}, grpc.StatusCode.FAILED_PRECONDITION, "tokenizer_mismatch", "1783"),
     ({"block_size": 65}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "at most 64"),
     ({"block_size": 0}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "block_size"),
-    ({"max_blocks": 9}, grpc.StatusCode.INVALID_ARGUMENT, "prompt_too_long", "an answer of 72 this core takes at most 0"),
+    (
+        {"max_blocks": 9},
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "prompt_too_long",
+        "an answer of 72 this core takes at most 0",
+    ),
     ({"max_blocks": 2**32 - 1}, grpc.StatusCode.INVALID_ARGUMENT, "prompt_too_long", "ask for a shorter answer"),
     ({"prompt_ids": [5] * 97}, grpc.StatusCode.INVALID_ARGUMENT, "prompt_too_long", "97 tokens"),
     ({"prompt_ids": []}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "empty"),

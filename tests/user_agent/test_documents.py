@@ -59,7 +59,12 @@ def test_the_passage_with_the_rare_words_comes_first() -> None:
     passages = _passages("My book is red.", "My dentist appointment is at Amber Arch.", "My dentist is Ada Stone.")
     found = search(passages, "When is my dentist appointment?")
     assert found[0] == passages[1]
-    assert found[1] == passages[2]
+
+
+def test_passages_that_share_but_common_words_are_left_out() -> None:
+    common = [f"My {thing} is in the {place}." for thing, place in zip("abcdefgh", "ijklmnop", strict=True)]
+    passages = _passages(*common, "My dentist appointment is at Amber Arch.")
+    assert search(passages, "Where is my dentist appointment?") == [passages[-1]]
 
 
 def test_words_are_compared_by_stem_and_without_accents() -> None:

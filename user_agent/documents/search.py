@@ -9,11 +9,15 @@ from contextlib import closing
 
 from user_agent.documents.reader import Passage
 
+RELEVANT_SHARE = 0.5
+"""A passage is relevant with at least this share of the best one's BM25: words such as "my" match everywhere, and
+every passage that has nothing to say takes context and attention from those that have."""
+
 _WORD = re.compile(r"\w+")
 
 
 def search(passages: Sequence[Passage], question: str) -> list[Passage]:
-    """Passages that share a word with the question, the best match first.
+    """Passages that are about what the question is about, the best match first.
 
     Words are compared by their stem, without regard to case or accents.
 
@@ -22,7 +26,7 @@ def search(passages: Sequence[Passage], question: str) -> list[Passage]:
         question: in the user's words; nothing in it is read as query syntax.
 
     Returns:
-        The matching passages by BM25, equal ones in their own order.
+        The relevant passages by BM25, equal ones in their own order.
     """
     words = _WORD.findall(question)
     if not words or not passages:
@@ -32,7 +36,8 @@ def search(passages: Sequence[Passage], question: str) -> list[Passage]:
         rows = ((number, passage.text) for number, passage in enumerate(passages))
         database.executemany("INSERT INTO passage (rowid, text) VALUES (?, ?)", rows)
         found = database.execute(
-            "SELECT rowid FROM passage WHERE passage MATCH ? ORDER BY rank, rowid",
+            "SELECT rowid, rank FROM passage WHERE passage MATCH ? ORDER BY rank, rowid",
             (" OR ".join(f'"{word}"' for word in words),),
         ).fetchall()
-    return [passages[number] for (number,) in found]
+    # FTS5's rank is BM25 negated: the best match has the lowest.
+    return [passages[number] for number, rank in found if rank <= RELEVANT_SHARE * found[0][1]]
