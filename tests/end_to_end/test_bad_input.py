@@ -87,7 +87,7 @@ def test_an_overlong_prompt(core: CoreProcess, user_folder: Path) -> None:
     _fails(result, "tokens", "shorten it")
 
 
-def test_a_prompt_that_only_the_core_finds_too_long(user_folder: Path, tmp_path: Path) -> None:
+def test_a_prompt_that_is_too_long_for_the_core_alone(user_folder: Path, tmp_path: Path) -> None:
     from conftest import DEMO_TOKENIZER, demo_shaped_model
 
     from ssd2.checkpoint import save_checkpoint
@@ -95,7 +95,7 @@ def test_a_prompt_that_only_the_core_finds_too_long(user_folder: Path, tmp_path:
     save_checkpoint(tmp_path, demo_shaped_model(1, answer_position=8, max_positions=80), DEMO_TOKENIZER.read_text())
     with running_core(tmp_path) as small:
         result = run_agent("ask", "why " * 20, "--core", small.address, "--user-model", str(user_folder))
-    _fails(result, "this model takes at most 8", "shorten it")
+    _fails(result, "this core takes at most 8", "shorten it")
 
 
 def test_a_core_that_is_not_there(user_folder: Path) -> None:
