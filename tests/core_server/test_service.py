@@ -205,6 +205,7 @@ async def test_the_slot_is_free_after_a_half_close_without_close(served: ServedM
 async def test_the_slot_is_free_after_a_cancel(served: ServedModel, start: Start) -> None:
     server, agent = await start(served)
     call, _ = await agent.open(open_request(served, PARAMS))
+    assert server.sessions_active == 1
     call.cancel()
     await eventually(lambda: server.sessions_active == 0)
 
@@ -212,6 +213,7 @@ async def test_the_slot_is_free_after_a_cancel(served: ServedModel, start: Start
 async def test_the_slot_is_free_after_the_connection_is_gone(served: ServedModel, start: Start) -> None:
     server, agent = await start(served)
     await agent.open(open_request(served, PARAMS))
+    assert server.sessions_active == 1
     await agent.channel.close()
     await eventually(lambda: server.sessions_active == 0)
 
@@ -219,12 +221,18 @@ async def test_the_slot_is_free_after_the_connection_is_gone(served: ServedModel
 async def test_a_cancel_during_a_computation_frees_the_slot(
     served: ServedModel, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    going_on = threading.Event()
+    computing, going_on = threading.Event(), threading.Event()
+
+    def compute(*_: object) -> None:
+        computing.set()
+        going_on.wait(10)
+
     server, agent = await start(served)
     call, _ = await agent.open(open_request(served, PARAMS))
-    monkeypatch.setattr(CoreSession, "answer", lambda *_: going_on.wait(10))
+    monkeypatch.setattr(CoreSession, "answer", compute)
     await call.write(projection())
-    await asyncio.sleep(0.05)
+    await eventually(computing.is_set)
+    assert server.sessions_active == 1
     call.cancel()
     await eventually(lambda: server.sessions_active == 0)
     going_on.set()
