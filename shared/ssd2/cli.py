@@ -20,7 +20,7 @@ app.add_typer(evaluate, name="evaluate")
 _AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-@app.command(epilog="Example: ssd2 train --recipe shared/ssd2/demo/recipes/user.toml --out runs/user")
+@app.command(epilog="Example: ssd2 train --recipe shared/ssd2/demo/recipes/core.toml --out runs/core")
 def train(
     recipe: Annotated[Path, typer.Option(help="TOML file; see shared/ssd2/demo/recipes.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints; a run found there goes on where it stopped.")],
@@ -28,7 +28,7 @@ def train(
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores.", min=1)] = None,
     start: Annotated[Path | None, typer.Option(help="Checkpoint folder to take the first weights from.")] = None,
 ) -> None:
-    """Train a model with Algorithm 1, resumable at any time."""
+    """Train a model with Algorithm 1, or as the causal language model before it; resumable at any time."""
     import torch
 
     from ssd2.training.recipe import read_recipe

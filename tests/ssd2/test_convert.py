@@ -112,6 +112,15 @@ def test_a_converted_model_encodes_a_context_as_opt_does_at_every_timestep(
     torch.testing.assert_close(converted.model.logits(hidden), opt(token_ids).logits, atol=1e-4, rtol=1e-4)
 
 
+def test_a_converted_model_is_still_the_language_model_that_opt_is(converted: Checkpoint, opt: Any) -> None:
+    token_ids = torch.randint(3, 300, (3, 9), generator=torch.Generator().manual_seed(5))
+    mask = torch.arange(9) < torch.tensor([[9], [4], [7]])
+    token_ids[~mask] = 1
+    expected = opt(token_ids, attention_mask=mask.long()).logits
+    logits = converted.model.next_token_logits(token_ids, mask)
+    torch.testing.assert_close(logits[mask], expected[mask], atol=1e-5, rtol=1e-5)
+
+
 def test_a_left_padded_context_is_encoded_as_opt_does(converted: Checkpoint, opt: Any) -> None:
     token_ids = torch.randint(3, 300, (3, 9), generator=torch.Generator().manual_seed(2))
     mask = torch.arange(9) >= torch.tensor([[0], [4], [7]])

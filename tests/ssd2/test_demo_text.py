@@ -8,7 +8,7 @@ from itertools import islice
 from conftest import DEMO_TOKENIZER
 
 from ssd2.demo import world
-from ssd2.demo.generator import core_items, unseen_items, user_items
+from ssd2.demo.generator import core_items, unseen_items, user_conversations, user_items
 from ssd2.demo.lexicon import all_words
 from ssd2.demo.paths import NOTES
 from ssd2.demo.train_tokenizer import train_tokenizer
@@ -28,6 +28,9 @@ def test_no_value_in_test_notes_is_in_the_user_models_training_text() -> None:
     trained = "\n".join(
         text for item in islice(user_items(1_000_000), 20_000) for text in (*item.notes, item.question, item.answer)
     )
+    trained += "\n".join(
+        text for talk in islice(user_conversations(1_000_000), 3_000) for text in (*talk.notes, *map(str, talk.turns))
+    )
     tested = {item.private_slot for kind in ("private", "two-source") for item in unseen_items(kind, 300)}
     tested |= {place.name for place in town()}
     assert len(tested) > 250
@@ -38,6 +41,19 @@ def test_no_value_in_test_notes_is_in_the_user_models_training_text() -> None:
 
 def test_training_values_are_too_many_to_learn_by_heart() -> None:
     assert all(len(training_values(sort)) > 40_000 for sort in ("place", "person", "spot"))
+
+
+def test_a_conversation_asks_for_what_each_of_its_notes_says() -> None:
+    talks = list(islice(user_conversations(4), 300))
+    assert talks == list(islice(user_conversations(4), 300)) != list(islice(user_conversations(5), 300))
+    assert {len(talk.notes) for talk in talks} == {2, 3, 4, 5, 6}
+    for talk in talks:
+        assert len({answer for _, answer in talk.turns}) == len(talk.notes)
+        for _, answer in talk.turns:
+            words = answer.removeprefix("Your ").removesuffix(".").replace(" is at ", " ").split()
+            assert sum(words[-1] in note.rstrip(".").split() for note in talk.notes) >= 1
+    same_sort = sum(all("code" in answer for _, answer in talk.turns) for talk in talks)
+    assert 10 < same_sort < 60, "half of them are of one sort, two in eleven of those of codes"
 
 
 def test_every_private_slot_of_the_test_split_is_held_out() -> None:

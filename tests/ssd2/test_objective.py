@@ -15,7 +15,7 @@ from ssd2.errors import PromptTooLong
 from ssd2.models.ssd2 import SSD2
 from ssd2.tokenizer import Tokenizer
 from ssd2.training.data import collate, encode_item
-from ssd2.training.objective import Batch, diffusion_loss, sample_timesteps
+from ssd2.training.objective import Batch, causal_loss, diffusion_loss, sample_timesteps
 
 VOCAB, BLOCK, EOS, PAD = 32, 4, 2, 0
 PROMPT_LENGTHS, BLOCKS = (3, 7, 5), (2, 3, 1)
@@ -159,6 +159,17 @@ def test_another_block_size_can_be_trained_than_the_models_own() -> None:
         for own, given in ((4, None), (2, 4))
     ]
     torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_the_causal_loss_is_that_of_every_next_token_with_nothing_else_in_the_batch() -> None:
+    model, batch = tiny_model(1), make_batch()
+    total, tokens = torch.zeros(()), 0
+    for row in range(3):
+        text = torch.cat([batch.prompt_ids[row, -PROMPT_LENGTHS[row] :], batch.answer_ids[row, : BLOCKS[row] * BLOCK]])
+        for end in range(1, len(text)):
+            alone = model.next_token_logits(text[None, :end], torch.ones(1, end, dtype=torch.bool))
+            total, tokens = total - alone[0, -1].log_softmax(-1)[text[end]], tokens + 1
+    torch.testing.assert_close(causal_loss(model, batch), total / tokens, atol=1e-5, rtol=1e-5)
 
 
 def items(*answers: str) -> list[Item]:

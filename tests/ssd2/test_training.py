@@ -10,13 +10,16 @@ import torch
 from conftest import DEMO_TOKENIZER
 
 from ssd2.checkpoint import load_checkpoint
+from ssd2.demo.generator import Conversation, Item
 from ssd2.errors import CheckpointInvalid, InvalidParameter, PromptTooLong
+from ssd2.tokenizer import Tokenizer
 from ssd2.training import trainer as trainer_module
-from ssd2.training.data import BatchSource, collate, encode_item
+from ssd2.training.data import BatchSource, collate, encode_conversation, encode_item
 from ssd2.training.objective import sample_timesteps
 from ssd2.training.recipe import Recipe, TrainingParams, read_recipe
 from ssd2.training.trainer import STATE, Trainer, learning_rate
 
+RECIPES = DEMO_TOKENIZER.parent / "recipes"
 RECIPE = f'''
 tokenizer = "{DEMO_TOKENIZER}"
 
@@ -43,6 +46,9 @@ checkpoint_every = 3
 '''
 
 
+CAUSAL = RECIPE.replace('source = "demo-user"', 'objective = "causal"\nsource = "demo-conversations"')
+
+
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     return read_recipe(_written(tmp_path, RECIPE))
@@ -58,7 +64,9 @@ def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trainer.model.state_dict().items()}
 
 
-def test_a_resumed_run_ends_with_the_very_weights_of_one_that_was_not_stopped(recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [RECIPE, CAUSAL])
+def test_a_resumed_run_ends_with_the_very_weights_of_one_that_was_not_stopped(content: str, tmp_path: Path) -> None:
+    recipe = read_recipe(_written(tmp_path, content))
     whole = Trainer(recipe, tmp_path / "whole")
     whole.train(show_progress=False)
 
@@ -84,8 +92,11 @@ def test_training_writes_a_checkpoint_that_loads(recipe: Recipe, tmp_path: Path)
     assert torch.equal(loaded.model.w_diff.weight, trainer.model.w_diff.weight)
 
 
-def test_the_loss_falls_on_a_batch_seen_again_and_again(recipe: Recipe, tmp_path: Path) -> None:
-    trainer = Trainer(recipe, tmp_path / "run")
+@pytest.mark.parametrize("content", [RECIPE, CAUSAL])
+@pytest.mark.parametrize("initialisation", ["opt", "mimetic"])
+def test_the_loss_falls_on_a_batch_seen_again_and_again(content: str, initialisation: str, tmp_path: Path) -> None:
+    content = content.replace("seed = 3", f'seed = 3\ninitialisation = "{initialisation}"')
+    trainer = Trainer(read_recipe(_written(tmp_path, content)), tmp_path / "run")
     batch = trainer._batches.batch(0)
     losses = [trainer.train_step(batch) for _ in range(60)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
@@ -122,6 +133,28 @@ def test_self_conditioning_is_fed_back_half_of_the_time_and_not_in_the_warm_up(
         trainer.train_step(batch)
     assert not any(seen[:2])
     assert 70 <= sum(seen[2:]) <= 128
+
+
+def test_causal_training_leaves_the_diffusion_inputs_to_the_run_that_goes_on_from_it(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    first = Trainer(read_recipe(_written(tmp_path, CAUSAL)), tmp_path / "causal")
+    before = _weights(first)
+    first.train(show_progress=False)
+    after = _weights(first)
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in after if not name.startswith(("w_diff", "w_pred", "diffusion_time"))}
+    second = Trainer(recipe, tmp_path / "diffusion")
+    second.start_from(tmp_path / "causal")
+    assert all(torch.equal(value, after[name]) for name, value in _weights(second).items())
+    assert math.isfinite(second.train(show_progress=False))
+
+
+def test_the_recipes_of_the_demo_fit_each_other() -> None:
+    causal, user, core = (read_recipe(RECIPES / f"{name}.toml") for name in ("user_causal", "user", "core"))
+    assert causal.model == user.model
+    assert causal.tokenizer.samefile(core.tokenizer)
+    assert causal.training.objective == "causal" != user.training.objective
 
 
 def test_a_run_of_another_recipe_is_not_resumed(recipe: Recipe, tmp_path: Path) -> None:
@@ -176,9 +209,6 @@ def test_batches_depend_on_the_step_alone(recipe: Recipe, tmp_path: Path) -> Non
 def test_an_answer_ends_with_eos_up_to_the_block_border_and_padding_is_not_in_the_loss(
     recipe: Recipe, tmp_path: Path
 ) -> None:
-    from ssd2.demo.generator import Item
-    from ssd2.tokenizer import Tokenizer
-
     config, tokenizer = Trainer(recipe, tmp_path).model.config, Tokenizer.from_file(DEMO_TOKENIZER)
     short = encode_item(Item("public", (), "When?", "At 9:30."), tokenizer, config)
     long = encode_item(Item("public", (), "When is it?", "It is at 9:30 in the red box."), tokenizer, config)
@@ -192,6 +222,23 @@ def test_an_answer_ends_with_eos_up_to_the_block_border_and_padding_is_not_in_th
     assert batch.prompt_ids[0, -1] == batch.prompt_ids[1, -1], "prompts end together"
     with pytest.raises(PromptTooLong):
         encode_item(Item("public", (), "why " * 200, "So."), tokenizer, config)
+
+
+def test_a_conversation_is_plain_text_cut_at_the_last_position(recipe: Recipe, tmp_path: Path) -> None:
+    config, tokenizer = Trainer(recipe, tmp_path).model.config, Tokenizer.from_file(DEMO_TOKENIZER)
+    short = Conversation(("The bell is red.",), (("What is red?", "The bell is."), ("Who?", "The bell.")))
+    example = encode_conversation(short, tokenizer, config)
+    bos, eos = config.bos_token_id, config.eos_token_id
+    prompt = tokenizer.encode_prompt("What is red?", ("The bell is red.",), bos_token_id=bos)
+    second = tokenizer.encode_prompt("Who?", bos_token_id=bos)[1:]
+    first_answer, second_answer = tokenizer.encode("The bell is."), tokenizer.encode("The bell.")
+    assert list(example.answer_ids) == [*prompt, *first_answer, eos, *second, *second_answer, eos]
+    long = encode_conversation(Conversation(short.notes, short.turns * 20), tokenizer, config)
+    assert len(long.answer_ids) == config.max_positions
+    assert long.answer_ids[: len(example.answer_ids)] == example.answer_ids
+    batch = collate([example, long], config)
+    assert batch.prompt_ids.shape == (2, 0)
+    assert batch.answer_mask.sum(-1).tolist() == [len(example.answer_ids), config.max_positions]
 
 
 def test_timesteps_are_uniform_and_cover_the_range_evenly() -> None:
@@ -223,6 +270,10 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
         ("steps = 6", "stepz = 6", "stepz"),
         ("seed = 3\n", "", "seed"),
         ('source = "demo-user"', 'source = "wikipedia"', "demo-core, demo-user"),
+        ('source = "demo-user"', 'source = "demo-conversations"', "'diffusion': demo-core, demo-user"),
+        ('source = "demo-user"', 'source = "demo-user"\nobjective = "causal"', "'causal': demo-conversations"),
+        ('source = "demo-user"', 'source = "demo-user"\nobjective = "gan"', "'diffusion' or 'causal'"),
+        ('source = "demo-user"', 'source = "demo-user"\ninitialisation = "he"', "'opt' or 'mimetic'"),
         ('autocast = "none"', 'autocast = "fp8"', "fp8"),
         ("[training]", "[train]", "training"),
         ("learning_rate = 1e-2", "learning_rate = -1", "above 0"),

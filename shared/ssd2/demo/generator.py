@@ -2,7 +2,8 @@
 
 An item is a question with its notes and its answer. Its kind says where the answer comes from:
 `private` from the notes, `public` from the town, `two-source` from both (the notes name the place,
-the town knows its hours), `instruction` from the town, over several blocks.
+the town knows its hours), `instruction` from the town, over several blocks. A conversation asks
+about all of its notes.
 """
 
 from __future__ import annotations
@@ -36,6 +37,19 @@ class Item:
     answer: str
     private_slot: str = ""
     public_slot: str = ""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Notes, and private questions about them one after the other.
+
+    Attributes:
+        notes: the user's notes, in order.
+        turns: question and answer, each note's several times.
+    """
+
+    notes: tuple[str, ...]
+    turns: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,8 @@ _PERSON_NOTES = (
     "Our {topic} is {value}.",
     "As {topic} I chose {value}.",
 )
+_TURNS = 8
+"""Questions in a conversation: as many as fit the user model's positions."""
 _PRIVATE_SORTS = ("place", "code", "spot", "person")
 _SORT_WEIGHTS = (5, 2, 2, 2)
 
@@ -122,10 +138,15 @@ def _notes(first: _Note, places: Sequence[Place], held_out: bool, rng: random.Ra
     while len(notes) < wanted:
         sort = rng.choices(_PRIVATE_SORTS, _SORT_WEIGHTS)[0]
         note = _note(sort, _value(sort, places, held_out, rng), rng)
-        if all(note.topic != other.topic and note.value != other.value for other in notes):
+        if _is_distinct(note, notes):
             notes.append(note)
     rng.shuffle(notes)
     return notes
+
+
+def _is_distinct(note: _Note, notes: Sequence[_Note]) -> bool:
+    """Whether neither topic nor value of a note are those of another."""
+    return all(note.topic != other.topic and note.value != other.value for other in notes)
 
 
 def _value(sort: str, places: Sequence[Place], held_out: bool, rng: random.Random) -> str:
@@ -221,6 +242,27 @@ def user_items(seed: int) -> Iterator[Item]:
         item = _MAKERS[kind](places, False, rng)
         notes = item.notes if rng.random() < 7 / 8 else ()
         yield Item(item.kind, notes, item.question, item.answer, item.private_slot, item.public_slot)
+
+
+def user_conversations(seed: int) -> Iterator[Conversation]:
+    """The text that the user model learns to read from: every note asked about, again and again, endless.
+
+    In half of them all notes are of one sort, so that only the topic tells them apart.
+    """
+    rng = random.Random(f"conversations-{seed}")
+    while True:
+        sorts = rng.choices(_PRIVATE_SORTS, _SORT_WEIGHTS) if rng.random() < 1 / 2 else _PRIVATE_SORTS
+        weights = [_SORT_WEIGHTS[_PRIVATE_SORTS.index(sort)] for sort in sorts]
+        notes, wanted = list[_Note](), rng.randint(2, 6)
+        while len(notes) < wanted:
+            sort = rng.choices(sorts, weights)[0]
+            note = _note(sort, rng.choice(training_values(sort)), rng)
+            if _is_distinct(note, notes):
+                notes.append(note)
+        texts, asked = tuple(note.text for note in notes), list[_Note]()
+        while len(asked) < _TURNS:
+            asked += rng.sample(notes, len(notes))
+        yield Conversation(texts, tuple((note.question, note.answer) for note in asked[:_TURNS]))
 
 
 def unseen_items(kind: str, count: int, seed: int = 0) -> list[Item]:

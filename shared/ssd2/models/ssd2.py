@@ -184,6 +184,24 @@ class SSD2(nn.Module):
         """Output layer, tied to Emb_ctx: [B, L, D] -> [B, L, V]."""
         return hidden @ self.context_embedding.weight.T
 
+    def next_token_logits(self, token_ids: Tensor, mask: Tensor) -> Tensor:
+        """What follows each token of a text: the context's stream as the causal language model that OPT is.
+
+        Args:
+            token_ids: int64, [B, S].
+            mask: bool, [B, S], False at padding; positions count the tokens from 0.
+
+        Returns:
+            [B, S, V], unnormalised.
+        """
+        length = token_ids.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+        visible = causal & (mask[:, None, :] | torch.eye(length, dtype=torch.bool, device=mask.device))
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        no_time = torch.zeros(len(token_ids), dtype=torch.int64, device=mask.device)
+        hidden, _ = self.transformer(self.embed_context(token_ids, positions, no_time), visible[:, None])
+        return self.logits(hidden)
+
     def prompt_positions(self, mask: Tensor) -> Tensor:
         """Positions of left-padded prompts.
 

@@ -21,11 +21,14 @@ class TrainingParams:
         batch_size: sequences a step.
         learning_rate: peak of the cosine schedule.
         learning_rate_warmup: steps of linear rise to it.
-        weight_decay: of AdamW, on matrices only.
+        objective: "diffusion" (Algorithm 1), or "causal": next tokens, as OPT was trained before it
+            became an SSD-2 (§4). The diffusion inputs stay as they began.
+        initialisation: "opt", or "mimetic" for narrow models; see `ssd2.training.initialise`.
         self_conditioning_from: first step with self-conditioning (p = 0.5 from there); before it is
-            the warm-up phase without (§4).
+            the warm-up phase without (§4). Diffusion only.
+        weight_decay: of AdamW, on matrices only.
         timesteps_above: t is drawn from (timesteps_above·T, T]. 0 is Algorithm 1; 0.4 makes an
-            expert for the range that is decoded (§3.1).
+            expert for the range that is decoded (§3.1). Diffusion only.
         gradient_clip: largest norm of the gradient.
         autocast: "bf16" or "none".
         checkpoint_every: steps between checkpoints.
@@ -38,7 +41,9 @@ class TrainingParams:
     batch_size: int
     learning_rate: float
     learning_rate_warmup: int
-    self_conditioning_from: int
+    objective: str = "diffusion"
+    initialisation: str = "opt"
+    self_conditioning_from: int = 0
     weight_decay: float = 0.01
     timesteps_above: float = 0.0
     gradient_clip: float = 1.0
@@ -53,6 +58,10 @@ class TrainingParams:
             raise InvalidParameter("learning_rate and gradient_clip of a recipe must be above 0")
         if not 0 <= self.timesteps_above < 1:
             raise InvalidParameter(f"timesteps_above is {self.timesteps_above}; it must be in [0, 1)")
+        if self.objective not in ("diffusion", "causal"):
+            raise InvalidParameter(f"objective is {self.objective!r}; use 'diffusion' or 'causal'")
+        if self.initialisation not in ("opt", "mimetic"):
+            raise InvalidParameter(f"initialisation is {self.initialisation!r}; use 'opt' or 'mimetic'")
         if self.autocast not in ("bf16", "none"):
             raise InvalidParameter(f"autocast is {self.autocast!r}; use 'bf16' or 'none'")
         if self.stored_dtype not in ("float32", "float16"):

@@ -1,4 +1,4 @@
-"""The training loop: Algorithm 1 over batches, with checkpoints that resume exactly."""
+"""The training loop: one objective over batches, with checkpoints that resume exactly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from ssd2.models.ssd2 import SSD2, SSD2Config
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
 from ssd2.tokenizer import BOS, EOS, PAD, Tokenizer
 from ssd2.training.data import BatchSource
-from ssd2.training.objective import Batch, diffusion_loss, sample_timesteps
+from ssd2.training.initialise import initialise_mimetic
+from ssd2.training.objective import Batch, causal_loss, diffusion_loss, sample_timesteps
 from ssd2.training.recipe import Recipe, TrainingParams
 
 STATE = "training_state.pt"
@@ -44,10 +45,14 @@ class Trainer:
         self._tokenizer_json = recipe.tokenizer.read_text(encoding="utf-8")
         config = _config(recipe, tokenizer)
         torch.manual_seed(self.params.seed)
-        self.model = SSD2(config).to(device)
+        self.model = SSD2(config)
+        if self.params.initialisation == "mimetic":
+            initialise_mimetic(self.model)
+        self.model.to(device)
         self.optimizer = _optimizer(self.model, self.params)
         self.step = 0
         self._batches = BatchSource(
+            self.params.objective,
             self.params.source,
             seed=self.params.seed,
             batch_size=self.params.batch_size,
@@ -86,27 +91,33 @@ class Trainer:
                 self.save()
 
     def train_step(self, batch: Batch) -> float:
-        """One gradient descent step of Algorithm 1."""
-        # All draws of a step come from (seed, step): a resumed run draws what it would have drawn.
-        generator = torch.Generator().manual_seed(self.params.seed * 10_000_019 + self.step)
-        t = _narrow(sample_timesteps(len(batch.prompt_ids), generator), self.params.timesteps_above)
-        noise = torch.randn(*batch.answer_ids.shape, self.model.config.vocab_size, generator=generator)
-        r = torch.rand((), generator=generator).item() < SELF_CONDITIONING_PROBABILITY  # line 5
+        """One gradient descent step of the recipe's objective."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.params)
+        self.model.train()
         with self._autocast():
-            loss = diffusion_loss(
-                self.model.train(),
-                batch.to(self.device),
-                t.to(self.device),
-                noise.to(self.device),
-                self_condition=r and self.step >= self.params.self_conditioning_from,
-            )
+            loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.gradient_clip)
         self.optimizer.step()
         return loss.item()
+
+    def _loss(self, batch: Batch) -> Tensor:
+        if self.params.objective == "causal":
+            return causal_loss(self.model, batch.to(self.device))
+        # All draws of a step come from (seed, step): a resumed run draws what it would have drawn.
+        generator = torch.Generator().manual_seed(self.params.seed * 10_000_019 + self.step)
+        t = _narrow(sample_timesteps(len(batch.prompt_ids), generator), self.params.timesteps_above)
+        noise = torch.randn(*batch.answer_ids.shape, self.model.config.vocab_size, generator=generator)
+        r = torch.rand((), generator=generator).item() < SELF_CONDITIONING_PROBABILITY  # line 5
+        return diffusion_loss(
+            self.model,
+            batch.to(self.device),
+            t.to(self.device),
+            noise.to(self.device),
+            self_condition=r and self.step >= self.params.self_conditioning_from,
+        )
 
     def save(self) -> None:
         """Write what a resume needs; the old state is replaced only by a complete new one."""
