@@ -49,8 +49,8 @@ QUESTIONS = (
     DemoQuestion("public", "When does Fern Gallery open?", "It opens at 11:00."),
     DemoQuestion(
         "two-source",
-        "When does the place of my dentist appointment open?",
-        "Your dentist appointment is at Hazel Hammer. It opens at 10:15.",
+        "What is the phone number of the place of my dentist appointment?",
+        "Your dentist appointment is at Hazel Hammer. Its number is 9293.",
     ),
 )
 

@@ -38,21 +38,15 @@ def test_the_demo_asks_one_question_of_each_kind(questions: list[dict[str, objec
 
 
 @pytest.mark.slow
-def test_the_town_is_known_to_the_core_and_the_third_answer_to_neither_alone(
+def test_all_three_are_answered_together_and_the_third_by_neither_alone(
     questions: list[dict[str, object]],
 ) -> None:
     private, public, two_source = questions
-    assert private["core_only"] != private["expected"]
+    assert private["together"] == private["expected"] != private["core_only"]
     assert public["core_only"] == public["together"] == public["expected"] != public["user_only"]
     assert two_source["together"] == two_source["expected"]
     assert two_source["expected"] not in (two_source["core_only"], two_source["user_only"])
     assert two_source["changed_tokens"]
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(reason="the first user model copies too weakly; see DECISIONS.md")
-def test_the_private_question_is_answered_too(questions: list[dict[str, object]]) -> None:
-    assert questions[0]["together"] == questions[0]["expected"]
 
 
 @pytest.mark.slow
@@ -88,14 +82,8 @@ def exact() -> dict[str, float]:
 
 @pytest.mark.slow
 def test_together_the_pair_answers_three_times_what_either_model_can_alone(exact: dict[str, float]) -> None:
-    assert exact["together"] >= 0.1
-    assert exact["together"] >= 3 * max(exact["core_only"], exact["user_only"])
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(reason="the first user model copies too weakly; see DECISIONS.md")
-def test_together_the_pair_answers_two_of_five(exact: dict[str, float]) -> None:
     assert exact["together"] >= 0.4
+    assert exact["together"] >= 3 * max(exact["core_only"], exact["user_only"])
 
 
 def test_the_pair_is_small_and_the_core_the_larger_by_far() -> None:
