@@ -76,7 +76,7 @@ def _children(pid: int) -> list[int]:
 def exact() -> dict[str, float]:
     """All slots exact on two-source items, a share for each system; `ssd2 evaluate` has the figure for 200 items."""
     pair = Pair(load_checkpoint(CORE), load_checkpoint(USER))
-    report = evaluate_two_source(pair, CollaborationParams(), DecodingParams(block_size=8), limit=60)
+    report = evaluate_two_source(pair, CollaborationParams(), DecodingParams(block_size=8), limit=30)
     return {system: report[system]["exact"] for system in SYSTEMS}
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
+import re
+from collections.abc import Iterable
+from itertools import chain, islice, pairwise
 
 from conftest import DEMO_TOKENIZER
 
@@ -24,19 +26,22 @@ def test_the_same_seed_gives_the_same_items_and_another_seed_others() -> None:
     assert unseen_items("two-source", 20) == unseen_items("two-source", 20) != unseen_items("two-source", 20, seed=1)
 
 
+def _words_and_pairs(texts: Iterable[str]) -> set[str]:
+    """Every word, and every two words that follow each other, in lower case: all that a value can be."""
+    words = [re.findall(r"\w+", text.lower()) for text in texts]
+    return {word for text in words for word in text} | {f"{a} {b}" for text in words for a, b in pairwise(text)}
+
+
 def test_no_value_in_test_notes_is_in_the_user_models_training_text() -> None:
-    trained = "\n".join(
-        text for item in islice(user_items(1_000_000), 20_000) for text in (*item.notes, item.question, item.answer)
-    )
-    trained += "\n".join(
-        text for talk in islice(user_conversations(1_000_000), 3_000) for text in (*talk.notes, *map(str, talk.turns))
-    )
+    items, talks = islice(user_items(1_000_000), 20_000), islice(user_conversations(1_000_000), 10_000)
+    trained = _words_and_pairs(text for item in items for text in (*item.notes, item.question, item.answer))
+    trained |= _words_and_pairs(text for talk in talks for text in (*talk.notes, *chain(*talk.turns)))
     tested = {item.private_slot for kind in ("private", "two-source") for item in unseen_items(kind, 300)}
     tested |= {place.name for place in town()}
     assert len(tested) > 250
-    assert {value for value in tested if holds(trained, value)} == set()
+    assert {value for value in tested if value.lower() in trained} == set()
     seen = {item.private_slot for item in islice(user_items(1_000_000), 50)} - {""}
-    assert all(holds(trained, value) for value in seen), "the search has to find values at all"
+    assert all(value.lower() in trained for value in seen), "the search has to find values at all"
 
 
 def test_training_values_are_too_many_to_learn_by_heart() -> None:

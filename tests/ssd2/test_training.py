@@ -257,7 +257,7 @@ def test_timesteps_above_the_early_stop_only(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
-    params = TrainingParams("demo-user", 0, 110, 1, 1.0, 10, 0)
+    params = TrainingParams("demo-user", 0, 110, 1, 1.0, 10)
     assert [round(learning_rate(step, params), 4) for step in (0, 9, 10)] == [0.1, 1.0, 1.0]
     assert learning_rate(60, params) == pytest.approx(0.01 + 0.99 / 2)
     assert learning_rate(110, params) == pytest.approx(0.01)
