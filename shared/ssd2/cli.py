@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssd2.demo.paths import CORE, USER
+from ssd2.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from ssd2.evaluation.two_source import Pair
+    from ssd2.params import DecodingParams
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Make and measure SSD-2 models."
@@ -80,39 +87,164 @@ def inspect(
     typer.echo(json.dumps(facts) if as_json else "\n".join(f"{name:20} {value}" for name, value in facts.items()))
 
 
-@evaluate.command("two-source", epilog="Example: ssd2 evaluate two-source --limit 200 --json")
+_Core = Annotated[Path, typer.Option(help="Checkpoint folder of θ_core.")]
+_User = Annotated[Path, typer.Option(help="Checkpoint folder of θ_user.")]
+_Limit = Annotated[int, typer.Option(help="Items of each kind.", min=1)]
+_Lambda = Annotated[float, typer.Option(help="Weight of the user model, 0 to 1.")]
+_Alpha = Annotated[float, typer.Option(help="Contrastive strength.")]
+_Steps = Annotated[int, typer.Option(help="Diffusion timesteps a block is decoded with.")]
+_Projection = Annotated[str, typer.Option(help="greedy, sampling or multi-hot.")]
+_TopP = Annotated[float, typer.Option(help="Nucleus of the sampling and multi-hot projections.")]
+_SelfConditioning = Annotated[str, typer.Option(help="own, projection or mixed.")]
+_Seed = Annotated[int, typer.Option(help="Of the items and of the decodes.", min=0)]
+_Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder for results and report; results found there are not computed again."),
+]
+
+
+@evaluate.command(
+    "two-source",
+    epilog="Examples: ssd2 evaluate two-source --limit 200 --json; ssd2 evaluate two-source --sweep --out reports",
+)
 def two_source(
-    core: Annotated[Path, typer.Option(help="Checkpoint folder of θ_core.")] = CORE,
-    user: Annotated[Path, typer.Option(help="Checkpoint folder of θ_user.")] = USER,
-    limit: Annotated[int, typer.Option(help="Items of each kind.", min=1)] = 200,
-    lambda_user: Annotated[float, typer.Option(help="Weight of the user model, 0 to 1.")] = 0.3,
-    alpha: Annotated[float, typer.Option(help="Contrastive strength.")] = 1.0,
-    steps: Annotated[int, typer.Option(help="Diffusion timesteps a block is decoded with.")] = 25,
-    projection: Annotated[str, typer.Option(help="greedy, sampling or multi-hot.")] = "sampling",
-    top_p: Annotated[float, typer.Option(help="Nucleus of the sampling and multi-hot projections.")] = 0.2,
-    self_conditioning: Annotated[str, typer.Option(help="own, projection or mixed.")] = "own",
-    seed: Annotated[int, typer.Option(help="Of the items and of the decodes.", min=0)] = 0,
+    core: _Core = CORE,
+    user: _User = USER,
+    limit: _Limit = 200,
+    lambda_user: _Lambda = 0.3,
+    alpha: _Alpha = 1.0,
+    steps: _Steps = 25,
+    projection: _Projection = "sampling",
+    top_p: _TopP = 0.2,
+    self_conditioning: _SelfConditioning = "own",
+    seed: _Seed = 0,
+    sweep: Annotated[bool, typer.Option("--sweep", help="λ and α of the paper's Table 1, not the ones given.")] = False,
+    out: _Out = None,
     as_json: _AsJson = False,
 ) -> None:
     """Ask the demo town's two-source questions: both models together, and each alone."""
+    decoding = {"steps": steps, "projection": projection, "top_p": top_p, "self_conditioning": self_conditioning}
+    if sweep:
+        _compare("two-source", core, user, limit, seed, out, as_json, lambda_user, alpha, **decoding)
+        return
     from tqdm import tqdm
 
-    from ssd2.checkpoint import load_checkpoint
     from ssd2.evaluation import two_source as benchmark
-    from ssd2.params import CollaborationParams, DecodingParams
+    from ssd2.params import CollaborationParams
 
-    pair = benchmark.Pair(load_checkpoint(core), load_checkpoint(user))
-    params = DecodingParams(
-        block_size=pair.core.model.config.block_size,
-        steps=steps,
-        projection=projection,
-        top_p=top_p,
-        self_conditioning=self_conditioning,
-        simplex_value=pair.core.model.config.simplex_value,
-    )
+    if out is not None:
+        raise InvalidParameter("--out is for --sweep, which writes a report")
+    pair = _load_pair(core, user)
     answers = limit * len(benchmark.SYSTEMS) * len(benchmark.EVALUATED_KINDS)
     with tqdm(total=answers, unit="answer") as bar:
         report = benchmark.evaluate_two_source(
-            pair, CollaborationParams(lambda_user, alpha), params, limit=limit, seed=seed, on_progress=bar.update
+            pair,
+            CollaborationParams(lambda_user, alpha),
+            _decoding(pair, **decoding),
+            limit=limit,
+            seed=seed,
+            on_progress=bar.update,
         )
     typer.echo(json.dumps(report) if as_json else benchmark.as_table(report))
+
+
+@evaluate.command("self-conditioning", epilog="Example: ssd2 evaluate self-conditioning --limit 500 --out reports")
+def self_conditioning(
+    core: _Core = CORE,
+    user: _User = USER,
+    limit: _Limit = 200,
+    lambda_user: _Lambda = 0.3,
+    alpha: _Alpha = 1.0,
+    seed: _Seed = 0,
+    out: _Out = None,
+    as_json: _AsJson = False,
+) -> None:
+    """What each model is fed back: the mix (the paper's, in one process only), its own logits, the projection."""
+    _compare("self-conditioning", core, user, limit, seed, out, as_json, lambda_user, alpha)
+
+
+@evaluate.command("steps", epilog="Example: ssd2 evaluate steps --limit 500 --out reports")
+def steps(
+    core: _Core = CORE,
+    user: _User = USER,
+    limit: _Limit = 200,
+    lambda_user: _Lambda = 0.3,
+    alpha: _Alpha = 1.0,
+    seed: _Seed = 0,
+    out: _Out = None,
+    as_json: _AsJson = False,
+) -> None:
+    """How few timesteps are enough, from 1000 to 10, and what the early stop at 0.4T costs."""
+    _compare("steps", core, user, limit, seed, out, as_json, lambda_user, alpha)
+
+
+@evaluate.command("projections", epilog="Example: ssd2 evaluate projections --limit 500 --out reports")
+def projections(
+    core: _Core = CORE,
+    user: _User = USER,
+    limit: _Limit = 200,
+    lambda_user: _Lambda = 0.3,
+    alpha: _Alpha = 1.0,
+    seed: _Seed = 0,
+    out: _Out = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Greedy, sampling and multi-hot projections, with narrow and wide nuclei."""
+    _compare("projections", core, user, limit, seed, out, as_json, lambda_user, alpha)
+
+
+def _compare(
+    name: str,
+    core: Path,
+    user: Path,
+    limit: int,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+    lambda_user: float,
+    alpha: float,
+    **decoding: Any,
+) -> None:
+    """Run one of the experiments, print its results and, with --out, write its report."""
+    from tqdm import tqdm
+
+    from ssd2.evaluation.experiments import EXPERIMENTS
+    from ssd2.evaluation.report import as_table, write_report
+    from ssd2.evaluation.runner import run_experiment
+    from ssd2.evaluation.two_source import EVALUATED_KINDS
+    from ssd2.params import CollaborationParams
+
+    pair = _load_pair(core, user)
+    experiment = EXPERIMENTS[name](CollaborationParams(lambda_user, alpha), _decoding(pair, **decoding))
+    with tqdm(total=limit * len(experiment.settings) * len(EVALUATED_KINDS), unit="answer") as bar:
+
+        def show(label: str, answers: int) -> None:
+            bar.set_description(label, refresh=False)
+            bar.update(answers)
+
+        results = run_experiment(
+            pair,
+            experiment,
+            limit=limit,
+            seed=seed,
+            results_file=out / f"{name}.jsonl" if out else None,
+            on_progress=show,
+        )
+    if out:
+        command = " ".join(["ssd2", *(shlex.quote(argument) for argument in sys.argv[1:])])
+        typer.echo(f"report in {write_report(out, experiment, results, command)}", err=True)
+    typer.echo(json.dumps([result.as_json() for result in results]) if as_json else as_table(results))
+
+
+def _load_pair(core: Path, user: Path) -> Pair:
+    from ssd2.checkpoint import load_checkpoint
+    from ssd2.evaluation.two_source import Pair
+
+    return Pair(load_checkpoint(core), load_checkpoint(user))
+
+
+def _decoding(pair: Pair, **values: Any) -> DecodingParams:
+    from ssd2.params import DecodingParams
+
+    config = pair.core.model.config
+    return DecodingParams(block_size=config.block_size, simplex_value=config.simplex_value, **values)

@@ -271,7 +271,7 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
         ("seed = 3\n", "", "seed"),
         ('source = "demo-user"', 'source = "wikipedia"', "demo-core, demo-user"),
         ('source = "demo-user"', 'source = "demo-conversations"', "'diffusion': demo-core, demo-user"),
-        ('source = "demo-user"', 'source = "demo-user"\nobjective = "causal"', "'causal': demo-conversations"),
+        ('source = "demo-user"', 'source = "web"\nobjective = "causal"', "'causal': demo-conversations, demo-core"),
         ('source = "demo-user"', 'source = "demo-user"\nobjective = "gan"', "'diffusion' or 'causal'"),
         ('source = "demo-user"', 'source = "demo-user"\ninitialisation = "he"', "'opt' or 'mimetic'"),
         ('autocast = "none"', 'autocast = "fp8"', "fp8"),

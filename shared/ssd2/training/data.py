@@ -20,7 +20,7 @@ POOL_BATCHES = 32
 
 SOURCES: dict[str, dict[str, Callable[[int], Iterable[Item | Conversation]]]] = {
     "diffusion": {"demo-core": core_items, "demo-user": user_items},
-    "causal": {"demo-conversations": user_conversations},
+    "causal": {"demo-conversations": user_conversations, "demo-core": core_items, "demo-user": user_items},
 }
 """Training text by the objective and the name that a recipe gives."""
 

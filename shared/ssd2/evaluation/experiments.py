@@ -1,0 +1,120 @@
+"""The comparisons that a pair is measured by: what is varied in each, and what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ssd2.params import SELF_CONDITIONING, CollaborationParams, DecodingParams
+
+LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
+"""λ_user of the paper's Table 1."""
+ALPHAS = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to answer.
+
+    Attributes:
+        label: what tells it from the others of its experiment.
+        collaboration: λ and α.
+        decoding: everything else.
+    """
+
+    label: str
+    collaboration: CollaborationParams
+    decoding: DecodingParams
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Settings whose answers to the same questions are compared.
+
+    Attributes:
+        name: of the command and of the files.
+        title: of the report.
+        question: what it finds out, a sentence.
+        settings: the first is what the others are compared with.
+    """
+
+    name: str
+    title: str
+    question: str
+    settings: tuple[Setting, ...]
+
+
+def two_source(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
+    """λ x α, the counterpart of Table 1. At λ = 0 there is no α to vary."""
+    pairs = [(lambda_user, alpha) for alpha in ALPHAS for lambda_user in LAMBDAS if lambda_user or not alpha]
+    return Experiment(
+        "two-source",
+        "Both models together, by λ and α",
+        "Does the small model help the large one, and how much weight should it have?",
+        tuple(
+            Setting(
+                f"λ {lambda_user:g}, α {alpha:g}" if lambda_user else "λ 0",
+                replace(collaboration, lambda_user=lambda_user, alpha=alpha),
+                decoding,
+            )
+            for lambda_user, alpha in pairs
+        ),
+    )
+
+
+def self_conditioning(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
+    """What each model is fed back; the paper's choice first, which cannot cross the boundary."""
+    modes = ("mixed", *(mode for mode in SELF_CONDITIONING if mode != "mixed"))
+    return Experiment(
+        "self-conditioning",
+        "What the models are fed back",
+        "The paper feeds back the mix, which the core must not see. What do the modes that it may see cost?",
+        tuple(Setting(mode, collaboration, replace(decoding, self_conditioning=mode)) for mode in modes),
+    )
+
+
+def steps(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
+    """Numbers of timesteps, and the early stop at 0.4T against going on to t = 0."""
+    to_the_end = [(1000, 0.0), (42, 0.0)]
+    stopped = [(count, decoding.stop) for count in (250, 100, 50, 25, 10)]
+    return Experiment(
+        "steps",
+        "How many timesteps a block takes",
+        "How few timesteps are enough, and does the stop at 0.4T cost anything? "
+        "42 timesteps down to t = 0 are as far apart as 25 down to 0.4T.",
+        tuple(
+            Setting(
+                f"{count} down to {f'{stop:g}T' if stop else '0'}",
+                collaboration,
+                replace(decoding, steps=count, stop=stop),
+            )
+            for count, stop in (*stopped, *to_the_end)
+        ),
+    )
+
+
+def projections(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
+    """The three logits-projections of SSD-LM, with narrow and wide nuclei."""
+    kinds = [("greedy", decoding.top_p), *((kind, p) for kind in ("sampling", "multi-hot") for p in (0.2, 0.5, 0.9))]
+    return Experiment(
+        "projections",
+        "How logits become a simplex",
+        "Which projection answers best?",
+        tuple(
+            Setting(
+                kind if kind == "greedy" else f"{kind}, top-p {top_p:g}",
+                collaboration,
+                replace(decoding, projection=kind, top_p=top_p),
+            )
+            for kind, top_p in kinds
+        ),
+    )
+
+
+EXPERIMENTS: dict[str, Callable[[CollaborationParams, DecodingParams], Experiment]] = {
+    "two-source": two_source,
+    "self-conditioning": self_conditioning,
+    "steps": steps,
+    "projections": projections,
+}
+"""By the name of the command."""

@@ -1,0 +1,177 @@
+"""Comparisons of settings: what varies, the intervals, and a run that goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ssd2.checkpoint import load_checkpoint
+from ssd2.cli import app
+from ssd2.errors import InvalidParameter
+from ssd2.evaluation import runner as runner_module
+from ssd2.evaluation.experiments import EXPERIMENTS, Experiment, Setting
+from ssd2.evaluation.report import write_report
+from ssd2.evaluation.runner import Result, run_experiment, wilson_interval
+from ssd2.evaluation.two_source import Accuracy, Pair
+from ssd2.params import CollaborationParams, DecodingParams
+
+DECODING = DecodingParams(block_size=8, max_tokens=8, steps=2)
+EXPERIMENT = Experiment(
+    "tiny",
+    "Tiny",
+    "Does it run?",
+    tuple(Setting(f"λ {weight}", CollaborationParams(weight), DECODING) for weight in (0.0, 0.5, 1.0)),
+)
+
+
+@pytest.fixture(scope="module")
+def pair(core_folder: Path, user_folder: Path) -> Pair:
+    return Pair(load_checkpoint(core_folder), load_checkpoint(user_folder))
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "low", "high"),
+    [(0.0, 10, 0.0, 0.2775), (0.5, 10, 0.2366, 0.7634), (1.0, 10, 0.7225, 1.0), (0.25, 100, 0.1755, 0.3430)],
+)
+def test_wilsons_interval(share: float, count: int, low: float, high: float) -> None:
+    assert wilson_interval(share, count) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_the_two_source_sweep_is_table_1_for_two_alphas() -> None:
+    settings = EXPERIMENTS["two-source"](CollaborationParams(), DECODING).settings
+    weights = [(setting.collaboration.lambda_user, setting.collaboration.alpha) for setting in settings]
+    assert sorted(weights) == [
+        (0.0, 0.0),
+        *((weight, alpha) for weight in (0.1, 0.2, 0.3, 0.4, 0.5, 1.0) for alpha in (0.0, 1.0)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "varied"),
+    [
+        ("self-conditioning", {"self_conditioning"}),
+        ("steps", {"steps", "stop"}),
+        ("projections", {"projection", "top_p"}),
+    ],
+)
+def test_an_experiment_varies_what_it_is_about_and_nothing_else(name: str, varied: set[str]) -> None:
+    collaboration = CollaborationParams(0.4, 0.5)
+    settings = EXPERIMENTS[name](collaboration, DECODING).settings
+    assert len({setting.label for setting in settings}) == len(settings) >= 3
+    assert len({setting.decoding for setting in settings}) == len(settings)
+    for setting in settings:
+        assert setting.collaboration == collaboration
+        unchanged = {field: getattr(DECODING, field) for field in varied}
+        assert replace(setting.decoding, **unchanged) == DECODING
+
+
+def test_what_an_experiment_measures_is_each_settings_own_score(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(_pair: object, items: list[object], collaboration: CollaborationParams, *_: object) -> list[str]:
+        """The user model's weight decides how many of the items are answered right."""
+        known = int(len(items) * collaboration.lambda_user)
+        return [item.answer if index < known else "No." for index, item in enumerate(items)]  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(runner_module, "answer_items", answers)
+    results = run_experiment(pair, EXPERIMENT, limit=4)
+    assert [result.accuracy for result in results] == [Accuracy(*[share] * 4) for share in (0.0, 0.5, 1.0)]
+    assert results[1].interval("joint") == wilson_interval(0.5, 4)
+
+
+def test_progress_counts_every_answer_once_computed_or_found(pair: Pair, tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def run() -> int:
+        seen.clear()
+        file = tmp_path / "out" / "tiny.jsonl"
+        run_experiment(
+            pair, EXPERIMENT, limit=2, results_file=file, on_progress=lambda *progress: seen.append(progress)
+        )
+        return sum(count for _, count in seen)
+
+    assert run() == run() == 3 * 3 * 2
+
+
+def test_a_stopped_run_goes_on_with_the_settings_that_are_missing(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tiny.jsonl"
+    results = run_experiment(pair, EXPERIMENT, limit=2, results_file=file)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text(lines[0] + lines[1][: len(lines[1]) // 2])  # as a crash in the middle of a line leaves it
+
+    computed: list[str] = []
+    monkeypatch.setattr(
+        runner_module, "_run", lambda _pair, setting, *rest: computed.append(setting.label) or results[0]
+    )
+    run_experiment(pair, EXPERIMENT, limit=2, results_file=file)
+    assert computed == ["λ 0.5", "λ 1.0"]
+    assert [json.loads(line)["label"] for line in file.read_text().splitlines()] == ["λ 0.0"] * 3
+
+
+def test_results_of_other_items_or_models_are_not_taken_for_these(pair: Pair, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.jsonl"
+    run_experiment(pair, EXPERIMENT, limit=1, results_file=file)
+    run_experiment(pair, EXPERIMENT, limit=1, seed=1, results_file=file)
+    run_experiment(Pair(pair.user, pair.core), EXPERIMENT, limit=1, results_file=file)
+    assert len(file.read_text().splitlines()) == 9
+
+
+@pytest.mark.parametrize("content", ["nonsense\n", "[]\n", "{}\n"])
+def test_a_file_that_holds_no_results_is_refused_and_kept(pair: Pair, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "tiny.jsonl"
+    file.write_text(content)
+    with pytest.raises(InvalidParameter, match="another folder"):
+        run_experiment(pair, EXPERIMENT, limit=1, results_file=file)
+    assert file.read_text() == content
+
+
+def results_like(share: float) -> list[Result]:
+    setting = {"items": 20, "seed": 3, "core_sha256": "c" * 64, "user_sha256": "d" * 64}
+    return [Result(s.label, setting, Accuracy(share, 1.0, 0.5, 0.0), 20, 0.01) for s in EXPERIMENT.settings]
+
+
+def test_a_report_has_every_setting_its_intervals_and_what_made_it(tmp_path: Path) -> None:
+    file = write_report(tmp_path / "new", EXPERIMENT, results_like(0.25), "ssd2 evaluate tiny --seed 3")
+    text = file.read_text(encoding="utf-8")
+    for part in ("λ 0.5", "0.250 (0.112–0.469)", "seed 3", "ssd2 evaluate tiny --seed 3", "cccccccccccc", "(tiny.svg)"):
+        assert part in text
+    plot = (tmp_path / "new" / "tiny.svg").read_bytes()
+    write_report(tmp_path / "new", EXPERIMENT, results_like(0.25), "")
+    assert (tmp_path / "new" / "tiny.svg").read_bytes() == plot, "the same results draw the same file"
+    write_report(tmp_path / "new", EXPERIMENT, results_like(0.5), "")
+    assert (tmp_path / "new" / "tiny.svg").read_bytes() != plot
+
+
+def test_a_report_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InvalidParameter, match=r"slingshot\[train\]"):
+        write_report(tmp_path, EXPERIMENT, results_like(0.5), "")
+
+
+def test_a_report_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidParameter, match="another --out"):
+        write_report(tmp_path / "file", EXPERIMENT, results_like(0.5), "")
+
+
+@pytest.mark.slow
+def test_the_command_prints_json_and_writes_a_report(core_folder: Path, user_folder: Path, tmp_path: Path) -> None:
+    models = ["--core", str(core_folder), "--user", str(user_folder)]
+    command = ["evaluate", "self-conditioning", *models, "--limit", "1", "--out", str(tmp_path / "r"), "--json"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    assert [row["label"] for row in rows] == ["mixed", "own", "projection"]
+    assert {name.name for name in (tmp_path / "r").iterdir()} == {
+        f"self-conditioning.{end}" for end in ("jsonl", "md", "svg")
+    }
+
+
+def test_a_report_of_one_setting_is_refused(core_folder: Path, user_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameter, match="--sweep"):
+        CliRunner().invoke(app, ["evaluate", "two-source", "--out", str(tmp_path)], catch_exceptions=False)
