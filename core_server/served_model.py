@@ -52,7 +52,7 @@ class ServedModel:
             max_prompt_tokens=config.max_prompt_tokens,
             max_block_size=min(
                 MAX_BLOCK_SIZE,
-                config.max_positions - (config.answer_position or 1),
+                config.max_block_size,
                 (MAX_MESSAGE_BYTES - _FRAME_OVERHEAD_BYTES) // frame_bytes_per_position,
             ),
             parameters=sum(parameter.numel() for parameter in model.parameters()),

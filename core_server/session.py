@@ -7,7 +7,7 @@ from torch import Tensor
 
 from core_server.served_model import ServedModel
 from ssd2.errors import ProtocolViolation
-from ssd2.models.denoiser import Denoiser
+from ssd2.models.predict import begin
 from ssd2.params import DecodingParams
 from ssd2.sampler import LogitsRequest, noised_simplex
 from ssd2.wire import collaboration_pb2 as pb
@@ -41,9 +41,9 @@ class CoreSession:
         model = served.checkpoint.model
         self._open = request
         self._vocab_size = model.config.vocab_size
-        self._device = model.context_embedding.weight.device
+        self._device = next(model.parameters()).device
         self._params = DecodingParams(block_size=request.block_size, simplex_value=request.simplex_value)
-        self._denoiser = Denoiser(model, [request.prompt_ids], request.self_conditioning)
+        self._predictor = begin(model, [request.prompt_ids], request.self_conditioning)
         self._due = StepPosition(number=0, block=0, step=0)
         self._x0_hat: Tensor | None = None  # [1, L, V]
         self._answer_ids = torch.empty(1, 0, dtype=torch.int64, device=self._device)
@@ -107,4 +107,4 @@ class CoreSession:
         return LogitsRequest(block, step, timestep, x_t, self._x0_hat, None, self._answer_ids)
 
     def _logits(self) -> pb.BlockLogits:
-        return logits_to_proto(self._due, self._denoiser.logits(self._request())[0])
+        return logits_to_proto(self._due, self._predictor.logits(self._request())[0])

@@ -51,7 +51,9 @@ def ask(
     ] = USER,
     lambda_user: Annotated[float, typer.Option(help="Weight of the user model, 0 to 1.")] = 0.3,
     alpha: Annotated[float, typer.Option(help="Contrastive strength: how much the documents are stressed.")] = 1.0,
-    steps: Annotated[int, typer.Option(help="Diffusion timesteps a block is decoded with.")] = 25,
+    steps: Annotated[
+        int | None, typer.Option(help="Diffusion timesteps a block is decoded with; default: 25.", show_default=False)
+    ] = None,
     block_size: Annotated[
         int | None, typer.Option(help="Tokens denoised together; default: what the user model was trained with.")
     ] = None,
@@ -79,7 +81,7 @@ def ask(
     params = DecodingParams(
         block_size=block_size if block_size is not None else loaded.config.block_size,
         max_tokens=max_tokens,
-        steps=steps,
+        steps=steps if steps is not None else loaded.config.default_steps,
         projection=projection,
         top_p=top_p,
         self_conditioning=self_conditioning,

@@ -9,7 +9,8 @@ from pathlib import Path
 from ssd2.checkpoint import load_checkpoint, load_config_and_tokenizer
 from ssd2.collaboration import UserTerms
 from ssd2.errors import ModelNotFound, PromptTooLong
-from ssd2.models.ssd2 import SSD2, SSD2Config
+from ssd2.models.family import ModelConfig
+from ssd2.models.predict import Model
 from ssd2.params import CollaborationParams
 from ssd2.tokenizer import Tokenizer
 from user_agent.documents.reader import Passage
@@ -25,9 +26,9 @@ class UserModel:
         model: the network; None if only its tokenizer is wanted, at λ = 0.
     """
 
-    config: SSD2Config
+    config: ModelConfig
     tokenizer: Tokenizer
-    model: SSD2 | None
+    model: Model | None
 
     @classmethod
     def load(cls, folder: Path, *, with_weights: bool) -> UserModel:

@@ -1,4 +1,7 @@
-"""Checkpoints: a folder with config.json, model.safetensors and tokenizer.json, and its fingerprint."""
+"""Checkpoints: a folder with config.json, weights and tokenizer.json, and its fingerprint.
+
+Our own models and, as transformers stores them, causal language models.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ssd2.errors import CheckpointInvalid, ModelNotFound
+from ssd2.models.autoregressive import AutoregressiveConfig
+from ssd2.models.predict import Model
 from ssd2.models.ssd2 import SSD2, SSD2Config
+from ssd2.pretrained import autoregressive_config, read_autoregressive
 from ssd2.tokenizer import Tokenizer
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -28,7 +34,7 @@ class Checkpoint:
         sha256: fingerprint over config and weights, hexadecimal.
     """
 
-    model: SSD2
+    model: Model
     tokenizer: Tokenizer
     sha256: str
 
@@ -45,6 +51,11 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
         CheckpointInvalid: if the files are damaged or do not fit together.
     """
     config, tokenizer = load_config_and_tokenizer(folder)
+    model = _read_ssd2(folder, config) if isinstance(config, SSD2Config) else read_autoregressive(folder, config)
+    return Checkpoint(model.to(device).eval().requires_grad_(False), tokenizer, fingerprint(folder))
+
+
+def _read_ssd2(folder: Path, config: SSD2Config) -> SSD2:
     if not (folder / WEIGHTS).is_file():
         raise ModelNotFound(f"no {WEIGHTS} in {folder}; give the folder of a checkpoint")
     with torch.device("meta"):
@@ -55,10 +66,10 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointInvalid(f"{folder / WEIGHTS} does not fit its config.json: {reason}") from error
-    return Checkpoint(model.to(device).eval().requires_grad_(False), tokenizer, fingerprint(folder))
+    return model
 
 
-def load_config_and_tokenizer(folder: Path) -> tuple[SSD2Config, Tokenizer]:
+def load_config_and_tokenizer(folder: Path) -> tuple[SSD2Config | AutoregressiveConfig, Tokenizer]:
     """Load all of a checkpoint but its weights, and check that the two fit together.
 
     Raises:
@@ -76,16 +87,18 @@ def load_config_and_tokenizer(folder: Path) -> tuple[SSD2Config, Tokenizer]:
     return config, tokenizer
 
 
-def _read_config(file: Path) -> SSD2Config:
+def _read_config(file: Path) -> SSD2Config | AutoregressiveConfig:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelNotFound(f"no {CONFIG} in {file.parent}; give the folder of a checkpoint") from error
     except (OSError, ValueError) as error:
         raise CheckpointInvalid(f"{file} is not JSON: {error}") from error
-    if not isinstance(values, dict) or values.pop("model_type", None) != "ssd2":
-        raise CheckpointInvalid(f'{file} does not describe an SSD-2 model ("model_type": "ssd2")')
-    return SSD2Config.from_dict(values)
+    if not isinstance(values, dict) or "model_type" not in values:
+        raise CheckpointInvalid(f'{file} does not describe a model: it has no "model_type"')
+    if values.pop("model_type") == "ssd2":
+        return SSD2Config.from_dict(values)
+    return autoregressive_config(file.parent)
 
 
 def save_checkpoint(folder: Path, model: SSD2, tokenizer_json: str, dtype: torch.dtype = torch.float32) -> None:
@@ -108,7 +121,8 @@ def save_checkpoint(folder: Path, model: SSD2, tokenizer_json: str, dtype: torch
 def fingerprint(folder: Path) -> str:
     """SHA-256 over config and weights, as the model card gives it and Open repeats it."""
     digest = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS):
+    weights = sorted(file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+    for name in (CONFIG, *weights):
         with (folder / name).open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)

@@ -69,6 +69,24 @@ def convert(
     typer.echo(f"wrote {to}; its diffusion inputs are new, so train it before use")
 
 
+@app.command(epilog="Example: ssd2 export runs/core_autoregressive --to models/core-opt")
+def export(
+    folder: Annotated[Path, typer.Argument(help="SSD-2 checkpoint, trained with the causal objective.")],
+    to: Annotated[Path, typer.Option(help="Folder for the OPT model.")],
+) -> None:
+    """Write the causal language model of an SSD-2 checkpoint as an OPT model, the paper's autoregressive baseline."""
+    from ssd2.checkpoint import TOKENIZER, load_checkpoint
+    from ssd2.convert import export_opt
+    from ssd2.errors import CheckpointInvalid
+    from ssd2.models.ssd2 import SSD2
+
+    model = load_checkpoint(folder).model
+    if not isinstance(model, SSD2):
+        raise CheckpointInvalid(f"the model in {folder} is not an SSD-2 checkpoint")
+    export_opt(model, to, (folder / TOKENIZER).read_text(encoding="utf-8"))
+    typer.echo(f"wrote {to}")
+
+
 @app.command(epilog="Example: ssd2 inspect shared/ssd2/demo/core")
 def inspect(
     folder: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
@@ -92,7 +110,10 @@ _User = Annotated[Path, typer.Option(help="Checkpoint folder of θ_user.")]
 _Limit = Annotated[int, typer.Option(help="Items of each kind.", min=1)]
 _Lambda = Annotated[float, typer.Option(help="Weight of the user model, 0 to 1.")]
 _Alpha = Annotated[float, typer.Option(help="Contrastive strength.")]
-_Steps = Annotated[int, typer.Option(help="Diffusion timesteps a block is decoded with.")]
+_Steps = Annotated[
+    int | None,
+    typer.Option(help="Timesteps a block is decoded with; default: 25, or 1 if autoregressive.", show_default=False),
+]
 _Projection = Annotated[str, typer.Option(help="greedy, sampling or multi-hot.")]
 _TopP = Annotated[float, typer.Option(help="Nucleus of the sampling and multi-hot projections.")]
 _SelfConditioning = Annotated[str, typer.Option(help="own, projection or mixed.")]
@@ -113,7 +134,7 @@ def two_source(
     limit: _Limit = 200,
     lambda_user: _Lambda = 0.3,
     alpha: _Alpha = 1.0,
-    steps: _Steps = 25,
+    steps: _Steps = None,
     projection: _Projection = "sampling",
     top_p: _TopP = 0.2,
     self_conditioning: _SelfConditioning = "own",
@@ -247,4 +268,6 @@ def _decoding(pair: Pair, **values: Any) -> DecodingParams:
     from ssd2.params import DecodingParams
 
     config = pair.core.model.config
+    if values.get("steps") is None:
+        values["steps"] = config.default_steps
     return DecodingParams(block_size=config.block_size, simplex_value=config.simplex_value, **values)

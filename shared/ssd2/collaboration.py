@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ssd2.ensemble import mix
-from ssd2.models.denoiser import Denoiser
-from ssd2.models.ssd2 import SSD2
+from ssd2.models.family import Predictor
+from ssd2.models.predict import Model, begin
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, decode
 
@@ -28,7 +28,7 @@ class UserTerms:
 
     def __init__(
         self,
-        model: SSD2,
+        model: Model,
         prompts: Sequence[Sequence[int]],
         prompts_without_docs: Sequence[Sequence[int]],
         collaboration: CollaborationParams,
@@ -45,11 +45,11 @@ class UserTerms:
         """
         self._copies = 2 if collaboration.uses_contrast else 1
         both = [*prompts, *prompts_without_docs] if collaboration.uses_contrast else prompts
-        self._denoiser = Denoiser(model, both, self_conditioning)
+        self._predictor = begin(model, both, self_conditioning)
 
     def logits(self, request: LogitsRequest) -> UserLogits:
         """The terms for one timestep, each [B, L, V]."""
-        logits = self._denoiser.logits(_repeated(request, self._copies))
+        logits = self._predictor.logits(_repeated(request, self._copies))
         return UserLogits(*logits.chunk(self._copies))
 
 
@@ -87,7 +87,7 @@ def to_wire_precision(logits: Tensor) -> Tensor:
 
 
 def decode_locally(
-    core: Denoiser | None,
+    core: Predictor | None,
     user: UserTerms | None,
     collaboration: CollaborationParams,
     params: DecodingParams,

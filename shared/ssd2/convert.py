@@ -1,4 +1,4 @@
-"""OPT weights as the starting point of an SSD-2 model (§4: "we initialize these models using … OPT models")."""
+"""From OPT weights to an SSD-2 model (§4: "we initialize these models using … OPT models"), and back."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssd2.checkpoint import save_checkpoint
-from ssd2.errors import CheckpointInvalid, ModelNotFound
+from ssd2.checkpoint import TOKENIZER, save_checkpoint
+from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 from ssd2.models.ssd2 import SSD2, SSD2Config
+from ssd2.pretrained import first_line, read_config, read_tokenizer, transformers
 
 _REPRESENTABLE = {
     "do_layer_norm_before": True,
@@ -56,9 +57,9 @@ def convert_opt(
         ModelNotFound: if there is no such model, or it cannot be fetched.
         CheckpointInvalid: if it is no OPT model, one of a shape that SSD-2 does not have, or damaged.
     """
-    opt_config = _read_config(source)
+    opt_config = read_config(source)
     config = _ssd2_config(opt_config, source, block_size, context_timestep)
-    tokenizer_json = _read_tokenizer(source, config.vocab_size)
+    tokenizer_json = read_tokenizer(source, config.vocab_size)
     weights = _ssd2_weights(_read_weights(source), config, seed)
     with torch.device("meta"):
         model = SSD2(config)
@@ -67,36 +68,40 @@ def convert_opt(
     return config
 
 
-def _transformers() -> Any:
-    """The transformers package, which only converting and training need."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise ModelNotFound(
-            "reading OPT models takes the transformers package; install it with: pip install 'slingshot[train]'"
-        ) from error
-    return transformers
+def export_opt(model: SSD2, out: Path, tokenizer_json: str, dtype: torch.dtype = torch.float32) -> None:
+    """Write the causal language model that an SSD-2 holds as an OPT model; its diffusion inputs are left out.
 
-
-def _read_config(source: str) -> Any:
-    """The source's config.json.
+    Args:
+        model: trained with the causal objective, or fresh from `convert_opt`.
+        out: folder; made if missing, files of the same names are replaced.
+        tokenizer_json: content of tokenizer.json.
+        dtype: of the stored weights.
 
     Raises:
-        ModelNotFound: if there is none.
-        CheckpointInvalid: if it is not the config of a model.
+        InvalidParameter: if the folder cannot be written to.
     """
-    is_folder = Path(source).is_dir()
-    if is_folder and not (Path(source) / "config.json").is_file():
-        raise ModelNotFound(f"no config.json in {source}; give the folder of an OPT model, or its name on the hub")
+    config = model.config
+    opt_config = transformers().OPTConfig(
+        **_REPRESENTABLE,
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        word_embed_proj_dim=config.hidden_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        ffn_dim=config.ffn_size,
+        max_position_embeddings=config.max_positions,
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+    )
+    opt = transformers().OPTForCausalLM(opt_config)
+    weights = {_opt_name(name): value for name, value in model.state_dict().items() if not name.startswith(_NOT_IN_OPT)}
+    opt.load_state_dict({**weights, "lm_head.weight": model.context_embedding.weight})
     try:
-        return _transformers().AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        if is_folder:
-            raise CheckpointInvalid(f"the config.json in {source} describes no model: {error}") from error
-        raise ModelNotFound(
-            f"no model {source!r}, neither as a folder nor on the Hugging Face hub; check the name and the "
-            f"network connection, or download the model and give its folder ({_first_line(error)})"
-        ) from error
+        opt.to(dtype).save_pretrained(out)
+        (out / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
+    except OSError as error:
+        raise InvalidParameter(f"cannot write to {out}: {error}; give another --to") from error
 
 
 def _ssd2_config(opt: Any, source: str, block_size: int, context_timestep: str) -> SSD2Config:
@@ -129,28 +134,6 @@ def _ssd2_config(opt: Any, source: str, block_size: int, context_timestep: str) 
     )
 
 
-def _read_tokenizer(source: str, vocab_size: int) -> str:
-    """Content of the source's tokenizer.json.
-
-    Raises:
-        ModelNotFound: if it has no tokenizer.
-        CheckpointInvalid: if the tokenizer cannot be stored, or is another model's.
-    """
-    try:
-        tokenizer = _transformers().AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ModelNotFound(f"no tokenizer with {source}: {_first_line(error)}") from error
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise CheckpointInvalid(f"the tokenizer of {source} has no tokenizer.json; give a model with a fast tokenizer")
-    # Where its files are missing, transformers makes a tokenizer that knows no text.
-    if not backend.encode("a", add_special_tokens=False).ids:
-        raise ModelNotFound(f"no tokenizer with {source}; add its tokenizer.json, or vocab.json and merges.txt")
-    if (known := backend.get_vocab_size(with_added_tokens=True)) > vocab_size:
-        raise CheckpointInvalid(f"the tokenizer of {source} has {known} tokens, the model {vocab_size}; give its own")
-    return str(backend.to_str())
-
-
 def _read_weights(source: str) -> dict[str, Tensor]:
     """The weights of an OPT model by its own names, float32.
 
@@ -159,15 +142,15 @@ def _read_weights(source: str) -> dict[str, Tensor]:
         CheckpointInvalid: if they are damaged or incomplete.
     """
     try:
-        model, report = _transformers().OPTForCausalLM.from_pretrained(
+        model, report = transformers().OPTForCausalLM.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True
         )
     except OSError as error:
-        raise ModelNotFound(f"no weights with {source}: {_first_line(error)}") from error
+        raise ModelNotFound(f"no weights with {source}: {first_line(error)}") from error
     except Exception as error:  # safetensors and pickle raise what they like
         raise CheckpointInvalid(
             f"the weights of {source} are damaged or do not fit its config.json; download it again "
-            f"({_first_line(error)})"
+            f"({first_line(error)})"
         ) from error
     # transformers fills in what is missing with random numbers.
     if missing := sorted(report["missing_keys"]):
@@ -190,7 +173,3 @@ def _ssd2_weights(opt: dict[str, Tensor], config: SSD2Config, seed: int) -> dict
 def _opt_name(name: str) -> str:
     """OPT's name of a weight of SSD-2."""
     return _OPT_PREFIX + _RENAMED.get(name, name.removeprefix(_SSD2_PREFIX))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

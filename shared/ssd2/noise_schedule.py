@@ -15,6 +15,9 @@ TRAINED_TIMESTEPS = 1000
 EARLY_STOP = 0.4
 """Decoding stops at t = 0.4T: below it the sequence hardly ever changes (§3.1)."""
 
+DEFAULT_STEPS = 25
+"""Timesteps a block is decoded with, unless more are asked for."""
+
 _OFFSET = 1e-4
 
 

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass
 
 from ssd2.errors import InvalidParameter
-from ssd2.noise_schedule import EARLY_STOP, decoding_timesteps
+from ssd2.noise_schedule import DEFAULT_STEPS, EARLY_STOP, decoding_timesteps
 from ssd2.simplex import PROJECTIONS, SIMPLEX_VALUE
 
 SELF_CONDITIONING = ("own", "projection", "mixed")
@@ -34,7 +34,7 @@ class DecodingParams:
 
     block_size: int
     max_tokens: int = 48
-    steps: int = 25
+    steps: int = DEFAULT_STEPS
     stop: float = EARLY_STOP
     projection: str = "sampling"
     top_p: float = 0.2

@@ -6,10 +6,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from conftest import DEMO_TOKENIZER, demo_shaped_model
 
 from ssd2.checkpoint import load_checkpoint
 from ssd2.collaboration import decode_locally
-from ssd2.models.denoiser import Denoiser
+from ssd2.convert import export_opt
+from ssd2.models.predict import begin
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.simplex import PROJECTIONS
 from user_agent.agent import Agent, Question
@@ -17,7 +19,7 @@ from user_agent.core_client import CoreClient
 from user_agent.documents.reader import Passage
 from user_agent.user_model import UserModel
 
-from .conftest import CoreProcess
+from .conftest import CoreProcess, running_core
 
 PASSAGES = [Passage("My dentist appointment is at Amber Arch.", Path("a.md"), 1)]
 
@@ -43,7 +45,7 @@ def _in_process(question: Question, core_folder: Path, user: UserModel) -> list[
             question.instruction, question.passages, question.collaboration, question.params.self_conditioning
         )
     (tokens,) = decode_locally(
-        Denoiser(core, [user.core_prompt(question.instruction)], question.params.self_conditioning),
+        begin(core, [user.core_prompt(question.instruction)], question.params.self_conditioning),
         terms,
         question.collaboration,
         question.params,
@@ -74,6 +76,20 @@ async def test_over_grpc_equals_in_one_process(
     remote = await _over_grpc(questions, core.address, user)
     assert remote == [_in_process(question, core_folder, user) for question in questions]
     assert all(len(tokens) > 8 for tokens in remote), "too short to have crossed a block"
+
+
+@pytest.mark.parametrize("lambda_user", [0.0, 0.4, 1.0])
+async def test_a_pair_that_writes_token_by_token_too(lambda_user: float, tmp_path: Path) -> None:
+    for name, seed in (("core", 8), ("user", 9)):
+        export_opt(demo_shaped_model(seed), tmp_path / name, DEMO_TOKENIZER.read_text())
+    user = UserModel.load(tmp_path / "user", with_weights=True)
+    params = DecodingParams(block_size=1, max_tokens=9, steps=user.config.default_steps, top_p=0.8)
+    collaboration = CollaborationParams(lambda_user, alpha=1.0)
+    question = Question("Where is it?", PASSAGES, collaboration, params, Seeds.reproducible(1))
+    with running_core(tmp_path / "core") as core:
+        (remote,) = await _over_grpc([question], core.address, user)
+    assert remote == _in_process(question, tmp_path / "core", user)
+    assert len(remote) == 9
 
 
 async def test_the_core_alone_too(core: CoreProcess, core_folder: Path, user_folder: Path) -> None:

@@ -132,10 +132,17 @@ def test_a_config_that_is_not_json_is_refused(folder: Path, content: bytes) -> N
         load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("content", ["[]", "3", "null", "{}", '{"model_type": "opt"}'])
+@pytest.mark.parametrize("content", ["[]", "3", "null", "{}"])
 def test_a_config_of_something_else_is_refused(folder: Path, content: str) -> None:
     (folder / "config.json").write_text(content)
-    with pytest.raises(CheckpointInvalid, match="does not describe an SSD-2 model"):
+    with pytest.raises(CheckpointInvalid, match="does not describe a model"):
+        load_checkpoint(folder)
+
+
+def test_a_config_of_another_model_than_the_weights_is_refused(folder: Path) -> None:
+    shape = {"vocab_size": 1782, "hidden_size": 16, "word_embed_proj_dim": 16, "num_attention_heads": 2, "ffn_dim": 32}
+    (folder / "config.json").write_text(json.dumps({"model_type": "opt", "num_hidden_layers": 2, **shape}))
+    with pytest.raises(CheckpointInvalid, match="lack"):
         load_checkpoint(folder)
 
 

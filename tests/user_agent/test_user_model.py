@@ -54,6 +54,6 @@ def test_without_weights_only_tokenizer_and_config_are_read(user_folder: Path, t
 def test_a_missing_folder_and_a_foreign_config_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match="nowhere"):
         UserModel.load(tmp_path / "nowhere", with_weights=False)
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(CheckpointInvalid, match="SSD-2"):
+    (tmp_path / "config.json").write_text('{"model_type": "toaster"}')
+    with pytest.raises(CheckpointInvalid, match="describes no model"):
         UserModel.load(tmp_path, with_weights=False)

@@ -19,7 +19,7 @@ from ssd2.checkpoint import Checkpoint
 from ssd2.collaboration import UserTerms, decode_locally
 from ssd2.demo.generator import Item, unseen_items
 from ssd2.errors import TokenizerMismatch
-from ssd2.models.denoiser import Denoiser
+from ssd2.models.predict import begin
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 
 SYSTEMS = ("together", "core_only", "user_only")
@@ -121,7 +121,7 @@ def _answer_batch(
     with_docs = [tokenizer.encode_prompt(item.question, item.notes, bos_token_id=bos) for item in items]
     core = user = None
     if collaboration.uses_core:
-        core = Denoiser(pair.core.model, without_docs, params.self_conditioning)
+        core = begin(pair.core.model, without_docs, params.self_conditioning)
     if collaboration.uses_user:
         user = UserTerms(pair.user.model, with_docs, without_docs, collaboration, params.self_conditioning)
     answers = decode_locally(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ssd2.errors import InvalidParameter, PromptTooLong
+from ssd2.errors import PromptTooLong
+from ssd2.models.prompts import left_padded
 from ssd2.models.ssd2 import SSD2, ContextCache, context_timestep
 from ssd2.sampler import LogitsRequest
-from ssd2.simplex import check_ids
 
 
 class Denoiser:
@@ -34,7 +34,7 @@ class Denoiser:
             TokenOutOfRange: if a prompt holds an id outside the vocabulary.
         """
         self._model, self._self_conditioning = model, self_conditioning
-        self._prompt_ids, self._prompt_mask = _left_padded(prompts, model)
+        self._prompt_ids, self._prompt_mask = left_padded(prompts, model.config, model.context_embedding.weight.device)
         self._cache: ContextCache | None = None
         self._cached_for: tuple[int, int] | None = None
         self._own_logits: Tensor | None = None
@@ -88,20 +88,3 @@ class Denoiser:
                 f"prompt and answer have come to {prompt_tokens} + {answer_tokens} tokens; with such an answer this "
                 f"model takes prompts of {max(longest, 0)}: shorten the prompt or the answer"
             )
-
-
-def _left_padded(prompts: Sequence[Sequence[int]], model: SSD2) -> tuple[Tensor, Tensor]:
-    """Prompts as one tensor with its mask, both [B, C]."""
-    config, device = model.config, model.context_embedding.weight.device
-    longest = max(len(prompt) for prompt in prompts)
-    if min(len(prompt) for prompt in prompts) < 1:
-        raise InvalidParameter("a prompt is empty; it has to begin with the model's first token")
-    if longest > config.max_prompt_tokens:
-        raise PromptTooLong(
-            f"the prompt has {longest} tokens, this model takes at most {config.max_prompt_tokens}; shorten it"
-        )
-    rows = [[config.pad_token_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-    lengths = torch.tensor([[len(prompt)] for prompt in prompts])
-    token_ids = torch.tensor(rows)
-    check_ids(token_ids, config.vocab_size)
-    return token_ids.to(device), (torch.arange(longest) >= longest - lengths).to(device)

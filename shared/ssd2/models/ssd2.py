@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssd2.errors import CheckpointInvalid
 from ssd2.models.transformer import LayerCache, Transformer
-from ssd2.noise_schedule import TRAINED_TIMESTEPS
+from ssd2.noise_schedule import DEFAULT_STEPS, TRAINED_TIMESTEPS
 
 OPT_POSITION_OFFSET = 2
 """OPT's learned positions start at row 2 of their table."""
@@ -89,6 +89,21 @@ class SSD2Config:
             return cls(**values)  # type: ignore[arg-type]
         except TypeError as error:
             raise CheckpointInvalid(f"the model's config is incomplete: {error}") from error
+
+    @property
+    def family(self) -> str:
+        """The kind of model."""
+        return "ssd-2"
+
+    @property
+    def default_steps(self) -> int:
+        """Timesteps a block is decoded with, unless more are asked for."""
+        return DEFAULT_STEPS
+
+    @property
+    def max_block_size(self) -> int:
+        """The longest block that leaves room for a prompt."""
+        return self.max_positions - (self.answer_position or 1)
 
     @property
     def max_prompt_tokens(self) -> int:

@@ -1,0 +1,129 @@
+"""Causal language models of the transformers library: the paper's baseline (§3.2).
+
+An answer is written by the same loop as with diffusion, with L = 1 and one timestep: a block is the
+next token. There is no noise to look at and nothing to feed back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssd2.errors import InvalidParameter, PromptTooLong
+from ssd2.models.prompts import left_padded
+from ssd2.sampler import LogitsRequest
+
+
+@dataclass(frozen=True)
+class AutoregressiveConfig:
+    """Shape of a causal language model; see `ssd2.models.family.ModelConfig`.
+
+    Attributes:
+        vocab_size: V.
+        max_positions: the longest prompt and answer together.
+        bos_token_id: begins every prompt.
+        eos_token_id: ends an answer.
+        pad_token_id: fills the left of shorter prompts in a batch.
+    """
+
+    vocab_size: int
+    max_positions: int
+    bos_token_id: int
+    eos_token_id: int
+    pad_token_id: int
+    family: str = "autoregressive"
+    block_size: int = 1
+    max_block_size: int = 1
+    default_steps: int = 1
+    simplex_value: float = 5.0
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """The longest prompt that leaves room for one token."""
+        return self.max_prompt_tokens_before(1)
+
+    def max_prompt_tokens_before(self, answer_tokens: int) -> int:
+        """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
+        return self.max_positions - answer_tokens
+
+
+class AutoregressiveLM(nn.Module):
+    """A causal language model and what a decode has to know of it."""
+
+    def __init__(self, network: Any, config: AutoregressiveConfig) -> None:
+        """Wrap a network.
+
+        Args:
+            network: any of transformers' models for causal language modelling.
+            config: its shape.
+        """
+        super().__init__()
+        self.network, self.config = network, config
+
+
+class NextToken:
+    """Answers the requests of a decode with one causal language model."""
+
+    def __init__(self, model: AutoregressiveLM, prompts: Sequence[Sequence[int]]) -> None:
+        """Take up a decode.
+
+        Args:
+            model: the network.
+            prompts: B prompts as token ids, of any lengths.
+
+        Raises:
+            PromptTooLong: if a prompt does not fit the model's positions.
+            InvalidParameter: if a prompt is empty.
+            TokenOutOfRange: if a prompt holds an id outside the vocabulary.
+        """
+        self._model = model
+        self._prompt_ids, self._mask = left_padded(prompts, model.config, model.network.device)
+        self._cache: Any = None
+        self._logits: Tensor | None = None
+        self._answered = -1
+
+    @torch.inference_mode()
+    def logits(self, request: LogitsRequest) -> Tensor:
+        """Logits of the next token, the same at every timestep of its block.
+
+        Returns:
+            [B, 1, V], float32.
+
+        Raises:
+            InvalidParameter: if more than one token is asked for at once.
+            PromptTooLong: if the answer has grown past the model's positions.
+        """
+        if request.x_t.shape[1] != 1:
+            raise InvalidParameter(
+                f"block size is {request.x_t.shape[1]}; an autoregressive model writes one token at a time: use 1"
+            )
+        if request.block != self._answered or self._logits is None:
+            self._logits, self._answered = self._read(request.answer_ids), request.block
+        return self._logits
+
+    def _read(self, answer_ids: Tensor) -> Tensor:
+        """Read what has come since the last token."""
+        done = 0 if self._cache is None else self._cache.get_seq_length()
+        token_ids = torch.cat([self._prompt_ids, answer_ids], -1)
+        if token_ids.shape[1] > self._model.config.max_prompt_tokens:
+            raise PromptTooLong(
+                f"prompt and answer have come to {token_ids.shape[1]} tokens, this model takes at most "
+                f"{self._model.config.max_prompt_tokens}; shorten the prompt or the answer"
+            )
+        mask = torch.cat([self._mask, torch.ones_like(answer_ids, dtype=torch.bool)], -1)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        output = self._model.network(
+            input_ids=token_ids[:, done:],
+            attention_mask=mask.long(),
+            position_ids=positions[:, done:],
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._cache = output.past_key_values
+        logits: Tensor = output.logits[:, -1:].float()
+        return logits

@@ -1,0 +1,30 @@
+"""Any model's part in a decode, whatever its family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ssd2.models.autoregressive import AutoregressiveLM, NextToken
+from ssd2.models.denoiser import Denoiser
+from ssd2.models.family import Predictor
+from ssd2.models.ssd2 import SSD2
+
+Model = SSD2 | AutoregressiveLM
+
+
+def begin(model: Model, prompts: Sequence[Sequence[int]], self_conditioning: str) -> Predictor:
+    """Take up a decode.
+
+    Args:
+        model: of any family.
+        prompts: B prompts as token ids, of any lengths.
+        self_conditioning: one of `ssd2.params.SELF_CONDITIONING`; of no matter to a model without timesteps.
+
+    Raises:
+        PromptTooLong: if a prompt does not fit the model's positions.
+        InvalidParameter: if a prompt is empty.
+        TokenOutOfRange: if a prompt holds an id outside the vocabulary.
+    """
+    if isinstance(model, AutoregressiveLM):
+        return NextToken(model, prompts)
+    return Denoiser(model, prompts, self_conditioning)

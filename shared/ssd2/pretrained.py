@@ -1,0 +1,119 @@
+"""Models of the transformers library: config, tokenizer and weights, with our own errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssd2.errors import CheckpointInvalid, ModelNotFound
+from ssd2.models.autoregressive import AutoregressiveConfig, AutoregressiveLM
+
+
+def transformers() -> Any:
+    """The transformers package, which only its own models, converting and training need."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise ModelNotFound(
+            "reading models of the transformers library takes that package; install it with: "
+            "pip install 'slingshot[train]'"
+        ) from error
+    library: Any = transformers
+    # What it would print of a model, our errors say; and loading takes a moment only.
+    library.logging.set_verbosity_error()
+    library.logging.disable_progress_bar()
+    return library
+
+
+def read_config(source: str) -> Any:
+    """The source's config.json.
+
+    Raises:
+        ModelNotFound: if there is none.
+        CheckpointInvalid: if it is not the config of a model.
+    """
+    is_folder = Path(source).is_dir()
+    if is_folder and not (Path(source) / "config.json").is_file():
+        raise ModelNotFound(f"no config.json in {source}; give the folder of a model, or its name on the hub")
+    try:
+        return transformers().AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        if is_folder:
+            raise CheckpointInvalid(f"the config.json in {source} describes no model: {error}") from error
+        raise ModelNotFound(
+            f"no model {source!r}, neither as a folder nor on the Hugging Face hub; check the name and the "
+            f"network connection, or download the model and give its folder ({first_line(error)})"
+        ) from error
+
+
+def read_tokenizer(source: str, vocab_size: int) -> str:
+    """Content of the source's tokenizer.json.
+
+    Raises:
+        ModelNotFound: if it has no tokenizer.
+        CheckpointInvalid: if the tokenizer cannot be stored, or is another model's.
+    """
+    try:
+        tokenizer = transformers().AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ModelNotFound(f"no tokenizer with {source}: {first_line(error)}") from error
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise CheckpointInvalid(f"the tokenizer of {source} has no tokenizer.json; give a model with a fast tokenizer")
+    # Where its files are missing, transformers makes a tokenizer that knows no text.
+    if not backend.encode("a", add_special_tokens=False).ids:
+        raise ModelNotFound(f"no tokenizer with {source}; add its tokenizer.json, or vocab.json and merges.txt")
+    if (known := backend.get_vocab_size(with_added_tokens=True)) > vocab_size:
+        raise CheckpointInvalid(f"the tokenizer of {source} has {known} tokens, the model {vocab_size}; give its own")
+    return str(backend.to_str())
+
+
+def autoregressive_config(folder: Path) -> AutoregressiveConfig:
+    """What a decode has to know of a causal language model.
+
+    Raises:
+        ModelNotFound: if the folder has no config.json, or transformers is not installed.
+        CheckpointInvalid: if its config.json describes no model that can write.
+    """
+    config = read_config(str(folder))
+    positions, eos = getattr(config, "max_position_embeddings", None), config.eos_token_id
+    if not isinstance(positions, int) or not isinstance(eos, int):
+        raise CheckpointInvalid(f"the config.json in {folder} lacks max_position_embeddings or one eos_token_id")
+    bos, pad = config.bos_token_id, config.pad_token_id
+    return AutoregressiveConfig(
+        vocab_size=config.vocab_size,
+        max_positions=positions,
+        bos_token_id=eos if bos is None else bos,
+        eos_token_id=eos,
+        pad_token_id=eos if pad is None else pad,
+    )
+
+
+def read_autoregressive(folder: Path, config: AutoregressiveConfig) -> AutoregressiveLM:
+    """A causal language model, float32.
+
+    Raises:
+        ModelNotFound: if the folder has no weights.
+        CheckpointInvalid: if they are damaged or incomplete.
+    """
+    try:
+        network, report = transformers().AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True
+        )
+    except OSError as error:
+        raise ModelNotFound(f"no weights in {folder}: {first_line(error)}") from error
+    except Exception as error:  # safetensors and pickle raise what they like
+        raise CheckpointInvalid(
+            f"the weights in {folder} are damaged or do not fit its config.json ({first_line(error)})"
+        ) from error
+    # transformers fills in what is missing with random numbers.
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointInvalid(f"the weights in {folder} lack {', '.join(missing[:3])}; download them again")
+    return AutoregressiveLM(network, config)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of another library, or its name."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
