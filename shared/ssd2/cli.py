@@ -214,6 +214,46 @@ def projections(
     _compare("projections", core, user, limit, seed, out, as_json, lambda_user, alpha)
 
 
+@evaluate.command("dynamics", epilog="Example: ssd2 evaluate dynamics --limit 100 --out reports")
+def dynamics(
+    core: _Core = CORE,
+    user: _User = USER,
+    limit: Annotated[int, typer.Option(help="Two-source questions to watch.", min=1)] = 50,
+    lambda_user: _Lambda = 0.3,
+    alpha: _Alpha = 1.0,
+    steps: Annotated[int, typer.Option(help="Timesteps a block, from T down to 0.", min=2)] = 200,
+    seed: _Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report.")] = None,
+    as_json: _AsJson = False,
+) -> None:
+    """When tokens change: how often in each fifth of the timesteps (§3.1)."""
+    from tqdm import tqdm
+
+    from ssd2.demo.generator import unseen_items
+    from ssd2.evaluation.dynamics import measure_dynamics
+    from ssd2.evaluation.report import dynamics_table, write_dynamics_report
+    from ssd2.params import CollaborationParams
+
+    pair = _load_pair(core, user)
+    with tqdm(total=limit, unit="answer") as bar:
+        seen = measure_dynamics(
+            pair,
+            unseen_items("two-source", limit, seed),
+            CollaborationParams(lambda_user, alpha),
+            _decoding(pair, steps=steps, stop=0.0),
+            seed=seed,
+            on_progress=bar.update,
+        )
+    if out:
+        typer.echo(f"report in {write_dynamics_report(out, seen, limit, seed, _command())}", err=True)
+    typer.echo(json.dumps(seen.as_json()) if as_json else dynamics_table(seen))
+
+
+def _command() -> str:
+    """What was typed, for a report."""
+    return " ".join(["ssd2", *(shlex.quote(argument) for argument in sys.argv[1:])])
+
+
 def _compare(
     name: str,
     core: Path,
@@ -252,8 +292,7 @@ def _compare(
             on_progress=show,
         )
     if out:
-        command = " ".join(["ssd2", *(shlex.quote(argument) for argument in sys.argv[1:])])
-        typer.echo(f"report in {write_report(out, experiment, results, command)}", err=True)
+        typer.echo(f"report in {write_report(out, experiment, results, _command())}", err=True)
     typer.echo(json.dumps([result.as_json() for result in results]) if as_json else as_table(results))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,6 +96,7 @@ def decode_locally(
     vocab_size: int,
     eos_token_id: int,
     device: torch.device | str = "cpu",
+    on_mixed: Callable[[LogitsRequest, Tensor], None] = lambda _request, _logits: None,
 ) -> list[list[int]]:
     """Decode with both models in one process: the reference that the wire is tested against.
 
@@ -108,6 +109,7 @@ def decode_locally(
         vocab_size: V.
         eos_token_id: ends an answer.
         device: where both models run.
+        on_mixed: told every request and the ensembled logits that answer it.
 
     Returns:
         The answers' token ids.
@@ -118,7 +120,9 @@ def decode_locally(
         while True:
             core_logits = to_wire_precision(core.logits(request)) if core else None
             terms = user.logits(request) if user else UserLogits()
-            request = run.send(mix_terms(core_logits, terms, collaboration))
+            mixed = mix_terms(core_logits, terms, collaboration)
+            on_mixed(request, mixed)
+            request = run.send(mixed)
     except StopIteration as finished:
         answers: list[list[int]] = finished.value
         return answers

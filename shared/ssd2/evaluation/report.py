@@ -1,13 +1,19 @@
-"""An experiment's results as Markdown, with a plot beside it."""
+"""Results as Markdown, with a plot beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssd2.errors import InvalidParameter
+from ssd2.evaluation.dynamics import Dynamics
 from ssd2.evaluation.experiments import Experiment
 from ssd2.evaluation.runner import Result
+from ssd2.noise_schedule import TRAINED_TIMESTEPS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METRICS = {
     "joint": "two-source: both values",
@@ -19,7 +25,7 @@ METRICS = {
 
 
 def write_report(folder: Path, experiment: Experiment, results: Sequence[Result], command: str) -> Path:
-    """Write NAME.md and NAME.svg.
+    """Write an experiment's NAME.md and NAME.svg.
 
     Args:
         folder: made if missing.
@@ -33,14 +39,50 @@ def write_report(folder: Path, experiment: Experiment, results: Sequence[Result]
     Raises:
         InvalidParameter: if the folder cannot be written to, or the plotting package is missing.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _plot(folder / f"{experiment.name}.svg", experiment, results)
-        file = folder / f"{experiment.name}.md"
-        file.write_text(_markdown(experiment, results, command), encoding="utf-8")
-    except OSError as error:
-        raise InvalidParameter(f"cannot write a report to {folder}: {error}; give another --out") from error
-    return file
+    size = (9, 0.9 + 0.22 * len(results))
+    text = _markdown(experiment, results, command)
+    return _write(folder, experiment.name, text, size, lambda figure: _draw_shares(figure, results))
+
+
+def write_dynamics_report(folder: Path, dynamics: Dynamics, answers: int, seed: int, command: str) -> Path:
+    """Write dynamics.md and dynamics.svg.
+
+    Args:
+        folder: made if missing.
+        dynamics: what was seen.
+        answers: how many were watched.
+        seed: of items and decodes.
+        command: what makes the same report again.
+
+    Returns:
+        The Markdown file.
+
+    Raises:
+        InvalidParameter: if the folder cannot be written to, or the plotting package is missing.
+    """
+    text = f"""# When tokens change
+
+How often does a token change in each fifth of the timesteps (§3.1)?
+
+![Tokens that change, by timestep](dynamics.svg)
+
+{dynamics_table(dynamics)}
+
+Two-source questions, {answers} answers, seed {seed}, {len(dynamics.timesteps)} timesteps a block. A token changes where
+the argmax of the ensembled logits is not that of the timestep before. Made by:
+```
+{command}
+```
+"""
+    return _write(folder, "dynamics", text, (7, 3), lambda figure: _draw_dynamics(figure, dynamics))
+
+
+def dynamics_table(dynamics: Dynamics) -> str:
+    """How often a token changes, a row a fifth of the timesteps."""
+    rows = ["| timesteps | changes a token |", "|---|---|"]
+    for index, changes in enumerate(dynamics.changes_by_range()):
+        rows.append(f"| ({0.8 - 0.2 * index:.1f}T, {1 - 0.2 * index:.1f}T] | {changes:.3f} |")
+    return "\n".join(rows)
 
 
 def as_table(results: Sequence[Result]) -> str:
@@ -77,8 +119,36 @@ Core model {setting["core_sha256"][:12]}, user model {setting["user_sha256"][:12
 """
 
 
-def _plot(file: Path, experiment: Experiment, results: Sequence[Result]) -> None:
+def _draw_shares(figure: Figure, results: Sequence[Result]) -> None:
     """A panel a metric, the settings along the axis, the interval as a bar."""
+    panels = figure.subplots(1, len(METRICS), sharey=True)
+    places = range(len(results))
+    for panel, (metric, title) in zip(panels, METRICS.items(), strict=True):
+        shares = [getattr(result.accuracy, metric) for result in results]
+        intervals = [result.interval(metric) for result in results]
+        below = [share - low for share, (low, _) in zip(shares, intervals, strict=True)]
+        above = [high - share for share, (_, high) in zip(shares, intervals, strict=True)]
+        panel.errorbar(shares, places, xerr=[below, above], fmt="o", markersize=4, capsize=2)
+        panel.set(title=title, xlim=(-0.03, 1.03), yticks=places, yticklabels=[r.label for r in results])
+        panel.grid(axis="x", alpha=0.3)
+    panels[0].invert_yaxis()
+
+
+def _draw_dynamics(figure: Figure, dynamics: Dynamics) -> None:
+    """Changed and settled tokens over t, from T down."""
+    t = [timestep / TRAINED_TIMESTEPS for timestep in dynamics.timesteps]
+    changed, settled = figure.subplots(1, 2)
+    changed.plot(t[1:], dynamics.changed)
+    changed.set(title="changed since the timestep before", xlabel="t / T", ylabel="share of tokens")
+    settled.plot(t, dynamics.settled)
+    settled.set(title="already what the block ends with", xlabel="t / T", ylim=(-0.03, 1.03))
+    for panel in (changed, settled):
+        panel.set(xlim=(1, 0), xticks=[1, 0.8, 0.6, 0.4, 0.2, 0])
+        panel.grid(alpha=0.3)
+
+
+def _write(folder: Path, name: str, markdown: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Path:
+    """Write the plot, then the page that shows it."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
@@ -86,17 +156,15 @@ def _plot(file: Path, experiment: Experiment, results: Sequence[Result]) -> None
         raise InvalidParameter(
             "a report takes the matplotlib package; install it with: pip install 'slingshot[train]'"
         ) from error
-    with mpl.rc_context({"svg.hashsalt": "slingshot", "font.size": 8}):
-        figure = Figure(figsize=(9, 0.9 + 0.22 * len(results)), layout="constrained")
-        panels = figure.subplots(1, len(METRICS), sharey=True)
-        places = range(len(results))
-        for panel, (metric, title) in zip(panels, METRICS.items(), strict=True):
-            shares = [getattr(result.accuracy, metric) for result in results]
-            intervals = [result.interval(metric) for result in results]
-            below = [share - low for share, (low, _) in zip(shares, intervals, strict=True)]
-            above = [high - share for share, (_, high) in zip(shares, intervals, strict=True)]
-            panel.errorbar(shares, places, xerr=[below, above], fmt="o", markersize=4, capsize=2)
-            panel.set(title=title, xlim=(-0.03, 1.03), yticks=places, yticklabels=[r.label for r in results])
-            panel.grid(axis="x", alpha=0.3)
-        panels[0].invert_yaxis()
-        figure.savefig(file, metadata={"Date": None})
+    file = folder / f"{name}.md"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A fixed salt and no date: the same results are the same file.
+        with mpl.rc_context({"svg.hashsalt": "slingshot", "font.size": 8}):
+            figure = Figure(figsize=size, layout="constrained")
+            draw(figure)
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        file.write_text(markdown, encoding="utf-8")
+    except OSError as error:
+        raise InvalidParameter(f"cannot write a report to {folder}: {error}; give another --out") from error
+    return file

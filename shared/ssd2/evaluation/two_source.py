@@ -15,12 +15,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from torch import Tensor
+
 from ssd2.checkpoint import Checkpoint
 from ssd2.collaboration import UserTerms, decode_locally
 from ssd2.demo.generator import Item, unseen_items
 from ssd2.errors import TokenizerMismatch
 from ssd2.models.predict import begin
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.sampler import LogitsRequest
 
 SYSTEMS = ("together", "core_only", "user_only")
 EVALUATED_KINDS = ("private", "public", "two-source")
@@ -103,18 +106,20 @@ def answer_items(
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
         seeds = [Seeds.reproducible(seed + start + row) for row in range(len(batch))]
-        answers += _answer_batch(pair, batch, collaboration, params, seeds)
+        answers += answer_batch(pair, batch, collaboration, params, seeds)
         on_progress(len(batch))
     return answers
 
 
-def _answer_batch(
+def answer_batch(
     pair: Pair,
     items: Sequence[Item],
     collaboration: CollaborationParams,
     params: DecodingParams,
     seeds: Sequence[Seeds],
+    on_mixed: Callable[[LogitsRequest, Tensor], None] = lambda _request, _logits: None,
 ) -> list[str]:
+    """Answers to some items, decoded at once; `on_mixed` as in `decode_locally`."""
     tokenizer, config = pair.core.tokenizer, pair.core.model.config
     bos = config.bos_token_id
     without_docs = [tokenizer.encode_prompt(item.question, bos_token_id=bos) for item in items]
@@ -125,7 +130,14 @@ def _answer_batch(
     if collaboration.uses_user:
         user = UserTerms(pair.user.model, with_docs, without_docs, collaboration, params.self_conditioning)
     answers = decode_locally(
-        core, user, collaboration, params, seeds, vocab_size=config.vocab_size, eos_token_id=config.eos_token_id
+        core,
+        user,
+        collaboration,
+        params,
+        seeds,
+        vocab_size=config.vocab_size,
+        eos_token_id=config.eos_token_id,
+        on_mixed=on_mixed,
     )
     return [tokenizer.decode(answer) for answer in answers]
 

@@ -1,0 +1,98 @@
+"""When in a decode tokens change: the five ranges of timesteps of §3.1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssd2.demo.generator import Item
+from ssd2.evaluation.two_source import Pair, answer_batch
+from ssd2.noise_schedule import TRAINED_TIMESTEPS
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.sampler import LogitsRequest
+
+RANGES = 5
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What argmax of the ensembled logits does from timestep to timestep, over all tokens of all blocks.
+
+    Attributes:
+        timesteps: of a block, decreasing.
+        changed: share of tokens that differ from the timestep before; the first has none before it.
+        settled: share of tokens that are what the block ends with.
+    """
+
+    timesteps: tuple[int, ...]
+    changed: tuple[float, ...]
+    settled: tuple[float, ...]
+
+    def changes_by_range(self) -> list[float]:
+        """How often a token changes in (0.8T, T], (0.6T, 0.8T], … (0, 0.2T]."""
+        sums = [0.0] * RANGES
+        for t, share in zip(self.timesteps[1:], self.changed, strict=True):
+            sums[RANGES - 1 - (t - 1) * RANGES // TRAINED_TIMESTEPS] += share
+        return sums
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json."""
+        return {**asdict(self), "changes_by_range": self.changes_by_range()}
+
+
+def measure_dynamics(
+    pair: Pair,
+    items: Sequence[Item],
+    collaboration: CollaborationParams,
+    params: DecodingParams,
+    *,
+    seed: int = 0,
+    batch_size: int = 25,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Dynamics:
+    """Decode answers and watch their tokens.
+
+    Args:
+        pair: θ_core and θ_user.
+        items: questions to answer.
+        collaboration: λ and α.
+        params: how to decode; with stop = 0 all five ranges are seen.
+        seed: of the decodes.
+        batch_size: items decoded at once.
+        on_progress: told how many answers have come since the last call.
+    """
+    watch = _Watch(len(params.timesteps), pair.core.model.config.eos_token_id)
+    for start in range(0, len(items), batch_size):
+        batch = items[start : start + batch_size]
+        seeds = [Seeds.reproducible(seed + start + row) for row in range(len(batch))]
+        answer_batch(pair, batch, collaboration, params, seeds, watch.see)
+        on_progress(len(batch))
+    return Dynamics(
+        params.timesteps,
+        tuple((watch.changed / watch.tokens).tolist()),
+        tuple((watch.settled / watch.tokens).tolist()),
+    )
+
+
+class _Watch:
+    """Counts over the blocks of a decode, less those behind an answer's end."""
+
+    def __init__(self, steps: int, eos_token_id: int) -> None:
+        self.changed, self.settled, self.tokens = torch.zeros(steps - 1), torch.zeros(steps), 0
+        self._steps, self._eos_token_id = steps, eos_token_id
+        self._block: list[Tensor] = []
+
+    def see(self, request: LogitsRequest, mixed: Tensor) -> None:
+        """One timestep."""
+        goes_on = ~(request.answer_ids == self._eos_token_id).any(-1)
+        self._block.append(mixed.argmax(-1)[goes_on].cpu())
+        if len(self._block) == self._steps:
+            tokens = torch.stack(self._block)  # [steps, rows, L]
+            self.changed += (tokens[1:] != tokens[:-1]).sum((1, 2))
+            self.settled += (tokens == tokens[-1]).sum((1, 2))
+            self.tokens += tokens[0].numel()
+            self._block = []
