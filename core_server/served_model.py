@@ -56,6 +56,7 @@ class ServedModel:
                 (MAX_MESSAGE_BYTES - _FRAME_OVERHEAD_BYTES) // frame_bytes_per_position,
             ),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
+            family=config.family,
         )
 
     def check_fits(self, request: OpenRequest) -> None:

@@ -194,6 +194,11 @@ class Agent:
                 f"the core serves {card.model!r}, not {question.model!r}; leave out --model or change it"
             )
         config, prompt_tokens = self._user_model.config, len(self._user_model.core_prompt(question.instruction))
+        if card.family != config.family:
+            raise ModelMismatch(
+                f"the core's model is of the family {card.family!r}, the user model of {config.family!r}, and their "
+                "logits mean different things; use a user model of the core's family (--user-model)"
+            )
         if prompt_tokens > card.max_prompt_tokens:
             raise PromptTooLong(
                 f"the question has {prompt_tokens} tokens, this core takes at most {card.max_prompt_tokens}; shorten it"

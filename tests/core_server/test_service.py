@@ -88,6 +88,7 @@ async def test_the_model_card_describes_the_model(served: ServedModel, start: St
         max_prompt_tokens=96,
         max_block_size=64,
         parameters=sum(p.numel() for p in served.checkpoint.model.parameters()),
+        family="ssd-2",
     )
 
 

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import DEMO_TOKENIZER, demo_shaped_model
 
+from ssd2.checkpoint import save_checkpoint
+from ssd2.convert import export_opt
 from ssd2.errors import CoreLost, CoreTimeout
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from user_agent.agent import Agent, Question
@@ -82,16 +85,18 @@ def test_another_tokenizer(core: CoreProcess, user_folder: Path, tmp_path: Path)
     _fails(result, "another tokenizer", "--user-model")
 
 
+def test_a_user_model_of_another_family(core: CoreProcess, tmp_path: Path) -> None:
+    export_opt(demo_shaped_model(1), tmp_path, DEMO_TOKENIZER.read_text())
+    result = run_agent("ask", "Hello?", "--core", core.address, "--user-model", str(tmp_path))
+    _fails(result, "'ssd-2'", "'autoregressive'", "--user-model")
+
+
 def test_an_overlong_prompt(core: CoreProcess, user_folder: Path) -> None:
     result = run_agent("ask", "why " * 500, "--core", core.address, "--user-model", str(user_folder))
     _fails(result, "tokens", "shorten it")
 
 
 def test_a_prompt_that_is_too_long_for_the_core_alone(user_folder: Path, tmp_path: Path) -> None:
-    from conftest import DEMO_TOKENIZER, demo_shaped_model
-
-    from ssd2.checkpoint import save_checkpoint
-
     save_checkpoint(tmp_path, demo_shaped_model(1, answer_position=8, max_positions=80), DEMO_TOKENIZER.read_text())
     with running_core(tmp_path) as small:
         result = run_agent("ask", "why " * 20, "--core", small.address, "--user-model", str(user_folder))

@@ -36,6 +36,7 @@ CARD = codec.ModelCard(
     max_prompt_tokens=475,
     max_block_size=64,
     parameters=13_000_000_000,
+    family="autoregressive",
 )
 OPEN = codec.OpenRequest(
     model="demo-core",

@@ -75,6 +75,7 @@ class FakeClient:
             "max_prompt_tokens": 48,
             "max_block_size": 64,
             "parameters": 1,
+            "family": "ssd-2",
         }
         return ModelCard(**{**values, **self.card})
 
@@ -204,6 +205,7 @@ async def test_a_stream_that_breaks_is_dropped_and_the_error_is_passed_on(
         ({"vocab_size": V + 8}, TokenizerMismatch),
         ({"max_prompt_tokens": 3}, PromptTooLong),
         ({"max_block_size": 2}, InvalidParameter),
+        ({"family": "autoregressive"}, ModelMismatch),
     ],
 )
 async def test_a_core_that_does_not_fit_never_sees_the_question(

@@ -56,6 +56,7 @@ class ModelCard:
     max_prompt_tokens: int
     max_block_size: int
     parameters: int
+    family: str
 
 
 @dataclass(frozen=True)

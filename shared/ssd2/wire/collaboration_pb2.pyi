@@ -28,7 +28,7 @@ class GetModelCardRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelCardResponse(_message.Message):
-    __slots__ = ("protocol_version", "model", "model_sha256", "tokenizer_sha256", "vocab_size", "block_size", "max_prompt_tokens", "max_block_size", "parameters")
+    __slots__ = ("protocol_version", "model", "model_sha256", "tokenizer_sha256", "vocab_size", "block_size", "max_prompt_tokens", "max_block_size", "parameters", "family")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,7 @@ class GetModelCardResponse(_message.Message):
     MAX_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_BLOCK_SIZE_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     model: str
     model_sha256: str
@@ -47,7 +48,8 @@ class GetModelCardResponse(_message.Message):
     max_prompt_tokens: int
     max_block_size: int
     parameters: int
-    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., model_sha256: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., block_size: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., max_block_size: _Optional[int] = ..., parameters: _Optional[int] = ...) -> None: ...
+    family: str
+    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., model_sha256: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., block_size: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., max_block_size: _Optional[int] = ..., parameters: _Optional[int] = ..., family: _Optional[str] = ...) -> None: ...
 
 class CollaborateRequest(_message.Message):
     __slots__ = ("open", "projection", "close")
