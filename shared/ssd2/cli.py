@@ -169,49 +169,29 @@ def two_source(
     typer.echo(json.dumps(report) if as_json else benchmark.as_table(report))
 
 
-@evaluate.command("self-conditioning", epilog="Example: ssd2 evaluate self-conditioning --limit 500 --out reports")
-def self_conditioning(
-    core: _Core = CORE,
-    user: _User = USER,
-    limit: _Limit = 200,
-    lambda_user: _Lambda = 0.3,
-    alpha: _Alpha = 1.0,
-    seed: _Seed = 0,
-    out: _Out = None,
-    as_json: _AsJson = False,
-) -> None:
-    """What each model is fed back: the mix (the paper's, in one process only), its own logits, the projection."""
-    _compare("self-conditioning", core, user, limit, seed, out, as_json, lambda_user, alpha)
+def _add_comparison(name: str, summary: str) -> None:
+    """Make `ssd2 evaluate NAME` of one of the experiments."""
+
+    @evaluate.command(name, help=summary, epilog=f"Example: ssd2 evaluate {name} --limit 500 --out reports")
+    def command(
+        core: _Core = CORE,
+        user: _User = USER,
+        limit: _Limit = 200,
+        lambda_user: _Lambda = 0.3,
+        alpha: _Alpha = 1.0,
+        seed: _Seed = 0,
+        out: _Out = None,
+        as_json: _AsJson = False,
+    ) -> None:
+        _compare(name, core, user, limit, seed, out, as_json, lambda_user, alpha)
 
 
-@evaluate.command("steps", epilog="Example: ssd2 evaluate steps --limit 500 --out reports")
-def steps(
-    core: _Core = CORE,
-    user: _User = USER,
-    limit: _Limit = 200,
-    lambda_user: _Lambda = 0.3,
-    alpha: _Alpha = 1.0,
-    seed: _Seed = 0,
-    out: _Out = None,
-    as_json: _AsJson = False,
-) -> None:
-    """How few timesteps are enough, from 1000 to 10, and what the early stop at 0.4T costs."""
-    _compare("steps", core, user, limit, seed, out, as_json, lambda_user, alpha)
-
-
-@evaluate.command("projections", epilog="Example: ssd2 evaluate projections --limit 500 --out reports")
-def projections(
-    core: _Core = CORE,
-    user: _User = USER,
-    limit: _Limit = 200,
-    lambda_user: _Lambda = 0.3,
-    alpha: _Alpha = 1.0,
-    seed: _Seed = 0,
-    out: _Out = None,
-    as_json: _AsJson = False,
-) -> None:
-    """Greedy, sampling and multi-hot projections, with narrow and wide nuclei."""
-    _compare("projections", core, user, limit, seed, out, as_json, lambda_user, alpha)
+_add_comparison(
+    "self-conditioning",
+    "What each model is fed back: the mix (the paper's, in one process only), its own logits, the projection.",
+)
+_add_comparison("steps", "How few timesteps are enough, from 1000 to 10, and what the early stop at 0.4T costs.")
+_add_comparison("projections", "Greedy, sampling and multi-hot projections, with narrow and wide nuclei.")
 
 
 @evaluate.command("dynamics", epilog="Example: ssd2 evaluate dynamics --limit 100 --out reports")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ssd2.checkpoint import TOKENIZER, save_checkpoint
-from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
+from ssd2.errors import CheckpointInvalid, InvalidParameter
 from ssd2.models.ssd2 import SSD2, SSD2Config
-from ssd2.pretrained import first_line, read_config, read_tokenizer, transformers
+from ssd2.pretrained import read_config, read_network, read_tokenizer, transformers
 
 _REPRESENTABLE = {
     "do_layer_norm_before": True,
@@ -60,7 +60,7 @@ def convert_opt(
     opt_config = read_config(source)
     config = _ssd2_config(opt_config, source, block_size, context_timestep)
     tokenizer_json = read_tokenizer(source, config.vocab_size)
-    weights = _ssd2_weights(_read_weights(source), config, seed)
+    weights = _ssd2_weights(read_network(source, "OPTForCausalLM").state_dict(), config, seed)
     with torch.device("meta"):
         model = SSD2(config)
     model.load_state_dict(weights, assign=True)
@@ -132,31 +132,6 @@ def _ssd2_config(opt: Any, source: str, block_size: int, context_timestep: str) 
             "context_timestep": context_timestep,
         }
     )
-
-
-def _read_weights(source: str) -> dict[str, Tensor]:
-    """The weights of an OPT model by its own names, float32.
-
-    Raises:
-        ModelNotFound: if there are none.
-        CheckpointInvalid: if they are damaged or incomplete.
-    """
-    try:
-        model, report = transformers().OPTForCausalLM.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
-        )
-    except OSError as error:
-        raise ModelNotFound(f"no weights with {source}: {first_line(error)}") from error
-    except Exception as error:  # safetensors and pickle raise what they like
-        raise CheckpointInvalid(
-            f"the weights of {source} are damaged or do not fit its config.json; download it again "
-            f"({first_line(error)})"
-        ) from error
-    # transformers fills in what is missing with random numbers.
-    if missing := sorted(report["missing_keys"]):
-        raise CheckpointInvalid(f"the weights of {source} lack {', '.join(missing[:3])}; download them again")
-    weights: dict[str, Tensor] = model.state_dict()
-    return weights
 
 
 def _ssd2_weights(opt: dict[str, Tensor], config: SSD2Config, seed: int) -> dict[str, Tensor]:

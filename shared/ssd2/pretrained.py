@@ -92,26 +92,36 @@ def autoregressive_config(folder: Path) -> AutoregressiveConfig:
 
 
 def read_autoregressive(folder: Path, config: AutoregressiveConfig) -> AutoregressiveLM:
-    """A causal language model, float32.
+    """A causal language model, float32; errors as in `read_network`."""
+    return AutoregressiveLM(read_network(str(folder), "AutoModelForCausalLM"), config)
+
+
+def read_network(source: str, kind: str) -> Any:
+    """A network with its weights, float32.
+
+    Args:
+        source: a name on the hub or a local folder.
+        kind: name of the transformers class that it is to be.
 
     Raises:
-        ModelNotFound: if the folder has no weights.
+        ModelNotFound: if there are no weights.
         CheckpointInvalid: if they are damaged or incomplete.
     """
     try:
-        network, report = transformers().AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True
+        network, report = getattr(transformers(), kind).from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True
         )
     except OSError as error:
-        raise ModelNotFound(f"no weights in {folder}: {first_line(error)}") from error
+        raise ModelNotFound(f"no weights with {source}: {first_line(error)}") from error
     except Exception as error:  # safetensors and pickle raise what they like
         raise CheckpointInvalid(
-            f"the weights in {folder} are damaged or do not fit its config.json ({first_line(error)})"
+            f"the weights of {source} are damaged or do not fit its config.json; download it again "
+            f"({first_line(error)})"
         ) from error
     # transformers fills in what is missing with random numbers.
     if missing := sorted(report["missing_keys"]):
-        raise CheckpointInvalid(f"the weights in {folder} lack {', '.join(missing[:3])}; download them again")
-    return AutoregressiveLM(network, config)
+        raise CheckpointInvalid(f"the weights of {source} lack {', '.join(missing[:3])}; download them again")
+    return network
 
 
 def first_line(error: Exception) -> str:
