@@ -52,7 +52,10 @@ def ask(
     lambda_user: Annotated[float, typer.Option(help="Weight of the user model, 0 to 1.")] = 0.3,
     alpha: Annotated[float, typer.Option(help="Contrastive strength: how much the documents are stressed.")] = 1.0,
     steps: Annotated[
-        int | None, typer.Option(help="Diffusion timesteps a block is decoded with; default: 25.", show_default=False)
+        int | None,
+        typer.Option(
+            help="Timesteps a block is decoded with; default: 25, or 1 if autoregressive.", show_default=False
+        ),
     ] = None,
     block_size: Annotated[
         int | None, typer.Option(help="Tokens denoised together; default: what the user model was trained with.")

@@ -139,7 +139,7 @@ def two_source(
     top_p: _TopP = 0.2,
     self_conditioning: _SelfConditioning = "own",
     seed: _Seed = 0,
-    sweep: Annotated[bool, typer.Option("--sweep", help="λ and α of the paper's Table 1, not the ones given.")] = False,
+    sweep: Annotated[bool, typer.Option("--sweep", help="λ of the paper's Table 1, with α 0 and 1.")] = False,
     out: _Out = None,
     as_json: _AsJson = False,
 ) -> None:
@@ -273,7 +273,7 @@ def _compare(
         )
     if out:
         typer.echo(f"report in {write_report(out, experiment, results, _command())}", err=True)
-    typer.echo(json.dumps([result.as_json() for result in results]) if as_json else as_table(results))
+    typer.echo(json.dumps({"results": [result.as_json() for result in results]}) if as_json else as_table(results))
 
 
 def _load_pair(core: Path, user: Path) -> Pair:

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import DEMO_TOKENIZER, demo_shaped_model
 from typer.testing import CliRunner
 
 from ssd2.checkpoint import load_checkpoint
 from ssd2.cli import app
-from ssd2.errors import InvalidParameter
+from ssd2.convert import export_opt
+from ssd2.errors import InvalidParameter, ModelMismatch
 from ssd2.evaluation import runner as runner_module
 from ssd2.evaluation.experiments import EXPERIMENTS, Experiment, Setting
 from ssd2.evaluation.report import write_report
@@ -159,13 +161,21 @@ def test_a_report_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         write_report(tmp_path / "file", EXPERIMENT, results_like(0.5), "")
 
 
+def test_a_pair_of_two_families_is_refused(core_folder: Path, tmp_path: Path) -> None:
+    export_opt(demo_shaped_model(1), tmp_path, DEMO_TOKENIZER.read_text())
+    one, other = load_checkpoint(core_folder), load_checkpoint(tmp_path)
+    for pair in ((one, other), (other, one)):
+        with pytest.raises(ModelMismatch, match="pair of one"):
+            Pair(*pair)
+
+
 @pytest.mark.slow
 def test_the_command_prints_json_and_writes_a_report(core_folder: Path, user_folder: Path, tmp_path: Path) -> None:
     models = ["--core", str(core_folder), "--user", str(user_folder)]
     command = ["evaluate", "self-conditioning", *models, "--limit", "1", "--out", str(tmp_path / "r"), "--json"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    rows = json.loads(result.stdout)
+    rows = json.loads(result.stdout)["results"]
     assert [row["label"] for row in rows] == ["mixed", "own", "projection"]
     assert {name.name for name in (tmp_path / "r").iterdir()} == {
         f"self-conditioning.{end}" for end in ("jsonl", "md", "svg")

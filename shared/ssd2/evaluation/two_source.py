@@ -20,7 +20,7 @@ from torch import Tensor
 from ssd2.checkpoint import Checkpoint
 from ssd2.collaboration import UserTerms, decode_locally
 from ssd2.demo.generator import Item, unseen_items
-from ssd2.errors import TokenizerMismatch
+from ssd2.errors import ModelMismatch, TokenizerMismatch
 from ssd2.models.predict import begin
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest
@@ -49,6 +49,8 @@ class Pair:
     def __post_init__(self) -> None:
         if self.core.tokenizer.sha256 != self.user.tokenizer.sha256:
             raise TokenizerMismatch("the two checkpoints have different tokenizers; use a pair trained with one")
+        if (core := self.core.model.config.family) != (user := self.user.model.config.family):
+            raise ModelMismatch(f"the core is of the family {core!r}, the user model of {user!r}; use a pair of one")
 
 
 def evaluate_two_source(
