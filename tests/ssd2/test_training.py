@@ -251,9 +251,12 @@ def test_timesteps_are_uniform_and_cover_the_range_evenly() -> None:
     assert batch.tolist() != sorted(batch.tolist())
 
 
-def test_timesteps_above_the_early_stop_only(tmp_path: Path) -> None:
-    t = trainer_module._narrow(torch.arange(1, 1001), 0.4)
-    assert (int(t.min()), int(t.max())) == (401, 1000)
+@pytest.mark.parametrize(("above", "up_to"), [(0.0, 1.0), (0.4, 1.0), (0.4, 0.6), (0.6, 0.8), (0.8, 1.0)])
+def test_timesteps_of_a_range_only_and_evenly(above: float, up_to: float) -> None:
+    t = trainer_module._narrow(torch.arange(1, 1001), above, up_to)
+    values, counts = t.unique(return_counts=True)
+    assert values.tolist() == list(range(round(1000 * above) + 1, round(1000 * up_to) + 1))
+    assert int(counts.max() - counts.min()) <= 1
 
 
 def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
@@ -277,6 +280,8 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
         ('autocast = "none"', 'autocast = "fp8"', "fp8"),
         ("[training]", "[train]", "training"),
         ("learning_rate = 1e-2", "learning_rate = -1", "above 0"),
+        ("steps = 6", "steps = 6\ntimesteps_above = 0.6\ntimesteps_up_to = 0.6", "shares of T"),
+        ("steps = 6", "steps = 6\ntimesteps_up_to = 1.2", "shares of T"),
         ("num_heads = 2", "num_heads = 3", "no multiple"),
         ("num_heads = 2", "num_headz = 2", "num_headz"),
         ("steps = 6", "steps =", "cannot read"),

@@ -27,8 +27,9 @@ class TrainingParams:
         self_conditioning_from: first step with self-conditioning (p = 0.5 from there); before it is
             the warm-up phase without (§4). Diffusion only.
         weight_decay: of AdamW, on matrices only.
-        timesteps_above: t is drawn from (timesteps_above·T, T]. 0 is Algorithm 1; 0.4 makes an
-            expert for the range that is decoded (§3.1). Diffusion only.
+        timesteps_above, timesteps_up_to: t is drawn from (timesteps_above·T, timesteps_up_to·T]. 0 and 1
+            are Algorithm 1; 0.4 and 1 the range that is decoded; 0.4 and 0.6, 0.6 and 0.8, 0.8 and 1
+            make the three experts of §3.1. Diffusion only.
         gradient_clip: largest norm of the gradient.
         autocast: "bf16" or "none".
         checkpoint_every: steps between checkpoints.
@@ -46,6 +47,7 @@ class TrainingParams:
     self_conditioning_from: int = 0
     weight_decay: float = 0.01
     timesteps_above: float = 0.0
+    timesteps_up_to: float = 1.0
     gradient_clip: float = 1.0
     autocast: str = "bf16"
     checkpoint_every: int = 500
@@ -56,8 +58,11 @@ class TrainingParams:
             raise InvalidParameter("steps, batch_size and checkpoint_every of a recipe must be at least 1")
         if self.learning_rate <= 0 or self.gradient_clip <= 0:
             raise InvalidParameter("learning_rate and gradient_clip of a recipe must be above 0")
-        if not 0 <= self.timesteps_above < 1:
-            raise InvalidParameter(f"timesteps_above is {self.timesteps_above}; it must be in [0, 1)")
+        if not 0 <= self.timesteps_above < self.timesteps_up_to <= 1:
+            raise InvalidParameter(
+                f"timesteps_above is {self.timesteps_above} and timesteps_up_to {self.timesteps_up_to}; they are shares "
+                "of T, the first below the second, in [0, 1]"
+            )
         if self.objective not in ("diffusion", "causal"):
             raise InvalidParameter(f"objective is {self.objective!r}; use 'diffusion' or 'causal'")
         if self.initialisation not in ("opt", "mimetic"):

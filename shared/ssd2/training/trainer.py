@@ -108,7 +108,9 @@ class Trainer:
             return causal_loss(self.model, batch.to(self.device))
         # All draws of a step come from (seed, step): a resumed run draws what it would have drawn.
         generator = torch.Generator().manual_seed(self.params.seed * 10_000_019 + self.step)
-        t = _narrow(sample_timesteps(len(batch.prompt_ids), generator), self.params.timesteps_above)
+        t = _narrow(
+            sample_timesteps(len(batch.prompt_ids), generator), self.params.timesteps_above, self.params.timesteps_up_to
+        )
         noise = torch.randn(*batch.answer_ids.shape, self.model.config.vocab_size, generator=generator)
         r = torch.rand((), generator=generator).item() < SELF_CONDITIONING_PROBABILITY  # line 5
         return diffusion_loss(
@@ -180,10 +182,10 @@ def learning_rate(step: int, params: TrainingParams) -> float:
     return params.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
 
 
-def _narrow(t: Tensor, above: float) -> Tensor:
-    """Move t from (0, T] into (above·T, T], evenly."""
-    low = int(above * TRAINED_TIMESTEPS)
-    return low + 1 + (t - 1) * (TRAINED_TIMESTEPS - low) // TRAINED_TIMESTEPS
+def _narrow(t: Tensor, above: float, up_to: float) -> Tensor:
+    """Move t from (0, T] into (above·T, up_to·T], evenly."""
+    low, high = round(above * TRAINED_TIMESTEPS), round(up_to * TRAINED_TIMESTEPS)
+    return low + 1 + (t - 1) * (high - low) // TRAINED_TIMESTEPS
 
 
 def _config(recipe: Recipe, tokenizer: Tokenizer) -> SSD2Config:

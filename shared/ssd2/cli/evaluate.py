@@ -1,0 +1,202 @@
+"""Measuring models: `ssd2 evaluate …`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ssd2.cli.options import (
+    Alpha,
+    AsJson,
+    Core,
+    Lambda,
+    Limit,
+    Out,
+    Projection,
+    Seed,
+    SelfConditioning,
+    Steps,
+    TopP,
+    User,
+)
+from ssd2.demo.paths import CORE, USER
+from ssd2.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from ssd2.evaluation.two_source import Pair
+    from ssd2.params import DecodingParams
+
+app = typer.Typer(no_args_is_help=True, help="Measure a pair of models.")
+
+
+@app.command(
+    "two-source",
+    epilog="Examples: ssd2 evaluate two-source --limit 200 --json; ssd2 evaluate two-source --sweep --out reports",
+)
+def two_source(
+    core: Core = CORE,
+    user: User = USER,
+    limit: Limit = 200,
+    lambda_user: Lambda = 0.3,
+    alpha: Alpha = 1.0,
+    steps: Steps = None,
+    projection: Projection = "sampling",
+    top_p: TopP = 0.2,
+    self_conditioning: SelfConditioning = "own",
+    seed: Seed = 0,
+    sweep: Annotated[bool, typer.Option("--sweep", help="λ of the paper's Table 1, with α 0 and 1.")] = False,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the demo town's two-source questions: both models together, and each alone."""
+    decoding = {"steps": steps, "projection": projection, "top_p": top_p, "self_conditioning": self_conditioning}
+    if sweep:
+        _compare("two-source", core, user, limit, seed, out, as_json, lambda_user, alpha, **decoding)
+        return
+    from tqdm import tqdm
+
+    from ssd2.evaluation import two_source as benchmark
+    from ssd2.params import CollaborationParams
+
+    if out is not None:
+        raise InvalidParameter("--out is for --sweep, which writes a report")
+    pair = _load_pair(core, user)
+    answers = limit * len(benchmark.SYSTEMS) * len(benchmark.EVALUATED_KINDS)
+    with tqdm(total=answers, unit="answer") as bar:
+        report = benchmark.evaluate_two_source(
+            pair,
+            CollaborationParams(lambda_user, alpha),
+            _decoding(pair, **decoding),
+            limit=limit,
+            seed=seed,
+            on_progress=bar.update,
+        )
+    typer.echo(json.dumps(report) if as_json else benchmark.as_table(report))
+
+
+def _add_comparison(name: str, summary: str) -> None:
+    """Make `ssd2 evaluate NAME` of one of the experiments."""
+
+    @app.command(name, help=summary, epilog=f"Example: ssd2 evaluate {name} --limit 500 --out reports")
+    def command(
+        core: Core = CORE,
+        user: User = USER,
+        limit: Limit = 200,
+        lambda_user: Lambda = 0.3,
+        alpha: Alpha = 1.0,
+        seed: Seed = 0,
+        out: Out = None,
+        as_json: AsJson = False,
+    ) -> None:
+        _compare(name, core, user, limit, seed, out, as_json, lambda_user, alpha)
+
+
+_add_comparison(
+    "self-conditioning",
+    "What each model is fed back: the mix (the paper's, in one process only), its own logits, the projection.",
+)
+_add_comparison("steps", "How few timesteps are enough, from 1000 to 10, and what the early stop at 0.4T costs.")
+_add_comparison("projections", "Greedy, sampling and multi-hot projections, with narrow and wide nuclei.")
+
+
+@app.command("dynamics", epilog="Example: ssd2 evaluate dynamics --limit 100 --out reports")
+def dynamics(
+    core: Core = CORE,
+    user: User = USER,
+    limit: Annotated[int, typer.Option(help="Two-source questions to watch.", min=1)] = 50,
+    lambda_user: Lambda = 0.3,
+    alpha: Alpha = 1.0,
+    steps: Annotated[int, typer.Option(help="Timesteps a block, from T down to 0.", min=2)] = 200,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """When tokens change: how often in each fifth of the timesteps (§3.1)."""
+    from tqdm import tqdm
+
+    from ssd2.demo.generator import unseen_items
+    from ssd2.evaluation.dynamics import measure_dynamics
+    from ssd2.evaluation.report import dynamics_table, write_dynamics_report
+    from ssd2.params import CollaborationParams
+
+    pair = _load_pair(core, user)
+    with tqdm(total=limit, unit="answer") as bar:
+        seen = measure_dynamics(
+            pair,
+            unseen_items("two-source", limit, seed),
+            CollaborationParams(lambda_user, alpha),
+            _decoding(pair, steps=steps, stop=0.0),
+            seed=seed,
+            on_progress=bar.update,
+        )
+    if out:
+        typer.echo(f"report in {write_dynamics_report(out, seen, limit, seed, _command())}", err=True)
+    typer.echo(json.dumps(seen.as_json()) if as_json else dynamics_table(seen))
+
+
+def _command() -> str:
+    """What was typed, for a report."""
+    return " ".join(["ssd2", *(shlex.quote(argument) for argument in sys.argv[1:])])
+
+
+def _compare(
+    name: str,
+    core: Path,
+    user: Path,
+    limit: int,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+    lambda_user: float,
+    alpha: float,
+    **decoding: Any,
+) -> None:
+    """Run one of the experiments, print its results and, with --out, write its report."""
+    from tqdm import tqdm
+
+    from ssd2.evaluation.experiments import EXPERIMENTS
+    from ssd2.evaluation.report import as_table, write_report
+    from ssd2.evaluation.runner import run_experiment
+    from ssd2.evaluation.two_source import EVALUATED_KINDS
+    from ssd2.params import CollaborationParams
+
+    pair = _load_pair(core, user)
+    experiment = EXPERIMENTS[name](CollaborationParams(lambda_user, alpha), _decoding(pair, **decoding))
+    with tqdm(total=limit * len(experiment.settings) * len(EVALUATED_KINDS), unit="answer") as bar:
+
+        def show(label: str, answers: int) -> None:
+            bar.set_description(label, refresh=False)
+            bar.update(answers)
+
+        results = run_experiment(
+            pair,
+            experiment,
+            limit=limit,
+            seed=seed,
+            results_file=out / f"{name}.jsonl" if out else None,
+            on_progress=show,
+        )
+    if out:
+        typer.echo(f"report in {write_report(out, experiment, results, _command())}", err=True)
+    typer.echo(json.dumps({"results": [result.as_json() for result in results]}) if as_json else as_table(results))
+
+
+def _load_pair(core: Path, user: Path) -> Pair:
+    from ssd2.checkpoint import load_checkpoint
+    from ssd2.evaluation.two_source import Pair
+
+    return Pair(load_checkpoint(core), load_checkpoint(user))
+
+
+def _decoding(pair: Pair, **values: Any) -> DecodingParams:
+    from ssd2.params import DecodingParams
+
+    config = pair.core.model.config
+    if values.get("steps") is None:
+        values["steps"] = config.default_steps
+    return DecodingParams(block_size=config.block_size, simplex_value=config.simplex_value, **values)

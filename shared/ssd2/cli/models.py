@@ -1,0 +1,92 @@
+"""Making models: train, convert, export, inspect."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssd2.cli.options import AsJson
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: ssd2 train --recipe shared/ssd2/demo/recipes/core.toml --out runs/core")
+def train(
+    recipe: Annotated[Path, typer.Option(help="TOML file; see shared/ssd2/demo/recipes.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints; a run found there goes on where it stopped.")],
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores.", min=1)] = None,
+    start: Annotated[Path | None, typer.Option(help="Checkpoint folder to take the first weights from.")] = None,
+) -> None:
+    """Train a model with Algorithm 1, or as the causal language model before it; resumable at any time."""
+    import torch
+
+    from ssd2.training.recipe import read_recipe
+    from ssd2.training.trainer import Trainer
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    trainer = Trainer(read_recipe(recipe), out, device)
+    if trainer.resume():
+        typer.echo(f"going on at step {trainer.step} of {trainer.params.steps}", err=True)
+        if trainer.step == trainer.params.steps:
+            typer.echo(f"already trained; checkpoint in {out}")
+            return
+    elif start:
+        trainer.start_from(start)
+    loss = trainer.train()
+    typer.echo(f"trained {trainer.params.steps} steps, loss {loss:.4f}; checkpoint in {out}")
+
+
+@app.command(epilog="Example: ssd2 convert --from facebook/opt-125m --to models/ssd2-0.1b")
+def convert(
+    source: Annotated[str, typer.Option("--from", help="OPT on the hub, or a folder with its files.")],
+    to: Annotated[Path, typer.Option(help="Folder for the SSD-2 checkpoint.")],
+    block_size: Annotated[int, typer.Option(help="L to train with; the paper's is 25.")] = 25,
+    context_timestep: Annotated[str, typer.Option(help="quantised (the paper's) or none.")] = "quantised",
+) -> None:
+    """Initialise an SSD-2 model from OPT's weights, to be trained from there (§4)."""
+    from ssd2.convert import convert_opt
+
+    convert_opt(source, to, block_size=block_size, context_timestep=context_timestep)
+    typer.echo(f"wrote {to}; its diffusion inputs are new, so train it before use")
+
+
+@app.command(epilog="Example: ssd2 export runs/core_autoregressive --to models/core-opt")
+def export(
+    folder: Annotated[Path, typer.Argument(help="SSD-2 checkpoint, trained with the causal objective.")],
+    to: Annotated[Path, typer.Option(help="Folder for the OPT model.")],
+) -> None:
+    """Write the causal language model of an SSD-2 checkpoint as an OPT model, the paper's autoregressive baseline."""
+    from ssd2.checkpoint import TOKENIZER, load_checkpoint
+    from ssd2.convert import export_opt
+    from ssd2.errors import CheckpointInvalid
+    from ssd2.models.ssd2 import SSD2
+
+    model = load_checkpoint(folder).model
+    if not isinstance(model, SSD2):
+        raise CheckpointInvalid(f"the model in {folder} is not an SSD-2 checkpoint")
+    export_opt(model, to, (folder / TOKENIZER).read_text(encoding="utf-8"))
+    typer.echo(f"wrote {to}")
+
+
+@app.command(epilog="Example: ssd2 inspect shared/ssd2/demo/core")
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a checkpoint is: shape, parameters, fingerprints."""
+    from ssd2.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(folder)
+    facts = {
+        **asdict(checkpoint.model.config),
+        "parameters": sum(parameter.numel() for parameter in checkpoint.model.parameters()),
+        "model_sha256": checkpoint.sha256,
+        "tokenizer_sha256": checkpoint.tokenizer.sha256,
+    }
+    typer.echo(json.dumps(facts) if as_json else "\n".join(f"{name:20} {value}" for name, value in facts.items()))

@@ -1,0 +1,27 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Core = Annotated[Path, typer.Option(help="Checkpoint folder of θ_core.")]
+User = Annotated[Path, typer.Option(help="Checkpoint folder of θ_user.")]
+Limit = Annotated[int, typer.Option(help="Items of each kind.", min=1)]
+Lambda = Annotated[float, typer.Option(help="Weight of the user model, 0 to 1.")]
+Alpha = Annotated[float, typer.Option(help="Contrastive strength.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(help="Timesteps a block is decoded with; default: 25, or 1 if autoregressive.", show_default=False),
+]
+Projection = Annotated[str, typer.Option(help="greedy, sampling or multi-hot.")]
+TopP = Annotated[float, typer.Option(help="Nucleus of the sampling and multi-hot projections.")]
+SelfConditioning = Annotated[str, typer.Option(help="own, projection or mixed.")]
+Seed = Annotated[int, typer.Option(help="Of the items and of the decodes.", min=0)]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder for results and report; results found there are not computed again."),
+]
