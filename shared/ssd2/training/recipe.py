@@ -60,8 +60,8 @@ class TrainingParams:
             raise InvalidParameter("learning_rate and gradient_clip of a recipe must be above 0")
         if not 0 <= self.timesteps_above < self.timesteps_up_to <= 1:
             raise InvalidParameter(
-                f"timesteps_above is {self.timesteps_above} and timesteps_up_to {self.timesteps_up_to}; they are shares "
-                "of T, the first below the second, in [0, 1]"
+                f"timesteps_above is {self.timesteps_above}, timesteps_up_to {self.timesteps_up_to}; they are "
+                "shares of T in [0, 1], the first below the second"
             )
         if self.objective not in ("diffusion", "causal"):
             raise InvalidParameter(f"objective is {self.objective!r}; use 'diffusion' or 'causal'")
