@@ -7,9 +7,8 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from core_server.config import ServerConfig, default_threads
+from core_server.config import ServerConfig, default_threads, named_models
 from ssd2.errors import SlingshotError
 
 EXIT_REFUSED = 2
@@ -23,6 +22,8 @@ examples:
       serve to the network
   core-server --model models/core --port 50051 --device cuda
       compute on a GPU
+  core-server --model general=models/core --model experts=models/core-experts --model models/opt-13b
+      host several models; an agent is given the first one of its own model's family, or asks by name
 """
 
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     try:
-        config = ServerConfig(**options)
+        config = ServerConfig(models=named_models(options.pop("model")), **options)
         from core_server.server import serve
 
         asyncio.run(serve(config, _announce))
@@ -57,16 +58,22 @@ def _announce(line: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    defaults = ServerConfig(Path("model"))
+    defaults = ServerConfig({})
     parser = argparse.ArgumentParser(
         prog="core-server",
-        description="Serve a core model to agents. Agents never send it their documents.",
+        description="Serve core models to agents. Agents never send it their documents.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="DIR", help="checkpoint folder of the model to serve")
-    add("--name", default="", help="what agents know the model by (default: the folder's name)")
+    add(
+        "--model",
+        action="append",
+        required=True,
+        metavar="[NAME=]DIR",
+        help="checkpoint folder of a model to serve, and what agents know it by (default: the folder's name); may be "
+        "given again",
+    )
     add("--host", default=defaults.host, help="address to listen on (default: %(default)s)")
     add("--port", type=int, default=defaults.port, help="port to listen on, 0 for any free one (default: %(default)s)")
     add(
@@ -76,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="answers in progress at a time; one more is refused (default: %(default)s)",
     )
-    add("--device", default=defaults.device, help="where the model runs: cpu, cuda, cuda:1 (default: %(default)s)")
+    add("--device", default=defaults.device, help="where the models run: cpu, cuda, cuda:1 (default: %(default)s)")
     add(
         "--threads",
         type=int,

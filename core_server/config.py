@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,19 +22,17 @@ class ServerConfig:
     """One core server.
 
     Attributes:
-        model: folder of the checkpoint.
-        name: what agents know the model by; empty for the folder's name.
+        models: checkpoint folders by the names that agents know the models by; the first is the default.
         host: address to listen on.
         port: port to listen on; 0 for any free one.
         max_sessions: answers in progress at a time; one more is refused.
-        device: where the model runs, as torch names it.
+        device: where the models run, as torch names it.
         threads: computations at a time.
         answer_timeout_s: how long an agent may take for its part of a timestep.
         grace_s: how long answers in progress may go on once the server is told to stop.
     """
 
-    model: Path
-    name: str = ""
+    models: Mapping[str, Path]
     host: str = "127.0.0.1"
     port: int = 0
     max_sessions: int = 16
@@ -43,11 +42,12 @@ class ServerConfig:
     grace_s: float = 5.0
 
     def __post_init__(self) -> None:
-        if not self.model_name or not self.model_name.isprintable() or len(self.model_name) > MAX_NAME_LENGTH:
-            raise InvalidParameter(
-                f"the model's name is {self.model_name[:MAX_NAME_LENGTH]!r}; give 1 to {MAX_NAME_LENGTH} "
-                "printable characters with --name"
-            )
+        for name in self.models:
+            if not name or not name.isprintable() or len(name) > MAX_NAME_LENGTH:
+                raise InvalidParameter(
+                    f"a model's name is {name[:MAX_NAME_LENGTH]!r}; give it 1 to {MAX_NAME_LENGTH} printable "
+                    "characters with --model NAME=DIR"
+                )
         if not self.host:
             raise InvalidParameter("host is empty; give an address to listen on, such as 127.0.0.1 or 0.0.0.0")
         if not 0 <= self.port <= 65_535:
@@ -61,11 +61,6 @@ class ServerConfig:
         if not 0 <= self.grace_s < float("inf"):
             raise InvalidParameter(f"grace is {self.grace_s} s; it must be at least 0 and finite")
 
-    @property
-    def model_name(self) -> str:
-        """What agents know the model by."""
-        return self.name or self.model.resolve().name
-
     def address(self, port: int | None = None) -> str:
         """HOST:PORT, an IPv6 host in brackets.
 
@@ -74,3 +69,22 @@ class ServerConfig:
         """
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port if port is None else port}"
+
+
+def named_models(given: Sequence[str]) -> dict[str, Path]:
+    """Read what was given with --model: NAME=DIR, or DIR for a model that is known by its folder's name.
+
+    Raises:
+        InvalidParameter: if there is none, or two have one name.
+    """
+    if not given:
+        raise InvalidParameter("no model was given; give at least one checkpoint folder with --model")
+    models: dict[str, Path] = {}
+    for text in given:
+        name, has_name, folder = text.partition("=")
+        path = Path(folder if has_name else text)
+        name = name if has_name else path.resolve().name
+        if name in models:
+            raise InvalidParameter(f"two models are named {name!r}; name them apart with --model NAME=DIR")
+        models[name] = path
+    return models

@@ -1,4 +1,4 @@
-"""The model that a server serves, what it says about it, and whether an answer can be had from it."""
+"""One model that a server serves, what it says about it, and whether an answer can be had from it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from ssd2.checkpoint import Checkpoint, load_checkpoint
 from ssd2.devices import check_device
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, TokenizerMismatch
+from ssd2.noise_schedule import TRAINED_TIMESTEPS
 from ssd2.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ModelCard, OpenRequest
 
 MAX_BLOCK_SIZE = 256
@@ -63,9 +64,9 @@ class ServedModel:
         """Check what an answer asks for against the model; the prompt itself is the denoiser's to check.
 
         Raises:
-            ModelMismatch: if another model was asked for.
+            ModelMismatch: if the model is not the one that the agent was told of.
             TokenizerMismatch: if the agent's tokenizer or vocabulary is another one.
-            InvalidParameter: if the block is longer than the core takes.
+            InvalidParameter: if the block is longer than the core takes, or a timestep below what it was trained for.
             PromptTooLong: if the answer does not fit behind the prompt.
         """
         self._check_identity(request)
@@ -73,6 +74,11 @@ class ServedModel:
         if request.block_size > card.max_block_size:
             raise InvalidParameter(
                 f"block size is {request.block_size}; this core takes at most {card.max_block_size} tokens"
+            )
+        if request.timesteps[-1] <= config.trained_above * TRAINED_TIMESTEPS:
+            raise InvalidParameter(
+                f"the decode goes down to timestep {request.timesteps[-1]}; this model was trained above "
+                f"{config.trained_above:g}T: stop there"
             )
         prompt_tokens, answer_tokens = len(request.prompt_ids), request.max_blocks * request.block_size
         if prompt_tokens > (longest := config.max_prompt_tokens_before(answer_tokens)):
@@ -82,9 +88,6 @@ class ServedModel:
             )
 
     def _check_identity(self, request: OpenRequest) -> None:
-        # What the agent sent is not repeated: it may be of any length.
-        if request.model not in ("", self.name):
-            raise ModelMismatch(f"this core serves {self.name!r}, not the model asked for; ask for it or for none")
         if request.model_sha256 not in ("", self.card.model_sha256):
             raise ModelMismatch("the core's model is not the one the agent was told of: it has changed; ask again")
         if request.tokenizer_sha256 != self.card.tokenizer_sha256:

@@ -13,6 +13,7 @@ import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from core_server.config import ServerConfig
+from core_server.hosted import HostedModels
 from core_server.served_model import ServedModel
 from core_server.service import SERVICE_NAME, CollaborationService
 from ssd2.errors import InvalidParameter
@@ -28,14 +29,14 @@ _log = logging.getLogger(__name__)
 
 
 class CoreServer:
-    """One listening server with one model."""
+    """One listening server with its models."""
 
-    def __init__(self, served: ServedModel, config: ServerConfig) -> None:
+    def __init__(self, hosted: HostedModels, config: ServerConfig) -> None:
         self._config = config
         self._server = grpc.aio.server(options=_options(config), compression=grpc.Compression.NoCompression)
         self._health = health.aio.HealthServicer()
         self._service = CollaborationService(
-            served,
+            hosted,
             max_sessions=config.max_sessions,
             threads=config.threads,
             answer_timeout_s=config.answer_timeout_s,
@@ -93,7 +94,7 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
 
 
 async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
-    """Load the model and serve it until SIGTERM or SIGINT.
+    """Load the models and serve them until SIGTERM or SIGINT.
 
     Args:
         config: what to serve, and how.
@@ -106,13 +107,14 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
     """
     # Computations run side by side: each with its share of the processors, or they slow each other down.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.threads))
-    served = ServedModel.load(config.model, config.model_name, config.device)
+    served = [ServedModel.load(folder, name, config.device) for name, folder in config.models.items()]
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
-    server = CoreServer(served, config)
+    server = CoreServer(HostedModels(served), config)
     port = await server.start()
-    announce(f"listening on {config.address(port)}, serving {served.name} ({served.card.parameters:,} parameters)")
+    what = ", ".join(f"{one.name} ({one.card.family}, {one.card.parameters:,} parameters)" for one in served)
+    announce(f"listening on {config.address(port)}, serving {what}")
     await told_to_stop.wait()
     _log.info("stopping; answers in progress have %g s", config.grace_s)
     await server.stop()

@@ -15,7 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from core_server.error_catalog import Refusal, refusal_of
-from core_server.served_model import ServedModel
+from core_server.hosted import HostedModels
 from core_server.session import CoreSession
 from ssd2.errors import CoreBusy, CoreTimeout, ProtocolViolation, SlingshotError
 from ssd2.wire import collaboration_pb2 as pb
@@ -34,22 +34,22 @@ _StreamContext = grpc.aio.ServicerContext[pb.CollaborateRequest, pb.CollaborateR
 
 
 class CollaborationService(pb_grpc.CollaborationServiceServicer):
-    """Answers agents with one model.
+    """Answers agents with the models that are hosted.
 
     The log says when a session began and how it ended. It never holds what an agent sent, and so
     neither the text of an error that speaks of it: only the error's code.
     """
 
-    def __init__(self, served: ServedModel, *, max_sessions: int, threads: int, answer_timeout_s: float) -> None:
+    def __init__(self, hosted: HostedModels, *, max_sessions: int, threads: int, answer_timeout_s: float) -> None:
         """Set up the service.
 
         Args:
-            served: the model.
+            hosted: the models.
             max_sessions: answers in progress at a time.
             threads: computations at a time; a session has at most one.
             answer_timeout_s: how long an agent may be silent, and how long it may leave logits unread.
         """
-        self._served, self._max_sessions, self._answer_timeout_s = served, max_sessions, answer_timeout_s
+        self._hosted, self._max_sessions, self._answer_timeout_s = hosted, max_sessions, answer_timeout_s
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="core-compute")
         self._sessions_active = 0
 
@@ -69,8 +69,12 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
     async def GetModelCard(  # noqa: N802  # the contract's name
         self, request: pb.GetModelCardRequest, context: _CardContext
     ) -> pb.GetModelCardResponse:
-        """What is served."""
-        return model_card_to_proto(self._served.card)
+        """What is served: the model that fits the request."""
+        try:
+            return model_card_to_proto(self._hosted.find(request.model, request.family).card)
+        except SlingshotError as error:
+            await _refuse(context, refusal_of(error))
+            raise
 
     async def Collaborate(  # noqa: N802  # the contract's name
         self, request_iterator: object, context: _StreamContext
@@ -99,8 +103,15 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             raise ProtocolViolation("a stream begins with Open; the agent sent something else first")
         request = open_from_proto(opening.open)
         with self._slot():
-            session = CoreSession(request, self._served)
-            _log.info("session %s: opened, %d of %d", session_id, self._sessions_active, self._max_sessions)
+            served = self._hosted.find(request.model, request.family)
+            session = CoreSession(request, served)
+            _log.info(
+                "session %s: opened with %s, %d of %d",
+                session_id,
+                served.name,
+                self._sessions_active,
+                self._max_sessions,
+            )
             await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=session_id)))
             await self._answer(agent, session, session_id)
 
@@ -170,7 +181,7 @@ class _AgentStream:
             raise CoreTimeout(f"the agent {what} for {self._timeout_s:g} s, so the core gave up; ask again") from error
 
 
-async def _refuse(rpc_context: _StreamContext, refusal: Refusal) -> None:
+async def _refuse(rpc_context: _CardContext | _StreamContext, refusal: Refusal) -> None:
     trailing_metadata = ((ERROR_CODE_KEY, refusal.code),) if refusal.code else ()
     try:
         async with asyncio.timeout(ABORT_TIMEOUT_S):

@@ -31,7 +31,7 @@ class CoreSession:
             served: what is served.
 
         Raises:
-            ModelMismatch: if another model was asked for.
+            ModelMismatch: if the model is not the one that the agent was told of.
             TokenizerMismatch: if the agent's tokenizer or vocabulary is another one.
             InvalidParameter: if the block is longer than the core takes.
             PromptTooLong: if prompt and answer do not fit the model's positions.

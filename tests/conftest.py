@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
 from ssd2.checkpoint import save_checkpoint
+from ssd2.models.experts import ExpertsConfig, TimeRangeExperts
 from ssd2.models.ssd2 import SSD2, SSD2Config
 
 torch.set_num_threads(1)
@@ -39,6 +41,14 @@ def tiny_model(seed: int = 0, **changes: object) -> SSD2:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval().requires_grad_(False)
+
+
+def experts_of(*models: SSD2) -> TimeRangeExperts:
+    """Three models as the experts of the paper's three ranges, the lowest first."""
+    experts = TimeRangeExperts(ExpertsConfig.from_dict(asdict(models[0].config)))
+    for expert, model in zip(experts.experts, models, strict=True):
+        expert.load_state_dict(model.state_dict())
+    return experts.eval().requires_grad_(False)
 
 
 def demo_shaped_model(seed: int, **changes: object) -> SSD2:

@@ -30,7 +30,7 @@ class Question:
         collaboration: λ and α.
         params: how to decode.
         seeds: the public one and the device's own.
-        model: name of the core's model, or "" for whatever it serves.
+        model: name of the core's model, or "" for the first of the user model's family.
     """
 
     instruction: str
@@ -164,11 +164,12 @@ class Agent:
     async def _open(self, question: Question) -> CoreStream:
         if self._client is None:
             raise InvalidParameter("λ below 1 needs a core; give its address with --core HOST:PORT")
-        card = await self._client.model_card()
+        card = await self._client.model_card(question.model, self._user_model.config.family)
         self._check(card, question)
         return await self._client.open(
             OpenRequest(
                 model=question.model,
+                family=card.family,
                 model_sha256=card.model_sha256,
                 tokenizer_sha256=self._user_model.tokenizer.sha256,
                 vocab_size=self._user_model.config.vocab_size,
@@ -191,13 +192,13 @@ class Agent:
             )
         if question.model and card.model != question.model:
             raise ModelMismatch(
-                f"the core serves {card.model!r}, not {question.model!r}; leave out --model or change it"
+                f"the core offers {card.model!r}, not {question.model!r} that it was asked for; tell its provider"
             )
         config, prompt_tokens = self._user_model.config, len(self._user_model.core_prompt(question.instruction))
         if card.family != config.family:
             raise ModelMismatch(
-                f"the core's model is of the family {card.family!r}, the user model of {config.family!r}, and their "
-                "logits mean different things; use a user model of the core's family (--user-model)"
+                f"the core offers a model of the family {card.family!r}, the user model is of {config.family!r}, and "
+                "their logits mean different things; use a user model of the core's family (--user-model)"
             )
         if prompt_tokens > card.max_prompt_tokens:
             raise PromptTooLong(

@@ -45,7 +45,9 @@ def ask(
     core: Annotated[
         str | None, typer.Option(envvar="SLINGSHOT_CORE", help="HOST:PORT of the core server; not needed at λ = 1.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Name of the core's model; empty for whatever it serves.")] = "",
+    model: Annotated[
+        str, typer.Option(help="Name of the core's model; empty for its first one that fits the user model.")
+    ] = "",
     user_model: Annotated[
         Path, typer.Option(envvar="SLINGSHOT_USER_MODEL", help="Checkpoint folder of the user model.")
     ] = USER,
@@ -54,7 +56,7 @@ def ask(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Timesteps a block is decoded with; default: 25, or 1 if autoregressive.", show_default=False
+            help="Timesteps a block is decoded with; default: what suits the family, 25 for SSD-2.", show_default=False
         ),
     ] = None,
     block_size: Annotated[
@@ -81,14 +83,14 @@ def ask(
     if collaboration.uses_core and not core:
         raise InvalidParameter("λ below 1 needs a core: give its address with --core HOST:PORT or SLINGSHOT_CORE")
     loaded = UserModel.load(user_model, with_weights=collaboration.uses_user)
-    params = DecodingParams(
-        block_size=block_size if block_size is not None else loaded.config.block_size,
+    params = DecodingParams.for_model(
+        loaded.config,
+        block_size=block_size,
         max_tokens=max_tokens,
-        steps=steps if steps is not None else loaded.config.default_steps,
+        steps=steps,
         projection=projection,
         top_p=top_p,
         self_conditioning=self_conditioning,
-        simplex_value=loaded.config.simplex_value,
     )
     found = _search(docs or [], question) if collaboration.uses_user else []
     passages = loaded.fitting(question, found, params.max_answer_tokens)

@@ -82,15 +82,22 @@ class CoreClient:
     ) -> None:
         await self._channel.close()
 
-    async def model_card(self) -> ModelCard:
-        """Ask what the core serves.
+    async def model_card(self, model: str, family: str) -> ModelCard:
+        """Ask for a model that the core serves.
+
+        Args:
+            model: its name, or "" for the first of the family.
+            family: of the user model.
 
         Raises:
+            ModelMismatch: if the core has none such; says which it has.
             CoreUnavailable: if nothing answers at the address.
             CoreTimeout: if something does, but not in time.
         """
         await self._connect()
-        call = self._stub.GetModelCard(pb.GetModelCardRequest(), timeout=self._answer_timeout_s)
+        call = self._stub.GetModelCard(
+            pb.GetModelCardRequest(model=model, family=family), timeout=self._answer_timeout_s
+        )
         return model_card_from_proto(await self._answer(call))
 
     async def open(self, request: OpenRequest) -> CoreStream:

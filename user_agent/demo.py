@@ -78,7 +78,7 @@ def run_demo(*, seed: int, as_json: bool) -> None:
 @contextmanager
 def demo_core_server() -> Iterator[str]:
     """A core server with the demo core on a free port, ended on leaving."""
-    options = ["--model", str(CORE), "--name", "demo-core", "--port", "0", "--log-level", "warning"]
+    options = ["--model", f"demo-core={CORE}", "--port", "0", "--log-level", "warning"]
     command = [sys.executable, "-m", "core_server", *options]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is ended then too
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own module

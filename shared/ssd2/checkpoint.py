@@ -1,6 +1,6 @@
 """Checkpoints: a folder with config.json, weights and tokenizer.json, and its fingerprint.
 
-Our own models and, as transformers stores them, causal language models.
+Our own models, SSD-LM in its published layout and, as transformers stores them, causal language models.
 """
 
 from __future__ import annotations
@@ -16,12 +16,27 @@ from safetensors.torch import load_file, save_file
 
 from ssd2.errors import CheckpointInvalid, ModelNotFound
 from ssd2.models.autoregressive import AutoregressiveConfig
+from ssd2.models.experts import ExpertsConfig, TimeRangeExperts
 from ssd2.models.predict import Model
 from ssd2.models.ssd2 import SSD2, SSD2Config
-from ssd2.pretrained import autoregressive_config, read_autoregressive
+from ssd2.models.ssd_lm import SSDLMConfig
+from ssd2.pretrained import (
+    EMBED_SUM,
+    EMBED_TIMESTEP,
+    autoregressive_config,
+    read_autoregressive,
+    read_ssd_lm,
+    read_tokenizer,
+    ssd_lm_config,
+)
 from ssd2.tokenizer import Tokenizer
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+
+Config = SSD2Config | SSDLMConfig | AutoregressiveConfig
+
+_OUR_CONFIGS: dict[str, type[SSD2Config]] = {"ssd2": SSD2Config, "ssd2-experts": ExpertsConfig}
+"""By the model_type in config.json."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,7 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
     """Load a model and check that its files fit together.
 
     Args:
-        folder: with config.json, model.safetensors and tokenizer.json.
+        folder: with config.json, weights and tokenizer.json.
         device: where the model shall run.
 
     Raises:
@@ -51,15 +66,21 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
         CheckpointInvalid: if the files are damaged or do not fit together.
     """
     config, tokenizer = load_config_and_tokenizer(folder)
-    model = _read_ssd2(folder, config) if isinstance(config, SSD2Config) else read_autoregressive(folder, config)
+    model = _read(folder, config)
     return Checkpoint(model.to(device).eval().requires_grad_(False), tokenizer, fingerprint(folder))
 
 
-def _read_ssd2(folder: Path, config: SSD2Config) -> SSD2:
+def _read(folder: Path, config: Config) -> Model:
+    if isinstance(config, SSD2Config):
+        return _read_ssd2(folder, config)
+    return read_ssd_lm(folder, config) if isinstance(config, SSDLMConfig) else read_autoregressive(folder, config)
+
+
+def _read_ssd2(folder: Path, config: SSD2Config) -> SSD2 | TimeRangeExperts:
     if not (folder / WEIGHTS).is_file():
         raise ModelNotFound(f"no {WEIGHTS} in {folder}; give the folder of a checkpoint")
     with torch.device("meta"):
-        model = SSD2(config)
+        model = TimeRangeExperts(config) if isinstance(config, ExpertsConfig) else SSD2(config)
     try:
         weights = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
         model.load_state_dict(weights, assign=True)
@@ -69,7 +90,7 @@ def _read_ssd2(folder: Path, config: SSD2Config) -> SSD2:
     return model
 
 
-def load_config_and_tokenizer(folder: Path) -> tuple[SSD2Config | AutoregressiveConfig, Tokenizer]:
+def load_config_and_tokenizer(folder: Path) -> tuple[Config, Tokenizer]:
     """Load all of a checkpoint but its weights, and check that the two fit together.
 
     Raises:
@@ -78,7 +99,8 @@ def load_config_and_tokenizer(folder: Path) -> tuple[SSD2Config | Autoregressive
     """
     if not folder.is_dir():
         raise ModelNotFound(f"there is no model folder {folder}; give the folder of a checkpoint")
-    config, tokenizer = _read_config(folder / CONFIG), Tokenizer.from_file(folder / TOKENIZER)
+    config = _read_config(folder / CONFIG)
+    tokenizer = _read_tokenizer(folder, config)
     if tokenizer.vocab_size > config.vocab_size:
         raise CheckpointInvalid(
             f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, the model {config.vocab_size}; "
@@ -87,7 +109,14 @@ def load_config_and_tokenizer(folder: Path) -> tuple[SSD2Config | Autoregressive
     return config, tokenizer
 
 
-def _read_config(file: Path) -> SSD2Config | AutoregressiveConfig:
+def _read_tokenizer(folder: Path, config: Config) -> Tokenizer:
+    """From tokenizer.json; of older transformers' checkpoints, from whatever files it is in."""
+    if isinstance(config, SSD2Config) or (folder / TOKENIZER).is_file():
+        return Tokenizer.from_file(folder / TOKENIZER)
+    return Tokenizer.from_json(read_tokenizer(str(folder), config.vocab_size).encode(), str(folder))
+
+
+def _read_config(file: Path) -> Config:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -96,12 +125,15 @@ def _read_config(file: Path) -> SSD2Config | AutoregressiveConfig:
         raise CheckpointInvalid(f"{file} is not JSON: {error}") from error
     if not isinstance(values, dict) or "model_type" not in values:
         raise CheckpointInvalid(f'{file} does not describe a model: it has no "model_type"')
-    if values.pop("model_type") == "ssd2":
-        return SSD2Config.from_dict(values)
-    return autoregressive_config(file.parent)
+    if (ours := _OUR_CONFIGS.get(values.pop("model_type"))) is not None:
+        return ours.from_dict(values)
+    is_ssd_lm = (file.parent / EMBED_SUM).is_file()
+    return ssd_lm_config(file.parent) if is_ssd_lm else autoregressive_config(file.parent)
 
 
-def save_checkpoint(folder: Path, model: SSD2, tokenizer_json: str, dtype: torch.dtype = torch.float32) -> None:
+def save_checkpoint(
+    folder: Path, model: SSD2 | TimeRangeExperts, tokenizer_json: str, dtype: torch.dtype = torch.float32
+) -> None:
     """Write a checkpoint folder.
 
     Args:
@@ -111,7 +143,8 @@ def save_checkpoint(folder: Path, model: SSD2, tokenizer_json: str, dtype: torch
         dtype: of the stored weights; float16 halves the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"model_type": "ssd2", **asdict(model.config)}
+    kind = next(name for name, ours in _OUR_CONFIGS.items() if ours is type(model.config))
+    config = {"model_type": kind, **asdict(model.config)}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
@@ -121,8 +154,9 @@ def save_checkpoint(folder: Path, model: SSD2, tokenizer_json: str, dtype: torch
 def fingerprint(folder: Path) -> str:
     """SHA-256 over config and weights, as the model card gives it and Open repeats it."""
     digest = hashlib.sha256()
-    weights = sorted(file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
-    for name in (CONFIG, *weights):
+    weights = (file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+    parts = (name for name in (EMBED_SUM, EMBED_TIMESTEP) if (folder / name).is_file())
+    for name in (CONFIG, *sorted(weights), *parts):
         with (folder / name).open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)

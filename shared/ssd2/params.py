@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ssd2.errors import InvalidParameter
 from ssd2.noise_schedule import DEFAULT_STEPS, EARLY_STOP, decoding_timesteps
 from ssd2.simplex import PROJECTIONS, SIMPLEX_VALUE
+
+if TYPE_CHECKING:
+    from ssd2.models.family import ModelConfig
 
 SELF_CONDITIONING = ("own", "projection", "mixed")
 """What a model is fed back: its own logits, the projected simplex, or (in one process) the mix."""
@@ -57,6 +61,25 @@ class DecodingParams:
         if not 0 < self.simplex_value < float("inf"):
             raise InvalidParameter(f"simplex value is {self.simplex_value}; it must be a number above 0")
         decoding_timesteps(self.steps, self.stop)
+
+    @classmethod
+    def for_model(cls, config: ModelConfig, **chosen: Any) -> DecodingParams:
+        """What a model is decoded with.
+
+        Args:
+            config: of the model.
+            **chosen: fields to have otherwise; None leaves the model's own.
+
+        Raises:
+            InvalidParameter: if a field is outside its range.
+        """
+        own = {
+            "block_size": config.block_size,
+            "steps": config.default_steps,
+            "stop": config.default_stop,
+            "simplex_value": config.simplex_value,
+        }
+        return cls(**{**own, **{name: value for name, value in chosen.items() if value is not None}})
 
     @property
     def timesteps(self) -> tuple[int, ...]:

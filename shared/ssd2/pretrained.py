@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ssd2.errors import CheckpointInvalid, ModelNotFound
 from ssd2.models.autoregressive import AutoregressiveConfig, AutoregressiveLM
+from ssd2.models.ssd_lm import SSDLM, SSDLMConfig
+
+EMBED_SUM, EMBED_TIMESTEP = "embed_sum_layer.pt", "timestep_layer.pt"
+"""What SSD-LM's published checkpoint holds beside the files of a RoBERTa."""
 
 
 def transformers() -> Any:
@@ -94,6 +100,50 @@ def autoregressive_config(folder: Path) -> AutoregressiveConfig:
 def read_autoregressive(folder: Path, config: AutoregressiveConfig) -> AutoregressiveLM:
     """A causal language model, float32; errors as in `read_network`."""
     return AutoregressiveLM(read_network(str(folder), "AutoModelForCausalLM"), config)
+
+
+def ssd_lm_config(folder: Path) -> SSDLMConfig:
+    """What a decode has to know of an SSD-LM.
+
+    Raises:
+        ModelNotFound: if the folder has no config.json, or transformers is not installed.
+        CheckpointInvalid: if its config.json is not that of a RoBERTa.
+    """
+    config = read_config(str(folder))
+    if config.model_type != "roberta":
+        raise CheckpointInvalid(f"the config.json in {folder} is of a {config.model_type}; an SSD-LM is a RoBERTa")
+    return SSDLMConfig(
+        vocab_size=config.vocab_size,
+        max_positions=config.max_position_embeddings - config.pad_token_id - 1,  # it counts from behind the padding
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+    )
+
+
+def read_ssd_lm(folder: Path, config: SSDLMConfig) -> SSDLM:
+    """An SSD-LM from its published layout, float32.
+
+    Raises:
+        ModelNotFound: if a file is missing.
+        CheckpointInvalid: if one is damaged or does not fit the others.
+    """
+    network = read_network(str(folder), "AutoModelForMaskedLM")
+    width = network.config.hidden_size
+    embed_sum = _read_linear(folder / EMBED_SUM, nn.Linear(config.vocab_size, width, bias=False))
+    return SSDLM(network, embed_sum, _read_linear(folder / EMBED_TIMESTEP, nn.Linear(1, width)), config)
+
+
+def _read_linear(file: Path, layer: nn.Linear) -> nn.Linear:
+    """A layer's weights from a file of its own."""
+    if not file.is_file():
+        raise ModelNotFound(f"no {file.name} in {file.parent}; download the whole checkpoint")
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+        layer.load_state_dict({name.removeprefix("module."): value.float() for name, value in weights.items()})
+    except (RuntimeError, OSError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+        raise CheckpointInvalid(f"{file} is damaged or of another model; download it again") from error
+    return layer
 
 
 def read_network(source: str, kind: str) -> Any:

@@ -38,11 +38,23 @@ class Tokenizer:
         """
         if not path.is_file():
             raise ModelNotFound(f"no {path.name} in {path.parent}; give the folder of a checkpoint")
-        content = path.read_bytes()
+        return cls.from_json(path.read_bytes(), str(path))
+
+    @classmethod
+    def from_json(cls, content: bytes, name: str) -> Tokenizer:
+        """Read the content of a tokenizer.json.
+
+        Args:
+            content: as in the file.
+            name: of the file or the model, for an error.
+
+        Raises:
+            CheckpointInvalid: if it is not a tokenizer.
+        """
         try:
             backend = _Backend.from_str(content.decode())
         except Exception as error:  # the library raises bare Exception
-            raise CheckpointInvalid(f"{path} is not a tokenizer.json: {error}") from error
+            raise CheckpointInvalid(f"{name} is not a tokenizer.json: {error}") from error
         return cls(backend, hashlib.sha256(content).hexdigest())
 
     @property

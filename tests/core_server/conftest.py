@@ -13,11 +13,13 @@ import grpc
 import pytest
 
 from core_server.config import ServerConfig
+from core_server.hosted import HostedModels
 from core_server.served_model import ServedModel
 from core_server.server import CoreServer
 from ssd2.checkpoint import Checkpoint, load_checkpoint
 from ssd2.collaboration import UserLogits, decode_locally, mix_terms
 from ssd2.models.denoiser import Denoiser
+from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.ssd2 import SSD2
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import decode
@@ -40,7 +42,7 @@ CORE_ALONE = CollaborationParams(lambda_user=0.0)
 PROMPT = (1, 20, 21, 22)
 
 
-def serve_in_memory(model: SSD2, name: str = "tiny") -> ServedModel:
+def serve_in_memory(model: SSD2 | TimeRangeExperts, name: str = "tiny") -> ServedModel:
     """A model that was never on disk, as if it had been loaded."""
     return ServedModel(name, Checkpoint(model, Tokenizer.from_file(DEMO_TOKENIZER), sha256="0" * 64))
 
@@ -49,6 +51,7 @@ def open_request(served: ServedModel, params: DecodingParams, noise_seed: int = 
     """A request that the model can serve, unless changed."""
     request = OpenRequest(
         model=served.name,
+        family=served.card.family,
         model_sha256=served.card.model_sha256,
         tokenizer_sha256=served.card.tokenizer_sha256,
         vocab_size=served.card.vocab_size,
@@ -166,9 +169,9 @@ async def start() -> AsyncIterator[Start]:
     """Start a server in this process: `await start(served, max_sessions=2)` gives it and an agent."""
     async with AsyncExitStack() as stack:
 
-        async def start_one(served: ServedModel, **settings: Any) -> tuple[CoreServer, RawAgent]:
-            config = ServerConfig(Path("in-memory"), served.name, **{"grace_s": 0.0, "threads": 2, **settings})
-            server = CoreServer(served, config)
+        async def start_one(*served: ServedModel, **settings: Any) -> tuple[CoreServer, RawAgent]:
+            config = ServerConfig({}, **{"grace_s": 0.0, "threads": 2, **settings})
+            server = CoreServer(HostedModels(served), config)
             port = await server.start()
             stack.push_async_callback(server.stop)
             limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from core_server.config import ServerConfig
+from core_server.config import ServerConfig, named_models
 from ssd2.errors import InvalidParameter
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model": Path("/")}, "--name"),
-        ({"name": "two\nlines"}, "printable"),
-        ({"name": "n" * 129}, "128"),
+        ({"models": {"": Path("/")}}, "--model NAME=DIR"),
+        ({"models": {"two\nlines": Path("core")}}, "printable"),
+        ({"models": {"core": Path("core"), "n" * 129: Path("core")}}, "128"),
         ({"host": ""}, "host is empty"),
         ({"port": -1}, "port is -1"),
         ({"port": 65_536}, "65535"),
@@ -27,14 +27,24 @@ from ssd2.errors import InvalidParameter
 )
 def test_a_setting_outside_its_range_is_named(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidParameter, match=words):
-        ServerConfig(**{"model": Path("models/core"), **changes})
+        ServerConfig(**{"models": {"core": Path("models/core")}, **changes})
 
 
 def test_a_model_is_known_by_its_folder_unless_named() -> None:
-    assert ServerConfig(Path("models/core/")).model_name == "core"
-    assert ServerConfig(Path("models/core"), name="general-13b").model_name == "general-13b"
+    assert named_models(["models/core/", "general-13b=models/other"]) == {
+        "core": Path("models/core"),
+        "general-13b": Path("models/other"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [([], "--model"), (["core", "a/core"], "named 'core'"), (["=x", "=y"], "''")]
+)
+def test_models_without_names_of_their_own_are_refused(given: list[str], words: str) -> None:
+    with pytest.raises(InvalidParameter, match=words):
+        named_models(given)
 
 
 def test_an_ipv6_host_stands_in_brackets() -> None:
-    assert ServerConfig(Path("core"), host="::1").address(50051) == "[::1]:50051"
-    assert ServerConfig(Path("core"), port=50052).address() == "127.0.0.1:50052"
+    assert ServerConfig({}, host="::1").address(50051) == "[::1]:50051"
+    assert ServerConfig({}, port=50052).address() == "127.0.0.1:50052"

@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def running(core_folder: Path) -> Iterator[subprocess.Popen[str]]:
-    arguments = [*COMMAND, "--model", str(core_folder), "--name", "general", "--threads", "1"]
+    arguments = [*COMMAND, "--model", f"general={core_folder}", "--threads", "1"]
     process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield process
     process.kill()
@@ -41,7 +41,7 @@ def test_help_is_there_before_torch_is() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    for word in ("examples:", "--model DIR", "--max-sessions", "--answer-timeout-s"):
+    for word in ("examples:", "--model [NAME=]DIR", "--max-sessions", "--answer-timeout-s"):
         assert word in done.stdout
 
 
@@ -63,7 +63,7 @@ def test_it_says_where_it_listens_and_ends_when_told(
     assert running.stdout is not None
     line = running.stdout.readline()
     listening = re.fullmatch(
-        r"core-server: listening on 127\.0\.0\.1:(\d+), serving general \([\d,]+ parameters\)\n", line
+        r"core-server: listening on 127\.0\.0\.1:(\d+), serving general \(ssd-2, [\d,]+ parameters\)\n", line
     )
     assert listening
 
@@ -86,5 +86,5 @@ def test_an_interrupt_ends_it_as_well(core_folder: Path) -> None:
         lines.append(line)
         os.kill(os.getpid(), signal.SIGINT)
 
-    asyncio.run(asyncio.wait_for(serve(ServerConfig(core_folder, threads=64), interrupt), 20))
+    asyncio.run(asyncio.wait_for(serve(ServerConfig({"core": core_folder}, threads=64), interrupt), 20))
     assert len(lines) == 1

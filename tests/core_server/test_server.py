@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from core_server.config import ServerConfig
+from core_server.hosted import HostedModels
 from core_server.served_model import ServedModel
 from core_server.server import CoreServer
 from core_server.service import SERVICE_NAME
@@ -59,7 +59,7 @@ async def test_an_answer_longer_than_the_grace_time_is_cut(served: ServedModel, 
 
 async def test_a_port_in_use_is_refused(served: ServedModel, start: Start) -> None:
     _, agent = await start(served)
-    second = CoreServer(served, ServerConfig(Path("core"), port=agent.port, grace_s=0.0))
+    second = CoreServer(HostedModels([served]), ServerConfig({}, port=agent.port, grace_s=0.0))
     try:
         with pytest.raises(InvalidParameter, match="--port"):
             await second.start()

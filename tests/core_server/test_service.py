@@ -11,6 +11,7 @@ import pytest
 
 from core_server import service as service_module
 from core_server.error_catalog import INTERNAL_MESSAGE
+from core_server.hosted import HostedModels
 from core_server.served_model import ServedModel
 from core_server.service import CollaborationService
 from core_server.session import CoreSession
@@ -94,7 +95,7 @@ async def test_the_model_card_describes_the_model(served: ServedModel, start: St
 
 BAD_OPENINGS: list[tuple[dict[str, Any], grpc.StatusCode, str, str]] = [
     ({"protocol_version": 2}, grpc.StatusCode.FAILED_PRECONDITION, "protocol_version_mismatch", "version 2"),
-    ({"model": "other"}, grpc.StatusCode.FAILED_PRECONDITION, "model_mismatch", "serves 'core'"),
+    ({"model": "other"}, grpc.StatusCode.FAILED_PRECONDITION, "model_mismatch", "there are: core (ssd-2)"),
     ({"tokenizer_sha256": "ab"}, grpc.StatusCode.FAILED_PRECONDITION, "tokenizer_mismatch", "tokenizer.json"),
     ({"vocab_size": 1783}, grpc.StatusCode.FAILED_PRECONDITION, "tokenizer_mismatch", "1783"),
     ({"block_size": 65}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "at most 64"),
@@ -337,7 +338,7 @@ class StuckPeer:
 
 async def test_an_agent_that_reads_nothing_is_given_up(served: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "ABORT_TIMEOUT_S", 0.05)
-    service = CollaborationService(served, max_sessions=1, threads=1, answer_timeout_s=0.05)
+    service = CollaborationService(HostedModels([served]), max_sessions=1, threads=1, answer_timeout_s=0.05)
     peer = StuckPeer(opening(served))
     async with asyncio.timeout(5):
         await service.Collaborate(None, peer)  # type: ignore[arg-type]

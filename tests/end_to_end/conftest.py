@@ -30,8 +30,8 @@ class CoreProcess:
 
 
 @contextmanager
-def running_core(folder: Path, *options: str) -> Iterator[CoreProcess]:
-    """Start a core server on a free port and end it on leaving."""
+def running_core(folder: Path | str, *options: str) -> Iterator[CoreProcess]:
+    """Start a core server on a free port and end it on leaving; the folder as --model takes it."""
     command = [sys.executable, "-m", "core_server", "--model", str(folder), "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT)
     try:
@@ -49,7 +49,7 @@ def running_core(folder: Path, *options: str) -> Iterator[CoreProcess]:
 @pytest.fixture(scope="module")
 def core(core_folder: Path) -> Iterator[CoreProcess]:
     """A core server with a random model, shared by the tests of a module."""
-    with running_core(core_folder, "--name", "tiny") as running:
+    with running_core(f"tiny={core_folder}") as running:
         yield running
 
 

@@ -117,7 +117,7 @@ async def test_every_message_is_made_of_public_parameters_and_projected_tokens_a
     """All bytes are made again here from the instruction, the parameters and the projections: nothing is left over."""
     requests = _recorded_requests(monkeypatch)
     wire = await _record(core, user, question)
-    assert [message for message in wire.messages if message] == await _expected(core, user, question, requests)
+    assert wire.messages == await _expected(core, user, question, requests)
     assert {key for key, _ in wire.metadata} <= {"user-agent"}
 
 
@@ -137,10 +137,11 @@ async def _expected(
     core: CoreProcess, user: UserModel, question: Question, requests: list[LogitsRequest]
 ) -> list[bytes]:
     async with CoreClient(core.address) as client:
-        card = await client.model_card()
+        card = await client.model_card("", user.config.family)
     params = question.params
     opening = pb.Open(
         protocol_version=PROTOCOL_VERSION,
+        family=user.config.family,
         model_sha256=card.model_sha256,
         tokenizer_sha256=user.tokenizer.sha256,
         vocab_size=user.config.vocab_size,
@@ -152,7 +153,7 @@ async def _expected(
         simplex_value=params.simplex_value,
         self_conditioning=pb.SELF_CONDITIONING_OWN,
     )
-    messages = [pb.CollaborateRequest(open=opening)]
+    messages = [pb.GetModelCardRequest(family=user.config.family), pb.CollaborateRequest(open=opening)]
     for number, request in enumerate(requests):
         if request.x0_hat is not None:
             sets = [(row > 0).nonzero().flatten().tolist() for row in request.x0_hat[0]]

@@ -40,6 +40,7 @@ CARD = codec.ModelCard(
 )
 OPEN = codec.OpenRequest(
     model="demo-core",
+    family="ssd-2",
     model_sha256="ab" * 32,
     tokenizer_sha256="cd" * 32,
     vocab_size=32,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import experts_of, tiny_model
 from torch import Tensor
 
 from ssd2.errors import InvalidParameter, PromptTooLong, TokenOutOfRange
@@ -23,6 +23,7 @@ NO_EOS = -1
 
 def from_scratch(model: SSD2, request: LogitsRequest, self_cond: Tensor | None, row: int) -> Tensor:
     """Logits of one row alone, unpadded, its whole context encoded anew."""
+    model = model.at(request.timestep)
     token_ids = torch.tensor([[*PROMPTS[row], *request.answer_ids[row].tolist()]])
     first = model.config.answer_position - len(PROMPTS[row]) if model.config.answer_position else 0
     positions = first + torch.arange(token_ids.shape[1])[None]
@@ -40,10 +41,13 @@ def other_logits(request: LogitsRequest) -> Tensor:
 @pytest.mark.parametrize("context_timestep", ["quantised", "none"])
 @pytest.mark.parametrize("answer_position", [None, 20])
 @pytest.mark.parametrize("self_conditioning", ["own", "projection", "mixed"])
+@pytest.mark.parametrize("models", [1, 3])
 def test_cached_logits_are_those_from_scratch_with_what_is_to_be_fed_back(
-    context_timestep: str, answer_position: int | None, self_conditioning: str
+    context_timestep: str, answer_position: int | None, self_conditioning: str, models: int
 ) -> None:
-    model = tiny_model(3, context_timestep=context_timestep, answer_position=answer_position)
+    shape = {"context_timestep": context_timestep, "answer_position": answer_position}
+    several = [tiny_model(3 + seed, **shape) for seed in range(models)]
+    model = several[0] if models == 1 else experts_of(*several)
     denoiser = Denoiser(model, PROMPTS, self_conditioning)
     run = decode(PARAMS, SEEDS, vocab_size=32, eos_token_id=NO_EOS)
     request, previous, requests = next(run), None, 0

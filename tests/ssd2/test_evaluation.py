@@ -133,7 +133,7 @@ def test_a_file_that_holds_no_results_is_refused_and_kept(pair: Pair, tmp_path: 
 
 
 def results_like(share: float) -> list[Result]:
-    setting = {"items": 20, "seed": 3, "core_sha256": "c" * 64, "user_sha256": "d" * 64}
+    setting = {"items": 20, "seed": 3, "core_sha256": "c" * 64, "user_sha256": "d" * 64, "family": "ssd-2"}
     return [Result(s.label, setting, Accuracy(share, 1.0, 0.5, 0.0), 20, 0.01) for s in EXPERIMENT.settings]
 
 
@@ -147,6 +147,38 @@ def test_a_report_has_every_setting_its_intervals_and_what_made_it(tmp_path: Pat
     assert (tmp_path / "new" / "tiny.svg").read_bytes() == plot, "the same results draw the same file"
     write_report(tmp_path / "new", EXPERIMENT, results_like(0.5), "")
     assert (tmp_path / "new" / "tiny.svg").read_bytes() != plot
+
+
+def test_kinds_that_an_experiment_does_not_ask_for_are_not_answered_and_not_reported(
+    pair: Pair, tmp_path: Path
+) -> None:
+    experiment = replace(EXPERIMENT, kinds=("two-source",))
+    answers: list[int] = []
+    results = run_experiment(pair, experiment, limit=2, on_progress=lambda _, count: answers.append(count))
+    assert sum(answers) == 3 * 2
+    assert [set(result.shares) for result in results] == [{"joint", "exact"}] * 3
+    assert json.loads(json.dumps(results[0].as_json()))["accuracy"]["private"] is None
+    text = write_report(tmp_path, experiment, results, "").read_text(encoding="utf-8")
+    assert "| two-source: both values | two-source: word for word | s an answer |" in text
+
+
+@pytest.mark.slow
+def test_a_sweep_of_two_pairs_tells_them_apart_and_draws_over_lambda(
+    core_folder: Path, user_folder: Path, tmp_path: Path
+) -> None:
+    baseline = [tmp_path / "core-opt", tmp_path / "user-opt"]
+    for seed, folder in enumerate(baseline):
+        export_opt(demo_shaped_model(seed), folder, DEMO_TOKENIZER.read_text())
+    models = ["--core", str(core_folder), "--user", str(user_folder), "--baseline", *map(str, baseline)]
+    command = ["evaluate", "two-source", "--sweep", *models, "--limit", "1", "--steps", "1", "--json"]
+    result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "r")])
+    assert result.exit_code == 0, result.output
+    families = [row["setting"]["family"] for row in json.loads(result.stdout)["results"]]
+    assert families == ["ssd-2"] * 13 + ["autoregressive"] * 13
+    text = (tmp_path / "r/two-source.md").read_text(encoding="utf-8")
+    assert text.count("| ssd-2, λ") == text.count("| autoregressive, λ") == 13
+    plot = (tmp_path / "r/two-source.svg").read_text(encoding="utf-8")
+    assert "<!-- autoregressive, α 1 -->" in plot
 
 
 def test_a_report_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

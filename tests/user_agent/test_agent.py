@@ -64,7 +64,8 @@ class FakeClient:
     def __init__(self, stream: FakeStream, **card: object) -> None:
         self.stream, self.card, self.opened = stream, card, []
 
-    async def model_card(self) -> ModelCard:
+    async def model_card(self, model: str, family: str) -> ModelCard:
+        self.asked_for = (model, family)
         values = {
             "protocol_version": PROTOCOL_VERSION,
             "model": "fake",

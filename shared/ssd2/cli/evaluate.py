@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,21 +51,26 @@ def two_source(
     self_conditioning: SelfConditioning = "own",
     seed: Seed = 0,
     sweep: Annotated[bool, typer.Option("--sweep", help="λ of the paper's Table 1, with α 0 and 1.")] = False,
+    baseline: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="CORE USER", help="Two more checkpoint folders, to sweep beside: an autoregressive pair."),
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the demo town's two-source questions: both models together, and each alone."""
     decoding = {"steps": steps, "projection": projection, "top_p": top_p, "self_conditioning": self_conditioning}
     if sweep:
-        _compare("two-source", core, user, limit, seed, out, as_json, lambda_user, alpha, **decoding)
+        pairs = [(core, user), *([baseline] if baseline else [])]
+        _compare("two-source", pairs, limit, seed, out, as_json, lambda_user, alpha, **decoding)
         return
     from tqdm import tqdm
 
     from ssd2.evaluation import two_source as benchmark
     from ssd2.params import CollaborationParams
 
-    if out is not None:
-        raise InvalidParameter("--out is for --sweep, which writes a report")
+    if out is not None or baseline is not None:
+        raise InvalidParameter("--out and --baseline are for --sweep, which writes a report")
     pair = _load_pair(core, user)
     answers = limit * len(benchmark.SYSTEMS) * len(benchmark.EVALUATED_KINDS)
     with tqdm(total=answers, unit="answer") as bar:
@@ -93,7 +99,7 @@ def _add_comparison(name: str, summary: str) -> None:
         out: Out = None,
         as_json: AsJson = False,
     ) -> None:
-        _compare(name, core, user, limit, seed, out, as_json, lambda_user, alpha)
+        _compare(name, [(core, user)], limit, seed, out, as_json, lambda_user, alpha)
 
 
 _add_comparison(
@@ -146,8 +152,7 @@ def _command() -> str:
 
 def _compare(
     name: str,
-    core: Path,
-    user: Path,
+    pairs: Sequence[tuple[Path, Path]],
     limit: int,
     seed: int,
     out: Path | None,
@@ -162,27 +167,32 @@ def _compare(
     from ssd2.evaluation.experiments import EXPERIMENTS
     from ssd2.evaluation.report import as_table, write_report
     from ssd2.evaluation.runner import run_experiment
-    from ssd2.evaluation.two_source import EVALUATED_KINDS
     from ssd2.params import CollaborationParams
 
-    pair = _load_pair(core, user)
-    experiment = EXPERIMENTS[name](CollaborationParams(lambda_user, alpha), _decoding(pair, **decoding))
-    with tqdm(total=limit * len(experiment.settings) * len(EVALUATED_KINDS), unit="answer") as bar:
+    loaded = [_load_pair(core, user) for core, user in pairs]
+    collaboration = CollaborationParams(lambda_user, alpha)
+    experiments = [EXPERIMENTS[name](collaboration, _decoding(pair, **decoding)) for pair in loaded]
+    answers = sum(limit * len(experiment.settings) * len(experiment.kinds) for experiment in experiments)
+    with tqdm(total=answers, unit="answer") as bar:
 
         def show(label: str, answers: int) -> None:
             bar.set_description(label, refresh=False)
             bar.update(answers)
 
-        results = run_experiment(
-            pair,
-            experiment,
-            limit=limit,
-            seed=seed,
-            results_file=out / f"{name}.jsonl" if out else None,
-            on_progress=show,
-        )
+        results = [
+            result
+            for pair, experiment in zip(loaded, experiments, strict=True)
+            for result in run_experiment(
+                pair,
+                experiment,
+                limit=limit,
+                seed=seed,
+                results_file=out / f"{name}.jsonl" if out else None,
+                on_progress=show,
+            )
+        ]
     if out:
-        typer.echo(f"report in {write_report(out, experiment, results, _command())}", err=True)
+        typer.echo(f"report in {write_report(out, experiments[0], results, _command())}", err=True)
     typer.echo(json.dumps({"results": [result.as_json() for result in results]}) if as_json else as_table(results))
 
 
@@ -196,7 +206,4 @@ def _load_pair(core: Path, user: Path) -> Pair:
 def _decoding(pair: Pair, **values: Any) -> DecodingParams:
     from ssd2.params import DecodingParams
 
-    config = pair.core.model.config
-    if values.get("steps") is None:
-        values["steps"] = config.default_steps
-    return DecodingParams(block_size=config.block_size, simplex_value=config.simplex_value, **values)
+    return DecodingParams.for_model(pair.core.model.config, **values)

@@ -15,7 +15,9 @@ Lambda = Annotated[float, typer.Option(help="Weight of the user model, 0 to 1.")
 Alpha = Annotated[float, typer.Option(help="Contrastive strength.")]
 Steps = Annotated[
     int | None,
-    typer.Option(help="Timesteps a block is decoded with; default: 25, or 1 if autoregressive.", show_default=False),
+    typer.Option(
+        help="Timesteps a block is decoded with; default: what suits the family, 25 for SSD-2.", show_default=False
+    ),
 ]
 Projection = Annotated[str, typer.Option(help="greedy, sampling or multi-hot.")]
 TopP = Annotated[float, typer.Option(help="Nucleus of the sampling and multi-hot projections.")]

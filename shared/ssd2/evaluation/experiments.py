@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ssd2.evaluation.two_source import EVALUATED_KINDS
 from ssd2.params import SELF_CONDITIONING, CollaborationParams, DecodingParams
 
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
@@ -36,12 +37,14 @@ class Experiment:
         title: of the report.
         question: what it finds out, a sentence.
         settings: the first is what the others are compared with.
+        kinds: of questions that are asked.
     """
 
     name: str
     title: str
     question: str
     settings: tuple[Setting, ...]
+    kinds: tuple[str, ...] = EVALUATED_KINDS
 
 
 def two_source(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
@@ -90,6 +93,7 @@ def steps(collaboration: CollaborationParams, decoding: DecodingParams) -> Exper
             )
             for count, stop in (*stopped, *to_the_end)
         ),
+        kinds=("two-source",),  # they need both models, and many timesteps take long
     )
 
 

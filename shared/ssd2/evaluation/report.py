@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssd2.errors import InvalidParameter
 from ssd2.evaluation.dynamics import Dynamics
-from ssd2.evaluation.experiments import Experiment
+from ssd2.evaluation.experiments import ALPHAS, LAMBDAS, Experiment
 from ssd2.evaluation.runner import Result
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
 
@@ -39,8 +40,10 @@ def write_report(folder: Path, experiment: Experiment, results: Sequence[Result]
     Raises:
         InvalidParameter: if the folder cannot be written to, or the plotting package is missing.
     """
-    size = (9, 0.9 + 0.22 * len(results))
     text = _markdown(experiment, results, command)
+    if experiment.name == "two-source":
+        return _write(folder, experiment.name, text, (9, 2.8), lambda figure: _draw_by_lambda(figure, results))
+    size = (9, 0.9 + 0.22 * len(results))
     return _write(folder, experiment.name, text, size, lambda figure: _draw_shares(figure, results))
 
 
@@ -87,20 +90,34 @@ def dynamics_table(dynamics: Dynamics) -> str:
 
 def as_table(results: Sequence[Result]) -> str:
     """Shares with their 95% intervals, a row a setting."""
-    rows = [f"| | {' | '.join(METRICS.values())} | s an answer |", "|---" * (len(METRICS) + 2) + "|"]
-    for result in results:
-        cells = [_with_interval(result, metric) for metric in METRICS]
-        rows.append(f"| {result.label} | {' | '.join(cells)} | {result.seconds_per_answer:.3f} |")
+    metrics, names = _measured(results), _names(results)
+    rows = [f"| | {' | '.join(metrics.values())} | s an answer |", "|---" * (len(metrics) + 2) + "|"]
+    for name, result in zip(names, results, strict=True):
+        cells = [_with_interval(result, metric) for metric in metrics]
+        rows.append(f"| {name} | {' | '.join(cells)} | {result.seconds_per_answer:.3f} |")
     return "\n".join(rows)
+
+
+def _measured(results: Sequence[Result]) -> dict[str, str]:
+    """Those of `METRICS` that were measured."""
+    return {metric: title for metric, title in METRICS.items() if metric in results[0].shares}
+
+
+def _names(results: Sequence[Result]) -> list[str]:
+    """What tells the results apart: their labels, and the family if there are several."""
+    families = {result.setting["family"] for result in results}
+    return [f"{r.setting['family']}, {r.label}" if len(families) > 1 else r.label for r in results]
 
 
 def _with_interval(result: Result, metric: str) -> str:
     low, high = result.interval(metric)
-    return f"{getattr(result.accuracy, metric):.3f} ({low:.3f}–{high:.3f})"
+    return f"{result.shares[metric]:.3f} ({low:.3f}–{high:.3f})"
 
 
 def _markdown(experiment: Experiment, results: Sequence[Result], command: str) -> str:
     setting = results[0].setting
+    pairs = {(r.setting["family"], r.setting["core_sha256"][:12], r.setting["user_sha256"][:12]) for r in results}
+    models = "\n".join(f"- {family}: core model {core}, user model {user}" for family, core, user in sorted(pairs))
     return f"""# {experiment.title}
 
 {experiment.question}
@@ -112,7 +129,11 @@ def _markdown(experiment: Experiment, results: Sequence[Result], command: str) -
 Shares of right answers to {setting["items"]} unseen items of each kind, seed {setting["seed"]}, with 95% intervals
 (Wilson). Seconds are wall time of batched answers on the machine that made this report.
 
-Core model {setting["core_sha256"][:12]}, user model {setting["user_sha256"][:12]}. Made by:
+Models, by the beginning of their SHA-256:
+
+{models}
+
+Made by:
 ```
 {command}
 ```
@@ -121,17 +142,53 @@ Core model {setting["core_sha256"][:12]}, user model {setting["user_sha256"][:12
 
 def _draw_shares(figure: Figure, results: Sequence[Result]) -> None:
     """A panel a metric, the settings along the axis, the interval as a bar."""
-    panels = figure.subplots(1, len(METRICS), sharey=True)
+    metrics, names = _measured(results), _names(results)
+    panels = figure.subplots(1, len(metrics), sharey=True)
     places = range(len(results))
-    for panel, (metric, title) in zip(panels, METRICS.items(), strict=True):
-        shares = [getattr(result.accuracy, metric) for result in results]
-        intervals = [result.interval(metric) for result in results]
-        below = [share - low for share, (low, _) in zip(shares, intervals, strict=True)]
-        above = [high - share for share, (_, high) in zip(shares, intervals, strict=True)]
+    for panel, (metric, title) in zip(panels, metrics.items(), strict=True):
+        shares, below, above = _bars(results, metric)
         panel.errorbar(shares, places, xerr=[below, above], fmt="o", markersize=4, capsize=2)
-        panel.set(title=title, xlim=(-0.03, 1.03), yticks=places, yticklabels=[r.label for r in results])
+        panel.set(title=title, xlim=(-0.03, 1.03), yticks=places, yticklabels=names)
         panel.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()
+
+
+def _draw_by_lambda(figure: Figure, results: Sequence[Result]) -> None:
+    """A panel a metric, λ along the axis, a line a family and α. λ = 0 has no α and belongs to both lines."""
+    families = dict.fromkeys(result.setting["family"] for result in results)
+    panels = figure.subplots(1, len(METRICS), sharey=True)
+    for (metric, title), panel in zip(METRICS.items(), panels, strict=True):
+        for family, alpha in itertools.product(families, ALPHAS):
+            line = [
+                result
+                for result in results
+                if result.setting["family"] == family
+                and (result.setting["alpha"] == alpha or result.setting["lambda_user"] == 0)
+            ]
+            line.sort(key=lambda result: float(result.setting["lambda_user"]))
+            shares, below, above = _bars(line, metric)
+            panel.errorbar(
+                [result.setting["lambda_user"] for result in line],
+                shares,
+                yerr=[below, above],
+                marker="o" if family == "ssd-2" else "s",
+                linestyle="-" if alpha else "--",
+                markersize=3,
+                capsize=2,
+                label=f"{family}, α {alpha:g}",
+            )
+        panel.set(title=title, xlabel="λ_user", ylim=(-0.03, 1.03), xticks=LAMBDAS)
+        panel.grid(alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+
+
+def _bars(results: Sequence[Result], metric: str) -> tuple[list[float], list[float], list[float]]:
+    """Shares, and how far their intervals reach below and above."""
+    shares = [result.shares[metric] for result in results]
+    intervals = [result.interval(metric) for result in results]
+    below = [share - low for share, (low, _) in zip(shares, intervals, strict=True)]
+    above = [high - share for share, (_, high) in zip(shares, intervals, strict=True)]
+    return shares, below, above
 
 
 def _draw_dynamics(figure: Figure, dynamics: Dynamics) -> None:

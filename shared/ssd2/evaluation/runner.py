@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from ssd2.demo.generator import unseen_items
 from ssd2.errors import InvalidParameter
 from ssd2.evaluation.experiments import Experiment, Setting
-from ssd2.evaluation.two_source import EVALUATED_KINDS, Accuracy, Pair, answer_items, score
+from ssd2.evaluation.two_source import Accuracy, Pair, answer_items, score
 
 _Z_95 = 1.959963984540054
 """Quantile of the standard normal distribution at 0.975."""
@@ -37,13 +37,18 @@ class Result:
     items: int
     seconds_per_answer: float
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """The shares that were measured, by their names in `Accuracy`."""
+        return {name: share for name, share in asdict(self.accuracy).items() if share is not None}
+
     def interval(self, metric: str) -> tuple[float, float]:
         """95% interval of a share."""
-        return wilson_interval(getattr(self.accuracy, metric), self.items)
+        return wilson_interval(self.shares[metric], self.items)
 
     def as_json(self) -> dict[str, Any]:
         """As a line of the results file, and of --json."""
-        return {**asdict(self), "interval_95": {name: self.interval(name) for name in asdict(self.accuracy)}}
+        return {**asdict(self), "interval_95": {name: self.interval(name) for name in self.shares}}
 
     @classmethod
     def from_json(cls, line: dict[str, Any]) -> Result:
@@ -98,12 +103,12 @@ def run_experiment(
     known = _read(results_file) if results_file else []
     results = []
     for setting in experiment.settings:
-        depends_on = _depends_on(pair, setting, limit, seed)
+        depends_on = _depends_on(pair, setting, experiment.kinds, limit, seed)
         result = next((found for found in known if found.setting == depends_on), None)
         if result:
-            on_progress(setting.label, limit * len(EVALUATED_KINDS))
+            on_progress(setting.label, limit * len(experiment.kinds))
         else:
-            result = _run(pair, setting, depends_on, limit, seed, batch_size, on_progress)
+            result = _run(pair, setting, experiment.kinds, depends_on, limit, seed, batch_size, on_progress)
             if results_file:
                 _append(results_file, result)
         results.append(result)
@@ -113,6 +118,7 @@ def run_experiment(
 def _run(
     pair: Pair,
     setting: Setting,
+    kinds: Sequence[str],
     depends_on: dict[str, Any],
     limit: int,
     seed: int,
@@ -120,7 +126,7 @@ def _run(
     on_progress: Callable[[str, int], None],
 ) -> Result:
     started = time.perf_counter()
-    items = {kind: unseen_items(kind, limit, seed) for kind in EVALUATED_KINDS}
+    items = {kind: unseen_items(kind, limit, seed) for kind in kinds}
     answers = {
         kind: answer_items(
             pair,
@@ -131,18 +137,20 @@ def _run(
             batch_size,
             lambda count: on_progress(setting.label, count),
         )
-        for kind in EVALUATED_KINDS
+        for kind in kinds
     }
-    seconds = (time.perf_counter() - started) / (limit * len(EVALUATED_KINDS))
+    seconds = (time.perf_counter() - started) / (limit * len(kinds))
     return Result(setting.label, depends_on, score(items, answers), limit, round(seconds, 4))
 
 
-def _depends_on(pair: Pair, setting: Setting, limit: int, seed: int) -> dict[str, Any]:
+def _depends_on(pair: Pair, setting: Setting, kinds: Sequence[str], limit: int, seed: int) -> dict[str, Any]:
     return {
         **asdict(setting.collaboration),
         **asdict(setting.decoding),
         "core_sha256": pair.core.sha256,
         "user_sha256": pair.user.sha256,
+        "family": pair.family,
+        "kinds": list(kinds),
         "items": limit,
         "seed": seed,
     }

@@ -31,12 +31,12 @@ EVALUATED_KINDS = ("private", "public", "two-source")
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of correct answers, as the module says."""
+    """Shares of correct answers, as the module says; None where no such question was asked."""
 
-    joint: float
-    private: float
-    public: float
-    exact: float
+    joint: float | None
+    private: float | None
+    public: float | None
+    exact: float | None
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Pair:
             raise TokenizerMismatch("the two checkpoints have different tokenizers; use a pair trained with one")
         if (core := self.core.model.config.family) != (user := self.user.model.config.family):
             raise ModelMismatch(f"the core is of the family {core!r}, the user model of {user!r}; use a pair of one")
+
+    @property
+    def family(self) -> str:
+        """Of both models."""
+        return self.core.model.config.family
 
 
 def evaluate_two_source(
@@ -147,7 +152,9 @@ def answer_batch(
 def score(items: dict[str, list[Item]], answers: dict[str, list[str]]) -> Accuracy:
     """Compare answers with their items, kind by kind."""
 
-    def share(kind: str, is_right: Callable[[Item, str], bool]) -> float:
+    def share(kind: str, is_right: Callable[[Item, str], bool]) -> float | None:
+        if kind not in items:
+            return None
         right = [is_right(item, answer) for item, answer in zip(items[kind], answers[kind], strict=True)]
         return sum(right) / len(right)
 

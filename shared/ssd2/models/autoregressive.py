@@ -39,7 +39,9 @@ class AutoregressiveConfig:
     block_size: int = 1
     max_block_size: int = 1
     default_steps: int = 1
+    default_stop: float = 0.0
     simplex_value: float = 5.0
+    trained_above: float = 0.0
 
     @property
     def max_prompt_tokens(self) -> int:

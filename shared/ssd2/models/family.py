@@ -14,7 +14,7 @@ class ModelConfig(Protocol):
 
     @property
     def family(self) -> str:
-        """Its kind: "ssd-2" or "autoregressive"."""
+        """Its kind: "ssd-2", "ssd-lm" or "autoregressive"."""
         ...
 
     @property
@@ -30,6 +30,16 @@ class ModelConfig(Protocol):
     @property
     def default_steps(self) -> int:
         """Timesteps a block is decoded with, unless others are asked for; 1 without diffusion."""
+        ...
+
+    @property
+    def default_stop(self) -> float:
+        """Share of T that a decode stops at, unless asked otherwise."""
+        ...
+
+    @property
+    def trained_above(self) -> float:
+        """Share of T down to which the model was trained: a decode's timesteps lie above it."""
         ...
 
     @property

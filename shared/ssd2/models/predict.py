@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from ssd2.models.autoregressive import AutoregressiveLM, NextToken
 from ssd2.models.denoiser import Denoiser
+from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.family import Predictor
 from ssd2.models.ssd2 import SSD2
+from ssd2.models.ssd_lm import SSDLM, BidirectionalDenoiser
 
-Model = SSD2 | AutoregressiveLM
+Model = SSD2 | TimeRangeExperts | SSDLM | AutoregressiveLM
 
 
 def begin(model: Model, prompts: Sequence[Sequence[int]], self_conditioning: str) -> Predictor:
@@ -18,7 +20,7 @@ def begin(model: Model, prompts: Sequence[Sequence[int]], self_conditioning: str
     Args:
         model: of any family.
         prompts: B prompts as token ids, of any lengths.
-        self_conditioning: one of `ssd2.params.SELF_CONDITIONING`; of no matter to a model without timesteps.
+        self_conditioning: one of `ssd2.params.SELF_CONDITIONING`; of no matter to families that have none.
 
     Raises:
         PromptTooLong: if a prompt does not fit the model's positions.
@@ -27,4 +29,6 @@ def begin(model: Model, prompts: Sequence[Sequence[int]], self_conditioning: str
     """
     if isinstance(model, AutoregressiveLM):
         return NextToken(model, prompts)
+    if isinstance(model, SSDLM):
+        return BidirectionalDenoiser(model, prompts)
     return Denoiser(model, prompts, self_conditioning)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from ssd2.errors import CheckpointInvalid
 from ssd2.models.transformer import LayerCache, Transformer
-from ssd2.noise_schedule import DEFAULT_STEPS, TRAINED_TIMESTEPS
+from ssd2.noise_schedule import DEFAULT_STEPS, EARLY_STOP, TRAINED_TIMESTEPS
 
 OPT_POSITION_OFFSET = 2
 """OPT's learned positions start at row 2 of their table."""
@@ -80,7 +81,7 @@ class SSD2Config:
             raise CheckpointInvalid(f"simplex_value is {self.simplex_value!r}; it must be a number above 0")
 
     @classmethod
-    def from_dict(cls, values: dict[str, object]) -> SSD2Config:
+    def from_dict(cls, values: dict[str, object]) -> Self:
         """Read a config, refusing keys that it does not know and shapes that cannot be."""
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
@@ -94,6 +95,16 @@ class SSD2Config:
     def family(self) -> str:
         """The kind of model."""
         return "ssd-2"
+
+    @property
+    def trained_above(self) -> float:
+        """Share of T down to which the model was trained: a decode's timesteps lie above it."""
+        return 0.0
+
+    @property
+    def default_stop(self) -> float:
+        """Share of T that a decode stops at, unless asked otherwise."""
+        return EARLY_STOP
 
     @property
     def default_steps(self) -> int:
@@ -159,6 +170,10 @@ class SSD2(nn.Module):
         nn.init.zeros_(self.w_pred.weight)
         if self.context_time_embedding is not None:
             nn.init.zeros_(self.context_time_embedding.weight)
+
+    def at(self, timestep: int) -> SSD2:
+        """The network for a timestep: the same for all; see `ssd2.models.experts`."""
+        return self
 
     def embed_context(self, token_ids: Tensor, positions: Tensor, t: Tensor) -> Tensor:
         """h_<c of §3.1.

@@ -64,6 +64,7 @@ class OpenRequest:
     """How an answer begins; fields as in `Open`."""
 
     model: str
+    family: str
     model_sha256: str
     tokenizer_sha256: str
     vocab_size: int
@@ -115,6 +116,7 @@ def open_to_proto(request: OpenRequest) -> pb.Open:
     return pb.Open(
         protocol_version=PROTOCOL_VERSION,
         model=request.model,
+        family=request.family,
         model_sha256=request.model_sha256,
         tokenizer_sha256=request.tokenizer_sha256,
         vocab_size=request.vocab_size,
@@ -161,6 +163,7 @@ def open_from_proto(message: pb.Open) -> OpenRequest:
         raise InvalidParameter("simplex_value must be above 0 and below 1000")
     return OpenRequest(
         model=message.model,
+        family=message.family,
         model_sha256=message.model_sha256,
         tokenizer_sha256=message.tokenizer_sha256,
         vocab_size=message.vocab_size,

@@ -24,8 +24,12 @@ LOGITS_FORMAT_UNSPECIFIED: LogitsFormat
 LOGITS_FORMAT_FLOAT16: LogitsFormat
 
 class GetModelCardRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("model", "family")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    family: str
+    def __init__(self, model: _Optional[str] = ..., family: _Optional[str] = ...) -> None: ...
 
 class GetModelCardResponse(_message.Message):
     __slots__ = ("protocol_version", "model", "model_sha256", "tokenizer_sha256", "vocab_size", "block_size", "max_prompt_tokens", "max_block_size", "parameters", "family")
@@ -70,7 +74,7 @@ class CollaborateResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., block_logits: _Optional[_Union[BlockLogits, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("protocol_version", "model", "tokenizer_sha256", "vocab_size", "prompt_ids", "noise_seed", "timesteps", "block_size", "max_blocks", "simplex_value", "self_conditioning", "model_sha256")
+    __slots__ = ("protocol_version", "model", "tokenizer_sha256", "vocab_size", "prompt_ids", "noise_seed", "timesteps", "block_size", "max_blocks", "simplex_value", "self_conditioning", "model_sha256", "family")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +87,7 @@ class Open(_message.Message):
     SIMPLEX_VALUE_FIELD_NUMBER: _ClassVar[int]
     SELF_CONDITIONING_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     model: str
     tokenizer_sha256: str
@@ -95,7 +100,8 @@ class Open(_message.Message):
     simplex_value: float
     self_conditioning: SelfConditioning
     model_sha256: str
-    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., noise_seed: _Optional[int] = ..., timesteps: _Optional[_Iterable[int]] = ..., block_size: _Optional[int] = ..., max_blocks: _Optional[int] = ..., simplex_value: _Optional[float] = ..., self_conditioning: _Optional[_Union[SelfConditioning, str]] = ..., model_sha256: _Optional[str] = ...) -> None: ...
+    family: str
+    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., noise_seed: _Optional[int] = ..., timesteps: _Optional[_Iterable[int]] = ..., block_size: _Optional[int] = ..., max_blocks: _Optional[int] = ..., simplex_value: _Optional[float] = ..., self_conditioning: _Optional[_Union[SelfConditioning, str]] = ..., model_sha256: _Optional[str] = ..., family: _Optional[str] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session_id",)

@@ -52,7 +52,8 @@ class CollaborationServiceServicer:
     """
 
     def GetModelCard(self, request, context):
-        """What the core serves; an agent asks before it opens a stream.
+        """What the core serves; an agent asks before it opens a stream. Where nothing hosted fits the request,
+        the refusal lists what is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

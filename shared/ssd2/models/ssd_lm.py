@@ -1,0 +1,140 @@
+"""SSD-LM: the bidirectional ancestor of SSD-2 (arXiv 2210.17432, the thesis' chapter 3).
+
+Context and noised block go through one bidirectional RoBERTa together, so nothing of the context can
+be kept from timestep to timestep. There is no self-conditioning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssd2.errors import PromptTooLong
+from ssd2.models.prompts import left_padded
+from ssd2.noise_schedule import TRAINED_TIMESTEPS
+from ssd2.sampler import LogitsRequest
+from ssd2.simplex import SIMPLEX_VALUE
+
+
+@dataclass(frozen=True)
+class SSDLMConfig:
+    """Shape of an SSD-LM; see `ssd2.models.family.ModelConfig`.
+
+    Attributes:
+        vocab_size: V.
+        max_positions: prompt and answer together.
+        bos_token_id: begins every prompt.
+        eos_token_id: ends an answer.
+        pad_token_id: fills the left of shorter prompts in a batch; RoBERTa counts positions from behind it.
+        block_size: B_train; any B may be decoded with.
+        default_steps: the published T_decode. The model was trained with T = 5000, but sees t/T alone.
+    """
+
+    vocab_size: int
+    max_positions: int
+    bos_token_id: int
+    eos_token_id: int
+    pad_token_id: int
+    family: str = "ssd-lm"
+    block_size: int = 25
+    default_steps: int = 1000
+    default_stop: float = 0.0
+    simplex_value: float = SIMPLEX_VALUE
+    trained_above: float = 0.0
+
+    @property
+    def max_block_size(self) -> int:
+        """The longest block that leaves room for a prompt."""
+        return self.max_positions - 1
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """The longest prompt that leaves room for one block."""
+        return self.max_prompt_tokens_before(self.block_size)
+
+    def max_prompt_tokens_before(self, answer_tokens: int) -> int:
+        """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
+        return self.max_positions - answer_tokens
+
+
+class SSDLM(nn.Module):
+    """logits_θ(w^{c:c+B} | w~_t^{c:c+B}, w^{<c}) of eq. 3.10."""
+
+    def __init__(self, network: Any, embed_sum: nn.Linear, embed_timestep: nn.Linear, config: SSDLMConfig) -> None:
+        """Put the published parts together.
+
+        Args:
+            network: transformers' RoBERTa for masked language modelling.
+            embed_sum: W_diff, [D, V], not tied to the word embeddings (footnote 3).
+            embed_timestep: W_time, [D, 1], with bias.
+            config: its shape.
+        """
+        super().__init__()
+        self.network, self.embed_sum, self.embed_timestep, self.config = network, embed_sum, embed_timestep, config
+
+    def denoise(self, x_t: Tensor, t: Tensor, context_ids: Tensor, context_mask: Tensor) -> Tensor:
+        """Logits of the block that follows a context (eq. 3.10, footnote 3).
+
+        Args:
+            x_t: noised simplex w~_t, [B, L, V].
+            t: timesteps, [B].
+            context_ids: w^{<c}, int64, [B, C].
+            context_mask: bool, [B, C], False at the padding on the left.
+
+        Returns:
+            [B, L, V], unnormalised.
+        """
+        share = (t.to(torch.float32) / TRAINED_TIMESTEPS)[:, None, None]  # t/T
+        block = self.embed_sum(torch.softmax(x_t, dim=-1)) + self.embed_timestep(share)
+        context = self.network.get_input_embeddings()(context_ids)
+        mask = torch.cat([context_mask, context_mask.new_ones(block.shape[:2])], -1)
+        output = self.network(
+            inputs_embeds=torch.cat([context, block], 1),
+            attention_mask=mask.long(),
+            position_ids=mask.cumsum(-1) * mask + self.config.pad_token_id,
+        )
+        logits: Tensor = output.logits[:, context_ids.shape[1] :].float()
+        return logits
+
+
+class BidirectionalDenoiser:
+    """Answers the requests of a decode with one SSD-LM: line 3 of its Algorithm 2."""
+
+    def __init__(self, model: SSDLM, prompts: Sequence[Sequence[int]]) -> None:
+        """Take up a decode.
+
+        Args:
+            model: the network.
+            prompts: B prompts as token ids, of any lengths.
+
+        Raises:
+            PromptTooLong: if a prompt does not fit the model's positions.
+            InvalidParameter: if a prompt is empty.
+            TokenOutOfRange: if a prompt holds an id outside the vocabulary.
+        """
+        self._model = model
+        self._prompt_ids, self._mask = left_padded(prompts, model.config, next(model.parameters()).device)
+
+    @torch.inference_mode()
+    def logits(self, request: LogitsRequest) -> Tensor:
+        """Logits for one timestep.
+
+        Returns:
+            [B, L, V], float32.
+
+        Raises:
+            PromptTooLong: if prompt, answer and block do not fit the model's positions.
+        """
+        context_ids = torch.cat([self._prompt_ids, request.answer_ids], -1)
+        if context_ids.shape[1] + request.x_t.shape[1] > self._model.config.max_positions:
+            raise PromptTooLong(
+                f"prompt, answer and block have come to {context_ids.shape[1]} + {request.x_t.shape[1]} tokens, this "
+                f"model takes {self._model.config.max_positions}; shorten the prompt or the answer"
+            )
+        mask = torch.cat([self._mask, torch.ones_like(request.answer_ids, dtype=torch.bool)], -1)
+        t = torch.full((len(request.x_t),), request.timestep, device=request.x_t.device)
+        return self._model.denoise(request.x_t, t, context_ids, mask)

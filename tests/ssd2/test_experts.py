@@ -1,0 +1,64 @@
+"""θ(0.4,0.6), θ(0.6,0.8) and θ(0.8,1.0) of §3.1 as one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of, tiny_config, tiny_model
+
+from ssd2.checkpoint import load_checkpoint, save_checkpoint
+from ssd2.errors import CheckpointInvalid, InvalidParameter
+from ssd2.models.experts import ExpertsConfig, TimeRangeExperts
+from ssd2.models.predict import begin
+from ssd2.params import DecodingParams, Seeds
+from ssd2.sampler import LogitsRequest, decode
+
+
+@pytest.mark.parametrize(("timestep", "expert"), [(1000, 2), (801, 2), (800, 1), (601, 1), (600, 0), (401, 0)])
+def test_the_expert_of_a_timestep_is_that_of_its_range(timestep: int, expert: int) -> None:
+    experts = experts_of(*(tiny_model(seed) for seed in range(3)))
+    assert experts.at(timestep) is experts.experts[expert]
+
+
+def test_below_the_last_range_there_is_none() -> None:
+    with pytest.raises(InvalidParameter, match=r"timestep 400; .* above 0\.4T"):
+        experts_of(*(tiny_model(seed) for seed in range(3))).at(400)
+
+
+def test_a_decode_asks_each_expert_at_its_timesteps_and_only_there() -> None:
+    """Logits of the experts are those of the single model that stands in the range."""
+    singles = [tiny_model(seed) for seed in range(3)]
+    params = DecodingParams(block_size=4, max_tokens=4, steps=12, self_conditioning="projection")
+    together = begin(experts_of(*singles), [[1, 5]], "projection")
+    alone = [begin(model, [[1, 5]], "projection") for model in singles]
+    run = decode(params, [Seeds.reproducible(1)], vocab_size=32, eos_token_id=-1)
+    request: LogitsRequest = next(run)
+    asked = []
+    try:
+        while True:
+            logits = together.logits(request)
+            same = [torch.equal(logits, model.logits(request)) for model in alone]
+            asked.append(same.index(True))
+            assert sum(same) == 1
+            request = run.send(logits)
+    except StopIteration:
+        assert asked == [2] * 4 + [1] * 4 + [0] * 4
+
+
+def test_experts_come_back_from_a_checkpoint(tmp_path: Path) -> None:
+    experts = experts_of(*(demo_shaped_model(seed) for seed in range(3)))
+    save_checkpoint(tmp_path, experts, DEMO_TOKENIZER.read_text())
+    loaded = load_checkpoint(tmp_path).model
+    assert isinstance(loaded, TimeRangeExperts)
+    assert loaded.config == experts.config
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in experts.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "ranges", [[], [[0.4, 0.6]], [[0.4, 0.6], [0.7, 1.0]], [[0.6, 1.0], [0.4, 0.6]], [[-0.1, 1.0]], "0.4-1", [[0.4]]]
+)
+def test_ranges_that_leave_gaps_or_make_no_sense_are_refused(ranges: object) -> None:
+    with pytest.raises(CheckpointInvalid, match="ranges is"):
+        ExpertsConfig.from_dict({**vars(tiny_config()), "ranges": ranges})
