@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from ssd2.errors import CheckpointInvalid, ModelNotFound
+from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 from ssd2.models.autoregressive import AutoregressiveConfig
 from ssd2.models.experts import ExpertsConfig, TimeRangeExperts
 from ssd2.models.predict import Model
@@ -149,6 +150,39 @@ def save_checkpoint(
     (folder / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS)
+
+
+def join_experts(folders: Sequence[Path], borders: Sequence[float], to: Path) -> None:
+    """Make one checkpoint of models that were trained for ranges of timesteps.
+
+    Args:
+        folders: of SSD-2 checkpoints of one shape and tokenizer, the lowest range first.
+        borders: shares of T where their ranges begin; each ends at the next, the last at 1.
+        to: folder for the experts.
+
+    Raises:
+        ModelNotFound: if a checkpoint is missing.
+        CheckpointInvalid: if the models do not fit together, or the ranges make no sense.
+        InvalidParameter: if there are not as many models as ranges.
+    """
+    if len(folders) != len(borders):
+        raise InvalidParameter(f"there are {len(folders)} models and {len(borders)} ranges; give one model a range")
+    loaded = [load_checkpoint(folder) for folder in folders]
+    models = [checkpoint.model for checkpoint in loaded if isinstance(checkpoint.model, SSD2)]
+    shapes = {(model.config, checkpoint.tokenizer.sha256) for model, checkpoint in zip(models, loaded, strict=False)}
+    if len(models) < len(loaded) or len(shapes) != 1:
+        raise CheckpointInvalid("experts are SSD-2 models of one shape and tokenizer; finetune them from one model")
+    ranges = tuple(zip(borders, [*borders[1:], 1.0], strict=True))
+    experts = TimeRangeExperts(ExpertsConfig(**asdict(models[0].config), ranges=ranges))
+    for expert, model in zip(experts.experts, models, strict=True):
+        expert.load_state_dict(model.state_dict())
+    save_checkpoint(to, experts, (folders[0] / TOKENIZER).read_text(encoding="utf-8"), _stored_dtype(folders[0]))
+
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    with safe_open(folder / WEIGHTS, "pt") as weights:
+        dtype: torch.dtype = weights.get_tensor(next(iter(weights.keys()))).dtype
+        return dtype
 
 
 def fingerprint(folder: Path) -> str:

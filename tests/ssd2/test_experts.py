@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of, tiny_config, tiny_model
+from typer.testing import CliRunner
 
-from ssd2.checkpoint import load_checkpoint, save_checkpoint
+from ssd2.checkpoint import join_experts, load_checkpoint, save_checkpoint
+from ssd2.cli import app
 from ssd2.errors import CheckpointInvalid, InvalidParameter
 from ssd2.models.experts import ExpertsConfig, TimeRangeExperts
 from ssd2.models.predict import begin
@@ -54,6 +56,39 @@ def test_experts_come_back_from_a_checkpoint(tmp_path: Path) -> None:
     assert isinstance(loaded, TimeRangeExperts)
     assert loaded.config == experts.config
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in experts.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three checkpoints of one shape, in half precision, and one of another shape."""
+    folders = [tmp_path_factory.mktemp("expert") for _ in range(4)]
+    for seed, folder in enumerate(folders):
+        model = demo_shaped_model(seed, ffn_size=32 if seed < 3 else 16)
+        save_checkpoint(folder, model, DEMO_TOKENIZER.read_text(), torch.float16)
+    return folders
+
+
+def test_the_command_joins_models_of_one_shape_the_lowest_range_first(folders: list[Path], tmp_path: Path) -> None:
+    command = ["experts", *map(str, folders[:3]), "--to", str(tmp_path / "joined")]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    joined = load_checkpoint(tmp_path / "joined").model
+    assert isinstance(joined, TimeRangeExperts)
+    for timestep, folder in zip((500, 700, 900), folders, strict=False):
+        alone = load_checkpoint(folder).model.state_dict()
+        assert all(torch.equal(alone[name], value) for name, value in joined.at(timestep).state_dict().items())
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (tmp_path / "joined", *folders[:3])]
+    assert sizes[0] == pytest.approx(sum(sizes[1:]), rel=0.02), "stored as they were"
+
+
+def test_models_that_do_not_fit_together_are_refused(folders: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointInvalid, match="one shape"):
+        join_experts(folders[1:], [0.4, 0.6, 0.8], tmp_path)
+    with pytest.raises(InvalidParameter, match="2 models and 3 ranges"):
+        join_experts(folders[:2], [0.4, 0.6, 0.8], tmp_path)
+    with pytest.raises(CheckpointInvalid, match="ranges"):
+        join_experts(folders[:2], [0.6, 0.4], tmp_path)
+    with pytest.raises(InvalidParameter, match="shares of T"):
+        CliRunner().invoke(app, ["experts", "a", "--to", "b", "--borders", "low"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(

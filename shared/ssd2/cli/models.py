@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ssd2.cli.options import AsJson
+from ssd2.errors import InvalidParameter
 
 app = typer.Typer()
 
@@ -71,6 +72,25 @@ def export(
     if not isinstance(model, SSD2):
         raise CheckpointInvalid(f"the model in {folder} is not an SSD-2 checkpoint")
     export_opt(model, to, (folder / TOKENIZER).read_text(encoding="utf-8"))
+    typer.echo(f"wrote {to}")
+
+
+@app.command(epilog="Example: ssd2 experts runs/low runs/middle runs/high --to models/core-experts")
+def experts(
+    folders: Annotated[list[Path], typer.Argument(help="Checkpoints, for the lowest range of timesteps first.")],
+    to: Annotated[Path, typer.Option(help="Folder for the experts' checkpoint.")],
+    borders: Annotated[
+        str, typer.Option(help="Shares of T where the ranges begin, the lowest first; the last one ends at T.")
+    ] = "0.4,0.6,0.8",
+) -> None:
+    """Join models that were finetuned for ranges of timesteps, as the three experts of §3.1."""
+    from ssd2.checkpoint import join_experts
+
+    try:
+        shares = [float(border) for border in borders.split(",")]
+    except ValueError:
+        raise InvalidParameter(f"borders is {borders!r}; give shares of T such as 0.4,0.6,0.8") from None
+    join_experts(folders, shares, to)
     typer.echo(f"wrote {to}")
 
 
