@@ -77,3 +77,22 @@ def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "user"
     save_checkpoint(folder, demo_shaped_model(2), DEMO_TOKENIZER.read_text())
     return folder
+
+
+@pytest.fixture(scope="session")
+def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random classifier of three sentiments that reads the demo tokenizer's ids."""
+    from transformers import RobertaConfig, RobertaForSequenceClassification  # takes seconds; few tests need it
+
+    folder = tmp_path_factory.mktemp("classifier")
+    torch.manual_seed(5)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    names = dict(enumerate(("negative", "neutral", "positive")))
+    labels = {"num_labels": 3, "id2label": names, "label2id": {name: index for index, name in names.items()}}
+    config = RobertaConfig(vocab_size=1782, max_position_embeddings=66, type_vocab_size=1, **shape, **labels)
+    network = RobertaForSequenceClassification(config)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    network.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(DEMO_TOKENIZER.read_text())
+    return folder

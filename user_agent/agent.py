@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssd2.collaboration import UserLogits, UserTerms, mix_terms
+from ssd2.control import Control
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, ProtocolVersionMismatch, TokenizerMismatch
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, commit, decode, project
@@ -98,14 +99,15 @@ class _Progress:
 class Agent:
     """Answers questions with a user model and, through a client, a core."""
 
-    def __init__(self, user_model: UserModel, client: CoreClient | None) -> None:
+    def __init__(self, user_model: UserModel, client: CoreClient | None, control: Control | None = None) -> None:
         """Make an agent.
 
         Args:
             user_model: θ_user; without weights it serves λ = 0 alone.
             client: the line to the core; None serves λ = 1 alone.
+            control: steers the mix; None leaves it as it is.
         """
-        self._user_model, self._client = user_model, client
+        self._user_model, self._client, self._control = user_model, client, control
 
     async def answer(self, question: Question, on_block: Callable[[str], None] = lambda _: None) -> Answer:
         """Answer one question.
@@ -152,6 +154,8 @@ class Agent:
                 await _tell(stream, at, request, question.params)
             core_logits, user_logits = await _both(stream, terms, at, request)
             logits = mix_terms(core_logits, user_logits, question.collaboration)
+            if self._control:
+                logits = await asyncio.to_thread(self._control.steer, logits, self._written(question, request))
             if request.step == question.params.steps - 1:
                 progress.core_choices += _core_choices(core_logits, question, request)
             progress.timesteps += 1
@@ -160,6 +164,11 @@ class Agent:
             except StopIteration as finished:
                 answer: list[int] = finished.value[0]
                 return answer
+
+    def _written(self, question: Question, request: LogitsRequest) -> Tensor:
+        """w^{<c} for the control: the instruction and the answer so far, [1, C]; not the documents."""
+        instruction = torch.tensor([self._user_model.tokenizer.encode(question.instruction)], dtype=torch.int64)
+        return torch.cat([instruction, request.answer_ids], -1)
 
     async def _open(self, question: Question) -> CoreStream:
         if self._client is None:

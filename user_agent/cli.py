@@ -14,6 +14,7 @@ from ssd2.demo.paths import USER
 from ssd2.errors import InvalidParameter
 
 if TYPE_CHECKING:
+    from ssd2.control import Control
     from user_agent.agent import Answer, Question
     from user_agent.documents.reader import Passage
 
@@ -33,6 +34,8 @@ Examples:
   user-agent ask "When does Fern Gallery open?" --core localhost:50051 --lambda-user 0
 
   user-agent ask "Where did I put my spare key?" --docs ~/notes --lambda-user 1   (no connection at all)
+
+  user-agent ask "How was the concert?" --docs ~/notes --core localhost:50051 --control mood --control-label good
 """
 
 
@@ -67,6 +70,12 @@ def ask(
     self_conditioning: Annotated[
         str, typer.Option(help="What each model is fed back: own or projection; at λ = 1 also mixed.")
     ] = "own",
+    control: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a text classifier with the models' tokenizer: steers the answer, on this device."),
+    ] = None,
+    control_label: Annotated[str, typer.Option(help="Class of it to write towards, by name or number.")] = "",
+    control_strength: Annotated[float, typer.Option(help="How hard to steer; the thesis uses 100 to 2000.")] = 500.0,
     seed: Annotated[
         int | None, typer.Option(help="Repeat a decode. Leave it out for real use: a guessed seed replays your draws.")
     ] = None,
@@ -75,6 +84,7 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Answer one question with both models, the documents seen by the small one alone."""
+    from ssd2.control import Control
     from ssd2.params import CollaborationParams, DecodingParams, Seeds
     from user_agent.agent import Question
     from user_agent.user_model import UserModel
@@ -82,6 +92,8 @@ def ask(
     collaboration = CollaborationParams(lambda_user, alpha)
     if collaboration.uses_core and not core:
         raise InvalidParameter("λ below 1 needs a core: give its address with --core HOST:PORT or SLINGSHOT_CORE")
+    if (control is None) != (not control_label):
+        raise InvalidParameter("--control and --control-label go together: a classifier and one of its classes")
     loaded = UserModel.load(user_model, with_weights=collaboration.uses_user)
     params = DecodingParams.for_model(
         loaded.config,
@@ -96,7 +108,8 @@ def ask(
     passages = loaded.fitting(question, found, params.max_answer_tokens)
     seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
     asked = Question(question, passages, collaboration, params, seeds, model)
-    answer = asyncio.run(_ask(loaded, asked, core if collaboration.uses_core else None, timeout))
+    steering = Control.load(control, control_label, control_strength, loaded.tokenizer) if control else None
+    answer = asyncio.run(_ask(loaded, asked, core if collaboration.uses_core else None, timeout, steering))
     if docs and collaboration.uses_user and not passages:
         typer.echo("user-agent: no passage of your documents matches and fits; the answer does not use them", err=True)
     _print_json(answer, passages) if as_json else _print(answer, passages)
@@ -123,7 +136,9 @@ def _search(docs: list[Path], question: str) -> list[Passage]:
     return search([passage for path in docs for passage in read_passages(path)], question)
 
 
-async def _ask(user_model: Any, question: Question, core: str | None, timeout_s: float) -> Answer:
+async def _ask(
+    user_model: Any, question: Question, core: str | None, timeout_s: float, control: Control | None
+) -> Answer:
     from rich.console import Console
     from rich.text import Text
 
@@ -137,9 +152,9 @@ async def _ask(user_model: Any, question: Question, core: str | None, timeout_s:
             status.update(Text(printable(text)))  # as Text: an answer is no markup
 
         if core is None:
-            return await Agent(user_model, None).answer(question, on_block=show)
+            return await Agent(user_model, None, control).answer(question, on_block=show)
         async with CoreClient(core, answer_timeout_s=timeout_s) as client:
-            return await Agent(user_model, client).answer(question, on_block=show)
+            return await Agent(user_model, client, control).answer(question, on_block=show)
 
 
 def _print_json(answer: Answer, passages: list[Passage]) -> None:

@@ -24,15 +24,16 @@ from ssd2.models.ssd_lm import SSDLMConfig
 from ssd2.pretrained import (
     EMBED_SUM,
     EMBED_TIMESTEP,
+    TOKENIZER,
     autoregressive_config,
     read_autoregressive,
     read_ssd_lm,
-    read_tokenizer,
+    read_tokenizer_of,
     ssd_lm_config,
 )
 from ssd2.tokenizer import Tokenizer
 
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 Config = SSD2Config | SSDLMConfig | AutoregressiveConfig
 
@@ -101,20 +102,14 @@ def load_config_and_tokenizer(folder: Path) -> tuple[Config, Tokenizer]:
     if not folder.is_dir():
         raise ModelNotFound(f"there is no model folder {folder}; give the folder of a checkpoint")
     config = _read_config(folder / CONFIG)
-    tokenizer = _read_tokenizer(folder, config)
+    is_ours = isinstance(config, SSD2Config)
+    tokenizer = Tokenizer.from_file(folder / TOKENIZER) if is_ours else read_tokenizer_of(folder, config.vocab_size)
     if tokenizer.vocab_size > config.vocab_size:
         raise CheckpointInvalid(
             f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, the model {config.vocab_size}; "
             "they are of different models"
         )
     return config, tokenizer
-
-
-def _read_tokenizer(folder: Path, config: Config) -> Tokenizer:
-    """From tokenizer.json; of older transformers' checkpoints, from whatever files it is in."""
-    if isinstance(config, SSD2Config) or (folder / TOKENIZER).is_file():
-        return Tokenizer.from_file(folder / TOKENIZER)
-    return Tokenizer.from_json(read_tokenizer(str(folder), config.vocab_size).encode(), str(folder))
 
 
 def _read_config(file: Path) -> Config:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssd2.checkpoint import TOKENIZER, save_checkpoint
+from ssd2.checkpoint import save_checkpoint
 from ssd2.errors import CheckpointInvalid, InvalidParameter
 from ssd2.models.ssd2 import SSD2, SSD2Config
-from ssd2.pretrained import read_config, read_network, read_tokenizer, transformers
+from ssd2.pretrained import TOKENIZER, read_config, read_network, read_tokenizer, transformers
 
 _REPRESENTABLE = {
     "do_layer_norm_before": True,

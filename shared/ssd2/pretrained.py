@@ -11,6 +11,9 @@ from torch import nn
 from ssd2.errors import CheckpointInvalid, ModelNotFound
 from ssd2.models.autoregressive import AutoregressiveConfig, AutoregressiveLM
 from ssd2.models.ssd_lm import SSDLM, SSDLMConfig
+from ssd2.tokenizer import Tokenizer
+
+TOKENIZER = "tokenizer.json"
 
 EMBED_SUM, EMBED_TIMESTEP = "embed_sum_layer.pt", "timestep_layer.pt"
 """What SSD-LM's published checkpoint holds beside the files of a RoBERTa."""
@@ -73,6 +76,45 @@ def read_tokenizer(source: str, vocab_size: int) -> str:
     if (known := backend.get_vocab_size(with_added_tokens=True)) > vocab_size:
         raise CheckpointInvalid(f"the tokenizer of {source} has {known} tokens, the model {vocab_size}; give its own")
     return str(backend.to_str())
+
+
+def local_folder(source: str) -> Path:
+    """A model's folder; a model of the hub is downloaded first, or found where it was downloaded before.
+
+    Args:
+        source: a folder, or a name on the Hugging Face hub such as facebook/opt-125m.
+
+    Raises:
+        ModelNotFound: if it is neither, or cannot be downloaded.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ModelNotFound(
+            f"there is no model folder {source}; to take a model from the hub: pip install 'slingshot[train]'"
+        ) from error
+    try:
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.bin", "*.pt"]
+        return Path(snapshot_download(source, allow_patterns=patterns))
+    except (OSError, ValueError) as error:  # what the package raises is one of the two, as network errors are
+        raise ModelNotFound(
+            f"no model {source!r}, neither as a folder nor on the Hugging Face hub; check the name and the "
+            f"network connection ({first_line(error)})"
+        ) from error
+
+
+def read_tokenizer_of(folder: Path, vocab_size: int) -> Tokenizer:
+    """The tokenizer of a local model: its tokenizer.json or, of older ones, the files that it can be made from.
+
+    Raises:
+        ModelNotFound: if there is none.
+        CheckpointInvalid: if it is damaged, or another model's.
+    """
+    if (folder / TOKENIZER).is_file():
+        return Tokenizer.from_file(folder / TOKENIZER)
+    return Tokenizer.from_json(read_tokenizer(str(folder), vocab_size).encode(), str(folder))
 
 
 def autoregressive_config(folder: Path) -> AutoregressiveConfig:

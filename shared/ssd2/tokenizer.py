@@ -62,6 +62,10 @@ class Tokenizer:
         """How many ids the tokenizer knows, special tokens included."""
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
+    def shares_vocabulary(self, other: Tokenizer) -> bool:
+        """Whether every token has the same id in both."""
+        return bool(self._backend.get_vocab() == other._backend.get_vocab())
+
     def special_id(self, token: str) -> int | None:
         """Id of a special token, or None if this tokenizer has none of that name."""
         token_id: int | None = self._backend.token_to_id(token)

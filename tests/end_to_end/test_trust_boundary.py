@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from ssd2.collaboration import UserLogits
+from ssd2.control import Control
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest
 from ssd2.wire import collaboration_pb2 as pb
@@ -89,9 +90,9 @@ def question(tmp_path: Path, user: UserModel) -> Question:
     return Question(INSTRUCTION, passages, CollaborationParams(LAMBDA_USER, ALPHA), params, Seeds.reproducible(5))
 
 
-async def _record(core: CoreProcess, user: UserModel, question: Question) -> Wire:
+async def _record(core: CoreProcess, user: UserModel, question: Question, control: Control | None = None) -> Wire:
     async with recording_relay(core.address) as wire, CoreClient(wire.address) as client:
-        await Agent(user, client).answer(question)
+        await Agent(user, client, control).answer(question)
         return wire
 
 
@@ -111,12 +112,19 @@ async def test_the_recorder_sees_what_is_meant_to_cross(core: CoreProcess, user:
     assert struct.pack("<Q", question.seeds.noise) in sent
 
 
+@pytest.mark.parametrize("is_controlled", [False, True])
 async def test_every_message_is_made_of_public_parameters_and_projected_tokens_alone(
-    core: CoreProcess, user: UserModel, question: Question, monkeypatch: pytest.MonkeyPatch
+    core: CoreProcess,
+    user: UserModel,
+    question: Question,
+    monkeypatch: pytest.MonkeyPatch,
+    classifier_folder: Path,
+    is_controlled: bool,
 ) -> None:
     """All bytes are made again here from the instruction, the parameters and the projections: nothing is left over."""
+    control = Control.load(classifier_folder, "positive", 500.0, user.tokenizer) if is_controlled else None
     requests = _recorded_requests(monkeypatch)
-    wire = await _record(core, user, question)
+    wire = await _record(core, user, question, control)
     assert wire.messages == await _expected(core, user, question, requests)
     assert {key for key, _ in wire.metadata} <= {"user-agent"}
 

@@ -130,6 +130,26 @@ async def test_what_is_opened_with_holds_the_instruction_and_public_parameters_o
     assert request.noise_seed == question.seeds.noise != question.seeds.sampling
 
 
+class TowardsOneToken:
+    """A control that wants token 77 everywhere, and remembers what it was given to read."""
+
+    def __init__(self) -> None:
+        self.read: list[list[int]] = []
+
+    def steer(self, logits: Tensor, context_ids: Tensor) -> Tensor:
+        self.read += context_ids.tolist()
+        return logits + 1000 * torch.nn.functional.one_hot(torch.tensor(77), V)
+
+
+async def test_a_control_steers_the_mix_and_reads_no_documents(user_model: UserModel) -> None:
+    client, control = _client(user_model), TowardsOneToken()
+    answer = await Agent(user_model, client, control).answer(_question())
+    assert [token.token_id for token in answer.tokens] == [77] * 12
+    assert all(x0_hat.argmax(-1).tolist() == [77] * 4 for kind, _, x0_hat in client.stream.told if kind == "project")
+    instruction = user_model.tokenizer.encode("What is my shed code?")
+    assert control.read == [instruction + [77] * (4 * block) for block in range(3) for _ in range(3)]
+
+
 @pytest.mark.parametrize("projection", ["greedy", "sampling", "multi-hot"])
 async def test_lambda_1_decodes_without_any_core(user_model: UserModel, projection: str) -> None:
     question = _question(1.0, projection=projection)

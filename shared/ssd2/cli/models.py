@@ -63,10 +63,11 @@ def export(
     to: Annotated[Path, typer.Option(help="Folder for the OPT model.")],
 ) -> None:
     """Write the causal language model of an SSD-2 checkpoint as an OPT model, the paper's autoregressive baseline."""
-    from ssd2.checkpoint import TOKENIZER, load_checkpoint
+    from ssd2.checkpoint import load_checkpoint
     from ssd2.convert import export_opt
     from ssd2.errors import CheckpointInvalid
     from ssd2.models.ssd2 import SSD2
+    from ssd2.pretrained import TOKENIZER
 
     model = load_checkpoint(folder).model
     if not isinstance(model, SSD2):

@@ -1,0 +1,80 @@
+"""Context-aware decoding with one model: `ssd2 cad`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssd2.cli.options import AsJson
+from ssd2.errors import InvalidParameter
+
+EXAMPLES = """
+Examples:
+
+  ssd2 cad "When does the shop open?" --model facebook/opt-125m --context "The shop opens at nine."
+
+  ssd2 cad "Where is the spare key?" --model shared/ssd2/demo/user --context-file notes.md --alpha 0.5
+"""
+
+
+def cad(
+    question: Annotated[str, typer.Argument(help="What the model reads with the context and without it.")],
+    model: Annotated[str, typer.Option(help="A checkpoint folder of any family, or a causal LM's name on the hub.")],
+    context: Annotated[
+        list[str] | None, typer.Option(help="Text that the answer shall follow; may be given again.")
+    ] = None,
+    context_file: Annotated[Path | None, typer.Option(help="A text file with more of it.")] = None,
+    alpha: Annotated[float, typer.Option(help="How much what the context adds is stressed; 0: plain decoding.")] = 0.5,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 48,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Timesteps a block; default: what suits the family.", show_default=False),
+    ] = None,
+    projection: Annotated[str, typer.Option(help="greedy, sampling or multi-hot.")] = "greedy",
+    top_p: Annotated[float, typer.Option(help="Nucleus of the sampling and multi-hot projections.")] = 0.9,
+    seed: Annotated[int, typer.Option(help="Of the decode.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Answer from a context with one model, stressing what the context changes (the thesis, ch. 4).
+
+    The ensemble at λ = 1: (1 + α) logits with the context - α logits without it.
+    """
+    from ssd2.checkpoint import load_checkpoint
+    from ssd2.context_aware import answer_from_context
+    from ssd2.params import DecodingParams
+    from ssd2.pretrained import local_folder
+
+    passages = [*(context or []), *_passages(context_file)]
+    if not passages:
+        raise InvalidParameter("there is no context; give --context TEXT or --context-file FILE")
+    checkpoint = load_checkpoint(local_folder(model))
+    params = DecodingParams.for_model(
+        checkpoint.model.config, max_tokens=max_tokens, steps=steps, projection=projection, top_p=top_p
+    )
+    answers = {
+        "with_contrast": answer_from_context(checkpoint, question, passages, alpha, params, seed),
+        "with_context": answer_from_context(checkpoint, question, passages, 0.0, params, seed),
+        "without_context": answer_from_context(checkpoint, question, [], 0.0, params, seed),
+    }
+    typer.echo(json.dumps({**answers, "alpha": alpha}, ensure_ascii=False) if as_json else _table(answers, alpha))
+
+
+def _passages(file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InvalidParameter(f"cannot read {file}: {error}; give a UTF-8 text file") from error
+
+
+def _table(answers: dict[str, str], alpha: float) -> str:
+    names = {
+        "with_contrast": f"context-aware, α {alpha:g}",
+        "with_context": "with the context, α 0",
+        "without_context": "without the context",
+    }
+    return "\n".join(f"{name:24} {answers[key]}" for key, name in names.items())
