@@ -20,6 +20,8 @@ FILE = "tuned.json"
 RUN_FILES = "tuning-*.jsonl"
 """Answers of tuning runs that were stopped."""
 
+_ELSEWHERE = "set XDG_CONFIG_HOME to another folder"
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -100,10 +102,15 @@ def saved_choices() -> list[Choice]:
     """
     file = config_folder() / FILE
     try:
-        return [Choice.from_json(values) for values in json.loads(file.read_text(encoding="utf-8"))]
-    except FileNotFoundError:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(saved, list):
+            raise ValueError("not a list")
+        return [Choice.from_json(values) for values in saved]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise InvalidParameter(f"cannot read {file}: {error}; {_ELSEWHERE}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise InvalidParameter(
             f"{file} does not hold tuned settings; delete it with `user-agent tune --reset`"
         ) from error
@@ -146,12 +153,21 @@ def forget_choices() -> int:
     """
     folder = config_folder()
     files = [file for file in (folder / FILE, *folder.glob(RUN_FILES)) if file.exists()]
-    try:
-        for file in files:
-            file.unlink()
-    except OSError as error:
-        raise InvalidParameter(f"cannot delete the settings in {folder}: {error}") from error
+    for file in files:
+        delete(file)
     return len(files)
+
+
+def delete(file: Path) -> None:
+    """Delete a file of the folder if it is there.
+
+    Raises:
+        InvalidParameter: if it cannot be deleted.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise InvalidParameter(f"cannot delete {file}: {error}; {_ELSEWHERE}") from error
 
 
 def append_private(file: Path, lines: Sequence[str]) -> None:
@@ -170,7 +186,7 @@ def _replace(file: Path, text: str) -> None:
     try:
         new.replace(file)
     except OSError as error:
-        raise InvalidParameter(f"cannot write {file}: {error}; set XDG_CONFIG_HOME to another folder") from error
+        raise InvalidParameter(f"cannot write {file}: {error}; {_ELSEWHERE}") from error
 
 
 def _write(file: Path, how: int, text: str) -> None:
@@ -179,4 +195,4 @@ def _write(file: Path, how: int, text: str) -> None:
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | how, 0o600), "w", encoding="utf-8") as opened:
             opened.write(text)
     except OSError as error:
-        raise InvalidParameter(f"cannot write {file}: {error}; set XDG_CONFIG_HOME to another folder") from error
+        raise InvalidParameter(f"cannot write {file}: {error}; {_ELSEWHERE}") from error

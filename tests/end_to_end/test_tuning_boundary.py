@@ -6,9 +6,11 @@ import asyncio
 import io
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 
 from ssd2.params import CollaborationParams
@@ -51,21 +53,25 @@ async def _record(
     core: CoreProcess, user_folder: Path, docs: Path, questions: Path | None = None
 ) -> tuple[Wire, Choice]:
     async with recording_relay(core.address) as wire:
-        options = TuneOptions(
-            docs=(docs,),
-            questions=questions,
-            core=wire.address,
-            model="",
-            user_model=user_folder,
-            questions_limit=4,
-            steps=2,
-            max_tokens=16,
-            seed=5,
-            timeout_s=10.0,
-            is_confirmed=True,
-        )
+        options = _options(wire.address, user_folder, docs, questions)
         choice, _ = await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()))
         return wire, choice
+
+
+def _options(address: str, user_folder: Path, docs: Path, questions: Path | None = None) -> TuneOptions:
+    return TuneOptions(
+        docs=(docs,),
+        questions=questions,
+        core=address,
+        model="",
+        user_model=user_folder,
+        questions_limit=4,
+        steps=2,
+        max_tokens=16,
+        seed=5,
+        timeout_s=10.0,
+        is_confirmed=True,
+    )
 
 
 def _ids(user_folder: Path, text: str) -> bytes:
@@ -215,3 +221,30 @@ async def test_an_expected_answer_that_is_sent_is_found(
     )
     wire, _ = await _record(core, user_folder, notes, questions)
     assert "expected answer" in _found(wire, user_folder, notes)
+
+
+class Terminal(io.StringIO):
+    """Somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+async def test_who_says_no_has_sent_nothing_but_the_request_for_the_card(
+    core: CoreProcess, user_folder: Path, notes: Path, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    async with recording_relay(core.address) as wire:
+        options = replace(_options(wire.address, user_folder, notes, questions), is_confirmed=False)
+        with pytest.raises(typer.Abort):
+            await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()))
+    assert wire.messages == [b""]
+
+
+async def test_who_says_yes_goes_on(
+    core: CoreProcess, user_folder: Path, notes: Path, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    options = replace(_options(core.address, user_folder, notes, questions), is_confirmed=False)
+    choice, _ = await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()))
+    assert choice.questions == 1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ssd2.params import CollaborationParams
-from user_agent.settings import RUN_FILES, append_private, config_folder
+from user_agent.settings import RUN_FILES, append_private, config_folder, delete
 
 
 class KeptAnswers:
@@ -39,7 +39,7 @@ class KeptAnswers:
             self.seed, self._right = header["seed"], answers
             _cut_after_last_line(self._file)
         else:
-            self._file.unlink(missing_ok=True)
+            delete(self._file)
 
     def __len__(self) -> int:
         return len(self._right)
@@ -62,7 +62,7 @@ class KeptAnswers:
 
     def done(self) -> None:
         """The run is complete and its result is kept elsewhere."""
-        self._file.unlink(missing_ok=True)
+        delete(self._file)
 
 
 def _cut_after_last_line(file: Path) -> None:
