@@ -25,44 +25,53 @@ Examples:
 """
 
 
+Docs = Annotated[list[Path] | None, typer.Option(help="A .txt or .md file, or a folder of them; may be given again.")]
+Core = Annotated[str, typer.Option(envvar="SLINGSHOT_CORE", help="HOST:PORT of the core server.")]
+Questions = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of your own questions, a line each: question, TAB, what has to stand in the answer; or JSON lines "
+        '{"question": …, "answer": …}. They are asked of the core, the better measure. Without it, questions are made '
+        "from the documents and stay on this device."
+    ),
+]
+Limit = Annotated[int, typer.Option(help="Most questions to ask.", min=1)]
+Model = Annotated[str, typer.Option(help="Name of the core's model; empty for whatever it serves.")]
+UserFolder = Annotated[Path, typer.Option(envvar="SLINGSHOT_USER_MODEL", help="Checkpoint folder of the user model.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(help="Timesteps a block is decoded with; default: 25, or 1 if autoregressive.", show_default=False),
+]
+MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Repeat a run. Leave it out for real use: a guessed seed replays your draws.")
+]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for each answer of the core.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before it starts.")]
+Show = Annotated[bool, typer.Option("--show", help="Print what was chosen, and do nothing.")]
+Reset = Annotated[bool, typer.Option("--reset", help="Forget what was chosen, and stopped runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
 def tune(
-    docs: Annotated[
-        list[Path] | None, typer.Option(help="A .txt or .md file, or a folder of them; may be given again.")
-    ] = None,
-    core: Annotated[str, typer.Option(envvar="SLINGSHOT_CORE", help="HOST:PORT of the core server.")] = "",
-    questions: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of your own questions, a line each: question, TAB, what has to stand in the answer; or JSON "
-            'lines {"question": …, "answer": …}. They are asked of the core, the better measure. Without it, questions '
-            "are made from the documents and stay on this device."
-        ),
-    ] = None,
-    questions_limit: Annotated[int, typer.Option(help="Most questions to ask.", min=1)] = 40,
-    model: Annotated[str, typer.Option(help="Name of the core's model; empty for whatever it serves.")] = "",
-    user_model: Annotated[
-        Path, typer.Option(envvar="SLINGSHOT_USER_MODEL", help="Checkpoint folder of the user model.")
-    ] = USER,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Timesteps a block is decoded with; default: 25, or 1 if autoregressive.", show_default=False
-        ),
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 24,
-    seed: Annotated[
-        int | None, typer.Option(help="Repeat a run. Leave it out for real use: a guessed seed replays your draws.")
-    ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer of the core.")] = 10.0,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before it starts.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print what was chosen, and do nothing.")] = False,
-    reset: Annotated[bool, typer.Option("--reset", help="Forget what was chosen, and stopped runs.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    docs: Docs = None,
+    core: Core = "",
+    questions: Questions = None,
+    questions_limit: Limit = 40,
+    model: Model = "",
+    user_model: UserFolder = USER,
+    steps: Steps = None,
+    max_tokens: MaxTokens = 24,
+    seed: Seed = None,
+    timeout: Timeout = 10.0,
+    yes: Yes = False,
+    show: Show = False,
+    reset: Reset = False,
+    as_json: AsJson = False,
 ) -> None:
     """Choose λ and α for your own documents; `ask` then uses them with the same two models.
 
-    Answers questions whose answers are known with λ 0, 0.1 … 0.5 and 1, each with α 0 and 1. It says what will
-    cross and asks before it starts. The same command goes on where it was stopped.
+    Compares λ 0, 0.1 … 0.5 and 1 with α 0 and 1. Says what will cross and asks before it starts. A stopped run goes on.
     """
     if reset or show:
         _reset() if reset else _show(as_json)
