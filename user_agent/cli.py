@@ -12,6 +12,8 @@ import typer
 
 from ssd2.demo.paths import USER
 from ssd2.errors import InvalidParameter
+from user_agent.tuning.cli import EXAMPLES as TUNE_EXAMPLES
+from user_agent.tuning.cli import tune
 
 if TYPE_CHECKING:
     from ssd2.control import Control
@@ -54,8 +56,21 @@ def ask(
     user_model: Annotated[
         Path, typer.Option(envvar="SLINGSHOT_USER_MODEL", help="Checkpoint folder of the user model.")
     ] = USER,
-    lambda_user: Annotated[float, typer.Option(help="Weight of the user model, 0 to 1.")] = 0.3,
-    alpha: Annotated[float, typer.Option(help="Contrastive strength: how much the documents are stressed.")] = 1.0,
+    lambda_user: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of the user model, 0 to 1; default: as `user-agent tune` chose it for the two models, else "
+            "0.3.",
+            show_default=False,
+        ),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            help="Contrastive strength: how much the documents are stressed; default: as tuned, else 1.",
+            show_default=False,
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -85,11 +100,12 @@ def ask(
 ) -> None:
     """Answer one question with both models, the documents seen by the small one alone."""
     from ssd2.control import Control
-    from ssd2.params import CollaborationParams, DecodingParams, Seeds
+    from ssd2.params import DecodingParams, Seeds
     from user_agent.agent import Question
+    from user_agent.tuning.defaults import collaboration_for
     from user_agent.user_model import UserModel
 
-    collaboration = CollaborationParams(lambda_user, alpha)
+    collaboration, tuned = collaboration_for(lambda_user, alpha, core, model, user_model, timeout)
     if collaboration.uses_core and not core:
         raise InvalidParameter("λ below 1 needs a core: give its address with --core HOST:PORT or SLINGSHOT_CORE")
     if (control is None) != (not control_label):
@@ -112,7 +128,16 @@ def ask(
     answer = asyncio.run(_ask(loaded, asked, core if collaboration.uses_core else None, timeout, steering))
     if docs and collaboration.uses_user and not passages:
         typer.echo("user-agent: no passage of your documents matches and fits; the answer does not use them", err=True)
+    if tuned:
+        typer.echo(
+            f"user-agent: λ {collaboration.lambda_user:g}, α {collaboration.alpha:g}: where not given, as tuned on "
+            f"{tuned.tuned_on} for these two models (user-agent tune --show)",
+            err=True,
+        )
     _print_json(answer, passages) if as_json else _print(answer, passages)
+
+
+app.command(epilog=TUNE_EXAMPLES)(tune)
 
 
 @app.command()

@@ -66,7 +66,13 @@ def test_lambda_0_answers_without_the_user_model(core: CoreProcess, user_folder:
 
 @pytest.mark.parametrize(
     "command",
-    [("user_agent", "--help"), ("user_agent", "ask", "--help"), ("ssd2", "--help"), ("core_server", "--help")],
+    [
+        ("user_agent", "--help"),
+        ("user_agent", "ask", "--help"),
+        ("user_agent", "tune", "--help"),
+        ("ssd2", "--help"),
+        ("core_server", "--help"),
+    ],
 )
 def test_help_has_examples_and_does_not_wait_for_torch(command: tuple[str, ...]) -> None:
     code = f"import runpy, sys; sys.argv = {list(command)!r}; runpy.run_module({command[0]!r}, run_name='__main__')"

@@ -1,0 +1,230 @@
+"""`user-agent tune` as a person and a program use it, and `ask` after it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import DEMO_TOKENIZER, demo_shaped_model
+from rich.console import Console
+
+from ssd2.checkpoint import save_checkpoint
+from ssd2.errors import SlingshotError
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from user_agent.agent import Agent, Question
+from user_agent.tuning.command import TuneOptions, run_tune
+from user_agent.user_model import UserModel
+
+from .conftest import ENVIRONMENT, CoreProcess, running_core
+
+SEED, STEPS = 5, 3
+QUESTIONS = ("What is my shed code?", "Who is my plumber?")
+Tune = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**ENVIRONMENT, "XDG_CONFIG_HOME": str(tmp_path / "config")}
+
+
+@pytest.fixture
+def agent(environment: dict[str, str]) -> Tune:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "user_agent", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=120, stdin=subprocess.DEVNULL
+        )
+
+    return run
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "home.md").write_text("- The hedgehog sleeps under Marrowby Quay.\n")
+    return folder
+
+
+@pytest.fixture
+def questions(tmp_path: Path, user_folder: Path) -> Path:
+    """Questions whose answers are what the random user model says alone, with α 0: no note is about them."""
+    user = UserModel.load(user_folder, with_weights=True)
+    params, lines = DecodingParams(block_size=8, max_tokens=16, steps=STEPS), []
+    for number, text in enumerate(QUESTIONS):
+        alone = Question(text, [], CollaborationParams(1.0, 0.0), params, Seeds.reproducible(SEED + number))
+        said = asyncio.run(Agent(user, None).answer(alone)).text
+        assert said
+        lines.append(json.dumps({"question": text, "answer": said}))
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(lines))
+    return file
+
+
+def _tune_options(core: str, user_folder: Path, notes: Path, *more: str) -> tuple[str, ...]:
+    always = ("--steps", str(STEPS), "--max-tokens", "16", "--seed", str(SEED), "--yes")
+    return ("tune", "--docs", str(notes), "--core", core, "--user-model", str(user_folder), *always, *more)
+
+
+@pytest.mark.slow
+def test_ask_uses_what_was_tuned_for_its_pair_unless_told_otherwise(
+    core: CoreProcess, agent: Tune, user_folder: Path, notes: Path, questions: Path, tmp_path: Path
+) -> None:
+    tuned = agent(*_tune_options(core.address, user_folder, notes, "--questions", str(questions), "--json"))
+    assert tuned.returncode == 0, tuned.stderr
+    choice = json.loads(tuned.stdout)
+    assert (choice["lambda_user"], choice["alpha"], choice["questions"]) == (1.0, 0.0, 2)
+    assert len(choice["curve"]) == 13
+
+    def bytes_up(address: str, *more: str) -> tuple[int, str]:
+        options = ("--core", address, "--user-model", str(user_folder), "--steps", "2", "--json", *more)
+        result = agent("ask", "Hello?", *options)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)["bytes_up"], result.stderr
+
+    up, said = bytes_up(core.address)
+    assert up == 0  # λ 1: no line was opened for the answer
+    assert "λ 1, α 0" in said
+    up, said = bytes_up(core.address, "--lambda-user", "0.3", "--alpha", "1")
+    assert up > 0
+    assert "tuned" not in said
+    save_checkpoint(tmp_path / "other", demo_shaped_model(3), DEMO_TOKENIZER.read_text())
+    with running_core(tmp_path / "other") as other:
+        up, said = bytes_up(other.address)
+    assert up > 0
+    assert "tuned" not in said
+
+    assert "λ 1, α 0" in agent("tune", "--show").stdout
+    assert [c["seed"] for c in json.loads(agent("tune", "--show", "--json").stdout)] == [SEED]
+    assert agent("tune", "--reset").returncode == 0
+    assert "nothing is tuned yet" in agent("tune", "--show").stderr
+    assert bytes_up(core.address)[0] > 0
+
+
+def test_what_crosses_is_said_before_it_is_asked_whether_to_start(
+    core: CoreProcess, agent: Tune, user_folder: Path, notes: Path, questions: Path
+) -> None:
+    options = [o for o in _tune_options(core.address, user_folder, notes) if o != "--yes"]
+    for more, says in (
+        ((), "nothing of your documents"),
+        (("--questions", str(questions)), "your 2 questions, word for word, 11 times each"),
+    ):
+        result = agent(*options, *more)
+        assert result.returncode == 1
+        assert says in result.stderr
+        assert result.stderr.index("What crosses") < result.stderr.index("give --yes")
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_documents_that_no_setting_answers_leave_nothing_saved(
+    core: CoreProcess, agent: Tune, user_folder: Path, notes: Path, tmp_path: Path
+) -> None:
+    result = agent(*_tune_options(core.address, user_folder, notes))
+    assert result.returncode == 1
+    assert "no setting answered any of the 1 questions right" in result.stderr
+    assert "--questions" in result.stderr
+    assert list((tmp_path / "config" / "slingshot").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "says"),
+    [
+        ("", {}, "no sentence that a question can be made of"),
+        ("It is there.\n", {}, "no sentence that a question can be made of"),
+        ("The code is 12.\n", {"questions": Path("/nowhere/q.tsv")}, "/nowhere/q.tsv"),
+        ("The code is 12.\n", {"seed": -1}, "seed is -1"),
+        ("The code is 12.\n", {"steps": 0}, "steps is 0"),
+        ("The code is 12.\n", {"core": "127.0.0.1:1"}, "no core answers"),
+        ("The code is 12.\n", {"core": ""}, "--core HOST:PORT"),
+        ("The code is 12.\n", {"docs": ()}, "--docs"),
+        ("The code is 12.\n", {"model": "gpt-9"}, "'tiny'"),
+    ],
+)
+def test_what_cannot_be_tuned_is_named(
+    core: CoreProcess,
+    user_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str,
+    changes: dict[str, object],
+    says: str,
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "a.md").write_text(content)
+    options: dict[str, object] = {
+        "docs": (tmp_path / "a.md",),
+        "questions": None,
+        "core": core.address,
+        "model": "",
+        "user_model": user_folder,
+        "questions_limit": 4,
+        "steps": STEPS,
+        "max_tokens": 16,
+        "seed": SEED,
+        "timeout_s": 10.0,
+        "is_confirmed": True,
+    }
+    with pytest.raises(SlingshotError) as caught:
+        run_tune(TuneOptions(**{**options, **changes}), Console(file=io.StringIO()))
+    assert says in str(caught.value)
+
+
+def _started(environment: dict[str, str], options: tuple[str, ...]) -> subprocess.Popen[str]:
+    """A run that has some answers already."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "user_agent", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    folder, deadline = Path(environment["XDG_CONFIG_HOME"]) / "slingshot", time.monotonic() + 60
+    while not any(file.read_text().count("\n") > 2 for file in folder.glob("tuning-*.jsonl")):
+        assert time.monotonic() < deadline, "no answer came"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.slow
+def test_a_core_that_goes_away_costs_nothing_that_was_measured(
+    core_folder: Path, user_folder: Path, environment: dict[str, str], agent: Tune, notes: Path, questions: Path
+) -> None:
+    with running_core(core_folder) as core:
+        options = _tune_options(core.address, user_folder, notes, "--questions", str(questions))
+        process = _started(environment, options)
+        core.process.kill()
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "answers are kept, and the same command goes on from there" in err
+    assert "Traceback" not in err
+    assert out == ""
+    with running_core(core_folder) as core:
+        result = agent(*_tune_options(core.address, user_folder, notes, "--questions", str(questions)))
+    assert result.returncode == 0, result.stderr
+    assert "An earlier run was stopped" in result.stderr
+    assert "Chosen: λ 1, α 0" in result.stdout
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_measured(
+    core: CoreProcess, user_folder: Path, environment: dict[str, str], notes: Path, questions: Path
+) -> None:
+    more = ("--questions", str(questions))
+    process = _started(environment, _tune_options(core.address, user_folder, notes, *more))
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "stopped; " in err
+    assert "the same command goes on from there" in err
+    assert "Traceback" not in err

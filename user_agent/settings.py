@@ -1,0 +1,198 @@
+"""What the agent remembers between runs: λ and α as tuned, for each pair of models.
+
+One file in the user's configuration folder, readable by its owner alone. It holds figures and
+fingerprints, no text of documents or questions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ssd2.errors import InvalidParameter
+
+FILE = "tuned.json"
+RUN_FILES = "tuning-*.jsonl"
+"""Answers of tuning runs that were stopped."""
+
+_ELSEWHERE = "set XDG_CONFIG_HOME to another folder"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One setting's share of right answers.
+
+    Attributes:
+        lambda_user: λ.
+        alpha: α.
+        share: of right answers.
+        low: of the share's 95% interval (Wilson).
+        high: of the same.
+    """
+
+    lambda_user: float
+    alpha: float
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """λ and α for one pair of models.
+
+    Attributes:
+        core_sha256: fingerprint of the core's model, as its card gives it.
+        core_model: what the core calls it.
+        user_sha256: fingerprint of the user model.
+        lambda_user: λ.
+        alpha: α.
+        source: "documents" or "questions", what it was measured with.
+        questions: how many.
+        seed: of the questions and of the decodes.
+        tuned_on: the day, ISO 8601.
+        alike: settings that the chosen one cannot be told from at 95%, as (λ, α), itself left out.
+        curve: every setting.
+    """
+
+    core_sha256: str
+    core_model: str
+    user_sha256: str
+    lambda_user: float
+    alpha: float
+    source: str
+    questions: int
+    seed: int
+    tuned_on: str
+    alike: tuple[tuple[float, float], ...]
+    curve: tuple[Measured, ...]
+
+    @property
+    def chosen(self) -> Measured:
+        """The figures of the chosen setting."""
+        return next(m for m in self.curve if (m.lambda_user, m.alpha) == (self.lambda_user, self.alpha))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Choice:
+        """The inverse of `dataclasses.asdict`; KeyError, TypeError or ValueError if it is no choice."""
+        curve = tuple(Measured(**point) for point in values["curve"])
+        alike = tuple((float(lambda_user), float(alpha)) for lambda_user, alpha in values["alike"])
+        choice = cls(**{**values, "curve": curve, "alike": alike})
+        if (choice.lambda_user, choice.alpha) not in {(m.lambda_user, m.alpha) for m in curve}:
+            raise ValueError("the chosen setting is not on the curve")
+        return choice
+
+
+def config_folder() -> Path:
+    """Where settings are kept: $XDG_CONFIG_HOME/slingshot, else ~/.config/slingshot; on Windows in %APPDATA%."""
+    base = os.environ.get("APPDATA" if sys.platform == "win32" else "XDG_CONFIG_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".config") / "slingshot"
+
+
+def saved_choices() -> list[Choice]:
+    """All saved choices, the latest last.
+
+    Raises:
+        InvalidParameter: if the file cannot be read.
+    """
+    file = config_folder() / FILE
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(saved, list):
+            raise ValueError("not a list")
+        return [Choice.from_json(values) for values in saved]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InvalidParameter(f"cannot read {file}: {error}; {_ELSEWHERE}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidParameter(
+            f"{file} does not hold tuned settings; delete it with `user-agent tune --reset`"
+        ) from error
+
+
+def saved_choice(core_sha256: str, user_sha256: str) -> Choice | None:
+    """The choice for a pair of models, if it was tuned.
+
+    Raises:
+        InvalidParameter: if the file cannot be read.
+    """
+    pair = (core_sha256, user_sha256)
+    return next((c for c in saved_choices() if (c.core_sha256, c.user_sha256) == pair), None)
+
+
+def save_choice(choice: Choice) -> Path:
+    """Keep a choice in place of an older one for the same pair.
+
+    Returns:
+        The file.
+
+    Raises:
+        InvalidParameter: if the file cannot be read or written.
+    """
+    pair = (choice.core_sha256, choice.user_sha256)
+    others = [c for c in saved_choices() if (c.core_sha256, c.user_sha256) != pair]
+    file = config_folder() / FILE
+    _replace(file, json.dumps([asdict(c) for c in (*others, choice)], ensure_ascii=False, indent=1))
+    return file
+
+
+def forget_choices() -> int:
+    """Delete all saved choices, and the answers of stopped tuning runs.
+
+    Returns:
+        How many files were deleted.
+
+    Raises:
+        InvalidParameter: if a file cannot be deleted.
+    """
+    folder = config_folder()
+    files = [file for file in (folder / FILE, *folder.glob(RUN_FILES)) if file.exists()]
+    for file in files:
+        delete(file)
+    return len(files)
+
+
+def delete(file: Path) -> None:
+    """Delete a file of the folder if it is there.
+
+    Raises:
+        InvalidParameter: if it cannot be deleted.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise InvalidParameter(f"cannot delete {file}: {error}; {_ELSEWHERE}") from error
+
+
+def append_private(file: Path, lines: Sequence[str]) -> None:
+    """Add lines to a file that nobody but its owner can read; it and its folder are made if missing.
+
+    Raises:
+        InvalidParameter: if the file cannot be written.
+    """
+    _write(file, os.O_APPEND, "".join(f"{line}\n" for line in lines))
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a whole file at once: a crash leaves the old one or the new one."""
+    new = file.with_name(f"{file.name}.{os.getpid()}.new")
+    _write(new, os.O_TRUNC, text)
+    try:
+        new.replace(file)
+    except OSError as error:
+        raise InvalidParameter(f"cannot write {file}: {error}; {_ELSEWHERE}") from error
+
+
+def _write(file: Path, how: int, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | how, 0o600), "w", encoding="utf-8") as opened:
+            opened.write(text)
+    except OSError as error:
+        raise InvalidParameter(f"cannot write {file}: {error}; {_ELSEWHERE}") from error

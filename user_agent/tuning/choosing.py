@@ -1,0 +1,71 @@
+"""Which setting to choose, from right and wrong answers to the same questions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ssd2.params import CollaborationParams
+
+Outcomes = Mapping[CollaborationParams, Sequence[bool]]
+"""For each setting whether its answers were right, question by question."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to use.
+
+    Attributes:
+        chosen: the setting.
+        alike: settings that cannot be told from it at 95%, in order.
+    """
+
+    chosen: CollaborationParams
+    alike: tuple[CollaborationParams, ...]
+
+
+def choose(outcomes: Outcomes, eligible: Sequence[CollaborationParams]) -> Verdict | None:
+    """The smallest λ, then the smallest α, within one standard error of the best setting.
+
+    The standard error is that of the difference to the best one, question by question: all settings
+    answer the same questions on the same noise. The rule is that of Breiman et al. 1984,
+    "Classification and Regression Trees", §3.4.3: of what is about as good, the simplest. Simplest
+    means that the core keeps the most weight, and that the pass without documents is saved.
+
+    Args:
+        outcomes: of every setting.
+        eligible: settings that may be chosen.
+
+    Returns:
+        None if no eligible setting answered anything right.
+    """
+    best = max(eligible, key=lambda setting: (sum(outcomes[setting]), -setting.lambda_user, -setting.alpha))
+    if not any(outcomes[best]):
+        return None
+    good = [setting for setting in eligible if _is_within_one_error(outcomes[setting], outcomes[best])]
+    chosen = min(good, key=lambda setting: (setting.lambda_user, setting.alpha))
+    others = (setting for setting in eligible if setting != chosen)
+    alike = tuple(s for s in others if sign_test(outcomes[s], outcomes[chosen]) >= 0.05)
+    return Verdict(chosen, alike)
+
+
+def _is_within_one_error(right: Sequence[bool], best: Sequence[bool]) -> bool:
+    """Whether the mean difference of a pair of settings is at most its standard error."""
+    differences = [b - r for r, b in zip(right, best, strict=True)]
+    count, mean = len(differences), sum(differences) / len(differences)
+    variance = sum((difference - mean) ** 2 for difference in differences) / count
+    return mean <= math.sqrt(variance / count)
+
+
+def sign_test(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """Two-sided exact sign test on the questions that only one of two settings answered right (McNemar 1947).
+
+    Returns:
+        Its p-value, in (0, 1].
+    """
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    differing = only_first + only_second
+    tail = sum(math.comb(differing, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, math.ldexp(tail, 1 - differing))

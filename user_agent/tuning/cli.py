@@ -1,0 +1,131 @@
+"""`user-agent tune`. Nothing heavy is imported before the command runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ssd2.demo.paths import USER
+
+if TYPE_CHECKING:
+    from user_agent.settings import Choice
+
+EXAMPLES = """
+Examples:
+
+  user-agent tune --docs ~/notes --core core.example.org:50051   (nothing of the documents is sent)
+
+  user-agent tune --docs ~/notes --questions mine.tsv --core localhost:50051   (asks what is in the file)
+
+  user-agent tune --show
+"""
+
+
+Docs = Annotated[list[Path] | None, typer.Option(help="A .txt or .md file, or a folder of them; may be given again.")]
+Core = Annotated[str, typer.Option(envvar="SLINGSHOT_CORE", help="HOST:PORT of the core server.")]
+Questions = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of your own questions, a line each: question, TAB, what has to stand in the answer; or JSON lines "
+        '{"question": …, "answer": …}. They are asked of the core, the better measure. Without it, questions are made '
+        "from the documents and stay on this device."
+    ),
+]
+Limit = Annotated[int, typer.Option(help="Most questions to ask.", min=1)]
+Model = Annotated[str, typer.Option(help="Name of the core's model; empty for its first one that fits the user model.")]
+UserFolder = Annotated[Path, typer.Option(envvar="SLINGSHOT_USER_MODEL", help="Checkpoint folder of the user model.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(help="Timesteps a block; default: what suits the family, 25 for SSD-2.", show_default=False),
+]
+MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Repeat a run. Leave it out for real use: a guessed seed replays your draws.")
+]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for each answer of the core.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before it starts.")]
+Show = Annotated[bool, typer.Option("--show", help="Print what was chosen, and do nothing.")]
+Reset = Annotated[bool, typer.Option("--reset", help="Forget what was chosen, and stopped runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def tune(
+    docs: Docs = None,
+    core: Core = "",
+    questions: Questions = None,
+    questions_limit: Limit = 40,
+    model: Model = "",
+    user_model: UserFolder = USER,
+    steps: Steps = None,
+    max_tokens: MaxTokens = 24,
+    seed: Seed = None,
+    timeout: Timeout = 10.0,
+    yes: Yes = False,
+    show: Show = False,
+    reset: Reset = False,
+    as_json: AsJson = False,
+) -> None:
+    """Choose λ and α for your own documents; `ask` then uses them with the same two models.
+
+    Compares λ 0, 0.1 … 0.5 and 1 with α 0 and 1. Says what will cross and asks before it starts. A stopped run goes on.
+    """
+    if reset or show:
+        _reset() if reset else _show(as_json)
+        return
+    from rich.console import Console
+
+    from user_agent.tuning.command import TuneOptions, run_tune
+
+    options = TuneOptions(
+        docs=tuple(docs or ()),
+        questions=questions,
+        core=core,
+        model=model,
+        user_model=user_model,
+        questions_limit=questions_limit,
+        steps=steps,
+        max_tokens=max_tokens,
+        seed=seed,
+        timeout_s=timeout,
+        is_confirmed=yes,
+    )
+    choice, file = run_tune(options, Console(stderr=True, highlight=False, soft_wrap=True))
+    if as_json:
+        typer.echo(json.dumps(asdict(choice), ensure_ascii=False))
+    else:
+        _print(choice)
+    typer.echo(f"saved in {file}; `user-agent ask` uses it where λ and α are not given", err=True)
+
+
+def _reset() -> None:
+    from user_agent.settings import config_folder, forget_choices
+
+    deleted = forget_choices()
+    typer.echo(f"deleted {deleted} files in {config_folder()}" if deleted else "nothing was saved", err=True)
+
+
+def _show(as_json: bool) -> None:
+    from user_agent.settings import saved_choices
+
+    choices = saved_choices()
+    if as_json:
+        typer.echo(json.dumps([asdict(choice) for choice in choices], ensure_ascii=False))
+    elif not choices:
+        typer.echo("nothing is tuned yet: `user-agent tune --docs FOLDER --core HOST:PORT` does it", err=True)
+    else:
+        for choice in choices:
+            _print(choice)
+
+
+def _print(choice: Choice) -> None:
+    from rich.console import Console
+
+    from user_agent.tuning.report import curve, heading
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(heading(choice), markup=False)
+    console.print(curve(choice))

@@ -1,0 +1,331 @@
+"""A tuning run from its options to the saved choice."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import hashlib
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ssd2.checkpoint import fingerprint
+from ssd2.errors import CoreError, DocumentsUnreadable, InvalidParameter, PromptTooLong
+from ssd2.evaluation.runner import wilson_interval
+from ssd2.params import CollaborationParams, DecodingParams
+from ssd2.wire.codec import ModelCard
+from user_agent.agent import Agent
+from user_agent.core_client import CoreClient
+from user_agent.documents.reader import Passage, read_passages
+from user_agent.documents.search import search
+from user_agent.settings import Choice, Measured, save_choice, saved_choice
+from user_agent.tuning.choosing import Outcomes, choose
+from user_agent.tuning.kept import KeptAnswers
+from user_agent.tuning.questions import TuningQuestion, cloze_questions, read_questions
+from user_agent.tuning.recording import PUBLIC_INSTRUCTIONS, Recording, record, recording_bytes
+from user_agent.tuning.report import crossing
+from user_agent.tuning.sweep import SETTINGS, AskingJudge, Judge, RecordedJudge, Task, sweep
+from user_agent.user_model import UserModel
+
+MAX_RUN_SEED = 2**62
+"""Below the largest seed by more than any number of questions."""
+
+_WITH_CONTRAST = CollaborationParams(1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """What `user-agent tune` was asked for; see its help."""
+
+    docs: tuple[Path, ...]
+    questions: Path | None
+    core: str
+    model: str
+    user_model: Path
+    questions_limit: int
+    steps: int | None
+    max_tokens: int
+    seed: int | None
+    timeout_s: float
+    is_confirmed: bool
+
+    def __post_init__(self) -> None:
+        if not self.docs:
+            raise InvalidParameter("tuning is for your documents: give them with --docs")
+        if not self.core:
+            raise InvalidParameter("tuning needs a core: give its address with --core HOST:PORT or SLINGSHOT_CORE")
+        if self.seed is not None and not 0 <= self.seed < MAX_RUN_SEED:
+            raise InvalidParameter(f"seed is {self.seed}; it must be in [0, 2^62)")
+
+    @property
+    def source(self) -> str:
+        """Where the questions come from."""
+        return "documents" if self.questions is None else "questions"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to start.
+
+    Attributes:
+        options: as asked for.
+        user_model: θ_user with its weights.
+        params: how to decode.
+        card: of the core.
+        tasks: questions with their passages.
+        kept: answers so far.
+    """
+
+    options: TuneOptions
+    user_model: UserModel
+    params: DecodingParams
+    card: ModelCard
+    tasks: list[Task]
+    kept: KeptAnswers
+
+    @property
+    def answers(self) -> int:
+        """How many there are in a whole run."""
+        return len(SETTINGS) * len(self.tasks)
+
+
+def run_tune(options: TuneOptions, console: Console) -> tuple[Choice, Path]:
+    """Measure all settings, choose one and save it.
+
+    Args:
+        options: what was asked for.
+        console: for what is going to cross and for the progress; stderr.
+
+    Returns:
+        The choice, and the file it was saved in.
+
+    Raises:
+        SlingshotError: of the kind that says what went wrong; answers so far are kept.
+        SystemExit: 130 if the run is stopped by Ctrl-C; answers so far are kept.
+        typer.Abort: if the user does not want it.
+    """
+    run = _prepare(options)
+    _announce(run, console)
+    try:
+        outcomes = asyncio.run(_measure(run, console))
+    except CoreError as error:
+        raise type(error)(f"{error}; {_how_to_go_on(run)}") from error
+    except KeyboardInterrupt:
+        console.print(f"stopped; {_how_to_go_on(run)}")
+        sys.exit(130)
+    choice = _choice(run, outcomes)
+    file = save_choice(choice)
+    run.kept.done()
+    return choice, file
+
+
+def _prepare(options: TuneOptions) -> Run:
+    """Everything that can go wrong before anything is sent but the request for the core's card."""
+    user_model = UserModel.load(options.user_model, with_weights=True)
+    params = DecodingParams.for_model(user_model.config, max_tokens=options.max_tokens, steps=options.steps)
+    passages = [passage for path in options.docs for passage in read_passages(path)]
+    own = read_questions(options.questions) if options.questions else []
+    card = asyncio.run(_model_card(options, user_model.config.family))
+    kept = KeptAnswers(
+        _depends_on(options, params, card, passages, own),
+        secrets.randbelow(MAX_RUN_SEED) if options.seed is None else options.seed,
+        is_fixed=options.seed is not None,
+    )
+    make = _own_tasks(own, passages) if own else _cloze_tasks(passages, kept.seed)
+    tasks = list(islice(_usable(make, user_model, params), options.questions_limit))
+    if not tasks:
+        raise DocumentsUnreadable(
+            "the documents hold no sentence that a question can be made of; write some questions of your own to a file "
+            "and give it with --questions"
+        )
+    return Run(options, user_model, params, card, tasks, kept)
+
+
+def _depends_on(
+    options: TuneOptions,
+    params: DecodingParams,
+    card: ModelCard,
+    passages: list[Passage],
+    own: list[TuningQuestion],
+) -> list[object]:
+    """All that decides what is asked and answered, but for the seed; texts as one digest."""
+    texts = [*(passage.text for passage in passages), *(text for q in own for text in (q.text, q.expected))]
+    digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+    models = [card.model_sha256, fingerprint(options.user_model)]
+    return [options.source, digest, models, asdict(params), options.questions_limit, list(PUBLIC_INSTRUCTIONS)]
+
+
+def _cloze_tasks(passages: list[Passage], seed: int) -> Iterator[Task]:
+    for question in cloze_questions(passages, seed):
+        yield Task(question, search(passages, question.text))
+
+
+def _own_tasks(questions: list[TuningQuestion], passages: list[Passage]) -> Iterator[Task]:
+    for question in questions:
+        yield Task(question, search(passages, question.text))
+
+
+def _usable(tasks: Iterable[Task], user_model: UserModel, params: DecodingParams) -> Iterator[Task]:
+    """The tasks with the passages that fit.
+
+    One made of a passage that is not found, or does not fit, says nothing about any setting and is left out.
+
+    Raises:
+        PromptTooLong: if a question of the user's own does not fit.
+    """
+    for task in tasks:
+        made_of = task.question.passage
+        try:
+            fitting = user_model.fitting(task.question.text, task.passages, params.max_answer_tokens)
+        except PromptTooLong:
+            if made_of is None:
+                raise
+            continue
+        if made_of is None or made_of in fitting:
+            yield Task(task.question, fitting)
+
+
+async def _model_card(options: TuneOptions, family: str) -> ModelCard:
+    async with CoreClient(options.core, answer_timeout_s=options.timeout_s) as client:
+        return await client.model_card(options.model, family)
+
+
+def _announce(run: Run, console: Console) -> None:
+    """Say what the run takes and what crosses, and ask whether to go on."""
+    options, done = run.options, len(run.kept)
+    minutes = _estimate_s(run) * (run.answers - done) / run.answers / 60
+    console.print(
+        f"Tuning with {len(run.tasks)} questions and {len(SETTINGS)} settings of λ and α: {run.answers} answers, "
+        f"{'at least' if options.questions else 'about'} {max(minutes, 0.1):.1f} min of this device's own computing."
+    )
+    asked, downloaded = len(PUBLIC_INSTRUCTIONS), recording_bytes(run.params, run.card.vocab_size)
+    if options.questions:
+        asked = sum(setting.uses_core for setting in SETTINGS)
+        downloaded = downloaded // len(PUBLIC_INSTRUCTIONS) * asked * len(run.tasks)
+    core = (options.core, run.card.model)
+    console.print(Text(crossing(options.source, *core, len(run.tasks), asked, downloaded / 1e6)))
+    sha256s = (run.card.model_sha256, fingerprint(options.user_model))
+    if before := saved_choice(*sha256s):
+        console.print(
+            f"It will replace λ {before.lambda_user:g}, α {before.alpha:g}, tuned with {before.source} on "
+            f"{before.tuned_on} for these two models."
+        )
+    if done:
+        console.print(f"An earlier run was stopped: {done} of its answers are kept, and this one goes on.")
+    if not options.is_confirmed:
+        _confirm()
+
+
+def _confirm() -> None:
+    if not sys.stdin.isatty():
+        raise InvalidParameter("tuning asks before it starts, and there is no terminal to ask on: give --yes")
+    typer.confirm("Start?", abort=True, err=True)
+
+
+def _estimate_s(run: Run) -> float:
+    """Seconds of the user model's passes, from one timestep of a batch."""
+    params, no_core = replace(run.params, steps=1, max_tokens=1), [Recording([], 0)]
+    judge = RecordedJudge(run.tasks[:8], run.user_model, no_core, params, 0)
+    numbers = range(len(judge.tasks))
+    timestep_s = min(_seconds(judge, numbers) for _ in range(2)) / len(numbers)  # the first one warms up
+    copies = sum(setting.uses_user + setting.uses_contrast for setting in SETTINGS)
+    return timestep_s * copies / 2 * len(run.tasks) * run.params.steps * run.params.max_blocks
+
+
+def _seconds(judge: Judge, numbers: Sequence[int]) -> float:
+    started = time.perf_counter()
+    asyncio.run(judge.right(_WITH_CONTRAST, numbers))
+    return time.perf_counter() - started
+
+
+async def _measure(run: Run, console: Console) -> Outcomes:
+    """All answers; on documents the line to the core is closed before the first of them."""
+    options = run.options
+    async with CoreClient(options.core, answer_timeout_s=options.timeout_s) as client:
+        if options.questions:
+            agent = Agent(run.user_model, client)
+            judge = AskingJudge(run.tasks, agent, run.params, run.kept.seed, options.model)
+            return await _sweep(run, judge, console)
+        recordings = await _record(run, client, console)
+    recorded = RecordedJudge(run.tasks, run.user_model, recordings, run.params, run.kept.seed)
+    return await _sweep(run, recorded, console)
+
+
+async def _record(run: Run, client: CoreClient, console: Console) -> list[Recording]:
+    bare = UserModel.load(run.options.user_model, with_weights=False)
+    total = len(PUBLIC_INSTRUCTIONS) * run.params.max_blocks * len(run.params.timesteps)
+    with _progress(console) as progress:
+        bar = progress.add_task("the core's part", total=total)
+        return await record(
+            bare,
+            client,
+            run.params,
+            run.kept.seed,
+            model=run.options.model,
+            on_timestep=lambda: progress.advance(bar),
+        )
+
+
+async def _sweep(run: Run, judge: Judge, console: Console) -> Outcomes:
+    with _progress(console) as progress:
+        bar = progress.add_task("", total=run.answers)
+
+        def show(setting: CollaborationParams, answers: int) -> None:
+            label = f"λ {setting.lambda_user:g}, α {setting.alpha:g}"
+            progress.update(bar, advance=answers, description=label)
+
+        return await sweep(judge, len(run.tasks), run.kept, show)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description:<15}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _how_to_go_on(run: Run) -> str:
+    return f"{len(run.kept)} of {run.answers} answers are kept, and the same command goes on from there"
+
+
+def _choice(run: Run, outcomes: Outcomes) -> Choice:
+    """The verdict with its figures.
+
+    Raises:
+        InvalidParameter: if no setting answered anything right.
+    """
+    options = run.options
+    eligible = [setting for setting in SETTINGS if options.questions or (setting.uses_core and setting.uses_user)]
+    verdict = choose(outcomes, eligible)
+    if verdict is None:
+        run.kept.done()
+        raise InvalidParameter(
+            f"no setting answered any of the {len(run.tasks)} questions right, so there is nothing to choose by; "
+            "write questions that this pair can answer to a file and give it with --questions"
+        )
+    return Choice(
+        core_sha256=run.card.model_sha256,
+        core_model=run.card.model,
+        user_sha256=fingerprint(options.user_model),
+        lambda_user=verdict.chosen.lambda_user,
+        alpha=verdict.chosen.alpha,
+        source=options.source,
+        questions=len(run.tasks),
+        seed=run.kept.seed,
+        tuned_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        alike=tuple((setting.lambda_user, setting.alpha) for setting in verdict.alike),
+        curve=tuple(_measured(setting, right) for setting, right in outcomes.items()),
+    )
+
+
+def _measured(setting: CollaborationParams, right: Sequence[bool]) -> Measured:
+    share = sum(right) / len(right)
+    return Measured(setting.lambda_user, setting.alpha, share, *wilson_interval(share, len(right)))

@@ -1,0 +1,61 @@
+"""λ and α where `user-agent ask` is not given them: as tuned for the pair of models, else built in."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from ssd2.checkpoint import fingerprint, load_config_and_tokenizer
+from ssd2.params import CollaborationParams
+from user_agent.core_client import CoreClient
+from user_agent.settings import Choice, saved_choices
+
+BUILT_IN = CollaborationParams()
+
+
+def collaboration_for(
+    lambda_user: float | None, alpha: float | None, core: str | None, model: str, user_model: Path, timeout_s: float
+) -> tuple[CollaborationParams, Choice | None]:
+    """λ and α, and the saved choice if any of it is used.
+
+    Only where something was tuned with this user model is the core asked what it serves.
+
+    Args:
+        lambda_user: as given, or None.
+        alpha: as given, or None.
+        core: the core's address, if any.
+        model: name of the core's model, or "" for the first of the user model's family.
+        user_model: checkpoint folder of θ_user.
+        timeout_s: of the core's answer.
+
+    Raises:
+        SlingshotError: if a parameter is out of its range, the saved choices cannot be read, or the core cannot be
+            asked.
+    """
+    given = CollaborationParams(
+        BUILT_IN.lambda_user if lambda_user is None else lambda_user, BUILT_IN.alpha if alpha is None else alpha
+    )
+    is_all_given = lambda_user is not None and (alpha is not None or lambda_user in (0, 1))
+    if is_all_given or not core or not (tuned := _tuned_with(user_model)):
+        return given, None
+    served = asyncio.run(_served(core, model, user_model, timeout_s))
+    choice = next((choice for choice in tuned if choice.core_sha256 == served), None)
+    if choice is None:
+        return given, None
+    return CollaborationParams(
+        choice.lambda_user if lambda_user is None else lambda_user, choice.alpha if alpha is None else alpha
+    ), choice
+
+
+def _tuned_with(user_model: Path) -> list[Choice]:
+    choices = saved_choices()
+    if not choices or not user_model.is_dir():
+        return []
+    sha256 = fingerprint(user_model)
+    return [choice for choice in choices if choice.user_sha256 == sha256]
+
+
+async def _served(core: str, model: str, user_model: Path, timeout_s: float) -> str:
+    config, _ = load_config_and_tokenizer(user_model)
+    async with CoreClient(core, answer_timeout_s=timeout_s) as client:
+        return (await client.model_card(model, config.family)).model_sha256

@@ -1,0 +1,119 @@
+"""The core's part of a tuning run on documents: recorded once, without them.
+
+The core alone (λ = 0) answers a fixed list of public instructions, and what it sends is kept. This
+module is given no document, no question made of one and no weights of the user model: what it sends
+is a function of the seed and of public parameters. All settings are then compared on the device
+against the recording, with the line to the core closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.sampler import LogitsRequest, decode
+from user_agent.agent import Agent, Question
+from user_agent.core_client import CoreClient
+from user_agent.user_model import UserModel
+
+PUBLIC_INSTRUCTIONS = (
+    "Where is it?",
+    "Who is it?",
+    "What is it called?",
+    "When is it?",
+    "What is the number?",
+    "How does it go on?",
+)
+"""All that the core is asked. The list is the same for everybody, so that being asked it says nothing."""
+
+_NO_TOKEN = -1
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The core's answer to one public instruction.
+
+    Attributes:
+        logits: of every timestep of every block, in order, each [L, V], float16.
+        noise_seed: of its trajectory; an answer that is mixed with it has to have the same noise.
+    """
+
+    logits: list[Tensor]
+    noise_seed: int
+
+
+class RecordedCore:
+    """Recordings in a core's place: a `Predictor`, a row each."""
+
+    def __init__(self, recordings: Sequence[Recording]) -> None:
+        self._recordings, self._next = recordings, 0
+
+    def logits(self, request: LogitsRequest) -> Tensor:
+        """The recorded logits of one timestep, [B, L, V]; requests come in the order of the decode."""
+        logits = torch.stack([recording.logits[self._next] for recording in self._recordings])
+        self._next += 1
+        return logits
+
+
+async def record(
+    user_model: UserModel,
+    client: CoreClient,
+    params: DecodingParams,
+    seed: int,
+    *,
+    model: str = "",
+    on_timestep: Callable[[], None] = lambda: None,
+) -> list[Recording]:
+    """Have the core answer `PUBLIC_INSTRUCTIONS`.
+
+    Args:
+        user_model: its tokenizer and shape; loaded without weights.
+        client: the line to the core.
+        params: how to decode.
+        seed: of the decodes; the core can know it.
+        model: name of the core's model, or "" for whatever it serves.
+        on_timestep: told whenever logits have come.
+
+    Raises:
+        SlingshotError: of the kind that says what went wrong.
+    """
+    recordings = []
+    for number, instruction in enumerate(PUBLIC_INSTRUCTIONS):
+        seeds = Seeds.reproducible(seed + number)
+        recorder = _Recorder(user_model, client, on_timestep)
+        await recorder.answer(Question(instruction, [], CollaborationParams(0.0, 0.0), params, seeds, model))
+        recordings.append(Recording(recorder.logits, seeds.noise))
+    return recordings
+
+
+def recording_bytes(params: DecodingParams, vocab_size: int) -> int:
+    """What all recordings together take, on the wire and in memory."""
+    timesteps = len(PUBLIC_INSTRUCTIONS) * params.max_blocks * len(params.timesteps)
+    return timesteps * params.block_size * vocab_size * torch.float16.itemsize
+
+
+class _Recorder(Agent):
+    """An agent that keeps the core's logits, and goes on to the last block whatever the core says."""
+
+    def __init__(self, user_model: UserModel, client: CoreClient, on_timestep: Callable[[], None]) -> None:
+        super().__init__(user_model, client)
+        self.logits: list[Tensor] = []
+        self._on_timestep = on_timestep
+
+    def _sampler(self, question: Question) -> Generator[LogitsRequest, Tensor, list[list[int]]]:
+        vocab_size = self._user_model.config.vocab_size
+        run = decode(question.params, [question.seeds], vocab_size=vocab_size, eos_token_id=_NO_TOKEN)
+        request = next(run)
+        while True:
+            logits = yield request  # at λ = 0 the mix is the core's logits, which came in float16
+            self.logits.append(logits[0].to(torch.float16))
+            self._on_timestep()
+            try:
+                request = run.send(logits)
+            except StopIteration as finished:
+                answer: list[list[int]] = finished.value
+                return answer

@@ -1,0 +1,102 @@
+"""Tuning as terminal text: what is about to happen, and the curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from user_agent.printable import printable
+from user_agent.settings import Choice, Measured
+
+BAR_CELLS = 24
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def bar(share: float) -> str:
+    """A share of `BAR_CELLS` cells, to an eighth of a cell."""
+    eighths = round(share * BAR_CELLS * 8)
+    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
+
+
+def curve(choice: Choice) -> RenderableType:
+    """All settings with their shares, the chosen one marked, and what the choice rests on."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("λ", "α", "right", "95%", ""):
+        table.add_column(name)
+    for point in choice.curve:
+        table.add_row(*_cells(point), style="bold" if point == choice.chosen else "")
+    return Group(table, Text(), Text(_sentences(choice)))
+
+
+def _cells(point: Measured) -> tuple[str, ...]:
+    alpha = f"{point.alpha:g}" if point.lambda_user else "-"
+    return (
+        f"{point.lambda_user:g}",
+        alpha,
+        f"{point.share:.2f}",
+        f"{point.low:.2f}–{point.high:.2f}",
+        bar(point.share),
+    )
+
+
+def _sentences(choice: Choice) -> str:
+    chosen = choice.chosen
+    origin = "made from your documents" if choice.source == "documents" else "of your own"
+    text = (
+        f"Chosen: λ {chosen.lambda_user:g}, α {chosen.alpha:g}, {chosen.share:.2f} right "
+        f"({chosen.low:.2f}–{chosen.high:.2f}) of {choice.questions} questions {origin}: the smallest λ, then the "
+        "smallest α, within one standard error of the best."
+    )
+    if choice.alike:
+        text += f"\nAt 95% it cannot be told from {_settings(choice.alike)}; more questions would narrow that."
+    if choice.source == "documents":
+        text += (
+            "\nThe core did not know these questions, so this λ is rather too large than too small for questions "
+            "that it does know. Questions of your own (--questions) measure that too."
+        )
+    return text
+
+
+def _settings(pairs: Sequence[tuple[float, float]]) -> str:
+    """λ and α of some settings, by α."""
+    by_alpha = [
+        (alpha, [lambda_user for lambda_user, a in pairs if a == alpha]) for alpha in sorted({a for _, a in pairs})
+    ]
+    return " and ".join(f"λ {', '.join(f'{x:g}' for x in lambdas)} with α {alpha:g}" for alpha, lambdas in by_alpha)
+
+
+def heading(choice: Choice) -> str:
+    """For whom a choice was made, and when."""
+    return printable(
+        f"Core {choice.core_model} ({choice.core_sha256[:12]}), user model {choice.user_sha256[:12]}, "
+        f"tuned on {choice.tuned_on}, seed {choice.seed}"
+    )
+
+
+def crossing(source: str, core: str, core_model: str, questions: int, asked: int, megabytes: float) -> str:
+    """What a run is going to send, said before it starts.
+
+    Args:
+        source: "documents" or "questions".
+        core: address.
+        core_model: what the core calls its model.
+        questions: how many.
+        asked: how often the core is asked: public instructions, or settings of each question.
+        megabytes: that come down, at most.
+    """
+    where = printable(f"the core at {core} ({core_model})")
+    if source == "documents":
+        return (
+            f"What crosses: nothing of your documents. By itself {where} answers {asked} fixed public instructions, "
+            f'such as "Where is it?"; up to {megabytes:,.1f} MB come down, then the line is closed. The questions '
+            "quote your documents: they stay on this device, and so do the answers."
+        )
+    return (
+        f"What crosses: your {questions} questions, word for word, {asked} times each, to {where}, as `user-agent ask` "
+        "sends them; and the tokens of every answer, which quote your documents where the answer does, also at "
+        f"settings that you would not choose. Up to {megabytes:,.1f} MB come down. Never: the expected answers, "
+        "documents, their names, λ or α."
+    )

@@ -1,0 +1,150 @@
+"""Every setting answers every question; each answer is judged and kept at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ssd2.collaboration import UserTerms, decode_locally
+from ssd2.evaluation.experiments import ALPHAS, LAMBDAS
+from ssd2.evaluation.two_source import holds
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from user_agent.agent import Agent, Question
+from user_agent.documents.reader import Passage
+from user_agent.tuning.choosing import Outcomes
+from user_agent.tuning.kept import KeptAnswers
+from user_agent.tuning.questions import TuningQuestion
+from user_agent.tuning.recording import RecordedCore, Recording
+from user_agent.user_model import UserModel
+
+SETTINGS = tuple(CollaborationParams(lambda_user, a) for lambda_user in LAMBDAS for a in ALPHAS if lambda_user or not a)
+"""λ of the paper's Table 1 with α 0 and 1; at λ = 0 there is no α."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question with the passages that the user model sees for it."""
+
+    question: TuningQuestion
+    passages: Sequence[Passage]
+
+
+class Judge(Protocol):
+    """Gives answers and says whether they are right."""
+
+    batch_size: int
+
+    async def right(self, setting: CollaborationParams, numbers: Sequence[int]) -> list[bool]:
+        """Whether the answers to some tasks are right, by their numbers."""
+        ...
+
+
+@dataclass
+class RecordedJudge:
+    """Answers on the device, mixed with recordings of the core: nothing is sent.
+
+    The user model sees a task's own question, the core has seen one of the public instructions.
+
+    Attributes:
+        tasks: what is asked.
+        user_model: θ_user, with its weights.
+        recordings: task n is mixed with number n, modulo their count.
+        params: as the recordings were made.
+        seed: of the device's own draws.
+        batch_size: answers decoded at once.
+    """
+
+    tasks: Sequence[Task]
+    user_model: UserModel
+    recordings: Sequence[Recording]
+    params: DecodingParams
+    seed: int
+    batch_size: int = field(default=8)
+
+    async def right(self, setting: CollaborationParams, numbers: Sequence[int]) -> list[bool]:
+        """See `Judge`."""
+        answers = await asyncio.to_thread(self._answers, setting, numbers)
+        return [holds(a, self.tasks[n].question.expected) for n, a in zip(numbers, answers, strict=True)]
+
+    def _answers(self, setting: CollaborationParams, numbers: Sequence[int]) -> list[str]:
+        recordings = [self.recordings[number % len(self.recordings)] for number in numbers]
+        draws = [Seeds.reproducible(self.seed + number).sampling for number in numbers]
+        config, tokenizer = self.user_model.config, self.user_model.tokenizer
+        answers = decode_locally(
+            RecordedCore(recordings) if setting.uses_core else None,
+            self._terms(setting, numbers),
+            setting,
+            self.params,
+            [Seeds(recording.noise_seed, draw) for recording, draw in zip(recordings, draws, strict=True)],
+            vocab_size=config.vocab_size,
+            eos_token_id=config.eos_token_id,
+        )
+        return [tokenizer.decode(answer) for answer in answers]
+
+    def _terms(self, setting: CollaborationParams, numbers: Sequence[int]) -> UserTerms | None:
+        if not setting.uses_user or self.user_model.model is None:
+            return None
+        tasks = [self.tasks[number] for number in numbers]
+        bos, encode = self.user_model.config.bos_token_id, self.user_model.tokenizer.encode_prompt
+        with_docs = [encode(t.question.text, [p.text for p in t.passages], bos_token_id=bos) for t in tasks]
+        without_docs = [encode(t.question.text, bos_token_id=bos) for t in tasks]
+        return UserTerms(self.user_model.model, with_docs, without_docs, setting, self.params.self_conditioning)
+
+
+@dataclass
+class AskingJudge:
+    """Asks the user's own questions as `user-agent ask` does, once for every setting.
+
+    Attributes:
+        tasks: what is asked.
+        agent: with a line to the core.
+        params: how to decode.
+        seed: of the decodes.
+        model: name of the core's model, or "".
+    """
+
+    tasks: Sequence[Task]
+    agent: Agent
+    params: DecodingParams
+    seed: int
+    model: str = ""
+    batch_size: int = field(default=1)
+
+    async def right(self, setting: CollaborationParams, numbers: Sequence[int]) -> list[bool]:
+        """See `Judge`.
+
+        Raises:
+            SlingshotError: of the kind that says what went wrong.
+        """
+        return [await self._is_right(setting, number) for number in numbers]
+
+    async def _is_right(self, setting: CollaborationParams, number: int) -> bool:
+        task, seeds = self.tasks[number], Seeds.reproducible(self.seed + number)
+        question = Question(task.question.text, task.passages, setting, self.params, seeds, self.model)
+        return holds((await self.agent.answer(question)).text, task.question.expected)
+
+
+async def sweep(
+    judge: Judge, count: int, kept: KeptAnswers, on_progress: Callable[[CollaborationParams, int], None]
+) -> Outcomes:
+    """Ask all that is not kept yet.
+
+    Args:
+        judge: gives the answers.
+        count: of the tasks.
+        kept: what an earlier run has, and what this one adds.
+        on_progress: told the setting, and how many of its answers have come since the last call.
+
+    Raises:
+        SlingshotError: if an answer fails; all before it are kept.
+    """
+    for setting in SETTINGS:
+        due = [number for number in range(count) if kept.right(setting, number) is None]
+        on_progress(setting, count - len(due))
+        for start in range(0, len(due), judge.batch_size):
+            numbers = due[start : start + judge.batch_size]
+            kept.add(setting, numbers, await judge.right(setting, numbers))
+            on_progress(setting, len(numbers))
+    return {setting: [bool(kept.right(setting, number)) for number in range(count)] for setting in SETTINGS}
