@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssd2.cli import evaluate_text
 from ssd2.cli.options import (
     Alpha,
     AsJson,
@@ -23,6 +22,7 @@ from ssd2.cli.options import (
     Steps,
     TopP,
     User,
+    typed_command,
 )
 from ssd2.demo.paths import CORE, USER
 from ssd2.errors import InvalidParameter
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from ssd2.evaluation.two_source import Pair
     from ssd2.params import DecodingParams
 
-app = typer.Typer(no_args_is_help=True, help="Measure a pair of models.")
+app = typer.Typer(no_args_is_help=True, help="Measure a pair of models, or texts.")
+app.command("text", epilog=evaluate_text.EPILOG)(evaluate_text.text)
 
 
 @app.command(
@@ -135,13 +136,8 @@ def dynamics(
             on_progress=bar.update,
         )
     if out:
-        typer.echo(f"report in {write_dynamics_report(out, seen, limit, seed, _command())}", err=True)
+        typer.echo(f"report in {write_dynamics_report(out, seen, limit, seed, typed_command())}", err=True)
     typer.echo(json.dumps(seen.as_json()) if as_json else dynamics_table(seen))
-
-
-def _command() -> str:
-    """What was typed, for a report."""
-    return " ".join(["ssd2", *(shlex.quote(argument) for argument in sys.argv[1:])])
 
 
 def _compare(
@@ -182,7 +178,7 @@ def _compare(
             on_progress=show,
         )
     if out:
-        typer.echo(f"report in {write_report(out, experiment, results, _command())}", err=True)
+        typer.echo(f"report in {write_report(out, experiment, results, typed_command())}", err=True)
     typer.echo(json.dumps({"results": [result.as_json() for result in results]}) if as_json else as_table(results))
 
 

@@ -1,7 +1,9 @@
-"""Options that several commands share."""
+"""What several commands share: options, and the line that was typed."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,3 +27,16 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Folder for results and report; results found there are not computed again."),
 ]
+Texts = Annotated[
+    list[Path],
+    typer.Argument(
+        help='.jsonl files with {"text", "prompt", "reference"} a line, of which only text has to be there, '
+        "or .txt files with a text a line. Each file is a row of the table."
+    ),
+]
+By = Annotated[str | None, typer.Option(help="Field of the lines whose values are the rows, instead of files.")]
+
+
+def typed_command() -> str:
+    """What was typed, for a report."""
+    return " ".join(["ssd2", *(shlex.quote(argument) for argument in sys.argv[1:])])

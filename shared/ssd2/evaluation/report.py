@@ -41,7 +41,7 @@ def write_report(folder: Path, experiment: Experiment, results: Sequence[Result]
     """
     size = (9, 0.9 + 0.22 * len(results))
     text = _markdown(experiment, results, command)
-    return _write(folder, experiment.name, text, size, lambda figure: _draw_shares(figure, results))
+    return write_page(folder, experiment.name, text, size, lambda figure: _draw_shares(figure, results))
 
 
 def write_dynamics_report(folder: Path, dynamics: Dynamics, answers: int, seed: int, command: str) -> Path:
@@ -74,7 +74,7 @@ the argmax of the ensembled logits is not that of the timestep before. Made by:
 {command}
 ```
 """
-    return _write(folder, "dynamics", text, (7, 3), lambda figure: _draw_dynamics(figure, dynamics))
+    return write_page(folder, "dynamics", text, (7, 3), lambda figure: _draw_dynamics(figure, dynamics))
 
 
 def dynamics_table(dynamics: Dynamics) -> str:
@@ -147,8 +147,24 @@ def _draw_dynamics(figure: Figure, dynamics: Dynamics) -> None:
         panel.grid(alpha=0.3)
 
 
-def _write(folder: Path, name: str, markdown: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Path:
-    """Write the plot, then the page that shows it."""
+def write_page(
+    folder: Path, name: str, markdown: str, size: tuple[float, float], draw: Callable[[Figure], None]
+) -> Path:
+    """Write NAME.svg, then the page NAME.md that shows it.
+
+    Args:
+        folder: made if missing.
+        name: of both files.
+        markdown: the page.
+        size: of the plot, in inches.
+        draw: puts the plot into a figure.
+
+    Returns:
+        The Markdown file.
+
+    Raises:
+        InvalidParameter: if the folder cannot be written to, or the plotting package is missing.
+    """
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
