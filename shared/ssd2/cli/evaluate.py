@@ -51,24 +51,31 @@ def two_source(
     self_conditioning: SelfConditioning = "own",
     seed: Seed = 0,
     sweep: Annotated[bool, typer.Option("--sweep", help="λ of the paper's Table 1, with α 0 and 1.")] = False,
+    answers: Annotated[
+        Path | None, typer.Option(help="File for all answers (.jsonl), to be read by evaluate text and judge.")
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the demo town's two-source questions: both models together, and each alone."""
     decoding = {"steps": steps, "projection": projection, "top_p": top_p, "self_conditioning": self_conditioning}
     if sweep:
+        if answers is not None:
+            raise InvalidParameter("--answers is for one setting; leave --sweep out")
         _compare("two-source", core, user, limit, seed, out, as_json, lambda_user, alpha, **decoding)
         return
     from tqdm import tqdm
 
     from ssd2.evaluation import two_source as benchmark
+    from ssd2.evaluation.generations import AnswersFile
     from ssd2.params import CollaborationParams
 
     if out is not None:
         raise InvalidParameter("--out is for --sweep, which writes a report")
+    keep = AnswersFile(answers).add if answers else lambda *_: None
     pair = _load_pair(core, user)
-    answers = limit * len(benchmark.SYSTEMS) * len(benchmark.EVALUATED_KINDS)
-    with tqdm(total=answers, unit="answer") as bar:
+    total = limit * len(benchmark.SYSTEMS) * len(benchmark.EVALUATED_KINDS)
+    with tqdm(total=total, unit="answer") as bar:
         report = benchmark.evaluate_two_source(
             pair,
             CollaborationParams(lambda_user, alpha),
@@ -76,6 +83,7 @@ def two_source(
             limit=limit,
             seed=seed,
             on_progress=bar.update,
+            on_answers=keep,
         )
     typer.echo(json.dumps(report) if as_json else benchmark.as_table(report))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ssd2.demo.generator import Item
 from ssd2.errors import InvalidParameter
 
 PROMPT_FIELDS = ("prompt", "instruction", "question")
@@ -27,6 +28,37 @@ class Generation:
     text: str
     prompt: str = ""
     reference: str | None = None
+
+
+class AnswersFile:
+    """Answers to items, as JSON lines that `read_generations` reads."""
+
+    def __init__(self, file: Path) -> None:
+        """Begin the file anew, before anything is computed.
+
+        Raises:
+            InvalidParameter: if it cannot be written, or its name does not end in .jsonl.
+        """
+        if file.suffix != ".jsonl":
+            raise InvalidParameter(f"{file} holds JSON lines; give --answers a name that ends in .jsonl")
+        self._file = file
+        self._write("w", "")
+
+    def add(self, system: str, items: Sequence[Item], answers: Sequence[str]) -> None:
+        """Add the answers of one system, each with its question and the right answer."""
+        lines = [
+            {"system": system, "kind": item.kind, "prompt": item.question, "text": answer, "reference": item.answer}
+            for item, answer in zip(items, answers, strict=True)
+        ]
+        self._write("a", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+    def _write(self, mode: str, text: str) -> None:
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open(mode, encoding="utf-8") as answers:
+                answers.write(text)
+        except OSError as error:
+            raise InvalidParameter(f"cannot write {self._file}: {error}; give another --answers") from error
 
 
 def read_generations(files: Sequence[Path], by: str | None = None) -> dict[str, list[Generation]]:
