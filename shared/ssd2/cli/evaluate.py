@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssd2.cli import evaluate_text
+from ssd2.cli import evaluate_judge, evaluate_text
 from ssd2.cli.options import (
     Alpha,
     AsJson,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Measure a pair of models, or texts.")
 app.command("text", epilog=evaluate_text.EPILOG)(evaluate_text.text)
+app.command("judge", epilog=evaluate_judge.EPILOG)(evaluate_judge.judge)
 
 
 @app.command(

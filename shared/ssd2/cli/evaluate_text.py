@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ssd2.cli.options import AsJson, By, Texts, typed_command
+from ssd2.cli.options import AsJson, By, typed_command
 
 if TYPE_CHECKING:
     from ssd2.evaluation.perplexity import CausalScorer
@@ -22,7 +22,13 @@ EPILOG = (
 
 
 def text(
-    texts: Texts,
+    texts: Annotated[
+        list[Path],
+        typer.Argument(
+            help='.jsonl files with {"text", "prompt", "reference"} a line, of which only text has to be there, '
+            "or .txt files with a text a line. Each file is a row of the table."
+        ),
+    ],
     model: Annotated[
         str | None, typer.Option(help="Causal model for the perplexity: a folder or a name on the hub.")
     ] = None,
@@ -52,7 +58,7 @@ def text(
     likelihoods = _likelihoods(scorer, texts_to_score(groups), batch_size) if scorer else None
     score = partial(mauve_score, model=mauve_model, device=_gpu(device)) if mauve else None
     rows = measure_groups(groups, tokenize, likelihoods, score)
-    how = f"Perplexity under {model}. " if model else ""
+    how = f"Perplexity under {model}. " if model else "Without --model there is no perplexity. "
     how += f"Zipf and repetition count {unit}."
     if cut := sum(row.cut for row in rows):
         typer.echo(f"{cut} texts are longer than the positions of {model}; their ends were not scored", err=True)

@@ -27,13 +27,6 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Folder for results and report; results found there are not computed again."),
 ]
-Texts = Annotated[
-    list[Path],
-    typer.Argument(
-        help='.jsonl files with {"text", "prompt", "reference"} a line, of which only text has to be there, '
-        "or .txt files with a text a line. Each file is a row of the table."
-    ),
-]
 By = Annotated[str | None, typer.Option(help="Field of the lines whose values are the rows, instead of files.")]
 
 

@@ -14,7 +14,7 @@ from ssd2.evaluation.experiments import Experiment, Setting
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.two_source import EVALUATED_KINDS, Accuracy, Pair, answer_items, score
 
-_Z_95 = 1.959963984540054
+Z_95 = 1.959963984540054
 """Quantile of the standard normal distribution at 0.975."""
 
 
@@ -60,9 +60,9 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
         share: observed, in [0, 1].
         count: of observations.
     """
-    spread = _Z_95**2 / count
+    spread = Z_95**2 / count
     centre = (share + spread / 2) / (1 + spread)
-    half = _Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    half = Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
