@@ -19,8 +19,9 @@ from ssd2.errors import InvalidParameter, ModelMismatch
 from ssd2.evaluation import runner as runner_module
 from ssd2.evaluation.experiments import EXPERIMENTS, Experiment, Setting
 from ssd2.evaluation.generations import Generation, read_generations
+from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.report import write_report
-from ssd2.evaluation.runner import Result, run_experiment, wilson_interval
+from ssd2.evaluation.runner import Result, run_experiment
 from ssd2.evaluation.two_source import EVALUATED_KINDS, SYSTEMS, Accuracy, Pair, answer_items
 from ssd2.params import CollaborationParams, DecodingParams
 

@@ -24,6 +24,7 @@ from ssd2.errors import InvalidParameter, JudgeRefused, JudgeReplyInvalid, Judge
 from ssd2.evaluation import chat
 from ssd2.evaluation.chat import ChatClient, Endpoint
 from ssd2.evaluation.generations import Generation
+from ssd2.evaluation.intervals import mean_interval, wilson_interval
 from ssd2.evaluation.judge import (
     Judge,
     Question,
@@ -34,9 +35,8 @@ from ssd2.evaluation.judge import (
     rating_questions,
     read_verdicts,
 )
-from ssd2.evaluation.judge_results import compare, comparison_table, mean_interval, rate, rating_table
+from ssd2.evaluation.judge_results import compare, comparison_table, rate, rating_table
 from ssd2.evaluation.judge_templates import parse_ratings, parse_scores
-from ssd2.evaluation.runner import wilson_interval
 
 KEY = "sk-very-secret-0123456789"
 RATING_OF_9 = "\n".join(
@@ -52,7 +52,8 @@ RATING_OF_9 = "\n".join(
     )
 )
 ASKED_RATING = """Rate the response below to an instruction, from the aspects of relevance, factuality, \
-informativeness, conciseness, coherence, understandability, and overall human preference, each on a scale of 10 (format: x/10).
+informativeness, conciseness, coherence, understandability, and overall human preference, each on a scale of 10 \
+(format: x/10).
 
 ======
 
@@ -339,7 +340,7 @@ def test_ratings_are_averaged_over_what_can_be_read() -> None:
 
 
 def test_one_rating_has_no_interval() -> None:
-    assert mean_interval([7.0]) is None
+    assert mean_interval([7.0], 0, 10) is None
 
 
 # What is kept

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from ssd2.cli import app
 from ssd2.convert import export_opt
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
+from ssd2.evaluation.causal_scorer import CausalScorer
 from ssd2.evaluation.generations import Generation, read_generations, separated
-from ssd2.evaluation.perplexity import CausalScorer, Likelihood, perplexity
+from ssd2.evaluation.perplexity import Likelihood, perplexity
 from ssd2.evaluation.text_metrics import (
     as_table,
     distinct_n,

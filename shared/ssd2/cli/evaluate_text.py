@@ -12,7 +12,7 @@ import typer
 from ssd2.cli.options import AsJson, By, typed_command
 
 if TYPE_CHECKING:
-    from ssd2.evaluation.perplexity import CausalScorer
+    from ssd2.evaluation.causal_scorer import CausalScorer
     from ssd2.evaluation.text_metrics import Likelihoods, Tokenize
 
 EPILOG = (
@@ -49,11 +49,10 @@ def text(
 ) -> None:
     """Measure texts as SSD-LM was: perplexity, distinct n-grams, Zipf, repetition, MAUVE."""
     from ssd2.evaluation.generations import read_generations, separated
-    from ssd2.evaluation.perplexity import CausalScorer
     from ssd2.evaluation.text_metrics import as_table, mauve_score, measure_groups, texts_to_score
 
     groups = separated(read_generations(texts, by), separator)
-    scorer = CausalScorer(model, device) if model else None
+    scorer = _scorer(model, device) if model else None
     tokenize, unit = _tokenize(tokenizer, scorer, model)
     likelihoods = _likelihoods(scorer, texts_to_score(groups), batch_size) if scorer else None
     score = partial(mauve_score, model=mauve_model, device=_gpu(device)) if mauve else None
@@ -69,6 +68,12 @@ def text(
         typer.echo(f"report in {write_text_report(out, rows, how, typed_command())}", err=True)
     facts = {"rows": [row.as_json() for row in rows], "model": model, "unit": unit}
     typer.echo(json.dumps(facts) if as_json else f"{as_table(rows)}\n\n{how}")
+
+
+def _scorer(model: str, device: str) -> CausalScorer:
+    from ssd2.evaluation.causal_scorer import CausalScorer
+
+    return CausalScorer(model, device)
 
 
 def _tokenize(file: Path | None, scorer: CausalScorer | None, model: str | None) -> tuple[Tokenize, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ssd2.evaluation.judge import Judge
 from ssd2.evaluation.judge_results import OUTCOMES, ComparisonResult, RatingResult, comparison_table, rating_table
 from ssd2.evaluation.judge_templates import REPORTED
-from ssd2.evaluation.report import write_page
+from ssd2.evaluation.page import write_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

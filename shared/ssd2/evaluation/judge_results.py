@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ssd2.evaluation.intervals import mean_interval, wilson_interval
 from ssd2.evaluation.judge import Comparisons, Judge, Question, Ratings, Verdict
 from ssd2.evaluation.judge_templates import ATTRIBUTES, REPORTED
-from ssd2.evaluation.runner import Z_95, wilson_interval
 
 OUTCOMES = ("wins", "ties", "losses")
 
@@ -95,17 +95,8 @@ def _rate(label: str, ratings: Sequence[dict[str, float] | None]) -> RatingResul
         len(ratings),
         len(ratings) - len(readable),
         {name: statistics.fmean(of_one) for name, of_one in values.items()},
-        {name: mean_interval(of_one) for name, of_one in values.items()},
+        {name: mean_interval(of_one, 0, 10) for name, of_one in values.items()},
     )
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95% interval of a mean rating by the normal approximation; None for fewer than two."""
-    if len(values) < 2:
-        return None
-    half = Z_95 * statistics.stdev(values) / len(values) ** 0.5
-    mean = statistics.fmean(values)
-    return max(0.0, mean - half), min(10.0, mean + half)
 
 
 def compare(

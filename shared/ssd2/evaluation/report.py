@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssd2.errors import InvalidParameter
 from ssd2.evaluation.dynamics import Dynamics
 from ssd2.evaluation.experiments import Experiment
+from ssd2.evaluation.page import write_page
 from ssd2.evaluation.runner import Result
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
 
@@ -145,42 +145,3 @@ def _draw_dynamics(figure: Figure, dynamics: Dynamics) -> None:
     for panel in (changed, settled):
         panel.set(xlim=(1, 0), xticks=[1, 0.8, 0.6, 0.4, 0.2, 0])
         panel.grid(alpha=0.3)
-
-
-def write_page(
-    folder: Path, name: str, markdown: str, size: tuple[float, float], draw: Callable[[Figure], None]
-) -> Path:
-    """Write NAME.svg, then the page NAME.md that shows it.
-
-    Args:
-        folder: made if missing.
-        name: of both files.
-        markdown: the page.
-        size: of the plot, in inches.
-        draw: puts the plot into a figure.
-
-    Returns:
-        The Markdown file.
-
-    Raises:
-        InvalidParameter: if the folder cannot be written to, or the plotting package is missing.
-    """
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InvalidParameter(
-            "a report takes the matplotlib package; install it with: pip install 'slingshot[train]'"
-        ) from error
-    file = folder / f"{name}.md"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A fixed salt and no date: the same results are the same file.
-        with mpl.rc_context({"svg.hashsalt": "slingshot", "font.size": 8}):
-            figure = Figure(figsize=size, layout="constrained")
-            draw(figure)
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        file.write_text(markdown, encoding="utf-8")
-    except OSError as error:
-        raise InvalidParameter(f"cannot write a report to {folder}: {error}; give another --out") from error
-    return file

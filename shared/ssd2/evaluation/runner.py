@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,11 +10,9 @@ from typing import Any
 
 from ssd2.demo.generator import unseen_items
 from ssd2.evaluation.experiments import Experiment, Setting
+from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.two_source import EVALUATED_KINDS, Accuracy, Pair, answer_items, score
-
-Z_95 = 1.959963984540054
-"""Quantile of the standard normal distribution at 0.975."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +46,6 @@ class Result:
         """The inverse of `as_json`."""
         values = {name: line[name] for name in cls.__dataclass_fields__}
         return cls(**{**values, "accuracy": Accuracy(**line["accuracy"])})
-
-
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's score interval at 95%: still sensible where all or none are right.
-
-    Source: Wilson 1927, J. Am. Stat. Assoc. 22.
-
-    Args:
-        share: observed, in [0, 1].
-        count: of observations.
-    """
-    spread = Z_95**2 / count
-    centre = (share + spread / 2) / (1 + spread)
-    half = Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def run_experiment(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssd2.evaluation.report import write_page
+from ssd2.evaluation.page import write_page
 from ssd2.evaluation.text_metrics import TextMetrics, as_table
 
 if TYPE_CHECKING:
