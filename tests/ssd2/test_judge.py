@@ -599,6 +599,16 @@ def test_a_key_does_not_travel_unencrypted() -> None:
     ChatClient(Endpoint("http://192.0.2.7/v1", "m"), None)
 
 
+def test_what_stays_on_this_machine_goes_through_no_proxy(
+    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert outcome(stub, tmp_path) == RATING_OF_9
+
+
 @pytest.mark.parametrize(
     "url", [f"https://user:{KEY}@example.org", f"https://example.org/v1?key={KEY}", f"https://example.org#{KEY}"]
 )

@@ -240,7 +240,7 @@ def test_files_are_read_group_by_group(tmp_path: Path) -> None:
         '{"text": "a", "instruction": "i", "question": "q", "system": "x"}\n\n'
         '{"text": "b", "reference": "r", "system": "y"}'
     )
-    plain.write_text("one\n\ntwo\n")
+    plain.write_bytes(b"\xef\xbb\xbfone\r\n\r\ntwo\r\n")  # as some editors save it
     assert read_generations([ours, plain]) == {
         "ours": [Generation("a", "i"), Generation("b", "", "r")],
         "plain": [Generation("one"), Generation("two")],

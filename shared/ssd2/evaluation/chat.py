@@ -120,7 +120,12 @@ class ChatClient:
             )
         self._endpoint, self._key = endpoint, key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = _httpx2().AsyncClient(headers=headers, timeout=endpoint.timeout_s, follow_redirects=False)
+        self._http = _httpx2().AsyncClient(
+            headers=headers,
+            timeout=endpoint.timeout_s,
+            follow_redirects=False,
+            trust_env=not _is_loopback(endpoint.host),  # a proxy would read what is to stay on this machine
+        )
         self._has_answered = False
 
     async def __aenter__(self) -> Self:

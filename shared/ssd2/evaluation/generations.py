@@ -105,7 +105,7 @@ def _read(file: Path, by: str | None) -> Iterator[tuple[str, Generation]]:
     if file.suffix == ".txt" and by:
         raise InvalidParameter(f"{file} has no field {by!r}; --by is for .jsonl files")
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidParameter(f"cannot read {file}: {error}; give a file in UTF-8") from error
     for number, line in enumerate(lines, start=1):

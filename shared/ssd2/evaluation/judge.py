@@ -273,7 +273,8 @@ def ask_missing(
         async with ChatClient(judge.endpoint, key) as client:
             await asyncio.gather(*(work(client) for _ in range(judge.concurrency)))
 
-    asyncio.run(work_together())
+    if missing:
+        asyncio.run(work_together())
     if failures:
         raise failures[0]
     return known
