@@ -126,6 +126,9 @@ class Stub:
                 time.sleep(stub.delay_s(body["messages"][0]["content"]))
                 with stub.lock:
                     stub.at_once -= 1
+                if not status:
+                    self.close_connection = True
+                    return
                 self.send_response(status)
                 for name, value in {"Content-Type": "application/json", **headers}.items():
                     self.send_header(name, value)
@@ -417,6 +420,27 @@ def test_what_may_pass_is_tried_again(stub: Stub, tmp_path: Path, status: int) -
     stub.answers(refusal(status, "busy"), refusal(status, "busy"), completion(RATING_OF_9))
     assert outcome(stub, tmp_path) == RATING_OF_9
     assert len(stub.requests) == 3
+
+
+def test_a_connection_that_breaks_is_tried_again(stub: Stub, tmp_path: Path) -> None:
+    stub.answers((0, {}, b""), completion(RATING_OF_9))
+    assert outcome(stub, tmp_path) == RATING_OF_9
+    assert len(stub.requests) == 2
+
+
+def test_an_endpoint_that_goes_away_in_the_middle_is_tried_again(
+    stub: Stub, tmp_path: Path, waits: list[float]
+) -> None:
+    def answer_once(_: str) -> Answer:
+        stub.server.socket.close()
+        status, _, body = completion(RATING_OF_9)
+        return status, {"Connection": "close"}, body
+
+    stub.answer = answer_once
+    with pytest.raises(JudgeUnavailable, match="no connection"):
+        ask_missing(questions(2), judge_at(stub, attempts=3), None, tmp_path / "v.jsonl")
+    assert len(waits) == 2
+    assert len(read_verdicts(tmp_path / "v.jsonl")) == 1
 
 
 def test_the_last_attempt_is_the_last(stub: Stub, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
 def mean_interval(values: Sequence[float], lowest: float, highest: float) -> tuple[float, float] | None:
     """95% interval of a mean by the normal approximation, cut at the ends of the scale.
 
+    It has no width where all values are the same, as few as they may be: trust it from some dozens on.
+
     Args:
         values: observed; fewer than two have no interval.
         lowest: end of the scale.

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _RATING = """\
-Mean ratings on a scale of 10 with 95% intervals (normal approximation), by the second template of the paper's App. G.
-It asks for conciseness and human preference too; as in the paper these are left out here (`--json` has them). A reply
-without all ratings is unreadable and counts for nothing."""
+Mean ratings on a scale of 10, by the second template of the paper's App. G, with 95% intervals (normal approximation:
+too narrow for less than some dozens of answers). The template asks for conciseness and human preference too; as in the
+paper these are left out here (`--json` has them). A reply without all ratings is unreadable and counts for nothing."""
 _COMPARISON = """\
 Shares of pairs with 95% intervals (Wilson), by the first template of the paper's App. G. Each pair is shown in both
 orders. A win or a loss is one on which both orders agree; all else is a tie, such as the pairs whose orders disagree.
