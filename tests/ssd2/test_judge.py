@@ -258,7 +258,7 @@ def test_ratings_are_read_whatever_their_dress(reply: str) -> None:
         "I cannot rate this.",
         RATING_OF_9.replace("Coherence: 9/10\n", ""),
         RATING_OF_9.replace("Coherence: 9/10", "Coherence: 11/10"),
-        RATING_OF_9.replace("Coherence: 9/10", "Coherence: 90/100"),
+        RATING_OF_9.replace("Coherence: 9/10", "Coherence: 9/100"),
         RATING_OF_9.replace("Coherence: 9/10", "Coherence: -"),
         RATING_OF_9.replace("Relevance", "Irrelevance"),
         RATING_OF_9 + "\nCoherence: 2/10",
@@ -386,7 +386,10 @@ def test_another_judge_is_asked_anew_and_equal_questions_once(stub: Stub, tmp_pa
     assert len(stub.requests) == 4
 
 
-@pytest.mark.parametrize("content", ["nonsense\n", "[]\n", "{}\n", '{"key": 1}\n'])
+WRONG_TYPES = '{"key": 1, "template": "rating", "reply": 2, "prompt_tokens": null, "completion_tokens": null}\n'
+
+
+@pytest.mark.parametrize("content", ["nonsense\n", "[]\n", "{}\n", WRONG_TYPES])
 def test_a_file_that_holds_no_verdicts_is_refused_and_kept(stub: Stub, tmp_path: Path, content: str) -> None:
     file = tmp_path / "v.jsonl"
     file.write_text(content)

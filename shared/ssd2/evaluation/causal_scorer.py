@@ -121,23 +121,21 @@ class CausalScorer:
     def _score_batch(self, continuations: Sequence[Continuation]) -> list[Likelihood]:
         length = max(len(one.ids) for one in continuations)
         shape = (len(continuations), length)
-        input_ids, mask = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
-        targets = torch.full(shape, _NOT_SCORED)
+        # A causal model sees nothing behind a token, so padding on the right needs no mask.
+        input_ids, targets = torch.zeros(shape, dtype=torch.int64), torch.full(shape, _NOT_SCORED)
         for row, one in enumerate(continuations):
             own = torch.tensor(one.ids)
-            input_ids[row, : len(own)], mask[row, : len(own)] = own, 1
+            input_ids[row, : len(own)] = own
             targets[row, one.start : len(own)] = own[one.start :]
-        nll = self._nll(input_ids, mask, targets)
+        nll = self._nll(input_ids, targets)
         return [
             Likelihood(value, len(one.ids) - one.start, one.is_cut)
             for value, one in zip(nll, continuations, strict=True)
         ]
 
-    def _nll(self, input_ids: Tensor, mask: Tensor, targets: Tensor) -> list[float]:
-        """Sums over the scored positions of each row; all arguments are [B, L], padded on the right."""
-        logits = self._network(
-            input_ids=input_ids.to(self._device), attention_mask=mask.to(self._device), use_cache=False
-        ).logits  # [B, L, V]
+    def _nll(self, input_ids: Tensor, targets: Tensor) -> list[float]:
+        """Sums over the scored positions of each row; both arguments are [B, L], padded on the right."""
+        logits = self._network(input_ids=input_ids.to(self._device), use_cache=False).logits  # [B, L, V]
         losses = torch.nn.functional.cross_entropy(
             logits[:, :-1].float().transpose(1, 2),
             targets[:, 1:].to(self._device),
