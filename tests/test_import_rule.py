@@ -28,6 +28,10 @@ def _loaded_by(*modules: str) -> set[str]:
         (("user_agent.tuning.command",), ("core_server", "matplotlib", "transformers")),
         (("ssd2.sampler", "ssd2.collaboration", "ssd2.models.ssd2"), ("grpc", "google.protobuf")),
         (
+            ("ssd2.evaluation.judge", "ssd2.evaluation.judge_report", "ssd2.evaluation.text_report"),
+            ("torch", "matplotlib", "httpx2"),
+        ),
+        (
             ("ssd2.errors", "ssd2.cli", "user_agent.cli", "core_server.config", "core_server.__main__"),
             ("torch", "numpy"),
         ),

@@ -15,11 +15,15 @@
     ├── ProtocolError              the other side broke the contract
     │   ├── ProtocolVersionMismatch  the two sides speak different versions
     │   └── ProtocolViolation      a message out of order, or one that makes no sense
-    └── CoreError                  the core cannot answer
-        ├── CoreUnavailable        nothing answers at that address
-        ├── CoreLost               the connection broke in the middle of an answer
-        ├── CoreTimeout            the core did not answer in time
-        └── CoreBusy               the core is at its limit of sessions
+    ├── CoreError                  the core cannot answer
+    │   ├── CoreUnavailable        nothing answers at that address
+    │   ├── CoreLost               the connection broke in the middle of an answer
+    │   ├── CoreTimeout            the core did not answer in time
+    │   └── CoreBusy               the core is at its limit of sessions
+    └── JudgeError                 the model that judges answers cannot be asked
+        ├── JudgeRefused           its endpoint refuses the key, the model or the question
+        ├── JudgeUnavailable       its endpoint does not answer, or not now
+        └── JudgeReplyInvalid      what its endpoint sends is not what the protocol says
 
 Every leaf has one stable `code`; its message says what is wrong and what to do about it.
 """
@@ -145,3 +149,27 @@ class CoreBusy(CoreError):
     """The core has no free session."""
 
     code = "core_busy"
+
+
+class JudgeError(SlingshotError):
+    """The model that judges answers cannot be asked."""
+
+    code = "judge_error"
+
+
+class JudgeRefused(JudgeError):
+    """The judge's endpoint refuses the key, the model or the question."""
+
+    code = "judge_refused"
+
+
+class JudgeUnavailable(JudgeError):
+    """The judge's endpoint does not answer, or not now."""
+
+    code = "judge_unavailable"
+
+
+class JudgeReplyInvalid(JudgeError):
+    """What the judge's endpoint sends is not what the protocol says."""
+
+    code = "judge_reply_invalid"

@@ -14,12 +14,15 @@ from typer.testing import CliRunner
 from ssd2.checkpoint import load_checkpoint
 from ssd2.cli import app
 from ssd2.convert import export_opt
+from ssd2.demo.generator import unseen_items
 from ssd2.errors import InvalidParameter, ModelMismatch
 from ssd2.evaluation import runner as runner_module
 from ssd2.evaluation.experiments import EXPERIMENTS, Experiment, Setting
+from ssd2.evaluation.generations import Generation, read_generations
+from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.report import write_report
-from ssd2.evaluation.runner import Result, run_experiment, wilson_interval
-from ssd2.evaluation.two_source import Accuracy, Pair
+from ssd2.evaluation.runner import Result, run_experiment
+from ssd2.evaluation.two_source import EVALUATED_KINDS, SYSTEMS, Accuracy, Pair, answer_items
 from ssd2.params import CollaborationParams, DecodingParams
 
 DECODING = DecodingParams(block_size=8, max_tokens=8, steps=2)
@@ -217,3 +220,33 @@ def test_the_command_prints_json_and_writes_a_report(core_folder: Path, user_fol
 def test_a_report_of_one_setting_is_refused(core_folder: Path, user_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidParameter, match="--sweep"):
         CliRunner().invoke(app, ["evaluate", "two-source", "--out", str(tmp_path)], catch_exceptions=False)
+
+
+def test_answers_are_kept_for_other_measurements(core_folder: Path, user_folder: Path, tmp_path: Path) -> None:
+    models, file = ["--core", str(core_folder), "--user", str(user_folder)], tmp_path / "new" / "answers.jsonl"
+    command = ["evaluate", "two-source", *models, "--limit", "2", "--steps", "2", "--json"]
+    result = CliRunner().invoke(app, [*command, "--answers", str(file)])
+    assert result.exit_code == 0, result.output
+    by_system = read_generations([file], by="system")
+    assert list(by_system) == list(SYSTEMS)
+    pair = Pair(load_checkpoint(core_folder), load_checkpoint(user_folder))
+    decoding = DecodingParams(block_size=8, steps=2)
+    items = unseen_items("public", 2, 0)
+    for system, collaboration in (("core_only", CollaborationParams(0)), ("user_only", CollaborationParams(1, 1))):
+        texts = answer_items(pair, items, collaboration, decoding, 0, 2)
+        expected = [Generation(text, item.question, item.answer) for text, item in zip(texts, items, strict=True)]
+        assert by_system[system][2:4] == expected
+    assert [json.loads(line)["kind"] for line in file.read_text().splitlines()[:6:2]] == list(EVALUATED_KINDS)
+
+
+def test_answers_that_cannot_be_kept_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments, says in (
+        (["--answers", str(tmp_path / "file" / "a.jsonl")], "another --answers"),
+        (["--answers", str(tmp_path / "a.txt")], r"\.jsonl"),
+        (["--answers", str(tmp_path / "a.jsonl"), "--sweep"], "--sweep"),
+    ):
+        with pytest.raises(InvalidParameter, match=says):
+            CliRunner().invoke(
+                app, ["evaluate", "two-source", "--core", "/nowhere", *arguments], catch_exceptions=False
+            )

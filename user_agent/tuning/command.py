@@ -21,7 +21,7 @@ from rich.text import Text
 
 from ssd2.checkpoint import fingerprint
 from ssd2.errors import CoreError, DocumentsUnreadable, InvalidParameter, PromptTooLong
-from ssd2.evaluation.runner import wilson_interval
+from ssd2.evaluation.intervals import wilson_interval
 from ssd2.params import CollaborationParams, DecodingParams
 from ssd2.wire.codec import ModelCard
 from user_agent.agent import Agent

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssd2.cli import evaluate_judge, evaluate_text
 from ssd2.cli.options import (
     Alpha,
     AsJson,
@@ -24,6 +23,7 @@ from ssd2.cli.options import (
     Steps,
     TopP,
     User,
+    typed_command,
 )
 from ssd2.demo.paths import CORE, USER
 from ssd2.errors import InvalidParameter
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from ssd2.evaluation.two_source import Pair
     from ssd2.params import DecodingParams
 
-app = typer.Typer(no_args_is_help=True, help="Measure a pair of models.")
+app = typer.Typer(no_args_is_help=True, help="Measure a pair of models, or texts.")
+app.command("text", epilog=evaluate_text.EPILOG)(evaluate_text.text)
+app.command("judge", epilog=evaluate_judge.EPILOG)(evaluate_judge.judge)
 
 
 @app.command(
@@ -55,25 +57,32 @@ def two_source(
         tuple[Path, Path] | None,
         typer.Option(metavar="CORE USER", help="Two more checkpoint folders, to sweep beside: an autoregressive pair."),
     ] = None,
+    answers: Annotated[
+        Path | None, typer.Option(help="File for all answers (.jsonl), to be read by evaluate text and judge.")
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the demo town's two-source questions: both models together, and each alone."""
     decoding = {"steps": steps, "projection": projection, "top_p": top_p, "self_conditioning": self_conditioning}
     if sweep:
+        if answers is not None:
+            raise InvalidParameter("--answers is for one setting; leave --sweep out")
         pairs = [(core, user), *([baseline] if baseline else [])]
         _compare("two-source", pairs, limit, seed, out, as_json, lambda_user, alpha, **decoding)
         return
     from tqdm import tqdm
 
     from ssd2.evaluation import two_source as benchmark
+    from ssd2.evaluation.generations import AnswersFile
     from ssd2.params import CollaborationParams
 
     if out is not None or baseline is not None:
         raise InvalidParameter("--out and --baseline are for --sweep, which writes a report")
+    keep = AnswersFile(answers).add if answers else lambda *_: None
     pair = _load_pair(core, user)
-    answers = limit * len(benchmark.SYSTEMS) * len(benchmark.EVALUATED_KINDS)
-    with tqdm(total=answers, unit="answer") as bar:
+    total = limit * len(benchmark.SYSTEMS) * len(benchmark.EVALUATED_KINDS)
+    with tqdm(total=total, unit="answer") as bar:
         report = benchmark.evaluate_two_source(
             pair,
             CollaborationParams(lambda_user, alpha),
@@ -81,6 +90,7 @@ def two_source(
             limit=limit,
             seed=seed,
             on_progress=bar.update,
+            on_answers=keep,
         )
     typer.echo(json.dumps(report) if as_json else benchmark.as_table(report))
 
@@ -141,13 +151,8 @@ def dynamics(
             on_progress=bar.update,
         )
     if out:
-        typer.echo(f"report in {write_dynamics_report(out, seen, limit, seed, _command())}", err=True)
+        typer.echo(f"report in {write_dynamics_report(out, seen, limit, seed, typed_command())}", err=True)
     typer.echo(json.dumps(seen.as_json()) if as_json else dynamics_table(seen))
-
-
-def _command() -> str:
-    """What was typed, for a report."""
-    return " ".join(["ssd2", *(shlex.quote(argument) for argument in sys.argv[1:])])
 
 
 def _compare(
@@ -192,7 +197,7 @@ def _compare(
             )
         ]
     if out:
-        typer.echo(f"report in {write_report(out, experiments[0], results, _command())}", err=True)
+        typer.echo(f"report in {write_report(out, experiments[0], results, typed_command())}", err=True)
     typer.echo(json.dumps({"results": [result.as_json() for result in results]}) if as_json else as_table(results))
 
 

@@ -1,7 +1,9 @@
-"""Options that several commands share."""
+"""What several commands share: options, and the line that was typed."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,3 +29,9 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Folder for results and report; results found there are not computed again."),
 ]
+By = Annotated[str | None, typer.Option(help="Field of the lines whose values are the rows, instead of files.")]
+
+
+def typed_command() -> str:
+    """What was typed, for a report."""
+    return " ".join(["ssd2", *(shlex.quote(argument) for argument in sys.argv[1:])])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssd2.errors import InvalidParameter
 from ssd2.evaluation.dynamics import Dynamics
 from ssd2.evaluation.experiments import ALPHAS, LAMBDAS, Experiment
+from ssd2.evaluation.page import write_page
 from ssd2.evaluation.runner import Result
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
 
@@ -42,9 +42,9 @@ def write_report(folder: Path, experiment: Experiment, results: Sequence[Result]
     """
     text = _markdown(experiment, results, command)
     if experiment.name == "two-source":
-        return _write(folder, experiment.name, text, (9, 2.8), lambda figure: _draw_by_lambda(figure, results))
+        return write_page(folder, experiment.name, text, (9, 2.8), lambda figure: _draw_by_lambda(figure, results))
     size = (9, 0.9 + 0.22 * len(results))
-    return _write(folder, experiment.name, text, size, lambda figure: _draw_shares(figure, results))
+    return write_page(folder, experiment.name, text, size, lambda figure: _draw_shares(figure, results))
 
 
 def write_dynamics_report(folder: Path, dynamics: Dynamics, answers: int, seed: int, command: str) -> Path:
@@ -77,7 +77,7 @@ the argmax of the ensembled logits is not that of the timestep before. Made by:
 {command}
 ```
 """
-    return _write(folder, "dynamics", text, (7, 3), lambda figure: _draw_dynamics(figure, dynamics))
+    return write_page(folder, "dynamics", text, (7, 3), lambda figure: _draw_dynamics(figure, dynamics))
 
 
 def dynamics_table(dynamics: Dynamics) -> str:
@@ -202,26 +202,3 @@ def _draw_dynamics(figure: Figure, dynamics: Dynamics) -> None:
     for panel in (changed, settled):
         panel.set(xlim=(1, 0), xticks=[1, 0.8, 0.6, 0.4, 0.2, 0])
         panel.grid(alpha=0.3)
-
-
-def _write(folder: Path, name: str, markdown: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Path:
-    """Write the plot, then the page that shows it."""
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InvalidParameter(
-            "a report takes the matplotlib package; install it with: pip install 'slingshot[train]'"
-        ) from error
-    file = folder / f"{name}.md"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A fixed salt and no date: the same results are the same file.
-        with mpl.rc_context({"svg.hashsalt": "slingshot", "font.size": 8}):
-            figure = Figure(figsize=size, layout="constrained")
-            draw(figure)
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        file.write_text(markdown, encoding="utf-8")
-    except OSError as error:
-        raise InvalidParameter(f"cannot write a report to {folder}: {error}; give another --out") from error
-    return file

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ssd2.demo.generator import unseen_items
-from ssd2.errors import InvalidParameter
 from ssd2.evaluation.experiments import Experiment, Setting
+from ssd2.evaluation.intervals import wilson_interval
+from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.two_source import Accuracy, Pair, answer_items, score
-
-_Z_95 = 1.959963984540054
-"""Quantile of the standard normal distribution at 0.975."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +53,6 @@ class Result:
         return cls(**{**values, "accuracy": Accuracy(**line["accuracy"])})
 
 
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's score interval at 95%: still sensible where all or none are right.
-
-    Source: Wilson 1927, J. Am. Stat. Assoc. 22.
-
-    Args:
-        share: observed, in [0, 1].
-        count: of observations.
-    """
-    spread = _Z_95**2 / count
-    centre = (share + spread / 2) / (1 + spread)
-    half = _Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def run_experiment(
     pair: Pair,
     experiment: Experiment,
@@ -110,7 +91,7 @@ def run_experiment(
         else:
             result = _run(pair, setting, experiment.kinds, depends_on, limit, seed, batch_size, on_progress)
             if results_file:
-                _append(results_file, result)
+                append_result(results_file, result.as_json())
         results.append(result)
     return results
 
@@ -157,24 +138,8 @@ def _depends_on(pair: Pair, setting: Setting, kinds: Sequence[str], limit: int, 
 
 
 def _read(file: Path) -> list[Result]:
-    """The results of earlier runs; a last line cut short by a crash is left out."""
-    if not file.exists():
-        return []
+    """The results of earlier runs."""
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-        return [Result.from_json(json.loads(line)) for line in lines[:-1] if line]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidParameter(f"{file} does not hold results of an evaluation; give --out another folder") from error
-
-
-def _append(file: Path, result: Result) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        cut_short = file.exists() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
-        if cut_short:
-            whole = file.read_bytes()
-            file.write_bytes(whole[: whole.rfind(b"\n") + 1])
-        with file.open("a", encoding="utf-8") as results:
-            results.write(json.dumps(result.as_json(), ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise InvalidParameter(f"cannot write results to {file}: {error}; give another --out") from error
+        return [Result.from_json(line) for line in read_results(file)]
+    except (KeyError, TypeError) as error:
+        raise not_results(file) from error

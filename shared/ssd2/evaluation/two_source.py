@@ -67,6 +67,7 @@ def evaluate_two_source(
     seed: int = 0,
     batch_size: int = 50,
     on_progress: Callable[[int], None] = lambda _: None,
+    on_answers: Callable[[str, Sequence[Item], Sequence[str]], None] = lambda _system, _items, _answers: None,
 ) -> dict[str, object]:
     """Run the benchmark.
 
@@ -78,6 +79,7 @@ def evaluate_two_source(
         seed: of the items and of the decodes.
         batch_size: items decoded at once; no answer depends on it.
         on_progress: told how many answers have come since the last call.
+        on_answers: given the answers of one of `SYSTEMS` to the items of one kind.
 
     Returns:
         An `Accuracy` as a dict for each of `SYSTEMS`, and the settings.
@@ -94,6 +96,8 @@ def evaluate_two_source(
             kind: answer_items(pair, items[kind], collaborations[system], params, seed, batch_size, on_progress)
             for kind in EVALUATED_KINDS
         }
+        for kind in EVALUATED_KINDS:
+            on_answers(system, items[kind], answers[kind])
         report[system] = asdict(score(items, answers))
     settings = {"lambda_user": collaboration.lambda_user, "alpha": collaboration.alpha, "steps": params.steps}
     return {**report, **settings, "items": limit, "seed": seed}

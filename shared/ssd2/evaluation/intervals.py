@@ -1,0 +1,42 @@
+"""95% intervals of shares and means."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+_Z_95 = 1.959963984540054
+"""Quantile of the standard normal distribution at 0.975."""
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """Wilson's score interval at 95%: still sensible where all or none are right.
+
+    Source: Wilson 1927, J. Am. Stat. Assoc. 22.
+
+    Args:
+        share: observed, in [0, 1].
+        count: of observations.
+    """
+    spread = _Z_95**2 / count
+    centre = (share + spread / 2) / (1 + spread)
+    half = _Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mean_interval(values: Sequence[float], lowest: float, highest: float) -> tuple[float, float] | None:
+    """95% interval of a mean by the normal approximation, cut at the ends of the scale.
+
+    It has no width where all values are the same, as few as they may be: trust it from some dozens on.
+
+    Args:
+        values: observed; fewer than two have no interval.
+        lowest: end of the scale.
+        highest: other end of the scale.
+    """
+    if len(values) < 2:
+        return None
+    half = _Z_95 * statistics.stdev(values) / len(values) ** 0.5
+    mean = statistics.fmean(values)
+    return max(lowest, mean - half), min(highest, mean + half)
