@@ -322,6 +322,14 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
         ("num_heads = 2", "num_heads = 3", "no multiple"),
         ("num_heads = 2", "num_headz = 2", "num_headz"),
         ("steps = 6", "steps =", "cannot read"),
+        ("steps = 6", "steps = true", "must be of type int"),
+        ("steps = 6", 'steps = 6\nlearning_rate_schedule = "step"', "'cosine' or 'constant'"),
+        ("steps = 6", "steps = 6\nwarmup_batch_size = 0", "warmup_batch_size of a recipe is 0"),
+        ("checkpoint_every = 3", 'checkpoint_every = 3\n[data]\ntext = ["*.txt"]', "either .data., or a source"),
+        ('source = "demo-user"\n', "", "either .data., or a source"),
+        ('source = "demo-user"', "data = 1", "unknown key data"),
+        ("checkpoint_every = 3", "checkpoint_every = 3\n[data]\ntext = []", "must be of type list of texts"),
+        ("checkpoint_every = 3", 'checkpoint_every = 3\n[data]\ntxt = ["a"]', r"\[data\] has the unknown key txt"),
     ],
 )
 def test_a_recipe_with_a_mistake_is_refused_by_name(tmp_path: Path, old: str, new: str, says: str) -> None:

@@ -47,7 +47,7 @@ def train(
         int | None, typer.Option(help="Sequences a rank computes at once; default: its share of the batch.", min=1)
     ] = None,
     activation_checkpointing: Annotated[
-        bool, typer.Option("--activation-checkpointing", help="Less memory, a third more computing.")
+        bool, typer.Option("--activation-checkpointing", help="Less memory for more computing.")
     ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Metrics for TensorBoard in OUT.")] = False,
     list_recipes: Annotated[
