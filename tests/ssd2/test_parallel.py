@@ -109,7 +109,7 @@ def assert_same_weights(out: Path, expected: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ("--sharding", "ddp", "--micro-batch-size", "3"),
+        ("--sharding", "ddp", "--micro-batch-size", "3", "--activation-checkpointing"),
         ("--sharding", "fsdp"),
         ("--sharding", "fsdp", "--micro-batch-size", "3", "--activation-checkpointing"),
     ],

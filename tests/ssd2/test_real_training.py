@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import DEMO_TOKENIZER, tiny_model
+from typer.testing import CliRunner
 
 from ssd2.checkpoint import load_checkpoint, save_checkpoint
+from ssd2.cli import app
 from ssd2.convert import convert_opt, export_opt
 from ssd2.errors import CheckpointInvalid, InvalidParameter
 from ssd2.models.transformer import DecoderLayer
+from ssd2.training.batches import POOL_BATCHES
 from ssd2.training.metrics import METRICS
 from ssd2.training.parallel import Execution, Part, parts
 from ssd2.training.recipe import EXPERTS, Recipe, find_recipe, read_recipe, shipped_recipes
@@ -93,6 +97,21 @@ def test_a_run_on_files_resumes_bit_for_bit_and_its_metrics_have_every_step_once
         assert [line[name] for line in found] == [line[name] for line in expected], name
     assert [line["validation_loss"] is None for line in found] == [True, False, True, False]
     assert all(line["tokens_per_s"] > 0 for line in found)
+
+
+def test_a_resumed_run_does_not_encode_the_data_before_its_place(folder: Path) -> None:
+    recipe = make_recipe(folder, MODEL, DOLLY, TRAINING)
+    stopped = Trainer(recipe, folder / "run")
+    expected = stopped._batches.examples(3 * POOL_BATCHES + 2)
+    stopped.step = 3 * POOL_BATCHES
+    stopped.save()
+    resumed = Trainer(recipe, folder / "run")
+    pools: list[int] = []
+    take = resumed._batches.source.take
+    resumed._batches.source.take = lambda count: pools.append(count) or take(count)  # type: ignore[method-assign]
+    assert resumed.resume()
+    assert resumed._batches.examples(3 * POOL_BATCHES + 2) == expected
+    assert pools == [POOL_BATCHES * 4]
 
 
 def test_a_validation_is_the_same_every_time_and_changes_no_training(folder: Path) -> None:
@@ -278,7 +297,7 @@ def test_tensorboard_gets_what_the_metrics_file_gets(folder: Path) -> None:
 
 
 def test_without_tensorboard_the_error_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     trainer = Trainer(make_recipe(folder, MODEL, DOLLY, TRAINING), folder / "run")
     with pytest.raises(InvalidParameter, match=r"slingshot\[train\]"):
         trainer.train(show_progress=False, tensorboard=True)
@@ -295,7 +314,32 @@ def test_a_line_of_metrics_has_the_means_since_the_last_one(folder: Path) -> Non
     assert [line["loss"] for line in lines(folder / "pairs")] == pytest.approx(means)
 
 
-def test_core_folder_is_a_checkpoint_of_another_shape(folder: Path, core_folder: Path) -> None:
+def test_the_command_line_trains_resumes_and_says_when_it_is_done(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_recipe(folder, MODEL, DOLLY, TRAINING)
+    command = ["train", "--recipe", str(folder / "recipe.toml"), "--out", str(folder / "run"), "--expert", "0.6-0.8"]
+    first = CliRunner().invoke(app, [*command, "--micro-batch-size", "2"])
+    assert first.exit_code == 0, first.output
+    assert first.stdout.count("step ") == 4
+    assert "validation loss" in first.stdout
+    assert "trained 6 steps, loss " in first.stdout
+    state = json.loads((folder / "run" / "state-6" / "run.json").read_text())
+    assert (state["params"]["timesteps_above"], state["params"]["timesteps_up_to"]) == (0.6, 0.8)
+    again = CliRunner().invoke(app, command)
+    assert again.stdout == f"already trained; checkpoint in {folder / 'run'}\n"
+    (folder / "run" / "model.safetensors").unlink()
+    assert CliRunner().invoke(app, command).stdout == f"trained 6 steps; checkpoint in {folder / 'run'}\n"
+    assert (folder / "run" / "model.safetensors").is_file()
+
+
+def test_the_command_line_lists_the_shipped_recipes() -> None:
+    result = CliRunner().invoke(app, ["train", "--list"])
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()] == list(shipped_recipes())
+
+
+def test_a_checkpoint_of_another_shape_is_no_start(folder: Path, core_folder: Path) -> None:
     recipe = make_recipe(folder, MODEL, DOLLY, TRAINING)
     save_checkpoint(folder / "other", tiny_model(1, vocab_size=1782), DEMO_TOKENIZER.read_text())
     for start in (core_folder, folder / "other"):

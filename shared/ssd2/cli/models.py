@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,7 +92,9 @@ def _run(trainer: Trainer, start: Path | None, tensorboard: bool, *, say: bool) 
     if say:
         if trainer.left_out:
             typer.echo(f"{trainer.left_out} examples were too long and left out", err=True)
-        typer.echo(f"trained {trainer.params.steps} steps, loss {loss:.4f}; checkpoint in {trainer.out}")
+        # No step was left to do, only the checkpoint to write: there is no loss.
+        average = "" if math.isnan(loss) else f", loss {loss:.4f}"
+        typer.echo(f"trained {trainer.params.steps} steps{average}; checkpoint in {trainer.out}")
 
 
 @app.command(epilog="Example: ssd2 convert --from facebook/opt-125m --to models/ssd2-0.1b")

@@ -89,7 +89,7 @@ def joined_ranks(device: str) -> Iterator[Execution]:
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     check_device(device)
-    if device != "cpu":
+    if device.startswith("cuda"):
         torch.cuda.set_device(device)
     dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl")
     try:
