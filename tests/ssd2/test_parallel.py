@@ -82,7 +82,7 @@ def train_on_two(
 ) -> subprocess.CompletedProcess[str]:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *program, "train")
     command = [sys.executable, *launcher, "--recipe", str(folder / "recipe.toml"), "--out", str(folder / out), *options]
-    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
     return result
 

@@ -7,6 +7,7 @@ on any number of ranks.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import warnings
@@ -71,7 +72,7 @@ class Execution:
 
 @contextmanager
 def joined_ranks(device: str) -> Iterator[Execution]:
-    """Join the other ranks if torchrun started this process, and part from them at the end.
+    """Join the other ranks if torchrun started this process, and part from them at the end if all went well.
 
     Args:
         device: "cpu" or "cuda"; a rank takes the GPU of its local number.
@@ -92,10 +93,12 @@ def joined_ranks(device: str) -> Iterator[Execution]:
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl")
-    try:
-        yield Execution(device, dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+    yield Execution(device, dist.get_rank(), dist.get_world_size())
+    # DDP's reducer must not be the last to hold the group: it would wait for gloo's thread with Python's lock in its
+    # hand, and that thread may be waiting for the lock. So it goes first; and after an error, whose traceback holds
+    # the model, the group stays until the process ends.
+    gc.collect()
+    dist.destroy_process_group()
 
 
 @dataclass(frozen=True)
