@@ -8,17 +8,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import DEMO_TOKENIZER
+from torch import distributed as dist
 
 from ssd2.checkpoint import load_checkpoint
+from ssd2.errors import InvalidParameter
 from ssd2.training.metrics import METRICS
+from ssd2.training.parallel import Execution, joined_ranks
 from ssd2.training.recipe import read_recipe
 from ssd2.training.trainer import Trainer
 
@@ -136,6 +142,39 @@ Trainer.save = save_and_stop
 main()
 """
 """The command line, ending after the first state as if it were stopped there."""
+
+
+@pytest.fixture
+def only_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The environment of the one rank that torchrun --nproc-per-node 1 starts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in {**place, "TORCHELASTIC_RUN_ID": "test"}.items():
+        monkeypatch.setenv(name, value)
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def fail_among_ranks(recipe: Path, out: Path) -> None:
+    with joined_ranks("cpu") as ranks:
+        Trainer(read_recipe(recipe), out, replace(ranks, sharding="fsdp"))
+        raise InvalidParameter("bad data")
+
+
+def test_ranks_part_after_a_run_that_went_well_and_not_while_an_error_holds_the_model(
+    folder: Path, only_rank: None
+) -> None:
+    with pytest.raises(InvalidParameter, match="bad data"):
+        fail_among_ranks(folder / "recipe.toml", folder / "alone")
+    assert dist.is_initialized()
+    dist.destroy_process_group()
+    with joined_ranks("cpu") as ranks:
+        assert ranks == Execution("cpu", 0, 1)
+        assert dist.is_initialized()
+    assert not dist.is_initialized()
 
 
 @pytest.mark.slow

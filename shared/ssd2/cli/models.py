@@ -19,7 +19,7 @@ app = typer.Typer()
 
 EXAMPLES = (
     "Examples: ssd2 train --recipe shared/ssd2/demo/recipes/core.toml --out runs/core; "
-    "ssd2 train --recipe finetune_0.1b --start runs/pretrained --out runs/user; "
+    "ssd2 train --recipe finetune_0.1b --start runs/pretrained --out runs/user --micro-batch-size 8; "
     "torchrun --nproc-per-node 8 -m ssd2 train --recipe pretrain_2.7b --start models/opt --out runs/core "
     "--device cuda --sharding fsdp --micro-batch-size 8"
 )

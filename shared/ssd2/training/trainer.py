@@ -55,16 +55,23 @@ class Trainer:
         self._execution = execution or Execution()
         config, tokenizer, self._tokenizer_json = _config_and_tokenizer(recipe, start)
         self._tokenizer_sha256 = tokenizer.sha256
-        torch.manual_seed(self.params.seed)
-        model = SSD2(config)
-        if self.params.initialisation == "mimetic":
-            initialise_mimetic(model)
-        self._parallel = ParallelModel(model, self.params.objective, self._execution)
+        self._parallel = ParallelModel(self._first_model(config), self.params.objective, self._execution)
         self.optimizer = _optimizer(self.model, self.params)
         self.step = 0
         source = _source(recipe, tokenizer, config)
         self._batches = BatchSource(source, self.params.batch_size_at, self.params.seed)
         self._held_out: list[Example] | None = None
+
+    def _first_model(self, config: SSD2Config) -> SSD2:
+        """The whole model at step 0; without memory for its weights on a rank that takes its share from rank 0."""
+        if self._execution.sharding == "fsdp" and not self._execution.is_first:
+            with torch.device("meta"):
+                return SSD2(config)
+        torch.manual_seed(self.params.seed)
+        model = SSD2(config)
+        if self.params.initialisation == "mimetic":
+            initialise_mimetic(model)
+        return model
 
     @property
     def model(self) -> SSD2:
