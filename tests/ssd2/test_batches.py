@@ -72,6 +72,24 @@ def test_the_pieces_of_one_file_follow_each_other_without_eos(
     assert EOS not in [token for example in examples for token in example.answer_ids]
 
 
+def test_where_a_piece_of_a_file_is_held_out_the_document_ends(
+    tmp_path: Path, tokenizer: Tokenizer, config: SSD2Config
+) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"The bell number {i} is in the tower.\n" for i in range(4000)))
+    data = DataParams(text=("a.txt",), held_out=0.3, max_length=96)
+    expected: list[int] = []
+    gaps = 0
+    for piece in read_records(data, tmp_path):
+        if not piece.is_held_out(0.3):
+            expected += tokenizer.encode(piece.values[0])
+        elif expected and expected[-1] != EOS:
+            expected.append(EOS)
+            gaps += 1
+    assert gaps > 3
+    examples = RecordedExamples(data, tmp_path, tokenizer, config).take(len(expected) // 96)
+    assert [token for example in examples for token in example.answer_ids] == expected[: 96 * len(examples)]
+
+
 def test_an_instruction_has_the_layout_of_a_prompt_and_its_context_is_a_passage(
     corpus: Path, tokenizer: Tokenizer, config: SSD2Config
 ) -> None:

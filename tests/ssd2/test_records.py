@@ -37,6 +37,13 @@ def test_text_files_are_read_in_the_order_of_their_names_and_in_pieces_of_whole_
     assert list(read_records(DataParams(text=(str(tmp_path / "*.txt"),)), Path("/"), 2)) == records[2:]
 
 
+def test_a_text_file_ends_though_only_blank_lines_are_left(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x" * PIECE_CHARACTERS + "\n\n\n")
+    (tmp_path / "b.txt").write_text("\n\n")
+    records = list(read_records(DataParams(text=("*.txt",)), tmp_path))
+    assert [record.is_end for record in records] == [False, True]
+
+
 def test_the_named_field_of_a_jsonl_file_is_the_text(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"body": "one"}, {"body": "two", "other": 1}])
     with (tmp_path / "a.jsonl").open("a") as file:

@@ -129,7 +129,9 @@ class RecordedExamples:
                 self._begin_anew()
                 continue
             self._record += 1
-            if not record.is_held_out(self._data.held_out):
+            if record.is_held_out(self._data.held_out):
+                self._end_document()
+            else:
                 examples += self._encode(record)
         return examples
 
@@ -183,6 +185,11 @@ class RecordedExamples:
             self._examples_of_pass -= 1
             return []
         return [example]
+
+    def _end_document(self) -> None:
+        """What follows a piece that is left out is no continuation of what came before it."""
+        if self._packed and self._packed[-1] != self._config.eos_token_id:
+            self._packed.append(self._config.eos_token_id)
 
     def _cut(self, most: int) -> list[Example]:
         """Whole examples of what is packed: the token that begins every text, then text."""

@@ -123,13 +123,13 @@ def find_files(patterns: Sequence[str], folder: Path) -> list[Path]:
 
 def _text_records(files: Sequence[Path]) -> Iterator[Record]:
     for file in files:
-        piece = ""
+        piece, is_begun = "", False
         for _, line in _lines(file):
             if len(piece) >= PIECE_CHARACTERS:
                 yield Record((piece,), is_end=False)
-                piece = ""
+                piece, is_begun = "", True
             piece += line
-        if piece.strip():
+        if is_begun or piece.strip():
             yield Record((piece,))
 
 
