@@ -18,6 +18,7 @@ from ssd2.training import state as state_module
 from ssd2.training.batches import BatchSource
 from ssd2.training.data import collate, encode_conversation, encode_item
 from ssd2.training.draws import draw, draw_noise, narrow, sample_timesteps
+from ssd2.training.objective import causal_loss, diffusion_loss
 from ssd2.training.parallel import Execution
 from ssd2.training.recipe import Recipe, TrainingParams, read_recipe
 from ssd2.training.state import RUN
@@ -105,6 +106,21 @@ def test_the_loss_falls_on_a_batch_seen_again_and_again(content: str, initialisa
     examples = trainer._batches.examples(0)
     losses = [trainer.train_step(examples).loss for _ in range(60)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("content", [RECIPE, CAUSAL])
+def test_the_loss_of_a_step_is_the_mean_over_the_tokens_of_its_batch(content: str, tmp_path: Path) -> None:
+    trainer = Trainer(read_recipe(_written(tmp_path, content)), tmp_path / "run")
+    examples, config = trainer._batches.examples(0), trainer.model.config
+    batch, draws = collate(examples, config), draw(len(examples), trainer.params, "0")
+    noise = draw_noise(draws.key, range(len(examples)), batch.answer_mask, config.vocab_size, "cpu")
+    with torch.no_grad():
+        expected = (
+            causal_loss(trainer.model, batch)
+            if content == CAUSAL
+            else diffusion_loss(trainer.model, batch, draws.t, noise, self_condition=False)
+        )
+    assert trainer.train_step(examples).loss == pytest.approx(expected.item(), abs=1e-5)
 
 
 @pytest.mark.slow
