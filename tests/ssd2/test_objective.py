@@ -15,7 +15,8 @@ from ssd2.errors import PromptTooLong
 from ssd2.models.ssd2 import SSD2
 from ssd2.tokenizer import Tokenizer
 from ssd2.training.data import collate, encode_item
-from ssd2.training.objective import Batch, causal_loss, diffusion_loss, sample_timesteps
+from ssd2.training.draws import sample_timesteps
+from ssd2.training.objective import Batch, causal_loss, diffusion_loss
 
 VOCAB, BLOCK, EOS, PAD = 32, 4, 2, 0
 PROMPT_LENGTHS, BLOCKS = (3, 7, 5), (2, 3, 1)

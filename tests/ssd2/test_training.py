@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,15 @@ from ssd2.checkpoint import load_checkpoint
 from ssd2.demo.generator import Conversation, Item
 from ssd2.errors import CheckpointInvalid, InvalidParameter, PromptTooLong
 from ssd2.tokenizer import Tokenizer
-from ssd2.training import trainer as trainer_module
-from ssd2.training.data import BatchSource, collate, encode_conversation, encode_item
-from ssd2.training.objective import sample_timesteps
+from ssd2.training import state as state_module
+from ssd2.training.batches import BatchSource
+from ssd2.training.data import collate, encode_conversation, encode_item
+from ssd2.training.draws import draw, draw_noise, narrow, sample_timesteps
+from ssd2.training.objective import causal_loss, diffusion_loss
+from ssd2.training.parallel import Execution
 from ssd2.training.recipe import Recipe, TrainingParams, read_recipe
-from ssd2.training.trainer import STATE, Trainer, learning_rate
+from ssd2.training.state import RUN
+from ssd2.training.trainer import Trainer, learning_rate
 
 RECIPES = DEMO_TOKENIZER.parent / "recipes"
 RECIPE = f'''
@@ -79,6 +84,7 @@ def test_a_resumed_run_ends_with_the_very_weights_of_one_that_was_not_stopped(co
     assert resumed.step == 3
     resumed.train(show_progress=False)
 
+    assert _weights(resumed).keys() == _weights(whole).keys()
     for name, value in _weights(whole).items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
@@ -97,22 +103,37 @@ def test_training_writes_a_checkpoint_that_loads(recipe: Recipe, tmp_path: Path)
 def test_the_loss_falls_on_a_batch_seen_again_and_again(content: str, initialisation: str, tmp_path: Path) -> None:
     content = content.replace("seed = 3", f'seed = 3\ninitialisation = "{initialisation}"')
     trainer = Trainer(read_recipe(_written(tmp_path, content)), tmp_path / "run")
-    batch = trainer._batches.batch(0)
-    losses = [trainer.train_step(batch) for _ in range(60)]
+    examples = trainer._batches.examples(0)
+    losses = [trainer.train_step(examples).loss for _ in range(60)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("content", [RECIPE, CAUSAL])
+def test_the_loss_of_a_step_is_the_mean_over_the_tokens_of_its_batch(content: str, tmp_path: Path) -> None:
+    trainer = Trainer(read_recipe(_written(tmp_path, content)), tmp_path / "run")
+    examples, config = trainer._batches.examples(0), trainer.model.config
+    batch, draws = collate(examples, config), draw(len(examples), trainer.params, "0")
+    noise = draw_noise(draws.key, range(len(examples)), batch.answer_mask, config.vocab_size, "cpu")
+    with torch.no_grad():
+        expected = (
+            causal_loss(trainer.model, batch)
+            if content == CAUSAL
+            else diffusion_loss(trainer.model, batch, draws.t, noise, self_condition=False)
+        )
+    assert trainer.train_step(examples).loss == pytest.approx(expected.item(), abs=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_training_runs_on_cuda_in_bf16(tmp_path: Path) -> None:
     recipe = read_recipe(_written(tmp_path, RECIPE.replace('autocast = "none"', 'autocast = "bf16"')))
-    assert math.isfinite(Trainer(recipe, tmp_path / "run", "cuda").train(show_progress=False))
+    assert math.isfinite(Trainer(recipe, tmp_path / "run", Execution("cuda")).train(show_progress=False))
 
 
 def test_bf16_autocast_trains_on_the_cpu(tmp_path: Path) -> None:
     recipe = read_recipe(_written(tmp_path, RECIPE.replace('autocast = "none"', 'autocast = "bf16"')))
     trainer = Trainer(recipe, tmp_path / "run")
-    assert math.isfinite(trainer.train_step(trainer._batches.batch(0)))
+    assert math.isfinite(trainer.train_step(trainer._batches.examples(0)).loss)
     assert trainer.model.w_diff.weight.dtype == torch.float32
 
 
@@ -123,16 +144,29 @@ def test_self_conditioning_is_fed_back_half_of_the_time_and_not_in_the_warm_up(
     seen: list[bool] = []
     weight = trainer.model.w_diff.weight
 
-    def loss(*_: object, self_condition: bool) -> torch.Tensor:
-        seen.append(self_condition)
+    def loss(*arguments: object) -> torch.Tensor:
+        seen.append(bool(arguments[-1]))
         return weight.sum()
 
-    monkeypatch.setattr(trainer_module, "diffusion_loss", loss)
-    batch = trainer._batches.batch(0)
+    monkeypatch.setattr(trainer._parallel, "module", loss)
+    examples = trainer._batches.examples(0)
     for trainer.step in range(200):
-        trainer.train_step(batch)
+        trainer.train_step(examples)
     assert not any(seen[:2])
     assert 70 <= sum(seen[2:]) <= 128
+
+
+def test_the_noise_of_a_row_is_the_same_in_any_part_of_the_batch(recipe: Recipe) -> None:
+    mask = torch.arange(8) < torch.tensor([[8], [4], [8]])
+    whole = draw_noise("3/7", range(3), mask, 50, "cpu")
+    torch.testing.assert_close(draw_noise("3/7", range(1, 3), mask[1:], 50, "cpu"), whole[1:], atol=0, rtol=0)
+    assert not whole[1, 4:].any()
+    assert 0.9 < whole[0].std() < 1.1
+    assert not torch.equal(whole[0], whole[2])
+    assert not torch.equal(whole, draw_noise("3/8", range(3), mask, 50, "cpu"))
+    first, again, other = (draw(64, recipe.training, key) for key in ("1", "1", "2"))
+    assert torch.equal(first.t, again.t)
+    assert not torch.equal(first.t, other.t)
 
 
 def test_causal_training_leaves_the_diffusion_inputs_to_the_run_that_goes_on_from_it(
@@ -169,17 +203,36 @@ def test_a_state_half_written_does_not_replace_the_last_whole_one(
 ) -> None:
     trainer = Trainer(recipe, tmp_path / "run")
     trainer.save()
-    before = (tmp_path / "run" / STATE).read_bytes()
+    before = _files(tmp_path / "run" / "state-0")
 
-    def full_disk(_: object, path: Path) -> None:
-        path.write_bytes(b"half")
+    def full_disk(_: object, *, checkpoint_id: Path, no_dist: bool) -> None:
+        (checkpoint_id / "__0_0.distcp").write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(torch, "save", full_disk)
     trainer.step = 9
-    with pytest.raises(OSError, match="no space"):
-        trainer.save()
-    assert (tmp_path / "run" / STATE).read_bytes() == before
+    with monkeypatch.context() as patched:
+        patched.setattr(state_module.state_dict_saver, "save", full_disk)
+        with pytest.raises(OSError, match="no space"):
+            trainer.save()
+    assert _files(tmp_path / "run" / "state-0") == before
+    again = Trainer(recipe, tmp_path / "run")
+    assert again.resume()
+    assert again.step == 0
+    trainer.save()
+    assert sorted(path.name for path in (tmp_path / "run").glob("state-*")) == ["state-9"]
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", [RUN, ".metadata", "__0_0.distcp"])
+def test_a_damaged_state_is_refused(recipe: Recipe, tmp_path: Path, name: str) -> None:
+    Trainer(recipe, tmp_path / "run").save()
+    file = tmp_path / "run" / "state-0" / name
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(CheckpointInvalid, match="state-0 is damaged"):
+        Trainer(recipe, tmp_path / "run").resume()
 
 
 def test_training_starts_from_a_finished_checkpoint_of_the_same_shape(recipe: Recipe, tmp_path: Path) -> None:
@@ -198,12 +251,10 @@ def test_batches_depend_on_the_step_alone(recipe: Recipe, tmp_path: Path) -> Non
         return Trainer(recipe, tmp_path)._batches
 
     ahead = source()
-    batches = [ahead.batch(step) for step in (0, 40, 0)]
-    assert torch.equal(batches[0].prompt_ids, batches[2].prompt_ids)
-    assert torch.equal(source().batch(40).answer_ids, batches[1].answer_ids)
-    assert batches[0].prompt_ids.shape != batches[1].prompt_ids.shape or not torch.equal(
-        batches[0].prompt_ids, batches[1].prompt_ids
-    )
+    batches = [ahead.examples(step) for step in (0, 40, 0)]
+    assert batches[0] == batches[2] != batches[1]
+    assert source().examples(40) == batches[1]
+    assert [len(batch) for batch in batches] == [4, 4, 4]
 
 
 def test_an_answer_ends_with_eos_up_to_the_block_border_and_padding_is_not_in_the_loss(
@@ -253,17 +304,19 @@ def test_timesteps_are_uniform_and_cover_the_range_evenly() -> None:
 
 @pytest.mark.parametrize(("above", "up_to"), [(0.0, 1.0), (0.4, 1.0), (0.4, 0.6), (0.6, 0.8), (0.8, 1.0)])
 def test_timesteps_of_a_range_only_and_evenly(above: float, up_to: float) -> None:
-    t = trainer_module._narrow(torch.arange(1, 1001), above, up_to)
+    t = narrow(torch.arange(1, 1001), above, up_to)
     values, counts = t.unique(return_counts=True)
     assert values.tolist() == list(range(round(1000 * above) + 1, round(1000 * up_to) + 1))
     assert int(counts.max() - counts.min()) <= 1
 
 
 def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
-    params = TrainingParams("demo-user", 0, 110, 1, 1.0, 10)
+    params = TrainingParams(0, 110, 1, 1.0, 10)
     assert [round(learning_rate(step, params), 4) for step in (0, 9, 10)] == [0.1, 1.0, 1.0]
     assert learning_rate(60, params) == pytest.approx(0.01 + 0.99 / 2)
     assert learning_rate(110, params) == pytest.approx(0.01)
+    constant = replace(params, learning_rate_schedule="constant")
+    assert [learning_rate(step, constant) for step in (0, 9, 60, 109)] == [0.1, 1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -285,6 +338,14 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
         ("num_heads = 2", "num_heads = 3", "no multiple"),
         ("num_heads = 2", "num_headz = 2", "num_headz"),
         ("steps = 6", "steps =", "cannot read"),
+        ("steps = 6", "steps = true", "must be of type int"),
+        ("steps = 6", 'steps = 6\nlearning_rate_schedule = "step"', "'cosine' or 'constant'"),
+        ("steps = 6", "steps = 6\nwarmup_batch_size = 0", "warmup_batch_size of a recipe is 0"),
+        ("checkpoint_every = 3", 'checkpoint_every = 3\n[data]\ntext = ["*.txt"]', "either .data., or a source"),
+        ('source = "demo-user"\n', "", "either .data., or a source"),
+        ('source = "demo-user"', "data = 1", "unknown key data"),
+        ("checkpoint_every = 3", "checkpoint_every = 3\n[data]\ntext = []", "must be of type list of texts"),
+        ("checkpoint_every = 3", 'checkpoint_every = 3\n[data]\ntxt = ["a"]', r"\[data\] has the unknown key txt"),
     ],
 )
 def test_a_recipe_with_a_mistake_is_refused_by_name(tmp_path: Path, old: str, new: str, says: str) -> None:

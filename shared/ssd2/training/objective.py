@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from ssd2.models.ssd2 import SSD2
-from ssd2.noise_schedule import TRAINED_TIMESTEPS, alpha_bar
+from ssd2.noise_schedule import alpha_bar
 from ssd2.simplex import ids_to_simplex
 from ssd2.training.mask import delta
 
@@ -36,10 +37,43 @@ class Batch:
         return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
+class Objective(nn.Module):
+    """The loss of a recipe as one module, so that whatever wraps it for many ranks sees every pass."""
+
+    def __init__(self, model: SSD2, name: str) -> None:
+        """Make it.
+
+        Args:
+            model: the network.
+            name: "diffusion" or "causal".
+        """
+        super().__init__()
+        self.model, self.name = model, name
+
+    def forward(self, batch: Batch, t: Tensor | None, noise: Tensor | None, self_condition: bool) -> Tensor:
+        """The loss summed over the tokens that are in it, a scalar; t and noise are None for "causal"."""
+        if t is None or noise is None:
+            return causal_losses(self.model, batch).sum()
+        return diffusion_losses(self.model, batch, t, noise, self_condition=self_condition).sum()
+
+
+def counted_tokens(name: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> int:
+    """How many tokens of one sequence are in the loss of an objective."""
+    return len(answer_ids) if name == "diffusion" else len(prompt_ids) + len(answer_ids) - 1
+
+
 def diffusion_loss(
     model: SSD2, batch: Batch, t: Tensor, noise: Tensor, *, self_condition: bool, block_size: int | None = None
 ) -> Tensor:
-    """The loss of Algorithm 1, lines 1, 4 and 7 or 9–10, averaged over the tokens in it.
+    """`diffusion_losses`, averaged over the tokens in the loss: a scalar."""
+    losses = diffusion_losses(model, batch, t, noise, self_condition=self_condition, block_size=block_size)
+    return losses.sum() / batch.answer_mask.sum()
+
+
+def diffusion_losses(
+    model: SSD2, batch: Batch, t: Tensor, noise: Tensor, *, self_condition: bool, block_size: int | None = None
+) -> Tensor:
+    """The loss of Algorithm 1, lines 1, 4 and 7 or 9–10.
 
     Args:
         model: the network, in training mode.
@@ -50,7 +84,7 @@ def diffusion_loss(
         block_size: L; the model's own if None.
 
     Returns:
-        Mean cross entropy, a scalar.
+        Cross entropy of every token, 0 behind a row's last block, [B * nL].
     """
     config = model.config
     block_size = block_size or config.block_size
@@ -63,8 +97,7 @@ def diffusion_loss(
             self_cond = masked_logits(model, batch, x_t, None, t, block_size)
     logits = masked_logits(model, batch, x_t, self_cond, t, block_size)  # lines 7 and 10
     losses = F.cross_entropy(logits.flatten(0, 1).float(), batch.answer_ids.flatten(), reduction="none")
-    counted = batch.answer_mask.flatten()
-    return (losses * counted).sum() / counted.sum()
+    return losses * batch.answer_mask.flatten()
 
 
 def masked_logits(
@@ -101,30 +134,21 @@ def masked_logits(
 
 
 def causal_loss(model: SSD2, batch: Batch) -> Tensor:
-    """The loss of a causal language model, averaged over all tokens but the first of each row.
+    """`causal_losses`, averaged over the tokens in the loss: a scalar."""
+    tokens = (batch.prompt_mask.sum() + batch.answer_mask.sum()) - len(batch.prompt_ids)
+    return causal_losses(model, batch).sum() / tokens
+
+
+def causal_losses(model: SSD2, batch: Batch) -> Tensor:
+    """The loss of a causal language model on all tokens but the first of each row.
 
     What OPT was trained with before the paper makes it an SSD-2 (§4).
 
     Returns:
-        Mean cross entropy, a scalar.
+        Cross entropy of every next token, 0 at padding, [B * (c_0 + nL - 1)].
     """
     token_ids = torch.cat([batch.prompt_ids, batch.answer_ids], -1)
     mask = torch.cat([batch.prompt_mask, batch.answer_mask], -1)
     logits = model.next_token_logits(token_ids, mask)[:, :-1]
     losses = F.cross_entropy(logits.flatten(0, 1).float(), token_ids[:, 1:].flatten(), reduction="none")
-    counted = (mask[:, 1:] & mask[:, :-1]).flatten()
-    return (losses * counted).sum() / counted.sum()
-
-
-def sample_timesteps(rows: int, generator: torch.Generator) -> Tensor:
-    """Line 2: t ~ Uniform({1, …, T}), one a sequence.
-
-    The draws of a batch are stratified: each is uniform on its own, and together they cover
-    the range evenly, which lowers the variance of the loss.
-
-    Returns:
-        int64, [rows], in random order.
-    """
-    strata = (torch.arange(rows) + torch.rand(rows, generator=generator)) / rows
-    t = (strata * TRAINED_TIMESTEPS).long() + 1
-    return t[torch.randperm(rows, generator=generator)].clamp(max=TRAINED_TIMESTEPS)
+    return losses * (mask[:, 1:] & mask[:, :-1]).flatten()

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from ssd2.errors import InvalidParameter
+from ssd2.training.records import DataParams
+
+RECIPES = Path(__file__).parent / "recipes"
+"""Recipes that can be asked for by name."""
+
+EXPERTS = {"0.4-0.6": (0.4, 0.6), "0.6-0.8": (0.6, 0.8), "0.8-1.0": (0.8, 1.0)}
+"""The three ranges of timesteps of §3.1, as shares of T."""
+
+_CHOICES = {
+    "objective": ("diffusion", "causal"),
+    "initialisation": ("opt", "mimetic"),
+    "learning_rate_schedule": ("cosine", "constant"),
+    "autocast": ("bf16", "none"),
+    "stored_dtype": ("float32", "float16"),
+}
+
+Table = TypeVar("Table", DataParams, "TrainingParams")
 
 
 @dataclass(frozen=True)
@@ -15,17 +32,19 @@ class TrainingParams:
     """How to train.
 
     Attributes:
-        source: name of the training text, see `ssd2.training.data.SOURCES`.
         seed: of the weights, the data and the noise.
         steps: optimiser steps in all.
-        batch_size: sequences a step.
-        learning_rate: peak of the cosine schedule.
+        batch_size: sequences a step, over all ranks.
+        learning_rate: peak of the schedule.
         learning_rate_warmup: steps of linear rise to it.
+        source: name of generated training text, see `ssd2.training.batches.SOURCES`; None: [data].
         objective: "diffusion" (Algorithm 1), or "causal": next tokens, as OPT was trained before it
             became an SSD-2 (§4). The diffusion inputs stay as they began.
         initialisation: "opt", or "mimetic" for narrow models; see `ssd2.training.initialise`.
         self_conditioning_from: first step with self-conditioning (p = 0.5 from there); before it is
             the warm-up phase without (§4). Diffusion only.
+        warmup_batch_size: sequences a step in that phase; `batch_size` if None.
+        learning_rate_schedule: after the rise, "cosine" down to a hundredth, or "constant".
         weight_decay: of AdamW, on matrices only.
         timesteps_above, timesteps_up_to: t is drawn from (timesteps_above·T, timesteps_up_to·T]. 0 and 1
             are Algorithm 1; 0.4 and 1 the range that is decoded; 0.4 and 0.6, 0.6 and 0.8, 0.8 and 1
@@ -33,29 +52,37 @@ class TrainingParams:
         gradient_clip: largest norm of the gradient.
         autocast: "bf16" or "none".
         checkpoint_every: steps between checkpoints.
+        validation_every: steps between validations, where the data has a held-out part.
+        log_every: steps between lines of metrics.
         stored_dtype: "float32" or "float16", of the finished checkpoint.
     """
 
-    source: str
     seed: int
     steps: int
     batch_size: int
     learning_rate: float
     learning_rate_warmup: int
+    source: str | None = None
     objective: str = "diffusion"
     initialisation: str = "opt"
     self_conditioning_from: int = 0
+    warmup_batch_size: int | None = None
+    learning_rate_schedule: str = "cosine"
     weight_decay: float = 0.01
     timesteps_above: float = 0.0
     timesteps_up_to: float = 1.0
     gradient_clip: float = 1.0
     autocast: str = "bf16"
     checkpoint_every: int = 500
+    validation_every: int = 500
+    log_every: int = 50
     stored_dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.checkpoint_every) < 1:
-            raise InvalidParameter("steps, batch_size and checkpoint_every of a recipe must be at least 1")
+        for name in ("steps", "batch_size", "warmup_batch_size", "checkpoint_every", "validation_every", "log_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidParameter(f"{name} of a recipe is {value}; it must be at least 1")
         if self.learning_rate <= 0 or self.gradient_clip <= 0:
             raise InvalidParameter("learning_rate and gradient_clip of a recipe must be above 0")
         if not 0 <= self.timesteps_above < self.timesteps_up_to <= 1:
@@ -63,14 +90,24 @@ class TrainingParams:
                 f"timesteps_above is {self.timesteps_above}, timesteps_up_to {self.timesteps_up_to}; they are "
                 "shares of T in [0, 1], the first below the second"
             )
-        if self.objective not in ("diffusion", "causal"):
-            raise InvalidParameter(f"objective is {self.objective!r}; use 'diffusion' or 'causal'")
-        if self.initialisation not in ("opt", "mimetic"):
-            raise InvalidParameter(f"initialisation is {self.initialisation!r}; use 'opt' or 'mimetic'")
-        if self.autocast not in ("bf16", "none"):
-            raise InvalidParameter(f"autocast is {self.autocast!r}; use 'bf16' or 'none'")
-        if self.stored_dtype not in ("float32", "float16"):
-            raise InvalidParameter(f"stored_dtype is {self.stored_dtype!r}; use 'float32' or 'float16'")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InvalidParameter(f"{name} is {getattr(self, name)!r}; use {' or '.join(map(repr, choices))}")
+
+    def batch_size_at(self, step: int) -> int:
+        """Sequences of a step: the two phases of App. B may differ."""
+        return (step < self.self_conditioning_from and self.warmup_batch_size) or self.batch_size
+
+    def of_expert(self, timesteps: str) -> TrainingParams:
+        """The same training for one of the three ranges of timesteps of §3.1.
+
+        Raises:
+            InvalidParameter: if there is no such range.
+        """
+        if timesteps not in EXPERTS:
+            raise InvalidParameter(f"there is no expert for timesteps {timesteps!r}; use {', '.join(EXPERTS)}")
+        above, up_to = EXPERTS[timesteps]
+        return replace(self, timesteps_above=above, timesteps_up_to=up_to)
 
 
 @dataclass(frozen=True)
@@ -78,14 +115,43 @@ class Recipe:
     """A recipe file.
 
     Attributes:
-        model: the fields of `SSD2Config`, less those that the tokenizer decides.
-        tokenizer: path of a tokenizer.json, resolved against the recipe's folder.
+        model: the fields of `SSD2Config`, less those that the tokenizer decides. Without a tokenizer:
+            what the config of the checkpoint that training starts from must say.
+        tokenizer: path of a tokenizer.json, resolved against the recipe's folder; None: model and
+            tokenizer are those of the checkpoint that training starts from.
         training: how to train.
+        data: text to train on; None where `training` has a source.
+        folder: what the data's patterns are resolved against.
     """
 
     model: dict[str, Any]
-    tokenizer: Path
+    tokenizer: Path | None
     training: TrainingParams
+    data: DataParams | None
+    folder: Path
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path, or the name of one that is shipped.
+
+    Raises:
+        InvalidParameter: if it is neither.
+    """
+    shipped = RECIPES / f"{name}.toml"
+    if shipped.is_file():
+        return shipped
+    if not Path(name).is_file():
+        raise InvalidParameter(
+            f"cannot read the recipe {name}: there is no such file, and none of that name is shipped: "
+            f"{', '.join(shipped_recipes())}"
+        )
+    return Path(name)
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Names of the shipped recipes, each with the first line of its file."""
+    files = sorted(RECIPES.glob("*.toml"))
+    return {file.stem: file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for file in files}
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -98,19 +164,42 @@ def read_recipe(path: Path) -> Recipe:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidParameter(f"cannot read the recipe {path}: {error}") from error
-    if {name: type(value) for name, value in content.items()} != {"tokenizer": str, "model": dict, "training": dict}:
-        raise InvalidParameter(f'{path} must have tokenizer = "PATH", [model] and [training], and nothing else')
-    return Recipe(content["model"], path.parent / content["tokenizer"], _training_params(content["training"], path))
+    sorts = {"tokenizer": str, "model": dict, "training": dict, "data": dict}
+    if "training" not in content or any(not isinstance(content[key], sorts.get(key, ())) for key in content):
+        raise InvalidParameter(
+            f'{path} must have [training], may have tokenizer = "PATH", [model] and [data], and nothing else'
+        )
+    training = _table(TrainingParams, content["training"], path, "training")
+    data = _table(DataParams, content["data"], path, "data") if "data" in content else None
+    if (training.source is None) == (data is None):
+        raise InvalidParameter(f"{path} must have either [data], or a source in [training]")
+    if "tokenizer" in content and "model" not in content:
+        raise InvalidParameter(f"{path} has a tokenizer, so it must have a [model] too")
+    tokenizer = path.parent / content["tokenizer"] if "tokenizer" in content else None
+    return Recipe(content.get("model", {}), tokenizer, training, data, path.parent)
 
 
-def _training_params(values: dict[str, Any], path: Path) -> TrainingParams:
-    sorts = get_type_hints(TrainingParams)
-    for name, value in values.items():
-        if name not in sorts:
-            raise InvalidParameter(f"{path}: [training] has the unknown key {name}")
-        if not isinstance(value, (int, float) if sorts[name] is float else sorts[name]):
-            raise InvalidParameter(f"{path}: {name} is {value!r}; it must be of type {sorts[name].__name__}")
+def _table(kind: type[Table], values: dict[str, Any], path: Path, name: str) -> Table:
+    """One table of a recipe, its types checked."""
+    sorts = get_type_hints(kind)
+    for key, value in values.items():
+        if key not in sorts:
+            raise InvalidParameter(f"{path}: [{name}] has the unknown key {key}")
+        if not _is_of(value, sorts[key]):
+            expected = "list of texts" if sorts[key] == tuple[str, ...] else getattr(sorts[key], "__name__", sorts[key])
+            raise InvalidParameter(f"{path}: {key} is {value!r}; it must be of type {expected}")
+    arguments: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }
     try:
-        return TrainingParams(**values)
+        return kind(**arguments)
     except TypeError as error:
-        raise InvalidParameter(f"{path}: [training] is incomplete: {error}") from error
+        raise InvalidParameter(f"{path}: [{name}] is incomplete: {error}") from error
+
+
+def _is_of(value: object, sort: Any) -> bool:
+    if sort == tuple[str, ...]:
+        return isinstance(value, list) and bool(value) and all(isinstance(entry, str) for entry in value)
+    if isinstance(value, bool):  # Python's True is an int
+        return False
+    return isinstance(value, int | float if sort is float else sort)

@@ -2,159 +2,208 @@
 
 from __future__ import annotations
 
+import json
 import math
-import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ssd2.checkpoint import load_checkpoint, save_checkpoint
-from ssd2.devices import check_device
+from ssd2.checkpoint import TOKENIZER, WEIGHTS, load_checkpoint, load_config_and_tokenizer, save_checkpoint
 from ssd2.errors import CheckpointInvalid, InvalidParameter
 from ssd2.models.ssd2 import SSD2, SSD2Config
-from ssd2.noise_schedule import TRAINED_TIMESTEPS
 from ssd2.tokenizer import BOS, EOS, PAD, Tokenizer
-from ssd2.training.data import BatchSource
+from ssd2.training.batches import BatchSource, GeneratedExamples, RecordedExamples
+from ssd2.training.data import Example, collate
+from ssd2.training.draws import Draws, draw, draw_noise
 from ssd2.training.initialise import initialise_mimetic
-from ssd2.training.objective import Batch, causal_loss, diffusion_loss, sample_timesteps
+from ssd2.training.metrics import Metrics, StepResult
+from ssd2.training.objective import counted_tokens
+from ssd2.training.parallel import Execution, ParallelModel, Part, parts
 from ssd2.training.recipe import Recipe, TrainingParams
-
-STATE = "training_state.pt"
-SELF_CONDITIONING_PROBABILITY = 0.5
-"""p of line 5 of Algorithm 1."""
+from ssd2.training.state import all_tensors, load_state, newest_state, save_state
 
 
 class Trainer:
     """One model, its optimiser and the step it has come to."""
 
-    def __init__(self, recipe: Recipe, out: Path, device: str = "cpu") -> None:
-        check_device(device)
+    def __init__(
+        self, recipe: Recipe, out: Path, execution: Execution | None = None, *, start: Path | None = None
+    ) -> None:
+        """Set up a run at step 0.
+
+        Args:
+            recipe: what to train, and how.
+            out: folder for checkpoints and metrics; made if missing.
+            execution: how it is computed; one process on the CPU if None.
+            start: checkpoint whose model and tokenizer are taken where the recipe names none.
+
+        Raises:
+            InvalidParameter: if the recipe cannot be followed, or `out` not be written to.
+            CheckpointInvalid: if the model's shape is impossible, or that of `start` another than the recipe's.
+        """
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InvalidParameter(f"cannot write to {out}: {error}; give another --out") from error
-        self.params, self.out, self.device = recipe.training, out, device
-        tokenizer = Tokenizer.from_file(recipe.tokenizer)
+        self.params, self.out, self._recipe = recipe.training, out, recipe
+        self._execution = execution or Execution()
+        config, tokenizer, self._tokenizer_json = _config_and_tokenizer(recipe, start)
         self._tokenizer_sha256 = tokenizer.sha256
-        self._tokenizer_json = recipe.tokenizer.read_text(encoding="utf-8")
-        config = _config(recipe, tokenizer)
-        torch.manual_seed(self.params.seed)
-        self.model = SSD2(config)
-        if self.params.initialisation == "mimetic":
-            initialise_mimetic(self.model)
-        self.model.to(device)
+        self._parallel = ParallelModel(self._first_model(config), self.params.objective, self._execution)
         self.optimizer = _optimizer(self.model, self.params)
         self.step = 0
-        self._batches = BatchSource(
-            self.params.objective,
-            self.params.source,
-            seed=self.params.seed,
-            batch_size=self.params.batch_size,
-            tokenizer=tokenizer,
-            config=config,
-        )
+        source = _source(recipe, tokenizer, config)
+        self._batches = BatchSource(source, self.params.batch_size_at, self.params.seed)
+        self._held_out: list[Example] | None = None
 
-    def train(self, *, show_progress: bool = True) -> float:
+    def _first_model(self, config: SSD2Config) -> SSD2:
+        """The whole model at step 0; without memory for its weights on a rank that takes its share from rank 0."""
+        if self._execution.sharding == "fsdp" and not self._execution.is_first:
+            with torch.device("meta"):
+                return SSD2(config)
+        torch.manual_seed(self.params.seed)
+        model = SSD2(config)
+        if self.params.initialisation == "mimetic":
+            initialise_mimetic(model)
+        return model
+
+    @property
+    def model(self) -> SSD2:
+        """The network in training; with "fsdp" this rank's share of it."""
+        return self._parallel.model
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are done and their checkpoint is written."""
+        return self.step == self.params.steps and (self.out / WEIGHTS).is_file()
+
+    @property
+    def left_out(self) -> int:
+        """Examples of the data that were too long to be trained on, in this process."""
+        return getattr(self._batches.source, "left_out", 0)
+
+    def train(self, *, show_progress: bool = True, tensorboard: bool = False) -> float:
         """Train from the current step to the last, writing checkpoints on the way.
 
         Args:
-            show_progress: a progress bar with loss and tokens/s on stderr.
+            show_progress: a progress bar on stderr and lines of metrics on stdout, from rank 0.
+            tensorboard: metrics for TensorBoard too.
 
         Returns:
             The loss averaged over the last steps.
         """
-        average = math.nan
-        with tqdm(total=self.params.steps, initial=self.step, disable=not show_progress, unit="step") as bar:
-            for loss, tokens, seconds in self._steps():
-                average = loss if math.isnan(average) else 0.98 * average + 0.02 * loss
-                bar.set_postfix(loss=f"{average:.4f}", tokens_per_s=f"{tokens / seconds:,.0f}", refresh=False)
-                bar.update()
-        self.save()
-        save_checkpoint(self.out, self.model, self._tokenizer_json, getattr(torch, self.params.stored_dtype))
-        return average
+        with Metrics(
+            self.out,
+            step=self.step,
+            steps=self.params.steps,
+            every=self.params.log_every,
+            is_first=self._execution.is_first,
+            show=show_progress,
+            tensorboard=tensorboard,
+        ) as metrics:
+            for result in self._steps():
+                metrics.add(result, self.validate() if self._is_due(self.params.validation_every) else None)
+        if not self._is_due(self.params.checkpoint_every):
+            self.save()
+        self._write_checkpoint()
+        return metrics.average
 
-    def _steps(self) -> Iterator[tuple[float, int, float]]:
-        """Loss, tokens and seconds of every step."""
+    def _steps(self) -> Iterator[StepResult]:
+        """The result of every step, saved after it where that is due."""
         while self.step < self.params.steps:
-            started = time.perf_counter()
-            batch = self._batches.batch(self.step)
-            loss = self.train_step(batch)
+            result = self.train_step(self._batches.examples(self.step))
             self.step += 1
-            yield loss, int(batch.answer_mask.sum()) + int(batch.prompt_mask.sum()), time.perf_counter() - started
+            yield result
             if self.step % self.params.checkpoint_every == 0:
                 self.save()
 
-    def train_step(self, batch: Batch) -> float:
-        """One gradient descent step of the recipe's objective."""
+    def train_step(self, examples: Sequence[Example]) -> StepResult:
+        """One gradient descent step of the recipe's objective over a global batch."""
+        started = time.perf_counter()
+        rate = learning_rate(self.step, self.params)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.params)
+            group["lr"] = rate
         self.model.train()
-        with self._autocast():
-            loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.gradient_clip)
+        draws = draw(len(examples), self.params, f"{self.step}")
+        tokens = self._counted(examples)
+        total = torch.zeros((), device=self._execution.device)
+        own = parts(len(examples), self._execution)
+        for part in own:
+            with self._parallel.accumulating(is_last=part is own[-1]):
+                loss = self._loss(examples, part, draws) / tokens
+                # Gradients are averaged over the ranks.
+                (loss * self._execution.ranks).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        norm = self._parallel.clip_gradients(self.params.gradient_clip)
         self.optimizer.step()
-        return loss.item()
+        seconds = time.perf_counter() - started
+        return StepResult(self._parallel.total(total), rate, norm, sum(map(len, examples)), seconds)
 
-    def _loss(self, batch: Batch) -> Tensor:
-        if self.params.objective == "causal":
-            return causal_loss(self.model, batch.to(self.device))
-        # All draws of a step come from (seed, step): a resumed run draws what it would have drawn.
-        generator = torch.Generator().manual_seed(self.params.seed * 10_000_019 + self.step)
-        t = _narrow(
-            sample_timesteps(len(batch.prompt_ids), generator), self.params.timesteps_above, self.params.timesteps_up_to
-        )
-        noise = torch.randn(*batch.answer_ids.shape, self.model.config.vocab_size, generator=generator)
-        r = torch.rand((), generator=generator).item() < SELF_CONDITIONING_PROBABILITY  # line 5
-        return diffusion_loss(
-            self.model,
-            batch.to(self.device),
-            t.to(self.device),
-            noise.to(self.device),
-            self_condition=r and self.step >= self.params.self_conditioning_from,
-        )
+    @torch.no_grad()
+    def validate(self) -> float | None:
+        """Mean loss over the held-out examples, with the same draws every time; None if there are none."""
+        if self._held_out is None:
+            self._held_out = self._batches.source.held_out()
+        if not self._held_out:
+            return None
+        self.model.eval()
+        total = torch.zeros((), device=self._execution.device)
+        for start in range(0, len(self._held_out), self.params.batch_size):
+            examples = self._held_out[start : start + self.params.batch_size]
+            draws = draw(len(examples), self.params, f"validation/{start}")
+            for part in parts(len(examples), self._execution):
+                total += self._loss(examples, part, draws)
+        return self._parallel.total(total) / self._counted(self._held_out)
+
+    def _loss(self, examples: Sequence[Example], part: Part, draws: Draws) -> Tensor:
+        """The loss summed over the tokens of a part."""
+        device = self._execution.device
+        batch = collate([examples[row] for row in part.rows], self.model.config)
+        t = noise = None
+        if self.params.objective == "diffusion":
+            t = draws.t[list(part.rows)].to(device)
+            noise = draw_noise(draws.key, part.rows, batch.answer_mask, self.model.config.vocab_size, device)
+        self_condition = draws.self_condition and self.step >= self.params.self_conditioning_from
+        with self._autocast():
+            loss: Tensor = self._parallel.module(batch.to(device), t, noise, self_condition)
+        return loss * part.is_counted
+
+    def _counted(self, examples: Sequence[Example]) -> int:
+        return sum(counted_tokens(self.params.objective, e.prompt_ids, e.answer_ids) for e in examples)
+
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0
 
     def save(self) -> None:
         """Write what a resume needs; the old state is replaced only by a complete new one."""
-        state = {
-            "tokenizer_sha256": self._tokenizer_sha256,
-            "params": asdict(self.params),
-            "config": asdict(self.model.config),
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        torch.save(state, self.out / f"{STATE}.new")
-        (self.out / f"{STATE}.new").replace(self.out / STATE)
+        run = {**self._identity(), "batches": self._batches.state}
+        save_state(self.out, self.step, run, all_tensors(self.model, self.optimizer), self._execution)
 
     def resume(self) -> bool:
-        """Go back to the last saved state.
+        """Go back to the last saved state, of any number of ranks.
 
         Returns:
             Whether there was one.
 
         Raises:
-            CheckpointInvalid: if the state is of another recipe.
+            CheckpointInvalid: if the state is damaged or of another recipe.
         """
-        if not (self.out / STATE).is_file():
+        found = newest_state(self.out)
+        if found is None:
             return False
-        try:
-            state = torch.load(self.out / STATE, map_location=self.device, weights_only=True)
-        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-            raise CheckpointInvalid(f"{self.out / STATE} is damaged; delete it to start over") from error
-        expected = (asdict(self.params), asdict(self.model.config), self._tokenizer_sha256)
-        if (state["params"], state["config"], state["tokenizer_sha256"]) != expected:
+        folder, run = found
+        if {name: run.get(name) for name in self._identity()} != self._identity():
             raise CheckpointInvalid(f"{self.out} holds a run of another recipe; give --out another folder")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        load_state(folder, all_tensors(self.model, self.optimizer))
+        self._batches.restore(run["batches"])
+        self.step = run["step"]
         return True
 
     def start_from(self, folder: Path) -> None:
@@ -163,42 +212,94 @@ class Trainer:
         Raises:
             CheckpointInvalid: if its model has another shape.
         """
-        start = load_checkpoint(folder, self.device)
-        if (start.model.config, start.tokenizer.sha256) != (self.model.config, self._tokenizer_sha256):
+        config, tokenizer = load_config_and_tokenizer(folder)
+        if (config, tokenizer.sha256) != (self.model.config, self._tokenizer_sha256):
             raise CheckpointInvalid(f"the model in {folder} has another shape or tokenizer than the recipe's")
-        self.model.load_state_dict(start.model.state_dict())
+        read_here = self._execution.is_first or self._execution.sharding == "ddp"
+        self._parallel.load_weights(load_checkpoint(folder).model.state_dict() if read_here else {})
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not change in a run, as JSON gives it back."""
+        identity = {
+            "params": asdict(self.params),
+            "data": asdict(self._recipe.data) if self._recipe.data else None,
+            "config": asdict(self.model.config),
+            "tokenizer_sha256": self._tokenizer_sha256,
+        }
+        return dict(json.loads(json.dumps(identity)))
+
+    def _write_checkpoint(self) -> None:
+        weights = self._parallel.whole_weights()
+        if self._execution.is_first:
+            with torch.device("meta"):
+                whole = SSD2(self.model.config)
+            whole.load_state_dict(weights, assign=True)
+            save_checkpoint(self.out, whole, self._tokenizer_json, getattr(torch, self.params.stored_dtype))
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.params.autocast == "none":
             return nullcontext()
-        return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
+        return torch.autocast(torch.device(self._execution.device).type, dtype=torch.bfloat16)
 
 
 def learning_rate(step: int, params: TrainingParams) -> float:
-    """Linear rise, then a cosine down to a hundredth of the peak."""
+    """Linear rise, then constant or a cosine down to a hundredth of the peak."""
     if step < params.learning_rate_warmup:
         return params.learning_rate * (step + 1) / params.learning_rate_warmup
+    if params.learning_rate_schedule == "constant":
+        return params.learning_rate
     progress = (step - params.learning_rate_warmup) / max(1, params.steps - params.learning_rate_warmup)
     return params.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
 
 
-def _narrow(t: Tensor, above: float, up_to: float) -> Tensor:
-    """Move t from (0, T] into (above·T, up_to·T], evenly."""
-    low, high = round(above * TRAINED_TIMESTEPS), round(up_to * TRAINED_TIMESTEPS)
-    return low + 1 + (t - 1) * (high - low) // TRAINED_TIMESTEPS
-
-
-def _config(recipe: Recipe, tokenizer: Tokenizer) -> SSD2Config:
+def _config_and_tokenizer(recipe: Recipe, start: Path | None) -> tuple[SSD2Config, Tokenizer, str]:
+    """The model's config, its tokenizer and the content of its tokenizer.json."""
+    if recipe.tokenizer is None:
+        return _of_checkpoint(recipe, start)
+    tokenizer = Tokenizer.from_file(recipe.tokenizer)
     ids = {
         f"{name}_token_id": tokenizer.special_id(token) for name, token in (("bos", BOS), ("eos", EOS), ("pad", PAD))
     }
-    return SSD2Config.from_dict({"vocab_size": tokenizer.vocab_size, **ids, **recipe.model})
+    config = SSD2Config.from_dict({"vocab_size": tokenizer.vocab_size, **ids, **recipe.model})
+    return config, tokenizer, recipe.tokenizer.read_text(encoding="utf-8")
+
+
+def _of_checkpoint(recipe: Recipe, start: Path | None) -> tuple[SSD2Config, Tokenizer, str]:
+    if start is None:
+        raise InvalidParameter(
+            "the recipe names no tokenizer: it trains the model of a checkpoint; give that with --start FOLDER, "
+            "also to resume (ssd2 convert makes one of OPT)"
+        )
+    config, tokenizer = load_config_and_tokenizer(start)
+    if not isinstance(config, SSD2Config):
+        raise CheckpointInvalid(f"the model in {start} is not an SSD-2 checkpoint; ssd2 convert makes one of OPT")
+    for name, value in recipe.model.items():
+        if getattr(config, name, None) != value:
+            found = getattr(config, name, "no such key")
+            raise CheckpointInvalid(f"the recipe is for {name} {value!r}; the model in {start} has {found!r}")
+    return config, tokenizer, (start / TOKENIZER).read_text(encoding="utf-8")
+
+
+def _source(recipe: Recipe, tokenizer: Tokenizer, config: SSD2Config) -> GeneratedExamples | RecordedExamples:
+    params = recipe.training
+    if recipe.data is not None:
+        return RecordedExamples(recipe.data, recipe.folder, tokenizer, config)
+    return GeneratedExamples(
+        params.objective, params.source or "", seed=params.seed, tokenizer=tokenizer, config=config
+    )
 
 
 def _optimizer(model: SSD2, params: TrainingParams) -> torch.optim.AdamW:
-    """AdamW; biases and norms are not decayed."""
+    """AdamW; biases and norms are not decayed. Its moments are there from the start, so that a state holds all."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": params.weight_decay},
         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=params.learning_rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, lr=params.learning_rate, betas=(0.9, 0.98))
+    for parameter in model.parameters():
+        optimizer.state[parameter] = {
+            "step": torch.tensor(0.0),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer

@@ -1,0 +1,89 @@
+"""What Algorithm 1 draws. All of it comes from (seed, step, row): any rank can draw its rows alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssd2.noise_schedule import TRAINED_TIMESTEPS
+from ssd2.training.recipe import TrainingParams
+
+SELF_CONDITIONING_PROBABILITY = 0.5
+"""p of line 5 of Algorithm 1."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of a global batch, but for its noise.
+
+    Attributes:
+        key: names the batch; all of its draws come from it.
+        t: timesteps, [B], line 2.
+        self_condition: r of line 5, one for all rows, so that a step is one pass or two.
+    """
+
+    key: str
+    t: Tensor
+    self_condition: bool
+
+
+def draw(rows: int, params: TrainingParams, key: str) -> Draws:
+    """Lines 2 and 5.
+
+    Args:
+        rows: B of the global batch.
+        params: with the range of the timesteps.
+        key: of the batch.
+    """
+    generator = _generator(f"{params.seed}/{key}")
+    t = narrow(sample_timesteps(rows, generator), params.timesteps_above, params.timesteps_up_to)
+    r = torch.rand((), generator=generator).item() < SELF_CONDITIONING_PROBABILITY
+    return Draws(f"{params.seed}/{key}", t, r)
+
+
+def draw_noise(key: str, rows: Iterable[int], mask: Tensor, vocab_size: int, device: torch.device | str) -> Tensor:
+    """Line 3, row by row, on the device that trains.
+
+    Args:
+        key: of the global batch.
+        rows: which of its rows these are.
+        mask: bool, [B, nL]; where it is False, which is behind a row's last block, the noise is 0.
+        vocab_size: V.
+        device: where to draw; the numbers differ between kinds of devices.
+
+    Returns:
+        Standard normal, [B, nL, V].
+    """
+    noise = torch.zeros(*mask.shape, vocab_size, device=device)
+    for index, (row, tokens) in enumerate(zip(rows, mask.sum(-1).tolist(), strict=True)):
+        noise[index, :tokens].normal_(generator=_generator(f"{key}/{row}", device))
+    return noise
+
+
+def sample_timesteps(rows: int, generator: torch.Generator) -> Tensor:
+    """Line 2: t ~ Uniform({1, …, T}), one a sequence.
+
+    The draws of a batch are stratified: each is uniform on its own, and together they cover
+    the range evenly, which lowers the variance of the loss.
+
+    Returns:
+        int64, [rows], in random order.
+    """
+    strata = (torch.arange(rows) + torch.rand(rows, generator=generator)) / rows
+    t = (strata * TRAINED_TIMESTEPS).long() + 1
+    return t[torch.randperm(rows, generator=generator)].clamp(max=TRAINED_TIMESTEPS)
+
+
+def narrow(t: Tensor, above: float, up_to: float) -> Tensor:
+    """Move t from (0, T] into (above·T, up_to·T], evenly."""
+    low, high = round(above * TRAINED_TIMESTEPS), round(up_to * TRAINED_TIMESTEPS)
+    return low + 1 + (t - 1) * (high - low) // TRAINED_TIMESTEPS
+
+
+def _generator(key: str, device: torch.device | str = "cpu") -> torch.Generator:
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
+    return torch.Generator(device).manual_seed(seed)
