@@ -24,14 +24,13 @@ from ssd2.models.ssd_lm import SSDLMConfig
 from ssd2.pretrained import (
     EMBED_SUM,
     EMBED_TIMESTEP,
-    TOKENIZER,
     autoregressive_config,
     read_autoregressive,
     read_ssd_lm,
     read_tokenizer_of,
     ssd_lm_config,
 )
-from ssd2.tokenizer import Tokenizer
+from ssd2.tokenizer import TOKENIZER, Tokenizer
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 

@@ -11,9 +11,7 @@ from torch import nn
 from ssd2.errors import CheckpointInvalid, ModelNotFound
 from ssd2.models.autoregressive import AutoregressiveConfig, AutoregressiveLM
 from ssd2.models.ssd_lm import SSDLM, SSDLMConfig
-from ssd2.tokenizer import Tokenizer
-
-TOKENIZER = "tokenizer.json"
+from ssd2.tokenizer import TOKENIZER, Tokenizer
 
 EMBED_SUM, EMBED_TIMESTEP = "embed_sum_layer.pt", "timestep_layer.pt"
 """What SSD-LM's published checkpoint holds beside the files of a RoBERTa."""

@@ -10,6 +10,8 @@ from tokenizers import Tokenizer as _Backend
 
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 
+TOKENIZER = "tokenizer.json"
+"""File of a checkpoint folder."""
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 NOTE, QUESTION, ANSWER = "<note>", "<question>", "<answer>"
 SPECIAL_TOKENS = (PAD, BOS, EOS, NOTE, QUESTION, ANSWER)

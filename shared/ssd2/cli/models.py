@@ -122,7 +122,7 @@ def export(
     from ssd2.convert import export_opt
     from ssd2.errors import CheckpointInvalid
     from ssd2.models.ssd2 import SSD2
-    from ssd2.pretrained import TOKENIZER
+    from ssd2.tokenizer import TOKENIZER
 
     model = load_checkpoint(folder).model
     if not isinstance(model, SSD2):
