@@ -63,6 +63,25 @@ def demo_shaped_model(seed: int, **changes: object) -> SSD2:
     return tiny_model(seed, **{**shape, **changes})
 
 
+def save_ssd_lm(folder: Path, seed: int) -> None:
+    """A random SSD-LM that reads the demo tokenizer's ids, in the published layout but for its tokenizer.json."""
+    from transformers import RobertaConfig, RobertaForMaskedLM  # takes seconds; few tests need it
+
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = RobertaConfig(vocab_size=1782, max_position_embeddings=161, type_vocab_size=1, **shape, **ids)
+    network = RobertaForMaskedLM(config)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    folder.mkdir()
+    config.save_pretrained(folder)
+    torch.save(network.state_dict(), folder / "pytorch_model.bin")
+    torch.save({"weight": torch.randn(16, 1782)}, folder / "embed_sum_layer.pt")
+    torch.save({"weight": torch.randn(16, 1), "bias": torch.randn(16)}, folder / "timestep_layer.pt")
+    (folder / "tokenizer.json").write_text(DEMO_TOKENIZER.read_text())
+
+
 @pytest.fixture(scope="session")
 def core_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoint folder of a random core model."""

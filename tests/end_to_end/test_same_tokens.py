@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import DEMO_TOKENIZER, demo_shaped_model
+from conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of, save_ssd_lm
 
-from ssd2.checkpoint import load_checkpoint
+from ssd2.checkpoint import load_checkpoint, save_checkpoint
 from ssd2.collaboration import decode_locally
 from ssd2.convert import export_opt
 from ssd2.models.predict import begin
@@ -21,6 +22,7 @@ from user_agent.user_model import UserModel
 
 from .conftest import CoreProcess, running_core
 
+NAMES = ("single", "experts", "ssd-lm", "opt")
 PASSAGES = [Passage("My dentist appointment is at Amber Arch.", Path("a.md"), 1)]
 
 
@@ -78,18 +80,51 @@ async def test_over_grpc_equals_in_one_process(
     assert all(len(tokens) > 8 for tokens in remote), "too short to have crossed a block"
 
 
-@pytest.mark.parametrize("lambda_user", [0.0, 0.4, 1.0])
-async def test_a_pair_that_writes_token_by_token_too(lambda_user: float, tmp_path: Path) -> None:
-    for name, seed in (("core", 8), ("user", 9)):
-        export_opt(demo_shaped_model(seed), tmp_path / name, DEMO_TOKENIZER.read_text())
-    user = UserModel.load(tmp_path / "user", with_weights=True)
-    params = DecodingParams(block_size=1, max_tokens=9, steps=user.config.default_steps, top_p=0.8)
+def _save(name: str, folder: Path, seed: int) -> None:
+    """A random model of one of the families, or three as experts."""
+    tokenizer_json = DEMO_TOKENIZER.read_text()
+    if name == "opt":
+        export_opt(demo_shaped_model(seed), folder, tokenizer_json)
+    elif name == "ssd-lm":
+        save_ssd_lm(folder, seed)
+    elif name == "experts":
+        save_checkpoint(folder, experts_of(*(demo_shaped_model(seed + i) for i in range(3))), tokenizer_json)
+    else:
+        save_checkpoint(folder, demo_shaped_model(seed), tokenizer_json)
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cores and user models of every family, in folders core-NAME and user-NAME."""
+    folder = tmp_path_factory.mktemp("families")
+    for number, name in enumerate(NAMES):
+        _save(name, folder / f"core-{name}", 10 * number)
+        _save(name, folder / f"user-{name}", 10 * number + 5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def core_of_all_families(families: Path) -> Iterator[CoreProcess]:
+    """One server that hosts a core of each."""
+    first, *others = (f"{name}={families / f'core-{name}'}" for name in NAMES)
+    with running_core(first, *(part for other in others for part in ("--model", other))) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("lambda_user", [0.0, 0.4])
+async def test_every_family_through_one_server(
+    core_of_all_families: CoreProcess, families: Path, name: str, lambda_user: float
+) -> None:
+    user = UserModel.load(families / f"user-{name}", with_weights=True)
+    block_size = min(user.config.block_size, 8)
+    steps = min(user.config.default_steps, 6)
+    params = DecodingParams.for_model(user.config, block_size=block_size, max_tokens=9, steps=steps, top_p=0.8)
     collaboration = CollaborationParams(lambda_user, alpha=1.0)
-    question = Question("Where is it?", PASSAGES, collaboration, params, Seeds.reproducible(1))
-    with running_core(tmp_path / "core") as core:
-        (remote,) = await _over_grpc([question], core.address, user)
-    assert remote == _in_process(question, tmp_path / "core", user)
-    assert len(remote) == 9
+    asked = Question("Where is it?", PASSAGES, collaboration, params, Seeds.reproducible(1), model=name)
+    (remote,) = await _over_grpc([asked], core_of_all_families.address, user)
+    assert remote == _in_process(asked, families / f"core-{name}", user)
+    assert len(remote) >= 8
 
 
 async def test_the_core_alone_too(core: CoreProcess, core_folder: Path, user_folder: Path) -> None:
