@@ -315,13 +315,13 @@ def test_what_is_given_wins_and_the_core_is_asked_only_where_it_matters(
 ) -> None:
     asked: list[str] = []
 
-    async def served(address: str, _: float) -> str:
+    async def served(address: str, *_: object) -> str:
         asked.append(address)
         return "c" * 64 if address == "core:1" else "d" * 64
 
     monkeypatch.setattr(defaults, "_served", served)
     save_choice(replace(_choice(lambda_user=0.4), alpha=0.0, user_sha256=fingerprint(user_folder)))
-    used, choice = defaults.collaboration_for(lambda_user, alpha, core, user_folder, 1.0)
+    used, choice = defaults.collaboration_for(lambda_user, alpha, core, "", user_folder, 1.0)
     assert (used.lambda_user, used.alpha) == expected
     assert (choice is not None) == is_tuned
     assert asked == ([core] if is_tuned or core == "other:1" else [])
@@ -329,4 +329,4 @@ def test_what_is_given_wins_and_the_core_is_asked_only_where_it_matters(
 
 def test_without_a_choice_for_this_user_model_no_core_is_asked(user_folder: Path) -> None:
     save_choice(_choice())
-    assert defaults.collaboration_for(None, None, "127.0.0.1:1", user_folder, 0.1) == (CollaborationParams(), None)
+    assert defaults.collaboration_for(None, None, "127.0.0.1:1", "", user_folder, 0.1) == (CollaborationParams(), None)

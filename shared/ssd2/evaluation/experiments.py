@@ -78,7 +78,7 @@ def self_conditioning(collaboration: CollaborationParams, decoding: DecodingPara
 
 def steps(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
     """Numbers of timesteps, and the early stop at 0.4T against going on to t = 0."""
-    to_the_end = [(1000, 0.0), (42, 0.0)]
+    to_the_end = [(42, 0.0), (1000, 0.0)]
     stopped = [(count, decoding.stop) for count in (250, 100, 50, 25, 10)]
     return Experiment(
         "steps",
