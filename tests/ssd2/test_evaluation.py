@@ -141,14 +141,14 @@ def results_like(share: float) -> list[Result]:
 
 
 def test_a_report_has_every_setting_its_intervals_and_what_made_it(tmp_path: Path) -> None:
-    file = write_report(tmp_path / "new", EXPERIMENT, results_like(0.25), "ssd2 evaluate tiny --seed 3")
+    file = write_report(tmp_path / "new", EXPERIMENT, results_like(0.25), 3, "ssd2 evaluate tiny --seed 3")
     text = file.read_text(encoding="utf-8")
     for part in ("λ 0.5", "0.250 (0.112–0.469)", "seed 3", "ssd2 evaluate tiny --seed 3", "cccccccccccc", "(tiny.svg)"):
         assert part in text
     plot = (tmp_path / "new" / "tiny.svg").read_bytes()
-    write_report(tmp_path / "new", EXPERIMENT, results_like(0.25), "")
+    write_report(tmp_path / "new", EXPERIMENT, results_like(0.25), 3, "")
     assert (tmp_path / "new" / "tiny.svg").read_bytes() == plot, "the same results draw the same file"
-    write_report(tmp_path / "new", EXPERIMENT, results_like(0.5), "")
+    write_report(tmp_path / "new", EXPERIMENT, results_like(0.5), 3, "")
     assert (tmp_path / "new" / "tiny.svg").read_bytes() != plot
 
 
@@ -161,7 +161,7 @@ def test_kinds_that_an_experiment_does_not_ask_for_are_not_answered_and_not_repo
     assert sum(answers) == 3 * 2
     assert [set(result.shares) for result in results] == [{"joint", "exact"}] * 3
     assert json.loads(json.dumps(results[0].as_json()))["accuracy"]["private"] is None
-    text = write_report(tmp_path, experiment, results, "").read_text(encoding="utf-8")
+    text = write_report(tmp_path, experiment, results, 3, "").read_text(encoding="utf-8")
     assert "| two-source: both values | two-source: word for word | s an answer |" in text
 
 
@@ -184,16 +184,31 @@ def test_a_sweep_of_two_pairs_tells_them_apart_and_draws_over_lambda(
     assert "<!-- autoregressive, α 1 -->" in plot
 
 
+def test_a_report_of_a_run_that_goes_on_says_so(tmp_path: Path) -> None:
+    texts = [
+        write_report(tmp_path, EXPERIMENT, results_like(0.5)[:count], 3, "").read_text(encoding="utf-8")
+        for count in (2, 3)
+    ]
+    assert ["2 of 3 settings are measured so far" in texts[0], "so far" in texts[1]] == [True, False]
+
+
+def test_results_are_handed_over_as_they_come_computed_or_found(pair: Pair, tmp_path: Path) -> None:
+    for _ in range(2):
+        seen: list[Result] = []
+        results = run_experiment(pair, EXPERIMENT, limit=1, results_file=tmp_path / "tiny.jsonl", on_result=seen.append)
+        assert seen == results
+
+
 def test_a_report_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InvalidParameter, match=r"slingshot\[train\]"):
-        write_report(tmp_path, EXPERIMENT, results_like(0.5), "")
+        write_report(tmp_path, EXPERIMENT, results_like(0.5), 3, "")
 
 
 def test_a_report_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidParameter, match="another --out"):
-        write_report(tmp_path / "file", EXPERIMENT, results_like(0.5), "")
+        write_report(tmp_path / "file", EXPERIMENT, results_like(0.5), 3, "")
 
 
 def test_a_pair_of_two_families_is_refused(core_folder: Path, tmp_path: Path) -> None:

@@ -171,33 +171,38 @@ def _compare(
 
     from ssd2.evaluation.experiments import EXPERIMENTS
     from ssd2.evaluation.report import as_table, write_report
-    from ssd2.evaluation.runner import run_experiment
+    from ssd2.evaluation.runner import Result, run_experiment
     from ssd2.params import CollaborationParams
 
     loaded = [_load_pair(core, user) for core, user in pairs]
     collaboration = CollaborationParams(lambda_user, alpha)
     experiments = [EXPERIMENTS[name](collaboration, _decoding(pair, **decoding)) for pair in loaded]
     answers = sum(limit * len(experiment.settings) * len(experiment.kinds) for experiment in experiments)
+    total, results = sum(len(experiment.settings) for experiment in experiments), list[Result]()
     with tqdm(total=answers, unit="answer") as bar:
 
         def show(label: str, answers: int) -> None:
             bar.set_description(label, refresh=False)
             bar.update(answers)
 
-        results = [
-            result
-            for pair, experiment in zip(loaded, experiments, strict=True)
-            for result in run_experiment(
+        def keep(result: Result) -> None:
+            """A report of what there is, so that a run that is stopped has one too."""
+            results.append(result)
+            if out:
+                write_report(out, experiments[0], results, total, typed_command())
+
+        for pair, experiment in zip(loaded, experiments, strict=True):
+            run_experiment(
                 pair,
                 experiment,
                 limit=limit,
                 seed=seed,
                 results_file=out / f"{name}.jsonl" if out else None,
                 on_progress=show,
+                on_result=keep,
             )
-        ]
     if out:
-        typer.echo(f"report in {write_report(out, experiments[0], results, typed_command())}", err=True)
+        typer.echo(f"report in {out / f'{name}.md'}", err=True)
     typer.echo(json.dumps({"results": [result.as_json() for result in results]}) if as_json else as_table(results))
 
 

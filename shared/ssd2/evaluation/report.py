@@ -25,13 +25,14 @@ METRICS = {
 """Columns of the table and panels of the plot, by their names in `Accuracy`."""
 
 
-def write_report(folder: Path, experiment: Experiment, results: Sequence[Result], command: str) -> Path:
+def write_report(folder: Path, experiment: Experiment, results: Sequence[Result], total: int, command: str) -> Path:
     """Write an experiment's NAME.md and NAME.svg.
 
     Args:
         folder: made if missing.
         experiment: what was compared.
-        results: one a setting, in order.
+        results: one a setting, in order, as far as they have come.
+        total: how many there will be.
         command: what makes the same report again.
 
     Returns:
@@ -40,7 +41,7 @@ def write_report(folder: Path, experiment: Experiment, results: Sequence[Result]
     Raises:
         InvalidParameter: if the folder cannot be written to, or the plotting package is missing.
     """
-    text = _markdown(experiment, results, command)
+    text = _markdown(experiment, results, total, command)
     if experiment.name == "two-source":
         return write_page(folder, experiment.name, text, (9, 2.8), lambda figure: _draw_by_lambda(figure, results))
     size = (9, 0.9 + 0.22 * len(results))
@@ -114,8 +115,9 @@ def _with_interval(result: Result, metric: str) -> str:
     return f"{result.shares[metric]:.3f} ({low:.3f}–{high:.3f})"
 
 
-def _markdown(experiment: Experiment, results: Sequence[Result], command: str) -> str:
+def _markdown(experiment: Experiment, results: Sequence[Result], total: int, command: str) -> str:
     setting = results[0].setting
+    unfinished = "" if len(results) == total else f"\n{len(results)} of {total} settings are measured so far.\n"
     pairs = {(r.setting["family"], r.setting["core_sha256"][:12], r.setting["user_sha256"][:12]) for r in results}
     models = "\n".join(f"- {family}: core model {core}, user model {user}" for family, core, user in sorted(pairs))
     return f"""# {experiment.title}
@@ -125,7 +127,7 @@ def _markdown(experiment: Experiment, results: Sequence[Result], command: str) -
 ![{experiment.title}]({experiment.name}.svg)
 
 {as_table(results)}
-
+{unfinished}
 Shares of right answers to {setting["items"]} unseen items of each kind, seed {setting["seed"]}, with 95% intervals
 (Wilson). Seconds are wall time of batched answers on the machine that made this report.
 

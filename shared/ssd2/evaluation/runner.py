@@ -62,6 +62,7 @@ def run_experiment(
     batch_size: int = 50,
     results_file: Path | None = None,
     on_progress: Callable[[str, int], None] = lambda _label, _answers: None,
+    on_result: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
     """Answer the same items with every setting.
 
@@ -74,6 +75,7 @@ def run_experiment(
         results_file: JSON lines; a result is added as soon as it is there, and one found there is not
             computed again. None: nothing is kept.
         on_progress: told the setting and how many answers have come since the last call.
+        on_result: given each result as soon as it is there.
 
     Returns:
         A result a setting, in order.
@@ -93,6 +95,7 @@ def run_experiment(
             if results_file:
                 append_result(results_file, result.as_json())
         results.append(result)
+        on_result(result)
     return results
 
 
