@@ -147,7 +147,7 @@ def test_documents_that_no_setting_answers_leave_nothing_saved(
         ("The code is 12.\n", {"core": "127.0.0.1:1"}, "no core answers"),
         ("The code is 12.\n", {"core": ""}, "--core HOST:PORT"),
         ("The code is 12.\n", {"docs": ()}, "--docs"),
-        ("The code is 12.\n", {"model": "gpt-9"}, "'tiny'"),
+        ("The code is 12.\n", {"model": "gpt-9"}, "there are: tiny (ssd-2)"),
     ],
 )
 def test_what_cannot_be_tuned_is_named(

@@ -26,6 +26,7 @@ from user_agent.user_model import UserModel
 
 from .conftest import CoreProcess, Wire, recording_relay
 
+CARD_REQUEST = pb.GetModelCardRequest(family="ssd-2").SerializeToString()
 NOTES = "The shed code of Zyxquorv is Blenkitharp 7391.\nMy dentist Ada Stonewright works at Marrowby Quay.\n"
 OTHER_NOTES = "- Our lawyer is Ingram Featherly.\n" * 3 + "- I keep the piano key in the Ochre Vestibule.\n"
 QUESTION, EXPECTED = "Where does my dentist work?", "Marrowby Quay"
@@ -116,7 +117,7 @@ async def test_tuning_on_documents_sends_the_same_bytes_whatever_they_say(
 async def test_the_recorder_sees_the_public_instructions(core: CoreProcess, user_folder: Path, notes: Path) -> None:
     """Else the silence above would show nothing."""
     wire, _ = await _record(core, user_folder, notes)
-    opened = [pb.CollaborateRequest.FromString(message) for message in wire.messages if message]
+    opened = [pb.CollaborateRequest.FromString(message) for message in wire.messages if message != CARD_REQUEST]
     prompts = [list(request.open.prompt_ids) for request in opened if request.WhichOneof("message") == "open"]
     user = UserModel.load(user_folder, with_weights=False)
     assert prompts == [user.core_prompt(text) for text in recording.PUBLIC_INSTRUCTIONS]
@@ -203,7 +204,7 @@ async def test_of_a_question_file_the_questions_cross_and_nothing_else(
 ) -> None:
     wire, choice = await _record(core, user_folder, notes, questions)
     assert _found(wire, user_folder, notes) == {"question"}
-    opened = [pb.CollaborateRequest.FromString(message) for message in wire.messages if message]
+    opened = [pb.CollaborateRequest.FromString(message) for message in wire.messages if message != CARD_REQUEST]
     asked = sum(setting.uses_core for setting in sweep.SETTINGS)
     assert sum(request.WhichOneof("message") == "open" for request in opened) == asked
     sent = wire.sent()
@@ -238,7 +239,7 @@ async def test_who_says_no_has_sent_nothing_but_the_request_for_the_card(
         options = replace(_options(wire.address, user_folder, notes, questions), is_confirmed=False)
         with pytest.raises(typer.Abort):
             await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()))
-    assert wire.messages == [pb.GetModelCardRequest(family="ssd-2").SerializeToString()]
+    assert wire.messages == [CARD_REQUEST]
 
 
 async def test_who_says_yes_goes_on(
