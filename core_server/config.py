@@ -81,7 +81,7 @@ def named_models(given: Sequence[str]) -> dict[str, Path]:
         raise InvalidParameter("no model was given; give at least one checkpoint folder with --model")
     models: dict[str, Path] = {}
     for text in given:
-        name, has_name, folder = text.partition("=")
+        name, has_name, folder = ("", "", "") if Path(text).is_dir() else text.partition("=")
         path = Path(folder if has_name else text)
         name = name if has_name else path.resolve().name
         if name in models:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core_server.served_model import ServedModel
-from ssd2.errors import ModelMismatch
+from ssd2.errors import InvalidParameter, ModelMismatch
 
 
 class HostedModels:
@@ -16,7 +16,12 @@ class HostedModels:
 
         Args:
             models: at least one, with different names.
+
+        Raises:
+            InvalidParameter: if there is none.
         """
+        if not models:
+            raise InvalidParameter("there is no model to host; give at least one")
         self._models = tuple(models)
 
     def find(self, name: str, family: str) -> ServedModel:

@@ -77,8 +77,8 @@ class ServedModel:
             )
         if request.timesteps[-1] <= config.trained_above * TRAINED_TIMESTEPS:
             raise InvalidParameter(
-                f"the decode goes down to timestep {request.timesteps[-1]}; this model was trained above "
-                f"{config.trained_above:g}T: stop there"
+                f"the decode goes down to timestep {request.timesteps[-1]}; this model's experts begin above "
+                f"{config.trained_above:g}T: stop there (--stop)"
             )
         prompt_tokens, answer_tokens = len(request.prompt_ids), request.max_blocks * request.block_size
         if prompt_tokens > (longest := config.max_prompt_tokens_before(answer_tokens)):

@@ -77,6 +77,10 @@ def ask(
             help="Timesteps a block is decoded with; default: what suits the family, 25 for SSD-2.", show_default=False
         ),
     ] = None,
+    stop: Annotated[
+        float | None,
+        typer.Option(help="Share of T that a block's timesteps stop at; default: 0.4 for SSD-2.", show_default=False),
+    ] = None,
     block_size: Annotated[
         int | None, typer.Option(help="Tokens denoised together; default: what the user model was trained with.")
     ] = None,
@@ -116,6 +120,7 @@ def ask(
         block_size=block_size,
         max_tokens=max_tokens,
         steps=steps,
+        stop=stop,
         projection=projection,
         top_p=top_p,
         self_conditioning=self_conditioning,

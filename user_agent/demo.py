@@ -115,7 +115,7 @@ async def _ask_systems(
     agent: Agent, user_model: UserModel, passages: list[Passage], question: DemoQuestion, seed: int
 ) -> dict[str, Answer]:
     """One question, answered by every system on the same seeds."""
-    params = DecodingParams(block_size=user_model.config.block_size)
+    params = DecodingParams.for_model(user_model.config)
     fitting = user_model.fitting(question.text, search(passages, question.text), params.max_answer_tokens)
     seeds = Seeds.reproducible(seed)
     return {

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssd2.errors import InvalidParameter, TokenizerMismatch
+from ssd2.errors import InvalidParameter, ModelNotFound, TokenizerMismatch
 from ssd2.pretrained import read_network, read_tokenizer_of
 from ssd2.tokenizer import Tokenizer
 
@@ -56,6 +56,8 @@ class Control:
             TokenizerMismatch: if its vocabulary is another one.
             InvalidParameter: if it has no such class, or the strength is below 0.
         """
+        if not folder.is_dir():  # the library would look for it on the hub
+            raise ModelNotFound(f"there is no classifier folder {folder}; give the folder of a text classifier")
         classifier = read_network(str(folder), "AutoModelForSequenceClassification")
         if not read_tokenizer_of(folder, classifier.config.vocab_size).shares_vocabulary(tokenizer):
             raise TokenizerMismatch(

@@ -15,6 +15,9 @@ TRAINED_TIMESTEPS = 1000
 EARLY_STOP = 0.4
 """Decoding stops at t = 0.4T: below it the sequence hardly ever changes (§3.1)."""
 
+EXPERT_RANGES = ((0.4, 0.6), (0.6, 0.8), (0.8, 1.0))
+"""Shares of T, (above, up to], of the experts θ(0.4,0.6), θ(0.6,0.8) and θ(0.8,1.0) (§3.1)."""
+
 DEFAULT_STEPS = 25
 """Timesteps a block is decoded with, unless more are asked for."""
 

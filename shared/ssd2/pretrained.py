@@ -44,7 +44,7 @@ def read_config(source: str) -> Any:
     if is_folder and not (Path(source) / "config.json").is_file():
         raise ModelNotFound(f"no config.json in {source}; give the folder of a model, or its name on the hub")
     try:
-        return transformers().AutoConfig.from_pretrained(source)
+        return transformers().AutoConfig.from_pretrained(source, **_as_found(source))
     except (OSError, ValueError) as error:
         if is_folder:
             raise CheckpointInvalid(f"the config.json in {source} describes no model: {error}") from error
@@ -62,7 +62,7 @@ def read_tokenizer(source: str, vocab_size: int) -> str:
         CheckpointInvalid: if the tokenizer cannot be stored, or is another model's.
     """
     try:
-        tokenizer = transformers().AutoTokenizer.from_pretrained(source)
+        tokenizer = transformers().AutoTokenizer.from_pretrained(source, **_as_found(source))
     except (OSError, ValueError) as error:
         raise ModelNotFound(f"no tokenizer with {source}: {first_line(error)}") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -198,7 +198,7 @@ def read_network(source: str, kind: str) -> Any:
     """
     try:
         network, report = getattr(transformers(), kind).from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
+            source, dtype=torch.float32, output_loading_info=True, **_as_found(source)
         )
     except OSError as error:
         raise ModelNotFound(f"no weights with {source}: {first_line(error)}") from error
@@ -211,6 +211,11 @@ def read_network(source: str, kind: str) -> Any:
     if missing := sorted(report["missing_keys"]):
         raise CheckpointInvalid(f"the weights of {source} lack {', '.join(missing[:3])}; download them again")
     return network
+
+
+def _as_found(source: str) -> dict[str, bool]:
+    """A model's own Python code is never run, nor asked about; of a folder nothing is looked for elsewhere."""
+    return {"trust_remote_code": False, "local_files_only": Path(source).is_dir()}
 
 
 def first_line(error: Exception) -> str:

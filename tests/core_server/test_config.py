@@ -37,6 +37,12 @@ def test_a_model_is_known_by_its_folder_unless_named() -> None:
     }
 
 
+def test_a_folder_with_an_equals_sign_is_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "lr=0.1"
+    folder.mkdir()
+    assert named_models([str(folder), f"best={folder}"]) == {"lr=0.1": folder, "best": folder}
+
+
 @pytest.mark.parametrize(
     ("given", "words"), [([], "--model"), (["core", "a/core"], "named 'core'"), (["=x", "=y"], "''")]
 )

@@ -9,7 +9,7 @@ import pytest
 
 from core_server.hosted import HostedModels
 from core_server.served_model import ServedModel
-from ssd2.errors import ModelMismatch
+from ssd2.errors import InvalidParameter, ModelMismatch
 from ssd2.params import DecodingParams, Seeds
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import ERROR_CODE_KEY, open_to_proto
@@ -53,6 +53,11 @@ def test_what_is_not_hosted_is_refused_with_what_is(
         HostedModels([single, experts]).find(name, family)
 
 
+def test_a_server_without_models_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="no model"):
+        HostedModels([])
+
+
 @pytest.mark.parametrize("changes", [{"family": "autoregressive"}, {"family": "x" * 5000}, {"model": "other"}])
 async def test_a_request_for_a_family_that_is_not_hosted_is_refused_with_the_list(
     single: ServedModel, experts: ServedModel, start: Start, changes: dict[str, Any]
@@ -73,4 +78,4 @@ async def test_a_decode_below_the_experts_is_refused_before_it_begins(experts: S
     request = open_request(experts, DecodingParams(block_size=4, max_tokens=12, steps=12, stop=0.0))
     end = await ending(await agent.send(pb.CollaborateRequest(open=open_to_proto(request))))
     assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter")
-    assert "above 0.4T" in end.details
+    assert "above 0.4T: stop there (--stop)" in end.details

@@ -174,3 +174,17 @@ def test_damaged_folders_are_refused(gpt2_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing-known"}))
     with pytest.raises(CheckpointInvalid, match="describes no model"):
         load_checkpoint(tmp_path)
+
+
+def test_a_models_own_code_is_neither_run_nor_asked_about(
+    opt_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in opt_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    names = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": names}))
+    (tmp_path / "own.py").write_text("raise SystemExit('it ran')\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    with pytest.raises(CheckpointInvalid, match=r"config\.json"):
+        load_checkpoint(tmp_path)

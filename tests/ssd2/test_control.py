@@ -122,5 +122,15 @@ def test_a_classifier_of_another_vocabulary_is_refused(
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(TokenizerMismatch, match="another vocabulary"):
         Control.load(tmp_path, "positive", 1.0, tokenizer)
-    with pytest.raises(ModelNotFound):
-        Control.load(tmp_path / "none", "positive", 1.0, tokenizer)
+
+
+def test_a_folder_that_is_not_there_is_looked_for_nowhere_else(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: object) -> None:
+        pytest.fail("it asked the network")
+
+    monkeypatch.setattr("socket.getaddrinfo", connect)
+    monkeypatch.setattr("socket.socket.connect", connect)
+    with pytest.raises(ModelNotFound, match="no classifier folder models/mood"):
+        Control.load(Path("models/mood"), "positive", 1.0, tokenizer)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import DEMO_TOKENIZER, demo_shaped_model
+from conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of
 from typer.testing import CliRunner
 
 from ssd2.checkpoint import load_checkpoint
@@ -45,6 +45,13 @@ def pair(core_folder: Path, user_folder: Path) -> Pair:
 )
 def test_wilsons_interval(share: float, count: int, low: float, high: float) -> None:
     assert wilson_interval(share, count) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002, 1.0])
+def test_an_interval_holds_its_share_whatever_rounding_does(share: float) -> None:
+    for count in range(1, 1001):
+        low, high = wilson_interval(share, count)
+        assert 0 <= low <= share <= high <= 1
 
 
 def test_the_two_source_sweep_is_table_1_for_two_alphas() -> None:
@@ -116,6 +123,19 @@ def test_a_stopped_run_goes_on_with_the_settings_that_are_missing(
     run_experiment(pair, EXPERIMENT, limit=2, results_file=file)
     assert computed == ["λ 0.5", "λ 1.0"]
     assert [json.loads(line)["label"] for line in file.read_text().splitlines()] == ["λ 0.0"] * 3
+
+
+def test_settings_below_a_models_experts_are_refused_before_anything_runs(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experts = experts_of(*(demo_shaped_model(seed) for seed in range(3)))
+    monkeypatch.setattr(runner_module, "answer_items", lambda *_: pytest.fail("it ran"))
+    with pytest.raises(InvalidParameter, match=r"above 0\.4T"):
+        run_experiment(
+            Pair(replace(pair.core, model=experts), pair.user),
+            EXPERIMENTS["steps"](CollaborationParams(), DecodingParams(block_size=8)),
+            limit=1,
+        )
 
 
 def test_results_of_other_items_or_models_are_not_taken_for_these(pair: Pair, tmp_path: Path) -> None:

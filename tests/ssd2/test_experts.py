@@ -92,7 +92,17 @@ def test_models_that_do_not_fit_together_are_refused(folders: list[Path], tmp_pa
 
 
 @pytest.mark.parametrize(
-    "ranges", [[], [[0.4, 0.6]], [[0.4, 0.6], [0.7, 1.0]], [[0.6, 1.0], [0.4, 0.6]], [[-0.1, 1.0]], "0.4-1", [[0.4]]]
+    "ranges",
+    [
+        [],
+        [[0.4, 0.6]],
+        [[0.4, 0.6], [0.7, 1.0]],
+        [[0.6, 1.0], [0.4, 0.6]],
+        [[-0.1, 1.0]],
+        [[float("nan"), 1.0]],
+        "0.4-1",
+        [[0.4]],
+    ],
 )
 def test_ranges_that_leave_gaps_or_make_no_sense_are_refused(ranges: object) -> None:
     with pytest.raises(CheckpointInvalid, match="ranges is"):

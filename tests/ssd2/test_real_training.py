@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DEMO_TOKENIZER, tiny_model
+from conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of, tiny_model
 from typer.testing import CliRunner
 
 from ssd2.checkpoint import load_checkpoint, save_checkpoint
@@ -337,6 +337,15 @@ def test_the_command_line_lists_the_shipped_recipes() -> None:
     result = CliRunner().invoke(app, ["train", "--list"])
     assert result.exit_code == 0
     assert [line.split()[0] for line in result.stdout.splitlines()] == list(shipped_recipes())
+
+
+def test_experts_are_no_start_for_one_model(folder: Path) -> None:
+    save_checkpoint(
+        folder / "experts", experts_of(*(demo_shaped_model(i) for i in range(3))), DEMO_TOKENIZER.read_text()
+    )
+    recipe = make_recipe(folder, "[model]\nhidden_size = 16\n", DOLLY, TRAINING)
+    with pytest.raises(CheckpointInvalid, match="not one SSD-2 model"):
+        Trainer(recipe, folder / "run", start=folder / "experts")
 
 
 def test_a_checkpoint_of_another_shape_is_no_start(folder: Path, core_folder: Path) -> None:

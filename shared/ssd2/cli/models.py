@@ -136,14 +136,16 @@ def experts(
     folders: Annotated[list[Path], typer.Argument(help="Checkpoints, for the lowest range of timesteps first.")],
     to: Annotated[Path, typer.Option(help="Folder for the experts' checkpoint.")],
     borders: Annotated[
-        str, typer.Option(help="Shares of T where the ranges begin, the lowest first; the last one ends at T.")
-    ] = "0.4,0.6,0.8",
+        str | None,
+        typer.Option(help="Shares of T where the ranges begin, the lowest first; default: the paper's 0.4,0.6,0.8."),
+    ] = None,
 ) -> None:
     """Join models that were finetuned for ranges of timesteps, as the three experts of §3.1."""
     from ssd2.checkpoint import join_experts
+    from ssd2.noise_schedule import EXPERT_RANGES
 
     try:
-        shares = [float(border) for border in borders.split(",")]
+        shares = [float(border) for border in borders.split(",")] if borders else [above for above, _ in EXPERT_RANGES]
     except ValueError:
         raise InvalidParameter(f"borders is {borders!r}; give shares of T such as 0.4,0.6,0.8") from None
     join_experts(folders, shares, to)

@@ -22,7 +22,7 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     spread = _Z_95**2 / count
     centre = (share + spread / 2) / (1 + spread)
     half = _Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))  # whatever rounding does
 
 
 def mean_interval(values: Sequence[float], lowest: float, highest: float) -> tuple[float, float] | None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ssd2.demo.generator import unseen_items
+from ssd2.errors import InvalidParameter
 from ssd2.evaluation.experiments import Experiment, Setting
 from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.two_source import Accuracy, Pair, answer_items, score
+from ssd2.noise_schedule import TRAINED_TIMESTEPS
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ def run_experiment(
         A result a setting, in order.
 
     Raises:
-        InvalidParameter: if the results file cannot be read or written.
+        InvalidParameter: if the results file cannot be read or written, or a setting goes below the models' timesteps.
     """
+    _check_timesteps(pair, experiment)
     known = _read(results_file) if results_file else []
     results = []
     for setting in experiment.settings:
@@ -97,6 +100,16 @@ def run_experiment(
         results.append(result)
         on_result(result)
     return results
+
+
+def _check_timesteps(pair: Pair, experiment: Experiment) -> None:
+    lowest = max(checkpoint.model.config.trained_above for checkpoint in (pair.core, pair.user))
+    for setting in experiment.settings:
+        if setting.decoding.timesteps[-1] <= lowest * TRAINED_TIMESTEPS:
+            raise InvalidParameter(
+                f"{setting.label!r} decodes down to timestep {setting.decoding.timesteps[-1]}, and the models' experts "
+                f"begin above {lowest:g}T; give a single model"
+            )
 
 
 def _run(

@@ -8,10 +8,7 @@ from torch import nn
 
 from ssd2.errors import CheckpointInvalid, InvalidParameter
 from ssd2.models.ssd2 import SSD2, SSD2Config
-from ssd2.noise_schedule import TRAINED_TIMESTEPS
-
-PAPER_RANGES = ((0.4, 0.6), (0.6, 0.8), (0.8, 1.0))
-"""Of θ(0.4,0.6), θ(0.6,0.8) and θ(0.8,1.0)."""
+from ssd2.noise_schedule import EXPERT_RANGES, TRAINED_TIMESTEPS
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class ExpertsConfig(SSD2Config):
             the last ends at 1.
     """
 
-    ranges: tuple[tuple[float, float], ...] = PAPER_RANGES
+    ranges: tuple[tuple[float, float], ...] = EXPERT_RANGES
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,7 +29,8 @@ class ExpertsConfig(SSD2Config):
         except (TypeError, ValueError) as error:
             raise CheckpointInvalid(f"ranges is {self.ranges!r}; it must be pairs of shares of T") from error
         borders = [*(above for above, _ in ranges), 1.0]
-        if not ranges or borders[0] < 0 or borders != sorted(set(borders)) or [up for _, up in ranges] != borders[1:]:
+        in_range = all(0 <= border <= 1 for border in borders)
+        if not ranges or not in_range or borders != sorted(set(borders)) or [up for _, up in ranges] != borders[1:]:
             raise CheckpointInvalid(f"ranges is {ranges}; they must follow one another and end at 1, such as 0.4-0.6")
         object.__setattr__(self, "ranges", ranges)  # JSON has lists
 
@@ -65,6 +63,6 @@ class TimeRangeExperts(nn.Module):
             if above < timestep / TRAINED_TIMESTEPS <= up_to and isinstance(expert, SSD2):
                 return expert
         raise InvalidParameter(
-            f"there is no expert for timestep {timestep}; these were trained above {self.config.trained_above:g}T: "
-            "stop the decode there"
+            f"there is no expert for timestep {timestep}; these begin above {self.config.trained_above:g}T: stop the "
+            "decode there"
         )

@@ -39,7 +39,7 @@ class ModelConfig(Protocol):
 
     @property
     def trained_above(self) -> float:
-        """Share of T down to which the model was trained: a decode's timesteps lie above it."""
+        """Share of T above which there is a network for every timestep; what one was trained on is not recorded."""
         ...
 
     @property

@@ -98,7 +98,7 @@ class SSD2Config:
 
     @property
     def trained_above(self) -> float:
-        """Share of T down to which the model was trained: a decode's timesteps lie above it."""
+        """Share of T above which there is a network for every timestep; what one was trained on is not recorded."""
         return 0.0
 
     @property

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from ssd2.errors import InvalidParameter
+from ssd2.noise_schedule import EXPERT_RANGES
 from ssd2.training.records import DataParams
 
 RECIPES = Path(__file__).parent / "recipes"
 """Recipes that can be asked for by name."""
 
-EXPERTS = {"0.4-0.6": (0.4, 0.6), "0.6-0.8": (0.6, 0.8), "0.8-1.0": (0.8, 1.0)}
-"""The three ranges of timesteps of §3.1, as shares of T."""
+EXPERTS = {f"{above}-{up_to}": (above, up_to) for above, up_to in EXPERT_RANGES}
+"""The three ranges of timesteps of §3.1, by their names on the command line."""
 
 _CHOICES = {
     "objective": ("diffusion", "causal"),

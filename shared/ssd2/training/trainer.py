@@ -271,8 +271,8 @@ def _of_checkpoint(recipe: Recipe, start: Path | None) -> tuple[SSD2Config, Toke
             "also to resume (ssd2 convert makes one of OPT)"
         )
     config, tokenizer = load_config_and_tokenizer(start)
-    if not isinstance(config, SSD2Config):
-        raise CheckpointInvalid(f"the model in {start} is not an SSD-2 checkpoint; ssd2 convert makes one of OPT")
+    if type(config) is not SSD2Config:  # nor experts of it
+        raise CheckpointInvalid(f"the model in {start} is not one SSD-2 model; ssd2 convert makes one of OPT")
     for name, value in recipe.model.items():
         if getattr(config, name, None) != value:
             found = getattr(config, name, "no such key")
