@@ -37,7 +37,7 @@ class Experiment:
         title: of the report.
         question: what it finds out, a sentence.
         settings: the first is what the others are compared with.
-        kinds: of questions that are asked.
+        kinds: of questions that are asked; two-source ones need both models at once.
     """
 
     name: str
@@ -73,6 +73,7 @@ def self_conditioning(collaboration: CollaborationParams, decoding: DecodingPara
         "What the models are fed back",
         "The paper feeds back the mix, which the core must not see. What do the modes that it may see cost?",
         tuple(Setting(mode, collaboration, replace(decoding, self_conditioning=mode)) for mode in modes),
+        kinds=("two-source",),
     )
 
 
@@ -93,7 +94,7 @@ def steps(collaboration: CollaborationParams, decoding: DecodingParams) -> Exper
             )
             for count, stop in (*stopped, *to_the_end)
         ),
-        kinds=("two-source",),  # they need both models, and many timesteps take long
+        kinds=("two-source",),
     )
 
 
