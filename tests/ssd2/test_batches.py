@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import DEMO_TOKENIZER, tiny_config
@@ -15,7 +16,7 @@ from ssd2.models.ssd2 import SSD2Config
 from ssd2.tokenizer import Tokenizer
 from ssd2.training.batches import POOL_BATCHES, BatchSource, RecordedExamples
 from ssd2.training.data import Example
-from ssd2.training.records import DataParams, read_records
+from ssd2.training.records import DataParams, Record, read_records
 
 BOS, EOS, BLOCK = 1, 2, 8
 
@@ -170,6 +171,44 @@ def test_a_source_restored_from_a_state_goes_on_as_one_that_was_not_stopped(
         assert resumed.examples(step) == steps[step]
     assert make().examples(2 * POOL_BATCHES) == steps[2 * POOL_BATCHES], "a function of the step alone"
     assert resumed.examples(1) == steps[1], "also backwards"
+
+
+@pytest.mark.parametrize(
+    ("data", "last"),
+    [
+        ({"format": "dolly"}, 0),  # the pool ends where the pass does
+        ({"format": "dolly", "max_length": 64}, 3),  # what is left of the pass is too long
+        ({"format": "dolly", "held_out": 0.5}, 3),
+        ({"format": "text", "max_length": 8, "field": "response"}, 0),
+        ({"format": "text", "max_length": 8, "field": "response", "held_out": 0.5}, 3),
+    ],
+)
+def test_a_state_at_the_end_of_a_pass_goes_on_with_the_next_one(
+    tmp_path: Path, tokenizer: Tokenizer, config: SSD2Config, data: dict[str, Any], last: int
+) -> None:
+    params = DataParams(jsonl=("a.jsonl",), **{"held_out": 0.0, **data})
+    share = params.held_out
+    rows = [
+        {"instruction": f"Do {i}", "context": "", "response": f"Did {i} and then rang the bell."} for i in range(99)
+    ]
+    records = [(row, Record(tuple(row[name] for name in params.fields))) for row in rows]
+    kept = [row for row, record in records if not record.is_held_out(share)][:POOL_BATCHES]
+    unused = [row for row, record in records if record.is_held_out(share)][:last]
+    if not share:
+        unused = [{**row, "response": row["response"] * 9} for row in rows[-last:]] if last else []
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (*kept, *unused)))
+
+    def make() -> RecordedExamples:
+        return RecordedExamples(params, tmp_path, tokenizer, config)
+
+    count, whole = POOL_BATCHES, make()
+    if params.format == "text":
+        count = sum(len(tokenizer.encode(row["response"])) + 1 for row in kept) // BLOCK
+    whole.take(count)
+    assert whole.position["record"] == len(kept), "the pass has nothing more to train on"
+    resumed = make()
+    resumed.seek(json.loads(json.dumps(whole.position)))
+    assert resumed.take(3 * count) == whole.take(3 * count)
 
 
 def test_a_state_reads_over_records_without_encoding_them(

@@ -374,16 +374,26 @@ def test_an_unreadable_verdict_is_kept_as_such_and_not_asked_again(stub: Stub, t
     assert all(json.loads(line)["parsed"] is None for line in (tmp_path / "v.jsonl").read_text().splitlines())
 
 
+def test_a_reply_with_half_a_surrogate_pair_is_kept(stub: Stub, tmp_path: Path) -> None:
+    stub.answers(completion(RATING_OF_9 + "\ud83d"))
+    verdicts = ask_missing(questions(1), judge_at(stub), None, tmp_path / "v.jsonl")
+    assert read_verdicts(tmp_path / "v.jsonl") == verdicts
+    (verdict,) = verdicts.values()
+    assert verdict.reply.endswith("\ud83d")
+    assert verdict.ratings is not None
+
+
 def test_another_judge_is_asked_anew_and_equal_questions_once(stub: Stub, tmp_path: Path) -> None:
     judge = judge_at(stub)
     others = [
         Judge(judge.endpoint, 0.5, 50, 1),
+        Judge(judge.endpoint, 0.0, 99, 1),  # a reply cut short at 50 tokens may be whole
         Judge(Endpoint(stub.url, "another"), 0.0, 50, 1),
         Judge(Endpoint(f"{stub.url}/other", "tiny-judge"), 0.0, 50, 1),
     ]
-    for each in (judge, *others, Judge(judge.endpoint, 0.0, 99, 3), judge_at(stub, timeout_s=9)):
+    for each in (judge, *others, Judge(judge.endpoint, 0.0, 50, 3), judge_at(stub, timeout_s=9)):
         ask_missing(questions(1) * 2, each, None, tmp_path / "v.jsonl")
-    assert len(stub.requests) == 4
+    assert len(stub.requests) == 5
 
 
 WRONG_TYPES = '{"key": 1, "template": "rating", "reply": 2, "prompt_tokens": null, "completion_tokens": null}\n'
@@ -444,6 +454,16 @@ def test_an_endpoint_that_goes_away_in_the_middle_is_tried_again(
         ask_missing(questions(2), judge_at(stub, attempts=3), None, tmp_path / "v.jsonl")
     assert len(waits) == 2
     assert len(read_verdicts(tmp_path / "v.jsonl")) == 1
+
+
+def test_a_damaged_compressed_body_is_asked_for_again(stub: Stub, tmp_path: Path) -> None:
+    damaged = (200, {"Content-Encoding": "gzip"}, b"no gzip at all")
+    stub.answers(damaged, completion(RATING_OF_9))
+    assert outcome(stub, tmp_path) == RATING_OF_9
+    assert len(stub.requests) == 2
+    stub.answers(damaged)
+    with pytest.raises(JudgeUnavailable, match="no whole answer came: DecodingError"):
+        ask_missing(questions(2), judge_at(stub, attempts=2), None, tmp_path / "v.jsonl")
 
 
 def test_the_last_attempt_is_the_last(stub: Stub, tmp_path: Path) -> None:

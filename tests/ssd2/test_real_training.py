@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ssd2.convert import convert_opt, export_opt
 from ssd2.errors import CheckpointInvalid, InvalidParameter
 from ssd2.models.transformer import DecoderLayer
 from ssd2.training.batches import POOL_BATCHES
+from ssd2.training.data import Example
 from ssd2.training.metrics import METRICS
 from ssd2.training.parallel import Execution, Part, parts
 from ssd2.training.recipe import EXPERTS, Recipe, find_recipe, read_recipe, shipped_recipes
@@ -312,6 +314,37 @@ def test_a_line_of_metrics_has_the_means_since_the_last_one(folder: Path) -> Non
     singles = [line["loss"] for line in lines(folder / "each")]
     means = [(a + b) / 2 for a, b in zip(singles[::2], singles[1::2], strict=True)]
     assert [line["loss"] for line in lines(folder / "pairs")] == pytest.approx(means)
+
+
+def test_the_speed_counts_the_making_of_the_examples_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    trainer = Trainer(make_recipe(folder, MODEL, DOLLY, TRAINING), folder / "run")
+    take = trainer._batches.source.take
+
+    def slow_take(count: int) -> list[Example]:
+        now[0] += 5.0
+        return take(count)
+
+    monkeypatch.setattr(trainer._batches.source, "take", slow_take)
+    assert [result.seconds for result in trainer._steps()] == [5.0] + [0.0] * 5, "one pool is made, at step 0"
+
+
+@pytest.mark.parametrize(
+    "damaged", [b'{"step": 1, "lo\n', b"\x00\x00\n", b"\xff\xfe\n", b"[]\n", b"{}\n", b'{"step": "1"}\n']
+)
+def test_a_damaged_line_of_metrics_is_left_out_and_no_other(folder: Path, damaged: bytes) -> None:
+    recipe = make_recipe(folder, MODEL, DOLLY, TRAINING)
+    stopped = Trainer(recipe, folder / "run")
+    stopped.save = lambda: Trainer.save(stopped) if stopped.step == 4 else None  # type: ignore[method-assign]
+    stopped.train(show_progress=False)
+    file = folder / "run" / METRICS
+    first, *others = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join((first, damaged, *others)))
+    resumed = Trainer(recipe, folder / "run")
+    assert resumed.resume()
+    resumed.train(show_progress=False)
+    assert [line["step"] for line in lines(folder / "run")] == [2, 3, 4, 6]
 
 
 def test_the_command_line_trains_resumes_and_says_when_it_is_done(

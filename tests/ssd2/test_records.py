@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -124,6 +125,12 @@ def test_a_pattern_that_matches_nothing_is_named(tmp_path: Path) -> None:
         ({"text": ("a",), "format": "dolly"}, "use jsonl"),
         ({"jsonl": ("a",), "format": "alpaca"}, "'text' or 'dolly'"),
         ({"jsonl": ("a",), "held_out": 1.0}, "held_out"),
+        ({"jsonl": ("a",), "held_out": math.nan}, "held_out"),
+        ({"jsonl": ("a",), "files": ("b",)}, "files of .data. has no effect here: .* that hub names"),
+        ({"jsonl": ("a",), "config": "en"}, "config of .data. has no effect"),
+        ({"text": ("a",), "split": "test"}, "split of .data. has no effect"),
+        ({"text": ("a",), "field": "body"}, "field of .data. has no effect here: .* jsonl or hub"),
+        ({"hub": "a", "format": "dolly", "field": "body"}, "field of .data. has no effect"),
     ],
 )
 def test_params_that_make_no_sense_are_refused(values: dict[str, object], says: str) -> None:

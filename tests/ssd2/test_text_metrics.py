@@ -286,8 +286,26 @@ def test_groups_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
 
 def test_a_separator_stands_only_where_there_is_no_white_space() -> None:
     group = [Generation("a", "p"), Generation(" a", "p"), Generation("a", "p\n"), Generation("a"), Generation("", "p")]
-    prompts = [one.prompt for one in separated({"x": group}, " ")["x"]]
-    assert prompts == ["p ", "p", "p\n", "", "p "]
+    joined = separated({"x": group}, " ")["x"]
+    assert [one.context for one in joined] == ["p ", "p", "p\n", "", "p "]
+    assert [one.prompt for one in joined] == [one.prompt for one in group], "which texts are of one prompt"
+    assert [one.context for one in group] == ["p", "p", "p\n", "", "p"]
+
+
+def test_texts_of_one_prompt_are_measured_together_whatever_they_begin_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [Generation("a b", "P", "r"), Generation(" a b", "P", "r"), Generation(" c d", "Q", "s")]
+    group = separated({"x": texts}, " ")["x"]
+    assert distinct_n(group, 1) == pytest.approx((2 / 4 + 2 / 2) / 2)
+    references = references_of(group)
+    assert [(one.context, one.text) for one in references] == [("P ", "r"), ("Q ", "s")], "a seam of their own"
+    expected = [("P ", "a b"), ("P", " a b"), ("Q", " c d"), ("P ", "r"), ("Q ", "s")]
+    assert texts_to_score({"x": group}) == expected
+    likelihoods = {key: Likelihood(1.0, 1, False) for key in expected}
+    assert [row.texts for row in measure_groups({"x": group}, str.split, likelihoods)] == [2, 3]
+    asked: dict[str, Any] = {}
+    fake_mauve(monkeypatch, asked)
+    mauve_score(group)
+    assert (asked["p_text"], asked["q_text"]) == (["P r", "Q s"], ["P a b", "P a b", "Q c d"])
 
 
 def test_the_command_measures_prints_and_reports(

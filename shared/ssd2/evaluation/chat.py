@@ -186,8 +186,8 @@ class ChatClient:
             raise JudgeUnavailable(
                 f"nothing answers at {self._endpoint.url} ({self._readable(str(error))}); check --endpoint"
             ) from None
-        except http.TransportError as error:
-            return _Failure(f"the connection broke: {type(error).__name__}")
+        except http.RequestError as error:  # TransportError, or DecodingError: a damaged compressed body
+            return _Failure(f"no whole answer came: {type(error).__name__}")
         self._has_answered = True
         return self._reply(response) if response.status_code == 200 else self._failure(response)
 

@@ -23,11 +23,19 @@ class Generation:
         text: what a model wrote.
         prompt: what it was given; "" where it was given nothing.
         reference: what a person wrote, or the right answer, if known.
+        separator: stands between prompt and text where neither has white space at the seam.
     """
 
     text: str
     prompt: str = ""
     reference: str | None = None
+    separator: str = ""
+
+    @property
+    def context(self) -> str:
+        """What stands before the text: the prompt, with the separator if it needs one. "" is no prompt."""
+        needs_one = self.prompt and not self.prompt[-1].isspace() and not self.text[:1].isspace()
+        return self.prompt + self.separator if needs_one else self.prompt
 
 
 class AnswersFile:
@@ -87,16 +95,8 @@ def read_generations(files: Sequence[Path], by: str | None = None) -> dict[str, 
 
 
 def separated(groups: Mapping[str, Sequence[Generation]], separator: str) -> dict[str, list[Generation]]:
-    """The same generations, with a separator behind each prompt that needs one.
-
-    A prompt needs one where neither it nor what follows has white space at the seam. "" is no prompt.
-    """
-
-    def joined(generation: Generation) -> Generation:
-        needs_one = generation.prompt and not generation.prompt[-1].isspace() and not generation.text[:1].isspace()
-        return replace(generation, prompt=generation.prompt + separator) if needs_one else generation
-
-    return {label: [joined(one) for one in group] for label, group in groups.items()}
+    """The same generations, with a separator between prompt and text."""
+    return {label: [replace(one, separator=separator) for one in group] for label, group in groups.items()}
 
 
 def _read(file: Path, by: str | None) -> Iterator[tuple[str, Generation]]:

@@ -35,12 +35,12 @@ def append_result(file: Path, result: Mapping[str, Any]) -> None:
     Raises:
         InvalidParameter: if the file cannot be written.
     """
-    line = json.dumps(result, ensure_ascii=False) + "\n"
+    line = json.dumps(result) + "\n"  # ASCII: a text may hold half a surrogate pair, which has no UTF-8
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("ab+") as results:
             _drop_unfinished_line(results)
-            results.write(line.encode("utf-8"))
+            results.write(line.encode())
     except OSError as error:
         raise InvalidParameter(f"cannot write results to {file}: {error}; give another --out") from error
 

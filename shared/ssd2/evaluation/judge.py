@@ -38,7 +38,8 @@ class Question:
 
     def key(self, judge: Judge) -> str:
         """Names the question and all that its verdict depends on."""
-        depends_on = [judge.endpoint.completions_url, judge.endpoint.model, judge.temperature, self.content]
+        endpoint = judge.endpoint
+        depends_on = [endpoint.completions_url, endpoint.model, judge.temperature, judge.max_tokens, self.content]
         return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
 
 

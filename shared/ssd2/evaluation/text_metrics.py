@@ -18,7 +18,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ssd2.errors import InvalidParameter
@@ -40,7 +40,7 @@ MAUVE_TOKENS = 256
 
 Tokenize = Callable[[str], Sequence[Hashable]]
 Likelihoods = Mapping[tuple[str, str], Likelihood]
-"""By (prompt, text)."""
+"""By (context, text)."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ def measure_groups(
 
 
 def texts_to_score(groups: Mapping[str, Sequence[Generation]]) -> list[tuple[str, str]]:
-    """Every (prompt, text) and (prompt, reference), each once."""
+    """Every text and reference with its context, (context, text), each once."""
     every = [one for group in groups.values() for one in group]
-    return list(dict.fromkeys((one.prompt, one.text) for one in (*every, *references_of(every))))
+    return list(dict.fromkeys((one.context, one.text) for one in (*every, *references_of(every))))
 
 
 def measure_texts(
@@ -116,12 +116,12 @@ def measure_texts(
         label: of the group.
         generations: at least one.
         tokenize: makes the tokens of Zipf coefficient and repetition.
-        likelihoods: of each text, and of each reference, given its prompt.
+        likelihoods: of each text, and of each reference, given its context.
         mauve: computed by `mauve_score`.
     """
     tokens = [tokenize(generation.text) for generation in generations]
     repetition = sum(map(is_repetitive, tokens)) / len(tokens)
-    own = [likelihoods[g.prompt, g.text] for g in generations] if likelihoods else []
+    own = [likelihoods[g.context, g.text] for g in generations] if likelihoods else []
     ppl = perplexity(own)
     return TextMetrics(
         label,
@@ -139,8 +139,7 @@ def measure_texts(
 
 def references_of(generations: Iterable[Generation]) -> list[Generation]:
     """The references as texts of their own, each once for its prompt."""
-    pairs = dict.fromkeys((g.prompt, g.reference) for g in generations if g.reference is not None)
-    return [Generation(reference, prompt, reference) for prompt, reference in pairs]
+    return list(dict.fromkeys(replace(g, text=g.reference) for g in generations if g.reference is not None))
 
 
 def _delta_log_ppl(
@@ -149,7 +148,7 @@ def _delta_log_ppl(
     references = references_of(generations)
     if not (ppl and likelihoods and references):
         return None
-    reference_ppl = perplexity(likelihoods[one.prompt, one.text] for one in references)
+    reference_ppl = perplexity(likelihoods[one.context, one.text] for one in references)
     return abs(math.log(ppl) - math.log(reference_ppl)) if reference_ppl else None
 
 
@@ -235,8 +234,8 @@ def mauve_score(generations: Sequence[Generation], model: str = "gpt2-large", de
             "MAUVE takes the mauve-text package (GPLv3); install it with: pip install 'slingshot[mauve]'"
         ) from error
     result = mauve.compute_mauve(
-        p_text=[one.prompt + one.text for one in references_of(generations)],
-        q_text=[one.prompt + one.text for one in generations],
+        p_text=[one.context + one.text for one in references_of(generations)],
+        q_text=[one.context + one.text for one in generations],
         featurize_model_name=model,
         device_id=device,
         max_text_length=MAUVE_TOKENS,

@@ -111,13 +111,13 @@ class RecordedExamples:
         position = position or {"record": 0, "packed": []}
         self._record, self._packed = position["record"], list(position["packed"])
         self._records: Iterator[Record] = read_records(self._data, self._folder, self._record)
-        self._examples_of_pass = 0
+        self._has_examples = self._record > 0  # a position within a pass comes after an example of an earlier `take`
 
     def take(self, count: int) -> list[Example]:
         """The next examples; the data begins anew when it ends.
 
         Raises:
-            InvalidParameter: if the data has no example to train on; or as `read_records`.
+            InvalidParameter: if a pass from the first record on has no example to train on; or as `read_records`.
         """
         examples: list[Example] = []
         while len(examples) < count:
@@ -158,7 +158,7 @@ class RecordedExamples:
         return examples[:limit]
 
     def _begin_anew(self) -> None:
-        if not self._examples_of_pass:
+        if not self._has_examples:
             raise InvalidParameter(
                 f"the data has nothing to train on in examples of up to {self._max_length} tokens; give more text, "
                 "or a larger max_length"
@@ -169,8 +169,8 @@ class RecordedExamples:
 
     def _encode(self, record: Record) -> list[Example]:
         """The examples that a record is on its own; plain text is added to what is packed."""
-        self._examples_of_pass += 1
         if self._data.format == "text":
+            self._has_examples = True
             self._packed += self._tokenizer.encode(record.values[0])
             self._packed += [self._config.eos_token_id] * record.is_end
             return []
@@ -182,8 +182,8 @@ class RecordedExamples:
             example = None
         if example is None or len(example) > self._max_length:
             self.left_out += 1
-            self._examples_of_pass -= 1
             return []
+        self._has_examples = True
         return [example]
 
     def _end_document(self) -> None:

@@ -25,7 +25,7 @@ class StepResult:
         learning_rate: of this step.
         gradient_norm: before clipping.
         tokens: of the global batch, prompts included, padding not.
-        seconds: that it took.
+        seconds: that it took, with the reading and encoding of its examples.
     """
 
     loss: float
@@ -122,10 +122,17 @@ def _as_text(line: dict[str, Any]) -> str:
 
 def _continued(path: Path, step: int) -> Any:
     """The metrics file without what a resumed run will write again."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if step and path.is_file() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    path.write_text("".join(kept), encoding="utf-8")
+    lines = path.read_bytes().splitlines(keepends=True) if step and path.is_file() else []
+    path.write_bytes(b"".join(line for line in lines if line.endswith(b"\n") and _is_up_to(step, line)))
     return path.open("a", encoding="utf-8")
+
+
+def _is_up_to(step: int, line: bytes) -> bool:
+    """Whether a line is of such a step; a damaged one is of none."""
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _summary_writer(out: Path, step: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,8 +85,14 @@ class TrainingParams:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidParameter(f"{name} of a recipe is {value}; it must be at least 1")
-        if self.learning_rate <= 0 or self.gradient_clip <= 0:
-            raise InvalidParameter("learning_rate and gradient_clip of a recipe must be above 0")
+        if not (0 < self.learning_rate < math.inf and self.gradient_clip > 0):
+            raise InvalidParameter(
+                f"learning_rate of a recipe is {self.learning_rate}, gradient_clip {self.gradient_clip}; both must be "
+                "above 0, learning_rate finite"
+            )
+        for name in ("learning_rate_warmup", "self_conditioning_from", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InvalidParameter(f"{name} of a recipe is {getattr(self, name)}; it must be finite, at least 0")
         if not 0 <= self.timesteps_above < self.timesteps_up_to <= 1:
             raise InvalidParameter(
                 f"timesteps_above is {self.timesteps_above}, timesteps_up_to {self.timesteps_up_to}; they are "

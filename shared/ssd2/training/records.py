@@ -19,6 +19,15 @@ FIELDS = {"text": (), "dolly": ("instruction", "context", "response")}
 """What a record must have, by the format; the field of plain text has the name that the recipe gives."""
 
 
+_EFFECT = {
+    "config": "it is of a data set that hub names",
+    "split": "it is of a data set that hub names",
+    "files": "they are for a loader that hub names",
+    "field": "it names the plain text of records, so it goes with jsonl or hub and format 'text'",
+}
+"""What the keys are for that only some data has."""
+
+
 @dataclass(frozen=True)
 class DataParams:
     """The [data] table of a recipe: where the training text is and how it is laid out.
@@ -59,8 +68,15 @@ class DataParams:
             raise InvalidParameter(f"the format of [data] is {self.format!r}; use 'text' or 'dolly'")
         if self.text and self.format != "text":
             raise InvalidParameter(f"text files have no fields; use jsonl for format {self.format!r}")
+        for name, has_effect in self._have_effect().items():
+            if not has_effect and getattr(self, name) != getattr(DataParams, name):
+                raise InvalidParameter(f"{name} of [data] has no effect here: {_EFFECT[name]}; leave it out")
         if not 0 <= self.held_out < 1 or self.held_out_limit < 1:
             raise InvalidParameter("held_out of [data] must be in [0, 1), held_out_limit at least 1")
+
+    def _have_effect(self) -> dict[str, bool]:
+        of_hub = bool(self.hub)
+        return {"config": of_hub, "split": of_hub, "files": of_hub, "field": self.format == "text" and not self.text}
 
     @property
     def fields(self) -> tuple[str, ...]:

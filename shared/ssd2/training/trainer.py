@@ -117,15 +117,21 @@ class Trainer:
     def _steps(self) -> Iterator[StepResult]:
         """The result of every step, saved after it where that is due."""
         while self.step < self.params.steps:
-            result = self.train_step(self._batches.examples(self.step))
+            started = time.perf_counter()
+            result = self.train_step(self._batches.examples(self.step), since=started)
             self.step += 1
             yield result
             if self.step % self.params.checkpoint_every == 0:
                 self.save()
 
-    def train_step(self, examples: Sequence[Example]) -> StepResult:
-        """One gradient descent step of the recipe's objective over a global batch."""
-        started = time.perf_counter()
+    def train_step(self, examples: Sequence[Example], *, since: float | None = None) -> StepResult:
+        """One gradient descent step of the recipe's objective over a global batch.
+
+        Args:
+            examples: the global batch.
+            since: by `time.perf_counter`, when its making began; now if None.
+        """
+        started = time.perf_counter() if since is None else since
         rate = learning_rate(self.step, self.params)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
