@@ -144,6 +144,7 @@ def test_documents_that_no_setting_answers_leave_nothing_saved(
         ("The code is 12.\n", {"questions": Path("/nowhere/q.tsv")}, "/nowhere/q.tsv"),
         ("The code is 12.\n", {"seed": -1}, "seed is -1"),
         ("The code is 12.\n", {"steps": 0}, "steps is 0"),
+        ("The code is 12.\n", {"max_tokens": 10**6}, "--steps or --max-tokens"),
         ("The code is 12.\n", {"core": "127.0.0.1:1"}, "no core answers"),
         ("The code is 12.\n", {"core": ""}, "--core HOST:PORT"),
         ("The code is 12.\n", {"docs": ()}, "--docs"),

@@ -32,7 +32,7 @@ from user_agent.settings import Choice, Measured, save_choice, saved_choice
 from user_agent.tuning.choosing import Outcomes, choose
 from user_agent.tuning.kept import KeptAnswers
 from user_agent.tuning.questions import TuningQuestion, cloze_questions, read_questions
-from user_agent.tuning.recording import PUBLIC_INSTRUCTIONS, Recording, record, recording_bytes
+from user_agent.tuning.recording import PUBLIC_INSTRUCTIONS, Recording, check_recording_size, record, recording_bytes
 from user_agent.tuning.report import crossing
 from user_agent.tuning.sweep import SETTINGS, AskingJudge, Judge, RecordedJudge, Task, sweep
 from user_agent.user_model import UserModel
@@ -133,6 +133,8 @@ def _prepare(options: TuneOptions) -> Run:
     """Everything that can go wrong before anything is sent but the request for the core's card."""
     user_model = UserModel.load(options.user_model, with_weights=True)
     params = DecodingParams.for_model(user_model.config, max_tokens=options.max_tokens, steps=options.steps)
+    if not options.questions:
+        check_recording_size(params, user_model.config.vocab_size)
     passages = [passage for path in options.docs for passage in read_passages(path)]
     own = read_questions(options.questions) if options.questions else []
     card = asyncio.run(_model_card(options, user_model.config.family))
