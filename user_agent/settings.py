@@ -54,7 +54,7 @@ class Choice:
         alpha: α.
         source: "documents" or "questions", what it was measured with.
         questions: how many.
-        seed: of the questions and of the decodes.
+        seed: of the run; None for questions of the user's own that were asked without a given one.
         tuned_on: the day, ISO 8601.
         alike: settings that the chosen one cannot be told from at 95%, as (λ, α), itself left out.
         curve: every setting.
@@ -67,7 +67,7 @@ class Choice:
     alpha: float
     source: str
     questions: int
-    seed: int
+    seed: int | None
     tuned_on: str
     alike: tuple[tuple[float, float], ...]
     curve: tuple[Measured, ...]

@@ -6,9 +6,11 @@ import io
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from ssd2.checkpoint import fingerprint
 from ssd2.errors import CoreLost, InvalidParameter
 from ssd2.params import CollaborationParams, DecodingParams
 from ssd2.sampler import LogitsRequest
+from user_agent.agent import Question
 from user_agent.documents.reader import Passage
 from user_agent.settings import (
     Choice,
@@ -32,10 +35,10 @@ from user_agent.settings import (
 from user_agent.tuning import defaults
 from user_agent.tuning.choosing import choose, sign_test
 from user_agent.tuning.kept import KeptAnswers
-from user_agent.tuning.questions import cloze_questions, read_questions
+from user_agent.tuning.questions import TuningQuestion, cloze_questions, read_questions
 from user_agent.tuning.recording import RecordedCore, Recording, check_recording_size, recording_bytes
 from user_agent.tuning.report import bar, curve, heading
-from user_agent.tuning.sweep import SETTINGS, sweep
+from user_agent.tuning.sweep import SETTINGS, AskingJudge, Batch, Task, sweep
 
 LOW, MIDDLE, HIGH = (CollaborationParams(lambda_user, 0.0) for lambda_user in (0.1, 0.3, 0.5))
 
@@ -172,10 +175,11 @@ def test_the_sign_test_is_exact(first: int, second: int, p: float) -> None:
 class FakeJudge:
     """Right with the larger λ, and gone after some answers."""
 
-    batch_size = 2
-
     def __init__(self, lasts: int = 10**6) -> None:
         self.asked, self.lasts = [], lasts
+
+    def batches(self, due: Mapping[CollaborationParams, Sequence[int]]) -> Iterator[Batch]:
+        return ((setting, numbers[at : at + 2]) for setting, numbers in due.items() for at in range(0, len(numbers), 2))
 
     async def right(self, setting: CollaborationParams, numbers: Sequence[int]) -> list[bool]:
         if len(self.asked) >= self.lasts:
@@ -194,6 +198,59 @@ async def test_a_stopped_run_goes_on_with_its_seed_and_asks_nothing_twice() -> N
     assert len(stopped.asked) + len(rest.asked) == len(SETTINGS) * 3 == sum(progress)
     assert not set(stopped.asked) & set(rest.asked)
     assert outcomes == {setting: [setting.lambda_user > 0.25] * 3 for setting in SETTINGS}
+
+
+class FakeAgent:
+    """Keeps what is asked, and is gone after some answers."""
+
+    def __init__(self, lasts: int = 10**6) -> None:
+        self.asked, self.lasts = list[Question](), lasts
+
+    async def answer(self, question: Question) -> SimpleNamespace:
+        if len(self.asked) >= self.lasts:
+            raise CoreLost("gone")
+        self.asked.append(question)
+        return SimpleNamespace(text="Ada")
+
+
+def _asking(agent: FakeAgent, seed: int, count: int = 5) -> AskingJudge:
+    tasks = [Task(TuningQuestion(f"Who is {number}?", "Ada"), []) for number in range(count)]
+    return AskingJudge(tasks, agent, DecodingParams(block_size=8, max_tokens=16), seed)
+
+
+async def _asked(seed: int) -> list[Question]:
+    agent = FakeAgent()
+    await sweep(_asking(agent, seed), 5, KeptAnswers(["run", seed], seed, is_fixed=True), lambda *_: None)
+    forget_choices()
+    return agent.asked
+
+
+async def test_own_questions_are_asked_in_an_order_that_the_seed_alone_knows() -> None:
+    first, again, other = [await _asked(seed) for seed in (1, 1, 2)]
+    orders = [[(q.collaboration, q.instruction) for q in asked] for asked in (first, again, other)]
+    in_turn = [(setting, f"Who is {number}?") for setting in SETTINGS for number in range(5)]
+    assert first == again
+    assert all(sorted(order, key=in_turn.index) == in_turn != order for order in orders)
+    assert orders[0] != orders[2]
+    for index in (0, 1):  # neither the settings nor the questions stand together
+        neighbours = pairwise(part[index] for part in orders[0])
+        assert sum(a == b for a, b in neighbours) < len(in_turn) / 2
+
+
+async def test_no_two_answers_to_own_questions_have_noise_or_draws_in_common() -> None:
+    asked = [*await _asked(1), *await _asked(2)]
+    assert len(asked) == 2 * 5 * len(SETTINGS)
+    seeds = [seed for q in asked for seed in (q.seeds.noise, q.seeds.sampling)]
+    assert len(set(seeds)) == len(seeds)
+
+
+async def test_a_stopped_run_of_own_questions_goes_on_in_its_order() -> None:
+    stopped, rest = FakeAgent(lasts=10), FakeAgent()
+    with pytest.raises(CoreLost):
+        await sweep(_asking(stopped, 1), 5, KeptAnswers(["run"], 1, is_fixed=True), lambda *_: None)
+    await sweep(_asking(rest, 1), 5, KeptAnswers(["run"], 1, is_fixed=True), lambda *_: None)
+    forget_choices()
+    assert stopped.asked + rest.asked == await _asked(1)
 
 
 def test_another_run_or_another_seed_begins_anew() -> None:

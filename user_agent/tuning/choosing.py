@@ -29,7 +29,7 @@ def choose(outcomes: Outcomes, eligible: Sequence[CollaborationParams]) -> Verdi
     """The smallest λ, then the smallest α, within one standard error of the best setting.
 
     The standard error is that of the difference to the best one, question by question: all settings
-    answer the same questions on the same noise. The rule is that of Breiman et al. 1984,
+    answer the same questions. The rule is that of Breiman et al. 1984,
     "Classification and Regression Trees", §3.4.3: of what is about as good, the simplest. Simplest
     means that the core keeps the most weight, and that the pass without documents is saved. A setting
     that answered nothing right is never chosen.

@@ -256,11 +256,19 @@ async def _measure(run: Run, console: Console) -> Outcomes:
     async with CoreClient(options.core, answer_timeout_s=options.timeout_s) as client:
         if options.questions:
             agent = Agent(run.user_model, client)
-            judge = AskingJudge(run.tasks, agent, run.params, run.kept.seed, options.model)
+            judge = AskingJudge(run.tasks, agent, run.params, _asking_seed(options), options.model)
             return await _sweep(run, judge, console)
         recordings = await _record(run, client, console)
     recorded = RecordedJudge(run.tasks, run.user_model, recordings, run.params, run.kept.seed)
     return await _sweep(run, recorded, console)
+
+
+def _asking_seed(options: TuneOptions) -> int:
+    """A seed that is kept nowhere, unless one is given.
+
+    Else a core that breaks the line would be asked once more on the same noise and draws, as often as it likes.
+    """
+    return secrets.randbelow(MAX_RUN_SEED) if options.seed is None else options.seed
 
 
 async def _record(run: Run, client: CoreClient, console: Console) -> list[Recording]:
@@ -321,7 +329,7 @@ def _choice(run: Run, outcomes: Outcomes) -> Choice:
         alpha=verdict.chosen.alpha,
         source=options.source,
         questions=len(run.tasks),
-        seed=run.kept.seed,
+        seed=options.seed if options.questions else run.kept.seed,
         tuned_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
         alike=tuple((setting.lambda_user, setting.alpha) for setting in verdict.alike),
         curve=tuple(_measured(setting, right) for setting, right in outcomes.items()),
