@@ -54,7 +54,7 @@ class Choice:
         alpha: α.
         source: "documents" or "questions", what it was measured with.
         questions: how many.
-        seed: of the questions and of the decodes.
+        seed: of the run; None for questions of the user's own that were asked without a given one.
         tuned_on: the day, ISO 8601.
         alike: settings that the chosen one cannot be told from at 95%, as (λ, α), itself left out.
         curve: every setting.
@@ -67,7 +67,7 @@ class Choice:
     alpha: float
     source: str
     questions: int
-    seed: int
+    seed: int | None
     tuned_on: str
     alike: tuple[tuple[float, float], ...]
     curve: tuple[Measured, ...]
@@ -143,7 +143,7 @@ def save_choice(choice: Choice) -> Path:
 
 
 def forget_choices() -> int:
-    """Delete all saved choices, and the answers of stopped tuning runs.
+    """Delete all saved choices, what a crash left while they were written, and the answers of stopped tuning runs.
 
     Returns:
         How many files were deleted.
@@ -152,7 +152,7 @@ def forget_choices() -> int:
         InvalidParameter: if a file cannot be deleted.
     """
     folder = config_folder()
-    files = [file for file in (folder / FILE, *folder.glob(RUN_FILES)) if file.exists()]
+    files = [*folder.glob(f"{FILE}*"), *folder.glob(RUN_FILES)]
     for file in files:
         delete(file)
     return len(files)
@@ -193,6 +193,8 @@ def _write(file: Path, how: int, text: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | how, 0o600), "w", encoding="utf-8") as opened:
+            if sys.platform != "win32":
+                os.fchmod(opened.fileno(), 0o600)  # a file that was there keeps its mode when it is opened
             opened.write(text)
     except OSError as error:
         raise InvalidParameter(f"cannot write {file}: {error}; {_ELSEWHERE}") from error

@@ -19,9 +19,10 @@ from rich.console import Console
 
 from ssd2.checkpoint import save_checkpoint
 from ssd2.errors import SlingshotError
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.params import CollaborationParams, DecodingParams
 from user_agent.agent import Agent, Question
 from user_agent.tuning.command import TuneOptions, run_tune
+from user_agent.tuning.sweep import pass_seeds
 from user_agent.user_model import UserModel
 
 from .conftest import ENVIRONMENT, CoreProcess, running_core
@@ -60,8 +61,9 @@ def questions(tmp_path: Path, user_folder: Path) -> Path:
     """Questions whose answers are what the random user model says alone, with α 0: no note is about them."""
     user = UserModel.load(user_folder, with_weights=True)
     params, lines = DecodingParams(block_size=8, max_tokens=16, steps=STEPS), []
+    setting = CollaborationParams(1.0, 0.0)
     for number, text in enumerate(QUESTIONS):
-        alone = Question(text, [], CollaborationParams(1.0, 0.0), params, Seeds.reproducible(SEED + number))
+        alone = Question(text, [], setting, params, pass_seeds(SEED, setting, number))
         said = asyncio.run(Agent(user, None).answer(alone)).text
         assert said
         lines.append(json.dumps({"question": text, "answer": said}))
@@ -144,6 +146,7 @@ def test_documents_that_no_setting_answers_leave_nothing_saved(
         ("The code is 12.\n", {"questions": Path("/nowhere/q.tsv")}, "/nowhere/q.tsv"),
         ("The code is 12.\n", {"seed": -1}, "seed is -1"),
         ("The code is 12.\n", {"steps": 0}, "steps is 0"),
+        ("The code is 12.\n", {"max_tokens": 10**6}, "--steps or --max-tokens"),
         ("The code is 12.\n", {"core": "127.0.0.1:1"}, "no core answers"),
         ("The code is 12.\n", {"core": ""}, "--core HOST:PORT"),
         ("The code is 12.\n", {"docs": ()}, "--docs"),
@@ -220,7 +223,7 @@ def test_a_core_that_goes_away_costs_nothing_that_was_measured(
 def test_ctrl_c_keeps_what_was_measured(
     core: CoreProcess, user_folder: Path, environment: dict[str, str], notes: Path, questions: Path
 ) -> None:
-    more = ("--questions", str(questions))
+    more = ("--questions", str(questions), "--steps", "60")  # long enough not to be over before it is stopped
     process = _started(environment, _tune_options(core.address, user_folder, notes, *more))
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)

@@ -8,14 +8,16 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
 from rich.console import Console
 
+from ssd2.errors import CoreLost
 from ssd2.params import CollaborationParams
 from ssd2.wire import collaboration_pb2 as pb
-from user_agent.agent import Agent
+from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient
 from user_agent.documents.reader import read_passages
 from user_agent.settings import Choice
@@ -206,11 +208,41 @@ async def test_of_a_question_file_the_questions_cross_and_nothing_else(
     assert _found(wire, user_folder, notes) == {"question"}
     opened = [pb.CollaborateRequest.FromString(message) for message in wire.messages if message != CARD_REQUEST]
     asked = sum(setting.uses_core for setting in sweep.SETTINGS)
-    assert sum(request.WhichOneof("message") == "open" for request in opened) == asked
+    opens = [request.open for request in opened if request.WhichOneof("message") == "open"]
+    assert len(opens) == len({request.noise_seed for request in opens}) == asked
     sent = wire.sent()
     for setting in (s for s in sweep.SETTINGS if s.lambda_user not in (0, 0.5, 1)):  # 0.5 is too short a pattern
         assert struct.pack("<d", setting.lambda_user) not in sent
     assert choice.source == "questions"
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+async def test_a_core_that_breaks_the_line_does_not_see_the_same_draws_again(
+    core: CoreProcess,
+    user_folder: Path,
+    notes: Path,
+    questions: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int | None,
+) -> None:
+    """Unless a seed is given."""
+    asked: list[Question] = []
+
+    async def answer(_: Agent, question: Question) -> SimpleNamespace:
+        asked.append(question)
+        if len(asked) == 3:
+            raise CoreLost("gone")
+        return SimpleNamespace(text="")
+
+    monkeypatch.setattr(Agent, "answer", answer)
+    options = replace(_options(core.address, user_folder, notes, questions), seed=seed)
+    with pytest.raises(CoreLost, match="2 of 13 answers are kept"):
+        await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()))
+    choice, _ = await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()))
+    assert len(asked) == 14
+    (again,) = (q for q in asked[3:] if q.collaboration == asked[2].collaboration)
+    assert (again.seeds == asked[2].seeds) == (seed is not None)
+    assert choice.seed == seed
 
 
 async def test_an_expected_answer_that_is_sent_is_found(

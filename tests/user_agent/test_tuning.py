@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +21,7 @@ from ssd2.checkpoint import fingerprint
 from ssd2.errors import CoreLost, InvalidParameter
 from ssd2.params import CollaborationParams, DecodingParams
 from ssd2.sampler import LogitsRequest
+from user_agent.agent import Question
 from user_agent.documents.reader import Passage
 from user_agent.settings import (
     Choice,
@@ -30,10 +35,10 @@ from user_agent.settings import (
 from user_agent.tuning import defaults
 from user_agent.tuning.choosing import choose, sign_test
 from user_agent.tuning.kept import KeptAnswers
-from user_agent.tuning.questions import cloze_questions, read_questions
-from user_agent.tuning.recording import RecordedCore, Recording, recording_bytes
+from user_agent.tuning.questions import TuningQuestion, cloze_questions, read_questions
+from user_agent.tuning.recording import RecordedCore, Recording, check_recording_size, recording_bytes
 from user_agent.tuning.report import bar, curve, heading
-from user_agent.tuning.sweep import SETTINGS, sweep
+from user_agent.tuning.sweep import SETTINGS, AskingJudge, Batch, Task, sweep
 
 LOW, MIDDLE, HIGH = (CollaborationParams(lambda_user, 0.0) for lambda_user in (0.1, 0.3, 0.5))
 
@@ -107,6 +112,15 @@ def test_a_question_file_that_is_none_is_named_with_its_line(tmp_path: Path, con
     assert str(file) in str(caught.value)
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u0085", "\x0c", "\x1c"])
+def test_a_line_ends_at_a_line_feed_alone(tmp_path: Path, separator: str) -> None:
+    file = tmp_path / "mine.jsonl"
+    asked = f"Where{separator}is it?"
+    lines = (f"{asked}\tdrawer", json.dumps({"question": "Who\u2028is it?", "answer": "Ada"}, ensure_ascii=False))
+    file.write_bytes("\r\n".join(lines).encode())
+    assert [(q.text, q.expected) for q in read_questions(file)] == [(asked, "drawer"), ("Who\u2028is it?", "Ada")]
+
+
 def test_a_missing_question_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidParameter, match="--questions"):
         read_questions(tmp_path / "none.tsv")
@@ -131,6 +145,16 @@ def test_a_smaller_lambda_is_chosen_only_within_one_standard_error() -> None:
     assert choose({LOW: worse, HIGH: best}, [LOW, HIGH]).chosen == HIGH
 
 
+@pytest.mark.parametrize(("wrong", "chosen"), [(1, LOW), (2, HIGH)])
+def test_one_answer_behind_is_within_one_error_and_two_are_not(wrong: int, chosen: CollaborationParams) -> None:
+    assert choose({LOW: _right(40 - wrong, 40), HIGH: _right(40, 40)}, [LOW, HIGH]).chosen == chosen
+
+
+@pytest.mark.parametrize("questions", [1, 2, 40])
+def test_a_setting_without_a_right_answer_is_never_chosen(questions: int) -> None:
+    assert choose({LOW: _right(0, questions), HIGH: _right(1, questions)}, [LOW, HIGH]).chosen == HIGH
+
+
 def test_settings_that_are_not_eligible_are_measured_but_not_chosen() -> None:
     assert choose({LOW: _right(3), HIGH: _right(20)}, [LOW]).chosen == LOW
 
@@ -151,10 +175,11 @@ def test_the_sign_test_is_exact(first: int, second: int, p: float) -> None:
 class FakeJudge:
     """Right with the larger λ, and gone after some answers."""
 
-    batch_size = 2
-
     def __init__(self, lasts: int = 10**6) -> None:
         self.asked, self.lasts = [], lasts
+
+    def batches(self, due: Mapping[CollaborationParams, Sequence[int]]) -> Iterator[Batch]:
+        return ((setting, numbers[at : at + 2]) for setting, numbers in due.items() for at in range(0, len(numbers), 2))
 
     async def right(self, setting: CollaborationParams, numbers: Sequence[int]) -> list[bool]:
         if len(self.asked) >= self.lasts:
@@ -175,11 +200,75 @@ async def test_a_stopped_run_goes_on_with_its_seed_and_asks_nothing_twice() -> N
     assert outcomes == {setting: [setting.lambda_user > 0.25] * 3 for setting in SETTINGS}
 
 
+class FakeAgent:
+    """Keeps what is asked, and is gone after some answers."""
+
+    def __init__(self, lasts: int = 10**6) -> None:
+        self.asked, self.lasts = list[Question](), lasts
+
+    async def answer(self, question: Question) -> SimpleNamespace:
+        if len(self.asked) >= self.lasts:
+            raise CoreLost("gone")
+        self.asked.append(question)
+        return SimpleNamespace(text="Ada")
+
+
+def _asking(agent: FakeAgent, seed: int, count: int = 5) -> AskingJudge:
+    tasks = [Task(TuningQuestion(f"Who is {number}?", "Ada"), []) for number in range(count)]
+    return AskingJudge(tasks, agent, DecodingParams(block_size=8, max_tokens=16), seed)
+
+
+async def _asked(seed: int) -> list[Question]:
+    agent = FakeAgent()
+    await sweep(_asking(agent, seed), 5, KeptAnswers(["run", seed], seed, is_fixed=True), lambda *_: None)
+    forget_choices()
+    return agent.asked
+
+
+async def test_own_questions_are_asked_in_an_order_that_the_seed_alone_knows() -> None:
+    first, again, other = [await _asked(seed) for seed in (1, 1, 2)]
+    orders = [[(q.collaboration, q.instruction) for q in asked] for asked in (first, again, other)]
+    in_turn = [(setting, f"Who is {number}?") for setting in SETTINGS for number in range(5)]
+    assert first == again
+    assert all(sorted(order, key=in_turn.index) == in_turn != order for order in orders)
+    assert orders[0] != orders[2]
+    for index in (0, 1):  # neither the settings nor the questions stand together
+        neighbours = pairwise(part[index] for part in orders[0])
+        assert sum(a == b for a, b in neighbours) < len(in_turn) / 2
+
+
+async def test_no_two_answers_to_own_questions_have_noise_or_draws_in_common() -> None:
+    asked = [*await _asked(1), *await _asked(2)]
+    assert len(asked) == 2 * 5 * len(SETTINGS)
+    seeds = [seed for q in asked for seed in (q.seeds.noise, q.seeds.sampling)]
+    assert len(set(seeds)) == len(seeds)
+
+
+async def test_a_stopped_run_of_own_questions_goes_on_in_its_order() -> None:
+    stopped, rest = FakeAgent(lasts=10), FakeAgent()
+    with pytest.raises(CoreLost):
+        await sweep(_asking(stopped, 1), 5, KeptAnswers(["run"], 1, is_fixed=True), lambda *_: None)
+    await sweep(_asking(rest, 1), 5, KeptAnswers(["run"], 1, is_fixed=True), lambda *_: None)
+    forget_choices()
+    assert stopped.asked + rest.asked == await _asked(1)
+
+
 def test_another_run_or_another_seed_begins_anew() -> None:
     KeptAnswers(["run"], 11, is_fixed=False).add(LOW, [0], [True])
     assert len(KeptAnswers(["other"], 11, is_fixed=True)) == 0
     assert len(KeptAnswers(["run"], 11, is_fixed=True)) == 1
     assert len(KeptAnswers(["run"], 12, is_fixed=True)) == 0
+
+
+def test_a_stopped_run_is_there_until_another_one_has_an_answer() -> None:
+    KeptAnswers(["run"], 11, is_fixed=True).add(LOW, [0, 1], [True, False])
+    other = KeptAnswers(["run"], 12, is_fixed=True)
+    assert len(KeptAnswers(["run"], 11, is_fixed=True)) == 2
+    other.add(HIGH, [0], [True])
+    other.add(HIGH, [1], [False])
+    assert len(KeptAnswers(["run"], 11, is_fixed=True)) == 0
+    again = KeptAnswers(["run"], 12, is_fixed=True)
+    assert (len(again), again.right(HIGH, 0), again.right(HIGH, 1)) == (2, True, False)
 
 
 def test_a_line_cut_short_by_a_crash_costs_that_line_alone() -> None:
@@ -239,6 +328,24 @@ def test_reset_forgets_choices_and_stopped_runs() -> None:
     assert list(config_folder().iterdir()) == []
 
 
+def test_reset_deletes_what_a_crash_left_while_a_choice_was_written() -> None:
+    file = save_choice(_choice())
+    file.with_name("tuned.json.4711.new").write_text("[")
+    assert forget_choices() == 2
+    assert list(config_folder().iterdir()) == []
+
+
+def test_files_that_others_could_read_are_closed_to_them_when_they_are_written() -> None:
+    KeptAnswers(["run"], 11, is_fixed=False).add(LOW, [0], [True])
+    (run,) = config_folder().iterdir()
+    new = config_folder() / f"tuned.json.{os.getpid()}.new"
+    new.write_text("")
+    for file in (run, new):
+        file.chmod(0o644)
+    KeptAnswers(["run"], 11, is_fixed=False).add(LOW, [1], [True])
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (run, save_choice(_choice()))] == [0o600, 0o600]
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"lambda_user": 0.3}]', "null"])
 def test_a_damaged_settings_file_says_how_to_get_rid_of_it(content: str) -> None:
     file = save_choice(_choice())
@@ -275,6 +382,12 @@ def test_a_recorded_core_repeats_what_was_sent_row_by_row() -> None:
 def test_the_size_of_a_recording_is_what_comes_down() -> None:
     params = DecodingParams(block_size=8, max_tokens=24, steps=25)
     assert recording_bytes(params, 1782) == 6 * 3 * 25 * 8 * 1782 * 2
+
+
+def test_recordings_that_no_memory_holds_are_refused() -> None:
+    check_recording_size(DecodingParams(block_size=25, max_tokens=24, steps=25), 50272)
+    with pytest.raises(InvalidParameter, match="--steps or --max-tokens"):
+        check_recording_size(DecodingParams(block_size=25, max_tokens=24, steps=600), 50272)
 
 
 def test_bars_are_as_long_as_their_shares() -> None:

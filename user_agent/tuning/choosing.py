@@ -29,9 +29,10 @@ def choose(outcomes: Outcomes, eligible: Sequence[CollaborationParams]) -> Verdi
     """The smallest λ, then the smallest α, within one standard error of the best setting.
 
     The standard error is that of the difference to the best one, question by question: all settings
-    answer the same questions on the same noise. The rule is that of Breiman et al. 1984,
+    answer the same questions. The rule is that of Breiman et al. 1984,
     "Classification and Regression Trees", §3.4.3: of what is about as good, the simplest. Simplest
-    means that the core keeps the most weight, and that the pass without documents is saved.
+    means that the core keeps the most weight, and that the pass without documents is saved. A setting
+    that answered nothing right is never chosen.
 
     Args:
         outcomes: of every setting.
@@ -43,7 +44,11 @@ def choose(outcomes: Outcomes, eligible: Sequence[CollaborationParams]) -> Verdi
     best = max(eligible, key=lambda setting: (sum(outcomes[setting]), -setting.lambda_user, -setting.alpha))
     if not any(outcomes[best]):
         return None
-    good = [setting for setting in eligible if _is_within_one_error(outcomes[setting], outcomes[best])]
+    good = [
+        setting
+        for setting in eligible
+        if any(outcomes[setting]) and _is_within_one_error(outcomes[setting], outcomes[best])
+    ]
     chosen = min(good, key=lambda setting: (setting.lambda_user, setting.alpha))
     others = (setting for setting in eligible if setting != chosen)
     alike = tuple(s for s in others if sign_test(outcomes[s], outcomes[chosen]) >= 0.05)
@@ -51,11 +56,13 @@ def choose(outcomes: Outcomes, eligible: Sequence[CollaborationParams]) -> Verdi
 
 
 def _is_within_one_error(right: Sequence[bool], best: Sequence[bool]) -> bool:
-    """Whether the mean difference of a pair of settings is at most its standard error."""
-    differences = [b - r for r, b in zip(right, best, strict=True)]
-    count, mean = len(differences), sum(differences) / len(differences)
-    variance = sum((difference - mean) ** 2 for difference in differences) / count
-    return mean <= math.sqrt(variance / count)
+    """Whether the mean difference of a pair of settings is at most its standard error.
+
+    Of n differences of -1, 0 or 1 with sum D, of which S are not 0, the mean is D/n and its squared
+    standard error (S - D²/n) / (n (n - 1)); so D² <= S says the same, in whole numbers.
+    """
+    only_best, only_other = _only(best, right)
+    return (only_best - only_other) ** 2 <= only_best + only_other
 
 
 def sign_test(first: Sequence[bool], second: Sequence[bool]) -> float:
@@ -64,8 +71,13 @@ def sign_test(first: Sequence[bool], second: Sequence[bool]) -> float:
     Returns:
         Its p-value, in (0, 1].
     """
-    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
-    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    only_first, only_second = _only(first, second)
     differing = only_first + only_second
     tail = sum(math.comb(differing, k) for k in range(min(only_first, only_second) + 1))
     return min(1.0, math.ldexp(tail, 1 - differing))
+
+
+def _only(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int]:
+    """How many questions only the first answered right, and how many only the second."""
+    pairs = list(zip(first, second, strict=True))
+    return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)

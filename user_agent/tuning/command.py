@@ -32,7 +32,7 @@ from user_agent.settings import Choice, Measured, save_choice, saved_choice
 from user_agent.tuning.choosing import Outcomes, choose
 from user_agent.tuning.kept import KeptAnswers
 from user_agent.tuning.questions import TuningQuestion, cloze_questions, read_questions
-from user_agent.tuning.recording import PUBLIC_INSTRUCTIONS, Recording, record, recording_bytes
+from user_agent.tuning.recording import PUBLIC_INSTRUCTIONS, Recording, check_recording_size, record, recording_bytes
 from user_agent.tuning.report import crossing
 from user_agent.tuning.sweep import SETTINGS, AskingJudge, Judge, RecordedJudge, Task, sweep
 from user_agent.user_model import UserModel
@@ -133,6 +133,8 @@ def _prepare(options: TuneOptions) -> Run:
     """Everything that can go wrong before anything is sent but the request for the core's card."""
     user_model = UserModel.load(options.user_model, with_weights=True)
     params = DecodingParams.for_model(user_model.config, max_tokens=options.max_tokens, steps=options.steps)
+    if not options.questions:
+        check_recording_size(params, user_model.config.vocab_size)
     passages = [passage for path in options.docs for passage in read_passages(path)]
     own = read_questions(options.questions) if options.questions else []
     card = asyncio.run(_model_card(options, user_model.config.family))
@@ -254,11 +256,19 @@ async def _measure(run: Run, console: Console) -> Outcomes:
     async with CoreClient(options.core, answer_timeout_s=options.timeout_s) as client:
         if options.questions:
             agent = Agent(run.user_model, client)
-            judge = AskingJudge(run.tasks, agent, run.params, run.kept.seed, options.model)
+            judge = AskingJudge(run.tasks, agent, run.params, _asking_seed(options), options.model)
             return await _sweep(run, judge, console)
         recordings = await _record(run, client, console)
     recorded = RecordedJudge(run.tasks, run.user_model, recordings, run.params, run.kept.seed)
     return await _sweep(run, recorded, console)
+
+
+def _asking_seed(options: TuneOptions) -> int:
+    """A seed that is kept nowhere, unless one is given.
+
+    Else a core that breaks the line would be asked once more on the same noise and draws, as often as it likes.
+    """
+    return secrets.randbelow(MAX_RUN_SEED) if options.seed is None else options.seed
 
 
 async def _record(run: Run, client: CoreClient, console: Console) -> list[Recording]:
@@ -319,7 +329,7 @@ def _choice(run: Run, outcomes: Outcomes) -> Choice:
         alpha=verdict.chosen.alpha,
         source=options.source,
         questions=len(run.tasks),
-        seed=run.kept.seed,
+        seed=options.seed if options.questions else run.kept.seed,
         tuned_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
         alike=tuple((setting.lambda_user, setting.alpha) for setting in verdict.alike),
         curve=tuple(_measured(setting, right) for setting, right in outcomes.items()),

@@ -23,6 +23,8 @@ class KeptAnswers:
     def __init__(self, depends_on: Any, new_seed: int, *, is_fixed: bool) -> None:
         """Take up a run, or an earlier one that was stopped.
 
+        An earlier one that this run does not go on with is deleted when this one has its first answer, not before.
+
         Args:
             depends_on: JSON; a run on anything else is another run.
             new_seed: of the run, if there is none to go on with.
@@ -35,11 +37,10 @@ class KeptAnswers:
         self._file = config_folder() / RUN_FILES.replace("*", self._digest[:16])
         self.seed, self._right = new_seed, dict[tuple[float, float, int], bool]()
         header, answers = _read(self._file)
-        if header.get("run") == self._digest and (not is_fixed or header.get("seed") == new_seed):
+        self._is_begun = header.get("run") == self._digest and (not is_fixed or header.get("seed") == new_seed)
+        if self._is_begun:
             self.seed, self._right = header["seed"], answers
             _cut_after_last_line(self._file)
-        else:
-            delete(self._file)
 
     def __len__(self) -> int:
         return len(self._right)
@@ -54,7 +55,11 @@ class KeptAnswers:
         Raises:
             InvalidParameter: if the file cannot be written.
         """
-        lines = [] if self._file.exists() else [json.dumps({"run": self._digest, "seed": self.seed})]
+        lines: list[str] = []
+        if not self._is_begun:
+            delete(self._file)
+            lines.append(json.dumps({"run": self._digest, "seed": self.seed}))
+            self._is_begun = True
         for question, is_right in zip(questions, right, strict=True):
             self._right[setting.lambda_user, setting.alpha, question] = is_right
             lines.append(json.dumps([setting.lambda_user, setting.alpha, question, is_right]))

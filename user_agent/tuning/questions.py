@@ -103,7 +103,7 @@ def read_questions(file: Path) -> list[TuningQuestion]:
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise InvalidParameter(f"{file} is larger than {MAX_FILE_BYTES:,} bytes; a handful of questions is enough")
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # splitlines also cuts at U+2028, inside JSON
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidParameter(f"cannot read {file} as UTF-8 text: {error}; give another --questions") from error
     numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssd2.errors import InvalidParameter
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, decode
 from user_agent.agent import Agent, Question
@@ -29,6 +30,9 @@ PUBLIC_INSTRUCTIONS = (
     "How does it go on?",
 )
 """All that the core is asked. The list is the same for everybody, so that being asked it says nothing."""
+
+MAX_RECORDING_BYTES = 10**9
+"""They are held in memory until the last setting has answered."""
 
 _NO_TOKEN = -1
 
@@ -94,6 +98,19 @@ def recording_bytes(params: DecodingParams, vocab_size: int) -> int:
     """What all recordings together take, on the wire and in memory."""
     timesteps = len(PUBLIC_INSTRUCTIONS) * params.max_blocks * len(params.timesteps)
     return timesteps * params.block_size * vocab_size * torch.float16.itemsize
+
+
+def check_recording_size(params: DecodingParams, vocab_size: int) -> None:
+    """Refuse recordings that are larger than `MAX_RECORDING_BYTES` together.
+
+    Raises:
+        InvalidParameter: if they are.
+    """
+    if (needed := recording_bytes(params, vocab_size)) > MAX_RECORDING_BYTES:
+        raise InvalidParameter(
+            f"the core's part at {params.steps} steps and {params.max_tokens} tokens takes {needed / 1e9:,.1f} GB of "
+            f"memory, at most {MAX_RECORDING_BYTES / 1e9:g} GB is allowed; give a smaller --steps or --max-tokens"
+        )
 
 
 class _Recorder(Agent):

@@ -72,7 +72,7 @@ def heading(choice: Choice) -> str:
     """For whom a choice was made, and when."""
     return printable(
         f"Core {choice.core_model} ({choice.core_sha256[:12]}), user model {choice.user_sha256[:12]}, "
-        f"tuned on {choice.tuned_on}, seed {choice.seed}"
+        f"tuned on {choice.tuned_on}{'' if choice.seed is None else f', seed {choice.seed}'}"
     )
 
 
@@ -95,8 +95,11 @@ def crossing(source: str, core: str, core_model: str, questions: int, asked: int
             "quote your documents: they stay on this device, and so do the answers."
         )
     return (
-        f"What crosses: your {questions} questions, word for word, {asked} times each, to {where}, as `user-agent ask` "
-        "sends them; and the tokens of every answer, which quote your documents where the answer does, also at "
-        f"settings that you would not choose. Up to {megabytes:,.1f} MB come down. Never: the expected answers, "
-        "documents, their names, λ or α."
+        f"What crosses: your {questions} questions, word for word, {asked} times each, to {where}; and the tokens of "
+        "every answer and of every timestep on the way to it, which quote your documents where they do, also at "
+        f"settings that you would not choose. Up to {megabytes:,.1f} MB come down. Never sent: the expected answers, "
+        "documents, their names, λ or α. The order is shuffled, and each time has fresh random draws, as with "
+        "`user-agent ask`. But the core sees which tokens are not its own and how long this device takes, and each "
+        "question comes at all settings: it can guess which λ and α a time had, and how far your documents move an "
+        "answer, better than from one `ask`."
     )

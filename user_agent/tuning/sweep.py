@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from ssd2.collaboration import UserTerms, decode_locally
 from ssd2.evaluation.experiments import ALPHAS, LAMBDAS
 from ssd2.evaluation.two_source import holds
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.params import MAX_SEED, CollaborationParams, DecodingParams, Seeds
 from user_agent.agent import Agent, Question
 from user_agent.documents.reader import Passage
 from user_agent.tuning.choosing import Outcomes
@@ -21,6 +22,10 @@ from user_agent.user_model import UserModel
 
 SETTINGS = tuple(CollaborationParams(lambda_user, a) for lambda_user in LAMBDAS for a in ALPHAS if lambda_user or not a)
 """λ of the paper's Table 1 with α 0 and 1; at λ = 0 there is no α."""
+
+
+Batch = tuple[CollaborationParams, Sequence[int]]
+"""A setting, and numbers of tasks that are answered with it at once."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,9 @@ class Task:
 class Judge(Protocol):
     """Gives answers and says whether they are right."""
 
-    batch_size: int
+    def batches(self, due: Mapping[CollaborationParams, Sequence[int]]) -> Iterable[Batch]:
+        """All that is due, in the order in which it is answered."""
+        ...
 
     async def right(self, setting: CollaborationParams, numbers: Sequence[int]) -> list[bool]:
         """Whether the answers to some tasks are right, by their numbers."""
@@ -62,6 +69,12 @@ class RecordedJudge:
     params: DecodingParams
     seed: int
     batch_size: int = field(default=8)
+
+    def batches(self, due: Mapping[CollaborationParams, Sequence[int]]) -> Iterator[Batch]:
+        """Setting by setting: nobody sees in which order a recording is used."""
+        for setting, numbers in due.items():
+            for start in range(0, len(numbers), self.batch_size):
+                yield setting, numbers[start : start + self.batch_size]
 
     async def right(self, setting: CollaborationParams, numbers: Sequence[int]) -> list[bool]:
         """See `Judge`."""
@@ -97,11 +110,15 @@ class RecordedJudge:
 class AskingJudge:
     """Asks the user's own questions as `user-agent ask` does, once for every setting.
 
+    Each time has noise and draws of its own, and all are asked in an order that follows from the seed. Settings in a
+    known order on the same draws would tell a core both: with the draws bracketed at λ = 0, where it knows the
+    logits, what the other settings commit says where the user model moved them.
+
     Attributes:
         tasks: what is asked.
         agent: with a line to the core.
         params: how to decode.
-        seed: of the decodes.
+        seed: of the order, and of the decodes; whoever guesses it has both.
         model: name of the core's model, or "".
     """
 
@@ -110,7 +127,12 @@ class AskingJudge:
     params: DecodingParams
     seed: int
     model: str = ""
-    batch_size: int = field(default=1)
+
+    def batches(self, due: Mapping[CollaborationParams, Sequence[int]]) -> list[Batch]:
+        """One at a time, shuffled over settings and questions alike."""
+        pairs = [(setting, number) for setting, numbers in due.items() for number in numbers]
+        pairs.sort(key=lambda pair: _keyed(self.seed, "order", *pair))
+        return [(setting, [number]) for setting, number in pairs]
 
     async def right(self, setting: CollaborationParams, numbers: Sequence[int]) -> list[bool]:
         """See `Judge`.
@@ -121,9 +143,20 @@ class AskingJudge:
         return [await self._is_right(setting, number) for number in numbers]
 
     async def _is_right(self, setting: CollaborationParams, number: int) -> bool:
-        task, seeds = self.tasks[number], Seeds.reproducible(self.seed + number)
+        task, seeds = self.tasks[number], pass_seeds(self.seed, setting, number)
         question = Question(task.question.text, task.passages, setting, self.params, seeds, self.model)
         return holds((await self.agent.answer(question)).text, task.question.expected)
+
+
+def pass_seeds(seed: int, setting: CollaborationParams, number: int) -> Seeds:
+    """Noise and draws for one question at one setting, like no other's of the run."""
+    return Seeds.reproducible(_keyed(seed, "pass", setting, number))
+
+
+def _keyed(seed: int, purpose: str, setting: CollaborationParams, number: int) -> int:
+    """A number that nobody without the seed can tell from a random one."""
+    text = f"slingshot/tune/{purpose}/{seed}/{setting.lambda_user}/{setting.alpha}/{number}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % MAX_SEED
 
 
 async def sweep(
@@ -140,11 +173,10 @@ async def sweep(
     Raises:
         SlingshotError: if an answer fails; all before it are kept.
     """
-    for setting in SETTINGS:
-        due = [number for number in range(count) if kept.right(setting, number) is None]
-        on_progress(setting, count - len(due))
-        for start in range(0, len(due), judge.batch_size):
-            numbers = due[start : start + judge.batch_size]
-            kept.add(setting, numbers, await judge.right(setting, numbers))
-            on_progress(setting, len(numbers))
+    due = {setting: [n for n in range(count) if kept.right(setting, n) is None] for setting in SETTINGS}
+    for setting, numbers in due.items():
+        on_progress(setting, count - len(numbers))
+    for setting, batch in judge.batches(due):
+        kept.add(setting, batch, await judge.right(setting, batch))
+        on_progress(setting, len(batch))
     return {setting: [bool(kept.right(setting, number)) for number in range(count)] for setting in SETTINGS}
