@@ -98,7 +98,7 @@ def crossing(source: str, core: str, core_model: str, questions: int, asked: int
         f"What crosses: your {questions} questions, word for word, {asked} times each, to {where}; and the tokens of "
         "every answer and of every timestep on the way to it, which quote your documents where they do, also at "
         f"settings that you would not choose. Up to {megabytes:,.1f} MB come down. Never sent: the expected answers, "
-        "documents, their names, λ or α. The order is shuffled, and each time has fresh random draws, as with "
+        "documents, their names, λ or α. The order is shuffled, and each time has random draws of its own, as with "
         "`user-agent ask`. But the core sees which tokens are not its own and how long this device takes, and each "
         "question comes at all settings: it can guess which λ and α a time had, and how far your documents move an "
         "answer, better than from one `ask`."
