@@ -230,7 +230,7 @@ def test_a_recipe_without_a_tokenizer_says_what_it_needs(folder: Path, converted
         Trainer(recipe, folder / "run")
     with pytest.raises(CheckpointInvalid, match=r"for block_size 25; the model in .* has 8"):
         Trainer(recipe, folder / "run", start=converted)
-    with pytest.raises(CheckpointInvalid, match="not an SSD-2 checkpoint"):
+    with pytest.raises(CheckpointInvalid, match="not one SSD-2 model"):
         Trainer(recipe, folder / "run", start=folder / "opt")
 
 
