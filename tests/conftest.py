@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from ssd2.checkpoint import save_checkpoint
 from ssd2.models.experts import ExpertsConfig, TimeRangeExperts
@@ -49,6 +50,32 @@ def experts_of(*models: SSD2) -> TimeRangeExperts:
     for expert, model in zip(experts.experts, models, strict=True):
         expert.load_state_dict(model.state_dict())
     return experts.eval().requires_grad_(False)
+
+
+def plain_logits(
+    model: SSD2, context_ids: Tensor, first_position: int, x_t: Tensor, self_cond: Tensor | None, t: int
+) -> Tensor:
+    """Logits of one block behind one context, in one pass that keeps nothing: §3.1 as it is written.
+
+    Args:
+        model: θ.
+        context_ids: [C].
+        first_position: of the context.
+        x_t: [L, V].
+        self_cond: logits, [L, V], or None.
+        t: timestep.
+
+    Returns:
+        [L, V].
+    """
+    c, length = len(context_ids), len(x_t)
+    time, positions = torch.tensor([t]), first_position + torch.arange(c + length)[None]
+    context = model.embed_context(context_ids[None], positions[:, :c], time)
+    fed_back = None if self_cond is None else model.feed_back(self_cond[None])
+    block = model.embed_block(x_t[None], fed_back, positions[:, c:], time)
+    visible = torch.ones(c + length, c + length, dtype=torch.bool).tril()
+    visible[c:] = True  # the block sees all of the context and itself; the context sees what is before it
+    return model.logits(model.transformer(torch.cat([context, block], 1), visible[None, None])[:, c:])[0]
 
 
 def demo_shaped_model(seed: int, **changes: object) -> SSD2:

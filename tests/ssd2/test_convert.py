@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 from ssd2.checkpoint import Checkpoint, load_checkpoint
 from ssd2.convert import convert_opt
 from ssd2.errors import CheckpointInvalid, ModelNotFound
+from ssd2.models.predict import begin
+from ssd2.sampler import LogitsRequest
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 320,
@@ -89,16 +93,28 @@ def change_config(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def context_hidden(converted: Checkpoint, token_ids: Tensor, mask: Tensor, t: int) -> Tensor:
-    """Hidden states of a context as `encode_context` computes them, which keeps only their keys and values."""
+@dataclass
+class Seen:
+    """What one layer is given to keep."""
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+def context_hidden(
+    converted: Checkpoint, token_ids: Tensor, mask: Tensor, t: int, seen: Sequence[Seen] | None = None
+) -> Tensor:
+    """Hidden states of a context, of which a decode keeps only the keys and values."""
     model = converted.model
-    positions = model.prompt_positions(mask)
-    hidden = model.embed_context(token_ids, positions, torch.full((len(token_ids),), t))
+    hidden = model.embed_context(token_ids, model.prompt_positions(mask), torch.full((len(token_ids),), t))
     length = token_ids.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     visible = causal & mask[:, None, :] | torch.eye(length, dtype=torch.bool)
-    output: Tensor = model.transformer(hidden, visible[:, None])[0]
-    return output
+    return model.transformer(hidden, visible[:, None], seen)
 
 
 @pytest.mark.parametrize("t", [1, 430, 1000])
@@ -135,10 +151,9 @@ def test_the_keys_and_values_that_blocks_attend_to_are_those_of_opt(converted: C
     mask = torch.arange(9) >= torch.tensor([[0], [3]])
     token_ids[~mask] = 1
     past = opt.model(token_ids, attention_mask=mask.long(), use_cache=True).past_key_values
-    cache = converted.model.encode_context(
-        token_ids, converted.model.prompt_positions(mask), mask, torch.tensor([700, 700])
-    )
-    for layer, expected in zip(cache.layers, past.layers, strict=True):
+    seen = [Seen() for _ in past.layers]
+    context_hidden(converted, token_ids, mask, 700, seen)
+    for layer, expected in zip(seen, past.layers, strict=True):
         for ours, theirs in ((layer.keys, expected.keys), (layer.values, expected.values)):
             torch.testing.assert_close(ours.transpose(1, 2)[mask], theirs.transpose(1, 2)[mask], atol=1e-5, rtol=1e-5)
 
@@ -163,11 +178,9 @@ def test_the_config_is_that_of_the_opt_model(converted: Checkpoint) -> None:
 
 
 def test_a_converted_checkpoint_denoises(converted: Checkpoint) -> None:
-    model, t = converted.model, torch.tensor([1000])
-    token_ids = torch.tensor([[2, *converted.tokenizer.encode("the large one")]])
-    mask = torch.ones_like(token_ids, dtype=torch.bool)
-    cache = model.encode_context(token_ids, model.prompt_positions(mask), mask, t)
-    logits = model.denoise(5 * torch.randn(1, 4, 320), None, t, cache)
+    core = begin(converted.model, [[2, *converted.tokenizer.encode("the large one")]], "own")
+    nothing = torch.empty(1, 0, dtype=torch.int64)
+    logits = core.logits(LogitsRequest(0, 0, 1000, 5 * torch.randn(1, 4, 320), None, None, nothing))
     assert logits.shape == (1, 4, 320)
     assert logits.isfinite().all()
     assert not torch.equal(logits[0, 0], logits[0, 1])

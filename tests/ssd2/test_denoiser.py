@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import experts_of, tiny_model
+from conftest import experts_of, plain_logits, tiny_model
 from torch import Tensor
 
 from ssd2.errors import InvalidParameter, PromptTooLong, TokenOutOfRange
 from ssd2.models.denoiser import Denoiser
-from ssd2.models.ssd2 import SSD2, ContextCache
+from ssd2.models.experts import TimeRangeExperts
+from ssd2.models.ssd2 import SSD2
 from ssd2.params import DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, decode
 
@@ -21,16 +22,17 @@ SEEDS = [Seeds(row, 50 + row) for row in range(len(PROMPTS))]
 NO_EOS = -1
 
 
-def from_scratch(model: SSD2, request: LogitsRequest, self_cond: Tensor | None, row: int) -> Tensor:
-    """Logits of one row alone, unpadded, its whole context encoded anew."""
-    model = model.at(request.timestep)
-    token_ids = torch.tensor([[*PROMPTS[row], *request.answer_ids[row].tolist()]])
-    first = model.config.answer_position - len(PROMPTS[row]) if model.config.answer_position else 0
-    positions = first + torch.arange(token_ids.shape[1])[None]
-    t = torch.tensor([request.timestep])
-    cache = model.encode_context(token_ids, positions, torch.ones_like(token_ids, dtype=torch.bool), t)
-    row_cond = None if self_cond is None else self_cond[row : row + 1]
-    return model.denoise(request.x_t[row : row + 1], row_cond, t, cache)[0]
+def from_scratch(model: SSD2 | TimeRangeExperts, request: LogitsRequest, self_cond: Tensor | None, row: int) -> Tensor:
+    """Logits of one row alone, its whole context encoded anew."""
+    position = model.config.answer_position
+    return plain_logits(
+        model.at(request.timestep),
+        torch.tensor([*PROMPTS[row], *request.answer_ids[row].tolist()]),
+        position - len(PROMPTS[row]) if position else 0,
+        request.x_t[row],
+        None if self_cond is None else self_cond[row],
+        request.timestep,
+    )
 
 
 def other_logits(request: LogitsRequest) -> Tensor:
@@ -83,19 +85,17 @@ def test_the_three_ways_of_feeding_back_differ() -> None:
     assert (found[1] - found[0]).abs().max() > 1e-3
 
 
-def encoded_tokens(context_timestep: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Tokens that each call of `encode_context` takes, with the number of those already cached."""
+def encoded_tokens(context_timestep: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens of context are encoded, time after time."""
     model = tiny_model(3, context_timestep=context_timestep)
-    calls: list[tuple[int, int]] = []
-    encode = model.encode_context
+    calls: list[int] = []
+    embed = model.embed_context
 
-    def counted(
-        token_ids: Tensor, positions: Tensor, mask: Tensor, t: Tensor, cache: ContextCache | None = None
-    ) -> ContextCache:
-        calls.append((token_ids.shape[1], 0 if cache is None else cache.mask.shape[1]))
-        return encode(token_ids, positions, mask, t, cache)
+    def counted(token_ids: Tensor, positions: Tensor, t: Tensor) -> Tensor:
+        calls.append(token_ids.shape[1])
+        return embed(token_ids, positions, t)
 
-    monkeypatch.setattr(model, "encode_context", counted)
+    monkeypatch.setattr(model, "embed_context", counted)
     denoiser = Denoiser(model, [[1, 5, 9]], "own")
     run = decode(PARAMS, SEEDS[:1], vocab_size=32, eos_token_id=NO_EOS)
     request = next(run)
@@ -107,14 +107,13 @@ def encoded_tokens(context_timestep: str, monkeypatch: pytest.MonkeyPatch) -> li
 
 
 def test_without_a_context_timestep_only_new_tokens_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert encoded_tokens("none", monkeypatch) == [(3, 0), (4, 3), (4, 7)]
+    assert encoded_tokens("none", monkeypatch) == [3, 4, 4]
 
 
 def test_with_a_quantised_one_the_context_is_encoded_once_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     buckets = {t - t % 50 for t in PARAMS.timesteps}
     assert len(buckets) < len(PARAMS.timesteps)
-    expected = [(3 + 4 * block, 0) for block in range(3) for _ in buckets]
-    assert encoded_tokens("quantised", monkeypatch) == expected
+    assert encoded_tokens("quantised", monkeypatch) == [3 + 4 * block for block in range(3) for _ in buckets]
 
 
 @pytest.mark.parametrize("prompts", [[[]], [[1], []]])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import DEMO_TOKENIZER, tiny_config, tiny_model
+from conftest import DEMO_TOKENIZER, plain_logits, tiny_config, tiny_model
 from torch import Tensor
 
 from ssd2.demo.generator import Item
@@ -51,20 +51,18 @@ T_OF_ROWS = torch.tensor([1, 437, 980])
 
 
 def loss_of_a_block(
-    model: SSD2, context: Tensor, positions: Tensor, target: Tensor, noise: Tensor, t: int, self_condition: bool
+    model: SSD2, context: Tensor, first_position: int, target: Tensor, noise: Tensor, t: int, self_condition: bool
 ) -> Tensor:
     """Algorithm 1 at one c: the sum over a block, with nothing else in the batch."""
     r = [math.cos((x / 1000 + 1e-4) / (1 + 1e-4) * math.pi / 2) ** 2 for x in (0, t)]
     alpha_bar_t, k = r[1] / r[0], model.config.simplex_value
     x_0 = k * (2 * torch.eye(VOCAB)[target] - 1)  # line 1
-    x_t = (math.sqrt(alpha_bar_t) * x_0 + math.sqrt(1 - alpha_bar_t) * k * noise)[None]  # lines 3 and 4
-    time, mask = torch.tensor([t]), torch.ones_like(context[None], dtype=torch.bool)
-    cache = model.encode_context(context[None], positions[None], mask, time)
+    x_t = math.sqrt(alpha_bar_t) * x_0 + math.sqrt(1 - alpha_bar_t) * k * noise  # lines 3 and 4
     self_cond = None
     if self_condition:
         with torch.no_grad():  # line 9
-            self_cond = model.denoise(x_t, None, time, cache)
-    probabilities = model.denoise(x_t, self_cond, time, cache)[0].log_softmax(-1)  # lines 7 and 10
+            self_cond = plain_logits(model, context, first_position, x_t, None, t)
+    probabilities = plain_logits(model, context, first_position, x_t, self_cond, t).log_softmax(-1)  # lines 7 and 10
     return -probabilities[torch.arange(BLOCK), target].sum()
 
 
@@ -78,7 +76,7 @@ def loss_block_by_block(model: SSD2, batch: Batch, noise: Tensor, self_condition
             total = total + loss_of_a_block(
                 model,
                 text[:c],
-                first + torch.arange(c),
+                first,
                 text[c : c + BLOCK],
                 noise[row, block * BLOCK : (block + 1) * BLOCK],
                 int(T_OF_ROWS[row]),

@@ -1,4 +1,4 @@
-"""One model's part in a decode: its context cached, its own predictions remembered."""
+"""One model's part in a decode: its contexts kept, its own predictions remembered."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import torch
 from torch import Tensor
 
 from ssd2.errors import PromptTooLong
+from ssd2.models.context_pool import Context, ContextPool
 from ssd2.models.experts import TimeRangeExperts
-from ssd2.models.prompts import left_padded
-from ssd2.models.ssd2 import SSD2, ContextCache, context_timestep
+from ssd2.models.prompts import check_prompts
+from ssd2.models.ssd2 import SSD2
 from ssd2.sampler import LogitsRequest
 
 
 class Denoiser:
     """Answers the requests of a decode with one SSD-2 model, or with its experts.
 
-    Lines 3 to 7 of Algorithm 2. Keys and values of the context are computed once a block, or once
-    for each value of the quantised context timestep; a model without one only adds what is new.
-    Each expert has its own.
+    Lines 3 to 7 of Algorithm 2. Each expert keeps contexts of its own.
     """
 
     def __init__(
@@ -37,9 +36,10 @@ class Denoiser:
             InvalidParameter: if a prompt is empty.
             TokenOutOfRange: if a prompt holds an id outside the vocabulary.
         """
+        check_prompts(prompts, model.config)
         self._model, self._self_conditioning = model, self_conditioning
-        self._prompt_ids, self._prompt_mask = left_padded(prompts, model.config, next(model.parameters()).device)
-        self._caches: dict[SSD2, tuple[tuple[int, int], ContextCache]] = {}
+        self._prompts = [tuple(prompt) for prompt in prompts]
+        self._pools: dict[SSD2, ContextPool] = {}
         self._own_logits: Tensor | None = None
 
     @torch.inference_mode()
@@ -53,44 +53,34 @@ class Denoiser:
             PromptTooLong: if the answer has grown past the model's positions.
             InvalidParameter: if there is no expert for the timestep.
         """
-        rows = len(request.x_t)
-        t = torch.full((rows,), request.timestep, device=request.x_t.device)
-        model = self._model.at(request.timestep)
-        cache = self._context(model, request, t)
-        self_cond = None if request.step == 0 else self._fed_back(request)
-        self._own_logits = model.denoise(request.x_t, self_cond, t, cache)
+        model, block_size = self._model.at(request.timestep), request.x_t.shape[1]
+        answers = request.answer_ids.tolist()
+        tokens = max(len(prompt) for prompt in self._prompts) + request.answer_ids.shape[1] + block_size
+        self._check_room(tokens)
+        if model not in self._pools:
+            self._pools[model] = ContextPool(model, len(self._prompts), tokens)
+        pool = self._pools[model]
+        pool.make_room(tokens)
+        pool.hold({slot: self._context(slot, answer, request.timestep) for slot, answer in enumerate(answers)})
+        self_cond = None if request.step == 0 else self._self_cond(request)
+        fed_back = None if self_cond is None else model.feed_back(self_cond)
+        t = torch.full((len(answers),), request.timestep, device=request.x_t.device)
+        self._own_logits = pool.denoise(range(len(answers)), request.x_t, fed_back, t)
         return self._own_logits
 
-    def _fed_back(self, request: LogitsRequest) -> Tensor | None:
+    def _self_cond(self, request: LogitsRequest) -> Tensor | None:
         choices = {"own": self._own_logits, "projection": request.x0_hat, "mixed": request.mixed_logits}
         return choices[self._self_conditioning]
 
-    def _context(self, model: SSD2, request: LogitsRequest, t: Tensor) -> ContextCache:
-        has_timestep = model.config.context_timestep == "quantised"
-        wanted = (request.block, int(context_timestep(t)[0]) if has_timestep else 0)
-        cached_for, cache = self._caches.get(model, (None, None))
-        if cache is None or wanted != cached_for:
-            cache = self._encode(model, request.answer_ids, request.x_t.shape[1], t, None if has_timestep else cache)
-            self._caches[model] = (wanted, cache)
-        return cache
+    def _context(self, row: int, answer_ids: list[int], timestep: int) -> Context:
+        prompt, config = self._prompts[row], self._model.config
+        return Context((*prompt, *answer_ids), config.first_position(len(prompt)), config.quantised(timestep))
 
-    def _encode(
-        self, model: SSD2, answer_ids: Tensor, block_size: int, t: Tensor, cache: ContextCache | None
-    ) -> ContextCache:
-        """Encode the prompt and the committed answer, less what the cache already holds."""
-        self._check_room(answer_ids.shape[1] + block_size)
-        token_ids = torch.cat([self._prompt_ids, answer_ids], -1)
-        mask = torch.cat([self._prompt_mask, torch.ones_like(answer_ids, dtype=torch.bool)], -1)
-        positions = model.prompt_positions(self._prompt_mask)
-        following = torch.arange(1, answer_ids.shape[1] + 1, device=answer_ids.device)
-        positions = torch.cat([positions, positions[:, -1:] + following], -1)
-        done = cache.mask.shape[1] if cache else 0
-        return model.encode_context(token_ids[:, done:], positions[:, done:], mask[:, done:], t, cache)
-
-    def _check_room(self, answer_tokens: int) -> None:
-        prompt_tokens = self._prompt_ids.shape[1]
-        if prompt_tokens > (longest := self._model.config.max_prompt_tokens_before(answer_tokens)):
+    def _check_room(self, tokens: int) -> None:
+        longest, config = max(len(prompt) for prompt in self._prompts), self._model.config
+        answer_tokens = tokens - longest
+        if longest > (allowed := config.max_prompt_tokens_before(answer_tokens)):
             raise PromptTooLong(
-                f"prompt and answer have come to {prompt_tokens} + {answer_tokens} tokens; with such an answer this "
-                f"model takes prompts of {max(longest, 0)}: shorten the prompt or the answer"
+                f"prompt and answer have come to {longest} + {answer_tokens} tokens; with such an answer this model "
+                f"takes prompts of {max(allowed, 0)}: shorten the prompt or the answer"
             )

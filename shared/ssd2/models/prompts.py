@@ -1,4 +1,4 @@
-"""Prompts of any lengths as one tensor."""
+"""Prompts of any lengths: what a model can read, and several as one tensor."""
 
 from __future__ import annotations
 
@@ -30,6 +30,21 @@ def left_padded(
         InvalidParameter: if a prompt is empty.
         TokenOutOfRange: if a prompt holds an id outside the vocabulary.
     """
+    check_prompts(prompts, config)
+    longest = max(len(prompt) for prompt in prompts)
+    rows = [[config.pad_token_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    lengths = torch.tensor([[len(prompt)] for prompt in prompts])
+    return torch.tensor(rows, device=device), (torch.arange(longest) >= longest - lengths).to(device)
+
+
+def check_prompts(prompts: Sequence[Sequence[int]], config: ModelConfig) -> None:
+    """Check what a model is to read.
+
+    Raises:
+        PromptTooLong: if a prompt does not fit the model's positions.
+        InvalidParameter: if a prompt is empty.
+        TokenOutOfRange: if a prompt holds an id outside the vocabulary.
+    """
     longest = max(len(prompt) for prompt in prompts)
     if min(len(prompt) for prompt in prompts) < 1:
         raise InvalidParameter("a prompt is empty; it has to begin with the model's first token")
@@ -37,8 +52,5 @@ def left_padded(
         raise PromptTooLong(
             f"the prompt has {longest} tokens, this model takes at most {config.max_prompt_tokens}; shorten it"
         )
-    rows = [[config.pad_token_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-    lengths = torch.tensor([[len(prompt)] for prompt in prompts])
-    token_ids = torch.tensor(rows)
-    check_ids(token_ids, config.vocab_size)
-    return token_ids.to(device), (torch.arange(longest) >= longest - lengths).to(device)
+    for prompt in prompts:
+        check_ids(torch.tensor(prompt), config.vocab_size)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ssd2.errors import CheckpointInvalid
-from ssd2.models.transformer import LayerCache, Transformer
+from ssd2.models.transformer import Transformer
 from ssd2.noise_schedule import DEFAULT_STEPS, EARLY_STOP, TRAINED_TIMESTEPS
 
 OPT_POSITION_OFFSET = 2
@@ -17,6 +17,9 @@ OPT_POSITION_OFFSET = 2
 
 CONTEXT_TIMESTEP_QUANTUM = 50
 """Q: the context sees t - (t mod Q), so that its keys and values serve Q timesteps (footnote 16)."""
+
+
+_Number = TypeVar("_Number", int, Tensor)
 
 
 @dataclass(frozen=True)
@@ -127,20 +130,13 @@ class SSD2Config:
             return self.max_positions - answer_tokens
         return self.answer_position if self.answer_position + answer_tokens <= self.max_positions else 0
 
+    def first_position(self, prompt_tokens: _Number) -> _Number:
+        """Where a prompt of this many tokens begins."""
+        return self.answer_position - prompt_tokens if self.answer_position else 0 * prompt_tokens
 
-@dataclass(frozen=True)
-class ContextCache:
-    """An encoded context.
-
-    Attributes:
-        layers: keys and values of every layer.
-        mask: bool, [B, C], True where there is a token and not padding.
-        positions: int64, [B, C], position of every context token.
-    """
-
-    layers: list[LayerCache]
-    mask: Tensor
-    positions: Tensor
+    def quantised(self, timestep: int) -> int:
+        """The timestep that a context is encoded for; 0, always, without a context timestep."""
+        return timestep - timestep % CONTEXT_TIMESTEP_QUANTUM if self.context_timestep == "quantised" else 0
 
 
 class SSD2(nn.Module):
@@ -191,12 +187,12 @@ class SSD2(nn.Module):
             hidden = hidden + self.context_time_embedding(_share_of_trained(context_timestep(t)))
         return hidden
 
-    def embed_block(self, x_t: Tensor, self_cond: Tensor | None, positions: Tensor, t: Tensor) -> Tensor:
+    def embed_block(self, x_t: Tensor, fed_back: Tensor | None, positions: Tensor, t: Tensor) -> Tensor:
         """h~ of §3.1.
 
         Args:
             x_t: noised simplex, [B, L, V].
-            self_cond: previous prediction as logits, [B, L, V]; None at the first timestep.
+            fed_back: the previous prediction's part, [B, L, D]; None or 0 at the first timestep.
             positions: int64, [B, L].
             t: timesteps, [B].
 
@@ -206,9 +202,19 @@ class SSD2(nn.Module):
         hidden: Tensor = self.w_diff(torch.softmax(x_t, dim=-1))
         hidden = hidden + self.position_embedding(positions + OPT_POSITION_OFFSET)
         hidden = hidden + self.diffusion_time_embedding(_share_of_trained(t))
-        if self_cond is not None:
-            hidden = hidden + self.w_pred(torch.softmax(self_cond, dim=-1))
-        return hidden
+        return hidden if fed_back is None else hidden + fed_back
+
+    def feed_back(self, self_cond: Tensor) -> Tensor:
+        """W_pred[sm(self_cond)] of §3.1, all that the model takes in of its previous prediction.
+
+        Args:
+            self_cond: that prediction as logits, [B, L, V].
+
+        Returns:
+            [B, L, D].
+        """
+        fed_back: Tensor = self.w_pred(torch.softmax(self_cond, dim=-1))
+        return fed_back
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Output layer, tied to Emb_ctx: [B, L, D] -> [B, L, V]."""
@@ -229,7 +235,7 @@ class SSD2(nn.Module):
         visible = causal & (mask[:, None, :] | torch.eye(length, dtype=torch.bool, device=mask.device))
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         no_time = torch.zeros(len(token_ids), dtype=torch.int64, device=mask.device)
-        hidden, _ = self.transformer(self.embed_context(token_ids, positions, no_time), visible[:, None])
+        hidden = self.transformer(self.embed_context(token_ids, positions, no_time), visible[:, None])
         return self.logits(hidden)
 
     def prompt_positions(self, mask: Tensor) -> Tensor:
@@ -241,53 +247,8 @@ class SSD2(nn.Module):
         Returns:
             int64, [B, C]; 0 at the padding.
         """
-        lengths = mask.sum(-1, keepdim=True)
-        first = self.config.answer_position - lengths if self.config.answer_position else torch.zeros_like(lengths)
+        first = self.config.first_position(mask.sum(-1, keepdim=True))
         return ((mask.cumsum(-1) - 1 + first) * mask).to(torch.int64)
-
-    def encode_context(
-        self, token_ids: Tensor, positions: Tensor, mask: Tensor, t: Tensor, cache: ContextCache | None = None
-    ) -> ContextCache:
-        """Encode context tokens causally, behind those already in the cache.
-
-        Args:
-            token_ids: int64, [B, C].
-            positions: int64, [B, C].
-            mask: bool, [B, C], False at padding.
-            t: timesteps, [B]; read only with a context timestep embedding.
-            cache: the context before these tokens, or None.
-
-        Returns:
-            The cache over the old and the new tokens.
-        """
-        if cache is not None:
-            mask, positions = torch.cat([cache.mask, mask], -1), torch.cat([cache.positions, positions], -1)
-        offset = mask.shape[-1] - token_ids.shape[1]
-        index = torch.arange(mask.shape[-1], device=mask.device)
-        causal = index[None, :] <= index[offset:, None]
-        # A padded position sees itself, so that its softmax is over something; nothing reads it.
-        visible = causal & (mask[:, None, :] | (index[None, :] == index[offset:, None]))
-        hidden = self.embed_context(token_ids, positions[:, offset:], t)
-        _, layers = self.transformer(hidden, visible[:, None], cache.layers if cache else None)
-        return ContextCache(layers, mask, positions)
-
-    def denoise(self, x_t: Tensor, self_cond: Tensor | None, t: Tensor, cache: ContextCache) -> Tensor:
-        """Logits of the block that follows a context: lines 4 and 6 of Algorithm 2.
-
-        Args:
-            x_t: noised simplex, [B, L, V].
-            self_cond: previous prediction as logits, [B, L, V]; None at the first timestep.
-            t: timesteps, [B].
-            cache: the encoded context.
-
-        Returns:
-            [B, L, V], unnormalised.
-        """
-        length = x_t.shape[1]
-        positions = cache.positions[:, -1:] + 1 + torch.arange(length, device=x_t.device)
-        visible = torch.cat([cache.mask, cache.mask.new_ones(len(x_t), length)], -1)[:, None, None, :]
-        hidden, _ = self.transformer(self.embed_block(x_t, self_cond, positions, t), visible, cache.layers)
-        return self.logits(hidden)
 
 
 def context_timestep(t: Tensor) -> Tensor:

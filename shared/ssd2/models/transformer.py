@@ -6,19 +6,27 @@ Parameter names follow the published OPT weights, so that those load by name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 
-@dataclass(frozen=True)
-class LayerCache:
-    """Keys and values of one layer, each [B, heads, C, D / heads]."""
+class LayerCache(Protocol):
+    """Keys and values of one layer's earlier positions."""
 
-    keys: Tensor
-    values: Tensor
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the S given positions behind the earlier ones.
+
+        Args:
+            keys: [B, heads, S, D / heads].
+            values: of the same shape.
+
+        Returns:
+            Keys and values of all E positions that the mask speaks of, each [B, heads, E, D / heads].
+        """
+        ...
 
 
 class Attention(nn.Module):
@@ -26,32 +34,32 @@ class Attention(nn.Module):
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.head_size = hidden_size // num_heads
         self.k_proj = nn.Linear(hidden_size, hidden_size)
         self.v_proj = nn.Linear(hidden_size, hidden_size)
         self.q_proj = nn.Linear(hidden_size, hidden_size)
         self.out_proj = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None, cache: LayerCache | None) -> tuple[Tensor, LayerCache]:
+    def forward(self, hidden: Tensor, mask: Tensor | None, cache: LayerCache | None = None) -> Tensor:
         """Attend.
 
         Args:
             hidden: [B, S, D].
-            mask: bool, broadcastable to [B, heads, S, C + S]; True where position i sees j. None: all.
-            cache: keys and values of C earlier positions, or None (C = 0).
+            mask: bool, broadcastable to [B, heads, S, E]; True where position i sees j. None: all.
+            cache: earlier positions, or None (E = S).
 
         Returns:
-            The output, [B, S, D], and the keys and values of all C + S positions.
+            [B, S, D].
         """
         query, keys, values = (
-            projection(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            projection(hidden).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if cache is not None:
-            keys = torch.cat([cache.keys, keys], dim=2)
-            values = torch.cat([cache.values, values], dim=2)
+            keys, values = cache.extend(keys, values)
         attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-        return self.out_proj(attended.transpose(1, 2).flatten(-2)), LayerCache(keys, values)
+        output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(-2))
+        return output
 
 
 class DecoderLayer(nn.Module):
@@ -65,11 +73,11 @@ class DecoderLayer(nn.Module):
         self.fc2 = nn.Linear(ffn_size, hidden_size)
         self.final_layer_norm = nn.LayerNorm(hidden_size)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None, cache: LayerCache | None) -> tuple[Tensor, LayerCache]:
+    def forward(self, hidden: Tensor, mask: Tensor | None, cache: LayerCache | None = None) -> Tensor:
         """Shapes as in `Attention.forward`."""
-        attended, new_cache = self.self_attn(self.self_attn_layer_norm(hidden), mask, cache)
-        hidden = hidden + attended
-        return hidden + self.fc2(F.relu(self.fc1(self.final_layer_norm(hidden)))), new_cache
+        hidden = hidden + self.self_attn(self.self_attn_layer_norm(hidden), mask, cache)
+        fed_forward: Tensor = self.fc2(F.relu(self.fc1(self.final_layer_norm(hidden))))
+        return hidden + fed_forward
 
 
 class Transformer(nn.Module):
@@ -80,21 +88,18 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(hidden_size, num_heads, ffn_size) for _ in range(num_layers))
         self.final_layer_norm = nn.LayerNorm(hidden_size)
 
-    def forward(
-        self, hidden: Tensor, mask: Tensor | None, cache: list[LayerCache] | None = None
-    ) -> tuple[Tensor, list[LayerCache]]:
+    def forward(self, hidden: Tensor, mask: Tensor | None, caches: Sequence[LayerCache] | None = None) -> Tensor:
         """Run all layers.
 
         Args:
             hidden: input embeddings, [B, S, D].
-            mask: bool, broadcastable to [B, heads, S, C + S]; True where position i sees j. None: all.
-            cache: one entry a layer with the keys and values of C earlier positions, or None.
+            mask: bool, broadcastable to [B, heads, S, E]; True where position i sees j. None: all.
+            caches: one a layer with its earlier positions, or None (E = S).
 
         Returns:
-            Normalised output, [B, S, D], and the cache over all C + S positions.
+            Normalised output, [B, S, D].
         """
-        new_cache = []
         for index, layer in enumerate(self.layers):
-            hidden, layer_cache = layer(hidden, mask, cache[index] if cache else None)
-            new_cache.append(layer_cache)
-        return self.final_layer_norm(hidden), new_cache
+            hidden = layer(hidden, mask, caches[index] if caches else None)
+        output: Tensor = self.final_layer_norm(hidden)
+        return output

@@ -125,11 +125,12 @@ def masked_logits(
         torch.cat([prompt_positions, answer_positions[:, :clean]], -1),
         t,
     )
-    block = model.embed_block(x_t, self_cond, answer_positions, t)
+    fed_back = None if self_cond is None else model.feed_back(self_cond)
+    block = model.embed_block(x_t, fed_back, answer_positions, t)
     mask = delta(prompt_length, answer_length // block_size, block_size, x_t.device)
     is_token = F.pad(batch.prompt_mask, (0, len(mask) - prompt_length), value=True)
     visible = (mask & is_token[:, None, :]) | torch.eye(len(mask), dtype=torch.bool, device=x_t.device)
-    hidden, _ = model.transformer(torch.cat([context, block], 1), visible[:, None])
+    hidden = model.transformer(torch.cat([context, block], 1), visible[:, None])
     return model.logits(hidden[:, prompt_length + clean :])
 
 

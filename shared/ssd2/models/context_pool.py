@@ -1,0 +1,222 @@
+"""The contexts of several decodes, encoded and kept in slots.
+
+A context is encoded causally and never sees the block (App. A), so its keys and values serve every
+timestep of a block, and every later block: what a slot holds is only ever added to. A model with a
+context timestep embedding needs them anew whenever the quantised timestep changes (footnote 16).
+A slot's keys and values are computed once for as many slots as begin with the same tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from ssd2.models.ssd2 import SSD2
+from ssd2.models.transformer import DecoderLayer
+
+MIN_SHARED_TOKENS = 8
+"""Tokens that two contexts begin with, from which on one copies the other's instead of computing its own."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a slot holds, or has to.
+
+    Attributes:
+        token_ids: of the prompt and the committed blocks.
+        first_position: position of the first of them.
+        timestep: that they are encoded for, quantised; 0 for a model without a context timestep.
+    """
+
+    token_ids: tuple[int, ...]
+    first_position: int
+    timestep: int
+
+    def shared_with(self, other: Context | None) -> int:
+        """How many tokens two contexts begin with whose keys and values are the same."""
+        if other is None or (self.first_position, self.timestep) != (other.first_position, other.timestep):
+            return 0
+        mine, theirs = self.token_ids, other.token_ids
+        if mine[: len(theirs)] == theirs:  # the common case: a block was added
+            return len(theirs)
+        pairs = enumerate(zip(mine, theirs, strict=False))
+        return next((index for index, (a, b) in pairs if a != b), min(len(mine), len(theirs)))
+
+
+_NOTHING = Context((), 0, 0)
+
+
+class ContextPool:
+    """Keys and values of one model's contexts, and the block that is denoised behind each."""
+
+    def __init__(self, model: SSD2, slots: int, max_tokens: int) -> None:
+        """Reserve the memory.
+
+        Args:
+            model: θ.
+            slots: contexts that can be held at a time.
+            max_tokens: the longest context with the block behind it.
+        """
+        self._model = model
+        self._held = [_NOTHING] * slots
+        self._free = list(range(slots))
+        attention = cast("DecoderLayer", model.transformer.layers[0]).self_attn
+        heads = attention.k_proj.weight.shape[0] // attention.head_size
+        shape = (model.config.num_layers, 2, slots, max_tokens, heads, attention.head_size)
+        # Zeros, as what no mask shows is still multiplied by 0.
+        self._memory = torch.zeros(shape, dtype=attention.k_proj.weight.dtype, device=attention.k_proj.weight.device)
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest context with the block behind it."""
+        return self._memory.shape[3]
+
+    @property
+    def slots_used(self) -> int:
+        """Slots that are reserved."""
+        return len(self._held) - len(self._free)
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Memory that a slot takes, used or not."""
+        return self._memory.nbytes // len(self._held)
+
+    def reserve(self) -> int:
+        """Take a slot.
+
+        Raises:
+            IndexError: if none is free; whoever admits decodes counts them.
+        """
+        return self._free.pop()
+
+    def release(self, slot: int) -> None:
+        """Give a slot back. What it held is forgotten: nobody can find out later that it was there."""
+        self._held[slot] = _NOTHING
+        self._free.append(slot)
+
+    def make_room(self, tokens: int) -> None:
+        """Enlarge all slots, if they are too small for a context and a block of this many tokens together."""
+        if tokens > self.max_tokens:
+            before, held = self._memory.shape[:3], self.max_tokens
+            larger = self._memory.new_zeros(*before, max(tokens, 2 * held), *self._memory.shape[4:])
+            larger[:, :, :, :held] = self._memory
+            self._memory = larger
+
+    def hold(self, wanted: Mapping[int, Context]) -> None:
+        """Make slots hold contexts, computing what none of them has yet.
+
+        Args:
+            wanted: by slot.
+        """
+        waiting = dict(wanted)
+        while waiting:
+            done = {slot: self._found(slot, context) for slot, context in self._leading(waiting).items()}
+            self._encode({slot: (waiting.pop(slot), tokens) for slot, tokens in done.items()})
+
+    def denoise(self, slots: Sequence[int], x_t: Tensor, fed_back: Tensor | None, t: Tensor) -> Tensor:
+        """Logits of the blocks behind the contexts of some slots: lines 4 and 6 of Algorithm 2.
+
+        Args:
+            slots: B different ones.
+            x_t: noised simplex, [B, L, V].
+            fed_back: previous predictions as the model takes them in, [B, L, D]; see `SSD2.feed_back`.
+            t: timesteps, [B].
+
+        Returns:
+            [B, L, V], float32, unnormalised.
+        """
+        held = [self._held[slot] for slot in slots]
+        lengths, first = self._columns([[len(c.token_ids) for c in held], [c.first_position for c in held]])
+        index = lengths + torch.arange(x_t.shape[1], device=lengths.device)
+        extent = max(len(context.token_ids) for context in held) + x_t.shape[1]
+        visible = torch.arange(extent, device=lengths.device) < lengths + x_t.shape[1]
+        block = self._model.embed_block(x_t, fed_back, first + index, t)
+        return self._model.logits(self._run(slots, block, index, visible[:, None]))
+
+    def _leading(self, waiting: Mapping[int, Context]) -> dict[int, Context]:
+        """Those that need not wait for another one of them, to copy what both begin with."""
+        leading: dict[int, Context] = {}
+        for slot, context in waiting.items():
+            kept = context.shared_with(self._held[slot])
+            if kept or all(context.shared_with(other) < MIN_SHARED_TOKENS for other in leading.values()):
+                leading[slot] = context
+        return leading
+
+    def _found(self, slot: int, context: Context) -> int:
+        """How many of a context's tokens the slot holds, once one that holds none has copied what another has."""
+        if kept := context.shared_with(self._held[slot]):
+            return kept
+        shared, other = max((context.shared_with(held), index) for index, held in enumerate(self._held))
+        if shared < MIN_SHARED_TOKENS:
+            return 0
+        self._memory[:, :, slot, :shared] = self._memory[:, :, other, :shared]
+        return shared
+
+    def _encode(self, contexts: Mapping[int, tuple[Context, int]]) -> None:
+        """Compute keys and values of contexts by slot, each from the number on of tokens that it has."""
+        missing = {slot: (c, done) for slot, (c, done) in contexts.items() if done < len(c.token_ids)}
+        if missing:
+            self._encode_missing(list(missing), *zip(*missing.values(), strict=True))
+        for slot, (context, _) in contexts.items():
+            self._held[slot] = context
+
+    def _encode_missing(self, slots: Sequence[int], contexts: Sequence[Context], done: Sequence[int]) -> None:
+        rows = [context.token_ids[start:] for context, start in zip(contexts, done, strict=True)]
+        longest = max(len(row) for row in rows)
+        padding = [self._model.config.pad_token_id] * longest
+        token_ids = torch.tensor([(*row, *padding)[:longest] for row in rows], device=self._memory.device)
+        starts, first, t = self._columns([done, [c.first_position for c in contexts], [c.timestep for c in contexts]])
+        # What is padded lies behind its row's end, where nothing looks before a block is written over it.
+        index = (starts + torch.arange(longest, device=starts.device)).clamp(max=self.max_tokens - 1)
+        positions = (first + index).clamp(max=self._model.config.max_positions - 1)
+        visible = torch.arange(min(max(done) + longest, self.max_tokens), device=index.device) <= index[:, :, None]
+        self._run(slots, self._model.embed_context(token_ids, positions, t[:, 0]), index, visible)
+
+    def _run(self, slots: Sequence[int], hidden: Tensor, index: Tensor, visible: Tensor) -> Tensor:
+        """Run the network on the given places of some slots, and keep their keys and values there.
+
+        Args:
+            slots: B of them.
+            hidden: input embeddings, [B, S, D].
+            index: int64, places in the slots, [B, S].
+            visible: bool, [B, S or 1, E], which of a slot's first E places each of them sees.
+        """
+        rows = torch.tensor(slots, device=index.device)
+        caches = [_SlotCache(layer[0], layer[1], rows, index, visible.shape[-1]) for layer in self._memory]
+        output: Tensor = self._model.transformer(hidden, visible[:, None], caches)
+        return output
+
+    def _columns(self, values: Sequence[Sequence[int]]) -> Tensor:
+        """N sequences of one number a row, as [N, B, 1], in one copy to the device."""
+        return torch.tensor(values, device=self._memory.device)[..., None]
+
+
+@dataclass(frozen=True)
+class _SlotCache:
+    """One layer's keys and values of some slots; see `ssd2.models.transformer.LayerCache`.
+
+    Attributes:
+        keys: of all slots, [slots, max_tokens, heads, D / heads].
+        values: of the same shape.
+        rows: int64, the slots, [B].
+        index: int64, places of the given positions, [B, S].
+        extent: places that are looked at.
+    """
+
+    keys: Tensor
+    values: Tensor
+    rows: Tensor
+    index: Tensor
+    extent: int
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ssd2.models.transformer.LayerCache.extend`."""
+        return self._extended(self.keys, keys), self._extended(self.values, values)
+
+    def _extended(self, held: Tensor, new: Tensor) -> Tensor:
+        held[self.rows[:, None], self.index] = new.transpose(1, 2)
+        return held[:, : self.extent][self.rows].transpose(1, 2)
