@@ -8,9 +8,10 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from core_server.config import ServerConfig, default_threads, named_models
-from ssd2.errors import SlingshotError
+from core_server.config import LOG_FORMAT, ServerConfig, default_threads, named_models
+from ssd2.errors import EngineLost, SlingshotError
 
+EXIT_ENGINE_LOST = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 
@@ -31,14 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a core server until it is told to stop.
 
     Returns:
-        The exit code: 0 after SIGTERM or SIGINT, 2 if the server cannot be started as asked.
+        The exit code: 0 after SIGTERM or SIGINT, 2 if the server cannot be started as asked, 1 if its engine has ended.
     """
     options = vars(_parser().parse_args(arguments))
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=options.pop("log_level").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logging.basicConfig(stream=sys.stderr, level=options["log_level"].upper(), format=LOG_FORMAT)
     try:
         config = ServerConfig(models=named_models(options.pop("model")), **options)
         from core_server.server import serve
@@ -46,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asyncio.run(serve(config, _announce))
     except SlingshotError as error:
         sys.stderr.write(f"core-server: error: {error}\n")
-        return EXIT_REFUSED
+        return EXIT_ENGINE_LOST if isinstance(error, EngineLost) else EXIT_REFUSED
     except KeyboardInterrupt:  # while the model is being loaded
         return EXIT_INTERRUPTED
     return 0
@@ -89,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=default_threads(),
         metavar="N",
-        help="computations at a time, each with its share of the processors (default: %(default)s)",
+        help="processors that a computation uses (default: all, %(default)s)",
     )
     add(
         "--answer-timeout-s",
@@ -104,6 +101,14 @@ def _parser() -> argparse.ArgumentParser:
         default=defaults.grace_s,
         metavar="S",
         help="seconds that answers in progress may go on after SIGTERM (default: %(default)g)",
+    )
+    add(
+        "--engine-timeout-s",
+        type=float,
+        default=defaults.engine_timeout_s,
+        metavar="S",
+        help="seconds that the process that computes may say nothing before the server gives it up and ends; more than "
+        "one batch takes (default: %(default)g)",
     )
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(default: %(default)s)")
     return parser

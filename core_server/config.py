@@ -12,9 +12,15 @@ from ssd2.errors import InvalidParameter
 MAX_NAME_LENGTH = 128
 
 
+HEARTBEAT_S = 1.0
+"""An engine reports at least this often, but for the batch that it is computing."""
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
 def default_threads() -> int:
-    """Computations at a time: one a processor, at most four."""
-    return min(4, os.cpu_count() or 1)
+    """Processors that a computation uses: all."""
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,11 @@ class ServerConfig:
         port: port to listen on; 0 for any free one.
         max_sessions: answers in progress at a time; one more is refused.
         device: where the models run, as torch names it.
-        threads: computations at a time.
+        threads: processors that a computation uses.
         answer_timeout_s: how long an agent may take for its part of a timestep.
         grace_s: how long answers in progress may go on once the server is told to stop.
+        engine_timeout_s: how long the engine may say nothing before it is given up.
+        log_level: name of the lowest level that is logged.
     """
 
     models: Mapping[str, Path]
@@ -40,6 +48,8 @@ class ServerConfig:
     threads: int = field(default_factory=default_threads)
     answer_timeout_s: float = 300.0
     grace_s: float = 5.0
+    engine_timeout_s: float = 60.0
+    log_level: str = "info"
 
     def __post_init__(self) -> None:
         for name in self.models:
@@ -58,6 +68,10 @@ class ServerConfig:
             raise InvalidParameter(f"threads is {self.threads}; it must be at least 1")
         if not 0 < self.answer_timeout_s < float("inf"):
             raise InvalidParameter(f"answer timeout is {self.answer_timeout_s} s; it must be above 0 and finite")
+        if not HEARTBEAT_S < self.engine_timeout_s < float("inf"):
+            raise InvalidParameter(
+                f"engine timeout is {self.engine_timeout_s} s; it must be above {HEARTBEAT_S:g} and finite"
+            )
         if not 0 <= self.grace_s < float("inf"):
             raise InvalidParameter(f"grace is {self.grace_s} s; it must be at least 0 and finite")
 

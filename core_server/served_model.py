@@ -9,6 +9,8 @@ from pathlib import Path
 from ssd2.checkpoint import Checkpoint, load_checkpoint
 from ssd2.devices import check_device
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, TokenizerMismatch
+from ssd2.models.family import ModelConfig
+from ssd2.models.prompts import check_prompts
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
 from ssd2.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ModelCard, OpenRequest
 
@@ -21,13 +23,70 @@ _FRAME_OVERHEAD_BYTES = 1024
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A loaded checkpoint under the name that agents know it by."""
+    """A model as the front end knows it: without its weights.
+
+    Attributes:
+        name: that agents know it by.
+        config: its shape.
+        card: what the core says about it.
+    """
+
+    name: str
+    config: ModelConfig
+    card: ModelCard
+
+    def check_fits(self, request: OpenRequest) -> None:
+        """Check what an answer asks for against the model.
+
+        Raises:
+            ModelMismatch: if the model is not the one that the agent was told of.
+            TokenizerMismatch: if the agent's tokenizer or vocabulary is another one.
+            InvalidParameter: if the block is longer than the core takes, or a timestep below what it was trained for.
+            PromptTooLong: if the answer does not fit behind the prompt.
+            TokenOutOfRange: if the prompt holds an id outside the vocabulary.
+        """
+        self._check_identity(request)
+        if request.block_size > self.card.max_block_size:
+            raise InvalidParameter(
+                f"block size is {request.block_size}; this core takes at most {self.card.max_block_size} tokens"
+            )
+        if request.timesteps[-1] <= self.config.trained_above * TRAINED_TIMESTEPS:
+            raise InvalidParameter(
+                f"the decode goes down to timestep {request.timesteps[-1]}; this model's experts begin above "
+                f"{self.config.trained_above:g}T: stop there (--stop)"
+            )
+        prompt_tokens, answer_tokens = len(request.prompt_ids), request.max_blocks * request.block_size
+        if prompt_tokens > (longest := self.config.max_prompt_tokens_before(answer_tokens)):
+            raise PromptTooLong(
+                f"the prompt has {prompt_tokens} tokens; with an answer of {answer_tokens} this core takes at most "
+                f"{max(longest, 0)}: shorten the prompt, or ask for a shorter answer"
+            )
+        check_prompts([request.prompt_ids], self.config)
+
+    def _check_identity(self, request: OpenRequest) -> None:
+        if request.model_sha256 not in ("", self.card.model_sha256):
+            raise ModelMismatch("the core's model is not the one the agent was told of: it has changed; ask again")
+        if request.tokenizer_sha256 != self.card.tokenizer_sha256:
+            raise TokenizerMismatch(
+                "the agent's tokenizer is not that of this core's model, so their logits cannot be mixed; use a "
+                f"user model whose tokenizer.json has the SHA-256 {self.card.tokenizer_sha256}"
+            )
+        if request.vocab_size != self.card.vocab_size:
+            raise TokenizerMismatch(
+                f"the agent's model has a vocabulary of {request.vocab_size}, this core's one of "
+                f"{self.card.vocab_size}; use a user model made for this core"
+            )
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model as the engine knows it: a checkpoint under the name that agents know it by."""
 
     name: str
     checkpoint: Checkpoint
 
     @classmethod
-    def load(cls, folder: Path, name: str, device: str) -> ServedModel:
+    def load(cls, folder: Path, name: str, device: str) -> LoadedModel:
         """Load a checkpoint for serving.
 
         Raises:
@@ -39,11 +98,11 @@ class ServedModel:
         return cls(name, load_checkpoint(folder, device))
 
     @cached_property
-    def card(self) -> ModelCard:
-        """What the core says about itself."""
+    def served(self) -> ServedModel:
+        """The same without its weights."""
         model, config = self.checkpoint.model, self.checkpoint.model.config
         frame_bytes_per_position = 2 * config.vocab_size  # float16 logits
-        return ModelCard(
+        card = ModelCard(
             protocol_version=PROTOCOL_VERSION,
             model=self.name,
             model_sha256=self.checkpoint.sha256,
@@ -59,44 +118,4 @@ class ServedModel:
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             family=config.family,
         )
-
-    def check_fits(self, request: OpenRequest) -> None:
-        """Check what an answer asks for against the model; the prompt itself is the denoiser's to check.
-
-        Raises:
-            ModelMismatch: if the model is not the one that the agent was told of.
-            TokenizerMismatch: if the agent's tokenizer or vocabulary is another one.
-            InvalidParameter: if the block is longer than the core takes, or a timestep below what it was trained for.
-            PromptTooLong: if the answer does not fit behind the prompt.
-        """
-        self._check_identity(request)
-        card, config = self.card, self.checkpoint.model.config
-        if request.block_size > card.max_block_size:
-            raise InvalidParameter(
-                f"block size is {request.block_size}; this core takes at most {card.max_block_size} tokens"
-            )
-        if request.timesteps[-1] <= config.trained_above * TRAINED_TIMESTEPS:
-            raise InvalidParameter(
-                f"the decode goes down to timestep {request.timesteps[-1]}; this model's experts begin above "
-                f"{config.trained_above:g}T: stop there (--stop)"
-            )
-        prompt_tokens, answer_tokens = len(request.prompt_ids), request.max_blocks * request.block_size
-        if prompt_tokens > (longest := config.max_prompt_tokens_before(answer_tokens)):
-            raise PromptTooLong(
-                f"the prompt has {prompt_tokens} tokens; with an answer of {answer_tokens} this core takes at most "
-                f"{max(longest, 0)}: shorten the prompt, or ask for a shorter answer"
-            )
-
-    def _check_identity(self, request: OpenRequest) -> None:
-        if request.model_sha256 not in ("", self.card.model_sha256):
-            raise ModelMismatch("the core's model is not the one the agent was told of: it has changed; ask again")
-        if request.tokenizer_sha256 != self.card.tokenizer_sha256:
-            raise TokenizerMismatch(
-                "the agent's tokenizer is not that of this core's model, so their logits cannot be mixed; use a "
-                f"user model whose tokenizer.json has the SHA-256 {self.card.tokenizer_sha256}"
-            )
-        if request.vocab_size != self.card.vocab_size:
-            raise TokenizerMismatch(
-                f"the agent's model has a vocabulary of {request.vocab_size}, this core's one of "
-                f"{self.card.vocab_size}; use a user model made for this core"
-            )
+        return ServedModel(self.name, config, card)

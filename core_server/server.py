@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from collections.abc import Callable
 
 import grpc
-import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from core_server.config import ServerConfig
-from core_server.hosted import HostedModels
-from core_server.served_model import ServedModel
+from core_server.engine_client import EngineClient, running_engine
 from core_server.service import SERVICE_NAME, CollaborationService
-from ssd2.errors import InvalidParameter
+from ssd2.errors import EngineLost, InvalidParameter
 from ssd2.wire.codec import MAX_MESSAGE_BYTES
 
 MAX_METADATA_BYTES = 16 * 1024
@@ -29,17 +26,15 @@ _log = logging.getLogger(__name__)
 
 
 class CoreServer:
-    """One listening server with its models."""
+    """One listening server with its engine."""
 
-    def __init__(self, hosted: HostedModels, config: ServerConfig) -> None:
+    def __init__(self, engine: EngineClient, config: ServerConfig) -> None:
         self._config = config
+        self._engine = engine
         self._server = grpc.aio.server(options=_options(config), compression=grpc.Compression.NoCompression)
         self._health = health.aio.HealthServicer()
         self._service = CollaborationService(
-            hosted,
-            max_sessions=config.max_sessions,
-            threads=config.threads,
-            answer_timeout_s=config.answer_timeout_s,
+            engine, max_sessions=config.max_sessions, answer_timeout_s=config.answer_timeout_s
         )
         self._service.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -73,7 +68,6 @@ class CoreServer:
         """Turn new answers away, let those in progress go on for the grace time, then end them."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._config.grace_s)
-        self._service.close()
 
 
 def _options(config: ServerConfig) -> list[tuple[str, int]]:
@@ -94,7 +88,7 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
 
 
 async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
-    """Load the models and serve them until SIGTERM or SIGINT.
+    """Start an engine with the models and serve them until SIGTERM or SIGINT.
 
     Args:
         config: what to serve, and how.
@@ -104,17 +98,21 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         InvalidParameter: if the device or the address cannot be used.
         ModelNotFound: if there is no checkpoint.
         CheckpointInvalid: if it is damaged.
+        EngineLost: if the engine ends before it is told to.
     """
-    # Computations run side by side: each with its share of the processors, or they slow each other down.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.threads))
-    served = [ServedModel.load(folder, name, config.device) for name, folder in config.models.items()]
-    told_to_stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
-    server = CoreServer(HostedModels(served), config)
-    port = await server.start()
-    what = ", ".join(f"{one.name} ({one.card.family}, {one.card.parameters:,} parameters)" for one in served)
-    announce(f"listening on {config.address(port)}, serving {what}")
-    await told_to_stop.wait()
-    _log.info("stopping; answers in progress have %g s", config.grace_s)
-    await server.stop()
+    async with running_engine(config) as engine:
+        told_to_stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+        server = CoreServer(engine, config)
+        port = await server.start()
+        what = ", ".join(f"{one.name} ({one.card.family}, {one.card.parameters:,} parameters)" for one in engine.models)
+        announce(f"listening on {config.address(port)}, serving {what}")
+        ends = {asyncio.create_task(told_to_stop.wait()), asyncio.create_task(engine.gone())}
+        _, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        _log.info("stopping; answers in progress have %g s", config.grace_s)
+        await server.stop()
+        if not told_to_stop.is_set():
+            raise EngineLost("the engine has ended, so the server ends; start it again, its log says what happened")

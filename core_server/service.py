@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from core_server.engine_client import EngineClient, Frames
 from core_server.error_catalog import Refusal, refusal_of
 from core_server.hosted import HostedModels
 from core_server.session import CoreSession
 from ssd2.errors import CoreBusy, CoreTimeout, ProtocolViolation, SlingshotError
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
-from ssd2.wire.codec import ERROR_CODE_KEY, model_card_to_proto, open_from_proto
+from ssd2.wire.codec import ERROR_CODE_KEY, logits_to_proto, model_card_to_proto, open_from_proto
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["CollaborationService"].full_name
 
@@ -40,18 +41,18 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
     neither the text of an error that speaks of it: only the error's code.
     """
 
-    def __init__(self, hosted: HostedModels, *, max_sessions: int, threads: int, answer_timeout_s: float) -> None:
+    def __init__(self, engine: EngineClient, *, max_sessions: int, answer_timeout_s: float) -> None:
         """Set up the service.
 
         Args:
-            hosted: the models.
-            max_sessions: answers in progress at a time.
-            threads: computations at a time; a session has at most one.
+            engine: has the models.
+            max_sessions: answers in progress at a time; the engine has a slot for each.
             answer_timeout_s: how long an agent may be silent, and how long it may leave logits unread.
         """
-        self._hosted, self._max_sessions, self._answer_timeout_s = hosted, max_sessions, answer_timeout_s
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="core-compute")
+        self._engine, self._hosted = engine, HostedModels(engine.models)
+        self._max_sessions, self._answer_timeout_s = max_sessions, answer_timeout_s
         self._sessions_active = 0
+        self._numbers = itertools.count()
 
     @property
     def sessions_active(self) -> int:
@@ -61,10 +62,6 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register with a server."""
         pb_grpc.add_CollaborationServiceServicer_to_server(self, server)
-
-    def close(self) -> None:
-        """Drop computations that have not begun; those in progress end by themselves."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def GetModelCard(  # noqa: N802  # the contract's name
         self, request: pb.GetModelCardRequest, context: _CardContext
@@ -104,7 +101,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         request = open_from_proto(opening.open)
         with self._slot():
             served = self._hosted.find(request.model, request.family)
-            session = CoreSession(request, served)
+            session = CoreSession(next(self._numbers), request, served)
             _log.info(
                 "session %s: opened with %s, %d of %d",
                 session_id,
@@ -113,22 +110,33 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
                 self._max_sessions,
             )
             await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=session_id)))
-            await self._answer(agent, session, session_id)
+            with self._engine.answer(session.begin()) as frames:
+                ending = await self._answer(agent, session, frames)
+            _log.info("session %s: %s after %d timesteps", session_id, ending, session.due.number + 1)
 
-    async def _answer(self, agent: _AgentStream, session: CoreSession, session_id: str) -> None:
-        """Send logits for every projection until the agent has had enough."""
-        logits = await self._compute(session.first_logits)
+    async def _answer(self, agent: _AgentStream, session: CoreSession, frames: Frames) -> str:
+        """Send logits for every projection until the agent has had enough; says how it ended."""
+        turns = asyncio.Semaphore(0)  # one for each timestep whose logits have been sent
+        sending = asyncio.create_task(_send_frames(agent, frames, turns))
+        listening = asyncio.create_task(self._take_projections(agent, session, turns))
+        try:
+            done, _ = await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result() or "ended"
+        finally:
+            sending.cancel()
+            listening.cancel()
+            await asyncio.gather(sending, listening, return_exceptions=True)
+
+    async def _take_projections(self, agent: _AgentStream, session: CoreSession, turns: asyncio.Semaphore) -> str:
         while True:
-            await agent.write(pb.CollaborateResponse(block_logits=logits))
+            await turns.acquire()  # until then the agent has no time to answer in
             message = await agent.read()
             kind = message.WhichOneof("message") if message is not None else None
             if message is None or kind == "close":
-                ending = "closed" if kind == "close" else "disconnected"
-                _log.info("session %s: %s after %d timesteps", session_id, ending, session.due.number + 1)
-                return
+                return "closed" if kind == "close" else "disconnected"
             if kind != "projection":
                 raise ProtocolViolation("a Projection or Close was due; the agent sent something else")
-            logits = await self._compute(session.answer, message.projection)
+            self._engine.send(session.advance(message.projection))
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
@@ -141,9 +149,16 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         finally:
             self._sessions_active -= 1
 
-    async def _compute(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Run a session's computation in a thread: the other streams go on meanwhile."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+async def _send_frames(agent: _AgentStream, frames: Frames, turns: asyncio.Semaphore) -> None:
+    """Send what the engine computes, for as long as the answer goes on."""
+    sent = 0
+    while True:
+        frame = await frames.next()
+        await agent.write(pb.CollaborateResponse(block_logits=logits_to_proto(frame.at, frame.logits)))
+        if frame.at.number == sent:  # else it replaces one that was guessed wrongly
+            sent += 1
+            turns.release()
 
 
 class _AgentStream:

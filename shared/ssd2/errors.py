@@ -19,7 +19,8 @@
     │   ├── CoreUnavailable        nothing answers at that address
     │   ├── CoreLost               the connection broke in the middle of an answer
     │   ├── CoreTimeout            the core did not answer in time
-    │   └── CoreBusy               the core is at its limit of sessions
+    │   ├── CoreBusy               the core is at its limit of sessions
+    │   └── EngineLost             the core's process that computes has ended
     └── JudgeError                 the model that judges answers cannot be asked
         ├── JudgeRefused           its endpoint refuses the key, the model or the question
         ├── JudgeUnavailable       its endpoint does not answer, or not now
@@ -149,6 +150,12 @@ class CoreBusy(CoreError):
     """The core has no free session."""
 
     code = "core_busy"
+
+
+class EngineLost(CoreError):
+    """The core's process that computes has ended."""
+
+    code = "engine_lost"
 
 
 class JudgeError(SlingshotError):

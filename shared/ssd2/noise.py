@@ -46,10 +46,10 @@ def philox_4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Tensor) -> 
 
 
 def gaussian_noise(
-    seeds: Sequence[int],
+    seeds: Sequence[int] | Tensor,
     *,
-    block: int,
-    timestep: int,
+    block: int | Tensor,
+    timestep: int | Tensor,
     length: int,
     vocab_size: int,
     device: torch.device | str = "cpu",
@@ -60,9 +60,9 @@ def gaussian_noise(
     device, nor on the length of the block, nor on the other rows of the batch.
 
     Args:
-        seeds: one public noise seed a row, each in [0, 2⁶³).
-        block: index of the block in the answer.
-        timestep: t, in [0, T].
+        seeds: one public noise seed a row, each in [0, 2⁶³); int64, [B], as a tensor.
+        block: index of the block in the answer, of all rows or int64, [B].
+        timestep: t, in [0, T], of all rows or int64, [B].
         length: L, positions in the block.
         vocab_size: V.
         device: where to compute it.
@@ -95,14 +95,21 @@ def uniform_noise(
 
 
 def _words(
-    seeds: Sequence[int], block: int, timestep: int, length: int, width: int, device: torch.device | str
+    seeds: Sequence[int] | Tensor,
+    block: int | Tensor,
+    timestep: int | Tensor,
+    length: int,
+    width: int,
+    device: torch.device | str,
 ) -> tuple[Tensor, ...]:
     """Philox words for counters (block, timestep, position, index < width), each [B, L, width]."""
-    key = torch.tensor(list(seeds), dtype=torch.int64, device=device)[:, None, None]
+
+    def column(values: Sequence[int] | Tensor | int) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.int64, device=device).reshape(-1, 1, 1)
+
     position = torch.arange(length, device=device)[None, :, None]
     index = torch.arange(width, device=device)[None, None, :]
-    constant = torch.zeros_like(key)
-    return philox_4x32((constant + block, constant + timestep, constant + position, constant + index), key)
+    return philox_4x32((column(block), column(timestep), position, index), column(seeds))
 
 
 def _uniform(word: Tensor) -> Tensor:

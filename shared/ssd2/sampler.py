@@ -112,6 +112,53 @@ def noised_simplex(
     return alpha_bar_t.sqrt() * x0_hat + (1 - alpha_bar_t).sqrt() * z  # line 11
 
 
+@dataclass(frozen=True)
+class ProjectedRows:
+    """Rows of a batch that may stand at different timesteps of different blocks, by their projected tokens.
+
+    Attributes:
+        noise_seeds: int64, [B].
+        block: index of each row's block, int64, [B].
+        timestep: t of the x_t to make, int64, [B].
+        simplex_value: K, [B].
+        tokens: int64, [3, N]: row, position and id of every token at +K in the previous projections;
+            a row at its block's first timestep has none.
+    """
+
+    noise_seeds: Tensor
+    block: Tensor
+    timestep: Tensor
+    simplex_value: Tensor
+    tokens: Tensor
+
+
+def noised_rows(rows: ProjectedRows, length: int, vocab_size: int) -> Tensor:
+    """The x_t of `noised_simplex` less what all entries of a position have in common.
+
+    A softmax is the same for it, and nothing else is taken of an x_t; so only the entries at +K have
+    to be touched, by +2K.
+
+    Returns:
+        [B, L, V], float32.
+    """
+    alpha_bar_t = alpha_bar(rows.timestep)
+    row, position, token_id = rows.tokens
+    begins = torch.ones_like(alpha_bar_t, dtype=torch.bool).index_fill_(0, row, False)
+    spread = torch.where(begins, 1.0, (1 - alpha_bar_t).sqrt()) * rows.simplex_value
+    x_t = gaussian_noise(
+        rows.noise_seeds,
+        block=rows.block,
+        timestep=rows.timestep,
+        length=length,
+        vocab_size=vocab_size,
+        device=rows.noise_seeds.device,
+    )
+    x_t *= spread[:, None, None]
+    raised = (2 * rows.simplex_value * alpha_bar_t.sqrt())[row]
+    x_t[row, position, token_id] += raised  # once, even where a token is named twice
+    return x_t
+
+
 def project(logits: Tensor, params: DecodingParams, sampling_seeds: Sequence[int], block: int, timestep: int) -> Tensor:
     """Line 9 of Algorithm 2, with the device's own draws.
 

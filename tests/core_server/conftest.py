@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ import grpc
 import pytest
 
 from core_server.config import ServerConfig
-from core_server.hosted import HostedModels
-from core_server.served_model import ServedModel
+from core_server.engine import Engine
+from core_server.engine_client import EngineClient
+from core_server.served_model import LoadedModel
 from core_server.server import CoreServer
 from ssd2.checkpoint import Checkpoint, load_checkpoint
 from ssd2.collaboration import UserLogits, decode_locally, mix_terms
@@ -42,13 +45,14 @@ CORE_ALONE = CollaborationParams(lambda_user=0.0)
 PROMPT = (1, 20, 21, 22)
 
 
-def serve_in_memory(model: SSD2 | TimeRangeExperts, name: str = "tiny") -> ServedModel:
+def serve_in_memory(model: SSD2 | TimeRangeExperts, name: str = "tiny") -> LoadedModel:
     """A model that was never on disk, as if it had been loaded."""
-    return ServedModel(name, Checkpoint(model, Tokenizer.from_file(DEMO_TOKENIZER), sha256="0" * 64))
+    return LoadedModel(name, Checkpoint(model, Tokenizer.from_file(DEMO_TOKENIZER), sha256="0" * 64))
 
 
-def open_request(served: ServedModel, params: DecodingParams, noise_seed: int = 7, **changes: Any) -> OpenRequest:
+def open_request(loaded: LoadedModel, params: DecodingParams, noise_seed: int = 7, **changes: Any) -> OpenRequest:
     """A request that the model can serve, unless changed."""
+    served = loaded.served
     request = OpenRequest(
         model=served.name,
         family=served.card.family,
@@ -66,7 +70,7 @@ def open_request(served: ServedModel, params: DecodingParams, noise_seed: int = 
     return replace(request, **changes)
 
 
-def decode_alone(served: ServedModel, params: DecodingParams, seeds: Seeds) -> list[int]:
+def decode_alone(served: LoadedModel, params: DecodingParams, seeds: Seeds) -> list[int]:
     """The reference: the same decode in one process."""
     model = served.checkpoint.model
     core = Denoiser(model, [PROMPT], params.self_conditioning)
@@ -114,7 +118,7 @@ class RawAgent:
         assert (await call.read()).opened.session_id
         return call, (await call.read()).block_logits
 
-    async def decode(self, served: ServedModel, params: DecodingParams, seeds: Seeds) -> list[int]:
+    async def decode(self, served: LoadedModel, params: DecodingParams, seeds: Seeds) -> list[int]:
         """Decode with the core alone: `decode` here, the core's logits from the server."""
         request = open_request(served, params, seeds.noise)
         vocab_size = request.vocab_size
@@ -156,9 +160,26 @@ async def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> 
 
 
 @pytest.fixture(scope="session")
-def served(core_folder: Path) -> ServedModel:
+def served(core_folder: Path) -> LoadedModel:
     """The random core model, loaded."""
-    return ServedModel("core", load_checkpoint(core_folder))
+    return LoadedModel("core", load_checkpoint(core_folder))
+
+
+@asynccontextmanager
+async def engine_in_this_process(
+    *models: LoadedModel, slots: int, timeout_s: float = 60.0
+) -> AsyncIterator[EngineClient]:
+    """An engine as a thread, on the same kind of line as one that is a process."""
+    ours, theirs = socket.socketpair()
+    client = EngineClient(*await asyncio.open_connection(sock=ours), timeout_s)
+    thread = threading.Thread(target=lambda: Engine(models, slots, theirs).run(), daemon=True)
+    thread.start()
+    await client.ready()
+    yield client
+    client.close()
+    await asyncio.to_thread(thread.join, 10)
+    theirs.close()
+    assert not thread.is_alive(), "the engine ends when the front end has hung up"
 
 
 Start = Callable[..., Awaitable[tuple[CoreServer, RawAgent]]]
@@ -169,9 +190,10 @@ async def start() -> AsyncIterator[Start]:
     """Start a server in this process: `await start(served, max_sessions=2)` gives it and an agent."""
     async with AsyncExitStack() as stack:
 
-        async def start_one(*served: ServedModel, **settings: Any) -> tuple[CoreServer, RawAgent]:
-            config = ServerConfig({}, **{"grace_s": 0.0, "threads": 2, **settings})
-            server = CoreServer(HostedModels(served), config)
+        async def start_one(*served: LoadedModel, **settings: Any) -> tuple[CoreServer, RawAgent]:
+            config = ServerConfig({}, **{"grace_s": 0.0, **settings})
+            engine = await stack.enter_async_context(engine_in_this_process(*served, slots=config.max_sessions))
+            server = CoreServer(engine, config)
             port = await server.start()
             stack.push_async_callback(server.stop)
             limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from core_server.hosted import HostedModels
-from core_server.served_model import ServedModel
+from core_server.served_model import LoadedModel
 from ssd2.errors import InvalidParameter, ModelMismatch
 from ssd2.params import DecodingParams, Seeds
 from ssd2.wire import collaboration_pb2 as pb
@@ -20,17 +20,17 @@ PARAMS = DecodingParams(block_size=4, max_tokens=12, steps=12)
 
 
 @pytest.fixture(scope="module")
-def single() -> ServedModel:
+def single() -> LoadedModel:
     return serve_in_memory(tiny_model(9), "single")
 
 
 @pytest.fixture(scope="module")
-def experts() -> ServedModel:
+def experts() -> LoadedModel:
     return serve_in_memory(experts_of(*(tiny_model(seed) for seed in range(3))), "experts")
 
 
 async def test_a_decode_with_experts_and_one_with_a_single_model_run_through_one_server(
-    single: ServedModel, experts: ServedModel, start: Start
+    single: LoadedModel, experts: LoadedModel, start: Start
 ) -> None:
     _, agent = await start(single, experts)
     seeds = Seeds.reproducible(1)
@@ -39,18 +39,18 @@ async def test_a_decode_with_experts_and_one_with_a_single_model_run_through_one
     assert answers[0] != answers[1]
 
 
-def test_the_first_model_that_fits_is_taken(single: ServedModel, experts: ServedModel) -> None:
-    hosted = HostedModels([single, experts])
-    assert hosted.find("", "") is hosted.find("", "ssd-2") is hosted.find("single", "ssd-2") is single
-    assert hosted.find("experts", "") is experts
+def test_the_first_model_that_fits_is_taken(single: LoadedModel, experts: LoadedModel) -> None:
+    hosted = HostedModels([single.served, experts.served])
+    assert hosted.find("", "") is hosted.find("", "ssd-2") is hosted.find("single", "ssd-2") is single.served
+    assert hosted.find("experts", "") is experts.served
 
 
 @pytest.mark.parametrize(("name", "family"), [("", "autoregressive"), ("other", ""), ("single", "ssd-lm")])
 def test_what_is_not_hosted_is_refused_with_what_is(
-    single: ServedModel, experts: ServedModel, name: str, family: str
+    single: LoadedModel, experts: LoadedModel, name: str, family: str
 ) -> None:
     with pytest.raises(ModelMismatch, match=r"there are: single \(ssd-2\), experts \(ssd-2\)"):
-        HostedModels([single, experts]).find(name, family)
+        HostedModels([single.served, experts.served]).find(name, family)
 
 
 def test_a_server_without_models_is_refused() -> None:
@@ -60,7 +60,7 @@ def test_a_server_without_models_is_refused() -> None:
 
 @pytest.mark.parametrize("changes", [{"family": "autoregressive"}, {"family": "x" * 5000}, {"model": "other"}])
 async def test_a_request_for_a_family_that_is_not_hosted_is_refused_with_the_list(
-    single: ServedModel, experts: ServedModel, start: Start, changes: dict[str, Any]
+    single: LoadedModel, experts: LoadedModel, start: Start, changes: dict[str, Any]
 ) -> None:
     _, agent = await start(single, experts)
     opening = pb.CollaborateRequest(open=open_to_proto(open_request(single, PARAMS, **{"model": "", **changes})))
@@ -73,7 +73,7 @@ async def test_a_request_for_a_family_that_is_not_hosted_is_refused_with_the_lis
     assert dict(refused.value.trailing_metadata())[ERROR_CODE_KEY] == "model_mismatch"
 
 
-async def test_a_decode_below_the_experts_is_refused_before_it_begins(experts: ServedModel, start: Start) -> None:
+async def test_a_decode_below_the_experts_is_refused_before_it_begins(experts: LoadedModel, start: Start) -> None:
     _, agent = await start(experts)
     request = open_request(experts, DecodingParams(block_size=4, max_tokens=12, steps=12, stop=0.0))
     end = await ending(await agent.send(pb.CollaborateRequest(open=open_to_proto(request))))

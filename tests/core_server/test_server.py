@@ -7,22 +7,21 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from core_server.config import ServerConfig
-from core_server.hosted import HostedModels
-from core_server.served_model import ServedModel
+from core_server.served_model import LoadedModel
 from core_server.server import CoreServer
 from core_server.service import SERVICE_NAME
 from ssd2.errors import InvalidParameter
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import MAX_MESSAGE_BYTES
-from tests.core_server.conftest import Start, ending, open_request
+from tests.core_server.conftest import Start, ending, engine_in_this_process, open_request
 
 PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2)
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @pytest.mark.parametrize("name", ["", SERVICE_NAME])
-async def test_health_says_when_the_server_stops(served: ServedModel, start: Start, name: str) -> None:
+async def test_health_says_when_the_server_stops(served: LoadedModel, start: Start, name: str) -> None:
     server, agent = await start(served, grace_s=0.3)
     health = health_pb2_grpc.HealthStub(agent.channel)
     request = health_pb2.HealthCheckRequest(service=name)
@@ -35,7 +34,7 @@ async def test_health_says_when_the_server_stops(served: ServedModel, start: Sta
     await stopping
 
 
-async def test_an_answer_in_progress_has_the_grace_time(served: ServedModel, start: Start) -> None:
+async def test_an_answer_in_progress_has_the_grace_time(served: LoadedModel, start: Start) -> None:
     server, agent = await start(served, grace_s=10.0)
     call, _ = await agent.open(open_request(served, PARAMS))
     stopping = asyncio.create_task(server.stop())
@@ -48,7 +47,7 @@ async def test_an_answer_in_progress_has_the_grace_time(served: ServedModel, sta
         await stopping
 
 
-async def test_an_answer_longer_than_the_grace_time_is_cut(served: ServedModel, start: Start) -> None:
+async def test_an_answer_longer_than_the_grace_time_is_cut(served: LoadedModel, start: Start) -> None:
     server, agent = await start(served, grace_s=0.1)
     call, _ = await agent.open(open_request(served, PARAMS))
     async with asyncio.timeout(5):
@@ -57,13 +56,12 @@ async def test_an_answer_longer_than_the_grace_time_is_cut(served: ServedModel, 
     assert server.sessions_active == 0
 
 
-async def test_a_port_in_use_is_refused(served: ServedModel, start: Start) -> None:
+async def test_a_port_in_use_is_refused(served: LoadedModel, start: Start) -> None:
     _, agent = await start(served)
-    second = CoreServer(HostedModels([served]), ServerConfig({}, port=agent.port, grace_s=0.0))
-    try:
+    async with engine_in_this_process(served, slots=1) as engine:
+        second = CoreServer(engine, ServerConfig({}, port=agent.port, grace_s=0.0))
         with pytest.raises(InvalidParameter, match="--port"):
             await second.start()
-    finally:
         await second.stop()
 
 
@@ -75,7 +73,7 @@ async def test_a_port_in_use_is_refused(served: ServedModel, start: Start) -> No
     ],
 )
 async def test_messages_are_taken_up_to_the_limit(
-    served: ServedModel, start: Start, size_bytes: int, status: grpc.StatusCode
+    served: LoadedModel, start: Start, size_bytes: int, status: grpc.StatusCode
 ) -> None:
     server, agent = await start(served)
     call = agent.channel.stream_stream(f"/{SERVICE_NAME}/Collaborate")()
@@ -84,7 +82,7 @@ async def test_messages_are_taken_up_to_the_limit(
     assert server.sessions_active == 0
 
 
-async def test_metadata_is_taken_up_to_the_limit(served: ServedModel, start: Start) -> None:
+async def test_metadata_is_taken_up_to_the_limit(served: LoadedModel, start: Start) -> None:
     _, agent = await start(served)
     for _ in range(20):  # between a soft and a hard limit, gRPC would refuse a share of the calls
         await agent.stub.GetModelCard(pb.GetModelCardRequest(), metadata=(("x", "y" * 15_500),), timeout=5)

@@ -3,28 +3,37 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
 import pytest
+from torch import Tensor
 
 from core_server import service as service_module
 from core_server.error_catalog import INTERNAL_MESSAGE
-from core_server.hosted import HostedModels
-from core_server.served_model import ServedModel
+from core_server.lanes import BatchLane, Row
+from core_server.served_model import LoadedModel
 from core_server.service import CollaborationService
-from core_server.session import CoreSession
 from ssd2.params import PROJECTIONS, DecodingParams, Seeds
 from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import ModelCard, model_card_from_proto, open_to_proto
+from ssd2.wire.codec import ModelCard, StepPosition, model_card_from_proto, open_to_proto
 from tests.conftest import tiny_model
-from tests.core_server.conftest import Start, decode_alone, ending, eventually, open_request, serve_in_memory
+from tests.core_server.conftest import (
+    Start,
+    decode_alone,
+    ending,
+    engine_in_this_process,
+    eventually,
+    open_request,
+    serve_in_memory,
+)
 
 PARAMS = DecodingParams(block_size=8, max_tokens=24, steps=3)
 
 
-def opening(served: ServedModel, **changes: Any) -> pb.CollaborateRequest:
+def opening(served: LoadedModel, **changes: Any) -> pb.CollaborateRequest:
     """An Open whose fields are changed behind the codec's back."""
     message = open_to_proto(open_request(served, PARAMS))
     for name, value in changes.items():
@@ -47,7 +56,7 @@ CLOSE = pb.CollaborateRequest(close=pb.Close())
 @pytest.mark.parametrize("self_conditioning", ["own", "projection"])
 @pytest.mark.parametrize("kind", PROJECTIONS)
 async def test_tokens_over_the_wire_are_those_of_one_process(
-    served: ServedModel, start: Start, kind: str, self_conditioning: str
+    served: LoadedModel, start: Start, kind: str, self_conditioning: str
 ) -> None:
     server, agent = await start(served)
     params = replace(PARAMS, projection=kind, self_conditioning=self_conditioning)
@@ -76,7 +85,7 @@ async def test_full_logits_of_the_papers_size_pass(start: Start) -> None:
     assert await agent.decode(served, params, seeds) == decode_alone(served, params, seeds)
 
 
-async def test_the_model_card_describes_the_model(served: ServedModel, start: Start) -> None:
+async def test_the_model_card_describes_the_model(served: LoadedModel, start: Start) -> None:
     _, agent = await start(served)
     card = model_card_from_proto(await agent.stub.GetModelCard(pb.GetModelCardRequest()))
     assert card == ModelCard(
@@ -119,7 +128,7 @@ BAD_OPENINGS: list[tuple[dict[str, Any], grpc.StatusCode, str, str]] = [
 
 @pytest.mark.parametrize(("changes", "status", "code", "words"), BAD_OPENINGS)
 async def test_an_opening_that_cannot_be_served_is_refused(
-    served: ServedModel, start: Start, changes: dict[str, Any], status: grpc.StatusCode, code: str, words: str
+    served: LoadedModel, start: Start, changes: dict[str, Any], status: grpc.StatusCode, code: str, words: str
 ) -> None:
     server, agent = await start(served)
     end = await ending(await agent.send(opening(served, **changes)))
@@ -139,7 +148,7 @@ async def test_a_prompt_beyond_the_positions_is_refused(start: Start) -> None:
         assert "takes at most 44" in end.details
 
 
-async def test_a_model_may_be_asked_for_by_no_name(served: ServedModel, start: Start) -> None:
+async def test_a_model_may_be_asked_for_by_no_name(served: LoadedModel, start: Start) -> None:
     _, agent = await start(served)
     call = await agent.send(opening(served, model=""))
     assert (await call.read()).WhichOneof("message") == "opened"
@@ -159,7 +168,7 @@ BAD_ANSWERS: list[tuple[pb.CollaborateRequest, str, str]] = [
 
 @pytest.mark.parametrize(("message", "code", "words"), BAD_ANSWERS)
 async def test_an_answer_that_makes_no_sense_ends_the_stream(
-    served: ServedModel, start: Start, message: pb.CollaborateRequest, code: str, words: str
+    served: LoadedModel, start: Start, message: pb.CollaborateRequest, code: str, words: str
 ) -> None:
     server, agent = await start(served)
     call, _ = await agent.open(open_request(served, PARAMS))
@@ -170,7 +179,7 @@ async def test_an_answer_that_makes_no_sense_ends_the_stream(
     assert server.sessions_active == 0
 
 
-async def test_a_second_open_ends_the_stream(served: ServedModel, start: Start) -> None:
+async def test_a_second_open_ends_the_stream(served: LoadedModel, start: Start) -> None:
     server, agent = await start(served)
     call, _ = await agent.open(open_request(served, PARAMS))
     await call.write(opening(served))
@@ -180,14 +189,14 @@ async def test_a_second_open_ends_the_stream(served: ServedModel, start: Start) 
 
 
 @pytest.mark.parametrize("first", [projection(), CLOSE, pb.CollaborateRequest()])
-async def test_a_stream_begins_with_open(served: ServedModel, start: Start, first: pb.CollaborateRequest) -> None:
+async def test_a_stream_begins_with_open(served: LoadedModel, start: Start, first: pb.CollaborateRequest) -> None:
     _, agent = await start(served)
     end = await ending(await agent.send(first))
     assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, "protocol_violation")
     assert "Open" in end.details
 
 
-async def test_bytes_that_are_no_message_are_a_violation(served: ServedModel, start: Start) -> None:
+async def test_bytes_that_are_no_message_are_a_violation(served: LoadedModel, start: Start) -> None:
     _, agent = await start(served)
     call = agent.channel.stream_stream(f"/{service_module.SERVICE_NAME}/Collaborate")()
     await call.write(b"\xff\xff\xff")
@@ -195,7 +204,7 @@ async def test_bytes_that_are_no_message_are_a_violation(served: ServedModel, st
     assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, "protocol_violation")
 
 
-async def test_the_slot_is_free_after_a_half_close_without_close(served: ServedModel, start: Start) -> None:
+async def test_the_slot_is_free_after_a_half_close_without_close(served: LoadedModel, start: Start) -> None:
     server, agent = await start(served)
     call, _ = await agent.open(open_request(served, PARAMS))
     assert server.sessions_active == 1
@@ -204,7 +213,7 @@ async def test_the_slot_is_free_after_a_half_close_without_close(served: ServedM
     assert server.sessions_active == 0
 
 
-async def test_the_slot_is_free_after_a_cancel(served: ServedModel, start: Start) -> None:
+async def test_the_slot_is_free_after_a_cancel(served: LoadedModel, start: Start) -> None:
     server, agent = await start(served)
     call, _ = await agent.open(open_request(served, PARAMS))
     assert server.sessions_active == 1
@@ -212,7 +221,7 @@ async def test_the_slot_is_free_after_a_cancel(served: ServedModel, start: Start
     await eventually(lambda: server.sessions_active == 0)
 
 
-async def test_the_slot_is_free_after_the_connection_is_gone(served: ServedModel, start: Start) -> None:
+async def test_the_slot_is_free_after_the_connection_is_gone(served: LoadedModel, start: Start) -> None:
     server, agent = await start(served)
     await agent.open(open_request(served, PARAMS))
     assert server.sessions_active == 1
@@ -220,27 +229,43 @@ async def test_the_slot_is_free_after_the_connection_is_gone(served: ServedModel
     await eventually(lambda: server.sessions_active == 0)
 
 
+@dataclass
+class Blocked:
+    """Computations of one timestep that stand still until they are let go."""
+
+    at: StepPosition
+    computing: threading.Event = field(default_factory=threading.Event)
+    going_on: threading.Event = field(default_factory=threading.Event)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> Blocked:
+        compute = BatchLane.logits
+
+        def compute_when_let(lane: BatchLane, rows: Sequence[Row]) -> Tensor:
+            if any(row.state.at == self.at for row in rows):
+                self.computing.set()
+                assert self.going_on.wait(10)
+            return compute(lane, rows)
+
+        monkeypatch.setattr(BatchLane, "logits", compute_when_let)
+        return self
+
+
 async def test_a_cancel_during_a_computation_frees_the_slot(
-    served: ServedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+    served: LoadedModel, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    computing, going_on = threading.Event(), threading.Event()
-
-    def compute(*_: object) -> None:
-        computing.set()
-        going_on.wait(10)
-
-    server, agent = await start(served)
+    blocked = Blocked(StepPosition(1, 0, 1)).install(monkeypatch)
+    server, agent = await start(served, max_sessions=1)
     call, _ = await agent.open(open_request(served, PARAMS))
-    monkeypatch.setattr(CoreSession, "answer", compute)
     await call.write(projection())
-    await eventually(computing.is_set)
+    await eventually(blocked.computing.is_set)
     assert server.sessions_active == 1
     call.cancel()
     await eventually(lambda: server.sessions_active == 0)
-    going_on.set()
+    blocked.going_on.set()
+    (await agent.open(open_request(served, PARAMS)))[0].cancel()
 
 
-async def test_one_session_too_many_is_told_that_the_core_is_busy(served: ServedModel, start: Start) -> None:
+async def test_one_session_too_many_is_told_that_the_core_is_busy(served: LoadedModel, start: Start) -> None:
     _, agent = await start(served, max_sessions=1)
     first, _ = await agent.open(open_request(served, PARAMS))
     end = await ending(await agent.send(opening(served)))
@@ -253,31 +278,21 @@ async def test_one_session_too_many_is_told_that_the_core_is_busy(served: Served
     third.cancel()
 
 
-async def test_others_are_served_while_one_session_computes(
-    served: ServedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+async def test_the_front_end_answers_while_the_engine_computes(
+    served: LoadedModel, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    going_on = threading.Event()
-    compute = CoreSession.first_logits
-
-    def compute_slowly(session: CoreSession) -> pb.BlockLogits:
-        if session._open.noise_seed == 1:
-            going_on.wait(10)
-        return compute(session)
-
-    monkeypatch.setattr(CoreSession, "first_logits", compute_slowly)
-    _, agent = await start(served, threads=2)
-    slow = asyncio.create_task(agent.open(open_request(served, PARAMS, noise_seed=1)))
-    await asyncio.sleep(0.05)
+    blocked = Blocked(StepPosition(0, 0, 0)).install(monkeypatch)
+    _, agent = await start(served)
+    opening_one = asyncio.create_task(agent.open(open_request(served, PARAMS)))
+    await eventually(blocked.computing.is_set)
     await agent.stub.GetModelCard(pb.GetModelCardRequest(), timeout=5)
-    seeds = Seeds.reproducible(2)
-    assert await agent.decode(served, PARAMS, seeds) == decode_alone(served, PARAMS, seeds)
-    assert not slow.done()
-    going_on.set()
-    (await slow)[0].cancel()
+    assert not opening_one.done()
+    blocked.going_on.set()
+    (await opening_one)[0].cancel()
 
 
 @pytest.mark.parametrize("has_opened", [True, False])
-async def test_a_silent_agent_is_given_up(served: ServedModel, start: Start, has_opened: bool) -> None:
+async def test_a_silent_agent_is_given_up(served: LoadedModel, start: Start, has_opened: bool) -> None:
     server, agent = await start(served, answer_timeout_s=0.2)
     call = (await agent.open(open_request(served, PARAMS)))[0] if has_opened else await agent.send()
     end = await ending(call)
@@ -287,26 +302,26 @@ async def test_a_silent_agent_is_given_up(served: ServedModel, start: Start, has
 
 
 async def test_an_unexpected_exception_stays_inside(
-    served: ServedModel, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    served: LoadedModel, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: object) -> pb.BlockLogits:
+    def fail(*_: object) -> list[Tensor | None]:
         raise RuntimeError("/srv/secret/model.bin")
 
-    monkeypatch.setattr(CoreSession, "answer", fail)
     server, agent = await start(served)
     call, _ = await agent.open(open_request(served, PARAMS))
+    monkeypatch.setattr(BatchLane, "logits", fail)
     await call.write(projection())
     end = await ending(call)
     assert (end.status, end.details, end.code) == (grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, None)
     assert "secret" not in str(end.metadata)
-    assert "RuntimeError" in caplog.text
+    assert "1 answers failed with RuntimeError" in caplog.text
     assert "in fail" in caplog.text, "the log says where"
     assert caplog.text.count("secret") == 1, "in the source line that raised it, and not as the error's text"
     assert server.sessions_active == 0
 
 
 async def test_the_log_holds_nothing_that_an_agent_sent(
-    served: ServedModel, start: Start, caplog: pytest.LogCaptureFixture
+    served: LoadedModel, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="core_server")
     _, agent = await start(served)
@@ -336,12 +351,12 @@ class StuckPeer:
         await asyncio.sleep(60)
 
 
-async def test_an_agent_that_reads_nothing_is_given_up(served: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_agent_that_reads_nothing_is_given_up(served: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "ABORT_TIMEOUT_S", 0.05)
-    service = CollaborationService(HostedModels([served]), max_sessions=1, threads=1, answer_timeout_s=0.05)
-    peer = StuckPeer(opening(served))
-    async with asyncio.timeout(5):
-        await service.Collaborate(None, peer)  # type: ignore[arg-type]
-    assert peer.aborted_with is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert service.sessions_active == 0
-    service.close()
+    async with engine_in_this_process(served, slots=1) as engine:
+        service = CollaborationService(engine, max_sessions=1, answer_timeout_s=0.05)
+        peer = StuckPeer(opening(served))
+        async with asyncio.timeout(5):
+            await service.Collaborate(None, peer)  # type: ignore[arg-type]
+        assert peer.aborted_with is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert service.sessions_active == 0

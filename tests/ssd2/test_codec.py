@@ -52,7 +52,7 @@ OPEN = codec.OpenRequest(
     simplex_value=5.0,
     self_conditioning="own",
 )
-STREAM: dict[str, Any] = {"block_size": 4, "vocab_size": 32, "simplex_value": 5.0}
+STREAM: dict[str, Any] = {"block_size": 4, "vocab_size": 32}
 
 
 def over_the_wire(message: M) -> M:
@@ -121,6 +121,13 @@ def test_a_prompt_longer_than_any_models_is_refused_unread() -> None:
         codec.open_from_proto(open_message(prompt_ids=[1] * (codec.MAX_PROMPT_IDS + 1)))
 
 
+def tokens_by_position(projected: codec.ProjectedTokens) -> list[list[int]]:
+    tokens: list[list[int]] = [[] for _ in range(4)]
+    for position, token_id in zip(projected.positions, projected.token_ids, strict=True):
+        tokens[position].append(token_id)
+    return tokens
+
+
 def simplex(*positions: list[int]) -> torch.Tensor:
     x0_hat = torch.full((len(positions), 32), -5.0)
     for position, token_ids in enumerate(positions):
@@ -135,7 +142,8 @@ def simplex(*positions: list[int]) -> torch.Tensor:
 def test_a_projection_comes_through_without_loss(x0_hat: torch.Tensor) -> None:
     message = over_the_wire(codec.projection_to_proto(AT, x0_hat))
     assert (message.number, message.block, message.step, message.is_commit) == (7, 1, 2, False)
-    assert torch.equal(codec.projection_from_proto(message, **STREAM), x0_hat)
+    projected = codec.projection_from_proto(message, **STREAM)
+    assert torch.equal(simplex(*tokens_by_position(projected)), x0_hat)
 
 
 def test_a_one_hot_projection_is_sent_as_one_id_a_position() -> None:
@@ -149,7 +157,7 @@ def test_a_commit_comes_through_as_one_hot() -> None:
     message = over_the_wire(codec.commit_to_proto(AT, [9, 9, 0, 31]))
     assert message.is_commit
     assert (message.number, message.block, message.step) == (7, 1, 2)
-    assert torch.equal(codec.projection_from_proto(message, **STREAM), simplex([9], [9], [0], [31]))
+    assert codec.projection_from_proto(message, **STREAM) == codec.ProjectedTokens((9, 9, 0, 31))
 
 
 @pytest.mark.parametrize(
@@ -181,13 +189,16 @@ def test_whatever_arrives_is_a_block_of_the_simplex_or_a_typed_error(
 ) -> None:
     message = pb.Projection(token_ids=token_ids, counts=counts, is_commit=is_commit)
     try:
-        x0_hat = codec.projection_from_proto(message, **STREAM)
+        tokens = tokens_by_position(codec.projection_from_proto(message, **STREAM))
     except (BlockShapeMismatch, TokenOutOfRange):
         return
-    assert x0_hat.shape == (4, 32)
-    assert set(x0_hat.flatten().tolist()) == {-5.0, 5.0}
-    assert bool(((x0_hat > 0).sum(-1) >= 1).all())
-    assert not is_commit or bool(((x0_hat > 0).sum(-1) == 1).all())
+    assert len(tokens) == 4
+    assert all(0 <= token_id < 32 for position in tokens for token_id in position)
+    assert all(len(position) == 1 if is_commit else position for position in tokens)
+
+
+def frame(logits: torch.Tensor) -> pb.BlockLogits:
+    return codec.logits_to_proto(AT, codec.pack_logits(logits))
 
 
 def read(message: pb.BlockLogits, **changes: Any) -> torch.Tensor:
@@ -201,7 +212,7 @@ def random_logits() -> torch.Tensor:
 
 def test_logits_come_through_up_to_half_precision() -> None:
     logits = random_logits()
-    received = read(codec.logits_to_proto(AT, logits))
+    received = read(frame(logits))
     assert received.dtype == torch.float16
     assert torch.equal(received.float().argmax(-1), logits.argmax(-1))
     exact = logits - logits.max(-1, keepdim=True).values
@@ -212,7 +223,7 @@ def test_logits_come_through_up_to_half_precision() -> None:
 @pytest.mark.parametrize("offset", [0.0, -300.0, 1e5, 3e38])
 def test_logits_travel_less_their_rows_maximum_so_that_none_overflows(offset: float) -> None:
     logits = torch.round(random_logits()) + torch.tensor([[0.0], [offset], [0.0], [-offset]])
-    received = read(codec.logits_to_proto(AT, logits)).float()
+    received = read(frame(logits)).float()
     assert received.max(-1).values.tolist() == [0.0] * 4
     torch.testing.assert_close(received.softmax(-1), logits.softmax(-1), atol=1e-6, rtol=1e-3)
 
@@ -220,12 +231,12 @@ def test_logits_travel_less_their_rows_maximum_so_that_none_overflows(offset: fl
 def test_logits_far_below_the_maximum_stay_finite() -> None:
     logits = random_logits()
     logits[:, 3], logits[:, 4] = -1e9, float("-inf")
-    received = read(codec.logits_to_proto(AT, logits))
+    received = read(frame(logits))
     assert set(received[:, 3:5].flatten().tolist()) == {-65504.0}
 
 
 def test_logits_are_laid_out_as_the_contract_says() -> None:
-    message = codec.logits_to_proto(AT, torch.tensor([[1.0, 3.0, 2.5], [0.0, -8.0, -1.0]]))
+    message = frame(torch.tensor([[1.0, 3.0, 2.5], [0.0, -8.0, -1.0]]))
     assert (message.number, message.block, message.step) == (7, 1, 2)
     assert (message.block_size, message.vocab_size, message.format) == (2, 3, pb.LOGITS_FORMAT_FLOAT16)
     assert struct.unpack("<6e", message.data) == (-2.0, 0.0, -0.5, 0.0, -8.0, -1.0)
@@ -237,11 +248,11 @@ def test_logits_are_laid_out_as_the_contract_says() -> None:
 )
 def test_logits_of_another_timestep_are_refused(due: codec.StepPosition) -> None:
     with pytest.raises(ProtocolViolation, match="due were those of"):
-        read(codec.logits_to_proto(AT, random_logits()), due=due)
+        read(frame(random_logits()), due=due)
 
 
 def test_logits_in_an_unknown_format_are_refused() -> None:
-    message = codec.logits_to_proto(AT, random_logits())
+    message = frame(random_logits())
     message.format = pb.LOGITS_FORMAT_UNSPECIFIED
     with pytest.raises(ProtocolViolation, match="format 0"):
         read(message)
@@ -250,12 +261,12 @@ def test_logits_in_an_unknown_format_are_refused() -> None:
 @pytest.mark.parametrize("changes", [{"block_size": 3}, {"vocab_size": 31}, {"block_size": 32, "vocab_size": 4}])
 def test_logits_of_another_shape_are_refused(changes: dict[str, int]) -> None:
     with pytest.raises(ProtocolViolation, match="due were"):
-        read(codec.logits_to_proto(AT, random_logits()), **changes)
+        read(frame(random_logits()), **changes)
 
 
 @pytest.mark.parametrize("change", [-2, -1, 1])
 def test_logits_of_another_length_than_they_claim_are_refused(change: int) -> None:
-    message = codec.logits_to_proto(AT, random_logits())
+    message = frame(random_logits())
     message.data = message.data[:change] if change < 0 else message.data + b"\0"
     with pytest.raises(ProtocolViolation, match="bytes of logits"):
         read(message)
@@ -263,7 +274,7 @@ def test_logits_of_another_length_than_they_claim_are_refused(change: int) -> No
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_logits_that_are_not_finite_are_refused(value: float) -> None:
-    message = codec.logits_to_proto(AT, random_logits())
+    message = frame(random_logits())
     message.data = message.data[:-2] + struct.pack("<e", value)
     with pytest.raises(ProtocolViolation, match="no finite numbers"):
         read(message)
@@ -271,4 +282,4 @@ def test_logits_that_are_not_finite_are_refused(value: float) -> None:
 
 def test_a_broken_model_is_noticed_by_the_other_side() -> None:
     with pytest.raises(ProtocolViolation, match="no finite numbers"):
-        read(codec.logits_to_proto(AT, torch.full((4, 32), float("nan"))))
+        read(frame(torch.full((4, 32), float("nan"))))

@@ -63,7 +63,6 @@ class ContextPool:
         """
         self._model = model
         self._held = [_NOTHING] * slots
-        self._free = list(range(slots))
         attention = cast("DecoderLayer", model.transformer.layers[0]).self_attn
         heads = attention.k_proj.weight.shape[0] // attention.head_size
         shape = (model.config.num_layers, 2, slots, max_tokens, heads, attention.head_size)
@@ -76,27 +75,13 @@ class ContextPool:
         return self._memory.shape[3]
 
     @property
-    def slots_used(self) -> int:
-        """Slots that are reserved."""
-        return len(self._held) - len(self._free)
-
-    @property
     def bytes_per_slot(self) -> int:
         """Memory that a slot takes, used or not."""
         return self._memory.nbytes // len(self._held)
 
-    def reserve(self) -> int:
-        """Take a slot.
-
-        Raises:
-            IndexError: if none is free; whoever admits decodes counts them.
-        """
-        return self._free.pop()
-
-    def release(self, slot: int) -> None:
-        """Give a slot back. What it held is forgotten: nobody can find out later that it was there."""
+    def forget(self, slot: int) -> None:
+        """Drop what a slot holds, so that nobody can find out later that it was there."""
         self._held[slot] = _NOTHING
-        self._free.append(slot)
 
     def make_room(self, tokens: int) -> None:
         """Enlarge all slots, if they are too small for a context and a block of this many tokens together."""

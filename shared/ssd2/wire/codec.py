@@ -75,6 +75,7 @@ class OpenRequest:
     max_blocks: int
     simplex_value: float
     self_conditioning: str
+    speculation: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,50 @@ class StepPosition:
     number: int
     block: int
     step: int
+
+    def after(self, *, is_commit: bool) -> StepPosition:
+        """The timestep that follows this one's projection."""
+        block, step = (self.block + 1, 0) if is_commit else (self.block, self.step + 1)
+        return StepPosition(self.number + 1, block, step)
+
+
+FIRST = StepPosition(number=0, block=0, step=0)
+"""Where every stream begins."""
+
+
+@dataclass(frozen=True)
+class ProjectedTokens:
+    """A projected simplex as the tokens at +K.
+
+    Attributes:
+        token_ids: position after position.
+        counts: how many of them each position has; empty for one at every position.
+    """
+
+    token_ids: tuple[int, ...]
+    counts: tuple[int, ...] = ()
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The position of each token."""
+        if not self.counts:
+            return tuple(range(len(self.token_ids)))
+        return tuple(position for position, count in enumerate(self.counts) for _ in range(count))
+
+
+@dataclass(frozen=True)
+class PackedLogits:
+    """Logits of a block as they travel.
+
+    Attributes:
+        block_size: L.
+        vocab_size: V.
+        data: as in `BlockLogits`.
+    """
+
+    block_size: int
+    vocab_size: int
+    data: bytes
 
 
 def model_card_to_proto(card: ModelCard) -> pb.GetModelCardResponse:
@@ -200,23 +245,19 @@ def commit_to_proto(at: StepPosition, token_ids: list[int]) -> pb.Projection:
     return pb.Projection(number=at.number, block=at.block, step=at.step, token_ids=token_ids, is_commit=True)
 
 
-def projection_from_proto(message: pb.Projection, *, block_size: int, vocab_size: int, simplex_value: float) -> Tensor:
+def projection_from_proto(message: pb.Projection, *, block_size: int, vocab_size: int) -> ProjectedTokens:
     """The reverse of `projection_to_proto` and `commit_to_proto`.
 
     Args:
         message: from the agent.
         block_size: L of the stream.
         vocab_size: V.
-        simplex_value: K.
-
-    Returns:
-        x0_hat: [L, V], float32, every entry +K or -K.
 
     Raises:
         BlockShapeMismatch: if it is not a block of L positions, or a commit is not one token each.
         TokenOutOfRange: if a token id is outside the vocabulary.
     """
-    counts = list(message.counts) or [1] * len(message.token_ids)
+    counts = tuple(message.counts) or (1,) * len(message.token_ids)
     if len(counts) != block_size or sum(counts) != len(message.token_ids) or min(counts) < 1:
         raise BlockShapeMismatch(
             f"the projection has {len(message.token_ids)} tokens at {len(counts)} positions; this stream's "
@@ -228,28 +269,29 @@ def projection_from_proto(message: pb.Projection, *, block_size: int, vocab_size
         raise TokenOutOfRange(
             f"token id {max(message.token_ids)} is outside the vocabulary of {vocab_size}; use the core's tokenizer"
         )
-    x0_hat = torch.full((block_size, vocab_size), -simplex_value)
-    rows = torch.repeat_interleave(torch.arange(block_size), torch.tensor(counts))
-    x0_hat[rows, torch.tensor(list(message.token_ids))] = simplex_value
-    return x0_hat
+    return ProjectedTokens(tuple(message.token_ids), counts if max(counts) > 1 else ())
 
 
-def logits_to_proto(at: StepPosition, logits: Tensor) -> pb.BlockLogits:
-    """Logits of one timestep as a message, in float16.
+def pack_logits(logits: Tensor) -> PackedLogits:
+    """Logits as they travel, in float16.
 
     Args:
-        at: the timestep.
         logits: [L, V].
     """
     values: np.ndarray[tuple[int, int], np.dtype[np.float16]] = to_wire_precision(logits).cpu().numpy()
+    return PackedLogits(*values.shape, values.astype("<f2", copy=False).tobytes())
+
+
+def logits_to_proto(at: StepPosition, logits: PackedLogits) -> pb.BlockLogits:
+    """Logits of one timestep as a message."""
     return pb.BlockLogits(
         number=at.number,
         block=at.block,
         step=at.step,
-        block_size=logits.shape[0],
-        vocab_size=logits.shape[1],
+        block_size=logits.block_size,
+        vocab_size=logits.vocab_size,
         format=pb.LOGITS_FORMAT_FLOAT16,
-        data=values.astype("<f2", copy=False).tobytes(),
+        data=logits.data,
     )
 
 

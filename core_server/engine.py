@@ -1,0 +1,149 @@
+"""The engine: a process of its own that computes, and nothing else.
+
+Round after round it takes in what has arrived, computes one batch and reports. It ends when the front
+end is gone, and the front end ends when it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+
+import torch
+
+from core_server.commands import Alive, Command, Computed, Failed, NotReady, Ready, Report, Start, receive, send
+from core_server.config import HEARTBEAT_S, LOG_FORMAT
+from core_server.lanes import lane_for
+from core_server.scheduler import Batch, Result, Scheduler
+from core_server.served_model import LoadedModel
+from ssd2.errors import CoreBusy, SlingshotError
+from ssd2.wire.codec import ProjectedTokens, pack_logits
+
+_log = logging.getLogger(__name__)
+
+
+class Inbox:
+    """Commands as they arrive, read by a thread so that the front end never waits for a computation."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(connection,), name="engine-inbox", daemon=True).start()
+
+    def take(self, *, wait_s: float) -> list[Command] | None:
+        """All commands that have arrived, in order; None once the front end is gone.
+
+        Args:
+            wait_s: how long to wait for the first.
+        """
+        taken: list[Command] = []
+        try:
+            command = self._commands.get(block=wait_s > 0, timeout=wait_s or None)
+            while command is not None:
+                taken.append(command)
+                command = self._commands.get_nowait()
+        except queue.Empty:
+            return taken
+        return None
+
+    def _read(self, connection: socket.socket) -> None:
+        while (command := receive(connection)) is not None:
+            if not isinstance(command, Start):  # which comes once, and before
+                self._commands.put(command)
+        self._commands.put(None)
+
+
+class Engine:
+    """Models and the answers that are computed with them."""
+
+    def __init__(self, models: Sequence[LoadedModel], slots: int, connection: socket.socket) -> None:
+        """Reserve the slots, and say what is there.
+
+        Args:
+            models: with different names.
+            slots: answers at a time.
+            connection: to the front end.
+        """
+        self._connection = connection
+        self._inbox = Inbox(connection)
+        self._scheduler = Scheduler({model.name: lane_for(model.checkpoint.model, slots) for model in models}, slots)
+        self._report(Ready(tuple(model.served for model in models)))
+
+    def run(self) -> None:
+        """Go round until the front end is gone."""
+        batch: Batch | None = None
+        while (commands := self._inbox.take(wait_s=0 if batch else HEARTBEAT_S)) is not None:
+            for command in commands:
+                self._scheduler.obey(command)
+            batch = self._scheduler.next_batch()
+            if batch:
+                self._compute(batch)
+            else:
+                self._report(Alive(self._scheduler.slots_used))
+
+    def _compute(self, batch: Batch) -> None:
+        try:
+            self._compute_batch(batch)
+        except torch.OutOfMemoryError:
+            self._scheduler.max_batch = max(1, len(batch.rows) // 2)
+            _log.warning("out of memory with %d blocks at a time; fewer from now on", len(batch.rows))
+            self._fail(batch, CoreBusy("the core has run out of memory; ask again in a moment"))
+        except torch.AcceleratorError:
+            raise  # nothing that runs on the device afterwards can be trusted
+        except SlingshotError as error:
+            self._fail(batch, error)
+        except Exception as error:
+            # Where it failed, not what it said: its text may hold what an agent sent.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("%d answers failed with %s\n%s", len(batch.answers), type(error).__name__, where)
+            self._fail(batch, None)
+
+    @torch.inference_mode()
+    def _compute_batch(self, batch: Batch) -> None:
+        """One timestep of some answers. What only their next one needs is computed while the agents are at theirs."""
+        logits = batch.lane.logits(batch.rows)
+        for answer, row, block_logits in zip(batch.answers, batch.rows, logits, strict=True):
+            guess = row.state.last_tokens(row.request.block_size) if batch.is_guessed else ()
+            self._report(Computed(answer.number, row.state.at, pack_logits(block_logits), guess))
+        greedy = logits.argmax(-1).tolist()
+        fed_back = batch.lane.feed_back(batch.rows, logits)
+        for answer, row, tokens, own in zip(batch.answers, batch.rows, greedy, fed_back, strict=True):
+            answer.waiting = None
+            answer.results.append(Result(row.state, ProjectedTokens(tuple(tokens)), own))
+
+    def _fail(self, batch: Batch, error: SlingshotError | None) -> None:
+        for answer in batch.answers:
+            self._scheduler.drop(answer.number)
+            self._report(Failed(answer.number, error))
+
+    def _report(self, report: Report) -> None:
+        with suppress(OSError):  # the front end is gone: the inbox says so
+            send(self._connection, report)
+
+
+def main() -> None:
+    """Run an engine for the front end that listens at the Unix socket given as the only argument."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front end ends it
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(sys.argv[1])
+        start = receive(connection)
+        if not isinstance(start, Start):
+            return
+        logging.basicConfig(stream=sys.stderr, level=start.log_level.upper(), format=LOG_FORMAT)
+        torch.set_num_threads(start.threads)
+        try:
+            models = [LoadedModel.load(folder, name, start.device) for name, folder in start.models.items()]
+        except SlingshotError as error:
+            send(connection, NotReady(error))
+            return
+        Engine(models, start.slots, connection).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""The front end's line to an engine: starts it, hands out what it computes, and knows when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import TypeAlias
+
+from core_server.commands import Alive, Begin, Command, Computed, End, Failed, NotReady, Ready, Start, read, write
+from core_server.config import ServerConfig
+from core_server.served_model import ServedModel
+from ssd2.errors import EngineLost
+
+STOP_TIMEOUT_S = 10.0
+"""How long an engine may take to end once its front end has hung up: about one batch."""
+
+BUFFER_BYTES = 4 * 1024 * 1024
+"""What is read ahead from an engine: a frame of full logits of a large vocabulary."""
+
+_Ends: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_log = logging.getLogger(__name__)
+
+
+class Frames:
+    """What an engine computes for one answer, in order."""
+
+    def __init__(self) -> None:
+        self._reports: asyncio.Queue[Computed | Failed | None] = asyncio.Queue()
+
+    def put(self, report: Computed | Failed | None) -> None:
+        """Hand on a report; None if there are no more to come. How many may wait is bounded by the engine."""
+        self._reports.put_nowait(report)
+
+    async def next(self) -> Computed:
+        """Wait for the next logits.
+
+        Raises:
+            SlingshotError: if the answer cannot go on.
+            EngineLost: if the engine is gone.
+            RuntimeError: if the engine failed on it, and its log says how.
+        """
+        report = await self._reports.get()
+        if isinstance(report, Computed):
+            return report
+        if report is None:
+            raise EngineLost("the core has lost its engine; ask again in a moment")
+        raise report.error or RuntimeError("the engine failed on this answer; its log says how")
+
+
+class EngineClient:
+    """A running engine."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout_s: float) -> None:
+        """Take up the line.
+
+        Args:
+            reader: from the engine.
+            writer: to the engine.
+            timeout_s: how long it may say nothing before it is given up.
+        """
+        self._reader, self._writer, self._timeout_s = reader, writer, timeout_s
+        self._frames: dict[int, Frames] = {}
+        self._slots_used = 0
+        self._listening: asyncio.Task[None] | None = None
+        self.models: tuple[ServedModel, ...] = ()
+
+    @property
+    def answers(self) -> int:
+        """In progress, as the front end counts them."""
+        return len(self._frames)
+
+    @property
+    def slots_used(self) -> int:
+        """Answers that the engine holds, as of its last word on it."""
+        return self._slots_used
+
+    async def ready(self) -> None:
+        """Wait until the models are loaded; however long that takes.
+
+        Raises:
+            SlingshotError: if they cannot be.
+            EngineLost: if the engine ends before.
+        """
+        report = await read(self._reader)
+        if isinstance(report, NotReady):
+            raise report.error
+        if not isinstance(report, Ready):
+            raise EngineLost("the engine ended while it loaded the models; its log says why")
+        self.models = report.models
+        self._listening = asyncio.create_task(self._listen())
+
+    async def gone(self) -> None:
+        """Wait until the engine has ended, or is given up; what it still had to compute fails."""
+        if self._listening:
+            await asyncio.shield(self._listening)
+
+    async def _listen(self) -> None:
+        """Hand on what the engine reports."""
+        try:
+            while (report := await asyncio.wait_for(read(self._reader), self._timeout_s)) is not None:
+                if isinstance(report, Computed | Failed):
+                    if frames := self._frames.get(report.session):  # else it has ended meanwhile
+                        frames.put(report)
+                elif isinstance(report, Alive):
+                    self._slots_used = report.slots_used
+        except TimeoutError:
+            _log.error("the engine has said nothing for %g s", self._timeout_s)
+        finally:
+            for frames in self._frames.values():
+                frames.put(None)
+
+    @contextmanager
+    def answer(self, begin: Begin) -> Iterator[Frames]:
+        """Have an answer computed; its slot is freed on leaving."""
+        self._frames[begin.session] = frames = Frames()
+        self.send(begin)
+        try:
+            yield frames
+        finally:
+            del self._frames[begin.session]
+            self.send(End(begin.session))
+
+    def send(self, command: Start | Command) -> None:
+        """Tell the engine something; a small message, which it takes in at once."""
+        write(self._writer, command)
+
+    def close(self) -> None:
+        """Hang up: the engine ends after the batch that it is computing."""
+        self._writer.close()
+
+
+@asynccontextmanager
+async def running_engine(config: ServerConfig) -> AsyncIterator[EngineClient]:
+    """An engine process with the models of a server, ended on leaving.
+
+    Raises:
+        SlingshotError: if the models cannot be loaded.
+        EngineLost: if the process does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="core-server-") as folder:  # for this user alone
+        path = Path(folder) / "engine.sock"
+        connected: asyncio.Queue[_Ends] = asyncio.Queue()
+        server = await asyncio.start_unix_server(lambda *ends: connected.put_nowait(ends), path, limit=BUFFER_BYTES)
+        # A session of its own: an interrupt from the keyboard is for the front end to deal with.
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "core_server.engine", str(path), start_new_session=True
+        )
+        try:
+            client = EngineClient(*await _first(connected, process), config.engine_timeout_s)
+            try:
+                client.send(Start(config.models, config.max_sessions, config.device, config.threads, config.log_level))
+                await client.ready()
+                yield client
+            finally:
+                client.close()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+        finally:
+            server.close()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def _first(connected: asyncio.Queue[_Ends], process: asyncio.subprocess.Process) -> _Ends:
+    """The engine's end of the line, unless it ends before it has connected."""
+    connecting, ending = asyncio.create_task(connected.get()), asyncio.create_task(process.wait())
+    done, pending = await asyncio.wait({connecting, ending}, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    if connecting not in done:
+        raise EngineLost(f"the engine did not start: it ended with exit code {ending.result()}; its log says why")
+    return connecting.result()

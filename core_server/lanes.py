@@ -1,0 +1,222 @@
+"""How the engine computes: the answers of one model, many in a batch where the model allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ssd2.models.context_pool import Context, ContextPool
+from ssd2.models.experts import TimeRangeExperts
+from ssd2.models.family import Predictor
+from ssd2.models.predict import Model, begin
+from ssd2.models.ssd2 import SSD2
+from ssd2.params import DecodingParams
+from ssd2.sampler import LogitsRequest, ProjectedRows, noised_rows, noised_simplex
+from ssd2.wire.codec import FIRST, OpenRequest, ProjectedTokens, StepPosition
+
+
+@dataclass(frozen=True)
+class BlockState:
+    """Where an answer stands: all that its next logits are a function of, and nothing of the size of V.
+
+    Attributes:
+        at: the timestep whose logits are next.
+        answer_ids: of the committed blocks.
+        projected: the previous projection; None at a block's first timestep.
+        fed_back: the model's own previous prediction as it takes it in, [L, D]; None where it takes in none.
+    """
+
+    at: StepPosition = FIRST
+    answer_ids: tuple[int, ...] = ()
+    projected: ProjectedTokens | None = None
+    fed_back: Tensor | None = field(default=None, compare=False)
+
+    def last_tokens(self, block_size: int) -> tuple[int, ...]:
+        """Those of the projection that led here: the previous one, or the commit of the block before."""
+        return self.projected.token_ids if self.projected else self.answer_ids[-block_size:]
+
+    def after(self, projected: ProjectedTokens, *, is_commit: bool, fed_back: Tensor | None) -> BlockState:
+        """What a projection makes of it: the next timestep, or the next block."""
+        at = self.at.after(is_commit=is_commit)
+        if is_commit:
+            return BlockState(at, (*self.answer_ids, *projected.token_ids))  # line 13 of Algorithm 2
+        return BlockState(at, self.answer_ids, projected, fed_back)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer's part of a batch.
+
+    Attributes:
+        slot: of the answer.
+        request: how it is decoded.
+        state: where it stands.
+    """
+
+    slot: int
+    request: OpenRequest
+    state: BlockState
+
+    @property
+    def timestep(self) -> int:
+        """T of the logits that are next."""
+        return self.request.timesteps[self.state.at.step]
+
+
+class Lane(Protocol):
+    """The answers of one model."""
+
+    def kind(self, row: Row) -> Hashable:
+        """Rows of one kind can be computed as one batch."""
+        ...
+
+    def logits(self, rows: Sequence[Row]) -> Tensor:
+        """Logits of rows of one kind, [B, L, V], float32."""
+        ...
+
+    def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
+        """What the rows' next timesteps take in of these logits; None where they take in nothing of them."""
+        ...
+
+    def forget(self, slot: int) -> None:
+        """Drop what is kept of a slot's answer."""
+        ...
+
+
+def lane_for(model: Model, slots: int) -> Lane:
+    """The lane of a model.
+
+    Args:
+        model: of any family.
+        slots: answers at a time, numbered from 0.
+    """
+    return BatchLane(model, slots) if isinstance(model, SSD2 | TimeRangeExperts) else SingleLane(model)
+
+
+class BatchLane:
+    """SSD-2: any rows with blocks of one length, whatever their timestep, block or context, are one batch.
+
+    Rows whose timesteps have different experts are different batches.
+    """
+
+    def __init__(self, model: SSD2 | TimeRangeExperts, slots: int) -> None:
+        self._model = model
+        experts = [expert for expert in model.modules() if isinstance(expert, SSD2)]
+        self._pools = {expert: ContextPool(expert, slots, model.config.max_positions) for expert in experts}
+
+    def kind(self, row: Row) -> Hashable:
+        """See `Lane.kind`."""
+        return row.request.block_size, self._model.at(row.timestep)
+
+    def logits(self, rows: Sequence[Row]) -> Tensor:
+        """See `Lane.logits`; lines 3 to 6 of Algorithm 2."""
+        model = self._model.at(rows[0].timestep)
+        pool, slots = self._pools[model], [row.slot for row in rows]
+        pool.hold({row.slot: self._context(row) for row in rows})
+        projected = _projected_rows(rows, next(model.parameters()).device)
+        x_t = noised_rows(projected, rows[0].request.block_size, model.config.vocab_size)
+        return pool.denoise(slots, x_t, self._fed_back(model, rows), projected.timestep)
+
+    def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
+        """See `Lane.feed_back`; line 7 of Algorithm 2, for the model of each row's next timestep."""
+        fed_back: list[Tensor | None] = [None] * len(rows)
+        by_model: dict[SSD2, list[int]] = {}
+        for index, row in enumerate(rows):
+            following = row.request.timesteps[row.state.at.step + 1 :]
+            if following and row.request.self_conditioning == "own":
+                by_model.setdefault(self._model.at(following[0]), []).append(index)
+        for model, indices in by_model.items():
+            for index, own in zip(indices, model.feed_back(logits[indices]), strict=True):
+                fed_back[index] = own.clone()  # a view would keep the whole batch
+        return fed_back
+
+    def forget(self, slot: int) -> None:
+        """See `Lane.forget`."""
+        for pool in self._pools.values():
+            pool.forget(slot)
+
+    def _context(self, row: Row) -> Context:
+        prompt, config = row.request.prompt_ids, self._model.config
+        first_position, timestep = config.first_position(len(prompt)), config.quantised(row.timestep)
+        return Context((*prompt, *row.state.answer_ids), first_position, timestep)
+
+    def _fed_back(self, model: SSD2, rows: Sequence[Row]) -> Tensor:
+        nothing = model.w_pred.weight.new_zeros(rows[0].request.block_size, model.config.hidden_size)
+        kept = [row.state.fed_back for row in rows]
+        fed_back = torch.stack([nothing if own is None else own for own in kept])
+        of_projection = [
+            index
+            for index, row in enumerate(rows)
+            if row.request.self_conditioning == "projection" and row.state.projected
+        ]
+        if of_projection:
+            x0_hat = torch.stack([_x0_hat(rows[index], model.config.vocab_size) for index in of_projection])
+            fed_back[of_projection] = model.feed_back(x0_hat.to(fed_back.device))
+        return fed_back
+
+
+class SingleLane:
+    """Models of the other families: one answer at a time, with what each predictor remembers by itself."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._predictors: dict[int, Predictor] = {}
+
+    def kind(self, row: Row) -> Hashable:
+        """See `Lane.kind`."""
+        return row.slot
+
+    def logits(self, rows: Sequence[Row]) -> Tensor:
+        """See `Lane.logits`."""
+        (row,) = rows
+        request, state, device = row.request, row.state, next(self._model.parameters()).device
+        if row.slot not in self._predictors:
+            self._predictors[row.slot] = begin(self._model, [request.prompt_ids], request.self_conditioning)
+        vocab_size = self._model.config.vocab_size
+        x0_hat = _x0_hat(row, vocab_size)[None].to(device) if state.projected else None
+        x_t = noised_simplex(
+            x0_hat,
+            [request.noise_seed],
+            state.at.block,
+            row.timestep,
+            DecodingParams(block_size=request.block_size, simplex_value=request.simplex_value),
+            vocab_size,
+            device,
+        )
+        answer_ids = torch.tensor([state.answer_ids], dtype=torch.int64, device=device)
+        asked = LogitsRequest(state.at.block, state.at.step, row.timestep, x_t, x0_hat, None, answer_ids)
+        return self._predictors[row.slot].logits(asked)
+
+    def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
+        """See `Lane.feed_back`: the predictors remember."""
+        return [None] * len(rows)
+
+    def forget(self, slot: int) -> None:
+        """See `Lane.forget`."""
+        self._predictors.pop(slot, None)
+
+
+def _projected_rows(rows: Sequence[Row], device: torch.device) -> ProjectedRows:
+    numbers = [(row.request.noise_seed, row.state.at.block, row.timestep) for row in rows]
+    tokens = [
+        (index, position, token_id)
+        for index, row in enumerate(rows)
+        if row.state.projected
+        for position, token_id in zip(row.state.projected.positions, row.state.projected.token_ids, strict=True)
+    ]
+    noise_seeds, block, timestep = torch.tensor(numbers, device=device).unbind(-1)
+    simplex_value = torch.tensor([row.request.simplex_value for row in rows], device=device)
+    places = torch.tensor(tokens, dtype=torch.int64, device=device).reshape(-1, 3)
+    return ProjectedRows(noise_seeds, block, timestep, simplex_value, places.T)
+
+
+def _x0_hat(row: Row, vocab_size: int) -> Tensor:
+    """The previous projection as a simplex, [L, V]."""
+    x0_hat = torch.full((row.request.block_size, vocab_size), -row.request.simplex_value)
+    if projected := row.state.projected:
+        x0_hat[list(projected.positions), list(projected.token_ids)] = row.request.simplex_value
+    return x0_hat

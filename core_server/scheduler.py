@@ -1,0 +1,153 @@
+"""Which answers an engine computes next: whatever has arrived, and while nothing has, what probably will."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from core_server.commands import Advance, Begin, Command
+from core_server.lanes import BlockState, Lane, Row
+from ssd2.wire.codec import OpenRequest, ProjectedTokens
+
+
+@dataclass(frozen=True)
+class Result:
+    """One computed timestep.
+
+    Attributes:
+        state: that was computed.
+        greedy: the model's own choice of tokens, the core's first guess at a projection.
+        fed_back: see `BlockState`.
+    """
+
+    state: BlockState
+    greedy: ProjectedTokens
+    fed_back: Tensor | None
+
+
+@dataclass
+class Answer:
+    """One answer in progress.
+
+    Attributes:
+        number: of its session.
+        lane: that computes it.
+        slot: that it has there.
+        request: how it is decoded.
+        waiting: what has to be computed; None while the agent has the word.
+        results: computed and not yet answered: the first for certain, each other one on a guess at the
+            projection of the one before.
+    """
+
+    number: int
+    lane: Lane
+    slot: int
+    request: OpenRequest
+    waiting: BlockState | None = field(default_factory=BlockState)
+    results: deque[Result] = field(default_factory=deque)
+
+    def advance(self, projected: ProjectedTokens, *, is_commit: bool) -> None:
+        """Take in a projection. If it was guessed, what follows it is there already; else nothing guessed is of use."""
+        answered = self.results.popleft()
+        following = answered.state.after(projected, is_commit=is_commit, fed_back=answered.fed_back)
+        if not self.results or self.results[0].state != following:
+            self.results.clear()
+            self.waiting = following
+
+    def guess(self) -> BlockState | None:
+        """What probably has to be computed next; None if enough is guessed, or nothing can follow.
+
+        The guess at a projection is the one before it, the last that was seen of the mix; at a block's
+        first timestep the model's own choice.
+        """
+        if self.waiting or not self.results or len(self.results) > self.request.speculation:
+            return None
+        last = self.results[-1]
+        is_commit = last.state.at.step == len(self.request.timesteps) - 1
+        if is_commit and last.state.at.block == self.request.max_blocks - 1:
+            return None
+        before = last.state.projected
+        projected = before if before and not before.counts else last.greedy
+        return last.state.after(projected, is_commit=is_commit, fed_back=last.fed_back)
+
+    def row(self, state: BlockState) -> Row:
+        """Its part of a batch."""
+        return Row(self.slot, self.request, state)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Answers to be computed together.
+
+    Attributes:
+        lane: that computes them.
+        answers: B of them.
+        rows: what is computed of each.
+        is_guessed: whether the rows' projections are guesses.
+    """
+
+    lane: Lane
+    answers: Sequence[Answer]
+    rows: Sequence[Row]
+    is_guessed: bool
+
+
+class Scheduler:
+    """The answers of an engine, in the order in which they wait."""
+
+    def __init__(self, lanes: Mapping[str, Lane], slots: int) -> None:
+        """Make a scheduler.
+
+        Args:
+            lanes: by the models' names, each with the same number of slots.
+            slots: how many; more answers are never begun.
+        """
+        self._lanes, self._slots = lanes, slots
+        self._free = list(range(slots))
+        self._answers: dict[int, Answer] = {}
+        self.max_batch = slots
+
+    @property
+    def slots_used(self) -> int:
+        """Answers in progress."""
+        return self._slots - len(self._free)
+
+    def obey(self, command: Command) -> None:
+        """Take in what the front end says; of an answer that has ended meanwhile, nothing matters."""
+        if isinstance(command, Begin):
+            lane = self._lanes[command.model]
+            self._answers[command.session] = Answer(command.session, lane, self._free.pop(), command.request)
+        elif command.session not in self._answers:
+            return
+        elif isinstance(command, Advance):
+            answer = self._answers.pop(command.session)
+            self._answers[command.session] = answer  # those that wait longest come first
+            answer.advance(command.projected, is_commit=command.is_commit)
+        else:
+            self.drop(command.session)
+
+    def drop(self, session: int) -> None:
+        """End an answer and free its slot."""
+        answer = self._answers.pop(session)
+        answer.lane.forget(answer.slot)
+        self._free.append(answer.slot)
+
+    def next_batch(self) -> Batch | None:
+        """All that is waiting and can be one batch with what waits longest; else the same of guesses."""
+        waiting = [(answer, answer.waiting) for answer in self._answers.values() if answer.waiting]
+        return self._batch(waiting, is_guessed=False) if waiting else self._guesses()
+
+    def _guesses(self) -> Batch | None:
+        guesses = [(answer, guess) for answer in self._answers.values() if (guess := answer.guess())]
+        return self._batch(guesses, is_guessed=True) if guesses else None
+
+    def _batch(self, wanted: Sequence[tuple[Answer, BlockState]], *, is_guessed: bool) -> Batch:
+        rows = [(answer, answer.row(state)) for answer, state in wanted]
+        first, first_row = rows[0]
+        kind = first.lane.kind(first_row)
+        fitting = [(a, row) for a, row in rows if a.lane is first.lane and a.lane.kind(row) == kind][: self.max_batch]
+        answers, batch_rows = zip(*fitting, strict=True)
+        return Batch(first.lane, answers, batch_rows, is_guessed)

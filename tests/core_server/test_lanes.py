@@ -1,0 +1,148 @@
+"""What an engine computes for a batch is what a decode in one process computes row by row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from core_server.lanes import BatchLane, BlockState, Row, SingleLane, lane_for
+from ssd2.models.experts import TimeRangeExperts
+from ssd2.models.predict import begin
+from ssd2.models.ssd2 import SSD2
+from ssd2.params import DecodingParams
+from ssd2.sampler import LogitsRequest, ProjectedRows, noised_rows, noised_simplex
+from ssd2.simplex import ids_to_simplex
+from ssd2.wire.codec import OpenRequest, ProjectedTokens
+from tests.conftest import experts_of, tiny_model
+
+LENGTH, VOCAB = 4, 32
+SLOTS = 4
+
+
+def request(**changes: Any) -> OpenRequest:
+    values: dict[str, Any] = {
+        "prompt_ids": (1, 5, 9),
+        "noise_seed": 7,
+        "timesteps": (950, 700, 500),
+        "block_size": LENGTH,
+        "max_blocks": 4,
+        "simplex_value": 5.0,
+        "self_conditioning": "own",
+        **changes,
+    }
+    identity = {"model": "", "family": "", "model_sha256": "", "tokenizer_sha256": "", "vocab_size": VOCAB}
+    return OpenRequest(**identity, **values)
+
+
+REQUESTS = (
+    request(),
+    request(prompt_ids=(1, *range(3, 20)), noise_seed=2**62, timesteps=(1000, 801), simplex_value=2.0),
+    request(prompt_ids=(1, 8), noise_seed=9, timesteps=(880, 640, 430), self_conditioning="projection"),
+)
+TOKENS = (
+    ProjectedTokens((3, 4, 5, 6)),
+    ProjectedTokens((9, 30, 9, 31, 3), (2, 1, 1, 1)),
+    ProjectedTokens((8, 8, 7, 7)),
+)
+
+
+class Reference:
+    """One answer, decoded in one process."""
+
+    def __init__(self, model: SSD2 | TimeRangeExperts, request: OpenRequest) -> None:
+        self.predictor = begin(model, [request.prompt_ids], request.self_conditioning)
+        self.request = request
+
+    def logits(self, state: BlockState) -> Tensor:
+        timestep = self.request.timesteps[state.at.step]
+        params = DecodingParams(LENGTH, simplex_value=self.request.simplex_value)
+        x0_hat = None
+        if state.projected:
+            x0_hat = torch.full((1, LENGTH, VOCAB), -self.request.simplex_value)
+            x0_hat[0, list(state.projected.positions), list(state.projected.token_ids)] = self.request.simplex_value
+        x_t = noised_simplex(x0_hat, [self.request.noise_seed], state.at.block, timestep, params, VOCAB)
+        answer_ids = torch.tensor([state.answer_ids], dtype=torch.int64)
+        asked = LogitsRequest(state.at.block, state.at.step, timestep, x_t, x0_hat, None, answer_ids)
+        return self.predictor.logits(asked)[0]
+
+
+def model_of(kind: str) -> SSD2 | TimeRangeExperts:
+    if kind == "experts":
+        return experts_of(*(tiny_model(seed) for seed in range(3)))
+    return tiny_model(3, context_timestep=kind)
+
+
+@pytest.mark.parametrize("kind", ["quantised", "none", "experts"])
+def test_rows_at_different_timesteps_blocks_and_contexts_are_as_if_alone(kind: str) -> None:
+    model = model_of(kind)
+    lane = lane_for(model, SLOTS)
+    references = [Reference(model, each) for each in REQUESTS]
+    states = [BlockState() for _ in REQUESTS]
+    commits = {0: 2, 1: 1, 2: 0}  # each answer ends its blocks at another timestep
+    for turn in range(5):
+        rows = [Row(2 - index, each, state) for index, (each, state) in enumerate(zip(REQUESTS, states, strict=True))]
+        for batch in batches(lane, rows):
+            logits = lane.logits([rows[index] for index in batch])
+            fed_back = lane.feed_back([rows[index] for index in batch], logits)
+            for index, found, own in zip(batch, logits, fed_back, strict=True):
+                expected = references[index].logits(states[index])
+                torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+                is_commit = states[index].at.step == commits[index]
+                tokens = ProjectedTokens((4 + turn, 5, 6, 7)) if is_commit else TOKENS[index]
+                states[index] = states[index].after(tokens, is_commit=is_commit, fed_back=own)
+    assert [state.at.block for state in states] == [1, 2, 4 + 1]
+
+
+def batches(lane: BatchLane | SingleLane, rows: list[Row]) -> list[list[int]]:
+    by_kind: dict[object, list[int]] = {}
+    for index, row in enumerate(rows):
+        by_kind.setdefault(lane.kind(row), []).append(index)
+    return list(by_kind.values())
+
+
+def test_one_model_is_one_batch_and_experts_are_one_a_range() -> None:
+    rows = [Row(0, request(timesteps=(950,)), BlockState()), Row(1, request(timesteps=(450,)), BlockState())]
+    assert len(batches(lane_for(tiny_model(3), SLOTS), rows)) == 1
+    assert len(batches(lane_for(model_of("experts"), SLOTS), rows)) == 2
+    longer = Row(2, request(block_size=6), BlockState())
+    assert len(batches(lane_for(tiny_model(3), SLOTS), [*rows, longer])) == 2
+
+
+def test_nothing_of_the_size_of_the_vocabulary_is_kept_of_an_answer() -> None:
+    lane = lane_for(tiny_model(3, vocab_size=5000), SLOTS)
+    rows = [Row(slot, request(), BlockState()) for slot in range(3)]
+    with torch.inference_mode():
+        for own in lane.feed_back(rows, lane.logits(rows)):
+            assert own is not None
+            assert own.untyped_storage().nbytes() == LENGTH * 16 * 4
+
+
+def test_noised_rows_are_the_noised_simplex_to_every_softmax() -> None:
+    token_ids = torch.tensor([[3, 4, 5, 31], [0, 0, 9, 8]])
+    tokens = torch.tensor([(row, at, int(token_ids[row, at])) for row in range(2) for at in range(4)]).T
+    tokens = torch.cat([tokens, tokens[:, :1]], 1)  # a token that is named twice counts once
+    rows = ProjectedRows(
+        noise_seeds=torch.tensor([7, 8, 9]),
+        block=torch.tensor([0, 3, 1]),
+        timestep=torch.tensor([900, 420, 640]),
+        simplex_value=torch.tensor([5.0, 2.0, 3.0]),
+        tokens=tokens,
+    )
+    found = noised_rows(rows, 4, VOCAB).softmax(-1)
+    for row, (k, seed, block, t) in enumerate([(5.0, 7, 0, 900), (2.0, 8, 3, 420), (3.0, 9, 1, 640)]):
+        x0_hat = ids_to_simplex(token_ids[row : row + 1], VOCAB, k) if row < 2 else None  # the third begins a block
+        params = DecodingParams(4, simplex_value=k)
+        expected = noised_simplex(x0_hat, [seed], block, t, params, VOCAB).softmax(-1)[0]
+        torch.testing.assert_close(found[row], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_projection_in_doubt_is_compared_by_what_it_says() -> None:
+    state = BlockState().after(TOKENS[0], is_commit=False, fed_back=torch.zeros(4, 16))
+    assert state == BlockState().after(TOKENS[0], is_commit=False, fed_back=torch.ones(4, 16))
+    assert state != BlockState().after(TOKENS[2], is_commit=False, fed_back=None)
+    assert state != BlockState().after(TOKENS[0], is_commit=True, fed_back=None)
+    assert replace(state, at=BlockState().at) != state
