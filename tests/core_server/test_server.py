@@ -14,7 +14,7 @@ from ssd2.errors import InvalidParameter
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import MAX_MESSAGE_BYTES
-from tests.core_server.conftest import Start, ending, engine_in_this_process, open_request
+from tests.core_server.conftest import Start, ending, engine_in_this_process, eventually, open_request
 
 PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2)
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -53,7 +53,7 @@ async def test_an_answer_longer_than_the_grace_time_is_cut(served: LoadedModel, 
     async with asyncio.timeout(5):
         await server.stop()
         assert (await ending(call)).status is not grpc.StatusCode.OK
-    assert server.sessions_active == 0
+    await eventually(lambda: server.sessions_active == 0)
 
 
 async def test_a_port_in_use_is_refused(served: LoadedModel, start: Start) -> None:
@@ -79,7 +79,7 @@ async def test_messages_are_taken_up_to_the_limit(
     call = agent.channel.stream_stream(f"/{SERVICE_NAME}/Collaborate")()
     await call.write(b"\0" * size_bytes)
     assert (await ending(call)).status is status
-    assert server.sessions_active == 0
+    await eventually(lambda: server.sessions_active == 0)
 
 
 async def test_metadata_is_taken_up_to_the_limit(served: LoadedModel, start: Start) -> None:

@@ -66,7 +66,7 @@ async def test_tokens_over_the_wire_are_those_of_one_process(
     answers = await asyncio.gather(*(agent.decode(served, params, pair) for pair in seeds[1:]))
     assert answers == [decode_alone(served, params, pair) for pair in seeds[1:]]
     assert len({tuple(answer) for answer in answers}) > 1
-    assert server.sessions_active == 0
+    await eventually(lambda: server.sessions_active == 0)
 
 
 async def test_tokens_are_the_same_with_a_context_that_sees_the_timestep(start: Start) -> None:
@@ -134,7 +134,7 @@ async def test_an_opening_that_cannot_be_served_is_refused(
     end = await ending(await agent.send(opening(served, **changes)))
     assert (end.status, end.code) == (status, code)
     assert words in end.details
-    assert server.sessions_active == 0
+    await eventually(lambda: server.sessions_active == 0)
 
 
 async def test_a_prompt_beyond_the_positions_is_refused(start: Start) -> None:
@@ -176,7 +176,7 @@ async def test_an_answer_that_makes_no_sense_ends_the_stream(
     end = await ending(call)
     assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, code)
     assert words in end.details
-    assert server.sessions_active == 0
+    await eventually(lambda: server.sessions_active == 0)
 
 
 async def test_a_second_open_ends_the_stream(served: LoadedModel, start: Start) -> None:
@@ -185,7 +185,7 @@ async def test_a_second_open_ends_the_stream(served: LoadedModel, start: Start) 
     await call.write(opening(served))
     end = await ending(call)
     assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, "protocol_violation")
-    assert server.sessions_active == 0
+    await eventually(lambda: server.sessions_active == 0)
 
 
 @pytest.mark.parametrize("first", [projection(), CLOSE, pb.CollaborateRequest()])
@@ -210,7 +210,7 @@ async def test_the_slot_is_free_after_a_half_close_without_close(served: LoadedM
     assert server.sessions_active == 1
     await call.done_writing()
     await ending(call)
-    assert server.sessions_active == 0
+    await eventually(lambda: server.sessions_active == 0)
 
 
 async def test_the_slot_is_free_after_a_cancel(served: LoadedModel, start: Start) -> None:
@@ -298,7 +298,7 @@ async def test_a_silent_agent_is_given_up(served: LoadedModel, start: Start, has
     end = await ending(call)
     assert (end.status, end.code) == (grpc.StatusCode.DEADLINE_EXCEEDED, "core_timeout")
     assert "sent nothing for 0.2 s" in end.details
-    assert server.sessions_active == 0
+    await eventually(lambda: server.sessions_active == 0)
 
 
 async def test_an_unexpected_exception_stays_inside(
@@ -317,7 +317,7 @@ async def test_an_unexpected_exception_stays_inside(
     assert "1 answers failed with RuntimeError" in caplog.text
     assert "in fail" in caplog.text, "the log says where"
     assert caplog.text.count("secret") == 1, "in the source line that raised it, and not as the error's text"
-    assert server.sessions_active == 0
+    await eventually(lambda: server.sessions_active == 0)
 
 
 async def test_the_log_holds_nothing_that_an_agent_sent(
