@@ -89,6 +89,14 @@ def _parser() -> argparse.ArgumentParser:
         help="processors that a computation uses (default: all, %(default)s)",
     )
     add(
+        "--speculation",
+        type=int,
+        default=defaults.speculation,
+        metavar="N",
+        help="timesteps of an answer that are computed ahead of its agent at most, on guesses at its projections, "
+        "while no other agent waits; 0 for none (default: %(default)s)",
+    )
+    add(
         "--answer-timeout-s",
         type=float,
         default=defaults.answer_timeout_s,

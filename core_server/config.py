@@ -34,6 +34,7 @@ class ServerConfig:
         max_sessions: answers in progress at a time; one more is refused.
         device: where the models run, as torch names it.
         threads: processors that a computation uses.
+        speculation: timesteps of an answer that are computed ahead of its agent at most, while nothing else waits.
         answer_timeout_s: how long an agent may take for its part of a timestep.
         grace_s: how long answers in progress may go on once the server is told to stop.
         engine_timeout_s: how long the engine may say nothing before it is given up.
@@ -46,6 +47,7 @@ class ServerConfig:
     max_sessions: int = 16
     device: str = "cpu"
     threads: int = field(default_factory=default_threads)
+    speculation: int = 8
     answer_timeout_s: float = 300.0
     grace_s: float = 5.0
     engine_timeout_s: float = 60.0
@@ -62,16 +64,13 @@ class ServerConfig:
             raise InvalidParameter("host is empty; give an address to listen on, such as 127.0.0.1 or 0.0.0.0")
         if not 0 <= self.port <= 65_535:
             raise InvalidParameter(f"port is {self.port}; it must be in [0, 65535], 0 for any free one")
-        if self.max_sessions < 1:
-            raise InvalidParameter(f"max sessions is {self.max_sessions}; it must be at least 1")
-        if self.threads < 1:
-            raise InvalidParameter(f"threads is {self.threads}; it must be at least 1")
-        if not 0 < self.answer_timeout_s < float("inf"):
-            raise InvalidParameter(f"answer timeout is {self.answer_timeout_s} s; it must be above 0 and finite")
-        if not HEARTBEAT_S < self.engine_timeout_s < float("inf"):
-            raise InvalidParameter(
-                f"engine timeout is {self.engine_timeout_s} s; it must be above {HEARTBEAT_S:g} and finite"
-            )
+        for name, lowest in (("max_sessions", 1), ("threads", 1), ("speculation", 0)):
+            if (value := getattr(self, name)) < lowest:
+                raise InvalidParameter(f"{name.replace('_', ' ')} is {value}; it must be at least {lowest}")
+        for name, above in (("answer_timeout_s", 0.0), ("engine_timeout_s", HEARTBEAT_S)):
+            if not above < (value := getattr(self, name)) < float("inf"):
+                what = name.removesuffix("_s").replace("_", " ")
+                raise InvalidParameter(f"{what} is {value} s; it must be above {above:g} and finite")
         if not 0 <= self.grace_s < float("inf"):
             raise InvalidParameter(f"grace is {self.grace_s} s; it must be at least 0 and finite")
 

@@ -34,7 +34,10 @@ class CoreServer:
         self._server = grpc.aio.server(options=_options(config), compression=grpc.Compression.NoCompression)
         self._health = health.aio.HealthServicer()
         self._service = CollaborationService(
-            engine, max_sessions=config.max_sessions, answer_timeout_s=config.answer_timeout_s
+            engine,
+            max_sessions=config.max_sessions,
+            answer_timeout_s=config.answer_timeout_s,
+            speculation=config.speculation,
         )
         self._service.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -9,6 +9,7 @@ import secrets
 import traceback
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import grpc
@@ -41,16 +42,19 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
     neither the text of an error that speaks of it: only the error's code.
     """
 
-    def __init__(self, engine: EngineClient, *, max_sessions: int, answer_timeout_s: float) -> None:
+    def __init__(
+        self, engine: EngineClient, *, max_sessions: int, answer_timeout_s: float, speculation: int = 0
+    ) -> None:
         """Set up the service.
 
         Args:
             engine: has the models.
             max_sessions: answers in progress at a time; the engine has a slot for each.
             answer_timeout_s: how long an agent may be silent, and how long it may leave logits unread.
+            speculation: timesteps that are computed ahead at most, whatever an agent asks for.
         """
         self._engine, self._hosted = engine, HostedModels(engine.models)
-        self._max_sessions, self._answer_timeout_s = max_sessions, answer_timeout_s
+        self._max_sessions, self._answer_timeout_s, self._speculation = max_sessions, answer_timeout_s, speculation
         self._sessions_active = 0
         self._numbers = itertools.count()
 
@@ -99,6 +103,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         if opening.WhichOneof("message") != "open":
             raise ProtocolViolation("a stream begins with Open; the agent sent something else first")
         request = open_from_proto(opening.open)
+        request = replace(request, speculation=min(request.speculation, self._speculation))
         with self._slot():
             served = self._hosted.find(request.model, request.family)
             session = CoreSession(next(self._numbers), request, served)
@@ -155,7 +160,7 @@ async def _send_frames(agent: _AgentStream, frames: Frames, turns: asyncio.Semap
     sent = 0
     while True:
         frame = await frames.next()
-        await agent.write(pb.CollaborateResponse(block_logits=logits_to_proto(frame.at, frame.logits)))
+        await agent.write(pb.CollaborateResponse(block_logits=logits_to_proto(frame.at, frame.logits, frame.guess)))
         if frame.at.number == sent:  # else it replaces one that was guessed wrongly
             sent += 1
             turns.release()

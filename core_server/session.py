@@ -6,7 +6,7 @@ from core_server.commands import Advance, Begin, End
 from core_server.served_model import ServedModel
 from ssd2.errors import ProtocolViolation
 from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import FIRST, OpenRequest, StepPosition, projection_from_proto
+from ssd2.wire.codec import FIRST, OpenRequest, StepPosition, position_from_proto, projection_from_proto
 
 
 class CoreSession:
@@ -62,7 +62,7 @@ class CoreSession:
 
     def _check_order(self, message: pb.Projection) -> None:
         request = self._request
-        if (at := StepPosition(message.number, message.block, message.step)) != self._due:
+        if (at := position_from_proto(message)) != self._due:
             raise ProtocolViolation(f"the agent sent the projection of {at}, due was that of {self._due}")
         if message.is_commit and message.block == request.max_blocks - 1:
             raise ProtocolViolation(

@@ -20,6 +20,9 @@ from user_agent.core_client import CoreClient, CoreStream
 from user_agent.documents.reader import Passage
 from user_agent.user_model import UserModel
 
+MAX_SPECULATION = 64
+"""Timesteps sent ahead that an agent may have to read past, each a frame of logits."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -32,6 +35,7 @@ class Question:
         params: how to decode.
         seeds: the public one and the device's own.
         model: name of the core's model, or "" for the first of the user model's family.
+        speculation: timesteps that the core may send ahead, on guesses at the projections; no token depends on it.
     """
 
     instruction: str
@@ -40,8 +44,11 @@ class Question:
     params: DecodingParams
     seeds: Seeds
     model: str = ""
+    speculation: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.speculation <= MAX_SPECULATION:
+            raise InvalidParameter(f"speculation is {self.speculation}; it must be in [0, {MAX_SPECULATION}]")
         if self.params.self_conditioning == "mixed" and self.collaboration.uses_core:
             raise InvalidParameter(
                 "self-conditioning 'mixed' would send mixed logits to the core, which reveal the user model's; use own "
@@ -78,6 +85,7 @@ class Answer:
         seconds: wall time of the decode.
         bytes_up: payload sent to the core.
         bytes_down: payload received from it.
+        guessed_timesteps: those whose logits the core had sent ahead, on a right guess.
     """
 
     text: str
@@ -86,6 +94,7 @@ class Answer:
     seconds: float
     bytes_up: int
     bytes_down: int
+    guessed_timesteps: int
 
 
 @dataclass
@@ -137,6 +146,7 @@ class Agent:
             seconds=time.perf_counter() - started,
             bytes_up=stream.bytes_up if stream else 0,
             bytes_down=stream.bytes_down if stream else 0,
+            guessed_timesteps=stream.guessed_rightly if stream else 0,
         )
 
     async def _decode(
@@ -189,6 +199,7 @@ class Agent:
                 max_blocks=question.params.max_blocks,
                 simplex_value=question.params.simplex_value,
                 self_conditioning=question.params.self_conditioning,
+                speculation=question.speculation,
             )
         )
 

@@ -99,6 +99,13 @@ def ask(
         int | None, typer.Option(help="Repeat a decode. Leave it out for real use: a guessed seed replays your draws.")
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 48,
+    speculation: Annotated[
+        int,
+        typer.Option(
+            help="Timesteps that the core may send ahead, on guesses at what comes back; shortens the wait on a slow "
+            "line, costs bytes, and changes no token. 0: none."
+        ),
+    ] = 4,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer of the core.")] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -128,7 +135,7 @@ def ask(
     found = _search(docs or [], question) if collaboration.uses_user else []
     passages = loaded.fitting(question, found, params.max_answer_tokens)
     seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
-    asked = Question(question, passages, collaboration, params, seeds, model)
+    asked = Question(question, passages, collaboration, params, seeds, model, speculation)
     steering = Control.load(control, control_label, control_strength, loaded.tokenizer) if control else None
     answer = asyncio.run(_ask(loaded, asked, core if collaboration.uses_core else None, timeout, steering))
     if docs and collaboration.uses_user and not passages:

@@ -29,6 +29,7 @@ from ssd2.wire.codec import (
     logits_from_proto,
     model_card_from_proto,
     open_to_proto,
+    position_from_proto,
     projection_to_proto,
 )
 from user_agent.printable import printable
@@ -135,8 +136,10 @@ class CoreStream:
 
     def __init__(self, call: _Call, request: OpenRequest, address: str, timeout_s: float) -> None:
         self._call, self._request, self._address, self._timeout_s = call, request, address, timeout_s
+        self._projected: list[int] | None = None
         self.bytes_up = 0
         self.bytes_down = 0
+        self.guessed_rightly = 0
 
     async def start(self) -> None:
         """Send Open and wait until the core has taken it up."""
@@ -145,32 +148,45 @@ class CoreStream:
             raise errors.ProtocolViolation(f"the core at {self._address} did not begin with Opened")
 
     async def logits(self, due: StepPosition) -> Tensor:
-        """The core's logits of one timestep, [L, V], float16."""
-        response = await self._receive()
-        if response.WhichOneof("message") != "block_logits":
-            raise errors.ProtocolViolation(f"the core at {self._address} sent no logits where they were due")
-        return logits_from_proto(
-            response.block_logits,
-            due=due,
-            block_size=self._request.block_size,
-            vocab_size=self._request.vocab_size,
+        """The core's logits of one timestep, [L, V], float16: those that answer the last projection, or guessed it."""
+        for _ in range(self._request.speculation + 1):
+            response = await self._receive()
+            if response.WhichOneof("message") != "block_logits":
+                raise errors.ProtocolViolation(f"the core at {self._address} sent no logits where they were due")
+            message = response.block_logits
+            if message.guess and not self._is_right(message, due):
+                continue
+            self.guessed_rightly += bool(message.guess)
+            size = {"block_size": self._request.block_size, "vocab_size": self._request.vocab_size}
+            return logits_from_proto(message, due=due, **size)
+        raise errors.ProtocolViolation(
+            f"the core at {self._address} guesses on and does not answer; report this to its provider"
         )
+
+    def _is_right(self, message: pb.BlockLogits, due: StepPosition) -> bool:
+        return list(message.guess) == self._projected and position_from_proto(message) == due
 
     async def project(self, at: StepPosition, x0_hat: Tensor) -> None:
         """Answer the logits of a timestep with their projection, [L, V]."""
-        await self._send(pb.CollaborateRequest(projection=projection_to_proto(at, x0_hat)))
+        await self._answer(projection_to_proto(at, x0_hat))
 
     async def commit(self, at: StepPosition, token_ids: list[int]) -> None:
         """Answer a block's last logits with the tokens that become context."""
-        await self._send(pb.CollaborateRequest(projection=commit_to_proto(at, token_ids)))
+        await self._answer(commit_to_proto(at, token_ids))
+
+    async def _answer(self, projection: pb.Projection) -> None:
+        self._projected = None if projection.counts else list(projection.token_ids)
+        await self._send(pb.CollaborateRequest(projection=projection))
 
     async def close(self) -> None:
         """Tell the core that the answer is done. The answer is complete: what the core makes of it changes nothing."""
         try:
             await self._send(pb.CollaborateRequest(close=pb.Close()))
             await self._bounded(self._call.done_writing())
-            if isinstance(await self._bounded(self._call.read()), pb.CollaborateResponse):
-                self.cancel()
+            for _ in range(self._request.speculation + 1):  # what the core had sent ahead
+                if not isinstance(await self._bounded(self._call.read()), pb.CollaborateResponse):
+                    return
+            self.cancel()
         except errors.SlingshotError:
             self.cancel()
 

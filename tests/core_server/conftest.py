@@ -66,6 +66,7 @@ def open_request(loaded: LoadedModel, params: DecodingParams, noise_seed: int = 
         max_blocks=params.max_blocks,
         simplex_value=params.simplex_value,
         self_conditioning=params.self_conditioning,
+        speculation=0,
     )
     return replace(request, **changes)
 

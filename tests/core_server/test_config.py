@@ -22,6 +22,8 @@ from ssd2.errors import InvalidParameter
         ({"threads": 0}, "threads"),
         ({"answer_timeout_s": 0.0}, "answer timeout"),
         ({"answer_timeout_s": float("nan")}, "answer timeout"),
+        ({"engine_timeout_s": 1.0}, "engine timeout"),
+        ({"speculation": -1}, "speculation"),
         ({"grace_s": -1.0}, "grace"),
     ],
 )

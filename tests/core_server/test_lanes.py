@@ -32,6 +32,7 @@ def request(**changes: Any) -> OpenRequest:
         "max_blocks": 4,
         "simplex_value": 5.0,
         "self_conditioning": "own",
+        "speculation": 0,
         **changes,
     }
     identity = {"model": "", "family": "", "model_sha256": "", "tokenizer_sha256": "", "vocab_size": VOCAB}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -76,8 +77,8 @@ class Wire:
 class _Relay(grpc.GenericRpcHandler):
     """Hands every call on to a core, message for message, as the bytes that arrived."""
 
-    def __init__(self, channel: grpc.aio.Channel, wire: Wire) -> None:
-        self._channel, self._wire = channel, wire
+    def __init__(self, channel: grpc.aio.Channel, wire: Wire, delay_s: float) -> None:
+        self._channel, self._wire, self._delay_s = channel, wire, delay_s
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         self._wire.metadata += [(key, value) for key, value in details.invocation_metadata]
@@ -87,6 +88,7 @@ class _Relay(grpc.GenericRpcHandler):
             async def recorded() -> AsyncIterator[bytes]:
                 async for message in requests:
                     self._wire.messages.append(message)
+                    await asyncio.sleep(self._delay_s)
                     yield message
 
             async for answer in call(recorded()):
@@ -96,8 +98,8 @@ class _Relay(grpc.GenericRpcHandler):
 
 
 @asynccontextmanager
-async def recording_relay(address: str) -> AsyncIterator[Wire]:
-    """A server that stands between an agent and a core and records what the agent sends."""
+async def recording_relay(address: str, delay_s: float = 0.0) -> AsyncIterator[Wire]:
+    """A server that stands between an agent and a core and records what the agent sends, and may hold it up."""
     limits = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -105,7 +107,7 @@ async def recording_relay(address: str) -> AsyncIterator[Wire]:
     wire = Wire()
     async with grpc.aio.insecure_channel(address, options=limits) as channel:
         server = grpc.aio.server(options=limits)
-        server.add_generic_rpc_handlers((_Relay(channel, wire),))
+        server.add_generic_rpc_handlers((_Relay(channel, wire, delay_s),))
         wire.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         await server.start()
         try:

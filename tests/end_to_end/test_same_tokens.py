@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from user_agent.core_client import CoreClient
 from user_agent.documents.reader import Passage
 from user_agent.user_model import UserModel
 
-from .conftest import CoreProcess, running_core
+from .conftest import CoreProcess, recording_relay, running_core
 
 NAMES = ("single", "experts", "ssd-lm", "opt")
 PASSAGES = [Passage("My dentist appointment is at Amber Arch.", Path("a.md"), 1)]
@@ -78,6 +79,29 @@ async def test_over_grpc_equals_in_one_process(
     remote = await _over_grpc(questions, core.address, user)
     assert remote == [_in_process(question, core_folder, user) for question in questions]
     assert all(len(tokens) > 8 for tokens in remote), "too short to have crossed a block"
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+@pytest.mark.parametrize("speculation", [1, 5])
+async def test_tokens_do_not_depend_on_what_the_core_sends_ahead(
+    core: CoreProcess, user_folder: Path, projection: str, speculation: int
+) -> None:
+    user = UserModel.load(user_folder, with_weights=True)
+    questions = [_question(number, 0.4, projection, "own") for number in range(3)]
+    ahead = [replace(question, speculation=speculation) for question in questions]
+    assert await _over_grpc(ahead, core.address, user) == await _over_grpc(questions, core.address, user)
+
+
+async def test_right_guesses_are_taken_and_wrong_ones_passed_over(core: CoreProcess, user_folder: Path) -> None:
+    """At λ = 0 the greedy projection of a block's first timestep is what the core guesses; a draw is another."""
+    user = UserModel.load(user_folder, with_weights=True)
+    guessed = []
+    async with recording_relay(core.address, delay_s=0.1) as wire, CoreClient(wire.address) as client:
+        for lambda_user, projection in ((0.0, "greedy"), (0.4, "sampling")):
+            question = replace(_question(1, lambda_user, projection, "own"), speculation=3)
+            guessed.append((await Agent(user, client).answer(question)).guessed_timesteps)
+    assert guessed[0] >= 3, "there are three blocks"
+    assert guessed[1] < guessed[0]
 
 
 def _save(name: str, folder: Path, seed: int) -> None:

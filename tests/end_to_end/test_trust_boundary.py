@@ -112,7 +112,7 @@ async def test_the_recorder_sees_what_is_meant_to_cross(core: CoreProcess, user:
     assert struct.pack("<Q", question.seeds.noise) in sent
 
 
-@pytest.mark.parametrize("is_controlled", [False, True])
+@pytest.mark.parametrize(("is_controlled", "speculation"), [(False, 0), (True, 0), (False, 6)])
 async def test_every_message_is_made_of_public_parameters_and_projected_tokens_alone(
     core: CoreProcess,
     user: UserModel,
@@ -120,8 +120,10 @@ async def test_every_message_is_made_of_public_parameters_and_projected_tokens_a
     monkeypatch: pytest.MonkeyPatch,
     classifier_folder: Path,
     is_controlled: bool,
+    speculation: int,
 ) -> None:
     """All bytes are made again here from the instruction, the parameters and the projections: nothing is left over."""
+    question = replace(question, speculation=speculation)
     control = Control.load(classifier_folder, "positive", 500.0, user.tokenizer) if is_controlled else None
     requests = _recorded_requests(monkeypatch)
     wire = await _record(core, user, question, control)
@@ -160,6 +162,7 @@ async def _expected(
         max_blocks=params.max_blocks,
         simplex_value=params.simplex_value,
         self_conditioning=pb.SELF_CONDITIONING_OWN,
+        speculation=question.speculation,
     )
     messages = [pb.GetModelCardRequest(family=user.config.family), pb.CollaborateRequest(open=opening)]
     for number, request in enumerate(requests):

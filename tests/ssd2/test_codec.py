@@ -50,6 +50,7 @@ OPEN = codec.OpenRequest(
     block_size=4,
     max_blocks=3,
     simplex_value=5.0,
+    speculation=3,
     self_conditioning="own",
 )
 STREAM: dict[str, Any] = {"block_size": 4, "vocab_size": 32}

@@ -5,6 +5,7 @@ Everything that arrives is checked here, before any model sees it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +76,7 @@ class OpenRequest:
     max_blocks: int
     simplex_value: float
     self_conditioning: str
-    speculation: int = 0
+    speculation: int
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ def open_to_proto(request: OpenRequest) -> pb.Open:
         max_blocks=request.max_blocks,
         simplex_value=request.simplex_value,
         self_conditioning=_SELF_CONDITIONING_TO_PROTO[request.self_conditioning],
+        speculation=request.speculation,
     )
 
 
@@ -219,6 +221,7 @@ def open_from_proto(message: pb.Open) -> OpenRequest:
         max_blocks=message.max_blocks,
         simplex_value=message.simplex_value,
         self_conditioning=_SELF_CONDITIONING_FROM_PROTO[message.self_conditioning],
+        speculation=message.speculation,
     )
 
 
@@ -272,6 +275,11 @@ def projection_from_proto(message: pb.Projection, *, block_size: int, vocab_size
     return ProjectedTokens(tuple(message.token_ids), counts if max(counts) > 1 else ())
 
 
+def position_from_proto(message: pb.Projection | pb.BlockLogits) -> StepPosition:
+    """The timestep that a message belongs to."""
+    return StepPosition(message.number, message.block, message.step)
+
+
 def pack_logits(logits: Tensor) -> PackedLogits:
     """Logits as they travel, in float16.
 
@@ -282,8 +290,14 @@ def pack_logits(logits: Tensor) -> PackedLogits:
     return PackedLogits(*values.shape, values.astype("<f2", copy=False).tobytes())
 
 
-def logits_to_proto(at: StepPosition, logits: PackedLogits) -> pb.BlockLogits:
-    """Logits of one timestep as a message."""
+def logits_to_proto(at: StepPosition, logits: PackedLogits, guess: Sequence[int] = ()) -> pb.BlockLogits:
+    """Logits of one timestep as a message.
+
+    Args:
+        at: the timestep.
+        logits: as they travel.
+        guess: tokens of the projection that they assume, where it has not arrived yet.
+    """
     return pb.BlockLogits(
         number=at.number,
         block=at.block,
@@ -292,6 +306,7 @@ def logits_to_proto(at: StepPosition, logits: PackedLogits) -> pb.BlockLogits:
         vocab_size=logits.vocab_size,
         format=pb.LOGITS_FORMAT_FLOAT16,
         data=logits.data,
+        guess=guess,
     )
 
 
@@ -310,7 +325,7 @@ def logits_from_proto(message: pb.BlockLogits, *, due: StepPosition, block_size:
     Raises:
         ProtocolViolation: if these are not the logits that were due, or they are damaged.
     """
-    at = StepPosition(message.number, message.block, message.step)
+    at = position_from_proto(message)
     if at != due:
         raise ProtocolViolation(
             f"the core sent the logits of {at}, due were those of {due}; report this to its provider"

@@ -74,7 +74,7 @@ class CollaborateResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., block_logits: _Optional[_Union[BlockLogits, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("protocol_version", "model", "tokenizer_sha256", "vocab_size", "prompt_ids", "noise_seed", "timesteps", "block_size", "max_blocks", "simplex_value", "self_conditioning", "model_sha256", "family")
+    __slots__ = ("protocol_version", "model", "tokenizer_sha256", "vocab_size", "prompt_ids", "noise_seed", "timesteps", "block_size", "max_blocks", "simplex_value", "self_conditioning", "model_sha256", "family", "speculation")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +88,7 @@ class Open(_message.Message):
     SELF_CONDITIONING_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
+    SPECULATION_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     model: str
     tokenizer_sha256: str
@@ -101,7 +102,8 @@ class Open(_message.Message):
     self_conditioning: SelfConditioning
     model_sha256: str
     family: str
-    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., noise_seed: _Optional[int] = ..., timesteps: _Optional[_Iterable[int]] = ..., block_size: _Optional[int] = ..., max_blocks: _Optional[int] = ..., simplex_value: _Optional[float] = ..., self_conditioning: _Optional[_Union[SelfConditioning, str]] = ..., model_sha256: _Optional[str] = ..., family: _Optional[str] = ...) -> None: ...
+    speculation: int
+    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., noise_seed: _Optional[int] = ..., timesteps: _Optional[_Iterable[int]] = ..., block_size: _Optional[int] = ..., max_blocks: _Optional[int] = ..., simplex_value: _Optional[float] = ..., self_conditioning: _Optional[_Union[SelfConditioning, str]] = ..., model_sha256: _Optional[str] = ..., family: _Optional[str] = ..., speculation: _Optional[int] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session_id",)
@@ -130,7 +132,7 @@ class Close(_message.Message):
     def __init__(self) -> None: ...
 
 class BlockLogits(_message.Message):
-    __slots__ = ("number", "block", "step", "block_size", "vocab_size", "format", "data")
+    __slots__ = ("number", "block", "step", "block_size", "vocab_size", "format", "data", "guess")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +140,7 @@ class BlockLogits(_message.Message):
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    GUESS_FIELD_NUMBER: _ClassVar[int]
     number: int
     block: int
     step: int
@@ -145,4 +148,5 @@ class BlockLogits(_message.Message):
     vocab_size: int
     format: LogitsFormat
     data: bytes
-    def __init__(self, number: _Optional[int] = ..., block: _Optional[int] = ..., step: _Optional[int] = ..., block_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., format: _Optional[_Union[LogitsFormat, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    guess: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, number: _Optional[int] = ..., block: _Optional[int] = ..., step: _Optional[int] = ..., block_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., format: _Optional[_Union[LogitsFormat, str]] = ..., data: _Optional[bytes] = ..., guess: _Optional[_Iterable[int]] = ...) -> None: ...
