@@ -32,17 +32,21 @@ def philox_4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Tensor) -> 
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key & _WORD, (key >> 32) & _WORD
+    shape = torch.broadcast_shapes(c0.shape, c1.shape, c2.shape, c3.shape, key.shape)
     for _ in range(_ROUNDS):
         # int64 wraps around, which keeps all 64 bits of the 32 x 32 product.
         product_0, product_1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            ((product_1 >> 32) & _WORD) ^ c1 ^ k0,
-            product_1 & _WORD,
-            ((product_0 >> 32) & _WORD) ^ c3 ^ k1,
-            product_0 & _WORD,
-        )
+        c0, c2 = _mixed(product_1, c1, k0, shape), _mixed(product_0, c3, k1, shape)
+        c1, c3 = product_1.bitwise_and_(_WORD), product_0.bitwise_and_(_WORD)
         k0, k1 = (k0 + _KEY_INCREMENTS[0]) & _WORD, (k1 + _KEY_INCREMENTS[1]) & _WORD
     return c0, c1, c2, c3
+
+
+def _mixed(product: Tensor, word: Tensor, key: Tensor, shape: torch.Size) -> Tensor:
+    """The high word of a product, mixed with another word and the key; in one piece of memory once it has its shape."""
+    high = product >> 32
+    mixed = high.bitwise_xor_(word).bitwise_xor_(key) if high.shape == shape else high ^ word ^ key
+    return mixed.bitwise_and_(_WORD)
 
 
 def gaussian_noise(
@@ -71,8 +75,11 @@ def gaussian_noise(
         [B, L, V], float32.
     """
     words = _words(seeds, block, timestep, length, (vocab_size + 3) // 4, device)
-    u0, u1, u2, u3 = (_uniform(word) for word in words)
-    normals = torch.stack([*_box_muller(u0, u1), *_box_muller(u2, u3)], dim=-1)
+    normals = torch.empty(*words[0].shape, 4, device=words[0].device)
+    for index in (0, 2):
+        radius, angle = _box_muller(_uniform(words[index]), _uniform(words[index + 1]))
+        torch.mul(radius, angle.cos(), out=normals[..., index])
+        torch.mul(radius, angle.sin(), out=normals[..., index + 1])
     return normals.flatten(-2)[..., :vocab_size]
 
 
@@ -114,10 +121,9 @@ def _words(
 
 def _uniform(word: Tensor) -> Tensor:
     """The word's upper 24 bits as a float32 in (0, 1], exact on every device."""
-    return ((word >> 8) + 1).to(torch.float32) * 2.0**-24
+    return (word >> 8).add_(1).to(torch.float32).mul_(2.0**-24)
 
 
 def _box_muller(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    radius = torch.sqrt(-2.0 * torch.log(u))
-    angle = (2.0 * math.pi) * v
-    return radius * torch.cos(angle), radius * torch.sin(angle)
+    """Radius and angle of two independent normals, in the memory of the two uniform numbers."""
+    return u.log_().mul_(-2.0).sqrt_(), v.mul_(2.0 * math.pi)
