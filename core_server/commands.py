@@ -31,6 +31,7 @@ class Start:
         slots: answers at a time.
         device: where the models run, as torch names it.
         threads: processors that a computation uses.
+        compiled: whether the noise is compiled.
         log_level: name of the lowest level that is logged.
     """
 
@@ -38,6 +39,7 @@ class Start:
     slots: int
     device: str
     threads: int
+    compiled: bool
     log_level: str
 
 

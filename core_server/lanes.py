@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from core_server.cuda_graphs import CudaGraphs
 from ssd2.models.context_pool import Context, ContextPool
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.family import Predictor
@@ -17,6 +19,9 @@ from ssd2.models.ssd2 import SSD2
 from ssd2.params import DecodingParams
 from ssd2.sampler import LogitsRequest, ProjectedRows, noised_rows, noised_simplex
 from ssd2.wire.codec import FIRST, OpenRequest, ProjectedTokens, StepPosition
+
+EXTENT_QUANTUM = 64
+"""Where sizes are static, a batch looks at contexts up to a multiple of this many tokens."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +92,18 @@ class Lane(Protocol):
         ...
 
 
-def lane_for(model: Model, slots: int) -> Lane:
+def lane_for(model: Model, slots: int, *, compiled: bool = False) -> Lane:
     """The lane of a model.
 
     Args:
         model: of any family.
         slots: answers at a time, numbered from 0.
+        compiled: whether SSD-2's noise is compiled, which takes seconds for each size of batch.
     """
-    return BatchLane(model, slots) if isinstance(model, SSD2 | TimeRangeExperts) else SingleLane(model)
+    if not isinstance(model, SSD2 | TimeRangeExperts):
+        return SingleLane(model)
+    has_graphs = next(model.parameters()).device.type == "cuda"
+    return BatchLane(model, slots, compiled=compiled, has_graphs=has_graphs)
 
 
 class BatchLane:
@@ -103,10 +112,26 @@ class BatchLane:
     Rows whose timesteps have different experts are different batches.
     """
 
-    def __init__(self, model: SSD2 | TimeRangeExperts, slots: int) -> None:
-        self._model = model
+    def __init__(
+        self, model: SSD2 | TimeRangeExperts, slots: int, *, compiled: bool = False, has_graphs: bool = False
+    ) -> None:
+        """Reserve the slots.
+
+        Args:
+            model: the network, or one for each range of timesteps.
+            slots: answers at a time.
+            compiled: whether the noise is compiled.
+            has_graphs: whether the step is captured as CUDA graphs, for batches and contexts of certain sizes
+                that others are padded to.
+        """
+        self._model, self._slots = model, slots
+        self._has_static_sizes = has_graphs
         experts = [expert for expert in model.modules() if isinstance(expert, SSD2)]
-        self._pools = {expert: ContextPool(expert, slots, model.config.max_positions) for expert in experts}
+        pools = {expert: ContextPool(expert, slots + 1, model.config.max_positions) for expert in experts}  # one spare
+        noised = torch.compile(noised_rows) if compiled else noised_rows
+        steps = {expert: partial(_step, pool, noised) for expert, pool in pools.items()}
+        self._pools = pools
+        self._steps = {expert: CudaGraphs(step) if has_graphs else step for expert, step in steps.items()}
 
     def kind(self, row: Row) -> Hashable:
         """See `Lane.kind`."""
@@ -114,12 +139,26 @@ class BatchLane:
 
     def logits(self, rows: Sequence[Row]) -> Tensor:
         """See `Lane.logits`; lines 3 to 6 of Algorithm 2."""
-        model = self._model.at(rows[0].timestep)
+        model, block_size = self._model.at(rows[0].timestep), rows[0].request.block_size
         pool, slots = self._pools[model], [row.slot for row in rows]
         pool.hold({row.slot: self._context(row) for row in rows})
-        projected = _projected_rows(rows, next(model.parameters()).device)
-        x_t = noised_rows(projected, rows[0].request.block_size, model.config.vocab_size)
-        return pool.denoise(slots, x_t, self._fed_back(model, rows), projected.timestep)
+        spare = self._spare_rows(len(rows))
+        extent = pool.extent(slots, block_size)
+        if self._has_static_sizes:
+            extent = min(-(-extent // EXTENT_QUANTUM) * EXTENT_QUANTUM, pool.max_tokens)
+        padded = [*rows, *[replace(rows[0], slot=self._slots)] * spare]
+        logits = self._steps[model](
+            astuple(_projected_rows(padded, pool.device)),
+            self._fed_back(model, padded),
+            pool.places([*slots, *[self._slots] * spare]),
+            block_size=block_size,
+            extent=extent,
+        )
+        return logits[: len(rows)]
+
+    def _spare_rows(self, rows: int) -> int:
+        """Rows that a batch is filled up with, of the spare slot: to the next power of two."""
+        return (1 << (rows - 1).bit_length()) - rows if self._has_static_sizes else 0
 
     def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
         """See `Lane.feed_back`; line 7 of Algorithm 2, for the model of each row's next timestep."""
@@ -200,18 +239,41 @@ class SingleLane:
         self._predictors.pop(slot, None)
 
 
+def _step(
+    pool: ContextPool,
+    noised: Callable[[ProjectedRows, int, int], Tensor],
+    projected: tuple[Tensor, ...],
+    fed_back: Tensor,
+    places: Tensor,
+    *,
+    block_size: int,
+    extent: int,
+) -> Tensor:
+    """Lines 3 to 6 of Algorithm 2 as a function of tensors, [B, L, V]."""
+    rows = ProjectedRows(*projected)
+    x_t = noised(rows, block_size, pool.vocab_size)
+    return pool.denoise_at(places, extent, x_t, fed_back, rows.timestep)
+
+
 def _projected_rows(rows: Sequence[Row], device: torch.device) -> ProjectedRows:
     numbers = [(row.request.noise_seed, row.state.at.block, row.timestep) for row in rows]
-    tokens = [
-        (index, position, token_id)
-        for index, row in enumerate(rows)
-        if row.state.projected
-        for position, token_id in zip(row.state.projected.positions, row.state.projected.token_ids, strict=True)
-    ]
     noise_seeds, block, timestep = torch.tensor(numbers, device=device).unbind(-1)
-    simplex_value = torch.tensor([row.request.simplex_value for row in rows], device=device)
-    places = torch.tensor(tokens, dtype=torch.int64, device=device).reshape(-1, 3)
-    return ProjectedRows(noise_seeds, block, timestep, simplex_value, places.T)
+    nothing = ProjectedTokens((0,) * rows[0].request.block_size)
+    projected = [row.state.projected or nothing for row in rows]
+    most = max(len(tokens.token_ids) for tokens in projected)
+    positions, token_ids = (
+        [(*values, *[values[0]] * (most - len(values))) for values in which]
+        for which in ([tokens.positions for tokens in projected], [tokens.token_ids for tokens in projected])
+    )
+    return ProjectedRows(
+        noise_seeds=noise_seeds,
+        block=block,
+        timestep=timestep,
+        simplex_value=torch.tensor([row.request.simplex_value for row in rows], device=device),
+        begins=torch.tensor([row.state.projected is None for row in rows], device=device),
+        positions=torch.tensor(positions, device=device),
+        token_ids=torch.tensor(token_ids, device=device),
+    )
 
 
 def _x0_hat(row: Row, vocab_size: int) -> Tensor:

@@ -121,15 +121,18 @@ class ProjectedRows:
         block: index of each row's block, int64, [B].
         timestep: t of the x_t to make, int64, [B].
         simplex_value: K, [B].
-        tokens: int64, [3, N]: row, position and id of every token at +K in the previous projections;
-            a row at its block's first timestep has none.
+        begins: bool, [B], True at a block's first timestep, where there is no projection.
+        positions: int64, [B, M], of the tokens at +K in the previous projections.
+        token_ids: int64, [B, M]; those of a row with fewer than M are named again.
     """
 
     noise_seeds: Tensor
     block: Tensor
     timestep: Tensor
     simplex_value: Tensor
-    tokens: Tensor
+    begins: Tensor
+    positions: Tensor
+    token_ids: Tensor
 
 
 def noised_rows(rows: ProjectedRows, length: int, vocab_size: int) -> Tensor:
@@ -142,9 +145,6 @@ def noised_rows(rows: ProjectedRows, length: int, vocab_size: int) -> Tensor:
         [B, L, V], float32.
     """
     alpha_bar_t = alpha_bar(rows.timestep)
-    row, position, token_id = rows.tokens
-    begins = torch.ones_like(alpha_bar_t, dtype=torch.bool).index_fill_(0, row, False)
-    spread = torch.where(begins, 1.0, (1 - alpha_bar_t).sqrt()) * rows.simplex_value
     x_t = gaussian_noise(
         rows.noise_seeds,
         block=rows.block,
@@ -153,9 +153,10 @@ def noised_rows(rows: ProjectedRows, length: int, vocab_size: int) -> Tensor:
         vocab_size=vocab_size,
         device=rows.noise_seeds.device,
     )
-    x_t *= spread[:, None, None]
-    raised = (2 * rows.simplex_value * alpha_bar_t.sqrt())[row]
-    x_t[row, position, token_id] += raised  # once, even where a token is named twice
+    x_t *= (torch.where(rows.begins, 1.0, (1 - alpha_bar_t).sqrt()) * rows.simplex_value)[:, None, None]
+    raised = torch.where(rows.begins, 0.0, 2 * rows.simplex_value * alpha_bar_t.sqrt())
+    row = torch.arange(len(raised), device=raised.device)[:, None]
+    x_t[row, rows.positions, rows.token_ids] += raised[:, None]  # once, even where a token is named twice
     return x_t
 
 

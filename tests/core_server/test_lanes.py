@@ -77,10 +77,13 @@ def model_of(kind: str) -> SSD2 | TimeRangeExperts:
     return tiny_model(3, context_timestep=kind)
 
 
+@pytest.mark.parametrize("has_static_sizes", [False, True])
 @pytest.mark.parametrize("kind", ["quantised", "none", "experts"])
-def test_rows_at_different_timesteps_blocks_and_contexts_are_as_if_alone(kind: str) -> None:
+def test_rows_at_different_timesteps_blocks_and_contexts_are_as_if_alone(kind: str, has_static_sizes: bool) -> None:
+    """With static sizes, as they are on a GPU, three rows are filled up to four and contexts to the slots' end."""
     model = model_of(kind)
-    lane = lane_for(model, SLOTS)
+    lane = BatchLane(model, SLOTS)
+    lane._has_static_sizes = has_static_sizes
     references = [Reference(model, each) for each in REQUESTS]
     states = [BlockState() for _ in REQUESTS]
     commits = {0: 2, 1: 1, 2: 0}  # each answer ends its blocks at another timestep
@@ -124,14 +127,14 @@ def test_nothing_of_the_size_of_the_vocabulary_is_kept_of_an_answer() -> None:
 
 def test_noised_rows_are_the_noised_simplex_to_every_softmax() -> None:
     token_ids = torch.tensor([[3, 4, 5, 31], [0, 0, 9, 8]])
-    tokens = torch.tensor([(row, at, int(token_ids[row, at])) for row in range(2) for at in range(4)]).T
-    tokens = torch.cat([tokens, tokens[:, :1]], 1)  # a token that is named twice counts once
     rows = ProjectedRows(
         noise_seeds=torch.tensor([7, 8, 9]),
         block=torch.tensor([0, 3, 1]),
         timestep=torch.tensor([900, 420, 640]),
         simplex_value=torch.tensor([5.0, 2.0, 3.0]),
-        tokens=tokens,
+        begins=torch.tensor([False, False, True]),
+        positions=torch.tensor([[0, 1, 2, 3, 0]]).expand(3, -1),  # a token that is named twice counts once
+        token_ids=torch.cat([token_ids, token_ids[:1]])[:, [0, 1, 2, 3, 0]],
     )
     found = noised_rows(rows, 4, VOCAB).softmax(-1)
     for row, (k, seed, block, t) in enumerate([(5.0, 7, 0, 900), (2.0, 8, 3, 420), (3.0, 9, 1, 640)]):
@@ -147,3 +150,26 @@ def test_a_projection_in_doubt_is_compared_by_what_it_says() -> None:
     assert state != BlockState().after(TOKENS[2], is_commit=False, fed_back=None)
     assert state != BlockState().after(TOKENS[0], is_commit=True, fed_back=None)
     assert replace(state, at=BlockState().at) != state
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_graphs_compute_what_the_cpu_does() -> None:
+    model = tiny_model(3)
+    on_cpu, on_gpu = lane_for(model, SLOTS), lane_for(tiny_model(3).cuda(), SLOTS)
+    states = [BlockState() for _ in REQUESTS]
+    for _ in range(3):
+        rows = [Row(index, each, state) for index, (each, state) in enumerate(zip(REQUESTS, states, strict=True))]
+        expected, found = on_cpu.logits(rows), on_gpu.logits(rows)
+        torch.testing.assert_close(found.cpu(), expected, atol=1e-3, rtol=1e-3)
+        fed_back = on_cpu.feed_back(rows, expected)
+        gpu_fed_back = on_gpu.feed_back(rows, found)
+        for own, theirs in zip(fed_back, gpu_fed_back, strict=True):
+            assert (own is None) == (theirs is None)
+        states = [state.after(TOKENS[0], is_commit=state.at.step == 1, fed_back=None) for state in states]
+
+
+def test_compiled_noise_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    lane_for(tiny_model(3), SLOTS, compiled=True)
+    assert compiled == [noised_rows]

@@ -75,6 +75,16 @@ class ContextPool:
         return self._memory.shape[3]
 
     @property
+    def device(self) -> torch.device:
+        """Where the model and the contexts are."""
+        return self._memory.device
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self._model.config.vocab_size
+
+    @property
     def bytes_per_slot(self) -> int:
         """Memory that a slot takes, used or not."""
         return self._memory.nbytes // len(self._held)
@@ -114,13 +124,36 @@ class ContextPool:
         Returns:
             [B, L, V], float32, unnormalised.
         """
+        return self.denoise_at(self.places(slots), self.extent(slots, x_t.shape[1]), x_t, fed_back, t)
+
+    def places(self, slots: Sequence[int]) -> Tensor:
+        """Where the blocks behind the contexts of some slots stand.
+
+        Returns:
+            int64, [3, B]: the slots, the tokens of their contexts, the position of the first of them.
+        """
         held = [self._held[slot] for slot in slots]
-        lengths, first = self._columns([[len(c.token_ids) for c in held], [c.first_position for c in held]])
+        return self._columns([slots, [len(c.token_ids) for c in held], [c.first_position for c in held]])[..., 0]
+
+    def extent(self, slots: Sequence[int], block_size: int) -> int:
+        """How far into the slots their blocks reach."""
+        return max(len(self._held[slot].token_ids) for slot in slots) + block_size
+
+    def denoise_at(self, places: Tensor, extent: int, x_t: Tensor, fed_back: Tensor | None, t: Tensor) -> Tensor:
+        """`denoise` as a function of tensors alone, the same operations for any values in them.
+
+        Args:
+            places: int64, [3, B].
+            extent: as far as any block reaches, or further.
+            x_t: see `denoise`, like the others.
+            fed_back: [B, L, D].
+            t: [B].
+        """
+        rows, lengths, first = places[..., None]
         index = lengths + torch.arange(x_t.shape[1], device=lengths.device)
-        extent = max(len(context.token_ids) for context in held) + x_t.shape[1]
         visible = torch.arange(extent, device=lengths.device) < lengths + x_t.shape[1]
         block = self._model.embed_block(x_t, fed_back, first + index, t)
-        return self._model.logits(self._run(slots, block, index, visible[:, None]))
+        return self._model.logits(self._run(rows[:, 0], block, index, visible[:, None]))
 
     def _leading(self, waiting: Mapping[int, Context]) -> dict[int, Context]:
         """Those that need not wait for another one of them, to copy what both begin with."""
@@ -159,18 +192,18 @@ class ContextPool:
         index = (starts + torch.arange(longest, device=starts.device)).clamp(max=self.max_tokens - 1)
         positions = (first + index).clamp(max=self._model.config.max_positions - 1)
         visible = torch.arange(min(max(done) + longest, self.max_tokens), device=index.device) <= index[:, :, None]
-        self._run(slots, self._model.embed_context(token_ids, positions, t[:, 0]), index, visible)
+        hidden = self._model.embed_context(token_ids, positions, t[:, 0])
+        self._run(torch.tensor(slots, device=index.device), hidden, index, visible)
 
-    def _run(self, slots: Sequence[int], hidden: Tensor, index: Tensor, visible: Tensor) -> Tensor:
+    def _run(self, rows: Tensor, hidden: Tensor, index: Tensor, visible: Tensor) -> Tensor:
         """Run the network on the given places of some slots, and keep their keys and values there.
 
         Args:
-            slots: B of them.
+            rows: int64, [B], the slots.
             hidden: input embeddings, [B, S, D].
             index: int64, places in the slots, [B, S].
             visible: bool, [B, S or 1, E], which of a slot's first E places each of them sees.
         """
-        rows = torch.tensor(slots, device=index.device)
         caches = [_SlotCache(layer[0], layer[1], rows, index, visible.shape[-1]) for layer in self._memory]
         output: Tensor = self._model.transformer(hidden, visible[:, None], caches)
         return output
