@@ -89,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
         help="processors that a computation uses (default: all, %(default)s)",
     )
     add(
+        "--compile",
+        action="store_true",
+        dest="compiled",
+        help="compile the noise, which then takes a third of the time; needs a C++ compiler on a CPU, and some seconds "
+        "for the first batches of each size",
+    )
+    add(
         "--speculation",
         type=int,
         default=defaults.speculation,

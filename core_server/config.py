@@ -34,6 +34,7 @@ class ServerConfig:
         max_sessions: answers in progress at a time; one more is refused.
         device: where the models run, as torch names it.
         threads: processors that a computation uses.
+        compiled: whether the noise is compiled.
         speculation: timesteps of an answer that are computed ahead of its agent at most, while nothing else waits.
         answer_timeout_s: how long an agent may take for its part of a timestep.
         grace_s: how long answers in progress may go on once the server is told to stop.
@@ -47,6 +48,7 @@ class ServerConfig:
     max_sessions: int = 16
     device: str = "cpu"
     threads: int = field(default_factory=default_threads)
+    compiled: bool = False
     speculation: int = 8
     answer_timeout_s: float = 300.0
     grace_s: float = 5.0

@@ -62,17 +62,21 @@ class Inbox:
 class Engine:
     """Models and the answers that are computed with them."""
 
-    def __init__(self, models: Sequence[LoadedModel], slots: int, connection: socket.socket) -> None:
+    def __init__(
+        self, models: Sequence[LoadedModel], slots: int, connection: socket.socket, *, compiled: bool = False
+    ) -> None:
         """Reserve the slots, and say what is there.
 
         Args:
             models: with different names.
             slots: answers at a time.
             connection: to the front end.
+            compiled: whether the noise is compiled.
         """
         self._connection = connection
         self._inbox = Inbox(connection)
-        self._scheduler = Scheduler({model.name: lane_for(model.checkpoint.model, slots) for model in models}, slots)
+        lanes = {model.name: lane_for(model.checkpoint.model, slots, compiled=compiled) for model in models}
+        self._scheduler = Scheduler(lanes, slots)
         self._report(Ready(tuple(model.served for model in models)))
 
     def run(self) -> None:
@@ -142,7 +146,7 @@ def main() -> None:
         except SlingshotError as error:
             send(connection, NotReady(error))
             return
-        Engine(models, start.slots, connection).run()
+        Engine(models, start.slots, connection, compiled=start.compiled).run()
 
 
 if __name__ == "__main__":

@@ -142,6 +142,14 @@ async def running_engine(config: ServerConfig) -> AsyncIterator[EngineClient]:
         SlingshotError: if the models cannot be loaded.
         EngineLost: if the process does not start.
     """
+    start = Start(
+        models=config.models,
+        slots=config.max_sessions,
+        device=config.device,
+        threads=config.threads,
+        compiled=config.compiled,
+        log_level=config.log_level,
+    )
     with tempfile.TemporaryDirectory(prefix="core-server-") as folder:  # for this user alone
         path = Path(folder) / "engine.sock"
         connected: asyncio.Queue[_Ends] = asyncio.Queue()
@@ -153,7 +161,7 @@ async def running_engine(config: ServerConfig) -> AsyncIterator[EngineClient]:
         try:
             client = EngineClient(*await _first(connected, process), config.engine_timeout_s)
             try:
-                client.send(Start(config.models, config.max_sessions, config.device, config.threads, config.log_level))
+                client.send(start)
                 await client.ready()
                 yield client
             finally:

@@ -145,7 +145,7 @@ class Trainer:
             with self._parallel.accumulating(is_last=part is own[-1]):
                 loss = self._loss(examples, part, draws) / tokens
                 # Gradients are averaged over the ranks.
-                (loss * self._execution.ranks).backward()  # type: ignore[no-untyped-call]
+                (loss * self._execution.ranks).backward()
             total += loss.detach()
         norm = self._parallel.clip_gradients(self.params.gradient_clip)
         self.optimizer.step()
