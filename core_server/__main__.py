@@ -82,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--device", default=defaults.device, help="where the models run: cpu, cuda, cuda:1 (default: %(default)s)")
     add(
+        "--precision",
+        default=defaults.precision,
+        help="what the weights are held in: float32, bfloat16 (half the memory, for GPUs), or int8 (a quarter; takes "
+        "the extra int8) (default: %(default)s)",
+    )
+    add(
         "--threads",
         type=int,
         default=default_threads(),

@@ -30,6 +30,7 @@ class Start:
         models: checkpoint folders by the names that agents know the models by.
         slots: answers at a time.
         device: where the models run, as torch names it.
+        precision: one of `ssd2.models.precision.PRECISIONS`.
         threads: processors that a computation uses.
         compiled: whether the noise is compiled.
         log_level: name of the lowest level that is logged.
@@ -38,6 +39,7 @@ class Start:
     models: Mapping[str, Path]
     slots: int
     device: str
+    precision: str
     threads: int
     compiled: bool
     log_level: str

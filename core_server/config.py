@@ -33,6 +33,7 @@ class ServerConfig:
         port: port to listen on; 0 for any free one.
         max_sessions: answers in progress at a time; one more is refused.
         device: where the models run, as torch names it.
+        precision: what their weights are held in: float32, bfloat16 or int8.
         threads: processors that a computation uses.
         compiled: whether the noise is compiled.
         speculation: timesteps of an answer that are computed ahead of its agent at most, while nothing else waits.
@@ -47,6 +48,7 @@ class ServerConfig:
     port: int = 0
     max_sessions: int = 16
     device: str = "cpu"
+    precision: str = "float32"
     threads: int = field(default_factory=default_threads)
     compiled: bool = False
     speculation: int = 8

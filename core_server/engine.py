@@ -142,7 +142,9 @@ def main() -> None:
         logging.basicConfig(stream=sys.stderr, level=start.log_level.upper(), format=LOG_FORMAT)
         torch.set_num_threads(start.threads)
         try:
-            models = [LoadedModel.load(folder, name, start.device) for name, folder in start.models.items()]
+            models = [
+                LoadedModel.load(folder, name, start.device, start.precision) for name, folder in start.models.items()
+            ]
         except SlingshotError as error:
             send(connection, NotReady(error))
             return

@@ -146,6 +146,7 @@ async def running_engine(config: ServerConfig) -> AsyncIterator[EngineClient]:
         models=config.models,
         slots=config.max_sessions,
         device=config.device,
+        precision=config.precision,
         threads=config.threads,
         compiled=config.compiled,
         log_level=config.log_level,

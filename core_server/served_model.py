@@ -10,6 +10,7 @@ from ssd2.checkpoint import Checkpoint, load_checkpoint
 from ssd2.devices import check_device
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, TokenizerMismatch
 from ssd2.models.family import ModelConfig
+from ssd2.models.precision import reduce_precision
 from ssd2.models.prompts import check_prompts
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
 from ssd2.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ModelCard, OpenRequest
@@ -86,16 +87,25 @@ class LoadedModel:
     checkpoint: Checkpoint
 
     @classmethod
-    def load(cls, folder: Path, name: str, device: str) -> LoadedModel:
+    def load(cls, folder: Path, name: str, device: str, precision: str = "float32") -> LoadedModel:
         """Load a checkpoint for serving.
 
+        Args:
+            folder: of the checkpoint.
+            name: that agents know it by.
+            device: where to compute.
+            precision: one of `ssd2.models.precision.PRECISIONS`.
+
         Raises:
-            InvalidParameter: if the device cannot be used.
+            InvalidParameter: if the device or the precision cannot be used.
             ModelNotFound: if there is no checkpoint.
             CheckpointInvalid: if it is damaged.
         """
         check_device(device)
-        return cls(name, load_checkpoint(folder, device))
+        checkpoint = load_checkpoint(folder, "cpu" if precision != "float32" else device)
+        reduce_precision(checkpoint.model, precision)
+        checkpoint.model.to(device)
+        return cls(name, checkpoint)
 
     @cached_property
     def served(self) -> ServedModel:

@@ -184,7 +184,7 @@ class SSD2(nn.Module):
         """
         hidden: Tensor = self.context_embedding(token_ids) + self.position_embedding(positions + OPT_POSITION_OFFSET)
         if self.context_time_embedding is not None:
-            hidden = hidden + self.context_time_embedding(_share_of_trained(context_timestep(t)))
+            hidden = hidden + _embedded_time(self.context_time_embedding, context_timestep(t))
         return hidden
 
     def embed_block(self, x_t: Tensor, fed_back: Tensor | None, positions: Tensor, t: Tensor) -> Tensor:
@@ -199,9 +199,9 @@ class SSD2(nn.Module):
         Returns:
             [B, L, D].
         """
-        hidden: Tensor = self.w_diff(torch.softmax(x_t, dim=-1))
+        hidden: Tensor = self.w_diff(torch.softmax(x_t, dim=-1).to(self.w_diff.weight.dtype))
         hidden = hidden + self.position_embedding(positions + OPT_POSITION_OFFSET)
-        hidden = hidden + self.diffusion_time_embedding(_share_of_trained(t))
+        hidden = hidden + _embedded_time(self.diffusion_time_embedding, t)
         return hidden if fed_back is None else hidden + fed_back
 
     def feed_back(self, self_cond: Tensor) -> Tensor:
@@ -213,12 +213,19 @@ class SSD2(nn.Module):
         Returns:
             [B, L, D].
         """
-        fed_back: Tensor = self.w_pred(torch.softmax(self_cond, dim=-1))
+        fed_back: Tensor = self.w_pred(torch.softmax(self_cond, dim=-1).to(self.w_pred.weight.dtype))
         return fed_back
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Output layer, tied to Emb_ctx: [B, L, D] -> [B, L, V]."""
-        return hidden @ self.context_embedding.weight.T
+        """Output layer, tied to Emb_ctx: [B, L, D] -> [B, L, V], float32.
+
+        A GPU multiplies bfloat16 into float32: rounded to bfloat16, logits of 16 to 32 would be off by up to 1/16.
+        """
+        weight = self.context_embedding.weight
+        if weight.is_cuda and weight.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+            flat: Tensor = torch.mm(hidden.flatten(0, -2), weight.T, out_dtype=torch.float32)
+            return flat.view(*hidden.shape[:-1], -1)
+        return (hidden @ weight.T).float()
 
     def next_token_logits(self, token_ids: Tensor, mask: Tensor) -> Tensor:
         """What follows each token of a text: the context's stream as the causal language model that OPT is.
@@ -256,9 +263,10 @@ def context_timestep(t: Tensor) -> Tensor:
     return t - t % CONTEXT_TIMESTEP_QUANTUM
 
 
-def _share_of_trained(t: Tensor) -> Tensor:
-    """t/T as the time embeddings take it: [B] -> [B, 1, 1], float32."""
-    return (t.to(torch.float32) / TRAINED_TIMESTEPS)[:, None, None]
+def _embedded_time(embedding: nn.Linear, t: Tensor) -> Tensor:
+    """A time embedding of t/T: [B] -> [B, 1, D]."""
+    embedded: Tensor = embedding((t / TRAINED_TIMESTEPS)[:, None, None].to(embedding.weight.dtype))
+    return embedded
 
 
 def _initialise(module: nn.Module) -> None:
