@@ -7,6 +7,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from core_server.config import LOG_FORMAT, ServerConfig, default_threads, named_models
 from ssd2.errors import EngineLost, SlingshotError
@@ -21,7 +22,9 @@ examples:
       serve to this machine alone, on a free port that is printed
   core-server --model models/core --host 0.0.0.0 --port 50051 --max-sessions 64
       serve to the network
-  core-server --model models/core --port 50051 --device cuda
+  core-server --model models/core --host 0.0.0.0 --port 50051 --tls-certificate core.pem --tls-key core.key
+      serve to the network, encrypted
+  core-server --model models/core --port 50051 --device cuda --precision bfloat16
       compute on a GPU
   core-server --model general=models/core --model experts=models/core-experts --model models/opt-13b
       host several models; an agent is given the first one of its own model's family, or asks by name
@@ -73,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--host", default=defaults.host, help="address to listen on (default: %(default)s)")
     add("--port", type=int, default=defaults.port, help="port to listen on, 0 for any free one (default: %(default)s)")
+    add(
+        "--tls-certificate",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the certificate chain that agents are shown; without it nothing on the line is encrypted",
+    )
+    add("--tls-key", type=Path, metavar="FILE", help="PEM file of the certificate's private key")
     add(
         "--max-sessions",
         type=int,

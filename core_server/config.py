@@ -31,6 +31,8 @@ class ServerConfig:
         models: checkpoint folders by the names that agents know the models by; the first is the default.
         host: address to listen on.
         port: port to listen on; 0 for any free one.
+        tls_certificate: PEM file of the certificate chain that agents are shown; None for no encryption.
+        tls_key: PEM file of its private key.
         max_sessions: answers in progress at a time; one more is refused.
         device: where the models run, as torch names it.
         precision: what their weights are held in: float32, bfloat16 or int8.
@@ -46,6 +48,8 @@ class ServerConfig:
     models: Mapping[str, Path]
     host: str = "127.0.0.1"
     port: int = 0
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     max_sessions: int = 16
     device: str = "cpu"
     precision: str = "float32"
@@ -58,6 +62,10 @@ class ServerConfig:
     log_level: str = "info"
 
     def __post_init__(self) -> None:
+        self._check_names()
+        self._check_ranges()
+
+    def _check_names(self) -> None:
         for name in self.models:
             if not name or not name.isprintable() or len(name) > MAX_NAME_LENGTH:
                 raise InvalidParameter(
@@ -66,6 +74,10 @@ class ServerConfig:
                 )
         if not self.host:
             raise InvalidParameter("host is empty; give an address to listen on, such as 127.0.0.1 or 0.0.0.0")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise InvalidParameter("a TLS certificate and its key go together: --tls-certificate FILE --tls-key FILE")
+
+    def _check_ranges(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise InvalidParameter(f"port is {self.port}; it must be in [0, 65535], 0 for any free one")
         for name, lowest in (("max_sessions", 1), ("threads", 1), ("speculation", 0)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import ssl
 from collections.abc import Callable
 
 import grpc
@@ -54,13 +55,19 @@ class CoreServer:
             The port.
 
         Raises:
-            InvalidParameter: if the address cannot be listened on.
+            InvalidParameter: if the address cannot be listened on, or the certificate is no use.
         """
+        credentials = _credentials(self._config)
+        address = self._config.address()
         try:
-            port: int = self._server.add_insecure_port(self._config.address())
+            port: int = (
+                self._server.add_secure_port(address, credentials)
+                if credentials
+                else self._server.add_insecure_port(address)
+            )
         except RuntimeError as error:
             raise InvalidParameter(
-                f"cannot listen on {self._config.address()}: the port is in use, or the host is not this machine's; "
+                f"cannot listen on {address}: the port is in use, or the host is not this machine's; "
                 "choose another --port or --host, or --port 0 for any free port"
             ) from error
         await self._server.start()
@@ -71,6 +78,22 @@ class CoreServer:
         """Turn new answers away, let those in progress go on for the grace time, then end them."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._config.grace_s)
+
+
+def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
+    """What agents are shown; None without TLS."""
+    if config.tls_certificate is None or config.tls_key is None:
+        return None
+    try:
+        # gRPC takes whatever is in the files; Python's own reader says what is wrong with it.
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(config.tls_certificate, config.tls_key)
+        pair = config.tls_key.read_bytes(), config.tls_certificate.read_bytes()
+    except OSError as error:  # ssl.SSLError is one
+        raise InvalidParameter(
+            f"the certificate {config.tls_certificate} with the key {config.tls_key} cannot be used: "
+            f"{error.strerror or error}"
+        ) from error
+    return grpc.ssl_server_credentials([pair])
 
 
 def _options(config: ServerConfig) -> list[tuple[str, int]]:

@@ -50,6 +50,13 @@ def ask(
     core: Annotated[
         str | None, typer.Option(envvar="SLINGSHOT_CORE", help="HOST:PORT of the core server; not needed at λ = 1.")
     ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SLINGSHOT_CA",
+            help="PEM file that the core's certificate is checked against. Encrypts the line; without it, it is not.",
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="Name of the core's model; empty for its first one that fits the user model.")
     ] = "",
@@ -116,7 +123,7 @@ def ask(
     from user_agent.tuning.defaults import collaboration_for
     from user_agent.user_model import UserModel
 
-    collaboration, tuned = collaboration_for(lambda_user, alpha, core, model, user_model, timeout)
+    collaboration, tuned = collaboration_for(lambda_user, alpha, core, model, user_model, timeout, ca)
     if collaboration.uses_core and not core:
         raise InvalidParameter("λ below 1 needs a core: give its address with --core HOST:PORT or SLINGSHOT_CORE")
     if (control is None) != (not control_label):
@@ -137,7 +144,7 @@ def ask(
     seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
     asked = Question(question, passages, collaboration, params, seeds, model, speculation)
     steering = Control.load(control, control_label, control_strength, loaded.tokenizer) if control else None
-    answer = asyncio.run(_ask(loaded, asked, core if collaboration.uses_core else None, timeout, steering))
+    answer = asyncio.run(_ask(loaded, asked, core if collaboration.uses_core else None, timeout, steering, ca))
     if docs and collaboration.uses_user and not passages:
         typer.echo("user-agent: no passage of your documents matches and fits; the answer does not use them", err=True)
     if tuned:
@@ -174,7 +181,7 @@ def _search(docs: list[Path], question: str) -> list[Passage]:
 
 
 async def _ask(
-    user_model: Any, question: Question, core: str | None, timeout_s: float, control: Control | None
+    user_model: Any, question: Question, core: str | None, timeout_s: float, control: Control | None, ca: Path | None
 ) -> Answer:
     from rich.console import Console
     from rich.text import Text
@@ -190,7 +197,7 @@ async def _ask(
 
         if core is None:
             return await Agent(user_model, None, control).answer(question, on_block=show)
-        async with CoreClient(core, answer_timeout_s=timeout_s) as client:
+        async with CoreClient(core, ca=ca, answer_timeout_s=timeout_s) as client:
             return await Agent(user_model, client, control).answer(question, on_block=show)
 
 

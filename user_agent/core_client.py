@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import ssl
 from collections.abc import Awaitable
+from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias, TypeVar
 
@@ -62,17 +64,38 @@ class CoreClient:
     """A connection to one core."""
 
     def __init__(
-        self, address: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, answer_timeout_s: float = ANSWER_TIMEOUT_S
+        self,
+        address: str,
+        *,
+        ca: Path | None = None,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
+        """Make a client; nothing is sent before it is used.
+
+        Args:
+            address: HOST:PORT.
+            ca: PEM file of the certificates that the core's has to be signed by, or of the core's own; None for a
+                line that is not encrypted.
+            connect_timeout_s: how long to try to reach the core.
+            answer_timeout_s: how long to wait for each of its answers.
+
+        Raises:
+            InvalidParameter: if the address is none, a time is no time, or the file cannot be read.
+        """
         if not _ADDRESS.fullmatch(address):
             raise errors.InvalidParameter(
                 f"the core's address is {address!r}; give --core HOST:PORT, such as core.example.org:50051"
             )
         if not 0 < answer_timeout_s < float("inf"):
             raise errors.InvalidParameter(f"timeout is {answer_timeout_s} s; it must be above 0 and finite")
-        self._address = address
+        self._address, self._has_tls = address, ca is not None
         self._connect_timeout_s, self._answer_timeout_s = connect_timeout_s, answer_timeout_s
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._channel = (
+            grpc.aio.secure_channel(address, _credentials(ca), options=_OPTIONS)
+            if ca
+            else grpc.aio.insecure_channel(address, options=_OPTIONS)
+        )
         self._stub = pb_grpc.CollaborationServiceStub(self._channel)
 
     async def __aenter__(self) -> CoreClient:
@@ -120,8 +143,9 @@ class CoreClient:
         try:
             await asyncio.wait_for(self._channel.channel_ready(), self._connect_timeout_s)
         except TimeoutError:
+            why = ", or its certificate is for another name or not signed by what --ca names" if self._has_tls else ""
             raise errors.CoreUnavailable(
-                f"no core answers at {self._address}; check the address (--core), or start one with `core-server`"
+                f"no core answers at {self._address}{why}; check the address (--core), or start one with `core-server`"
             ) from None
 
     async def _answer(self, call: Awaitable[_T]) -> _T:
@@ -129,6 +153,14 @@ class CoreClient:
             return await call
         except grpc.aio.AioRpcError as error:
             raise _typed(error, self._address, "at the first question") from None
+
+
+def _credentials(ca: Path) -> grpc.ChannelCredentials:
+    try:
+        ssl.create_default_context(cafile=ca)  # gRPC takes whatever is in the file; this says what is wrong with it
+        return grpc.ssl_channel_credentials(ca.read_bytes())
+    except OSError as error:  # ssl.SSLError is one
+        raise errors.InvalidParameter(f"the certificates in {ca} cannot be used: {error.strerror or error}") from error
 
 
 class CoreStream:

@@ -27,6 +27,12 @@ Examples:
 
 Docs = Annotated[list[Path] | None, typer.Option(help="A .txt or .md file, or a folder of them; may be given again.")]
 Core = Annotated[str, typer.Option(envvar="SLINGSHOT_CORE", help="HOST:PORT of the core server.")]
+Ca = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="SLINGSHOT_CA", help="PEM file that the core's certificate is checked against; encrypts the line."
+    ),
+]
 Questions = Annotated[
     Path | None,
     typer.Option(
@@ -56,6 +62,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def tune(
     docs: Docs = None,
     core: Core = "",
+    ca: Ca = None,
     questions: Questions = None,
     questions_limit: Limit = 40,
     model: Model = "",
@@ -92,6 +99,7 @@ def tune(
         seed=seed,
         timeout_s=timeout,
         is_confirmed=yes,
+        ca=ca,
     )
     choice, file = run_tune(options, Console(stderr=True, highlight=False, soft_wrap=True))
     if as_json:

@@ -58,6 +58,7 @@ class TuneOptions:
     seed: int | None
     timeout_s: float
     is_confirmed: bool
+    ca: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.docs:
@@ -198,7 +199,7 @@ def _usable(tasks: Iterable[Task], user_model: UserModel, params: DecodingParams
 
 
 async def _model_card(options: TuneOptions, family: str) -> ModelCard:
-    async with CoreClient(options.core, answer_timeout_s=options.timeout_s) as client:
+    async with CoreClient(options.core, ca=options.ca, answer_timeout_s=options.timeout_s) as client:
         return await client.model_card(options.model, family)
 
 
@@ -253,7 +254,7 @@ def _seconds(judge: Judge, numbers: Sequence[int]) -> float:
 async def _measure(run: Run, console: Console) -> Outcomes:
     """All answers; on documents the line to the core is closed before the first of them."""
     options = run.options
-    async with CoreClient(options.core, answer_timeout_s=options.timeout_s) as client:
+    async with CoreClient(options.core, ca=options.ca, answer_timeout_s=options.timeout_s) as client:
         if options.questions:
             agent = Agent(run.user_model, client)
             judge = AskingJudge(run.tasks, agent, run.params, _asking_seed(options), options.model)

@@ -14,7 +14,13 @@ BUILT_IN = CollaborationParams()
 
 
 def collaboration_for(
-    lambda_user: float | None, alpha: float | None, core: str | None, model: str, user_model: Path, timeout_s: float
+    lambda_user: float | None,
+    alpha: float | None,
+    core: str | None,
+    model: str,
+    user_model: Path,
+    timeout_s: float,
+    ca: Path | None = None,
 ) -> tuple[CollaborationParams, Choice | None]:
     """λ and α, and the saved choice if any of it is used.
 
@@ -27,6 +33,7 @@ def collaboration_for(
         model: name of the core's model, or "" for the first of the user model's family.
         user_model: checkpoint folder of θ_user.
         timeout_s: of the core's answer.
+        ca: what the core's certificate is checked against; None for a line that is not encrypted.
 
     Raises:
         SlingshotError: if a parameter is out of its range, the saved choices cannot be read, or the core cannot be
@@ -38,7 +45,7 @@ def collaboration_for(
     is_all_given = lambda_user is not None and (alpha is not None or lambda_user in (0, 1))
     if is_all_given or not core or not (tuned := _tuned_with(user_model)):
         return given, None
-    served = asyncio.run(_served(core, model, user_model, timeout_s))
+    served = asyncio.run(_served(core, model, user_model, timeout_s, ca))
     choice = next((choice for choice in tuned if choice.core_sha256 == served), None)
     if choice is None:
         return given, None
@@ -55,7 +62,7 @@ def _tuned_with(user_model: Path) -> list[Choice]:
     return [choice for choice in choices if choice.user_sha256 == sha256]
 
 
-async def _served(core: str, model: str, user_model: Path, timeout_s: float) -> str:
+async def _served(core: str, model: str, user_model: Path, timeout_s: float, ca: Path | None) -> str:
     config, _ = load_config_and_tokenizer(user_model)
-    async with CoreClient(core, answer_timeout_s=timeout_s) as client:
+    async with CoreClient(core, ca=ca, answer_timeout_s=timeout_s) as client:
         return (await client.model_card(model, config.family)).model_sha256

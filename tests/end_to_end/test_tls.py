@@ -1,0 +1,144 @@
+"""An encrypted line: to the core that was meant, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trustme
+
+from ssd2.errors import CoreUnavailable, InvalidParameter
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, run_agent, running_core
+from user_agent.agent import Agent, Question
+from user_agent.core_client import CoreClient
+from user_agent.user_model import UserModel
+
+
+@dataclass(frozen=True)
+class Files:
+    """Certificates on disk."""
+
+    ca: Path
+    other_ca: Path
+    certificate: Path
+    key: Path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("certificates")
+    found = Files(*(folder / name for name in ("ca.pem", "other.pem", "core.pem", "core.key")))
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(found.ca))
+    trustme.CA().cert_pem.write_to_path(str(found.other_ca))
+    issued = ca.issue_cert("localhost")
+    issued.private_key_pem.write_to_path(str(found.key))
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(str(found.certificate), append=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def core(core_folder: Path, files: Files) -> Iterator[CoreProcess]:
+    options = ("--tls-certificate", str(files.certificate), "--tls-key", str(files.key))
+    with running_core(core_folder, *options) as running:
+        running.address = running.address.replace("127.0.0.1", "localhost")
+        yield running
+
+
+def question() -> Question:
+    params = DecodingParams(block_size=8, max_tokens=8, steps=4)
+    return Question("Where is it?", (), CollaborationParams(0.0), params, Seeds.reproducible(1))
+
+
+async def tokens(address: str, ca: Path | None, user: UserModel) -> list[int]:
+    async with CoreClient(address, ca=ca, connect_timeout_s=2.0) as client:
+        return [token.token_id for token in (await Agent(user, client).answer(question())).tokens]
+
+
+@pytest.fixture(scope="module")
+def plain(core_folder: Path) -> Iterator[CoreProcess]:
+    """The same core without encryption."""
+    with running_core(core_folder) as running:
+        yield running
+
+
+async def test_an_encrypted_answer_is_the_same(
+    core: CoreProcess, plain: CoreProcess, files: Files, user_folder: Path
+) -> None:
+    user = UserModel.load(user_folder, with_weights=False)
+    assert await tokens(core.address, files.ca, user) == await tokens(plain.address, None, user)
+
+
+async def _bytes_on_the_line(core: CoreProcess, ca: Path | None, user: UserModel) -> bytes:
+    """What an agent sends, as somebody on the way sees it."""
+    seen = bytearray()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_connection("127.0.0.1", int(core.address.rpartition(":")[2]))
+
+        async def down() -> None:
+            while data := await theirs.read(65_536):
+                writer.write(data)
+
+        answers = asyncio.create_task(down())
+        while data := await reader.read(65_536):
+            seen.extend(data)
+            ours.write(data)
+        ours.close()
+        await answers
+        writer.close()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    await tokens(f"localhost:{server.sockets[0].getsockname()[1]}", ca, user)
+    server.close()
+    return bytes(seen)
+
+
+async def test_nothing_is_readable_on_an_encrypted_line(
+    core: CoreProcess, plain: CoreProcess, files: Files, user_folder: Path
+) -> None:
+    user = UserModel.load(user_folder, with_weights=False)
+    known = user.tokenizer.sha256.encode()
+    assert known in await _bytes_on_the_line(plain, None, user)
+    encrypted = await _bytes_on_the_line(core, files.ca, user)
+    assert len(encrypted) > 1000
+    assert known not in encrypted
+
+
+@pytest.mark.parametrize("which", ["another authority", "no TLS", "another name"])
+async def test_a_core_that_cannot_prove_itself_gets_nothing(
+    core: CoreProcess, files: Files, user_folder: Path, which: str
+) -> None:
+    user = UserModel.load(user_folder, with_weights=False)
+    ca = {"another authority": files.other_ca, "no TLS": None, "another name": files.ca}[which]
+    address = core.address.replace("localhost", "127.0.0.1") if which == "another name" else core.address
+    with pytest.raises(CoreUnavailable, match="not signed by what --ca names" if ca else "no core answers"):
+        await tokens(address, ca, user)
+
+
+def test_files_that_are_no_certificates_are_named(files: Files, core_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameter, match=r"nowhere\.pem cannot be used: No such file"):
+        CoreClient("localhost:1", ca=tmp_path / "nowhere.pem")
+    with pytest.raises(InvalidParameter, match=r"core\.key cannot be used"):
+        CoreClient("localhost:1", ca=files.key)
+    command = [sys.executable, "-m", "core_server", "--model", str(core_folder), "--tls-key", str(files.key)]
+    told = []
+    for certificate in ((), ("--tls-certificate", str(files.ca))):  # none, and one of another key
+        done = subprocess.run([*command, *certificate], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        told.append(done.stderr.splitlines()[-1])
+    assert "go together" in told[0]
+    assert "cannot be used" in told[1]
+
+
+def test_the_command_line_takes_it(core: CoreProcess, files: Files, user_folder: Path) -> None:
+    asked = ("ask", "Where is it?", "--core", core.address, "--user-model", str(user_folder), "--lambda-user", "0")
+    done = run_agent(*asked, "--ca", str(files.ca), "--steps", "3", "--max-tokens", "8")
+    assert (done.returncode, "timesteps" in done.stderr) == (0, True)
