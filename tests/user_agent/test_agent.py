@@ -284,7 +284,7 @@ async def test_an_answer_that_is_complete_survives_a_core_that_ends_badly(
 
 def test_a_core_cannot_write_control_sequences_to_the_terminal() -> None:
     token = AnswerToken(1, " \x1b]0;owned\x07café", None, False)
-    shown = marked(Answer("", [token], 1, 0.1, 0, 0)).plain
+    shown = marked(Answer("", [token], 1, 1, 0.1, 0, 0)).plain
     assert "\x1b" not in shown
     assert "café" in shown
     assert printable("a\nb\x9bc") == "a\nb\N{REPLACEMENT CHARACTER}c"
