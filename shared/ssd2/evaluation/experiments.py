@@ -12,7 +12,7 @@ from ssd2.params import SELF_CONDITIONING, CollaborationParams, DecodingParams
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
 """λ_user of the paper's Table 1."""
 ALPHAS = (0.0, 1.0)
-ENTROPY_BOUND = 0.1
+ENTROPY_BOUND = 0.05
 """Nats, of the mix's mean entropy where it is asked for."""
 
 
