@@ -82,6 +82,7 @@ class Answer:
         text: the answer.
         tokens: its tokens.
         timesteps: timesteps decoded, over all blocks.
+        round_trips: how often the core was asked: at every timestep, unless `core_every` says otherwise.
         seconds: wall time of the decode.
         bytes_up: payload sent to the core.
         bytes_down: payload received from it.
@@ -91,6 +92,7 @@ class Answer:
     text: str
     tokens: list[AnswerToken]
     timesteps: int
+    round_trips: int
     seconds: float
     bytes_up: int
     bytes_down: int
@@ -99,10 +101,24 @@ class Answer:
 
 @dataclass
 class _Progress:
-    """What has happened so far in one answer."""
+    """What has happened so far in one answer.
+
+    Attributes:
+        timesteps: decoded.
+        asked: where the core was asked last.
+        core_logits: what it answered, [1, L, V].
+        core_choices: what it alone would have committed, over all blocks.
+    """
 
     timesteps: int = 0
+    asked: StepPosition | None = None
+    core_logits: Tensor | None = None
     core_choices: list[int | None] = field(default_factory=list)
+
+    @property
+    def round_trips(self) -> int:
+        """How often the core was asked."""
+        return self.asked.number + 1 if self.asked else 0
 
 
 class Agent:
@@ -143,6 +159,7 @@ class Agent:
             text=self._user_model.tokenizer.decode(token_ids),
             tokens=self._tokens(token_ids, progress.core_choices),
             timesteps=progress.timesteps,
+            round_trips=progress.round_trips,
             seconds=time.perf_counter() - started,
             bytes_up=stream.bytes_up if stream else 0,
             bytes_down=stream.bytes_down if stream else 0,
@@ -159,21 +176,39 @@ class Agent:
         while True:
             if request.step == 0 and request.block > 0:
                 on_block(self._user_model.tokenizer.decode(request.answer_ids[0].tolist()))
-            at = StepPosition(progress.timesteps, request.block, request.step)
-            if stream:
-                await _tell(stream, at, request, question.params)
-            core_logits, user_logits = await _both(stream, terms, at, request)
-            logits = mix_terms(core_logits, user_logits, question.collaboration)
-            if self._control:
-                logits = await asyncio.to_thread(self._control.steer, logits, self._written(question, request))
-            if request.step == question.params.steps - 1:
-                progress.core_choices += _core_choices(core_logits, question, request)
+            logits = await self._mixed(question, stream, terms, progress, request)
             progress.timesteps += 1
             try:
-                request = run.send(logits)
+                following = run.send(logits)
             except StopIteration as finished:
+                progress.core_choices += _core_choices(progress.core_logits, question, request)
                 answer: list[int] = finished.value[0]
                 return answer
+            if following.step == 0:
+                progress.core_choices += _core_choices(progress.core_logits, question, request)
+            request = following
+
+    async def _mixed(
+        self,
+        question: Question,
+        stream: CoreStream | None,
+        terms: UserTerms | None,
+        progress: _Progress,
+        request: LogitsRequest,
+    ) -> Tensor:
+        """The ensembled logits of one timestep; where the core is not asked, its last ones are mixed."""
+        params = question.params
+        due = stream if params.asks_core_at(request.step) else None
+        at = StepPosition(progress.round_trips, request.block, request.step // params.core_every)
+        if due:
+            await _tell(due, progress.asked, request, params)
+        core_logits, user_logits = await _both(due, terms, at, request)
+        if due:
+            progress.asked, progress.core_logits = at, core_logits
+        logits = mix_terms(progress.core_logits, user_logits, question.collaboration)
+        if self._control:
+            logits = await asyncio.to_thread(self._control.steer, logits, self._written(question, request))
+        return logits
 
     def _written(self, question: Question, request: LogitsRequest) -> Tensor:
         """w^{<c} for the control: the instruction and the answer so far, [1, C]; not the documents."""
@@ -194,7 +229,7 @@ class Agent:
                 vocab_size=self._user_model.config.vocab_size,
                 prompt_ids=tuple(self._user_model.core_prompt(question.instruction)),
                 noise_seed=question.seeds.noise,
-                timesteps=question.params.timesteps,
+                timesteps=question.params.core_timesteps,
                 block_size=question.params.block_size,
                 max_blocks=question.params.max_blocks,
                 simplex_value=question.params.simplex_value,
@@ -259,13 +294,17 @@ class Agent:
         ]
 
 
-async def _tell(stream: CoreStream, at: StepPosition, request: LogitsRequest, params: DecodingParams) -> None:
-    """Send what the core needs to get to this request: the projection before it, or a block's commit."""
+async def _tell(stream: CoreStream, asked: StepPosition | None, request: LogitsRequest, params: DecodingParams) -> None:
+    """Send what the core needs to get to this request: the projection before it, or a block's commit.
+
+    It answers the logits that the core gave last; there are none before the first ones.
+    """
+    if asked is None:
+        return
     if request.x0_hat is not None:
-        await stream.project(StepPosition(at.number - 1, at.block, at.step - 1), request.x0_hat[0])
-    elif request.block > 0:
-        before = StepPosition(at.number - 1, at.block - 1, params.steps - 1)
-        await stream.commit(before, request.answer_ids[0, -params.block_size :].tolist())
+        await stream.project(asked, request.x0_hat[0])
+    else:
+        await stream.commit(asked, request.answer_ids[0, -params.block_size :].tolist())
 
 
 async def _both(

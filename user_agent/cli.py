@@ -81,9 +81,37 @@ def ask(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Timesteps a block is decoded with; default: what suits the family, 25 for SSD-2.", show_default=False
+            help="Most timesteps of a block; default: what suits the family, 25 for SSD-2.", show_default=False
         ),
     ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="A block ends once its tokens stay the same for so many timesteps after the first; default: 2 for 25 "
+            "--steps, in proportion for more, never fewer. 0: never before the last timestep.",
+            show_default=False,
+        ),
+    ] = None,
+    entropy_bound: Annotated[
+        float | None,
+        typer.Option(
+            help="End a block early only while the mean entropy of the mix is below this too, in nats. Costs privacy: "
+            "a block that goes on although its tokens stay the same tells the core that the entropy is above, up to a "
+            "bit a timestep about logits that never cross. Off by default.",
+            show_default=False,
+        ),
+    ] = None,
+    schedule: Annotated[
+        str,
+        typer.Option(help="How timesteps are spread: even, or changes (half of them where most tokens change, §3.1)."),
+    ] = "even",
+    core_every: Annotated[
+        int,
+        typer.Option(
+            help="Ask the core at every so many timesteps and mix its last logits in between: fewer round trips. "
+            "Approximate above 1."
+        ),
+    ] = 1,
     stop: Annotated[
         float | None,
         typer.Option(help="Share of T that a block's timesteps stop at; default: 0.4 for SSD-2.", show_default=False),
@@ -118,8 +146,9 @@ def ask(
 ) -> None:
     """Answer one question with both models, the documents seen by the small one alone."""
     from ssd2.control import Control
-    from ssd2.params import DecodingParams, Seeds
+    from ssd2.params import Seeds
     from user_agent.agent import Question
+    from user_agent.decoding import decoding_for
     from user_agent.tuning.defaults import collaboration_for
     from user_agent.user_model import UserModel
 
@@ -129,12 +158,16 @@ def ask(
     if (control is None) != (not control_label):
         raise InvalidParameter("--control and --control-label go together: a classifier and one of its classes")
     loaded = UserModel.load(user_model, with_weights=collaboration.uses_user)
-    params = DecodingParams.for_model(
+    params = decoding_for(
         loaded.config,
+        patience=patience,
         block_size=block_size,
         max_tokens=max_tokens,
         steps=steps,
         stop=stop,
+        schedule=schedule,
+        entropy_bound=entropy_bound,
+        core_every=core_every,
         projection=projection,
         top_p=top_p,
         self_conditioning=self_conditioning,

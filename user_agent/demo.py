@@ -18,9 +18,10 @@ from rich.text import Text
 
 from ssd2.demo.paths import CORE, NOTES, USER
 from ssd2.errors import CoreUnavailable
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.params import CollaborationParams, Seeds
 from user_agent.agent import Agent, Answer, Question
 from user_agent.core_client import CoreClient
+from user_agent.decoding import decoding_for
 from user_agent.documents.reader import Passage, read_passages
 from user_agent.documents.search import search
 from user_agent.render import marked
@@ -115,7 +116,7 @@ async def _ask_systems(
     agent: Agent, user_model: UserModel, passages: list[Passage], question: DemoQuestion, seed: int
 ) -> dict[str, Answer]:
     """One question, answered by every system on the same seeds."""
-    params = DecodingParams.for_model(user_model.config)
+    params = decoding_for(user_model.config)
     fitting = user_model.fitting(question.text, search(passages, question.text), params.max_answer_tokens)
     seeds = Seeds.reproducible(seed)
     return {

@@ -20,6 +20,7 @@ def summary(answer: Answer) -> str:
     """One line on what the answer took."""
     changed = sum(token.is_changed for token in answer.tokens)
     return (
-        f"{len(answer.tokens)} tokens, {changed} changed by your side (underlined); {answer.timesteps} timesteps in "
-        f"{answer.seconds:.2f} s; {answer.bytes_up:,} bytes up, {answer.bytes_down:,} down"
+        f"{len(answer.tokens)} tokens, {changed} changed by your side (underlined); {answer.timesteps} timesteps and "
+        f"{answer.round_trips} round trips to the core in {answer.seconds:.2f} s; {answer.bytes_up:,} bytes up, "
+        f"{answer.bytes_down:,} down"
     )

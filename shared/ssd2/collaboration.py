@@ -67,6 +67,7 @@ def _repeated(request: LogitsRequest, copies: int) -> LogitsRequest:
         x0_hat=repeat(request.x0_hat),
         mixed_logits=repeat(request.mixed_logits),
         answer_ids=torch.cat([request.answer_ids] * copies),
+        is_done=repeat(request.is_done),
     )
 
 
@@ -115,10 +116,12 @@ def decode_locally(
         The answers' token ids.
     """
     run = decode(params, seeds, vocab_size=vocab_size, eos_token_id=eos_token_id, device=device)
+    core_logits: Tensor | None = None
     try:
         request = next(run)
         while True:
-            core_logits = to_wire_precision(core.logits(request)) if core else None
+            if core and params.asks_core_at(request.step):
+                core_logits = to_wire_precision(core.logits(request))
             terms = user.logits(request) if user else UserLogits()
             mixed = mix_terms(core_logits, terms, collaboration)
             on_mixed(request, mixed)

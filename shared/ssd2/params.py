@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ssd2.errors import InvalidParameter
@@ -34,6 +34,12 @@ class DecodingParams:
         self_conditioning: one of `SELF_CONDITIONING`; "mixed" is the paper's and cannot cross the
             trust boundary.
         simplex_value: K, in logit units.
+        schedule: one of `ssd2.noise_schedule.SCHEDULES`, how the timesteps are spread.
+        patience: a block ends once its projection has been the same for this many timesteps after
+            the first; None: at its last timestep. See `ssd2.block_end`.
+        entropy_bound: and only while the mix's mean entropy is below this, in nats; None: whatever it is.
+        core_every: the core is asked at every that many timesteps, and its last logits are mixed in
+            between. 1 is Algorithm 2; more is approximate.
     """
 
     block_size: int
@@ -44,6 +50,10 @@ class DecodingParams:
     top_p: float = 0.2
     self_conditioning: str = "own"
     simplex_value: float = SIMPLEX_VALUE
+    schedule: str = "even"
+    patience: int | None = None
+    entropy_bound: float | None = None
+    core_every: int = 1
 
     def __post_init__(self) -> None:
         if self.block_size < 1:
@@ -60,7 +70,20 @@ class DecodingParams:
             )
         if not 0 < self.simplex_value < float("inf"):
             raise InvalidParameter(f"simplex value is {self.simplex_value}; it must be a number above 0")
-        decoding_timesteps(self.steps, self.stop)
+        if self.core_every < 1:
+            raise InvalidParameter(f"core every is {self.core_every}; the core is asked at every timestep (1) or fewer")
+        decoding_timesteps(self.steps, self.stop, self.schedule)
+        self._check_end()
+
+    def _check_end(self) -> None:
+        if self.patience is not None and self.patience < 1:
+            raise InvalidParameter(f"patience is {self.patience}; a block is unchanged for at least 1 timestep")
+        if self.entropy_bound is None:
+            return
+        if self.patience is None:
+            raise InvalidParameter("an entropy bound is asked for beside patience, never alone; give both")
+        if not 0 < self.entropy_bound < float("inf"):
+            raise InvalidParameter(f"entropy bound is {self.entropy_bound}; it must be a number of nats above 0")
 
     @classmethod
     def for_model(cls, config: ModelConfig, **chosen: Any) -> DecodingParams:
@@ -83,8 +106,21 @@ class DecodingParams:
 
     @property
     def timesteps(self) -> tuple[int, ...]:
-        """The timesteps of every block, decreasing."""
-        return decoding_timesteps(self.steps, self.stop)
+        """The timesteps of every block, decreasing; a block may end before its last."""
+        return decoding_timesteps(self.steps, self.stop, self.schedule)
+
+    def asks_core_at(self, step: int) -> bool:
+        """Whether the core is asked at a block's timestep of this index, from 0."""
+        return step % self.core_every == 0
+
+    @property
+    def core_timesteps(self) -> tuple[int, ...]:
+        """Those of a block's timesteps at which the core is asked."""
+        return tuple(t for step, t in enumerate(self.timesteps) if self.asks_core_at(step))
+
+    def with_all_timesteps(self) -> DecodingParams:
+        """The same, but no block ends before its last timestep."""
+        return replace(self, patience=None, entropy_bound=None)
 
     @property
     def max_blocks(self) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssd2.block_end import BlockEnd
 from ssd2.noise import gaussian_noise, uniform_noise
 from ssd2.noise_schedule import alpha_bar
 from ssd2.params import DecodingParams, Seeds
@@ -31,6 +32,8 @@ class LogitsRequest:
         x0_hat: the previous projection, [B, L, V]; None at a block's first timestep.
         mixed_logits: the previous ensembled logits, [B, L, V]; None at a block's first timestep.
         answer_ids: the blocks committed so far, int64, [B, block·L].
+        is_done: bool, [B], rows that look for nothing more in this block: what they are given is not
+            read. None: no row is.
     """
 
     block: int
@@ -40,6 +43,12 @@ class LogitsRequest:
     x0_hat: Tensor | None
     mixed_logits: Tensor | None
     answer_ids: Tensor
+    is_done: Tensor | None = None
+
+    @property
+    def rows_at_work(self) -> int:
+        """Rows that still look for their tokens."""
+        return len(self.x_t) if self.is_done is None else int((~self.is_done).sum())
 
 
 def decode(
@@ -60,22 +69,29 @@ def decode(
         device: where the simplex lives.
 
     Yields:
-        What a model has to see next; send back the ensembled logits, [B, L, V] (lines 3 to 8).
+        What a model has to see next; send back the ensembled logits, [B, L, V] (lines 3 to 8). A block goes on until
+        the last of its rows is done.
 
     Returns:
         The answers' token ids, each cut before its first EOS (footnote 11) and at `max_tokens`.
     """
+    noise_seeds, sampling_seeds = [s.noise for s in seeds], [s.sampling for s in seeds]
     answer_ids = torch.empty(len(seeds), 0, dtype=torch.int64, device=device)
+    is_answered = torch.zeros(len(seeds), dtype=torch.bool, device=device)
     for block in range(params.max_blocks):
         x0_hat: Tensor | None = None
         logits: Tensor | None = None
+        end = BlockEnd(params, is_answered)
         for step, t in enumerate(params.timesteps):  # line 2
-            x_t = noised_simplex(x0_hat, [s.noise for s in seeds], block, t, params, vocab_size, device)  # 1, 10, 11
-            logits = yield LogitsRequest(block, step, t, x_t, x0_hat, logits, answer_ids)  # lines 3 to 8
-            x0_hat = project(logits, params, [s.sampling for s in seeds], block, t)  # line 9
-            block_ids = commit(logits, x0_hat)
-        answer_ids = torch.cat([answer_ids, block_ids], -1)  # line 13
-        if bool((answer_ids == eos_token_id).any(-1).all()):
+            x_t = noised_simplex(x0_hat, noise_seeds, block, t, params, vocab_size, device)  # lines 1, 10 and 11
+            logits = yield LogitsRequest(block, step, t, x_t, x0_hat, logits, answer_ids, end.is_done)  # lines 3 to 8
+            x0_hat = project(logits, params, sampling_seeds, block, t)  # line 9
+            end.see(logits, x0_hat, commit(logits, x0_hat))
+            if end.is_over:
+                break
+        answer_ids = torch.cat([answer_ids, end.token_ids], -1)  # line 13
+        is_answered = (answer_ids == eos_token_id).any(-1)
+        if bool(is_answered.all()):
             break
     return [prune(row, eos_token_id)[: params.max_tokens] for row in answer_ids.tolist()]
 

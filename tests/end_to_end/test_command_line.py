@@ -28,6 +28,31 @@ def test_json_has_the_answer_its_tokens_passages_and_costs(core: CoreProcess, us
     assert answer["bytes_down"] > answer["timesteps"] * 8 * 1782 * 2 > answer["bytes_up"] > 0
 
 
+def test_fewer_timesteps_and_round_trips_if_told_to(core: CoreProcess, user_folder: Path) -> None:
+    def ask(*options: str) -> tuple[int, int]:
+        always = (
+            "--core",
+            core.address,
+            "--user-model",
+            str(user_folder),
+            "--json",
+            "--seed",
+            "3",
+            "--max-tokens",
+            "16",
+        )
+        result = run_agent("ask", "Hello?", *always, "--projection", "greedy", "--steps", "9", *options)
+        assert result.returncode == 0, result.stderr
+        answer = json.loads(result.stdout)
+        return answer["timesteps"], answer["round_trips"]
+
+    assert ask("--patience", "0") == (18, 18)
+    assert ask("--patience", "0", "--core-every", "4", "--schedule", "changes") == (18, 6)
+    by_default, impatient = ask(), ask("--patience", "1")
+    assert 2 * 2 <= impatient[0] < by_default[0] < 18
+    assert ask("--entropy-bound", "0.001") == (18, 18)
+
+
 def test_the_same_seed_gives_the_same_answer_and_no_seed_another(core: CoreProcess, user_folder: Path) -> None:
     options = ("--core", core.address, "--user-model", str(user_folder), "--steps", "3", "--top-p", "1")
     first, second, third = (

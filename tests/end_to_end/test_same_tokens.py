@@ -104,6 +104,35 @@ async def test_right_guesses_are_taken_and_wrong_ones_passed_over(core: CoreProc
     assert guessed[1] < guessed[0]
 
 
+@pytest.mark.parametrize("self_conditioning", ["own", "projection"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"projection": "greedy", "patience": 1},
+        {"projection": "multi-hot", "top_p": 0.001, "patience": 2},
+        {"projection": "greedy", "patience": 2, "entropy_bound": 7.45},
+        {"core_every": 2},
+        {"core_every": 100},
+        {"projection": "greedy", "patience": 1, "core_every": 3},
+        {"schedule": "changes"},
+    ],
+    ids=str,
+)
+async def test_over_grpc_equals_in_one_process_with_fewer_timesteps_too(
+    core: CoreProcess, core_folder: Path, user_folder: Path, changes: dict[str, object], self_conditioning: str
+) -> None:
+    user = UserModel.load(user_folder, with_weights=True)
+    asked = _question(1, 0.4, "sampling", self_conditioning)
+    question = replace(asked, params=replace(asked.params, steps=9, max_tokens=40, **changes))
+    async with CoreClient(core.address) as client:
+        answer = await Agent(user, client).answer(question)
+    assert [token.token_id for token in answer.tokens] == _in_process(question, core_folder, user)
+    assert len(answer.tokens) > 8, "too short to have crossed a block"
+    if "patience" in changes:
+        assert answer.timesteps < 9 * 5, "no block ended early"
+    assert (answer.round_trips < answer.timesteps) == ("core_every" in changes)
+
+
 def _save(name: str, folder: Path, seed: int) -> None:
     """A random model of one of the families, or three as experts."""
     tokenizer_json = DEMO_TOKENIZER.read_text()

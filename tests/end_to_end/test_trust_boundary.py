@@ -112,7 +112,23 @@ async def test_the_recorder_sees_what_is_meant_to_cross(core: CoreProcess, user:
     assert struct.pack("<Q", question.seeds.noise) in sent
 
 
-@pytest.mark.parametrize(("is_controlled", "speculation"), [(False, 0), (True, 0), (False, 6)])
+EARLY = {"projection": "multi-hot", "top_p": 0.001, "steps": 9, "max_tokens": 40}
+"""A decode whose blocks can end early: the random models' tokens come to stay the same, sets of some."""
+
+
+@pytest.mark.parametrize(
+    ("is_controlled", "speculation", "changes"),
+    [
+        (False, 0, {}),
+        (True, 0, {}),
+        (False, 6, {}),
+        (False, 6, {**EARLY, "patience": 1}),
+        (False, 0, {**EARLY, "patience": 2, "entropy_bound": 7.45}),
+        (False, 6, {**EARLY, "patience": 2, "core_every": 2}),
+        (False, 0, {"core_every": 3, "schedule": "changes"}),
+    ],
+    ids=str,
+)
 async def test_every_message_is_made_of_public_parameters_and_projected_tokens_alone(
     core: CoreProcess,
     user: UserModel,
@@ -121,9 +137,10 @@ async def test_every_message_is_made_of_public_parameters_and_projected_tokens_a
     classifier_folder: Path,
     is_controlled: bool,
     speculation: int,
+    changes: dict[str, object],
 ) -> None:
     """All bytes are made again here from the instruction, the parameters and the projections: nothing is left over."""
-    question = replace(question, speculation=speculation)
+    question = replace(question, speculation=speculation, params=replace(question.params, **changes))
     control = Control.load(classifier_folder, "positive", 500.0, user.tokenizer) if is_controlled else None
     requests = _recorded_requests(monkeypatch)
     wire = await _record(core, user, question, control)
@@ -135,9 +152,11 @@ def _recorded_requests(monkeypatch: pytest.MonkeyPatch) -> list[LogitsRequest]:
     requests: list[LogitsRequest] = []
     original = agent_module._tell
 
-    async def telling(stream: CoreStream, at: StepPosition, request: LogitsRequest, params: DecodingParams) -> None:
+    async def telling(
+        stream: CoreStream, asked: StepPosition | None, request: LogitsRequest, params: DecodingParams
+    ) -> None:
         requests.append(request)
-        await original(stream, at, request, params)
+        await original(stream, asked, request, params)
 
     monkeypatch.setattr(agent_module, "_tell", telling)
     return requests
@@ -157,7 +176,7 @@ async def _expected(
         vocab_size=user.config.vocab_size,
         prompt_ids=user.tokenizer.encode_prompt(INSTRUCTION, bos_token_id=user.config.bos_token_id),
         noise_seed=question.seeds.noise,
-        timesteps=params.timesteps,
+        timesteps=params.timesteps[:: params.core_every],
         block_size=params.block_size,
         max_blocks=params.max_blocks,
         simplex_value=params.simplex_value,
@@ -166,13 +185,14 @@ async def _expected(
     )
     messages = [pb.GetModelCardRequest(family=user.config.family), pb.CollaborateRequest(open=opening)]
     for number, request in enumerate(requests):
+        answered = requests[number - 1]  # whose logits the message is the answer to
         if request.x0_hat is not None:
             sets = [(row > 0).nonzero().flatten().tolist() for row in request.x0_hat[0]]
             counts = [len(ids) for ids in sets] if any(len(ids) > 1 for ids in sets) else []
             projection = pb.Projection(
                 number=number - 1,
-                block=request.block,
-                step=request.step - 1,
+                block=answered.block,
+                step=answered.step // params.core_every,
                 token_ids=[i for ids in sets for i in ids],
                 counts=counts,
             )
@@ -180,11 +200,48 @@ async def _expected(
         elif request.block > 0:
             tokens = request.answer_ids[0, -params.block_size :].tolist()
             commit = pb.Projection(
-                number=number - 1, block=request.block - 1, step=params.steps - 1, token_ids=tokens, is_commit=True
+                number=number - 1,
+                block=answered.block,
+                step=answered.step // params.core_every,
+                token_ids=tokens,
+                is_commit=True,
             )
             messages.append(pb.CollaborateRequest(projection=commit))
     messages.append(pb.CollaborateRequest(close=pb.Close()))
     return [message.SerializeToString() for message in messages]
+
+
+def _blocks_sent(wire: Wire) -> list[list[pb.Projection]]:
+    """The projections that crossed, block by block, each block's commit last."""
+    messages = [pb.CollaborateRequest.FromString(message) for message in wire.messages[1:]]
+    blocks: list[list[pb.Projection]] = [[]]
+    for message in messages:
+        if message.WhichOneof("message") == "projection":
+            blocks[-1].append(message.projection)
+            if message.projection.is_commit:
+                blocks.append([])
+    return blocks
+
+
+@pytest.mark.parametrize(("projection", "top_p"), [("greedy", 0.2), ("sampling", 0.002)])
+@pytest.mark.parametrize("patience", [1, 2])
+async def test_when_a_block_ends_follows_from_the_tokens_that_the_core_has_anyway(
+    core: CoreProcess, user: UserModel, question: Question, projection: str, top_p: float, patience: int
+) -> None:
+    """A block is committed where the same tokens have come `patience` times more, or at its last timestep.
+
+    With draws from several tokens it goes on although the argmax behind them stays the same, which must not show.
+    """
+    params = replace(question.params, **{**EARLY, "projection": projection, "top_p": top_p, "patience": patience})
+    wire = await _record(core, user, replace(question, params=params))
+    lengths = []
+    for block in _blocks_sent(wire)[:-1]:  # the last one is not committed, the agent closes
+        tokens = [list(message.token_ids) for message in block]
+        stayed = [at >= patience and tokens[at - patience : at] == [now] * patience for at, now in enumerate(tokens)]
+        assert not any(stayed[:-1])
+        assert stayed[-1] or len(tokens) == params.steps
+        lengths.append(len(block))
+    assert min(lengths) < params.steps or projection == "sampling"
 
 
 def _recorded_rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, torch.Tensor]]:

@@ -16,13 +16,19 @@ from pathlib import Path
 import pytest
 from conftest import DEMO_TOKENIZER, demo_shaped_model
 from rich.console import Console
+from torch import Tensor
 
 from ssd2.checkpoint import save_checkpoint
 from ssd2.errors import SlingshotError
 from ssd2.params import CollaborationParams, DecodingParams
+from ssd2.sampler import LogitsRequest
 from user_agent.agent import Agent, Question
+from user_agent.core_client import CoreClient
+from user_agent.tuning import sweep
 from user_agent.tuning.command import TuneOptions, run_tune
-from user_agent.tuning.sweep import pass_seeds
+from user_agent.tuning.questions import TuningQuestion
+from user_agent.tuning.recording import RecordedCore, record
+from user_agent.tuning.sweep import RecordedJudge, Task, pass_seeds
 from user_agent.user_model import UserModel
 
 from .conftest import ENVIRONMENT, CoreProcess, running_core
@@ -110,6 +116,30 @@ def test_ask_uses_what_was_tuned_for_its_pair_unless_told_otherwise(
     assert agent("tune", "--reset").returncode == 0
     assert "nothing is tuned yet" in agent("tune", "--show").stderr
     assert bytes_up(core.address)[0] > 0
+
+
+async def test_a_recording_holds_all_timesteps_and_serves_blocks_that_end_early(
+    core: CoreProcess, user_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the core alone would end early is recorded to the last timestep: a mix may need it."""
+    params = DecodingParams(block_size=8, max_tokens=16, steps=6, projection="greedy", patience=1)
+    async with CoreClient(core.address) as client:
+        recordings = await record(UserModel.load(user_folder, with_weights=False), client, params, SEED)
+    assert all([len(block) for block in recording.logits] == [6, 6] for recording in recordings)
+    asked: list[LogitsRequest] = []
+
+    class Counting(RecordedCore):
+        def logits(self, request: LogitsRequest) -> Tensor:
+            asked.append(request)
+            return super().logits(request)
+
+    monkeypatch.setattr(sweep, "RecordedCore", Counting)
+    tasks = [Task(TuningQuestion(text, "?"), []) for text in ("Who?", "Where is it now?", "Why?")]
+    judge = RecordedJudge(tasks, UserModel.load(user_folder, with_weights=True), recordings, params, SEED)
+    setting = CollaborationParams(0.5, 1.0)
+    together = judge._answers(setting, range(3))
+    assert together == [judge._answers(setting, [number])[0] for number in range(3)]
+    assert len(asked) < 4 * 2 * 6, "no block ended early"
 
 
 def test_what_crosses_is_said_before_it_is_asked_whether_to_start(

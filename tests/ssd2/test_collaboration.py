@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from conftest import tiny_model
@@ -11,7 +15,7 @@ from ssd2.ensemble import mix
 from ssd2.errors import PromptTooLong
 from ssd2.models.denoiser import Denoiser
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.sampler import decode
+from ssd2.sampler import LogitsRequest, decode
 
 V, EOS = 32, 2
 PARAMS = DecodingParams(block_size=4, max_tokens=12, steps=4, top_p=0.9)
@@ -20,11 +24,11 @@ SEEDS = [Seeds.reproducible(1), Seeds.reproducible(2)]
 
 
 def _together(
-    collaboration: CollaborationParams, rows: slice = slice(None), params: DecodingParams = PARAMS
+    collaboration: CollaborationParams, rows: slice = slice(None), params: DecodingParams = PARAMS, **options: Any
 ) -> list[list[int]]:
     core = Denoiser(tiny_model(1), WITHOUT[rows], params.self_conditioning)
     user = UserTerms(tiny_model(2), WITH_DOCS[rows], WITHOUT[rows], collaboration, params.self_conditioning)
-    return decode_locally(core, user, collaboration, params, SEEDS[rows], vocab_size=V, eos_token_id=EOS)
+    return decode_locally(core, user, collaboration, params, SEEDS[rows], vocab_size=V, eos_token_id=EOS, **options)
 
 
 @pytest.mark.parametrize("self_conditioning", ["own", "projection", "mixed"])
@@ -53,6 +57,72 @@ def test_a_row_does_not_depend_on_the_others_in_its_batch() -> None:
     both = _together(collaboration)
     assert both == [*_together(collaboration, slice(0, 1)), *_together(collaboration, slice(1, 2))]
     assert both[0] != both[1]
+
+
+@pytest.mark.parametrize(("projection", "self_conditioning"), [("greedy", "projection"), ("multi-hot", "own")])
+def test_a_row_whose_blocks_end_early_does_not_depend_on_the_others(projection: str, self_conditioning: str) -> None:
+    prompts = [[1, 5], [1, 7, 5], [1, 4], [1, 22]]
+    with_docs = [[1, 9, 8, 7, 5], [1, 6, 5], [1, 3, 4], [1, 20, 21, 22]]
+    params = DecodingParams(
+        block_size=4,
+        max_tokens=12,
+        steps=8,
+        top_p=0.9,
+        projection=projection,
+        self_conditioning=self_conditioning,
+        patience=1,
+    )
+    collaboration = CollaborationParams(0.4, 1.0)
+
+    def run(rows: slice) -> tuple[list[list[int]], int]:
+        core = Denoiser(tiny_model(1), prompts[rows], self_conditioning)
+        user = UserTerms(tiny_model(2), with_docs[rows], prompts[rows], collaboration, self_conditioning)
+        seeds, at_work = [Seeds.reproducible(row) for row in range(4)][rows], []
+        answers = decode_locally(
+            core,
+            user,
+            collaboration,
+            params,
+            seeds,
+            vocab_size=V,
+            eos_token_id=EOS,
+            on_mixed=lambda request, _: at_work.append(request.rows_at_work),
+        )
+        return answers, sum(at_work)
+
+    (together, timesteps), alone = run(slice(None)), [run(slice(row, row + 1)) for row in range(4)]
+    assert together == [answers[0] for answers, _ in alone]
+    assert timesteps == sum(taken for _, taken in alone)
+    assert len({taken for _, taken in alone}) > 1, "all rows ended alike, which shows nothing"
+
+
+@pytest.mark.parametrize("self_conditioning", ["own", "projection"])
+@pytest.mark.parametrize("every", [1, 2, 3, 100])
+def test_between_the_timesteps_at_which_the_core_is_asked_its_last_logits_are_mixed(
+    self_conditioning: str, every: int
+) -> None:
+    params = replace(PARAMS, steps=5, self_conditioning=self_conditioning, core_every=every)
+    core, user = (
+        Denoiser(tiny_model(1), WITHOUT, self_conditioning),
+        Denoiser(tiny_model(2), WITH_DOCS, self_conditioning),
+    )
+    asked, mixed, expected = list[int](), list[torch.Tensor](), list[torch.Tensor]()
+
+    def mix_by_hand(request: LogitsRequest) -> torch.Tensor:
+        if request.step in range(0, 5, every):
+            mix_by_hand.core = to_wire_precision(core.logits(request)).float()
+            asked.append(request.timestep)
+        expected.append(0.5 * mix_by_hand.core + 0.5 * user.logits(request))
+        return expected[-1]
+
+    run = decode(params, SEEDS, vocab_size=V, eos_token_id=EOS)
+    request = next(run)
+    with contextlib.suppress(StopIteration):
+        while True:
+            request = run.send(mix_by_hand(request))
+    _together(CollaborationParams(0.5, 0.0), params=params, on_mixed=lambda _, logits: mixed.append(logits))
+    torch.testing.assert_close(torch.stack(mixed), torch.stack(expected))
+    assert tuple(asked[: len(params.core_timesteps)]) == params.core_timesteps
 
 
 def test_without_contrast_the_pass_without_documents_is_not_run() -> None:

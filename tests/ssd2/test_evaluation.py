@@ -68,6 +68,7 @@ def test_the_two_source_sweep_is_table_1_for_two_alphas() -> None:
     [
         ("self-conditioning", {"self_conditioning"}),
         ("steps", {"steps", "stop"}),
+        ("few-timesteps", {"steps", "schedule", "patience", "entropy_bound", "core_every"}),
         ("projections", {"projection", "top_p"}),
     ],
 )
@@ -153,6 +154,59 @@ def test_a_file_that_holds_no_results_is_refused_and_kept(pair: Pair, tmp_path: 
     with pytest.raises(InvalidParameter, match="another folder"):
         run_experiment(pair, EXPERIMENT, limit=1, results_file=file)
     assert file.read_text() == content
+
+
+def test_results_from_before_the_latest_settings_are_known_and_not_computed_again(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tiny.jsonl"
+    computed = run_experiment(pair, EXPERIMENT, limit=1, results_file=file)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        for name in ("schedule", "patience", "entropy_bound", "core_every"):
+            del line["setting"][name]
+        del line["timesteps_per_block"], line["core_logits_per_block"]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    monkeypatch.setattr(runner_module, "_run", lambda *_: pytest.fail("it ran"))
+    found = run_experiment(pair, EXPERIMENT, limit=1, results_file=file)
+    assert [result.accuracy for result in found] == [result.accuracy for result in computed]
+    assert "timesteps a block" not in write_report(tmp_path, EXPERIMENT, found, 3, "").read_text(encoding="utf-8")
+
+
+def _experiment(*changes: dict[str, object], lambda_user: float = 0.4) -> Experiment:
+    decoding = DecodingParams(block_size=8, max_tokens=24, steps=6, projection="greedy")
+    settings = [
+        Setting(str(change), CollaborationParams(lambda_user), replace(decoding, **change)) for change in changes
+    ]
+    return replace(EXPERIMENT, settings=tuple(settings), kinds=("private",))
+
+
+def test_what_a_block_takes_is_counted_for_every_row_as_if_it_were_alone(pair: Pair) -> None:
+    experiment = _experiment({}, {"patience": 1}, {"patience": 1, "core_every": 2})
+    alone, together = (run_experiment(pair, experiment, limit=5, batch_size=size) for size in (1, 5))
+    all_timesteps, early, asked_less = together
+    assert (all_timesteps.timesteps_per_block, all_timesteps.core_logits_per_block) == (6, 6)
+    assert 2 <= early.timesteps_per_block == early.core_logits_per_block < 6
+    assert asked_less.timesteps_per_block / 2 <= asked_less.core_logits_per_block < asked_less.timesteps_per_block
+    for one, many in zip(alone, together, strict=True):
+        assert one.timesteps_per_block == many.timesteps_per_block
+        assert one.core_logits_per_block == many.core_logits_per_block
+
+
+def test_the_user_model_alone_takes_no_logits_of_the_core(pair: Pair) -> None:
+    (result,) = run_experiment(pair, _experiment({}, lambda_user=1.0), limit=1)
+    assert (result.timesteps_per_block, result.core_logits_per_block) == (6, 0)
+
+
+def test_a_report_says_what_a_block_took_where_that_differs(pair: Pair, tmp_path: Path) -> None:
+    results = [replace(r, timesteps_per_block=6.0, core_logits_per_block=6.0) for r in results_like(0.5)]
+    alike = write_report(tmp_path, EXPERIMENT, results, 3, "").read_text(encoding="utf-8")
+    assert "a block" not in alike
+    results[1] = replace(results[1], timesteps_per_block=3.25, core_logits_per_block=1.625)
+    text = write_report(tmp_path, EXPERIMENT, results, 3, "").read_text(encoding="utf-8")
+    assert "| timesteps a block | core logits a block | s an answer |" in text
+    assert "| 3.2 | 1.6 | 0.010 |" in text
+    assert "a block takes" in (tmp_path / "tiny.svg").read_text(encoding="utf-8")
 
 
 def results_like(share: float) -> list[Result]:
@@ -250,6 +304,18 @@ def test_the_command_prints_json_and_writes_a_report(core_folder: Path, user_fol
     assert {name.name for name in (tmp_path / "r").iterdir()} == {
         f"self-conditioning.{end}" for end in ("jsonl", "md", "svg")
     }
+
+
+def test_the_command_takes_fewer_timesteps_if_told_to(core_folder: Path, user_folder: Path) -> None:
+    models = ["--core", str(core_folder), "--user", str(user_folder)]
+    fewer = ["--steps", "6", "--projection", "greedy", "--patience", "1", "--core-every", "2", "--schedule", "changes"]
+    command = ["evaluate", "two-source", *models, "--limit", "1", *fewer]
+    report = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    together, core_only, user_only = (report[system] for system in SYSTEMS)
+    assert together["core_logits_per_block"] < together["timesteps_per_block"] < 6
+    assert core_only["core_logits_per_block"] > 0 == user_only["core_logits_per_block"]
+    table = CliRunner().invoke(app, command).stdout
+    assert "| exact | timesteps a block | core logits a block |" in table
 
 
 def test_a_report_of_one_setting_is_refused(core_folder: Path, user_folder: Path, tmp_path: Path) -> None:

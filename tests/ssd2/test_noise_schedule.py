@@ -66,6 +66,50 @@ def test_timesteps_are_evenly_spread() -> None:
     assert timesteps == tuple(1000 - int(Fraction(i * 600, 7)) for i in range(7))
 
 
+def _count(timesteps: tuple[int, ...], above: int, up_to: int) -> int:
+    return sum(above < t <= up_to for t in timesteps)
+
+
+@pytest.mark.parametrize(("steps", "parts"), [(10, (2, 5, 3)), (20, (4, 10, 6)), (400, (80, 200, 120))])
+def test_the_schedule_changes_has_most_timesteps_where_most_tokens_change(steps: int, parts: tuple[int, ...]) -> None:
+    timesteps = decoding_timesteps(steps, 0.4, "changes")
+    counts = [_count(timesteps, low, low + 200) for low in (800, 600, 400)]
+    assert tuple(counts) == parts
+
+
+def test_the_schedule_changes_is_even_within_a_range() -> None:
+    assert decoding_timesteps(10, 0.4, "changes") == (1000, 900, 800, 760, 720, 680, 640, 600, 534, 467)
+    assert decoding_timesteps(11, 0, "changes") == (1000, 900, 800, 760, 720, 680, 640, 600, 534, 467, 400)
+    assert decoding_timesteps(4, 0.9, "changes") == (1000, 975, 950, 925)  # a range that is cut is even too
+
+
+@given(st.integers(1, 1000), st.integers(0, 999))
+def test_every_schedule_fits_its_timesteps_or_says_how_many_do(steps: int, stop_in_thousandths: int) -> None:
+    stop = stop_in_thousandths / 1000
+    try:
+        timesteps = decoding_timesteps(steps, stop, "changes")
+    except InvalidParameter as refusal:
+        room = int(str(refusal).split("room for 1 to ")[1].split()[0])
+        assert 1 <= room < steps
+        assert len(decoding_timesteps(room, stop, "changes")) == room
+        return
+    assert len(timesteps) == steps
+    assert timesteps[0] == 1000
+    assert timesteps[-1] > stop_in_thousandths
+    assert all(before > after for before, after in pairwise(timesteps))
+
+
+def test_a_schedule_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(InvalidParameter, match="'odd'; choose from even, changes"):
+        decoding_timesteps(5, 0.4, "odd")
+
+
+@pytest.mark.parametrize("schedule", ["even", "changes"])
+def test_a_stop_that_leaves_no_timestep_is_refused(schedule: str) -> None:
+    with pytest.raises(InvalidParameter, match="room for 1 to 0"):
+        decoding_timesteps(1, 0.9999999999, schedule)
+
+
 @pytest.mark.parametrize("steps", [0, -1, 601, 10**9])
 def test_a_count_that_does_not_fit_says_what_does(steps: int) -> None:
     with pytest.raises(InvalidParameter, match=r"room for 1 to 600"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,116 @@ def test_a_rows_answer_does_not_depend_on_the_batch(projection: str) -> None:
     alone = [drive(ends_early, params, [row_seeds])[0][0] for row_seeds in seeds]
     assert together == alone
     assert len({len(answer) for answer in together}) > 1
+
+
+def settling(*settles_at: int) -> Model:
+    """A fake model whose rows change their tokens at every timestep of a block until each is sure, at its own one."""
+
+    def model(request: LogitsRequest) -> Tensor:
+        logits = torch.zeros_like(request.x_t)
+        for row, step in enumerate(settles_at):
+            logits[row, :, 3 + min(request.step, step + request.block)] = 50.0
+        return logits
+
+    return model
+
+
+@pytest.mark.parametrize("projection", ["greedy", "sampling", "multi-hot"])
+@pytest.mark.parametrize(("patience", "timesteps"), [(1, 4 + 5), (2, 5 + 6), (4, 7 + 7), (None, 7 + 7)])
+def test_a_block_ends_when_its_tokens_have_stayed_the_same(
+    projection: str, patience: int | None, timesteps: int
+) -> None:
+    params = DecodingParams(block_size=4, max_tokens=8, steps=7, projection=projection, patience=patience)
+    answers, requests, _ = drive(settling(2), params, seeds_for(1))
+    assert len(requests) == timesteps
+    assert answers == [[5] * 4 + [6] * 4]
+
+
+def test_tokens_that_go_on_changing_get_all_timesteps() -> None:
+    params = DecodingParams(block_size=4, max_tokens=8, steps=9, patience=1)
+    _, requests, _ = drive(settling(100), params, seeds_for(1))
+    assert len(requests) == 2 * 9
+
+
+def test_a_row_that_is_done_waits_for_the_others_with_the_tokens_that_it_would_have_alone() -> None:
+    params = DecodingParams(block_size=4, max_tokens=8, steps=8, patience=2)
+    answers, requests, _ = drive(settling(0, 3, 100), params, seeds_for(3))
+    at_work = {block: [r.rows_at_work for r in requests if r.block == block] for block in (0, 1)}
+    assert at_work == {0: [3, 3, 3, 2, 2, 2, 1, 1], 1: [3, 3, 3, 3, 2, 2, 2, 1]}
+    assert answers == [[3] * 4 + [4] * 4, [6] * 4 + [7] * 4, [10] * 8]
+
+
+def test_a_token_that_the_model_takes_back_after_its_rows_end_does_not_come_into_the_answer() -> None:
+    """The first row's tokens stay for three timesteps and change while the second row is still at work."""
+
+    def relapsing(request: LogitsRequest) -> Tensor:
+        logits = torch.zeros_like(request.x_t)
+        logits[0, :, 3 if request.step < 3 else 9] = 50.0
+        logits[1:, :, 3 + request.step] = 50.0
+        return logits
+
+    params = DecodingParams(block_size=4, max_tokens=4, steps=6, patience=2)
+    for rows in (1, 2):
+        assert drive(relapsing, params, seeds_for(rows))[0][0] == [3] * 4
+
+
+def test_rows_whose_answer_has_ended_are_not_waited_for() -> None:
+    """The first row says EOS in its first block, and its tokens never stay the same after it."""
+
+    def model(request: LogitsRequest) -> Tensor:
+        logits = settling(0, 0)(request)
+        logits[0, :, EOS if request.block == 0 else 5 + request.step] = 99.0
+        return logits
+
+    params = DecodingParams(block_size=4, max_tokens=12, steps=6, patience=1)
+    answers, requests, _ = drive(model, params, seeds_for(2))
+    assert answers == [[], [3] * 4 + [4] * 4 + [5] * 4]
+    assert [request.rows_at_work for request in requests] == [2] * 2 + [1] * (3 + 4)
+
+
+def undecided(request: LogitsRequest) -> Tensor:
+    """A fake model that halves its mass between tokens 3 and 4, always with a little more on 3."""
+    logits = torch.full_like(request.x_t, -50.0)
+    logits[..., 3], logits[..., 4] = 0.01, 0.0
+    return logits
+
+
+def test_it_is_the_projection_that_has_to_stay_the_same_not_the_argmax_of_the_mix() -> None:
+    """What is drawn crosses; that the argmax behind the draws stays the same does not, and must not show."""
+    params = DecodingParams(block_size=16, max_tokens=16, steps=6, top_p=1.0, patience=1)
+    assert len(drive(undecided, params, seeds_for(1))[1]) == 6
+    for projection in ("greedy", "multi-hot"):
+        certain = replace(params, projection=projection)
+        assert len(drive(undecided, certain, seeds_for(1))[1]) == 2
+
+
+def test_an_entropy_bound_keeps_a_block_going_while_the_mix_is_undecided() -> None:
+    params = DecodingParams(block_size=4, max_tokens=4, steps=6, projection="greedy", patience=1)
+    for bound, timesteps in ((None, 2), (0.70, 2), (0.69, 6)):  # log(2) is 0.693
+        assert len(drive(undecided, replace(params, entropy_bound=bound), seeds_for(1))[1]) == timesteps
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+@pytest.mark.parametrize(("projection", "top_p"), [("greedy", 1.0), ("sampling", 0.1), ("multi-hot", 0.8)])
+def test_where_a_rows_blocks_end_does_not_depend_on_the_batch(projection: str, top_p: float, patience: int) -> None:
+    params = DecodingParams(block_size=3, max_tokens=9, steps=9, projection=projection, top_p=top_p, patience=patience)
+
+    def calm(request: LogitsRequest) -> Tensor:
+        """Nearly deaf to the noise, so that tokens come to stay the same, in each row at its own time."""
+        return fake_model(replace(request, x_t=0.04 * request.x_t))
+
+    seeds = seeds_for(8)
+    together, requests, _ = drive(calm, params, seeds)
+    alone = [drive(calm, params, [row_seeds]) for row_seeds in seeds]
+    assert together == [answers[0] for answers, _, _ in alone]
+    assert sum(request.rows_at_work for request in requests) == sum(len(asked) for _, asked, _ in alone)
+    assert len({len(asked) for _, asked, _ in alone}) > 1, "all rows ended alike, which shows nothing"
+
+
+def test_the_schedule_decides_which_timesteps_are_asked_for() -> None:
+    params = DecodingParams(block_size=4, max_tokens=4, steps=10, schedule="changes")
+    _, requests, _ = drive(fake_model, params, seeds_for(1))
+    assert [request.timestep for request in requests] == [1000, 900, 800, 760, 720, 680, 640, 600, 534, 467]
 
 
 def test_the_sampling_projection_follows_the_devices_own_seed() -> None:

@@ -117,9 +117,66 @@ async def test_the_core_is_told_every_projection_and_every_commit_but_the_last(u
         ("project", 7, 2, 1),
     ]
     assert client.stream.is_closed
-    assert answer.timesteps == 9
+    assert (answer.timesteps, answer.round_trips) == (9, 9)
     committed = [token for kind, _, ids in client.stream.told if kind == "commit" for token in ids]
     assert [token.token_id for token in answer.tokens][:8] == committed
+
+
+async def test_a_block_that_ends_early_is_committed_at_the_timestep_of_its_end(user_model: UserModel) -> None:
+    """At λ = 0 the tokens are the core's, which stay the same from some timestep of each block on."""
+    client = _client(user_model)
+    first_same = (2, 0, 4)  # of its three blocks
+
+    async def logits(due: StepPosition) -> Tensor:
+        token = 10 * (due.block + 1) + min(due.step, first_same[due.block])
+        return 50.0 * torch.nn.functional.one_hot(torch.tensor([token] * 4), V).half()
+
+    client.stream.logits = logits
+    answer = await Agent(user_model, client).answer(_question(0.0, steps=6, patience=2))
+    told = [(kind, at.number, at.block, at.step) for kind, at, _ in client.stream.told]
+    assert told == [
+        *(("project", step, 0, step) for step in range(4)),
+        ("commit", 4, 0, 4),
+        *(("project", 5 + step, 1, step) for step in range(2)),
+        ("commit", 7, 1, 2),
+        *(("project", 8 + step, 2, step) for step in range(5)),
+    ]
+    assert [token.token_id for token in answer.tokens] == [12] * 4 + [20] * 4 + [34] * 4
+    assert [token.core_choice for token in answer.tokens[::4]] == [
+        user_model.tokenizer.token_name(token) for token in (12, 20, 34)
+    ]
+    assert (answer.timesteps, answer.round_trips) == (5 + 3 + 6, 5 + 3 + 6)
+
+
+async def test_a_core_that_is_asked_now_and_then_is_told_what_it_needs_for_that_and_no_more(
+    user_model: UserModel,
+) -> None:
+    client = _client(user_model)
+    answer = await Agent(user_model, client).answer(_question(steps=5, core_every=2))
+    assert client.opened[0].timesteps == (1000, 760, 520)
+    assert [(kind, at.number, at.block, at.step) for kind, at, _ in client.stream.told] == [
+        ("project", 0, 0, 0),
+        ("project", 1, 0, 1),
+        ("commit", 2, 0, 2),
+        ("project", 3, 1, 0),
+        ("project", 4, 1, 1),
+        ("commit", 5, 1, 2),
+        ("project", 6, 2, 0),
+        ("project", 7, 2, 1),
+    ]
+    assert (answer.timesteps, answer.round_trips) == (15, 9)
+
+
+async def test_what_a_core_that_is_asked_now_and_then_would_have_chosen_is_by_its_last_logits(
+    user_model: UserModel,
+) -> None:
+    question = _question(0.9, projection="greedy", steps=5, core_every=3)
+    answer = await Agent(user_model, _client(user_model)).answer(question)
+    for position, token in enumerate(answer.tokens):
+        last_asked = 2 * (position // 4) + 1
+        logits = await FakeStream(4).logits(StepPosition(last_asked, 0, 0))
+        assert token.core_choice == user_model.tokenizer.token_name(int(logits[position % 4].argmax()))
+    assert any(token.is_changed for token in answer.tokens)
 
 
 async def test_what_is_opened_with_holds_the_instruction_and_public_parameters_only(user_model: UserModel) -> None:
@@ -160,7 +217,7 @@ async def test_lambda_1_decodes_without_any_core(user_model: UserModel, projecti
         None, terms, question.collaboration, question.params, [question.seeds], vocab_size=V, eos_token_id=2
     )
     assert [token.token_id for token in answer.tokens] == expected
-    assert (answer.bytes_up, answer.bytes_down) == (0, 0)
+    assert (answer.bytes_up, answer.bytes_down, answer.round_trips) == (0, 0, 0)
     assert not any(token.is_changed for token in answer.tokens)
 
 
@@ -285,7 +342,7 @@ async def test_an_answer_that_is_complete_survives_a_core_that_ends_badly(
 
 def test_a_core_cannot_write_control_sequences_to_the_terminal() -> None:
     token = AnswerToken(1, " \x1b]0;owned\x07café", None, False)
-    shown = marked(Answer("", [token], 1, 0.1, 0, 0, 0)).plain
+    shown = marked(Answer("", [token], 1, 1, 0.1, 0, 0, 0)).plain
     assert "\x1b" not in shown
     assert "café" in shown
     assert printable("a\nb\x9bc") == "a\nb\N{REPLACEMENT CHARACTER}c"

@@ -369,14 +369,16 @@ def test_without_the_variable_settings_are_in_the_home_folder(tmp_path: Path, mo
         assert config_folder() == tmp_path / ".config" / "slingshot"
 
 
-def test_a_recorded_core_repeats_what_was_sent_row_by_row() -> None:
-    logits = [[torch.full((4, 8), 10.0 * row + timestep) for timestep in range(3)] for row in range(2)]
-    core = RecordedCore([Recording(rows, row) for row, rows in enumerate(logits)])
-    request = LogitsRequest(0, 0, 1000, torch.zeros(2, 4, 8), None, None, torch.empty(2, 0))
-    for timestep in range(3):
+def test_a_recorded_core_repeats_what_was_sent_row_by_row_also_to_blocks_that_end_early() -> None:
+    def logits(row: int) -> list[list[Tensor]]:
+        return [[torch.full((4, 8), 100.0 * row + 10 * block + step) for step in range(3)] for block in range(2)]
+
+    core = RecordedCore([Recording(logits(row), row) for row in range(2)])
+    for block, step in ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2)):  # the first block ends early
+        request = LogitsRequest(block, step, 1000, torch.zeros(2, 4, 8), None, None, torch.empty(2, 0))
         got: Tensor = core.logits(request)
         assert got.shape == (2, 4, 8)
-        assert got[:, 0, 0].tolist() == [timestep, 10.0 + timestep]
+        assert got[:, 0, 0].tolist() == [10 * block + step, 100 + 10 * block + step]
 
 
 def test_the_size_of_a_recording_is_what_comes_down() -> None:

@@ -26,6 +26,7 @@ from ssd2.params import CollaborationParams, DecodingParams
 from ssd2.wire.codec import ModelCard
 from user_agent.agent import Agent
 from user_agent.core_client import CoreClient
+from user_agent.decoding import decoding_for
 from user_agent.documents.reader import Passage, read_passages
 from user_agent.documents.search import search
 from user_agent.settings import Choice, Measured, save_choice, saved_choice
@@ -133,7 +134,7 @@ def run_tune(options: TuneOptions, console: Console) -> tuple[Choice, Path]:
 def _prepare(options: TuneOptions) -> Run:
     """Everything that can go wrong before anything is sent but the request for the core's card."""
     user_model = UserModel.load(options.user_model, with_weights=True)
-    params = DecodingParams.for_model(user_model.config, max_tokens=options.max_tokens, steps=options.steps)
+    params = decoding_for(user_model.config, max_tokens=options.max_tokens, steps=options.steps)
     if not options.questions:
         check_recording_size(params, user_model.config.vocab_size)
     passages = [passage for path in options.docs for passage in read_passages(path)]
@@ -209,7 +210,8 @@ def _announce(run: Run, console: Console) -> None:
     minutes = _estimate_s(run) * (run.answers - done) / run.answers / 60
     console.print(
         f"Tuning with {len(run.tasks)} questions and {len(SETTINGS)} settings of λ and α: {run.answers} answers, "
-        f"{'at least' if options.questions else 'about'} {max(minutes, 0.1):.1f} min of this device's own computing."
+        f"up to {max(minutes, 0.1):.1f} min of this device's own computing"
+        f"{', and the time that the core takes' if options.questions else ''}."
     )
     asked, downloaded = len(PUBLIC_INSTRUCTIONS), recording_bytes(run.params, run.card.vocab_size)
     if options.questions:

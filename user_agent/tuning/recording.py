@@ -42,11 +42,11 @@ class Recording:
     """The core's answer to one public instruction.
 
     Attributes:
-        logits: of every timestep of every block, in order, each [L, V], float16.
+        logits: of every block and in it of every timestep, each [L, V], float16.
         noise_seed: of its trajectory; an answer that is mixed with it has to have the same noise.
     """
 
-    logits: list[Tensor]
+    logits: list[list[Tensor]]
     noise_seed: int
 
 
@@ -54,13 +54,11 @@ class RecordedCore:
     """Recordings in a core's place: a `Predictor`, a row each."""
 
     def __init__(self, recordings: Sequence[Recording]) -> None:
-        self._recordings, self._next = recordings, 0
+        self._recordings = recordings
 
     def logits(self, request: LogitsRequest) -> Tensor:
-        """The recorded logits of one timestep, [B, L, V]; requests come in the order of the decode."""
-        logits = torch.stack([recording.logits[self._next] for recording in self._recordings])
-        self._next += 1
-        return logits
+        """The recorded logits of one timestep, [B, L, V]."""
+        return torch.stack([recording.logits[request.block][request.step] for recording in self._recordings])
 
 
 async def record(
@@ -72,7 +70,7 @@ async def record(
     model: str = "",
     on_timestep: Callable[[], None] = lambda: None,
 ) -> list[Recording]:
-    """Have the core answer `PUBLIC_INSTRUCTIONS`.
+    """Have the core answer `PUBLIC_INSTRUCTIONS`, at all timesteps: a mix may end a block later than the core alone.
 
     Args:
         user_model: its tokenizer and shape; loaded without weights.
@@ -87,9 +85,9 @@ async def record(
     """
     recordings = []
     for number, instruction in enumerate(PUBLIC_INSTRUCTIONS):
-        seeds = Seeds.reproducible(seed + number)
+        seeds, complete = Seeds.reproducible(seed + number), params.with_all_timesteps()
         recorder = _Recorder(user_model, client, on_timestep)
-        await recorder.answer(Question(instruction, [], CollaborationParams(0.0, 0.0), params, seeds, model))
+        await recorder.answer(Question(instruction, [], CollaborationParams(0.0, 0.0), complete, seeds, model))
         recordings.append(Recording(recorder.logits, seeds.noise))
     return recordings
 
@@ -118,7 +116,7 @@ class _Recorder(Agent):
 
     def __init__(self, user_model: UserModel, client: CoreClient, on_timestep: Callable[[], None]) -> None:
         super().__init__(user_model, client)
-        self.logits: list[Tensor] = []
+        self.logits: list[list[Tensor]] = []
         self._on_timestep = on_timestep
 
     def _sampler(self, question: Question) -> Generator[LogitsRequest, Tensor, list[list[int]]]:
@@ -127,7 +125,9 @@ class _Recorder(Agent):
         request = next(run)
         while True:
             logits = yield request  # at λ = 0 the mix is the core's logits, which came in float16
-            self.logits.append(logits[0].to(torch.float16))
+            if request.step == 0:
+                self.logits.append([])
+            self.logits[-1].append(logits[0].to(torch.float16))
             self._on_timestep()
             try:
                 request = run.send(logits)

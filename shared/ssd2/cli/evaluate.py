@@ -14,10 +14,14 @@ from ssd2.cli.options import (
     Alpha,
     AsJson,
     Core,
+    CoreEvery,
+    EntropyBound,
     Lambda,
     Limit,
     Out,
+    Patience,
     Projection,
+    Schedule,
     Seed,
     SelfConditioning,
     Steps,
@@ -48,6 +52,10 @@ def two_source(
     lambda_user: Lambda = 0.3,
     alpha: Alpha = 1.0,
     steps: Steps = None,
+    patience: Patience = 0,
+    entropy_bound: EntropyBound = None,
+    schedule: Schedule = "even",
+    core_every: CoreEvery = 1,
     projection: Projection = "sampling",
     top_p: TopP = 0.2,
     self_conditioning: SelfConditioning = "own",
@@ -64,7 +72,16 @@ def two_source(
     as_json: AsJson = False,
 ) -> None:
     """Ask the demo town's two-source questions: both models together, and each alone."""
-    decoding = {"steps": steps, "projection": projection, "top_p": top_p, "self_conditioning": self_conditioning}
+    decoding = {
+        "steps": steps,
+        "patience": patience or None,
+        "entropy_bound": entropy_bound,
+        "schedule": schedule,
+        "core_every": core_every,
+        "projection": projection,
+        "top_p": top_p,
+        "self_conditioning": self_conditioning,
+    }
     if sweep:
         if answers is not None:
             raise InvalidParameter("--answers is for one setting; leave --sweep out")
@@ -117,6 +134,10 @@ _add_comparison(
     "What each model is fed back: the mix (the paper's, in one process only), its own logits, the projection.",
 )
 _add_comparison("steps", "How few timesteps are enough, from 1000 to 10, and what the early stop at 0.4T costs.")
+_add_comparison(
+    "few-timesteps",
+    "Fewer timesteps and fewer questions to the core: blocks that end early, schedules, the core asked now and then.",
+)
 _add_comparison("projections", "Greedy, sampling and multi-hot projections, with narrow and wide nuclei.")
 
 

@@ -21,6 +21,18 @@ Steps = Annotated[
         help="Timesteps a block is decoded with; default: what suits the family, 25 for SSD-2.", show_default=False
     ),
 ]
+Patience = Annotated[
+    int,
+    typer.Option(help="A block ends once its tokens stay the same for so many timesteps after the first; 0: never."),
+]
+EntropyBound = Annotated[
+    float | None,
+    typer.Option(help="And only while the mean entropy of the mix is below this, in nats.", show_default=False),
+]
+Schedule = Annotated[str, typer.Option(help="How timesteps are spread: even or changes (§3.1).")]
+CoreEvery = Annotated[
+    int, typer.Option(help="Ask the core at every so many timesteps; its last logits in between. Approximate above 1.")
+]
 Projection = Annotated[str, typer.Option(help="greedy, sampling or multi-hot.")]
 TopP = Annotated[float, typer.Option(help="Nucleus of the sampling and multi-hot projections.")]
 SelfConditioning = Annotated[str, typer.Option(help="own, projection or mixed.")]

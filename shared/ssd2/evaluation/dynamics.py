@@ -60,11 +60,12 @@ def measure_dynamics(
         pair: θ_core and θ_user.
         items: questions to answer.
         collaboration: λ and α.
-        params: how to decode; with stop = 0 all five ranges are seen.
+        params: how to decode, to each block's last timestep; with stop = 0 all five ranges are seen.
         seed: of the decodes.
         batch_size: items decoded at once.
         on_progress: told how many answers have come since the last call.
     """
+    params = params.with_all_timesteps()
     watch = _Watch(len(params.timesteps), pair.core.model.config.eos_token_id)
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ssd2.evaluation.two_source import EVALUATED_KINDS
 from ssd2.params import SELF_CONDITIONING, CollaborationParams, DecodingParams
@@ -11,6 +12,8 @@ from ssd2.params import SELF_CONDITIONING, CollaborationParams, DecodingParams
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
 """λ_user of the paper's Table 1."""
 ALPHAS = (0.0, 1.0)
+ENTROPY_BOUND = 0.05
+"""Nats, of the mix's mean entropy where it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,32 @@ def steps(collaboration: CollaborationParams, decoding: DecodingParams) -> Exper
     )
 
 
+def few_timesteps(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
+    """Ways to take fewer timesteps, or to ask the core less often, than all timesteps evenly."""
+    ways: dict[str, dict[str, Any]] = {
+        f"even, {decoding.steps}": {},
+        "patience 1": {"patience": 1},
+        "patience 2": {"patience": 2},
+        "patience 3": {"patience": 3},
+        f"patience 2, entropy below {ENTROPY_BOUND:g}": {"patience": 2, "entropy_bound": ENTROPY_BOUND},
+        "changes, 25": {"schedule": "changes", "steps": 25},
+        "changes, 10": {"schedule": "changes", "steps": 10},
+        "even, 10": {"steps": 10},
+        "even, 5": {"steps": 5},
+        "even, 3": {"steps": 3},
+        "core at every 2nd": {"core_every": 2},
+        "core at every 5th": {"core_every": 5},
+    }
+    return Experiment(
+        "few-timesteps",
+        "Fewer timesteps, and the core asked less often",
+        "How few timesteps a block, and how few logits of the core, are enough? With patience a block ends once its "
+        "tokens stay the same for so many timesteps after the first.",
+        tuple(Setting(label, collaboration, replace(decoding, **changed)) for label, changed in ways.items()),
+        kinds=("two-source",),
+    )
+
+
 def projections(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
     """The three logits-projections of SSD-LM, with narrow and wide nuclei."""
     kinds = [("greedy", decoding.top_p), *((kind, p) for kind in ("sampling", "multi-hot") for p in (0.2, 0.5, 0.9))]
@@ -120,6 +149,7 @@ EXPERIMENTS: dict[str, Callable[[CollaborationParams, DecodingParams], Experimen
     "two-source": two_source,
     "self-conditioning": self_conditioning,
     "steps": steps,
+    "few-timesteps": few_timesteps,
     "projections": projections,
 }
 """By the name of the command."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssd2.evaluation.costs import COST_COLUMNS
 from ssd2.evaluation.dynamics import Dynamics
 from ssd2.evaluation.experiments import ALPHAS, LAMBDAS, Experiment
 from ssd2.evaluation.page import write_page
@@ -90,11 +91,13 @@ def dynamics_table(dynamics: Dynamics) -> str:
 
 
 def as_table(results: Sequence[Result]) -> str:
-    """Shares with their 95% intervals, a row a setting."""
-    metrics, names = _measured(results), _names(results)
-    rows = [f"| | {' | '.join(metrics.values())} | s an answer |", "|---" * (len(metrics) + 2) + "|"]
+    """Shares with their 95% intervals, a row a setting; with what a block took where that differs."""
+    metrics, costs, names = _measured(results), _differing_costs(results), _names(results)
+    columns = [*metrics.values(), *costs.values(), "s an answer"]
+    rows = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, result in zip(names, results, strict=True):
         cells = [_with_interval(result, metric) for metric in metrics]
+        cells += [f"{getattr(result, cost):.1f}" for cost in costs]
         rows.append(f"| {name} | {' | '.join(cells)} | {result.seconds_per_answer:.3f} |")
     return "\n".join(rows)
 
@@ -102,6 +105,12 @@ def as_table(results: Sequence[Result]) -> str:
 def _measured(results: Sequence[Result]) -> dict[str, str]:
     """Those of `METRICS` that were measured."""
     return {metric: title for metric, title in METRICS.items() if metric in results[0].shares}
+
+
+def _differing_costs(results: Sequence[Result]) -> dict[str, str]:
+    """`COST_COLUMNS`, if every result has them and blocks took different numbers of timesteps."""
+    taken = {result.timesteps_per_block for result in results}
+    return COST_COLUMNS if len(taken) > 1 and None not in taken else {}
 
 
 def _names(results: Sequence[Result]) -> list[str]:
@@ -143,14 +152,20 @@ Made by:
 
 
 def _draw_shares(figure: Figure, results: Sequence[Result]) -> None:
-    """A panel a metric, the settings along the axis, the interval as a bar."""
-    metrics, names = _measured(results), _names(results)
-    panels = figure.subplots(1, len(metrics), sharey=True)
+    """A panel a metric, the settings along the axis, the interval as a bar; then what a block took, if that differs."""
+    metrics, costs, names = _measured(results), _differing_costs(results), _names(results)
+    panels = figure.subplots(1, len(metrics) + bool(costs), sharey=True)
     places = range(len(results))
-    for panel, (metric, title) in zip(panels, metrics.items(), strict=True):
+    for panel, (metric, title) in zip(panels, metrics.items(), strict=False):
         shares, below, above = _bars(results, metric)
         panel.errorbar(shares, places, xerr=[below, above], fmt="o", markersize=4, capsize=2)
         panel.set(title=title, xlim=(-0.03, 1.03), yticks=places, yticklabels=names)
+    for (cost, title), marker in zip(costs.items(), "ox", strict=False):
+        panels[-1].plot([getattr(result, cost) for result in results], places, marker, markersize=4, label=title)
+    if costs:
+        panels[-1].set(title="a block takes", xlim=(0, None))
+        panels[-1].legend()
+    for panel in panels:
         panel.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()
 

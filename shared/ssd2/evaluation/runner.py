@@ -10,11 +10,15 @@ from typing import Any
 
 from ssd2.demo.generator import unseen_items
 from ssd2.errors import InvalidParameter
+from ssd2.evaluation.costs import COST_COLUMNS, BlockCosts
 from ssd2.evaluation.experiments import Experiment, Setting
 from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.two_source import Accuracy, Pair, answer_items, score
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
+
+LATER_SETTINGS: dict[str, Any] = {"schedule": "even", "patience": None, "entropy_bound": None, "core_every": 1}
+"""What the first reports' results do not name, and what they were made with."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Result:
         accuracy: shares of correct answers.
         items: of each kind.
         seconds_per_answer: wall time, all answers of a batch side by side.
+        timesteps_per_block: mean; None in results from before it was counted.
+        core_logits_per_block: mean, likewise.
     """
 
     label: str
@@ -34,6 +40,8 @@ class Result:
     accuracy: Accuracy
     items: int
     seconds_per_answer: float
+    timesteps_per_block: float | None = None
+    core_logits_per_block: float | None = None
 
     @property
     def shares(self) -> dict[str, float]:
@@ -50,9 +58,10 @@ class Result:
 
     @classmethod
     def from_json(cls, line: dict[str, Any]) -> Result:
-        """The inverse of `as_json`."""
-        values = {name: line[name] for name in cls.__dataclass_fields__}
-        return cls(**{**values, "accuracy": Accuracy(**line["accuracy"])})
+        """The inverse of `as_json`, also for what was kept before the latest settings and costs were there."""
+        values = {name: line[name] for name in cls.__dataclass_fields__ if name in line or name not in COST_COLUMNS}
+        setting = {**LATER_SETTINGS, **line["setting"]}
+        return cls(**{**values, "setting": setting, "accuracy": Accuracy(**line["accuracy"])})
 
 
 def run_experiment(
@@ -122,7 +131,7 @@ def _run(
     batch_size: int,
     on_progress: Callable[[str, int], None],
 ) -> Result:
-    started = time.perf_counter()
+    started, costs = time.perf_counter(), BlockCosts(setting.collaboration, setting.decoding)
     items = {kind: unseen_items(kind, limit, seed) for kind in kinds}
     answers = {
         kind: answer_items(
@@ -133,11 +142,12 @@ def _run(
             seed,
             batch_size,
             lambda count: on_progress(setting.label, count),
+            costs.see,
         )
         for kind in kinds
     }
     seconds = (time.perf_counter() - started) / (limit * len(kinds))
-    return Result(setting.label, depends_on, score(items, answers), limit, round(seconds, 4))
+    return Result(setting.label, depends_on, score(items, answers), limit, round(seconds, 4), **costs.as_dict())
 
 
 def _depends_on(pair: Pair, setting: Setting, kinds: Sequence[str], limit: int, seed: int) -> dict[str, Any]:

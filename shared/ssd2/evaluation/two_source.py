@@ -21,6 +21,7 @@ from ssd2.checkpoint import Checkpoint
 from ssd2.collaboration import UserTerms, decode_locally
 from ssd2.demo.generator import Item, unseen_items
 from ssd2.errors import ModelMismatch, TokenizerMismatch
+from ssd2.evaluation.costs import COST_COLUMNS, BlockCosts
 from ssd2.models.predict import begin
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest
@@ -82,7 +83,7 @@ def evaluate_two_source(
         on_answers: given the answers of one of `SYSTEMS` to the items of one kind.
 
     Returns:
-        An `Accuracy` as a dict for each of `SYSTEMS`, and the settings.
+        An `Accuracy` with its `BlockCosts` as a dict for each of `SYSTEMS`, and the settings.
     """
     collaborations = {
         "together": collaboration,
@@ -92,13 +93,16 @@ def evaluate_two_source(
     items = {kind: unseen_items(kind, limit, seed) for kind in EVALUATED_KINDS}
     report: dict[str, object] = {}
     for system in SYSTEMS:
+        costs = BlockCosts(collaborations[system], params)
         answers = {
-            kind: answer_items(pair, items[kind], collaborations[system], params, seed, batch_size, on_progress)
+            kind: answer_items(
+                pair, items[kind], collaborations[system], params, seed, batch_size, on_progress, costs.see
+            )
             for kind in EVALUATED_KINDS
         }
         for kind in EVALUATED_KINDS:
             on_answers(system, items[kind], answers[kind])
-        report[system] = asdict(score(items, answers))
+        report[system] = {**asdict(score(items, answers)), **costs.as_dict()}
     settings = {"lambda_user": collaboration.lambda_user, "alpha": collaboration.alpha, "steps": params.steps}
     return {**report, **settings, "items": limit, "seed": seed}
 
@@ -111,13 +115,14 @@ def answer_items(
     seed: int,
     batch_size: int,
     on_progress: Callable[[int], None] = lambda _: None,
+    on_mixed: Callable[[LogitsRequest, Tensor], None] = lambda _request, _logits: None,
 ) -> list[str]:
-    """Answers of one system to all items."""
+    """Answers of one system to all items; `on_mixed` as in `decode_locally`."""
     answers: list[str] = []
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
         seeds = [Seeds.reproducible(seed + start + row) for row in range(len(batch))]
-        answers += answer_batch(pair, batch, collaboration, params, seeds)
+        answers += answer_batch(pair, batch, collaboration, params, seeds, on_mixed)
         on_progress(len(batch))
     return answers
 
@@ -173,11 +178,12 @@ def score(items: dict[str, list[Item]], answers: dict[str, list[str]]) -> Accura
 def as_table(report: dict[str, object]) -> str:
     """The report of `evaluate_two_source` as a Markdown table."""
     columns = list(Accuracy.__dataclass_fields__)
-    rows = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    rows = [f"| | {' | '.join((*columns, *COST_COLUMNS.values()))} |", "|---" * (len(columns) + 3) + "|"]
     for system in SYSTEMS:
-        shares = report[system]
-        if isinstance(shares, dict):
-            rows.append(f"| {system} | {' | '.join(f'{shares[column]:.3f}' for column in columns)} |")
+        values = report[system]
+        if isinstance(values, dict):
+            cells = [f"{values[column]:.3f}" for column in columns] + [f"{values[cost]:.1f}" for cost in COST_COLUMNS]
+            rows.append(f"| {system} | {' | '.join(cells)} |")
     settings = ", ".join(f"{name} {report[name]}" for name in ("lambda_user", "alpha", "steps", "items", "seed"))
     return "\n".join([*rows, "", settings])
 
