@@ -32,12 +32,14 @@ class BlockState:
         at: the timestep whose logits are next.
         answer_ids: of the committed blocks.
         projected: the previous projection; None at a block's first timestep.
+        unchanged: how many times in a row a block's projection was the one before it.
         fed_back: the model's own previous prediction as it takes it in, [L, D]; None where it takes in none.
     """
 
     at: StepPosition = FIRST
     answer_ids: tuple[int, ...] = ()
     projected: ProjectedTokens | None = None
+    unchanged: int = 0
     fed_back: Tensor | None = field(default=None, compare=False)
 
     def last_tokens(self, block_size: int) -> tuple[int, ...]:
@@ -49,7 +51,8 @@ class BlockState:
         at = self.at.after(is_commit=is_commit)
         if is_commit:
             return BlockState(at, (*self.answer_ids, *projected.token_ids))  # line 13 of Algorithm 2
-        return BlockState(at, self.answer_ids, projected, fed_back)
+        unchanged = self.unchanged + 1 if projected == self.projected else 0
+        return BlockState(at, self.answer_ids, projected, unchanged, fed_back)
 
 
 @dataclass(frozen=True)

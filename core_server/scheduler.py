@@ -61,16 +61,18 @@ class Answer:
         """What probably has to be computed next; None if enough is guessed, or nothing can follow.
 
         The guess at a projection is the one before it, the last that was seen of the mix; at a block's
-        first timestep the model's own choice.
+        first timestep the model's own choice. It is a commit at a block's last timestep, or where the
+        agent's patience ends.
         """
         if self.waiting or not self.results or len(self.results) > self.request.speculation:
             return None
         last = self.results[-1]
-        is_commit = last.state.at.step == len(self.request.timesteps) - 1
-        if is_commit and last.state.at.block == self.request.max_blocks - 1:
-            return None
         before = last.state.projected
         projected = before if before and not before.counts else last.greedy
+        is_settled = projected == before and last.state.unchanged + 1 == self.request.patience
+        is_commit = is_settled or last.state.at.step == len(self.request.timesteps) - 1
+        if is_commit and last.state.at.block == self.request.max_blocks - 1:
+            return None
         return last.state.after(projected, is_commit=is_commit, fed_back=last.fed_back)
 
     def row(self, state: BlockState) -> Row:

@@ -235,6 +235,7 @@ class Agent:
                 simplex_value=question.params.simplex_value,
                 self_conditioning=question.params.self_conditioning,
                 speculation=question.speculation,
+                patience=question.params.patience_of_the_core,
             )
         )
 

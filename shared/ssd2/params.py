@@ -118,6 +118,12 @@ class DecodingParams:
         """Those of a block's timesteps at which the core is asked."""
         return tuple(t for step, t in enumerate(self.timesteps) if self.asks_core_at(step))
 
+    @property
+    def patience_of_the_core(self) -> int:
+        """`patience` where what the core sees of a block tells it when the block ends; else 0."""
+        is_all_seen = self.core_every == 1 and self.entropy_bound is None
+        return self.patience or 0 if is_all_seen else 0
+
     def with_all_timesteps(self) -> DecodingParams:
         """The same, but no block ends before its last timestep."""
         return replace(self, patience=None, entropy_bound=None)

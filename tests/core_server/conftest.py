@@ -67,6 +67,7 @@ def open_request(loaded: LoadedModel, params: DecodingParams, noise_seed: int = 
         simplex_value=params.simplex_value,
         self_conditioning=params.self_conditioning,
         speculation=0,
+        patience=0,
     )
     return replace(request, **changes)
 

@@ -33,6 +33,7 @@ def request(**changes: Any) -> OpenRequest:
         "simplex_value": 5.0,
         "self_conditioning": "own",
         "speculation": 0,
+        "patience": 0,
         **changes,
     }
     identity = {"model": "", "family": "", "model_sha256": "", "tokenizer_sha256": "", "vocab_size": VOCAB}

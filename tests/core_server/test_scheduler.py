@@ -175,6 +175,32 @@ def test_an_early_commit_makes_a_guess_at_the_next_timestep_wrong(scheduler: Sch
     assert of_one(scheduler) == (StepPosition(1, 1, 0), None, GREEDY.token_ids, False)
 
 
+def test_the_end_of_the_agents_patience_is_guessed_as_a_commit(scheduler: Scheduler) -> None:
+    scheduler.obey(begin(0, speculation=9, timesteps=(900, 800, 700, 600), max_blocks=2, patience=2))
+    compute(scheduler.next_batch())
+    found = []
+    while batch := scheduler.next_batch():
+        found += [at for _, at in compute(batch)]
+    rest = [StepPosition(1, 0, 1), StepPosition(2, 0, 2), StepPosition(3, 1, 0), StepPosition(4, 1, 1)]
+    assert found == [*rest, StepPosition(5, 1, 2)], "and nothing follows the last block's end"
+    for is_commit in (False, False, True):
+        advance(scheduler, 0, GREEDY, is_commit=is_commit)
+        assert scheduler.next_batch() is None, "all of it was right"
+    advance(scheduler, 0, TOKENS)
+    assert of_one(scheduler) == (StepPosition(4, 1, 1), TOKENS, GREEDY.token_ids, False)
+
+
+def test_patience_counts_from_the_last_change(scheduler: Scheduler) -> None:
+    scheduler.obey(begin(0, speculation=1, timesteps=(900, 800, 700, 600, 500), patience=2))
+    of_one(scheduler)
+    for tokens in (TOKENS, TOKENS, OTHERS):
+        advance(scheduler, 0, tokens)
+        of_one(scheduler)
+    found = of_one(scheduler)
+    assert found
+    assert found[0] == StepPosition(4, 0, 4), "one unchanged projection would not end it"
+
+
 def test_nothing_is_guessed_behind_the_last_block(scheduler: Scheduler) -> None:
     scheduler.obey(begin(0, speculation=9, max_blocks=1, timesteps=(900, 500)))
     assert [of_one(scheduler) is not None for _ in range(3)] == [True, True, False]

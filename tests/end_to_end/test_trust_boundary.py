@@ -182,6 +182,7 @@ async def _expected(
         simplex_value=params.simplex_value,
         self_conditioning=pb.SELF_CONDITIONING_OWN,
         speculation=question.speculation,
+        patience=(params.patience or 0) if params.core_every == 1 and not params.entropy_bound else 0,
     )
     messages = [pb.GetModelCardRequest(family=user.config.family), pb.CollaborateRequest(open=opening)]
     for number, request in enumerate(requests):

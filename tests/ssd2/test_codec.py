@@ -51,6 +51,7 @@ OPEN = codec.OpenRequest(
     max_blocks=3,
     simplex_value=5.0,
     speculation=3,
+    patience=2,
     self_conditioning="own",
 )
 STREAM: dict[str, Any] = {"block_size": 4, "vocab_size": 32}

@@ -77,6 +77,7 @@ class OpenRequest:
     simplex_value: float
     self_conditioning: str
     speculation: int
+    patience: int
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ def open_to_proto(request: OpenRequest) -> pb.Open:
         simplex_value=request.simplex_value,
         self_conditioning=_SELF_CONDITIONING_TO_PROTO[request.self_conditioning],
         speculation=request.speculation,
+        patience=request.patience,
     )
 
 
@@ -222,6 +224,7 @@ def open_from_proto(message: pb.Open) -> OpenRequest:
         simplex_value=message.simplex_value,
         self_conditioning=_SELF_CONDITIONING_FROM_PROTO[message.self_conditioning],
         speculation=message.speculation,
+        patience=message.patience,
     )
 
 

@@ -74,7 +74,7 @@ class CollaborateResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., block_logits: _Optional[_Union[BlockLogits, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("protocol_version", "model", "tokenizer_sha256", "vocab_size", "prompt_ids", "noise_seed", "timesteps", "block_size", "max_blocks", "simplex_value", "self_conditioning", "model_sha256", "family", "speculation")
+    __slots__ = ("protocol_version", "model", "tokenizer_sha256", "vocab_size", "prompt_ids", "noise_seed", "timesteps", "block_size", "max_blocks", "simplex_value", "self_conditioning", "model_sha256", "family", "speculation", "patience")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +89,7 @@ class Open(_message.Message):
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
     SPECULATION_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     model: str
     tokenizer_sha256: str
@@ -103,7 +104,8 @@ class Open(_message.Message):
     model_sha256: str
     family: str
     speculation: int
-    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., noise_seed: _Optional[int] = ..., timesteps: _Optional[_Iterable[int]] = ..., block_size: _Optional[int] = ..., max_blocks: _Optional[int] = ..., simplex_value: _Optional[float] = ..., self_conditioning: _Optional[_Union[SelfConditioning, str]] = ..., model_sha256: _Optional[str] = ..., family: _Optional[str] = ..., speculation: _Optional[int] = ...) -> None: ...
+    patience: int
+    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., noise_seed: _Optional[int] = ..., timesteps: _Optional[_Iterable[int]] = ..., block_size: _Optional[int] = ..., max_blocks: _Optional[int] = ..., simplex_value: _Optional[float] = ..., self_conditioning: _Optional[_Union[SelfConditioning, str]] = ..., model_sha256: _Optional[str] = ..., family: _Optional[str] = ..., speculation: _Optional[int] = ..., patience: _Optional[int] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session_id",)
