@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ def test_tokens_are_compared_from_timestep_to_timestep_and_with_the_last(pair: P
                 assert dynamics.changed[step - 1] == pytest.approx(changed / len(places))
     assert max(dynamics.changed) > 0.01, "else the equality shows nothing"
     assert dynamics.settled[-1] == 1
+
+
+def test_blocks_that_would_end_early_are_watched_to_their_last_timestep(pair: Pair) -> None:
+    items = unseen_items("two-source", 2, 1)
+    greedy = replace(PARAMS, projection="greedy")
+    full, early = (
+        measure_dynamics(pair, items, CollaborationParams(0.4), params)
+        for params in (greedy, replace(greedy, patience=1))
+    )
+    assert full == early
 
 
 def test_what_stands_behind_the_end_of_an_answer_is_not_counted() -> None:
