@@ -11,6 +11,7 @@ from ssd2.devices import check_device
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, TokenizerMismatch
 from ssd2.models.family import ModelConfig
 from ssd2.models.prompts import check_prompts
+from ssd2.models.tensor_parallel import Shard
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
 from ssd2.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ModelCard, OpenRequest
 
@@ -86,21 +87,21 @@ class LoadedModel:
     checkpoint: Checkpoint
 
     @classmethod
-    def load(cls, folder: Path, name: str, device: str) -> LoadedModel:
-        """Load a checkpoint for serving.
+    def load(cls, folder: Path, name: str, device: str, shard: Shard | None = None) -> LoadedModel:
+        """Load a checkpoint for serving, or one rank's share of it.
 
         Raises:
-            InvalidParameter: if the device cannot be used.
+            InvalidParameter: if the device cannot be used, or the model not be cut into so many parts.
             ModelNotFound: if there is no checkpoint.
             CheckpointInvalid: if it is damaged.
         """
         check_device(device)
-        return cls(name, load_checkpoint(folder, device))
+        return cls(name, load_checkpoint(folder, device, shard))
 
     @cached_property
     def served(self) -> ServedModel:
         """The same without its weights."""
-        model, config = self.checkpoint.model, self.checkpoint.model.config
+        config = self.checkpoint.model.config
         frame_bytes_per_position = 2 * config.vocab_size  # float16 logits
         card = ModelCard(
             protocol_version=PROTOCOL_VERSION,
@@ -115,7 +116,7 @@ class LoadedModel:
                 config.max_block_size,
                 (MAX_MESSAGE_BYTES - _FRAME_OVERHEAD_BYTES) // frame_bytes_per_position,
             ),
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            parameters=self.checkpoint.parameters,
             family=config.family,
         )
         return ServedModel(self.name, config, card)

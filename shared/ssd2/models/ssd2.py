@@ -139,6 +139,14 @@ class SSD2Config:
         return timestep - timestep % CONTEXT_TIMESTEP_QUANTUM if self.context_timestep == "quantised" else 0
 
 
+class TiedEmbedding(nn.Embedding):
+    """Emb_ctx, and the output layer that is tied to it, as in OPT."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The output layer: [..., D] -> [..., V]."""
+        return hidden @ self.weight.T
+
+
 class SSD2(nn.Module):
     """The network of §3.1: logits of a block, given its noised simplex and its context.
 
@@ -154,7 +162,7 @@ class SSD2(nn.Module):
         super().__init__()
         self.config = config
         width, vocab = config.hidden_size, config.vocab_size
-        self.context_embedding = nn.Embedding(vocab, width)
+        self.context_embedding = TiedEmbedding(vocab, width)
         self.position_embedding = nn.Embedding(config.max_positions + OPT_POSITION_OFFSET, width)
         self.w_diff = nn.Linear(vocab, width, bias=False)
         self.w_pred = nn.Linear(vocab, width, bias=False)
@@ -218,7 +226,7 @@ class SSD2(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Output layer, tied to Emb_ctx: [B, L, D] -> [B, L, V]."""
-        return hidden @ self.context_embedding.weight.T
+        return self.context_embedding.logits(hidden)
 
     def next_token_logits(self, token_ids: Tensor, mask: Tensor) -> Tensor:
         """What follows each token of a text: the context's stream as the causal language model that OPT is.
