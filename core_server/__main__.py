@@ -26,6 +26,10 @@ examples:
       serve to the network, encrypted
   core-server --model models/core --port 50051 --device cuda --precision bfloat16
       compute on a GPU
+  core-server --model models/core --port 50051 --device cuda --tensor-parallel 4
+      cut the model over four GPUs: faster answers, and models too large for one
+  core-server --model models/core --port 50051 --device cuda --replicas 2 --tensor-parallel 4 --max-sessions 128
+      the same twice, on eight GPUs: more answers at a time
   core-server --model general=models/core --model experts=models/core-experts --model models/opt-13b
       host several models; an agent is given the first one of its own model's family, or asks by name
 """
@@ -90,7 +94,27 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="answers in progress at a time; one more is refused (default: %(default)s)",
     )
-    add("--device", default=defaults.device, help="where the models run: cpu, cuda, cuda:1 (default: %(default)s)")
+    add(
+        "--device",
+        default=defaults.device,
+        help="where the models run: cpu, cuda, cuda:1; with several GPUs the first of them (default: %(default)s)",
+    )
+    add(
+        "--tensor-parallel",
+        type=int,
+        default=defaults.tensor_parallel,
+        metavar="N",
+        help="GPUs that every model is cut over, for models of the family ssd-2; N divides their attention heads "
+        "(default: %(default)s)",
+    )
+    add(
+        "--replicas",
+        type=int,
+        default=defaults.replicas,
+        metavar="N",
+        help="engines, each with all models on GPUs of its own; an answer goes to the one that has the fewest "
+        "(default: %(default)s)",
+    )
     add(
         "--precision",
         default=defaults.precision,
@@ -102,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=default_threads(),
         metavar="N",
-        help="processors that a computation uses (default: all, %(default)s)",
+        help="processors that all engines together use to compute (default: all, %(default)s)",
     )
     add(
         "--compile",

@@ -10,7 +10,7 @@ import asyncio
 import pickle
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -29,19 +29,21 @@ class Start:
     Attributes:
         models: checkpoint folders by the names that agents know the models by.
         slots: answers at a time.
-        device: where the models run, as torch names it.
+        devices: where the models run, as torch names it; one a rank.
         precision: one of `ssd2.models.precision.PRECISIONS`.
-        threads: processors that a computation uses.
+        threads: processors that a rank uses.
         compiled: whether the noise is compiled.
+        timeout_s: how long a rank waits for the others.
         log_level: name of the lowest level that is logged.
     """
 
     models: Mapping[str, Path]
     slots: int
-    device: str
+    devices: Sequence[str]
     precision: str
     threads: int
     compiled: bool
+    timeout_s: float
     log_level: str
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ MAX_NAME_LENGTH = 128
 HEARTBEAT_S = 1.0
 """An engine reports at least this often, but for the batch that it is computing."""
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 
 
 def default_threads() -> int:
@@ -34,9 +35,11 @@ class ServerConfig:
         tls_certificate: PEM file of the certificate chain that agents are shown; None for no encryption.
         tls_key: PEM file of its private key.
         max_sessions: answers in progress at a time; one more is refused.
-        device: where the models run, as torch names it.
+        device: where the models run, as torch names it; the first of them where there are several.
         precision: what their weights are held in: float32, bfloat16 or int8.
-        threads: processors that a computation uses.
+        tensor_parallel: GPUs that every model is cut over; an engine has as many ranks.
+        replicas: engines, each with all models and with GPUs of its own.
+        threads: processors that all ranks of all engines use together.
         compiled: whether the noise is compiled.
         speculation: timesteps of an answer that are computed ahead of its agent at most, while nothing else waits.
         answer_timeout_s: how long an agent may take for its part of a timestep.
@@ -53,6 +56,8 @@ class ServerConfig:
     max_sessions: int = 16
     device: str = "cpu"
     precision: str = "float32"
+    tensor_parallel: int = 1
+    replicas: int = 1
     threads: int = field(default_factory=default_threads)
     compiled: bool = False
     speculation: int = 8
@@ -80,7 +85,8 @@ class ServerConfig:
     def _check_ranges(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise InvalidParameter(f"port is {self.port}; it must be in [0, 65535], 0 for any free one")
-        for name, lowest in (("max_sessions", 1), ("threads", 1), ("speculation", 0)):
+        lowest_values = {"max_sessions": 1, "threads": 1, "tensor_parallel": 1, "replicas": 1, "speculation": 0}
+        for name, lowest in lowest_values.items():
             if (value := getattr(self, name)) < lowest:
                 raise InvalidParameter(f"{name.replace('_', ' ')} is {value}; it must be at least {lowest}")
         for name, above in (("answer_timeout_s", 0.0), ("engine_timeout_s", HEARTBEAT_S)):
@@ -89,6 +95,40 @@ class ServerConfig:
                 raise InvalidParameter(f"{what} is {value} s; it must be above {above:g} and finite")
         if not 0 <= self.grace_s < float("inf"):
             raise InvalidParameter(f"grace is {self.grace_s} s; it must be at least 0 and finite")
+        self._check_devices()
+
+    def _check_devices(self) -> None:
+        if self.ranks > 1 and not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise InvalidParameter(
+                f"device is {self.device!r}; several GPUs are named by the first of them, such as cuda or cuda:4, and "
+                "cpu shares the processors"
+            )
+
+    @property
+    def ranks(self) -> int:
+        """Processes that compute, of all engines together."""
+        return self.replicas * self.tensor_parallel
+
+    @property
+    def slots_per_engine(self) -> int:
+        """Enough for all sessions, as each goes to the engine that has the fewest."""
+        return -(-self.max_sessions // self.replicas)
+
+    @property
+    def threads_per_rank(self) -> int:
+        """Processors that one rank uses."""
+        return max(1, self.threads // self.ranks)
+
+    def devices(self, replica: int) -> tuple[str, ...]:
+        """Where the ranks of an engine compute: GPUs are given out in their order, from the first on.
+
+        Args:
+            replica: which engine, from 0.
+        """
+        if self.device == "cpu" or self.ranks == 1:
+            return (self.device,) * self.tensor_parallel
+        first = int(self.device.partition(":")[2] or 0) + replica * self.tensor_parallel
+        return tuple(f"cuda:{number}" for number in range(first, first + self.tensor_parallel))
 
     def address(self, port: int | None = None) -> str:
         """HOST:PORT, an IPv6 host in brackets.

@@ -1,4 +1,4 @@
-"""The engine: a process of its own that computes, and nothing else.
+"""The engine: a process of its own that computes, and nothing else; or several, its ranks, that do so together.
 
 Round after round it takes in what has arrived, computes one batch and reports. It ends when the front
 end is gone, and the front end ends when it is.
@@ -12,15 +12,16 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import torch
 
 from core_server.commands import Alive, Command, Computed, Failed, NotReady, Ready, Report, Start, receive, send
 from core_server.config import HEARTBEAT_S, LOG_FORMAT
 from core_server.lanes import lane_for
+from core_server.parallel import ALONE, Ranks, joined_ranks, where
 from core_server.scheduler import Batch, Result, Scheduler
 from core_server.served_model import LoadedModel
 from ssd2.errors import CoreBusy, SlingshotError
@@ -63,18 +64,25 @@ class Engine:
     """Models and the answers that are computed with them."""
 
     def __init__(
-        self, models: Sequence[LoadedModel], slots: int, connection: socket.socket, *, compiled: bool = False
+        self,
+        models: Sequence[LoadedModel],
+        slots: int,
+        connection: socket.socket | None,
+        ranks: Ranks = ALONE,
+        *,
+        compiled: bool = False,
     ) -> None:
         """Reserve the slots, and say what is there.
 
         Args:
-            models: with different names.
+            models: with different names; or this rank's shares of them.
             slots: answers at a time.
-            connection: to the front end.
+            connection: to the front end; None for all ranks but the first.
+            ranks: this one and the others.
             compiled: whether the noise is compiled.
         """
-        self._connection = connection
-        self._inbox = Inbox(connection)
+        self._connection, self._ranks = connection, ranks
+        self._inbox = Inbox(connection) if connection else None
         lanes = {model.name: lane_for(model.checkpoint.model, slots, compiled=compiled) for model in models}
         self._scheduler = Scheduler(lanes, slots)
         self._report(Ready(tuple(model.served for model in models)))
@@ -82,7 +90,7 @@ class Engine:
     def run(self) -> None:
         """Go round until the front end is gone."""
         batch: Batch | None = None
-        while (commands := self._inbox.take(wait_s=0 if batch else HEARTBEAT_S)) is not None:
+        while (commands := self._commands(wait_s=0 if batch else HEARTBEAT_S)) is not None:
             for command in commands:
                 self._scheduler.obey(command)
             batch = self._scheduler.next_batch()
@@ -91,21 +99,30 @@ class Engine:
             else:
                 self._report(Alive(self._scheduler.slots_used))
 
+    def _commands(self, wait_s: float) -> list[Command] | None:
+        """What has arrived; all ranks are told, so that all go the same rounds."""
+        return self._ranks.told(self._inbox.take(wait_s=wait_s) if self._inbox else None)
+
     def _compute(self, batch: Batch) -> None:
         try:
             self._compute_batch(batch)
-        except torch.OutOfMemoryError:
-            self._scheduler.max_batch = max(1, len(batch.rows) // 2)
-            _log.warning("out of memory with %d blocks at a time; fewer from now on", len(batch.rows))
-            self._fail(batch, CoreBusy("the core has run out of memory; ask again in a moment"))
         except torch.AcceleratorError:
             raise  # nothing that runs on the device afterwards can be trusted
         except SlingshotError as error:
-            self._fail(batch, error)
+            self._fail(batch, error)  # it is about what was asked for, and so the same on every rank
         except Exception as error:
-            # Where it failed, not what it said: its text may hold what an agent sent.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            _log.error("%d answers failed with %s\n%s", len(batch.answers), type(error).__name__, where)
+            if self._ranks.shard:
+                raise  # the other ranks may be waiting for this one, and do not know
+            self._recover(batch, error)
+
+    def _recover(self, batch: Batch, error: Exception) -> None:
+        """Fail a batch's answers, and go on with the others."""
+        if isinstance(error, torch.OutOfMemoryError):
+            self._scheduler.max_batch = max(1, len(batch.rows) // 2)
+            _log.warning("out of memory with %d blocks at a time; fewer from now on", len(batch.rows))
+            self._fail(batch, CoreBusy("the core has run out of memory; ask again in a moment"))
+        else:
+            _log.error("%d answers failed with %s\n%s", len(batch.answers), type(error).__name__, where(error))
             self._fail(batch, None)
 
     @torch.inference_mode()
@@ -127,28 +144,43 @@ class Engine:
             self._report(Failed(answer.number, error))
 
     def _report(self, report: Report) -> None:
-        with suppress(OSError):  # the front end is gone: the inbox says so
-            send(self._connection, report)
+        if self._connection:
+            with suppress(OSError):  # the front end is gone: the inbox says so
+                send(self._connection, report)
 
 
 def main() -> None:
-    """Run an engine for the front end that listens at the Unix socket given as the only argument."""
+    """Run an engine, or a rank of it, for the front end that listens at the Unix socket given as the only argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front end ends it
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(sys.argv[1])
-        start = receive(connection)
-        if not isinstance(start, Start):
-            return
-        logging.basicConfig(stream=sys.stderr, level=start.log_level.upper(), format=LOG_FORMAT)
-        torch.set_num_threads(start.threads)
-        try:
-            models = [
-                LoadedModel.load(folder, name, start.device, start.precision) for name, folder in start.models.items()
-            ]
-        except SlingshotError as error:
-            send(connection, NotReady(error))
-            return
-        Engine(models, start.slots, connection, compiled=start.compiled).run()
+    address = Path(sys.argv[1])
+    with joined_ranks(address.parent) as ranks, ExitStack() as stack:
+        connection = None
+        if ranks.is_first:
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(str(address))
+        start = ranks.told(receive(connection) if connection else None)
+        if isinstance(start, Start):
+            _run(start, connection, ranks)
+
+
+def _run(start: Start, connection: socket.socket | None, ranks: Ranks) -> None:
+    logging.basicConfig(stream=sys.stderr, level=start.log_level.upper(), format=LOG_FORMAT)
+    torch.set_num_threads(start.threads)
+    serving, device = ranks.bounded(start.timeout_s), start.devices[ranks.rank]
+    models, refusal = [], None
+    try:
+        models = [
+            LoadedModel.load(folder, name, device, serving.shard, start.precision)
+            for name, folder in start.models.items()
+        ]
+    except SlingshotError as error:
+        refusal = error
+    refusals = [error for error in ranks.all_of(refusal) if error]
+    if not refusals:
+        serving.meet(device)
+        Engine(models, start.slots, connection, serving, compiled=start.compiled).run()
+    elif connection:
+        send(connection, NotReady(refusals[0]))
 
 
 if __name__ == "__main__":

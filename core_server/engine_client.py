@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from core_server.commands import Alive, Begin, Command, Computed, End, Failed, NotReady, Ready, Start, read, write
 from core_server.config import ServerConfig
+from core_server.parallel import ranks_environment, torchrun
 from core_server.served_model import ServedModel
 from ssd2.errors import EngineLost
 
@@ -75,6 +76,11 @@ class EngineClient:
         return len(self._frames)
 
     @property
+    def is_gone(self) -> bool:
+        """Whether it has ended, or been given up."""
+        return self._listening is not None and self._listening.done()
+
+    @property
     def slots_used(self) -> int:
         """Answers that the engine holds, as of its last word on it."""
         return self._slots_used
@@ -135,34 +141,26 @@ class EngineClient:
 
 
 @asynccontextmanager
-async def running_engine(config: ServerConfig) -> AsyncIterator[EngineClient]:
-    """An engine process with the models of a server, ended on leaving.
+async def running_engine(config: ServerConfig, replica: int) -> AsyncIterator[EngineClient]:
+    """An engine's processes, ready with the models of a server, and ended on leaving.
+
+    Args:
+        config: of the server.
+        replica: which of its engines, from 0.
 
     Raises:
         SlingshotError: if the models cannot be loaded.
         EngineLost: if the process does not start.
     """
-    start = Start(
-        models=config.models,
-        slots=config.max_sessions,
-        device=config.device,
-        precision=config.precision,
-        threads=config.threads,
-        compiled=config.compiled,
-        log_level=config.log_level,
-    )
     with tempfile.TemporaryDirectory(prefix="core-server-") as folder:  # for this user alone
         path = Path(folder) / "engine.sock"
         connected: asyncio.Queue[_Ends] = asyncio.Queue()
         server = await asyncio.start_unix_server(lambda *ends: connected.put_nowait(ends), path, limit=BUFFER_BYTES)
-        # A session of its own: an interrupt from the keyboard is for the front end to deal with.
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "core_server.engine", str(path), start_new_session=True
-        )
+        process = await _start_process(config, path)
         try:
             client = EngineClient(*await _first(connected, process), config.engine_timeout_s)
             try:
-                client.send(start)
+                client.send(_start(config, replica))
                 await client.ready()
                 yield client
             finally:
@@ -174,6 +172,31 @@ async def running_engine(config: ServerConfig) -> AsyncIterator[EngineClient]:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+async def _start_process(config: ServerConfig, path: Path) -> asyncio.subprocess.Process:
+    """An engine that connects to a Unix socket: one process, or torchrun and its ranks."""
+    command, environment = ["core_server.engine", str(path)], None
+    if config.tensor_parallel > 1:
+        command = torchrun(command, config.tensor_parallel, path.parent)
+        environment = ranks_environment(config.threads_per_rank)
+    else:
+        command = [sys.executable, "-m", *command]
+    # A session of its own: an interrupt from the keyboard is for the front end to deal with.
+    return await asyncio.create_subprocess_exec(*command, env=environment, start_new_session=True)
+
+
+def _start(config: ServerConfig, replica: int) -> Start:
+    return Start(
+        models=config.models,
+        slots=config.slots_per_engine,
+        devices=config.devices(replica),
+        precision=config.precision,
+        threads=config.threads_per_rank,
+        compiled=config.compiled,
+        timeout_s=config.engine_timeout_s,
+        log_level=config.log_level,
+    )
 
 
 async def _first(connected: asyncio.Queue[_Ends], process: asyncio.subprocess.Process) -> _Ends:

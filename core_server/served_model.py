@@ -10,8 +10,8 @@ from ssd2.checkpoint import Checkpoint, load_checkpoint
 from ssd2.devices import check_device
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, TokenizerMismatch
 from ssd2.models.family import ModelConfig
-from ssd2.models.precision import reduce_precision
 from ssd2.models.prompts import check_prompts
+from ssd2.models.tensor_parallel import Shard
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
 from ssd2.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ModelCard, OpenRequest
 
@@ -87,30 +87,30 @@ class LoadedModel:
     checkpoint: Checkpoint
 
     @classmethod
-    def load(cls, folder: Path, name: str, device: str, precision: str = "float32") -> LoadedModel:
-        """Load a checkpoint for serving.
+    def load(
+        cls, folder: Path, name: str, device: str, shard: Shard | None = None, precision: str = "float32"
+    ) -> LoadedModel:
+        """Load a checkpoint for serving, or one rank's share of it.
 
         Args:
             folder: of the checkpoint.
             name: that agents know it by.
             device: where to compute.
+            shard: the rank's share; None for all of it.
             precision: one of `ssd2.models.precision.PRECISIONS`.
 
         Raises:
-            InvalidParameter: if the device or the precision cannot be used.
+            InvalidParameter: if the device or the precision cannot be used, or the model not be cut into so many parts.
             ModelNotFound: if there is no checkpoint.
             CheckpointInvalid: if it is damaged.
         """
         check_device(device)
-        checkpoint = load_checkpoint(folder, "cpu" if precision != "float32" else device)
-        reduce_precision(checkpoint.model, precision)
-        checkpoint.model.to(device)
-        return cls(name, checkpoint)
+        return cls(name, load_checkpoint(folder, device, shard, precision))
 
     @cached_property
     def served(self) -> ServedModel:
         """The same without its weights."""
-        model, config = self.checkpoint.model, self.checkpoint.model.config
+        config = self.checkpoint.model.config
         frame_bytes_per_position = 2 * config.vocab_size  # float16 logits
         card = ModelCard(
             protocol_version=PROTOCOL_VERSION,
@@ -125,7 +125,7 @@ class LoadedModel:
                 config.max_block_size,
                 (MAX_MESSAGE_BYTES - _FRAME_OVERHEAD_BYTES) // frame_bytes_per_position,
             ),
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            parameters=self.checkpoint.parameters,
             family=config.family,
         )
         return ServedModel(self.name, config, card)

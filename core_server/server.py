@@ -12,7 +12,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from core_server.config import ServerConfig
-from core_server.engine_client import EngineClient, running_engine
+from core_server.engines import Engines, running_engines
 from core_server.service import SERVICE_NAME, CollaborationService
 from ssd2.errors import EngineLost, InvalidParameter
 from ssd2.wire.codec import MAX_MESSAGE_BYTES
@@ -27,15 +27,14 @@ _log = logging.getLogger(__name__)
 
 
 class CoreServer:
-    """One listening server with its engine."""
+    """One listening server with its engines."""
 
-    def __init__(self, engine: EngineClient, config: ServerConfig) -> None:
+    def __init__(self, engines: Engines, config: ServerConfig) -> None:
         self._config = config
-        self._engine = engine
         self._server = grpc.aio.server(options=_options(config), compression=grpc.Compression.NoCompression)
         self._health = health.aio.HealthServicer()
         self._service = CollaborationService(
-            engine,
+            engines,
             max_sessions=config.max_sessions,
             answer_timeout_s=config.answer_timeout_s,
             speculation=config.speculation,
@@ -114,7 +113,7 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
 
 
 async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
-    """Start an engine with the models and serve them until SIGTERM or SIGINT.
+    """Start the engines with the models and serve them until SIGTERM or SIGINT.
 
     Args:
         config: what to serve, and how.
@@ -124,21 +123,23 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         InvalidParameter: if the device or the address cannot be used.
         ModelNotFound: if there is no checkpoint.
         CheckpointInvalid: if it is damaged.
-        EngineLost: if the engine ends before it is told to.
+        EngineLost: if an engine ends before it is told to.
     """
-    async with running_engine(config) as engine:
+    async with running_engines(config) as engines:
         told_to_stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
-        server = CoreServer(engine, config)
+        server = CoreServer(engines, config)
         port = await server.start()
-        what = ", ".join(f"{one.name} ({one.card.family}, {one.card.parameters:,} parameters)" for one in engine.models)
+        what = ", ".join(
+            f"{one.name} ({one.card.family}, {one.card.parameters:,} parameters)" for one in engines.models
+        )
         announce(f"listening on {config.address(port)}, serving {what}")
-        ends = {asyncio.create_task(told_to_stop.wait()), asyncio.create_task(engine.gone())}
+        ends = {asyncio.create_task(told_to_stop.wait()), asyncio.create_task(engines.gone())}
         _, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
         _log.info("stopping; answers in progress have %g s", config.grace_s)
         await server.stop()
         if not told_to_stop.is_set():
-            raise EngineLost("the engine has ended, so the server ends; start it again, its log says what happened")
+            raise EngineLost("an engine has ended, so the server ends; start it again, its log says what happened")

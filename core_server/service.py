@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from core_server.engine_client import EngineClient, Frames
+from core_server.engines import Engines
 from core_server.error_catalog import Refusal, refusal_of
 from core_server.hosted import HostedModels
 from core_server.session import CoreSession
@@ -42,18 +43,16 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
     neither the text of an error that speaks of it: only the error's code.
     """
 
-    def __init__(
-        self, engine: EngineClient, *, max_sessions: int, answer_timeout_s: float, speculation: int = 0
-    ) -> None:
+    def __init__(self, engines: Engines, *, max_sessions: int, answer_timeout_s: float, speculation: int = 0) -> None:
         """Set up the service.
 
         Args:
-            engine: has the models.
-            max_sessions: answers in progress at a time; the engine has a slot for each.
+            engines: have the models.
+            max_sessions: answers in progress at a time; the engines have a slot for each.
             answer_timeout_s: how long an agent may be silent, and how long it may leave logits unread.
             speculation: timesteps that are computed ahead at most, whatever an agent asks for.
         """
-        self._engine, self._hosted = engine, HostedModels(engine.models)
+        self._engines, self._hosted = engines, HostedModels(engines.models)
         self._max_sessions, self._answer_timeout_s, self._speculation = max_sessions, answer_timeout_s, speculation
         self._sessions_active = 0
         self._numbers = itertools.count()
@@ -115,15 +114,16 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
                 self._max_sessions,
             )
             await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=session_id)))
-            with self._engine.answer(session.begin()) as frames:
-                ending = await self._answer(agent, session, frames)
+            engine = self._engines.for_answer()
+            with engine.answer(session.begin()) as frames:
+                ending = await self._answer(agent, session, engine, frames)
             _log.info("session %s: %s after %d timesteps", session_id, ending, session.due.number + 1)
 
-    async def _answer(self, agent: _AgentStream, session: CoreSession, frames: Frames) -> str:
+    async def _answer(self, agent: _AgentStream, session: CoreSession, engine: EngineClient, frames: Frames) -> str:
         """Send logits for every projection until the agent has had enough; says how it ended."""
         turns = asyncio.Semaphore(0)  # one for each timestep whose logits have been sent
         sending = asyncio.create_task(_send_frames(agent, frames, turns))
-        listening = asyncio.create_task(self._take_projections(agent, session, turns))
+        listening = asyncio.create_task(_take_projections(agent, session, engine, turns))
         try:
             done, _ = await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result() or "ended"
@@ -131,17 +131,6 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             sending.cancel()
             listening.cancel()
             await asyncio.gather(sending, listening, return_exceptions=True)
-
-    async def _take_projections(self, agent: _AgentStream, session: CoreSession, turns: asyncio.Semaphore) -> str:
-        while True:
-            await turns.acquire()  # until then the agent has no time to answer in
-            message = await agent.read()
-            kind = message.WhichOneof("message") if message is not None else None
-            if message is None or kind == "close":
-                return "closed" if kind == "close" else "disconnected"
-            if kind != "projection":
-                raise ProtocolViolation("a Projection or Close was due; the agent sent something else")
-            self._engine.send(session.advance(message.projection))
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
@@ -164,6 +153,21 @@ async def _send_frames(agent: _AgentStream, frames: Frames, turns: asyncio.Semap
         if frame.at.number == sent:  # else it replaces one that was guessed wrongly
             sent += 1
             turns.release()
+
+
+async def _take_projections(
+    agent: _AgentStream, session: CoreSession, engine: EngineClient, turns: asyncio.Semaphore
+) -> str:
+    """Hand on what the agent sends; says how it ended."""
+    while True:
+        await turns.acquire()  # until then the agent has no time to answer in
+        message = await agent.read()
+        kind = message.WhichOneof("message") if message is not None else None
+        if message is None or kind == "close":
+            return "closed" if kind == "close" else "disconnected"
+        if kind != "projection":
+            raise ProtocolViolation("a Projection or Close was due; the agent sent something else")
+        engine.send(session.advance(message.projection))
 
 
 class _AgentStream:

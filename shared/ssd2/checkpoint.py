@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 from ssd2.models.autoregressive import AutoregressiveConfig
 from ssd2.models.experts import ExpertsConfig, TimeRangeExperts
+from ssd2.models.precision import set_precision
 from ssd2.models.predict import Model
 from ssd2.models.ssd2 import SSD2, SSD2Config
 from ssd2.models.ssd_lm import SSDLMConfig
+from ssd2.models.tensor_parallel import Shard, shard_model
 from ssd2.pretrained import (
     EMBED_SUM,
     EMBED_TIMESTEP,
@@ -48,27 +50,39 @@ class Checkpoint:
         model: in evaluation mode, float32, on the device asked for.
         tokenizer: the tokenizer it was trained with.
         sha256: fingerprint over config and weights, hexadecimal.
+        parameters: how many the whole model has, also where `model` is a share of it.
     """
 
     model: Model
     tokenizer: Tokenizer
     sha256: str
+    parameters: int
 
 
-def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
+def load_checkpoint(
+    folder: Path, device: torch.device | str = "cpu", shard: Shard | None = None, precision: str = "float32"
+) -> Checkpoint:
     """Load a model and check that its files fit together.
 
     Args:
         folder: with config.json, weights and tokenizer.json.
         device: where the model shall run.
+        shard: which part of every large weight to load; None for the whole model.
+        precision: one of `ssd2.models.precision.PRECISIONS`.
 
     Raises:
         ModelNotFound: if the folder or one of its files is missing.
         CheckpointInvalid: if the files are damaged or do not fit together.
+        InvalidParameter: if the model cannot be cut into so many parts, or not be held in that precision.
     """
     config, tokenizer = load_config_and_tokenizer(folder)
     model = _read(folder, config)
-    return Checkpoint(model.to(device).eval().requires_grad_(False), tokenizer, fingerprint(folder))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if shard:
+        shard_model(model, shard)
+    set_precision(model, precision)
+    model = model.to(device).eval().requires_grad_(False)
+    return Checkpoint(model, tokenizer, fingerprint(folder), parameters)
 
 
 def _read(folder: Path, config: Config) -> Model:
@@ -78,13 +92,13 @@ def _read(folder: Path, config: Config) -> Model:
 
 
 def _read_ssd2(folder: Path, config: SSD2Config) -> SSD2 | TimeRangeExperts:
+    """A model whose weights are mapped from the file: what nobody looks at does not get into memory."""
     if not (folder / WEIGHTS).is_file():
         raise ModelNotFound(f"no {WEIGHTS} in {folder}; give the folder of a checkpoint")
     with torch.device("meta"):
         model = TimeRangeExperts(config) if isinstance(config, ExpertsConfig) else SSD2(config)
     try:
-        weights = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
-        model.load_state_dict(weights, assign=True)
+        model.load_state_dict(load_file(folder / WEIGHTS), assign=True)
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointInvalid(f"{folder / WEIGHTS} does not fit its config.json: {reason}") from error

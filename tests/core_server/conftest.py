@@ -17,6 +17,7 @@ import pytest
 from core_server.config import ServerConfig
 from core_server.engine import Engine
 from core_server.engine_client import EngineClient
+from core_server.engines import Engines
 from core_server.served_model import LoadedModel
 from core_server.server import CoreServer
 from ssd2.checkpoint import Checkpoint, load_checkpoint
@@ -47,7 +48,7 @@ PROMPT = (1, 20, 21, 22)
 
 def serve_in_memory(model: SSD2 | TimeRangeExperts, name: str = "tiny") -> LoadedModel:
     """A model that was never on disk, as if it had been loaded."""
-    return LoadedModel(name, Checkpoint(model, Tokenizer.from_file(DEMO_TOKENIZER), sha256="0" * 64))
+    return LoadedModel(name, Checkpoint(model, Tokenizer.from_file(DEMO_TOKENIZER), sha256="0" * 64, parameters=1))
 
 
 def open_request(loaded: LoadedModel, params: DecodingParams, noise_seed: int = 7, **changes: Any) -> OpenRequest:
@@ -184,6 +185,17 @@ async def engine_in_this_process(
     assert not thread.is_alive(), "the engine ends when the front end has hung up"
 
 
+@asynccontextmanager
+async def serving(engines: Engines, config: ServerConfig) -> AsyncIterator[tuple[CoreServer, RawAgent]]:
+    """A server in this process, and an agent."""
+    server = CoreServer(engines, config)
+    port = await server.start()
+    limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=limits) as channel:
+        yield server, RawAgent(channel, port)
+    await server.stop()
+
+
 Start = Callable[..., Awaitable[tuple[CoreServer, RawAgent]]]
 
 
@@ -195,12 +207,6 @@ async def start() -> AsyncIterator[Start]:
         async def start_one(*served: LoadedModel, **settings: Any) -> tuple[CoreServer, RawAgent]:
             config = ServerConfig({}, **{"grace_s": 0.0, **settings})
             engine = await stack.enter_async_context(engine_in_this_process(*served, slots=config.max_sessions))
-            server = CoreServer(engine, config)
-            port = await server.start()
-            stack.push_async_callback(server.stop)
-            limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]
-            channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=limits)
-            stack.push_async_callback(channel.close)
-            return server, RawAgent(channel, port)
+            return await stack.enter_async_context(serving(Engines([engine]), config))
 
         yield start_one

@@ -20,6 +20,9 @@ from ssd2.errors import InvalidParameter
         ({"port": 65_536}, "65535"),
         ({"max_sessions": 0}, "max sessions"),
         ({"threads": 0}, "threads"),
+        ({"tensor_parallel": 0}, "tensor parallel"),
+        ({"replicas": 0}, "replicas"),
+        ({"replicas": 2, "device": "mps"}, "cuda:4"),
         ({"answer_timeout_s": 0.0}, "answer timeout"),
         ({"answer_timeout_s": float("nan")}, "answer timeout"),
         ({"engine_timeout_s": 1.0}, "engine timeout"),
@@ -56,3 +59,27 @@ def test_models_without_names_of_their_own_are_refused(given: list[str], words: 
 def test_an_ipv6_host_stands_in_brackets() -> None:
     assert ServerConfig({}, host="::1").address(50051) == "[::1]:50051"
     assert ServerConfig({}, port=50052).address() == "127.0.0.1:50052"
+
+
+@pytest.mark.parametrize(
+    ("device", "replicas", "tensor_parallel", "expected"),
+    [
+        ("cpu", 1, 2, [("cpu", "cpu")]),
+        ("mps", 1, 1, [("mps",)]),
+        ("cuda:3", 1, 1, [("cuda:3",)]),
+        ("cuda", 3, 1, [("cuda:0",), ("cuda:1",), ("cuda:2",)]),
+        ("cuda", 2, 2, [("cuda:0", "cuda:1"), ("cuda:2", "cuda:3")]),
+        ("cuda:4", 2, 2, [("cuda:4", "cuda:5"), ("cuda:6", "cuda:7")]),
+    ],
+)
+def test_every_rank_of_every_engine_has_a_gpu_of_its_own(
+    device: str, replicas: int, tensor_parallel: int, expected: list[tuple[str, ...]]
+) -> None:
+    config = ServerConfig({}, device=device, replicas=replicas, tensor_parallel=tensor_parallel)
+    assert [config.devices(replica) for replica in range(replicas)] == expected
+
+
+def test_engines_share_sessions_and_processors() -> None:
+    config = ServerConfig({}, max_sessions=17, threads=9, replicas=2, tensor_parallel=2)
+    assert (config.slots_per_engine, config.threads_per_rank) == (9, 2)
+    assert ServerConfig({}, threads=1, replicas=2).threads_per_rank == 1

@@ -7,6 +7,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from core_server.config import ServerConfig
+from core_server.engines import Engines
 from core_server.served_model import LoadedModel
 from core_server.server import CoreServer
 from core_server.service import SERVICE_NAME
@@ -59,7 +60,7 @@ async def test_an_answer_longer_than_the_grace_time_is_cut(served: LoadedModel, 
 async def test_a_port_in_use_is_refused(served: LoadedModel, start: Start) -> None:
     _, agent = await start(served)
     async with engine_in_this_process(served, slots=1) as engine:
-        second = CoreServer(engine, ServerConfig({}, port=agent.port, grace_s=0.0))
+        second = CoreServer(Engines([engine]), ServerConfig({}, port=agent.port, grace_s=0.0))
         with pytest.raises(InvalidParameter, match="--port"):
             await second.start()
         await second.stop()

@@ -12,6 +12,7 @@ import pytest
 from torch import Tensor
 
 from core_server import service as service_module
+from core_server.engines import Engines
 from core_server.error_catalog import INTERNAL_MESSAGE
 from core_server.lanes import BatchLane, Row
 from core_server.served_model import LoadedModel
@@ -354,7 +355,7 @@ class StuckPeer:
 async def test_an_agent_that_reads_nothing_is_given_up(served: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "ABORT_TIMEOUT_S", 0.05)
     async with engine_in_this_process(served, slots=1) as engine:
-        service = CollaborationService(engine, max_sessions=1, answer_timeout_s=0.05)
+        service = CollaborationService(Engines([engine]), max_sessions=1, answer_timeout_s=0.05)
         peer = StuckPeer(opening(served))
         async with asyncio.timeout(5):
             await service.Collaborate(None, peer)  # type: ignore[arg-type]

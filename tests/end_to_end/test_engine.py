@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -17,6 +16,7 @@ from core_server.__main__ import EXIT_ENGINE_LOST
 from ssd2.errors import EngineLost
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from tests.end_to_end.conftest import CoreProcess, running_core
+from tests.end_to_end.processes import engine_processes, is_running
 from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient
 from user_agent.user_model import UserModel
@@ -24,16 +24,7 @@ from user_agent.user_model import UserModel
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def engine_of(core: CoreProcess) -> int:
-    """Process id of a server's engine."""
-    (child,) = Path(f"/proc/{core.process.pid}/task/{core.process.pid}/children").read_text().split()
-    return int(child)
-
-
-def is_running(pid: int) -> bool:
-    with suppress(FileNotFoundError):
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
-    return False
+TWO_RANKS, TWO_ENGINES = ("--tensor-parallel", "2"), ("--replicas", "2")
 
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 20) -> None:
@@ -49,17 +40,29 @@ def question() -> Question:
 
 
 @pytest.fixture
-def core(core_folder: Path) -> Iterator[CoreProcess]:
-    with running_core(core_folder, "--grace-s", "1", "--engine-timeout-s", "3") as running:
+def core(core_folder: Path, request: pytest.FixtureRequest) -> Iterator[CoreProcess]:
+    with running_core(core_folder, "--grace-s", "1", "--engine-timeout-s", "5", *request.param) as running:
         yield running
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("core", "victim", "how"),
+    [
+        pytest.param((), 0, signal.SIGKILL, id="killed"),
+        pytest.param((), 0, signal.SIGSTOP, id="stopped"),
+        pytest.param(TWO_ENGINES, 0, signal.SIGKILL, id="one-of-two-killed", marks=pytest.mark.slow),
+        pytest.param(TWO_RANKS, 0, signal.SIGKILL, id="torchrun-killed", marks=pytest.mark.slow),
+        pytest.param(TWO_RANKS, 1, signal.SIGKILL, id="first-rank-killed", marks=pytest.mark.slow),
+        pytest.param(TWO_RANKS, 2, signal.SIGKILL, id="second-rank-killed", marks=pytest.mark.slow),
+        pytest.param(TWO_RANKS, 2, signal.SIGSTOP, id="second-rank-stopped", marks=pytest.mark.slow),
+    ],
+    indirect=["core"],
+)
 async def test_the_end_of_the_engine_ends_the_server_and_agents_are_told(
-    core: CoreProcess, user_folder: Path, how: signal.Signals
+    core: CoreProcess, user_folder: Path, victim: int, how: signal.Signals
 ) -> None:
     """Killed, or standing still: the answer ends with a typed error, health flips, and the server with it."""
-    engine = engine_of(core)
+    processes = engine_processes(core)
     user = UserModel.load(user_folder, with_weights=False)
     async with grpc.aio.insecure_channel(core.address) as channel, CoreClient(core.address) as client:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
@@ -69,26 +72,35 @@ async def test_the_end_of_the_engine_ends_the_server_and_agents_are_told(
 
         def after_a_block(text: str) -> None:
             if not blocks:
-                os.kill(engine, how)
+                os.kill(processes[victim], how)
             blocks.append(text)
 
         with pytest.raises(EngineLost, match="has lost its engine; ask again"):
             await Agent(user, client).answer(question(), on_block=after_a_block)
         assert blocks, "the engine was at work"
         assert (await watch.read()).status == NOT_SERVING
-    assert core.process.wait(timeout=20) == EXIT_ENGINE_LOST
-    assert not is_running(engine)
+    assert core.process.wait(timeout=40) == EXIT_ENGINE_LOST
+    eventually(lambda: not any(is_running(pid) for pid in processes))
 
 
+one_process_or_two_ranks = pytest.mark.parametrize(
+    "core",
+    [pytest.param((), id="one-process"), pytest.param(TWO_RANKS, id="two-ranks", marks=pytest.mark.slow)],
+    indirect=True,
+)
+
+
+@one_process_or_two_ranks
 def test_an_engine_does_not_outlive_its_server(core: CoreProcess) -> None:
-    engine = engine_of(core)
+    processes = engine_processes(core)
     core.process.kill()
     core.process.wait(timeout=10)
-    eventually(lambda: not is_running(engine))
+    eventually(lambda: not any(is_running(pid) for pid in processes))
 
 
+@one_process_or_two_ranks
 def test_a_server_that_is_told_to_stop_takes_its_engine_along(core: CoreProcess) -> None:
-    engine = engine_of(core)
+    processes = engine_processes(core)
     core.process.terminate()
     assert core.process.wait(timeout=20) == 0
-    assert not is_running(engine)
+    assert not any(is_running(pid) for pid in processes)

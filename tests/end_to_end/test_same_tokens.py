@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from user_agent.documents.reader import Passage
 from user_agent.user_model import UserModel
 
 from .conftest import CoreProcess, recording_relay, running_core
+from .processes import engine_processes, listening_addresses
 
 NAMES = ("single", "experts", "ssd-lm", "opt")
 PASSAGES = [Passage("My dentist appointment is at Amber Arch.", Path("a.md"), 1)]
@@ -178,6 +180,41 @@ async def test_every_family_through_one_server(
     (remote,) = await _over_grpc([asked], core_of_all_families.address, user)
     assert remote == _in_process(asked, families / f"core-{name}", user)
     assert len(remote) >= 8
+
+
+@pytest.fixture(scope="module", params=["--tensor-parallel", "--replicas"])
+def core_of_two(families: Path, request: pytest.FixtureRequest) -> Iterator[CoreProcess]:
+    """Two processes compute: each answer together, or each some answers."""
+    experts = f"experts={families / 'core-experts'}"
+    with running_core(f"single={families / 'core-single'}", "--model", experts, request.param, "2") as running:
+        yield running
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["single", "experts"])
+@pytest.mark.parametrize("self_conditioning", ["own", "projection"])
+async def test_several_processes_give_the_tokens_of_one(
+    core_of_two: CoreProcess, families: Path, self_conditioning: str, name: str
+) -> None:
+    user = UserModel.load(families / f"user-{name}", with_weights=True)
+    questions = [_question(number, 0.4, "sampling", self_conditioning) for number in range(4)]
+    if name == "experts":
+        params = replace(questions[0].params, stop=user.config.default_stop)
+        questions = [replace(question, params=params) for question in questions]
+    asked = [replace(question, model=name, speculation=number) for number, question in enumerate(questions)]
+    remote = await _over_grpc(asked, core_of_two.address, user)
+    assert remote == [_in_process(question, families / f"core-{name}", user) for question in questions]
+    assert all(len(tokens) > 8 for tokens in remote), "too short to have crossed a block"
+
+
+@pytest.mark.slow
+def test_what_several_processes_say_to_each_other_stays_on_the_machine(core_of_two: CoreProcess) -> None:
+    """torchrun's own meeting point would be open to the network, and unpickle what it is sent."""
+    processes = engine_processes(core_of_two)
+    assert len(processes) in (2, 3)
+    listening = {address for pid in processes for address in listening_addresses(pid)}
+    assert all(address.is_loopback for address in listening), listening
+    assert listening_addresses(core_of_two.process.pid) == {ip_address("127.0.0.1")}
 
 
 async def test_the_core_alone_too(core: CoreProcess, core_folder: Path, user_folder: Path) -> None:

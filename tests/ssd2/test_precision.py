@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssd2.errors import InvalidParameter
 from ssd2.models.experts import TimeRangeExperts
-from ssd2.models.precision import reduce_precision
+from ssd2.models.precision import set_precision
 from ssd2.models.predict import begin
 from ssd2.models.ssd2 import SSD2
 from ssd2.sampler import LogitsRequest
@@ -39,7 +39,7 @@ def of_demo_size(seed: int = 3) -> SSD2:
 def test_logits_are_close_to_those_of_full_precision(precision: str, models: int) -> None:
     model = of_demo_size() if models == 1 else experts_of(*(of_demo_size(seed) for seed in range(models)))
     expected = logits(model)
-    reduce_precision(model, precision)
+    set_precision(model, precision)
     found = logits(model)
     assert found.dtype == torch.float32
     assert 0 < (found - expected).std() < 0.02 * expected.std()
@@ -47,7 +47,7 @@ def test_logits_are_close_to_those_of_full_precision(precision: str, models: int
 
 def test_int8_holds_a_byte_a_weight_of_the_layers() -> None:
     model = of_demo_size()
-    reduce_precision(model, "int8")
+    set_precision(model, "int8")
     layer = model.transformer.layers[0]
     for linear in (layer.self_attn.q_proj, layer.self_attn.out_proj, layer.fc1, layer.fc2):
         assert linear.weight.qdata.dtype == torch.int8
@@ -56,9 +56,9 @@ def test_int8_holds_a_byte_a_weight_of_the_layers() -> None:
 
 def test_what_cannot_be_rounded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidParameter, match="float32, bfloat16, int8"):
-        reduce_precision(tiny_model(), "float8")
+        set_precision(tiny_model(), "float8")
     with pytest.raises(InvalidParameter, match="family ssd-2"):
-        reduce_precision(nn.Linear(2, 2), "int8")
+        set_precision(nn.Linear(2, 2), "int8")
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(InvalidParameter, match=r"slingshot\[int8\]"):
-        reduce_precision(tiny_model(), "int8")
+        set_precision(tiny_model(), "int8")

@@ -163,7 +163,7 @@ def inspect(
     checkpoint = load_checkpoint(folder)
     facts = {
         **asdict(checkpoint.model.config),
-        "parameters": sum(parameter.numel() for parameter in checkpoint.model.parameters()),
+        "parameters": checkpoint.parameters,
         "model_sha256": checkpoint.sha256,
         "tokenizer_sha256": checkpoint.tokenizer.sha256,
     }

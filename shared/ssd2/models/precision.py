@@ -12,8 +12,8 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 """What a model's weights are held in; "int8": the layers' matrices, with a scale a row, and the rest in bfloat16."""
 
 
-def reduce_precision(model: nn.Module, precision: str) -> None:
-    """Round a model's weights, in place.
+def set_precision(model: nn.Module, precision: str) -> None:
+    """Hold a model's weights in so many bits, in place.
 
     Args:
         model: of any family; "int8" takes SSD-2, or its experts.
@@ -24,9 +24,7 @@ def reduce_precision(model: nn.Module, precision: str) -> None:
     """
     if precision not in PRECISIONS:
         raise InvalidParameter(f"precision is {precision!r}; choose from {', '.join(PRECISIONS)}")
-    if precision == "float32":
-        return
-    model.to(torch.bfloat16)
+    model.to(torch.float32 if precision == "float32" else torch.bfloat16)
     if precision == "int8":
         transformers = [module.transformer for module in model.modules() if isinstance(module, SSD2)]
         if not transformers:

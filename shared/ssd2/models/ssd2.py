@@ -139,6 +139,20 @@ class SSD2Config:
         return timestep - timestep % CONTEXT_TIMESTEP_QUANTUM if self.context_timestep == "quantised" else 0
 
 
+class TiedEmbedding(nn.Embedding):
+    """Emb_ctx, and the output layer that is tied to it, as in OPT."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The output layer: [..., D] -> [..., V], float32.
+
+        A GPU multiplies bfloat16 into float32: rounded to bfloat16, logits of 16 to 32 would be off by up to 1/16.
+        """
+        if hidden.is_cuda and hidden.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+            flat: Tensor = torch.mm(hidden.flatten(0, -2), self.weight.T, out_dtype=torch.float32)
+            return flat.view(*hidden.shape[:-1], -1)
+        return (hidden @ self.weight.T).float()
+
+
 class SSD2(nn.Module):
     """The network of §3.1: logits of a block, given its noised simplex and its context.
 
@@ -154,7 +168,7 @@ class SSD2(nn.Module):
         super().__init__()
         self.config = config
         width, vocab = config.hidden_size, config.vocab_size
-        self.context_embedding = nn.Embedding(vocab, width)
+        self.context_embedding = TiedEmbedding(vocab, width)
         self.position_embedding = nn.Embedding(config.max_positions + OPT_POSITION_OFFSET, width)
         self.w_diff = nn.Linear(vocab, width, bias=False)
         self.w_pred = nn.Linear(vocab, width, bias=False)
@@ -217,15 +231,8 @@ class SSD2(nn.Module):
         return fed_back
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Output layer, tied to Emb_ctx: [B, L, D] -> [B, L, V], float32.
-
-        A GPU multiplies bfloat16 into float32: rounded to bfloat16, logits of 16 to 32 would be off by up to 1/16.
-        """
-        weight = self.context_embedding.weight
-        if weight.is_cuda and weight.dtype == torch.bfloat16 and not torch.is_grad_enabled():
-            flat: Tensor = torch.mm(hidden.flatten(0, -2), weight.T, out_dtype=torch.float32)
-            return flat.view(*hidden.shape[:-1], -1)
-        return (hidden @ weight.T).float()
+        """Output layer, tied to Emb_ctx: [B, L, D] -> [B, L, V], float32."""
+        return self.context_embedding.logits(hidden)
 
     def next_token_logits(self, token_ids: Tensor, mask: Tensor) -> Tensor:
         """What follows each token of a text: the context's stream as the causal language model that OPT is.

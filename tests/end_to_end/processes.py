@@ -1,0 +1,53 @@
+"""What Linux says about the processes of a server."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from .conftest import CoreProcess
+
+LISTEN = "0A"
+
+
+def engine_processes(core: CoreProcess) -> list[int]:
+    """Process ids of a server's engines: of each, or of torchrun and of its ranks in their order."""
+    return [pid for engine in _children(core.process.pid) for pid in (engine, *sorted(_children(engine), key=_rank))]
+
+
+def is_running(pid: int) -> bool:
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    return False
+
+
+def listening_addresses(pid: int) -> set[IPv4Address | IPv6Address]:
+    """Where a process waits for connections over TCP."""
+    opened = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == LISTEN and f"socket:[{inode}]" in opened:
+                found.add(_address(local.partition(":")[0]))
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _rank(pid: int) -> int:
+    (found,) = re.findall(r"\0RANK=(\d+)\0", Path(f"/proc/{pid}/environ").read_text())
+    return int(found)
+
+
+def _address(words: str) -> IPv4Address | IPv6Address:
+    """An address as the kernel prints it: words of 32 bits, each with its bytes in reverse."""
+    data = b"".join(bytes.fromhex(words[at : at + 8])[::-1] for at in range(0, len(words), 8))
+    if len(data) == 4:
+        return IPv4Address(data)
+    return IPv6Address(data).ipv4_mapped or IPv6Address(data)
