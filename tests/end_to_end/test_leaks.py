@@ -16,7 +16,7 @@ from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
 from tests.core_server.conftest import RawAgent, ending, open_request
 from tests.end_to_end.conftest import CoreProcess, running_core
-from tests.end_to_end.test_engine import engine_of
+from tests.end_to_end.processes import engine_processes
 
 SLOTS = 8
 GROWTH_MB = 50
@@ -74,7 +74,7 @@ async def answers(agent: RawAgent, loaded: LoadedModel, count: int) -> None:
 
 async def test_500_answers_leave_no_slot_taken_and_no_memory(core: CoreProcess, core_folder: Path) -> None:
     loaded = LoadedModel(core_folder.name, load_checkpoint(core_folder))
-    processes = (core.process.pid, engine_of(core))
+    processes = (core.process.pid, *engine_processes(core))
     async with grpc.aio.insecure_channel(core.address) as channel:
         agent = RawAgent(channel, 0)
         await answers(agent, loaded, 60)  # whatever is allocated once
