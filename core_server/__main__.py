@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from core_server.config import ServerConfig, default_threads, named_models
 from ssd2.errors import SlingshotError
+from ssd2.logits_format import AllowedFormats
 
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
@@ -22,6 +23,8 @@ examples:
       serve to the network
   core-server --model models/core --port 50051 --device cuda
       compute on a GPU
+  core-server --model models/core --port 50051 --logits top-k:64
+      give out the 64 largest logits of a position at most, never all of them
   core-server --model general=models/core --model experts=models/core-experts --model models/opt-13b
       host several models; an agent is given the first one of its own model's family, or asks by name
 """
@@ -40,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     try:
-        config = ServerConfig(models=named_models(options.pop("model")), **options)
+        models, logits_formats = named_models(options.pop("model")), AllowedFormats.parse(options.pop("logits"))
+        config = ServerConfig(models=models, logits_formats=logits_formats, **options)
         from core_server.server import serve
 
         asyncio.run(serve(config, _announce))
@@ -104,6 +108,14 @@ def _parser() -> argparse.ArgumentParser:
         default=defaults.grace_s,
         metavar="S",
         help="seconds that answers in progress may go on after SIGTERM (default: %(default)g)",
+    )
+    add(
+        "--logits",
+        default=str(defaults.logits_formats),
+        metavar="FORMATS",
+        help="formats that agents may have the model's logits in, with commas between them: float16, uint8, and "
+        "top-k:K for the K largest or fewer. Full logits (float16, uint8) give a model's last layer away to whoever "
+        "collects enough of them (arXiv 2403.06634); top-k:64 alone keeps them back (default: %(default)s)",
     )
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(default: %(default)s)")
     return parser

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssd2.errors import InvalidParameter
+from ssd2.logits_format import ANY_FORMAT, AllowedFormats
 
 MAX_NAME_LENGTH = 128
 
@@ -30,6 +31,7 @@ class ServerConfig:
         threads: computations at a time.
         answer_timeout_s: how long an agent may take for its part of a timestep.
         grace_s: how long answers in progress may go on once the server is told to stop.
+        logits_formats: formats of the logits that agents may ask for.
     """
 
     models: Mapping[str, Path]
@@ -40,6 +42,7 @@ class ServerConfig:
     threads: int = field(default_factory=default_threads)
     answer_timeout_s: float = 300.0
     grace_s: float = 5.0
+    logits_formats: AllowedFormats = ANY_FORMAT
 
     def __post_init__(self) -> None:
         for name in self.models:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ssd2.checkpoint import Checkpoint, load_checkpoint
 from ssd2.devices import check_device
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, TokenizerMismatch
+from ssd2.logits_format import ANY_FORMAT, AllowedFormats
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
 from ssd2.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ModelCard, OpenRequest
 
@@ -21,13 +22,14 @@ _FRAME_OVERHEAD_BYTES = 1024
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A loaded checkpoint under the name that agents know it by."""
+    """A loaded checkpoint under the name that agents know it by, and the formats that they may have its logits in."""
 
     name: str
     checkpoint: Checkpoint
+    logits_formats: AllowedFormats = ANY_FORMAT
 
     @classmethod
-    def load(cls, folder: Path, name: str, device: str) -> ServedModel:
+    def load(cls, folder: Path, name: str, device: str, logits_formats: AllowedFormats = ANY_FORMAT) -> ServedModel:
         """Load a checkpoint for serving.
 
         Raises:
@@ -36,13 +38,13 @@ class ServedModel:
             CheckpointInvalid: if it is damaged.
         """
         check_device(device)
-        return cls(name, load_checkpoint(folder, device))
+        return cls(name, load_checkpoint(folder, device), logits_formats)
 
     @cached_property
     def card(self) -> ModelCard:
         """What the core says about itself."""
         model, config = self.checkpoint.model, self.checkpoint.model.config
-        frame_bytes_per_position = 2 * config.vocab_size  # float16 logits
+        frame_bytes_per_position = max(f.bytes_per_position(config.vocab_size) for f in self.logits_formats.formats)
         return ModelCard(
             protocol_version=PROTOCOL_VERSION,
             model=self.name,
@@ -58,6 +60,7 @@ class ServedModel:
             ),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             family=config.family,
+            logits_formats=self.logits_formats,
         )
 
     def check_fits(self, request: OpenRequest) -> None:
@@ -66,10 +69,12 @@ class ServedModel:
         Raises:
             ModelMismatch: if the model is not the one that the agent was told of.
             TokenizerMismatch: if the agent's tokenizer or vocabulary is another one.
-            InvalidParameter: if the block is longer than the core takes, or a timestep below what it was trained for.
+            InvalidParameter: if the block is longer than the core takes, a timestep below what it was trained for, or
+                the format of the logits not allowed.
             PromptTooLong: if the answer does not fit behind the prompt.
         """
         self._check_identity(request)
+        self.logits_formats.check(request.logits_format)
         card, config = self.card, self.checkpoint.model.config
         if request.block_size > card.max_block_size:
             raise InvalidParameter(

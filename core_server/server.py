@@ -107,7 +107,9 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
     """
     # Computations run side by side: each with its share of the processors, or they slow each other down.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.threads))
-    served = [ServedModel.load(folder, name, config.device) for name, folder in config.models.items()]
+    served = [
+        ServedModel.load(folder, name, config.device, config.logits_formats) for name, folder in config.models.items()
+    ]
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)

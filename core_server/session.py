@@ -107,4 +107,4 @@ class CoreSession:
         return LogitsRequest(block, step, timestep, x_t, self._x0_hat, None, self._answer_ids)
 
     def _logits(self) -> pb.BlockLogits:
-        return logits_to_proto(self._due, self._predictor.logits(self._request())[0])
+        return logits_to_proto(self._due, self._predictor.logits(self._request())[0], self._open.logits_format)

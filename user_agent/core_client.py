@@ -17,6 +17,8 @@ import grpc
 from torch import Tensor
 
 from ssd2 import errors
+from ssd2.logits_format import LogitsFormat
+from ssd2.packed_logits import CoreLogits
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from ssd2.wire.codec import (
@@ -138,14 +140,19 @@ class CoreStream:
         self.bytes_up = 0
         self.bytes_down = 0
 
+    @property
+    def logits_format(self) -> LogitsFormat:
+        """What the core's logits come in."""
+        return self._request.logits_format
+
     async def start(self) -> None:
         """Send Open and wait until the core has taken it up."""
         await self._send(pb.CollaborateRequest(open=open_to_proto(self._request)))
         if (await self._receive()).WhichOneof("message") != "opened":
             raise errors.ProtocolViolation(f"the core at {self._address} did not begin with Opened")
 
-    async def logits(self, due: StepPosition) -> Tensor:
-        """The core's logits of one timestep, [L, V], float16."""
+    async def logits(self, due: StepPosition) -> CoreLogits:
+        """The core's logits of one timestep, [1, L, V]."""
         response = await self._receive()
         if response.WhichOneof("message") != "block_logits":
             raise errors.ProtocolViolation(f"the core at {self._address} sent no logits where they were due")
@@ -154,6 +161,7 @@ class CoreStream:
             due=due,
             block_size=self._request.block_size,
             vocab_size=self._request.vocab_size,
+            logits_format=self._request.logits_format,
         )
 
     async def project(self, at: StepPosition, x0_hat: Tensor) -> None:

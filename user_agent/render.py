@@ -19,7 +19,8 @@ def marked(answer: Answer) -> Text:
 def summary(answer: Answer) -> str:
     """One line on what the answer took."""
     changed = sum(token.is_changed for token in answer.tokens)
+    exact = f", {answer.exact_timesteps} of them provably as with full logits," if answer.logits_format else ""
     return (
-        f"{len(answer.tokens)} tokens, {changed} changed by your side (underlined); {answer.timesteps} timesteps in "
-        f"{answer.seconds:.2f} s; {answer.bytes_up:,} bytes up, {answer.bytes_down:,} down"
+        f"{len(answer.tokens)} tokens, {changed} changed by your side (underlined); {answer.timesteps} "
+        f"timesteps{exact} in {answer.seconds:.2f} s; {answer.bytes_up:,} bytes up, {answer.bytes_down:,} down"
     )

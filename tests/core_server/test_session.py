@@ -6,6 +6,7 @@ import torch
 from core_server.served_model import ServedModel
 from core_server.session import CoreSession
 from ssd2.errors import ProtocolViolation
+from ssd2.logits_format import FLOAT16
 from ssd2.models.denoiser import Denoiser
 from ssd2.params import DecodingParams
 from ssd2.sampler import LogitsRequest, noised_simplex
@@ -40,7 +41,7 @@ def test_a_block_may_end_at_any_timestep(served: ServedModel) -> None:
     logits = Denoiser(model, [PROMPT], "projection").logits(
         LogitsRequest(1, 0, t, x_t, None, None, torch.tensor([TOKENS]))
     )
-    assert committed == logits_to_proto(StepPosition(1, 1, 0), logits[0])
+    assert committed == logits_to_proto(StepPosition(1, 1, 0), logits[0], FLOAT16)
     assert session.due == StepPosition(1, 1, 0)
 
 
@@ -54,7 +55,7 @@ def test_a_projection_shapes_the_next_timestep(served: ServedModel, session: Cor
     x_t = noised_simplex(x0_hat, [7], 0, t, PARAMS, model.config.vocab_size)
     request = LogitsRequest(0, 1, t, x_t, x0_hat, None, torch.empty(1, 0, dtype=torch.int64))
     logits = Denoiser(model, [PROMPT], "projection").logits(request)
-    assert answered == logits_to_proto(StepPosition(1, 0, 1), logits[0])
+    assert answered == logits_to_proto(StepPosition(1, 0, 1), logits[0], FLOAT16)
 
 
 def test_the_last_timestep_of_a_block_needs_a_commit(session: CoreSession) -> None:

@@ -6,10 +6,12 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from ssd2.collaboration import UserTerms, decode_locally, to_wire_precision
+from ssd2.collaboration import UserTerms, decode_locally
 from ssd2.ensemble import mix
 from ssd2.errors import PromptTooLong
+from ssd2.logits_format import FLOAT16
 from ssd2.models.denoiser import Denoiser
+from ssd2.packed_logits import as_received
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import decode
 
@@ -41,7 +43,7 @@ def test_it_is_the_ensemble_of_three_passes_at_every_timestep(self_conditioning:
     try:
         while True:
             core, with_docs, without = (model.logits(request) for model in passes)
-            core = to_wire_precision(core).float()
+            core = as_received(core, FLOAT16).values.float()
             request = run.send(0.7 * core + 0.3 * 2.5 * with_docs - 0.3 * 1.5 * without)
     except StopIteration as finished:
         expected = finished.value
@@ -80,11 +82,11 @@ def test_an_answer_that_outgrows_the_positions_is_refused_and_not_a_crash() -> N
 def test_wire_precision_changes_no_distribution_by_more_than_its_rounding() -> None:
     torch.manual_seed(0)
     logits = torch.randn(3, 4, V) * 10 + 5000
-    travelled = to_wire_precision(logits)
+    travelled = as_received(logits, FLOAT16).values
     assert travelled.dtype == torch.float16
     assert bool((travelled <= 0).all())
     torch.testing.assert_close(travelled.float().softmax(-1), logits.softmax(-1), atol=2e-2, rtol=0)
-    assert torch.isfinite(to_wire_precision(torch.tensor([[0.0, -1e9]]))).all()
+    assert torch.isfinite(as_received(torch.tensor([[0.0, -1e9]]), FLOAT16).values).all()
 
 
 def test_taking_off_a_rows_maximum_does_not_change_the_mix() -> None:

@@ -24,6 +24,8 @@ METRICS = {
 }
 """Columns of the table and panels of the plot, by their names in `Accuracy`."""
 
+FORMAT_COLUMNS = ("logits, bytes a timestep", "timesteps proven exact")
+
 
 def write_report(folder: Path, experiment: Experiment, results: Sequence[Result], total: int, command: str) -> Path:
     """Write an experiment's NAME.md and NAME.svg.
@@ -90,11 +92,15 @@ def dynamics_table(dynamics: Dynamics) -> str:
 
 
 def as_table(results: Sequence[Result]) -> str:
-    """Shares with their 95% intervals, a row a setting."""
+    """Shares with their 95% intervals, a row a setting; `FORMAT_COLUMNS` too where they were counted."""
     metrics, names = _measured(results), _names(results)
-    rows = [f"| | {' | '.join(metrics.values())} | s an answer |", "|---" * (len(metrics) + 2) + "|"]
+    has_formats = all(result.exact is not None for result in results)
+    titles = [*metrics.values(), *(FORMAT_COLUMNS if has_formats else ()), "s an answer"]
+    rows = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
     for name, result in zip(names, results, strict=True):
         cells = [_with_interval(result, metric) for metric in metrics]
+        if has_formats:
+            cells += [f"{result.frame_bytes:,}", f"{result.exact:.3f}"]
         rows.append(f"| {name} | {' | '.join(cells)} | {result.seconds_per_answer:.3f} |")
     return "\n".join(rows)
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ssd2.demo.generator import unseen_items
 from ssd2.errors import InvalidParameter
+from ssd2.evaluation.exact_timesteps import ExactTimesteps
 from ssd2.evaluation.experiments import Experiment, Setting
 from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.two_source import Accuracy, Pair, answer_items, score
+from ssd2.logits_format import FLOAT16
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
 
 
@@ -27,6 +29,8 @@ class Result:
         accuracy: shares of correct answers.
         items: of each kind.
         seconds_per_answer: wall time, all answers of a batch side by side.
+        exact: share of timesteps whose projection is provably that of full logits; None where it was not counted.
+        frame_bytes: of the core's logits at a timestep.
     """
 
     label: str
@@ -34,6 +38,8 @@ class Result:
     accuracy: Accuracy
     items: int
     seconds_per_answer: float
+    exact: float | None = None
+    frame_bytes: int | None = None
 
     @property
     def shares(self) -> dict[str, float]:
@@ -51,6 +57,8 @@ class Result:
     @classmethod
     def from_json(cls, line: dict[str, Any]) -> Result:
         """The inverse of `as_json`."""
+        # What earlier releases kept knows of one format only, and of no proofs.
+        line = {"exact": None, "frame_bytes": None, **line, "setting": {"logits": str(FLOAT16), **line["setting"]}}
         values = {name: line[name] for name in cls.__dataclass_fields__}
         return cls(**{**values, "accuracy": Accuracy(**line["accuracy"])})
 
@@ -94,7 +102,7 @@ def run_experiment(
         if result:
             on_progress(setting.label, limit * len(experiment.kinds))
         else:
-            result = _run(pair, setting, experiment.kinds, depends_on, limit, seed, batch_size, on_progress)
+            result = _run(pair, setting, experiment, depends_on, limit, seed, batch_size, on_progress)
             if results_file:
                 append_result(results_file, result.as_json())
         results.append(result)
@@ -115,7 +123,7 @@ def _check_timesteps(pair: Pair, experiment: Experiment) -> None:
 def _run(
     pair: Pair,
     setting: Setting,
-    kinds: Sequence[str],
+    experiment: Experiment,
     depends_on: dict[str, Any],
     limit: int,
     seed: int,
@@ -123,7 +131,9 @@ def _run(
     on_progress: Callable[[str, int], None],
 ) -> Result:
     started = time.perf_counter()
-    items = {kind: unseen_items(kind, limit, seed) for kind in kinds}
+    items = {kind: unseen_items(kind, limit, seed) for kind in experiment.kinds}
+    config = pair.core.model.config
+    exact = ExactTimesteps(setting.collaboration, setting.decoding, config.eos_token_id)
     answers = {
         kind: answer_items(
             pair,
@@ -133,17 +143,24 @@ def _run(
             seed,
             batch_size,
             lambda count: on_progress(setting.label, count),
+            setting.logits_format,
+            exact.see if experiment.counts_exact else lambda _: None,
         )
-        for kind in kinds
+        for kind in experiment.kinds
     }
-    seconds = (time.perf_counter() - started) / (limit * len(kinds))
-    return Result(setting.label, depends_on, score(items, answers), limit, round(seconds, 4))
+    seconds = (time.perf_counter() - started) / (limit * len(experiment.kinds))
+    result = Result(setting.label, depends_on, score(items, answers), limit, round(seconds, 4))
+    if not experiment.counts_exact:
+        return result
+    frame_bytes = setting.decoding.block_size * setting.logits_format.bytes_per_position(config.vocab_size)
+    return replace(result, exact=exact.share, frame_bytes=frame_bytes)
 
 
 def _depends_on(pair: Pair, setting: Setting, kinds: Sequence[str], limit: int, seed: int) -> dict[str, Any]:
     return {
         **asdict(setting.collaboration),
         **asdict(setting.decoding),
+        "logits": str(setting.logits_format),
         "core_sha256": pair.core.sha256,
         "user_sha256": pair.user.sha256,
         "family": pair.family,
