@@ -11,6 +11,7 @@ from pathlib import Path
 
 from core_server.config import LOG_FORMAT, ServerConfig, default_threads, named_models
 from ssd2.errors import EngineLost, SlingshotError
+from ssd2.logits_format import AllowedFormats
 
 EXIT_ENGINE_LOST = 1
 EXIT_REFUSED = 2
@@ -30,6 +31,8 @@ examples:
       cut the model over four GPUs: faster answers, and models too large for one
   core-server --model models/core --port 50051 --device cuda --replicas 2 --tensor-parallel 4 --max-sessions 128
       the same twice, on eight GPUs: more answers at a time
+  core-server --model models/core --port 50051 --logits top-k:64
+      give out the 64 largest logits of a position at most, never all of them
   core-server --model general=models/core --model experts=models/core-experts --model models/opt-13b
       host several models; an agent is given the first one of its own model's family, or asks by name
 """
@@ -44,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     logging.basicConfig(stream=sys.stderr, level=options["log_level"].upper(), format=LOG_FORMAT)
     try:
-        config = ServerConfig(models=named_models(options.pop("model")), **options)
+        models, logits_formats = named_models(options.pop("model")), AllowedFormats.parse(options.pop("logits"))
+        config = ServerConfig(models=models, logits_formats=logits_formats, **options)
         from core_server.server import serve
 
         asyncio.run(serve(config, _announce))
@@ -164,6 +168,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds that the process that computes may say nothing before the server gives it up and ends; more than "
         "one batch takes (default: %(default)g)",
+    )
+    add(
+        "--logits",
+        default=str(defaults.logits_formats),
+        metavar="FORMATS",
+        help="formats that agents may have the model's logits in, with commas between them: float16, uint8, and "
+        "top-k:K for the K largest or fewer. Full logits (float16, uint8) give a model's last layer away to whoever "
+        "collects enough of them (arXiv 2403.06634); top-k:64 alone keeps them back (default: %(default)s)",
     )
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(default: %(default)s)")
     return parser

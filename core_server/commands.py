@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from core_server.served_model import ServedModel
 from ssd2.errors import SlingshotError
+from ssd2.logits_format import AllowedFormats
 from ssd2.wire.codec import OpenRequest, PackedLogits, ProjectedTokens, StepPosition
 
 _LENGTH = struct.Struct("<Q")
@@ -31,6 +32,7 @@ class Start:
         slots: answers at a time.
         devices: where the models run, as torch names it; one a rank.
         precision: one of `ssd2.models.precision.PRECISIONS`.
+        logits_formats: that agents may have the models' logits in.
         threads: processors that a rank uses.
         compiled: whether the noise is compiled.
         timeout_s: how long a rank waits for the others.
@@ -41,6 +43,7 @@ class Start:
     slots: int
     devices: Sequence[str]
     precision: str
+    logits_formats: AllowedFormats
     threads: int
     compiled: bool
     timeout_s: float

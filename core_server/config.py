@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssd2.errors import InvalidParameter
+from ssd2.logits_format import ANY_FORMAT, AllowedFormats
 
 MAX_NAME_LENGTH = 128
 
@@ -46,6 +47,7 @@ class ServerConfig:
         grace_s: how long answers in progress may go on once the server is told to stop.
         engine_timeout_s: how long the engine may say nothing before it is given up.
         log_level: name of the lowest level that is logged.
+        logits_formats: formats of the logits that agents may ask for.
     """
 
     models: Mapping[str, Path]
@@ -65,6 +67,7 @@ class ServerConfig:
     grace_s: float = 5.0
     engine_timeout_s: float = 60.0
     log_level: str = "info"
+    logits_formats: AllowedFormats = ANY_FORMAT
 
     def __post_init__(self) -> None:
         self._check_names()

@@ -131,7 +131,8 @@ class Engine:
         logits = batch.lane.logits(batch.rows)
         for answer, row, block_logits in zip(batch.answers, batch.rows, logits, strict=True):
             guess = row.state.last_tokens(row.request.block_size) if batch.is_guessed else ()
-            self._report(Computed(answer.number, row.state.at, pack_logits(block_logits), guess))
+            packed = pack_logits(block_logits, row.request.logits_format)
+            self._report(Computed(answer.number, row.state.at, packed, guess))
         greedy = logits.argmax(-1).tolist()
         fed_back = batch.lane.feed_back(batch.rows, logits)
         for answer, row, tokens, own in zip(batch.answers, batch.rows, greedy, fed_back, strict=True):
@@ -170,7 +171,7 @@ def _run(start: Start, connection: socket.socket | None, ranks: Ranks) -> None:
     models, refusal = [], None
     try:
         models = [
-            LoadedModel.load(folder, name, device, serving.shard, start.precision)
+            LoadedModel.load(folder, name, device, serving.shard, start.precision, start.logits_formats)
             for name, folder in start.models.items()
         ]
     except SlingshotError as error:

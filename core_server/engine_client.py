@@ -192,6 +192,7 @@ def _start(config: ServerConfig, replica: int) -> Start:
         slots=config.slots_per_engine,
         devices=config.devices(replica),
         precision=config.precision,
+        logits_formats=config.logits_formats,
         threads=config.threads_per_rank,
         compiled=config.compiled,
         timeout_s=config.engine_timeout_s,

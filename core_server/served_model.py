@@ -9,6 +9,7 @@ from pathlib import Path
 from ssd2.checkpoint import Checkpoint, load_checkpoint
 from ssd2.devices import check_device
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, TokenizerMismatch
+from ssd2.logits_format import ANY_FORMAT, AllowedFormats
 from ssd2.models.family import ModelConfig
 from ssd2.models.prompts import check_prompts
 from ssd2.models.tensor_parallel import Shard
@@ -42,11 +43,13 @@ class ServedModel:
         Raises:
             ModelMismatch: if the model is not the one that the agent was told of.
             TokenizerMismatch: if the agent's tokenizer or vocabulary is another one.
-            InvalidParameter: if the block is longer than the core takes, or a timestep below what it was trained for.
+            InvalidParameter: if the block is longer than the core takes, a timestep below what it was trained for, or
+                the format of the logits not allowed.
             PromptTooLong: if the answer does not fit behind the prompt.
             TokenOutOfRange: if the prompt holds an id outside the vocabulary.
         """
         self._check_identity(request)
+        self.card.logits_formats.check(request.logits_format)
         if request.block_size > self.card.max_block_size:
             raise InvalidParameter(
                 f"block size is {request.block_size}; this core takes at most {self.card.max_block_size} tokens"
@@ -81,14 +84,27 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model as the engine knows it: a checkpoint under the name that agents know it by."""
+    """A model as the engine knows it: a checkpoint under the name that agents know it by.
+
+    Attributes:
+        name: that agents know it by.
+        checkpoint: with its weights, or a rank's share of them.
+        logits_formats: that agents may have its logits in.
+    """
 
     name: str
     checkpoint: Checkpoint
+    logits_formats: AllowedFormats = ANY_FORMAT
 
     @classmethod
     def load(
-        cls, folder: Path, name: str, device: str, shard: Shard | None = None, precision: str = "float32"
+        cls,
+        folder: Path,
+        name: str,
+        device: str,
+        shard: Shard | None = None,
+        precision: str = "float32",
+        logits_formats: AllowedFormats = ANY_FORMAT,
     ) -> LoadedModel:
         """Load a checkpoint for serving, or one rank's share of it.
 
@@ -98,6 +114,7 @@ class LoadedModel:
             device: where to compute.
             shard: the rank's share; None for all of it.
             precision: one of `ssd2.models.precision.PRECISIONS`.
+            logits_formats: that agents may have its logits in.
 
         Raises:
             InvalidParameter: if the device or the precision cannot be used, or the model not be cut into so many parts.
@@ -105,13 +122,13 @@ class LoadedModel:
             CheckpointInvalid: if it is damaged.
         """
         check_device(device)
-        return cls(name, load_checkpoint(folder, device, shard, precision))
+        return cls(name, load_checkpoint(folder, device, shard, precision), logits_formats)
 
     @cached_property
     def served(self) -> ServedModel:
         """The same without its weights."""
         config = self.checkpoint.model.config
-        frame_bytes_per_position = 2 * config.vocab_size  # float16 logits
+        frame_bytes_per_position = max(f.bytes_per_position(config.vocab_size) for f in self.logits_formats.formats)
         card = ModelCard(
             protocol_version=PROTOCOL_VERSION,
             model=self.name,
@@ -127,5 +144,6 @@ class LoadedModel:
             ),
             parameters=self.checkpoint.parameters,
             family=config.family,
+            logits_formats=self.logits_formats,
         )
         return ServedModel(self.name, config, card)

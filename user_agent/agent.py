@@ -13,6 +13,9 @@ from torch import Tensor
 from ssd2.collaboration import UserLogits, UserTerms, mix_terms
 from ssd2.control import Control
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, ProtocolVersionMismatch, TokenizerMismatch
+from ssd2.exactness import proven
+from ssd2.logits_format import LogitsFormat
+from ssd2.packed_logits import CoreLogits
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, commit, decode, project
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
@@ -35,6 +38,7 @@ class Question:
         params: how to decode.
         seeds: the public one and the device's own.
         model: name of the core's model, or "" for the first of the user model's family.
+        logits_format: of the core's logits; None for the best that its provider allows.
         speculation: timesteps that the core may send ahead, on guesses at the projections; no token depends on it.
     """
 
@@ -44,6 +48,7 @@ class Question:
     params: DecodingParams
     seeds: Seeds
     model: str = ""
+    logits_format: LogitsFormat | None = None
     speculation: int = 0
 
     def __post_init__(self) -> None:
@@ -83,6 +88,9 @@ class Answer:
         tokens: its tokens.
         timesteps: timesteps decoded, over all blocks.
         round_trips: how often the core was asked: at every timestep, unless `core_every` says otherwise.
+        exact_timesteps: those of them whose projection is provably what the core's logits would have given
+            if none had been rounded or left out on the way, at every position.
+        logits_format: of the core's logits; None where no core took part.
         seconds: wall time of the decode.
         bytes_up: payload sent to the core.
         bytes_down: payload received from it.
@@ -93,6 +101,8 @@ class Answer:
     tokens: list[AnswerToken]
     timesteps: int
     round_trips: int
+    exact_timesteps: int
+    logits_format: str | None
     seconds: float
     bytes_up: int
     bytes_down: int
@@ -111,8 +121,9 @@ class _Progress:
     """
 
     timesteps: int = 0
+    exact_timesteps: int = 0
     asked: StepPosition | None = None
-    core_logits: Tensor | None = None
+    core_logits: CoreLogits | None = None
     core_choices: list[int | None] = field(default_factory=list)
 
     @property
@@ -160,6 +171,8 @@ class Agent:
             tokens=self._tokens(token_ids, progress.core_choices),
             timesteps=progress.timesteps,
             round_trips=progress.round_trips,
+            exact_timesteps=progress.exact_timesteps,
+            logits_format=str(stream.logits_format) if stream else None,
             seconds=time.perf_counter() - started,
             bytes_up=stream.bytes_up if stream else 0,
             bytes_down=stream.bytes_down if stream else 0,
@@ -205,10 +218,27 @@ class Agent:
         core_logits, user_logits = await _both(due, terms, at, request)
         if due:
             progress.asked, progress.core_logits = at, core_logits
-        logits = mix_terms(progress.core_logits, user_logits, question.collaboration)
+        core = progress.core_logits
+        logits = mix_terms(core.values if core else None, user_logits, question.collaboration)
+        progress.exact_timesteps += self._is_exact(core, logits, question, request)
         if self._control:
             logits = await asyncio.to_thread(self._control.steer, logits, self._written(question, request))
         return logits
+
+    def _is_exact(self, core: CoreLogits | None, mixed: Tensor, question: Question, request: LogitsRequest) -> bool:
+        """Whether the projection is provably that of the core's own logits; never claimed of a steered one."""
+        if core is None or self._control:
+            return core is None
+        positions = proven(
+            core,
+            mixed,
+            question.collaboration.lambda_user,
+            question.params,
+            [question.seeds.sampling],
+            request.block,
+            request.timestep,
+        )
+        return bool(positions.all())
 
     def _written(self, question: Question, request: LogitsRequest) -> Tensor:
         """w^{<c} for the control: the instruction and the answer so far, [1, C]; not the documents."""
@@ -220,6 +250,8 @@ class Agent:
             raise InvalidParameter("λ below 1 needs a core; give its address with --core HOST:PORT")
         card = await self._client.model_card(question.model, self._user_model.config.family)
         self._check(card, question)
+        logits_format = question.logits_format or card.logits_formats.best()
+        card.logits_formats.check(logits_format)
         return await self._client.open(
             OpenRequest(
                 model=question.model,
@@ -234,6 +266,7 @@ class Agent:
                 max_blocks=question.params.max_blocks,
                 simplex_value=question.params.simplex_value,
                 self_conditioning=question.params.self_conditioning,
+                logits_format=logits_format,
                 speculation=question.speculation,
                 patience=question.params.patience_of_the_core,
             )
@@ -310,22 +343,22 @@ async def _tell(stream: CoreStream, asked: StepPosition | None, request: LogitsR
 
 async def _both(
     stream: CoreStream | None, terms: UserTerms | None, at: StepPosition, request: LogitsRequest
-) -> tuple[Tensor | None, UserLogits]:
+) -> tuple[CoreLogits | None, UserLogits]:
     """The logits of both models: the device computes while the core does."""
     computing = asyncio.create_task(asyncio.to_thread(terms.logits, request)) if terms else None
     try:
-        core_logits = (await stream.logits(at)).unsqueeze(0) if stream else None
+        core = await stream.logits(at) if stream else None
     except BaseException:
         if computing:
             await asyncio.gather(computing, return_exceptions=True)
         raise
-    return core_logits, await computing if computing else UserLogits()
+    return core, await computing if computing else UserLogits()
 
 
-def _core_choices(core_logits: Tensor | None, question: Question, request: LogitsRequest) -> list[int | None]:
+def _core_choices(core: CoreLogits | None, question: Question, request: LogitsRequest) -> list[int | None]:
     """What the core alone would commit: its logits under the projection and draw that the mix had."""
-    if core_logits is None:
+    if core is None:
         return [None] * question.params.block_size
     with torch.inference_mode():
-        x0_hat = project(core_logits, question.params, [question.seeds.sampling], request.block, request.timestep)
-        return [*commit(core_logits, x0_hat)[0].tolist()]
+        x0_hat = project(core.values, question.params, [question.seeds.sampling], request.block, request.timestep)
+        return [*commit(core.values, x0_hat)[0].tolist()]

@@ -124,6 +124,14 @@ def ask(
     self_conditioning: Annotated[
         str, typer.Option(help="What each model is fed back: own or projection; at λ = 1 also mixed.")
     ] = "own",
+    logits: Annotated[
+        str | None,
+        typer.Option(
+            help="How the core's logits travel: float16 (all, 2 bytes each), uint8 (all, 1 byte) or top-k:K (the K "
+            "largest, and what the others come to); default: top-k:64, or the closest that the provider allows.",
+            show_default=False,
+        ),
+    ] = None,
     control: Annotated[
         Path | None,
         typer.Option(help="Folder of a text classifier with the models' tokenizer: steers the answer, on this device."),
@@ -146,12 +154,14 @@ def ask(
 ) -> None:
     """Answer one question with both models, the documents seen by the small one alone."""
     from ssd2.control import Control
+    from ssd2.logits_format import LogitsFormat
     from ssd2.params import Seeds
     from user_agent.agent import Question
     from user_agent.decoding import decoding_for
     from user_agent.tuning.defaults import collaboration_for
     from user_agent.user_model import UserModel
 
+    logits_format = LogitsFormat.parse(logits) if logits is not None else None
     collaboration, tuned = collaboration_for(lambda_user, alpha, core, model, user_model, timeout, ca)
     if collaboration.uses_core and not core:
         raise InvalidParameter("λ below 1 needs a core: give its address with --core HOST:PORT or SLINGSHOT_CORE")
@@ -175,7 +185,7 @@ def ask(
     found = _search(docs or [], question) if collaboration.uses_user else []
     passages = loaded.fitting(question, found, params.max_answer_tokens)
     seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
-    asked = Question(question, passages, collaboration, params, seeds, model, speculation)
+    asked = Question(question, passages, collaboration, params, seeds, model, logits_format, speculation)
     steering = Control.load(control, control_label, control_strength, loaded.tokenizer) if control else None
     answer = asyncio.run(_ask(loaded, asked, core if collaboration.uses_core else None, timeout, steering, ca))
     if docs and collaboration.uses_user and not passages:

@@ -19,6 +19,8 @@ import grpc
 from torch import Tensor
 
 from ssd2 import errors
+from ssd2.logits_format import LogitsFormat
+from ssd2.packed_logits import CoreLogits
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from ssd2.wire.codec import (
@@ -173,14 +175,19 @@ class CoreStream:
         self.bytes_down = 0
         self.guessed_rightly = 0
 
+    @property
+    def logits_format(self) -> LogitsFormat:
+        """What the core's logits come in."""
+        return self._request.logits_format
+
     async def start(self) -> None:
         """Send Open and wait until the core has taken it up."""
         await self._send(pb.CollaborateRequest(open=open_to_proto(self._request)))
         if (await self._receive()).WhichOneof("message") != "opened":
             raise errors.ProtocolViolation(f"the core at {self._address} did not begin with Opened")
 
-    async def logits(self, due: StepPosition) -> Tensor:
-        """The core's logits of one timestep, [L, V], float16: those that answer the last projection, or guessed it."""
+    async def logits(self, due: StepPosition) -> CoreLogits:
+        """The core's logits of one timestep, [1, L, V]: those that answer the last projection, or guessed it."""
         for _ in range(self._request.speculation + 1):
             response = await self._receive()
             if response.WhichOneof("message") != "block_logits":
@@ -189,8 +196,13 @@ class CoreStream:
             if message.guess and not self._is_right(message, due):
                 continue
             self.guessed_rightly += bool(message.guess)
-            size = {"block_size": self._request.block_size, "vocab_size": self._request.vocab_size}
-            return logits_from_proto(message, due=due, **size)
+            return logits_from_proto(
+                message,
+                due=due,
+                block_size=self._request.block_size,
+                vocab_size=self._request.vocab_size,
+                logits_format=self._request.logits_format,
+            )
         raise errors.ProtocolViolation(
             f"the core at {self._address} guesses on and does not answer; report this to its provider"
         )

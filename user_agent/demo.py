@@ -135,8 +135,9 @@ def _table(question: DemoQuestion, answers: dict[str, Answer]) -> Table:
     table.add_section()
     table.add_row("expected", question.expected, style="dim")
     table.caption = (
-        f"{together.timesteps} timesteps in {together.seconds:.2f} s; {together.bytes_up:,} bytes up, "
-        f"{together.bytes_down:,} down. Underlined: not what the core alone would have chosen on the same draw."
+        f"{together.timesteps} timesteps, {together.exact_timesteps} of them provably as with full logits, in "
+        f"{together.seconds:.2f} s; {together.bytes_up:,} bytes up, {together.bytes_down:,} down. Underlined: not what "
+        "the core alone would have chosen on the same draw."
     )
     table.caption_justify = "left"
     return table
@@ -153,5 +154,6 @@ def _report(question: DemoQuestion, answers: dict[str, Answer]) -> dict[str, obj
         "bytes_up": together.bytes_up,
         "bytes_down": together.bytes_down,
         "timesteps": together.timesteps,
+        "exact_timesteps": together.exact_timesteps,
         "seconds": round(together.seconds, 3),
     }

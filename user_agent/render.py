@@ -19,8 +19,11 @@ def marked(answer: Answer) -> Text:
 def summary(answer: Answer) -> str:
     """One line on what the answer took."""
     changed = sum(token.is_changed for token in answer.tokens)
+    exact = f" ({answer.exact_timesteps} provably as with full logits)" if answer.logits_format else ""
+    ahead = f", {answer.guessed_timesteps} of its answers were there ahead" if answer.guessed_timesteps else ""
     return (
-        f"{len(answer.tokens)} tokens, {changed} changed by your side (underlined); {answer.timesteps} timesteps and "
-        f"{answer.round_trips} round trips to the core in {answer.seconds:.2f} s; {answer.bytes_up:,} bytes up, "
-        f"{answer.bytes_down:,} down"
+        f"{len(answer.tokens)} tokens, {changed} changed by your side (underlined); "
+        f"{answer.timesteps} timesteps{exact} in {answer.seconds:.2f} s; "
+        f"the core was asked {answer.round_trips} times{ahead}; "
+        f"{answer.bytes_up:,} bytes up, {answer.bytes_down:,} down"
     )

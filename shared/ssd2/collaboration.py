@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ssd2.ensemble import mix
+from ssd2.logits_format import FLOAT16, LogitsFormat
 from ssd2.models.family import Predictor
 from ssd2.models.predict import Model, begin
+from ssd2.packed_logits import CoreLogits, as_received
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, decode
 
@@ -71,20 +73,21 @@ def _repeated(request: LogitsRequest, copies: int) -> LogitsRequest:
     )
 
 
-def to_wire_precision(logits: Tensor) -> Tensor:
-    """Logits as they travel: less their row's maximum, in float16.
+@dataclass(frozen=True)
+class Timestep:
+    """One timestep of a decode.
 
-    What is taken off a whole row changes no softmax and no mix's softmax; without it the largest
-    logits would be rounded most, and values above 65,504 would overflow.
-
-    Args:
-        logits: [..., V].
-
-    Returns:
-        [..., V], float16, every entry at most 0 and finite.
+    Attributes:
+        request: what the models were asked.
+        core: the core's logits as received, or None at λ = 1.
+        mixed: the ensemble of both models' logits, [B, L, V].
+        seeds: one pair a row.
     """
-    shifted = logits.float() - logits.float().amax(-1, keepdim=True)
-    return shifted.clamp(min=torch.finfo(torch.float16).min).to(torch.float16)
+
+    request: LogitsRequest
+    core: CoreLogits | None
+    mixed: Tensor
+    seeds: Sequence[Seeds]
 
 
 def decode_locally(
@@ -97,7 +100,8 @@ def decode_locally(
     vocab_size: int,
     eos_token_id: int,
     device: torch.device | str = "cpu",
-    on_mixed: Callable[[LogitsRequest, Tensor], None] = lambda _request, _logits: None,
+    logits_format: LogitsFormat = FLOAT16,
+    on_timestep: Callable[[Timestep], None] = lambda _: None,
 ) -> list[list[int]]:
     """Decode with both models in one process: the reference that the wire is tested against.
 
@@ -110,21 +114,22 @@ def decode_locally(
         vocab_size: V.
         eos_token_id: ends an answer.
         device: where both models run.
-        on_mixed: told every request and the ensembled logits that answer it.
+        logits_format: the core's logits are mixed as they would arrive in it.
+        on_timestep: told of every timestep before its projection.
 
     Returns:
         The answers' token ids.
     """
     run = decode(params, seeds, vocab_size=vocab_size, eos_token_id=eos_token_id, device=device)
-    core_logits: Tensor | None = None
+    received: CoreLogits | None = None
     try:
         request = next(run)
         while True:
             if core and params.asks_core_at(request.step):
-                core_logits = to_wire_precision(core.logits(request))
+                received = as_received(core.logits(request), logits_format)
             terms = user.logits(request) if user else UserLogits()
-            mixed = mix_terms(core_logits, terms, collaboration)
-            on_mixed(request, mixed)
+            mixed = mix_terms(received.values if received else None, terms, collaboration)
+            on_timestep(Timestep(request, received, mixed, seeds))
             request = run.send(mixed)
     except StopIteration as finished:
         answers: list[list[int]] = finished.value

@@ -6,11 +6,15 @@ import torch
 from torch import Tensor
 
 from ssd2.errors import InvalidParameter, TokenOutOfRange
+from ssd2.ranking import ranked
 
 SIMPLEX_VALUE = 5.0
 """K of SSD-LM and SSD-2, in logit units."""
 
 PROJECTIONS = ("greedy", "sampling", "multi-hot")
+
+NUCLEUS_CANDIDATES = 256
+"""Entries that are put in order to find a nucleus; the whole vocabulary is only for a larger one."""
 
 
 def ids_to_simplex(token_ids: Tensor, vocab_size: int, simplex_value: float = SIMPLEX_VALUE) -> Tensor:
@@ -56,11 +60,20 @@ def nucleus(logits: Tensor, top_p: float) -> Tensor:
     """
     if not 0 < top_p <= 1:
         raise InvalidParameter(f"top_p is {top_p}; a nucleus holds a mass in (0, 1]")
-    descending, order = torch.softmax(logits.float(), dim=-1).sort(dim=-1, descending=True, stable=True)
-    mass_before = descending.cumsum(-1) - descending
-    kept = mass_before < top_p
+    probabilities = torch.softmax(logits.float(), dim=-1)
+    vocab_size = logits.shape[-1]
+    order, kept = _kept(probabilities, top_p, min(NUCLEUS_CANDIDATES, vocab_size))
+    if vocab_size > NUCLEUS_CANDIDATES and bool(kept[..., -1].any()):  # it may go on behind them
+        order, kept = _kept(probabilities, top_p, vocab_size)
     kept[..., 0] = True
-    return torch.zeros_like(kept).scatter_(-1, order, kept)
+    return torch.zeros_like(probabilities, dtype=torch.bool).scatter_(-1, order, kept)
+
+
+def _kept(probabilities: Tensor, top_p: float, count: int) -> tuple[Tensor, Tensor]:
+    """The most probable entries in order, int64, and which of them have less mass than `top_p` before them."""
+    order = ranked(probabilities, count, largest=True)
+    descending = probabilities.gather(-1, order)
+    return order, descending.cumsum(-1) - descending < top_p
 
 
 def project_greedy(logits: Tensor, simplex_value: float = SIMPLEX_VALUE) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-from tests.bench import collaboration
+from tests.bench import collaboration, logits
 
-BENCHMARKS = {"collaboration": collaboration.run}
+BENCHMARKS = {"collaboration": collaboration.run, "logits": logits.run}
 
 
 def main() -> None:

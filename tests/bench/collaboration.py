@@ -11,6 +11,7 @@ from ssd2.checkpoint import load_checkpoint
 from ssd2.collaboration import decode_locally
 from ssd2.demo.generator import unseen_items
 from ssd2.demo.paths import CORE, USER
+from ssd2.logits_format import PREFERRED
 from ssd2.models.denoiser import Denoiser
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from user_agent.agent import Agent, Answer, Question
@@ -40,6 +41,7 @@ def run() -> dict[str, object]:
             [question.seeds],
             vocab_size=user.config.vocab_size,
             eos_token_id=user.config.eos_token_id,
+            logits_format=PREFERRED,
         )[0]
 
     local_s, remote = [], []

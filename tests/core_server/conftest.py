@@ -22,6 +22,7 @@ from core_server.served_model import LoadedModel
 from core_server.server import CoreServer
 from ssd2.checkpoint import Checkpoint, load_checkpoint
 from ssd2.collaboration import UserLogits, decode_locally, mix_terms
+from ssd2.logits_format import FLOAT16, LogitsFormat
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.ssd2 import SSD2
@@ -69,11 +70,14 @@ def open_request(loaded: LoadedModel, params: DecodingParams, noise_seed: int = 
         self_conditioning=params.self_conditioning,
         speculation=0,
         patience=0,
+        logits_format=FLOAT16,
     )
     return replace(request, **changes)
 
 
-def decode_alone(served: LoadedModel, params: DecodingParams, seeds: Seeds) -> list[int]:
+def decode_alone(
+    served: LoadedModel, params: DecodingParams, seeds: Seeds, logits_format: LogitsFormat = FLOAT16
+) -> list[int]:
     """The reference: the same decode in one process."""
     model = served.checkpoint.model
     core = Denoiser(model, [PROMPT], params.self_conditioning)
@@ -85,6 +89,7 @@ def decode_alone(served: LoadedModel, params: DecodingParams, seeds: Seeds) -> l
         [seeds],
         vocab_size=model.config.vocab_size,
         eos_token_id=model.config.eos_token_id,
+        logits_format=logits_format,
     )[0]
 
 
@@ -121,9 +126,11 @@ class RawAgent:
         assert (await call.read()).opened.session_id
         return call, (await call.read()).block_logits
 
-    async def decode(self, served: LoadedModel, params: DecodingParams, seeds: Seeds) -> list[int]:
+    async def decode(
+        self, served: LoadedModel, params: DecodingParams, seeds: Seeds, logits_format: LogitsFormat = FLOAT16
+    ) -> list[int]:
         """Decode with the core alone: `decode` here, the core's logits from the server."""
-        request = open_request(served, params, seeds.noise)
+        request = open_request(served, params, seeds.noise, logits_format=logits_format)
         vocab_size = request.vocab_size
         call, message = await self.open(request)
         run = decode(params, [seeds], vocab_size=vocab_size, eos_token_id=served.checkpoint.model.config.eos_token_id)
@@ -131,8 +138,14 @@ class RawAgent:
         try:
             while True:
                 at = StepPosition(message.number, asked.block, asked.step)
-                logits = logits_from_proto(message, due=at, block_size=params.block_size, vocab_size=vocab_size)
-                asked = run.send(mix_terms(logits[None], UserLogits(), CORE_ALONE))
+                received = logits_from_proto(
+                    message,
+                    due=at,
+                    block_size=params.block_size,
+                    vocab_size=vocab_size,
+                    logits_format=logits_format,
+                )
+                asked = run.send(mix_terms(received.values, UserLogits(), CORE_ALONE))
                 if asked.step == 0:
                     answer = commit_to_proto(at, asked.answer_ids[0, -params.block_size :].tolist())
                 else:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from core_server.lanes import BatchLane, BlockState, Row, SingleLane, lane_for
+from ssd2.logits_format import FLOAT16
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.predict import begin
 from ssd2.models.ssd2 import SSD2
@@ -34,6 +35,7 @@ def request(**changes: Any) -> OpenRequest:
         "self_conditioning": "own",
         "speculation": 0,
         "patience": 0,
+        "logits_format": FLOAT16,
         **changes,
     }
     identity = {"model": "", "family": "", "model_sha256": "", "tokenizer_sha256": "", "vocab_size": VOCAB}

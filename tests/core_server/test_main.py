@@ -41,7 +41,7 @@ def test_help_is_there_before_torch_is() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    for word in ("examples:", "--model [NAME=]DIR", "--max-sessions", "--answer-timeout-s"):
+    for word in ("examples:", "--model [NAME=]DIR", "--max-sessions", "--answer-timeout-s", "--logits FORMATS"):
         assert word in done.stdout
 
 
@@ -49,6 +49,12 @@ def test_a_setting_outside_its_range_is_refused_at_once() -> None:
     done = run("--model", "nowhere", "--max-sessions", "0")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "core-server: error: max sessions is 0; it must be at least 1\n"
+
+
+def test_formats_that_there_are_not_are_refused_at_once() -> None:
+    done = run("--model", "nowhere", "--logits", "float16,bfloat16")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'bfloat16'; give float16, uint8 or top-k:K" in done.stderr
 
 
 def test_a_missing_model_is_refused_without_a_traceback(tmp_path: Path) -> None:

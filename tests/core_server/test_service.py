@@ -17,6 +17,7 @@ from core_server.error_catalog import INTERNAL_MESSAGE
 from core_server.lanes import BatchLane, Row
 from core_server.served_model import LoadedModel
 from core_server.service import CollaborationService
+from ssd2.logits_format import FLOAT16, UINT8, AllowedFormats, LogitsFormat
 from ssd2.params import PROJECTIONS, DecodingParams, Seeds
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import ModelCard, StepPosition, model_card_from_proto, open_to_proto
@@ -100,6 +101,7 @@ async def test_the_model_card_describes_the_model(served: LoadedModel, start: St
         max_block_size=64,
         parameters=sum(p.numel() for p in served.checkpoint.model.parameters()),
         family="ssd-2",
+        logits_formats=AllowedFormats.parse("float16,uint8,top-k:1024"),
     )
 
 
@@ -124,6 +126,13 @@ BAD_OPENINGS: list[tuple[dict[str, Any], grpc.StatusCode, str, str]] = [
     ({"noise_seed": 2**63}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "noise_seed"),
     ({"simplex_value": float("nan")}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "simplex_value"),
     ({"self_conditioning": 0}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "self_conditioning"),
+    ({"logits_format": 0}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "logits_format"),
+    (
+        {"logits_format": 3, "top_k": 1025},
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "invalid_parameter",
+        "it allows float16,uint8,top-k:1024",
+    ),
 ]
 
 
@@ -136,6 +145,22 @@ async def test_an_opening_that_cannot_be_served_is_refused(
     assert (end.status, end.code) == (status, code)
     assert words in end.details
     await eventually(lambda: server.sessions_active == 0)
+
+
+@pytest.mark.parametrize("asked", [FLOAT16, UINT8, LogitsFormat("top-k", 65)], ids=str)
+async def test_a_provider_that_allows_no_full_logits_sends_none(
+    served: LoadedModel, start: Start, asked: LogitsFormat
+) -> None:
+    server, agent = await start(replace(served, logits_formats=AllowedFormats.parse("top-k:64")))
+    card = model_card_from_proto(await agent.stub.GetModelCard(pb.GetModelCardRequest()))
+    assert str(card.logits_formats) == "top-k:64"
+    opening = pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS, logits_format=asked)))
+    end = await ending(await agent.send(opening))
+    assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter")
+    assert "it allows top-k:64" in end.details
+    assert server.sessions_active == 0
+    seeds, few = Seeds.reproducible(1), LogitsFormat("top-k", 64)
+    assert await agent.decode(served, PARAMS, seeds, few) == decode_alone(served, PARAMS, seeds, few)
 
 
 async def test_a_prompt_beyond_the_positions_is_refused(start: Start) -> None:

@@ -55,6 +55,8 @@ def _fails(result: subprocess.CompletedProcess[str], *says: str) -> None:
         (("--entropy-bound", "1", "--patience", "0"), ("beside patience",)),
         (("--core-every", "0"), ("core every is 0",)),
         (("--top-p", "0"), ("top-p is 0",)),
+        (("--logits", "float8"), ("'float8'", "float16, uint8 or top-k:K")),
+        (("--logits", "top-k:1025"), ("it allows float16,uint8,top-k:1024", "--logits")),
         (("--projection", "softmax"), ("'softmax'", "greedy, sampling, multi-hot")),
         (("--block-size", "0"), ("block size is 0",)),
         (("--max-tokens", "0"), ("max tokens is 0",)),

@@ -18,14 +18,23 @@ def notes(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_json_has_the_answer_its_tokens_passages_and_costs(core: CoreProcess, user_folder: Path, notes: Path) -> None:
-    options = ("--core", core.address, "--user-model", str(user_folder), "--docs", str(notes), "--json", "--seed", "3")
-    result = run_agent("ask", "What is my shed code?", *options, "--max-tokens", "16", "--steps", "4")
+@pytest.mark.parametrize(
+    ("options", "logits_format", "frame_bytes"),
+    [((), "top-k:64", 8 * 196), (("--logits", "uint8"), "uint8", 8 * 1782)],
+)
+def test_json_has_the_answer_its_tokens_passages_and_costs(
+    core: CoreProcess, user_folder: Path, notes: Path, options: tuple[str, ...], logits_format: str, frame_bytes: int
+) -> None:
+    always = ("--core", core.address, "--user-model", str(user_folder), "--docs", str(notes), "--json", "--seed", "3")
+    result = run_agent("ask", "What is my shed code?", *always, "--max-tokens", "16", "--steps", "4", *options)
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
     assert answer["passages"][0] == {"text": "The shed code is 4711.", "source": str(notes / "home.md"), "line": 3}
     assert answer["text"] == "".join(token["text"] for token in answer["tokens"]).strip()
-    assert answer["bytes_down"] > answer["timesteps"] * 8 * 1782 * 2 > answer["bytes_up"] > 0
+    down = answer["timesteps"] * frame_bytes
+    assert 1.1 * down > answer["bytes_down"] > down > answer["bytes_up"] > 0
+    assert answer["logits_format"] == logits_format
+    assert 0 <= answer["exact_timesteps"] <= answer["timesteps"]
 
 
 def test_fewer_timesteps_and_round_trips_if_told_to(core: CoreProcess, user_folder: Path) -> None:

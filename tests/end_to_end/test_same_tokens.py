@@ -14,6 +14,7 @@ from conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of, save_ssd_lm
 from ssd2.checkpoint import load_checkpoint, save_checkpoint
 from ssd2.collaboration import decode_locally
 from ssd2.convert import export_opt
+from ssd2.logits_format import FLOAT16, PREFERRED, UINT8, LogitsFormat
 from ssd2.models.predict import begin
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.simplex import PROJECTIONS
@@ -57,6 +58,7 @@ def _in_process(question: Question, core_folder: Path, user: UserModel) -> list[
         [question.seeds],
         vocab_size=user.config.vocab_size,
         eos_token_id=user.config.eos_token_id,
+        logits_format=question.logits_format or PREFERRED,
     )
     return tokens
 
@@ -68,6 +70,26 @@ async def _over_grpc(questions: list[Question], address: str, user: UserModel) -
         return [token.token_id for token in answer.tokens]
 
     return await asyncio.gather(*(ask(question) for question in questions))
+
+
+@pytest.mark.parametrize("logits_format", [None, FLOAT16, UINT8, LogitsFormat("top-k", 3)], ids=str)
+@pytest.mark.parametrize("projection", PROJECTIONS)
+async def test_over_grpc_equals_in_one_process_in_every_format(
+    core: CoreProcess, core_folder: Path, user_folder: Path, projection: str, logits_format: LogitsFormat | None
+) -> None:
+    user = UserModel.load(user_folder, with_weights=True)
+    questions = [replace(_question(number, 0.4, projection, "own"), logits_format=logits_format) for number in range(2)]
+    remote = await _over_grpc(questions, core.address, user)
+    assert remote == [_in_process(question, core_folder, user) for question in questions]
+
+
+async def test_formats_matter(core: CoreProcess, user_folder: Path) -> None:
+    """Else their equality above would show nothing: these random models never agree on anything."""
+    user = UserModel.load(user_folder, with_weights=True)
+    formats = (FLOAT16, LogitsFormat("top-k", 3), LogitsFormat("top-k", 1))
+    questions = [replace(_question(1, 0.4, "multi-hot", "own"), logits_format=how) for how in formats]
+    answers = await _over_grpc(questions, core.address, user)
+    assert len({tuple(answer) for answer in answers}) == 3
 
 
 @pytest.mark.parametrize("sessions", [1, 4])

@@ -183,6 +183,8 @@ async def _expected(
         self_conditioning=pb.SELF_CONDITIONING_OWN,
         speculation=question.speculation,
         patience=(params.patience or 0) if params.core_every == 1 and not params.entropy_bound else 0,
+        logits_format=pb.LOGITS_FORMAT_TOP_K,
+        top_k=64,
     )
     messages = [pb.GetModelCardRequest(family=user.config.family), pb.CollaborateRequest(open=opening)]
     for number, request in enumerate(requests):
@@ -289,7 +291,7 @@ async def test_logits_leaked_on_purpose_are_found(
     def leaking(at: StepPosition, x0_hat: torch.Tensor) -> pb.Projection:
         message = original(at, x0_hat)
         data = next(row for kind, row in reversed(rows) if kind == name)[:16].half().numpy().tobytes()
-        message.MergeFromString(b"\x7a" + bytes([len(data)]) + data)  # field 15, bytes
+        message.MergeFromString(b"\xa2\x01" + bytes([len(data)]) + data)  # field 20, bytes
         return message
 
     monkeypatch.setattr(core_client, "projection_to_proto", leaking)
@@ -336,8 +338,8 @@ def _leak_projection(monkeypatch: pytest.MonkeyPatch, question: Question) -> Non
 
     def leaking(at: object, x0_hat: object) -> pb.Projection:
         message = original(at, x0_hat)
-        # An unknown field of the message, as a careless extension would add: tag 15, λ as a double.
-        message.MergeFromString(b"\x79" + struct.pack("<d", question.collaboration.lambda_user))
+        # An unknown field of the message, as a careless extension would add: tag 20, λ as a double.
+        message.MergeFromString(b"\xa1\x01" + struct.pack("<d", question.collaboration.lambda_user))
         return message
 
     monkeypatch.setattr(core_client, "projection_to_proto", leaking)
@@ -347,9 +349,9 @@ def _leak_projection(monkeypatch: pytest.MonkeyPatch, question: Question) -> Non
     ("leak", "found"),
     [
         (_leak_prompt, "sentinel"),
-        (_leak_in_open(lambda q: b"\x7a" + bytes([len(SENTINEL)]) + SENTINEL.encode()), "sentinel"),
+        (_leak_in_open(lambda q: b"\xa2\x01" + bytes([len(SENTINEL)]) + SENTINEL.encode()), "sentinel"),
         (_leak_in_open(lambda q: pb.Open(noise_seed=q.seeds.sampling).SerializeToString()), "sampling seed"),
-        (_leak_in_open(lambda q: b"\x79" + struct.pack("<d", q.collaboration.alpha)), "alpha"),
+        (_leak_in_open(lambda q: b"\xa1\x01" + struct.pack("<d", q.collaboration.alpha)), "alpha"),
         (_leak_metadata, "document name"),
         (_leak_projection, "lambda"),
     ],

@@ -11,11 +11,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import typer
 from rich.console import Console
+from torch import Tensor
 
+from ssd2.checkpoint import load_checkpoint
+from ssd2.collaboration import decode_locally
 from ssd2.errors import CoreLost
-from ssd2.params import CollaborationParams
+from ssd2.logits_format import FLOAT16, PREFERRED
+from ssd2.models.predict import begin
+from ssd2.packed_logits import as_received
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.wire import collaboration_pb2 as pb
 from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient
@@ -123,6 +130,30 @@ async def test_the_recorder_sees_the_public_instructions(core: CoreProcess, user
     prompts = [list(request.open.prompt_ids) for request in opened if request.WhichOneof("message") == "open"]
     user = UserModel.load(user_folder, with_weights=False)
     assert prompts == [user.core_prompt(text) for text in recording.PUBLIC_INSTRUCTIONS]
+
+
+async def test_a_recording_holds_the_cores_logits_as_they_arrive(
+    core: CoreProcess, core_folder: Path, user_folder: Path
+) -> None:
+    bare, params = UserModel.load(user_folder, with_weights=False), DecodingParams(block_size=8, max_tokens=8, steps=3)
+    async with CoreClient(core.address) as client:
+        recorded = (await recording.record(bare, client, params, 5))[0]
+    arrived: list[Tensor] = []
+    decode_locally(
+        begin(load_checkpoint(core_folder).model, [bare.core_prompt(recording.PUBLIC_INSTRUCTIONS[0])], "own"),
+        None,
+        CollaborationParams(0.0),
+        params,
+        [Seeds.reproducible(5)],
+        vocab_size=bare.config.vocab_size,
+        eos_token_id=bare.config.eos_token_id,
+        logits_format=PREFERRED,
+        on_timestep=lambda timestep: arrived.append(timestep.core.values[0]),
+    )
+    assert len(recorded.logits) == len(arrived) == 3
+    for kept, sent in zip(recorded.logits, arrived, strict=True):
+        torch.testing.assert_close(kept.float(), sent, rtol=2**-11, atol=0)
+        assert torch.equal(as_received(kept, FLOAT16).values, kept), "mixing a recording rounds it no further"
 
 
 async def test_the_line_is_closed_before_anything_is_mixed_with_documents(

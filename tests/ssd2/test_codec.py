@@ -21,6 +21,8 @@ from ssd2.errors import (
     SlingshotError,
     TokenOutOfRange,
 )
+from ssd2.logits_format import FLOAT16, PREFERRED, UINT8, AllowedFormats, LogitsFormat
+from ssd2.packed_logits import as_received
 from ssd2.wire import codec
 from ssd2.wire import collaboration_pb2 as pb
 
@@ -37,6 +39,7 @@ CARD = codec.ModelCard(
     max_block_size=64,
     parameters=13_000_000_000,
     family="autoregressive",
+    logits_formats=AllowedFormats.parse("uint8,top-k:64"),
 )
 OPEN = codec.OpenRequest(
     model="demo-core",
@@ -53,6 +56,7 @@ OPEN = codec.OpenRequest(
     speculation=3,
     patience=2,
     self_conditioning="own",
+    logits_format=LogitsFormat("top-k", 8),
 )
 STREAM: dict[str, Any] = {"block_size": 4, "vocab_size": 32}
 
@@ -69,13 +73,39 @@ def open_message(**changes: object) -> pb.Open:
     return over_the_wire(message)
 
 
-def test_a_model_card_comes_through() -> None:
-    assert codec.model_card_from_proto(over_the_wire(codec.model_card_to_proto(CARD))) == CARD
+@pytest.mark.parametrize("allowed", ["float16", "uint8,top-k:64", "top-k:1,float16,uint8"])
+def test_a_model_card_comes_through(allowed: str) -> None:
+    card = replace(CARD, logits_formats=AllowedFormats.parse(allowed))
+    assert codec.model_card_from_proto(over_the_wire(codec.model_card_to_proto(card))) == card
+
+
+@pytest.mark.parametrize(
+    ("formats", "max_top_k", "known"),
+    [
+        ([1, 9], 0, "float16"),
+        ([3, 3, 2], 64, "top-k:64,uint8"),
+        ([3, 1], 0, "float16"),
+        ([3], 2**32 - 1, "top-k:65536"),
+    ],
+)
+def test_of_the_formats_on_a_card_those_that_are_known_are_read(formats: list[int], max_top_k: int, known: str) -> None:
+    message = codec.model_card_to_proto(CARD)
+    message.ClearField("logits_formats")
+    message.logits_formats.extend(formats)
+    message.max_top_k = max_top_k
+    assert str(codec.model_card_from_proto(over_the_wire(message)).logits_formats) == known
+
+
+@pytest.mark.parametrize("formats", [[], [0], [9], [3]])
+def test_a_card_without_a_known_format_is_a_violation(formats: list[int]) -> None:
+    with pytest.raises(ProtocolViolation, match="same release"):
+        codec.model_card_from_proto(pb.GetModelCardResponse(logits_formats=formats))
 
 
 @pytest.mark.parametrize("self_conditioning", ["own", "projection"])
-def test_an_open_comes_through(self_conditioning: str) -> None:
-    request = replace(OPEN, self_conditioning=self_conditioning)
+@pytest.mark.parametrize("logits_format", [FLOAT16, UINT8, LogitsFormat("top-k", 64)], ids=str)
+def test_an_open_comes_through(self_conditioning: str, logits_format: LogitsFormat) -> None:
+    request = replace(OPEN, self_conditioning=self_conditioning, logits_format=logits_format)
     message = codec.open_to_proto(request)
     assert message.protocol_version == codec.PROTOCOL_VERSION
     assert codec.open_from_proto(over_the_wire(message)) == request
@@ -109,6 +139,11 @@ def test_another_protocol_version_is_refused_by_name() -> None:
         ({"simplex_value": 1000.0}, "simplex_value"),
         ({"simplex_value": float("nan")}, "simplex_value"),
         ({"simplex_value": float("inf")}, "simplex_value"),
+        ({"logits_format": 0}, "FLOAT16, UINT8 or TOP_K"),
+        ({"logits_format": 9}, "FLOAT16, UINT8 or TOP_K"),
+        ({"top_k": 0}, "top-k:K"),
+        ({"top_k": 65_537}, "65536"),
+        ({"logits_format": 1, "top_k": 8}, "float16"),
     ],
 )
 def test_an_open_with_a_parameter_outside_its_range_is_refused(changes: dict[str, Any], named: str) -> None:
@@ -199,13 +234,13 @@ def test_whatever_arrives_is_a_block_of_the_simplex_or_a_typed_error(
     assert all(len(position) == 1 if is_commit else position for position in tokens)
 
 
-def frame(logits: torch.Tensor) -> pb.BlockLogits:
-    return codec.logits_to_proto(AT, codec.pack_logits(logits))
+def frame(logits: torch.Tensor, how: LogitsFormat, at: codec.StepPosition = AT) -> pb.BlockLogits:
+    return codec.logits_to_proto(at, codec.pack_logits(logits, how))
 
 
 def read(message: pb.BlockLogits, **changes: Any) -> torch.Tensor:
-    expected: dict[str, Any] = {"due": AT, "block_size": 4, "vocab_size": 32, **changes}
-    return codec.logits_from_proto(over_the_wire(message), **expected)
+    expected: dict[str, Any] = {"due": AT, "block_size": 4, "vocab_size": 32, "logits_format": FLOAT16, **changes}
+    return codec.logits_from_proto(over_the_wire(message), **expected).values[0]
 
 
 def random_logits() -> torch.Tensor:
@@ -214,7 +249,7 @@ def random_logits() -> torch.Tensor:
 
 def test_logits_come_through_up_to_half_precision() -> None:
     logits = random_logits()
-    received = read(frame(logits))
+    received = read(frame(logits, FLOAT16))
     assert received.dtype == torch.float16
     assert torch.equal(received.float().argmax(-1), logits.argmax(-1))
     exact = logits - logits.max(-1, keepdim=True).values
@@ -225,7 +260,7 @@ def test_logits_come_through_up_to_half_precision() -> None:
 @pytest.mark.parametrize("offset", [0.0, -300.0, 1e5, 3e38])
 def test_logits_travel_less_their_rows_maximum_so_that_none_overflows(offset: float) -> None:
     logits = torch.round(random_logits()) + torch.tensor([[0.0], [offset], [0.0], [-offset]])
-    received = read(frame(logits)).float()
+    received = read(frame(logits, FLOAT16)).float()
     assert received.max(-1).values.tolist() == [0.0] * 4
     torch.testing.assert_close(received.softmax(-1), logits.softmax(-1), atol=1e-6, rtol=1e-3)
 
@@ -233,12 +268,12 @@ def test_logits_travel_less_their_rows_maximum_so_that_none_overflows(offset: fl
 def test_logits_far_below_the_maximum_stay_finite() -> None:
     logits = random_logits()
     logits[:, 3], logits[:, 4] = -1e9, float("-inf")
-    received = read(frame(logits))
+    received = read(frame(logits, FLOAT16))
     assert set(received[:, 3:5].flatten().tolist()) == {-65504.0}
 
 
 def test_logits_are_laid_out_as_the_contract_says() -> None:
-    message = frame(torch.tensor([[1.0, 3.0, 2.5], [0.0, -8.0, -1.0]]))
+    message = frame(torch.tensor([[1.0, 3.0, 2.5], [0.0, -8.0, -1.0]]), FLOAT16)
     assert (message.number, message.block, message.step) == (7, 1, 2)
     assert (message.block_size, message.vocab_size, message.format) == (2, 3, pb.LOGITS_FORMAT_FLOAT16)
     assert struct.unpack("<6e", message.data) == (-2.0, 0.0, -0.5, 0.0, -8.0, -1.0)
@@ -250,33 +285,47 @@ def test_logits_are_laid_out_as_the_contract_says() -> None:
 )
 def test_logits_of_another_timestep_are_refused(due: codec.StepPosition) -> None:
     with pytest.raises(ProtocolViolation, match="due were those of"):
-        read(frame(random_logits()), due=due)
+        read(frame(random_logits(), FLOAT16), due=due)
 
 
-def test_logits_in_an_unknown_format_are_refused() -> None:
-    message = frame(random_logits())
-    message.format = pb.LOGITS_FORMAT_UNSPECIFIED
-    with pytest.raises(ProtocolViolation, match="format 0"):
+@pytest.mark.parametrize("sent", [pb.LOGITS_FORMAT_UNSPECIFIED, pb.LOGITS_FORMAT_UINT8, 9])
+def test_logits_in_another_format_than_was_asked_for_are_refused(sent: int) -> None:
+    message = frame(random_logits(), FLOAT16)
+    message.format = sent
+    with pytest.raises(ProtocolViolation, match=f"format {sent}, due was float16"):
         read(message)
 
 
 @pytest.mark.parametrize("changes", [{"block_size": 3}, {"vocab_size": 31}, {"block_size": 32, "vocab_size": 4}])
 def test_logits_of_another_shape_are_refused(changes: dict[str, int]) -> None:
     with pytest.raises(ProtocolViolation, match="due were"):
-        read(frame(random_logits()), **changes)
+        read(frame(random_logits(), FLOAT16), **changes)
 
 
 @pytest.mark.parametrize("change", [-2, -1, 1])
-def test_logits_of_another_length_than_they_claim_are_refused(change: int) -> None:
-    message = frame(random_logits())
+@pytest.mark.parametrize("how", [FLOAT16, UINT8, LogitsFormat("top-k", 8)], ids=str)
+def test_logits_of_another_length_than_they_claim_are_refused(change: int, how: LogitsFormat) -> None:
+    message = frame(random_logits(), how)
     message.data = message.data[:change] if change < 0 else message.data + b"\0"
     with pytest.raises(ProtocolViolation, match="bytes of logits"):
-        read(message)
+        read(message, logits_format=how)
+
+
+def test_a_smaller_k_than_was_asked_for_is_refused() -> None:
+    message = frame(random_logits(), LogitsFormat("top-k", 7))
+    with pytest.raises(ProtocolViolation, match="bytes of logits"):
+        read(message, logits_format=LogitsFormat("top-k", 8))
+
+
+@pytest.mark.parametrize("how", [UINT8, LogitsFormat("top-k", 8), LogitsFormat("top-k", 64)], ids=str)
+def test_logits_come_through_as_they_do_in_one_process(how: LogitsFormat) -> None:
+    received = read(frame(random_logits(), how), logits_format=how)
+    assert torch.equal(received, as_received(random_logits(), how).values)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_logits_that_are_not_finite_are_refused(value: float) -> None:
-    message = frame(random_logits())
+    message = frame(random_logits(), FLOAT16)
     message.data = message.data[:-2] + struct.pack("<e", value)
     with pytest.raises(ProtocolViolation, match="no finite numbers"):
         read(message)
@@ -284,4 +333,15 @@ def test_logits_that_are_not_finite_are_refused(value: float) -> None:
 
 def test_a_broken_model_is_noticed_by_the_other_side() -> None:
     with pytest.raises(ProtocolViolation, match="no finite numbers"):
-        read(frame(torch.full((4, 32), float("nan"))))
+        read(frame(torch.full((4, 32), float("nan")), FLOAT16))
+
+
+def test_a_timestep_of_the_papers_size_takes_few_bytes_each_way() -> None:
+    """L = 25, V = 50,272: at most 6,000 bytes down with the 64 largest logits, and 150 up."""
+    at = codec.StepPosition(number=10**6, block=10**3, step=999)
+    logits = torch.randn(25, 50_272, generator=torch.Generator().manual_seed(0))
+    down = pb.CollaborateResponse(block_logits=frame(logits, PREFERRED, at))
+    assert down.ByteSize() <= 6_000
+    x0_hat = torch.full((25, 50_272), -5.0).scatter(-1, torch.arange(50_247, 50_272)[:, None], 5.0)
+    up = pb.CollaborateRequest(projection=codec.projection_to_proto(at, x0_hat))
+    assert up.ByteSize() <= 150

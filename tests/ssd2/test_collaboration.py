@@ -10,10 +10,12 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from ssd2.collaboration import UserTerms, decode_locally, to_wire_precision
+from ssd2.collaboration import UserTerms, decode_locally
 from ssd2.ensemble import mix
 from ssd2.errors import PromptTooLong
+from ssd2.logits_format import FLOAT16
 from ssd2.models.denoiser import Denoiser
+from ssd2.packed_logits import as_received
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, decode
 
@@ -45,7 +47,7 @@ def test_it_is_the_ensemble_of_three_passes_at_every_timestep(self_conditioning:
     try:
         while True:
             core, with_docs, without = (model.logits(request) for model in passes)
-            core = to_wire_precision(core).float()
+            core = as_received(core, FLOAT16).values.float()
             request = run.send(0.7 * core + 0.3 * 2.5 * with_docs - 0.3 * 1.5 * without)
     except StopIteration as finished:
         expected = finished.value
@@ -86,7 +88,7 @@ def test_a_row_whose_blocks_end_early_does_not_depend_on_the_others(projection: 
             seeds,
             vocab_size=V,
             eos_token_id=EOS,
-            on_mixed=lambda request, _: at_work.append(request.rows_at_work),
+            on_timestep=lambda timestep: at_work.append(timestep.request.rows_at_work),
         )
         return answers, sum(at_work)
 
@@ -110,7 +112,7 @@ def test_between_the_timesteps_at_which_the_core_is_asked_its_last_logits_are_mi
 
     def mix_by_hand(request: LogitsRequest) -> torch.Tensor:
         if request.step in range(0, 5, every):
-            mix_by_hand.core = to_wire_precision(core.logits(request)).float()
+            mix_by_hand.core = as_received(core.logits(request), FLOAT16).values.float()
             asked.append(request.timestep)
         expected.append(0.5 * mix_by_hand.core + 0.5 * user.logits(request))
         return expected[-1]
@@ -120,7 +122,7 @@ def test_between_the_timesteps_at_which_the_core_is_asked_its_last_logits_are_mi
     with contextlib.suppress(StopIteration):
         while True:
             request = run.send(mix_by_hand(request))
-    _together(CollaborationParams(0.5, 0.0), params=params, on_mixed=lambda _, logits: mixed.append(logits))
+    _together(CollaborationParams(0.5, 0.0), params=params, on_timestep=lambda timestep: mixed.append(timestep.mixed))
     torch.testing.assert_close(torch.stack(mixed), torch.stack(expected))
     assert tuple(asked[: len(params.core_timesteps)]) == params.core_timesteps
 
@@ -150,11 +152,11 @@ def test_an_answer_that_outgrows_the_positions_is_refused_and_not_a_crash() -> N
 def test_wire_precision_changes_no_distribution_by_more_than_its_rounding() -> None:
     torch.manual_seed(0)
     logits = torch.randn(3, 4, V) * 10 + 5000
-    travelled = to_wire_precision(logits)
+    travelled = as_received(logits, FLOAT16).values
     assert travelled.dtype == torch.float16
     assert bool((travelled <= 0).all())
     torch.testing.assert_close(travelled.float().softmax(-1), logits.softmax(-1), atol=2e-2, rtol=0)
-    assert torch.isfinite(to_wire_precision(torch.tensor([[0.0, -1e9]]))).all()
+    assert torch.isfinite(as_received(torch.tensor([[0.0, -1e9]]), FLOAT16).values).all()
 
 
 def test_taking_off_a_rows_maximum_does_not_change_the_mix() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from typer.testing import CliRunner
 
 from ssd2.checkpoint import load_checkpoint
 from ssd2.cli import app
+from ssd2.collaboration import Timestep
 from ssd2.demo.generator import unseen_items
 from ssd2.evaluation.dynamics import Dynamics, _Watch, measure_dynamics
 from ssd2.evaluation.report import write_dynamics_report
@@ -37,11 +37,11 @@ def test_tokens_are_compared_from_timestep_to_timestep_and_with_the_last(pair: P
     items = unseen_items("two-source", 3, 1)
     seen: dict[tuple[int, int], list[list[int]]] = {}
 
-    def watch(request: LogitsRequest, mixed: Tensor) -> None:
-        seen[request.block, request.step] = mixed.argmax(-1).tolist()
+    def watch(timestep: Timestep) -> None:
+        seen[timestep.request.block, timestep.request.step] = timestep.mixed.argmax(-1).tolist()
 
     seeds = [Seeds.reproducible(7 + row) for row in range(3)]
-    answer_batch(pair, items, CollaborationParams(0.4), PARAMS, seeds, watch)
+    answer_batch(pair, items, CollaborationParams(0.4), PARAMS, seeds, on_timestep=watch)
     places = [(block, row, place) for block in range(2) for row in range(3) for place in range(8)]
 
     def token(block: int, step: int, row: int, place: int) -> int:
@@ -75,7 +75,8 @@ def test_what_stands_behind_the_end_of_an_answer_is_not_counted() -> None:
         for step in range(5):
             logits = torch.eye(32)[torch.tensor([[0] * 8, [step] * 8])]  # the second row changes at every timestep
             ids = torch.tensor(answer, dtype=torch.int64)
-            watch.see(LogitsRequest(block, step, 1, logits, None, None, ids), logits)
+            request = LogitsRequest(block, step, 1, logits, None, None, ids)
+            watch.see(Timestep(request, None, logits, []))
     assert watch.tokens == 3 * 8, "two rows of the first block, one of the second"
     assert watch.changed.tolist() == [2 * 8] * 4
 

@@ -8,22 +8,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of
 from typer.testing import CliRunner
 
 from ssd2.checkpoint import load_checkpoint
 from ssd2.cli import app
+from ssd2.collaboration import Timestep
 from ssd2.convert import export_opt
 from ssd2.demo.generator import unseen_items
 from ssd2.errors import InvalidParameter, ModelMismatch
 from ssd2.evaluation import runner as runner_module
+from ssd2.evaluation.exact_timesteps import ExactTimesteps
 from ssd2.evaluation.experiments import EXPERIMENTS, Experiment, Setting
 from ssd2.evaluation.generations import Generation, read_generations
 from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.report import write_report
 from ssd2.evaluation.runner import Result, run_experiment
 from ssd2.evaluation.two_source import EVALUATED_KINDS, SYSTEMS, Accuracy, Pair, answer_items
-from ssd2.params import CollaborationParams, DecodingParams
+from ssd2.logits_format import UINT8
+from ssd2.packed_logits import as_received
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.sampler import LogitsRequest
 
 DECODING = DecodingParams(block_size=8, max_tokens=8, steps=2)
 EXPERIMENT = Experiment(
@@ -81,6 +87,52 @@ def test_an_experiment_varies_what_it_is_about_and_nothing_else(name: str, varie
         assert setting.collaboration == collaboration
         unchanged = {field: getattr(DECODING, field) for field in varied}
         assert replace(setting.decoding, **unchanged) == DECODING
+
+
+def test_formats_are_compared_with_everything_else_alike() -> None:
+    collaboration = CollaborationParams(0.4, 0.5)
+    experiment = EXPERIMENTS["formats"](collaboration, DECODING)
+    formats = [str(setting.logits_format) for setting in experiment.settings]
+    assert formats == ["float16", "uint8", "top-k:64", "top-k:16", "top-k:4"]
+    assert formats == [setting.label for setting in experiment.settings]
+    assert {(setting.collaboration, setting.decoding) for setting in experiment.settings} == {(collaboration, DECODING)}
+
+
+def test_what_a_format_takes_and_proves_is_measured_and_reported(pair: Pair, tmp_path: Path) -> None:
+    experiment = EXPERIMENTS["formats"](CollaborationParams(0.4), replace(DECODING, projection="greedy"))
+    results = run_experiment(pair, experiment, limit=2, results_file=tmp_path / "formats.jsonl")
+    assert [result.frame_bytes for result in results] == [8 * 2 * 1782, 8 * 1782, 8 * 196, 8 * 52, 8 * 16]
+    shares = [result.exact for result in results]
+    assert shares[0] > shares[1] > shares[-1], "of these random models"
+    assert all(0 <= share <= 1 for share in shares)
+    assert run_experiment(pair, experiment, limit=2, results_file=tmp_path / "formats.jsonl") == results
+    text = write_report(tmp_path, experiment, results, 5, "").read_text(encoding="utf-8")
+    assert "| logits, bytes a timestep | timesteps proven exact | s an answer |" in text
+    assert f"| 1,568 | {shares[2]:.3f} |" in text
+
+
+def test_results_from_before_there_were_formats_are_still_found(pair: Pair, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.jsonl"
+    run_experiment(pair, EXPERIMENT, limit=1, results_file=file)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        del line["exact"], line["frame_bytes"], line["setting"]["logits"]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run_experiment(pair, EXPERIMENT, limit=1, results_file=file)
+    assert len(file.read_text().splitlines()) == 3
+
+
+def test_timesteps_behind_the_end_of_a_rows_block_prove_nothing() -> None:
+    exact = ExactTimesteps(CollaborationParams(0.0), replace(DECODING, projection="greedy"))
+    seeds = [Seeds.reproducible(row) for row in range(2)]
+    certain, even = 30 * torch.eye(32)[:8], torch.zeros(8, 32)
+    for is_done in (None, torch.tensor([True, False])):
+        request = LogitsRequest(0, 0, 900, torch.empty(2, 0), None, None, torch.empty(2, 0), is_done)
+        core = as_received(torch.stack([even, certain]), UINT8)
+        exact.see(Timestep(request, core, core.values, seeds))
+    assert exact.share == pytest.approx(2 / 3)
+    exact.see(Timestep(request, None, even, seeds))
+    assert exact.share == pytest.approx(3 / 4), "without a core nothing is rounded"
 
 
 def test_what_an_experiment_measures_is_each_settings_own_score(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,6 +390,16 @@ def test_answers_are_kept_for_other_measurements(core_folder: Path, user_folder:
         expected = [Generation(text, item.question, item.answer) for text, item in zip(texts, items, strict=True)]
         assert by_system[system][2:4] == expected
     assert [json.loads(line)["kind"] for line in file.read_text().splitlines()[:6:2]] == list(EVALUATED_KINDS)
+
+
+def test_answers_may_be_given_with_fewer_bytes(core_folder: Path, user_folder: Path) -> None:
+    models = ["--core", str(core_folder), "--user", str(user_folder)]
+    command = ["evaluate", "two-source", *models, "--limit", "1", "--steps", "2"]
+    result = CliRunner().invoke(app, [*command, "--logits", "top-k:3", "--json"])
+    assert json.loads(result.stdout)["logits"] == "top-k:3"
+    for more, says in ((["--logits", "top-k"], "top-k:K"), (["--logits", "uint8", "--sweep"], "--sweep")):
+        with pytest.raises(InvalidParameter, match=says):
+            CliRunner().invoke(app, [*command, *more], catch_exceptions=False)
 
 
 def test_answers_that_cannot_be_kept_are_refused_before_anything_is_computed(tmp_path: Path) -> None:

@@ -70,6 +70,18 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_top_p(seed: int, top_p: fl
         assert members(row_kept) == nucleus_by_brute_force(row, top_p)
 
 
+@pytest.mark.parametrize("step", [0.0, 0.25])
+@pytest.mark.parametrize("scale", [0.0, 0.3, 3.0])
+@pytest.mark.parametrize("top_p", [0.1, 0.9, 1.0])
+def test_in_a_large_vocabulary_it_is_what_a_stable_sort_of_all_gives(step: float, scale: float, top_p: float) -> None:
+    """Also where it is larger than the entries that are looked at first, and where many are equal."""
+    logits = random_logits(9, 4, 1000, scale=scale)
+    logits = (logits / step).round() * step if step else logits
+    descending, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
+    expected = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, descending.cumsum(-1) - descending < top_p)
+    assert torch.equal(nucleus(logits, top_p), expected)
+
+
 def test_the_nucleus_at_probabilities_worked_out_by_hand() -> None:
     logits = torch.tensor([0.1, 0.4, 0.2, 0.3]).log()
     assert members(nucleus(logits, 0.3)) == {1}

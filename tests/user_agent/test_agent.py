@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -20,13 +21,15 @@ from ssd2.errors import (
     ProtocolVersionMismatch,
     TokenizerMismatch,
 )
+from ssd2.logits_format import ANY_FORMAT, PREFERRED, AllowedFormats, LogitsFormat
+from ssd2.packed_logits import CoreLogits, as_received
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
 from user_agent.agent import Agent, Answer, AnswerToken, Question
 from user_agent.core_client import CoreStream
 from user_agent.documents.reader import Passage
 from user_agent.printable import printable
-from user_agent.render import marked
+from user_agent.render import marked, summary
 from user_agent.user_model import UserModel
 
 V = 1782
@@ -38,13 +41,17 @@ class FakeStream:
     bytes_up = 0
     bytes_down = 0
     guessed_rightly = 0
+    logits_format = PREFERRED
 
     def __init__(self, block_size: int) -> None:
         self.block_size, self.told, self.is_closed, self.is_cancelled = block_size, [], False, False
+        self.certainty = 0.0
 
-    async def logits(self, due: StepPosition) -> Tensor:
+    async def logits(self, due: StepPosition) -> CoreLogits:
         generator = torch.Generator().manual_seed(due.number)
-        return torch.randn(self.block_size, V, generator=generator).half()
+        logits = torch.randn(1, self.block_size, V, generator=generator)
+        logits[..., 99] += self.certainty
+        return as_received(logits, self.logits_format)
 
     async def project(self, at: StepPosition, x0_hat: Tensor) -> None:
         self.told.append(("project", at, x0_hat))
@@ -78,11 +85,13 @@ class FakeClient:
             "max_block_size": 64,
             "parameters": 1,
             "family": "ssd-2",
+            "logits_formats": ANY_FORMAT,
         }
         return ModelCard(**{**values, **self.card})
 
     async def open(self, request: OpenRequest) -> FakeStream:
         self.opened.append(request)
+        self.stream.logits_format = request.logits_format
         return self.stream
 
 
@@ -129,7 +138,7 @@ async def test_a_block_that_ends_early_is_committed_at_the_timestep_of_its_end(u
 
     async def logits(due: StepPosition) -> Tensor:
         token = 10 * (due.block + 1) + min(due.step, first_same[due.block])
-        return 50.0 * torch.nn.functional.one_hot(torch.tensor([token] * 4), V).half()
+        return as_received(50.0 * torch.nn.functional.one_hot(torch.tensor([[token] * 4]), V), PREFERRED)
 
     client.stream.logits = logits
     answer = await Agent(user_model, client).answer(_question(0.0, steps=6, patience=2))
@@ -175,7 +184,8 @@ async def test_what_a_core_that_is_asked_now_and_then_would_have_chosen_is_by_it
     for position, token in enumerate(answer.tokens):
         last_asked = 2 * (position // 4) + 1
         logits = await FakeStream(4).logits(StepPosition(last_asked, 0, 0))
-        assert token.core_choice == user_model.tokenizer.token_name(int(logits[position % 4].argmax()))
+        choice = int(logits.values[0, position % 4].argmax())
+        assert token.core_choice == user_model.tokenizer.token_name(choice)
     assert any(token.is_changed for token in answer.tokens)
 
 
@@ -218,6 +228,9 @@ async def test_lambda_1_decodes_without_any_core(user_model: UserModel, projecti
     )
     assert [token.token_id for token in answer.tokens] == expected
     assert (answer.bytes_up, answer.bytes_down, answer.round_trips) == (0, 0, 0)
+    assert answer.exact_timesteps == answer.timesteps
+    assert answer.logits_format is None
+    assert "provably" not in summary(answer)
     assert not any(token.is_changed for token in answer.tokens)
 
 
@@ -233,7 +246,7 @@ async def test_a_token_is_marked_exactly_if_the_core_alone_would_have_chosen_ano
     for position, token in enumerate(answer.tokens):
         last_step = 3 * (position // 4) + 2
         logits = await FakeStream(4).logits(StepPosition(last_step, 0, 0))
-        choice = int(logits[position % 4].argmax())
+        choice = int(logits.values[0, position % 4].argmax())
         assert token.is_changed == (choice != token.token_id)
         assert token.core_choice == user_model.tokenizer.token_name(choice)
     assert any(token.is_changed for token in answer.tokens)
@@ -250,7 +263,7 @@ async def test_the_device_computes_while_the_core_does(user_model: UserModel, mo
         begun.set()
         return compute(request)
 
-    async def waiting(due: StepPosition) -> Tensor:
+    async def waiting(due: StepPosition) -> CoreLogits:
         assert await asyncio.to_thread(begun.wait, 5), "the device waited for the core"
         begun.clear()
         return await receive(due)
@@ -266,7 +279,7 @@ async def test_a_stream_that_breaks_is_dropped_and_the_error_is_passed_on(
 ) -> None:
     client = _client(user_model)
 
-    async def broken(_: StepPosition) -> Tensor:
+    async def broken(_: StepPosition) -> CoreLogits:
         raise CoreLost("gone")
 
     monkeypatch.setattr(client.stream, "logits", broken)
@@ -285,6 +298,7 @@ async def test_a_stream_that_breaks_is_dropped_and_the_error_is_passed_on(
         ({"max_prompt_tokens": 3}, PromptTooLong),
         ({"max_block_size": 2}, InvalidParameter),
         ({"family": "autoregressive"}, ModelMismatch),
+        ({"logits_formats": AllowedFormats.parse("uint8,top-k:16")}, InvalidParameter),
     ],
 )
 async def test_a_core_that_does_not_fit_never_sees_the_question(
@@ -292,8 +306,55 @@ async def test_a_core_that_does_not_fit_never_sees_the_question(
 ) -> None:
     client = _client(user_model, **card)
     with pytest.raises(error):
-        await Agent(user_model, client).answer(_question())
+        await Agent(user_model, client).answer(replace(_question(), logits_format=PREFERRED))
     assert client.opened == []
+
+
+@pytest.mark.parametrize(
+    ("allowed", "asked", "opened"),
+    [
+        ("float16,uint8,top-k:1024", None, "top-k:64"),
+        ("float16", None, "float16"),
+        ("top-k:16", None, "top-k:16"),
+        ("float16,uint8,top-k:1024", "float16", "float16"),
+        ("float16,uint8,top-k:1024", "top-k:1000", "top-k:1000"),
+    ],
+)
+async def test_the_core_is_asked_for_the_format_that_was_chosen_or_the_best_that_it_allows(
+    user_model: UserModel, allowed: str, asked: str | None, opened: str
+) -> None:
+    client = _client(user_model, logits_formats=AllowedFormats.parse(allowed))
+    question = replace(_question(), logits_format=LogitsFormat.parse(asked) if asked else None)
+    answer = await Agent(user_model, client).answer(question)
+    assert str(client.opened[0].logits_format) == answer.logits_format == opened
+
+
+@pytest.mark.parametrize("projection", ["greedy", "sampling", "multi-hot"])
+async def test_timesteps_are_counted_as_exact_if_every_position_is_proven(
+    user_model: UserModel, projection: str
+) -> None:
+    client, question = _client(user_model), _question(projection=projection)
+    client.stream.certainty = 200.0
+    certain = await Agent(user_model, client).answer(question)
+    client.stream.certainty = 0.0
+    wavering = await Agent(user_model, client).answer(question)
+    assert certain.exact_timesteps == certain.timesteps == 9
+    assert wavering.exact_timesteps < wavering.timesteps
+    assert "9 timesteps (9 provably as with full logits) in" in summary(certain)
+
+
+async def test_one_unproven_position_is_enough_for_a_timestep_not_to_be_exact(
+    user_model: UserModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("user_agent.agent.proven", lambda *_: torch.tensor([[True, True, False, True]]))
+    assert (await Agent(user_model, _client(user_model)).answer(_question())).exact_timesteps == 0
+
+
+async def test_a_steered_projection_is_never_claimed_to_be_exact(user_model: UserModel) -> None:
+    client = _client(user_model)
+    client.stream.certainty = 200.0
+    answer = await Agent(user_model, client, TowardsOneToken()).answer(_question())
+    assert (answer.exact_timesteps, answer.timesteps) == (0, 9)
 
 
 async def test_an_unknown_model_is_refused_with_the_name_of_the_one_served(user_model: UserModel) -> None:
@@ -342,7 +403,7 @@ async def test_an_answer_that_is_complete_survives_a_core_that_ends_badly(
 
 def test_a_core_cannot_write_control_sequences_to_the_terminal() -> None:
     token = AnswerToken(1, " \x1b]0;owned\x07café", None, False)
-    shown = marked(Answer("", [token], 1, 1, 0.1, 0, 0, 0)).plain
+    shown = marked(Answer("", [token], 1, 1, 1, None, 0.1, 0, 0, 0)).plain
     assert "\x1b" not in shown
     assert "café" in shown
     assert printable("a\nb\x9bc") == "a\nb\N{REPLACEMENT CHARACTER}c"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ssd2.checkpoint import fingerprint
 from ssd2.errors import CoreLost, InvalidParameter
+from ssd2.logits_format import FLOAT16, PREFERRED
 from ssd2.params import CollaborationParams, DecodingParams
 from ssd2.sampler import LogitsRequest
 from user_agent.agent import Question
@@ -383,7 +384,8 @@ def test_a_recorded_core_repeats_what_was_sent_row_by_row_also_to_blocks_that_en
 
 def test_the_size_of_a_recording_is_what_comes_down() -> None:
     params = DecodingParams(block_size=8, max_tokens=24, steps=25)
-    assert recording_bytes(params, 1782) == 6 * 3 * 25 * 8 * 1782 * 2
+    assert recording_bytes(params, 1782, FLOAT16) == 6 * 3 * 25 * 8 * 1782 * 2
+    assert recording_bytes(params, 1782, PREFERRED) == 6 * 3 * 25 * 8 * (4 + 3 * 64)
 
 
 def test_recordings_that_no_memory_holds_are_refused() -> None:

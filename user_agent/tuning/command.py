@@ -22,6 +22,7 @@ from rich.text import Text
 from ssd2.checkpoint import fingerprint
 from ssd2.errors import CoreError, DocumentsUnreadable, InvalidParameter, PromptTooLong
 from ssd2.evaluation.intervals import wilson_interval
+from ssd2.logits_format import LogitsFormat
 from ssd2.params import CollaborationParams, DecodingParams
 from ssd2.wire.codec import ModelCard
 from user_agent.agent import Agent
@@ -96,6 +97,11 @@ class Run:
     kept: KeptAnswers
 
     @property
+    def logits_format(self) -> LogitsFormat:
+        """What the core's logits come in, as they do for `ask`."""
+        return self.card.logits_formats.best()
+
+    @property
     def answers(self) -> int:
         """How many there are in a whole run."""
         return len(SETTINGS) * len(self.tasks)
@@ -165,7 +171,7 @@ def _depends_on(
     """All that decides what is asked and answered, but for the seed; texts as one digest."""
     texts = [*(passage.text for passage in passages), *(text for q in own for text in (q.text, q.expected))]
     digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
-    models = [card.model_sha256, fingerprint(options.user_model)]
+    models = [card.model_sha256, fingerprint(options.user_model), str(card.logits_formats.best())]
     return [options.source, digest, models, asdict(params), options.questions_limit, list(PUBLIC_INSTRUCTIONS)]
 
 
@@ -213,7 +219,8 @@ def _announce(run: Run, console: Console) -> None:
         f"up to {max(minutes, 0.1):.1f} min of this device's own computing"
         f"{', and the time that the core takes' if options.questions else ''}."
     )
-    asked, downloaded = len(PUBLIC_INSTRUCTIONS), recording_bytes(run.params, run.card.vocab_size)
+    asked = len(PUBLIC_INSTRUCTIONS)
+    downloaded = recording_bytes(run.params, run.card.vocab_size, run.logits_format)
     if options.questions:
         asked = sum(setting.uses_core for setting in SETTINGS)
         downloaded = downloaded // len(PUBLIC_INSTRUCTIONS) * asked * len(run.tasks)
@@ -259,7 +266,7 @@ async def _measure(run: Run, console: Console) -> Outcomes:
     async with CoreClient(options.core, ca=options.ca, answer_timeout_s=options.timeout_s) as client:
         if options.questions:
             agent = Agent(run.user_model, client)
-            judge = AskingJudge(run.tasks, agent, run.params, _asking_seed(options), options.model)
+            judge = AskingJudge(run.tasks, agent, run.params, _asking_seed(options), options.model, run.logits_format)
             return await _sweep(run, judge, console)
         recordings = await _record(run, client, console)
     recorded = RecordedJudge(run.tasks, run.user_model, recordings, run.params, run.kept.seed)
@@ -285,6 +292,7 @@ async def _record(run: Run, client: CoreClient, console: Console) -> list[Record
             run.params,
             run.kept.seed,
             model=run.options.model,
+            logits_format=run.logits_format,
             on_timestep=lambda: progress.advance(bar),
         )
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ssd2.errors import InvalidParameter
+from ssd2.logits_format import FLOAT16, LogitsFormat
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, decode
 from user_agent.agent import Agent, Question
@@ -42,7 +43,7 @@ class Recording:
     """The core's answer to one public instruction.
 
     Attributes:
-        logits: of every block and in it of every timestep, each [L, V], float16.
+        logits: of every block and in it of every timestep, as they arrived, each [L, V], float16.
         noise_seed: of its trajectory; an answer that is mixed with it has to have the same noise.
     """
 
@@ -68,6 +69,7 @@ async def record(
     seed: int,
     *,
     model: str = "",
+    logits_format: LogitsFormat | None = None,
     on_timestep: Callable[[], None] = lambda: None,
 ) -> list[Recording]:
     """Have the core answer `PUBLIC_INSTRUCTIONS`, at all timesteps: a mix may end a block later than the core alone.
@@ -78,6 +80,7 @@ async def record(
         params: how to decode.
         seed: of the decodes; the core can know it.
         model: name of the core's model, or "" for whatever it serves.
+        logits_format: in which the core's logits come; None for the best that its provider allows.
         on_timestep: told whenever logits have come.
 
     Raises:
@@ -87,24 +90,25 @@ async def record(
     for number, instruction in enumerate(PUBLIC_INSTRUCTIONS):
         seeds, complete = Seeds.reproducible(seed + number), params.with_all_timesteps()
         recorder = _Recorder(user_model, client, on_timestep)
-        await recorder.answer(Question(instruction, [], CollaborationParams(0.0, 0.0), complete, seeds, model))
+        alone = CollaborationParams(0.0, 0.0)
+        await recorder.answer(Question(instruction, [], alone, complete, seeds, model, logits_format))
         recordings.append(Recording(recorder.logits, seeds.noise))
     return recordings
 
 
-def recording_bytes(params: DecodingParams, vocab_size: int) -> int:
-    """What all recordings together take, on the wire and in memory."""
+def recording_bytes(params: DecodingParams, vocab_size: int, logits_format: LogitsFormat) -> int:
+    """What all recordings together take in a format: on the wire in that which they come in, in memory in float16."""
     timesteps = len(PUBLIC_INSTRUCTIONS) * params.max_blocks * len(params.timesteps)
-    return timesteps * params.block_size * vocab_size * torch.float16.itemsize
+    return timesteps * params.block_size * logits_format.bytes_per_position(vocab_size)
 
 
 def check_recording_size(params: DecodingParams, vocab_size: int) -> None:
-    """Refuse recordings that are larger than `MAX_RECORDING_BYTES` together.
+    """Refuse recordings that take more than `MAX_RECORDING_BYTES` of memory together.
 
     Raises:
-        InvalidParameter: if they are.
+        InvalidParameter: if they do.
     """
-    if (needed := recording_bytes(params, vocab_size)) > MAX_RECORDING_BYTES:
+    if (needed := recording_bytes(params, vocab_size, FLOAT16)) > MAX_RECORDING_BYTES:
         raise InvalidParameter(
             f"the core's part at {params.steps} steps and {params.max_tokens} tokens takes {needed / 1e9:,.1f} GB of "
             f"memory, at most {MAX_RECORDING_BYTES / 1e9:g} GB is allowed; give a smaller --steps or --max-tokens"
@@ -124,7 +128,9 @@ class _Recorder(Agent):
         run = decode(question.params, [question.seeds], vocab_size=vocab_size, eos_token_id=_NO_TOKEN)
         request = next(run)
         while True:
-            logits = yield request  # at λ = 0 the mix is the core's logits, which came in float16
+            # At λ = 0 the mix is the core's logits. Halves hold them as they came, but for the last bits of what is
+            # filled in where top-k left something out.
+            logits = yield request
             if request.step == 0:
                 self.logits.append([])
             self.logits[-1].append(logits[0].to(torch.float16))

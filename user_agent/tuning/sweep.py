@@ -11,6 +11,7 @@ from typing import Protocol
 from ssd2.collaboration import UserTerms, decode_locally
 from ssd2.evaluation.experiments import ALPHAS, LAMBDAS
 from ssd2.evaluation.two_source import holds
+from ssd2.logits_format import LogitsFormat
 from ssd2.params import MAX_SEED, CollaborationParams, DecodingParams, Seeds
 from user_agent.agent import Agent, Question
 from user_agent.documents.reader import Passage
@@ -120,6 +121,7 @@ class AskingJudge:
         params: how to decode.
         seed: of the order, and of the decodes; whoever guesses it has both.
         model: name of the core's model, or "".
+        logits_format: of the core's logits; None for the best that its provider allows.
     """
 
     tasks: Sequence[Task]
@@ -127,6 +129,7 @@ class AskingJudge:
     params: DecodingParams
     seed: int
     model: str = ""
+    logits_format: LogitsFormat | None = None
 
     def batches(self, due: Mapping[CollaborationParams, Sequence[int]]) -> list[Batch]:
         """One at a time, shuffled over settings and questions alike."""
@@ -144,7 +147,9 @@ class AskingJudge:
 
     async def _is_right(self, setting: CollaborationParams, number: int) -> bool:
         task, seeds = self.tasks[number], pass_seeds(self.seed, setting, number)
-        question = Question(task.question.text, task.passages, setting, self.params, seeds, self.model)
+        question = Question(
+            task.question.text, task.passages, setting, self.params, seeds, self.model, self.logits_format
+        )
         return holds((await self.agent.answer(question)).text, task.question.expected)
 
 

@@ -18,6 +18,7 @@ from ssd2.cli.options import (
     EntropyBound,
     Lambda,
     Limit,
+    Logits,
     Out,
     Patience,
     Projection,
@@ -31,6 +32,7 @@ from ssd2.cli.options import (
 )
 from ssd2.demo.paths import CORE, USER
 from ssd2.errors import InvalidParameter
+from ssd2.logits_format import FLOAT16, LogitsFormat
 
 if TYPE_CHECKING:
     from ssd2.evaluation.two_source import Pair
@@ -59,6 +61,7 @@ def two_source(
     projection: Projection = "sampling",
     top_p: TopP = 0.2,
     self_conditioning: SelfConditioning = "own",
+    logits: Logits = str(FLOAT16),
     seed: Seed = 0,
     sweep: Annotated[bool, typer.Option("--sweep", help="λ of the paper's Table 1, with α 0 and 1.")] = False,
     baseline: Annotated[
@@ -72,6 +75,7 @@ def two_source(
     as_json: AsJson = False,
 ) -> None:
     """Ask the demo town's two-source questions: both models together, and each alone."""
+    logits_format = LogitsFormat.parse(logits)
     decoding = {
         "steps": steps,
         "patience": patience or None,
@@ -83,8 +87,8 @@ def two_source(
         "self_conditioning": self_conditioning,
     }
     if sweep:
-        if answers is not None:
-            raise InvalidParameter("--answers is for one setting; leave --sweep out")
+        if answers is not None or logits_format != FLOAT16:
+            raise InvalidParameter("--answers and --logits are for one setting; leave --sweep out")
         pairs = [(core, user), *([baseline] if baseline else [])]
         _compare("two-source", pairs, limit, seed, out, as_json, lambda_user, alpha, **decoding)
         return
@@ -106,6 +110,7 @@ def two_source(
             _decoding(pair, **decoding),
             limit=limit,
             seed=seed,
+            logits_format=logits_format,
             on_progress=bar.update,
             on_answers=keep,
         )
@@ -139,6 +144,7 @@ _add_comparison(
     "Fewer timesteps and fewer questions to the core: blocks that end early, schedules, the core asked now and then.",
 )
 _add_comparison("projections", "Greedy, sampling and multi-hot projections, with narrow and wide nuclei.")
+_add_comparison("formats", "What fewer bytes of the core's logits cost: float16, uint8 and the 64, 16 and 4 largest.")
 
 
 @app.command("dynamics", epilog="Example: ssd2 evaluate dynamics --limit 100 --out reports")

@@ -36,6 +36,7 @@ CoreEvery = Annotated[
 Projection = Annotated[str, typer.Option(help="greedy, sampling or multi-hot.")]
 TopP = Annotated[float, typer.Option(help="Nucleus of the sampling and multi-hot projections.")]
 SelfConditioning = Annotated[str, typer.Option(help="own, projection or mixed.")]
+Logits = Annotated[str, typer.Option(help="How the core's logits travel: float16, uint8 or top-k:K.")]
 Seed = Annotated[int, typer.Option(help="Of the items and of the decodes.", min=0)]
 Out = Annotated[
     Path | None,

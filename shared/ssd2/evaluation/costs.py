@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
+from ssd2.collaboration import Timestep
 from ssd2.params import CollaborationParams, DecodingParams
-from ssd2.sampler import LogitsRequest
 
 COST_COLUMNS = {"timesteps_per_block": "timesteps a block", "core_logits_per_block": "core logits a block"}
 """Columns of tables. Where the core is elsewhere, each of its logits is a round trip."""
@@ -21,8 +19,9 @@ class BlockCosts:
         self._collaboration, self._decoding = collaboration, decoding
         self._blocks = self._timesteps = self._core_logits = 0
 
-    def see(self, request: LogitsRequest, _mixed: Tensor) -> None:
-        """One timestep of a batch; `on_mixed` of a decode."""
+    def see(self, timestep: Timestep) -> None:
+        """One timestep of a batch; `on_timestep` of a decode."""
+        request = timestep.request
         rows = request.rows_at_work
         self._timesteps += rows
         if request.step == 0:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssd2.collaboration import Timestep
 from ssd2.demo.generator import Item
 from ssd2.evaluation.two_source import Pair, answer_batch
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.sampler import LogitsRequest
 
 RANGES = 5
 
@@ -70,7 +70,7 @@ def measure_dynamics(
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
         seeds = [Seeds.reproducible(seed + start + row) for row in range(len(batch))]
-        answer_batch(pair, batch, collaboration, params, seeds, watch.see)
+        answer_batch(pair, batch, collaboration, params, seeds, on_timestep=watch.see)
         on_progress(len(batch))
     return Dynamics(
         params.timesteps,
@@ -87,10 +87,10 @@ class _Watch:
         self._steps, self._eos_token_id = steps, eos_token_id
         self._block: list[Tensor] = []
 
-    def see(self, request: LogitsRequest, mixed: Tensor) -> None:
+    def see(self, timestep: Timestep) -> None:
         """One timestep."""
-        goes_on = ~(request.answer_ids == self._eos_token_id).any(-1)
-        self._block.append(mixed.argmax(-1)[goes_on].cpu())
+        goes_on = ~(timestep.request.answer_ids == self._eos_token_id).any(-1)
+        self._block.append(timestep.mixed.argmax(-1)[goes_on].cpu())
         if len(self._block) == self._steps:
             tokens = torch.stack(self._block)  # [steps, rows, L]
             self.changed += (tokens[1:] != tokens[:-1]).sum((1, 2))

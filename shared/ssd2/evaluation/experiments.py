@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ssd2.evaluation.two_source import EVALUATED_KINDS
+from ssd2.logits_format import FLOAT16, UINT8, LogitsFormat
 from ssd2.params import SELF_CONDITIONING, CollaborationParams, DecodingParams
 
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
@@ -23,12 +24,14 @@ class Setting:
     Attributes:
         label: what tells it from the others of its experiment.
         collaboration: λ and α.
-        decoding: everything else.
+        decoding: everything else, but for
+        logits_format: how the core's logits travel.
     """
 
     label: str
     collaboration: CollaborationParams
     decoding: DecodingParams
+    logits_format: LogitsFormat = FLOAT16
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Experiment:
         question: what it finds out, a sentence.
         settings: the first is what the others are compared with.
         kinds: of questions that are asked; two-source ones need both models at once.
+        counts_exact: whether it is found out at how many timesteps the projection is provably that of full logits.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Experiment:
     question: str
     settings: tuple[Setting, ...]
     kinds: tuple[str, ...] = EVALUATED_KINDS
+    counts_exact: bool = False
 
 
 def two_source(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
@@ -145,11 +150,25 @@ def projections(collaboration: CollaborationParams, decoding: DecodingParams) ->
     )
 
 
+def formats(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
+    """What fewer bytes of the core's logits cost."""
+    compared = (FLOAT16, UINT8, *(LogitsFormat("top-k", k) for k in (64, 16, 4)))
+    return Experiment(
+        "formats",
+        "What fewer bytes cost",
+        "The core's logits are most of what crosses. What do fewer bytes of them cost, and how often can the device "
+        "prove that they cost nothing?",
+        tuple(Setting(str(how), collaboration, decoding, how) for how in compared),
+        counts_exact=True,
+    )
+
+
 EXPERIMENTS: dict[str, Callable[[CollaborationParams, DecodingParams], Experiment]] = {
     "two-source": two_source,
     "self-conditioning": self_conditioning,
     "steps": steps,
     "few-timesteps": few_timesteps,
     "projections": projections,
+    "formats": formats,
 }
 """By the name of the command."""

@@ -25,6 +25,8 @@ METRICS = {
 }
 """Columns of the table and panels of the plot, by their names in `Accuracy`."""
 
+FORMAT_COLUMNS = ("logits, bytes a timestep", "timesteps proven exact")
+
 
 def write_report(folder: Path, experiment: Experiment, results: Sequence[Result], total: int, command: str) -> Path:
     """Write an experiment's NAME.md and NAME.svg.
@@ -91,13 +93,19 @@ def dynamics_table(dynamics: Dynamics) -> str:
 
 
 def as_table(results: Sequence[Result]) -> str:
-    """Shares with their 95% intervals, a row a setting; with what a block took where that differs."""
+    """Shares with their 95% intervals, a row a setting; with what a block took where that differs.
+
+    `FORMAT_COLUMNS` too where they were counted.
+    """
     metrics, costs, names = _measured(results), _differing_costs(results), _names(results)
-    columns = [*metrics.values(), *costs.values(), "s an answer"]
+    has_formats = all(result.exact is not None for result in results)
+    columns = [*metrics.values(), *costs.values(), *(FORMAT_COLUMNS if has_formats else ()), "s an answer"]
     rows = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, result in zip(names, results, strict=True):
         cells = [_with_interval(result, metric) for metric in metrics]
         cells += [f"{getattr(result, cost):.1f}" for cost in costs]
+        if has_formats:
+            cells += [f"{result.frame_bytes:,}", f"{result.exact:.3f}"]
         rows.append(f"| {name} | {' | '.join(cells)} | {result.seconds_per_answer:.3f} |")
     return "\n".join(rows)
 

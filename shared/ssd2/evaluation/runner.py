@@ -8,16 +8,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ssd2.collaboration import Timestep
 from ssd2.demo.generator import unseen_items
 from ssd2.errors import InvalidParameter
 from ssd2.evaluation.costs import COST_COLUMNS, BlockCosts
+from ssd2.evaluation.exact_timesteps import ExactTimesteps
 from ssd2.evaluation.experiments import Experiment, Setting
 from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.two_source import Accuracy, Pair, answer_items, score
+from ssd2.logits_format import FLOAT16
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
 
-LATER_SETTINGS: dict[str, Any] = {"schedule": "even", "patience": None, "entropy_bound": None, "core_every": 1}
+LATER_SETTINGS: dict[str, Any] = {
+    "schedule": "even",
+    "patience": None,
+    "entropy_bound": None,
+    "core_every": 1,
+    "logits": str(FLOAT16),
+}
 """What the first reports' results do not name, and what they were made with."""
 
 
@@ -33,6 +42,8 @@ class Result:
         seconds_per_answer: wall time, all answers of a batch side by side.
         timesteps_per_block: mean; None in results from before it was counted.
         core_logits_per_block: mean, likewise.
+        exact: share of timesteps whose projection is provably that of full logits; None where it was not counted.
+        frame_bytes: of the core's logits at a timestep.
     """
 
     label: str
@@ -42,6 +53,8 @@ class Result:
     seconds_per_answer: float
     timesteps_per_block: float | None = None
     core_logits_per_block: float | None = None
+    exact: float | None = None
+    frame_bytes: int | None = None
 
     @property
     def shares(self) -> dict[str, float]:
@@ -58,8 +71,9 @@ class Result:
 
     @classmethod
     def from_json(cls, line: dict[str, Any]) -> Result:
-        """The inverse of `as_json`, also for what was kept before the latest settings and costs were there."""
-        values = {name: line[name] for name in cls.__dataclass_fields__ if name in line or name not in COST_COLUMNS}
+        """The inverse of `as_json`, also for what was kept before the latest settings and columns were there."""
+        later = (*COST_COLUMNS, "exact", "frame_bytes")
+        values = {name: line[name] for name in cls.__dataclass_fields__ if name in line or name not in later}
         setting = {**LATER_SETTINGS, **line["setting"]}
         return cls(**{**values, "setting": setting, "accuracy": Accuracy(**line["accuracy"])})
 
@@ -103,7 +117,7 @@ def run_experiment(
         if result:
             on_progress(setting.label, limit * len(experiment.kinds))
         else:
-            result = _run(pair, setting, experiment.kinds, depends_on, limit, seed, batch_size, on_progress)
+            result = _run(pair, setting, experiment, depends_on, limit, seed, batch_size, on_progress)
             if results_file:
                 append_result(results_file, result.as_json())
         results.append(result)
@@ -124,15 +138,23 @@ def _check_timesteps(pair: Pair, experiment: Experiment) -> None:
 def _run(
     pair: Pair,
     setting: Setting,
-    kinds: Sequence[str],
+    experiment: Experiment,
     depends_on: dict[str, Any],
     limit: int,
     seed: int,
     batch_size: int,
     on_progress: Callable[[str, int], None],
 ) -> Result:
-    started, costs = time.perf_counter(), BlockCosts(setting.collaboration, setting.decoding)
-    items = {kind: unseen_items(kind, limit, seed) for kind in kinds}
+    started, config = time.perf_counter(), pair.core.model.config
+    costs = BlockCosts(setting.collaboration, setting.decoding)
+    exact = ExactTimesteps(setting.collaboration, setting.decoding)
+    items = {kind: unseen_items(kind, limit, seed) for kind in experiment.kinds}
+
+    def see(timestep: Timestep) -> None:
+        costs.see(timestep)
+        if experiment.counts_exact:
+            exact.see(timestep)
+
     answers = {
         kind: answer_items(
             pair,
@@ -142,18 +164,29 @@ def _run(
             seed,
             batch_size,
             lambda count: on_progress(setting.label, count),
-            costs.see,
+            setting.logits_format,
+            see,
         )
-        for kind in kinds
+        for kind in experiment.kinds
     }
-    seconds = (time.perf_counter() - started) / (limit * len(kinds))
-    return Result(setting.label, depends_on, score(items, answers), limit, round(seconds, 4), **costs.as_dict())
+    frame_bytes = setting.decoding.block_size * setting.logits_format.bytes_per_position(config.vocab_size)
+    return Result(
+        label=setting.label,
+        setting=depends_on,
+        accuracy=score(items, answers),
+        items=limit,
+        seconds_per_answer=round((time.perf_counter() - started) / (limit * len(experiment.kinds)), 4),
+        **costs.as_dict(),
+        exact=exact.share if experiment.counts_exact else None,
+        frame_bytes=frame_bytes if experiment.counts_exact else None,
+    )
 
 
 def _depends_on(pair: Pair, setting: Setting, kinds: Sequence[str], limit: int, seed: int) -> dict[str, Any]:
     return {
         **asdict(setting.collaboration),
         **asdict(setting.decoding),
+        "logits": str(setting.logits_format),
         "core_sha256": pair.core.sha256,
         "user_sha256": pair.user.sha256,
         "family": pair.family,

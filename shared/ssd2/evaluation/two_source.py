@@ -15,16 +15,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from torch import Tensor
-
 from ssd2.checkpoint import Checkpoint
-from ssd2.collaboration import UserTerms, decode_locally
+from ssd2.collaboration import Timestep, UserTerms, decode_locally
 from ssd2.demo.generator import Item, unseen_items
 from ssd2.errors import ModelMismatch, TokenizerMismatch
 from ssd2.evaluation.costs import COST_COLUMNS, BlockCosts
+from ssd2.logits_format import FLOAT16, LogitsFormat
 from ssd2.models.predict import begin
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.sampler import LogitsRequest
 
 SYSTEMS = ("together", "core_only", "user_only")
 EVALUATED_KINDS = ("private", "public", "two-source")
@@ -67,6 +65,7 @@ def evaluate_two_source(
     limit: int,
     seed: int = 0,
     batch_size: int = 50,
+    logits_format: LogitsFormat = FLOAT16,
     on_progress: Callable[[int], None] = lambda _: None,
     on_answers: Callable[[str, Sequence[Item], Sequence[str]], None] = lambda _system, _items, _answers: None,
 ) -> dict[str, object]:
@@ -79,6 +78,7 @@ def evaluate_two_source(
         limit: items of each kind.
         seed: of the items and of the decodes.
         batch_size: items decoded at once; no answer depends on it.
+        logits_format: how the core's logits travel.
         on_progress: told how many answers have come since the last call.
         on_answers: given the answers of one of `SYSTEMS` to the items of one kind.
 
@@ -96,7 +96,15 @@ def evaluate_two_source(
         costs = BlockCosts(collaborations[system], params)
         answers = {
             kind: answer_items(
-                pair, items[kind], collaborations[system], params, seed, batch_size, on_progress, costs.see
+                pair,
+                items[kind],
+                collaborations[system],
+                params,
+                seed,
+                batch_size,
+                on_progress,
+                logits_format,
+                costs.see,
             )
             for kind in EVALUATED_KINDS
         }
@@ -104,7 +112,7 @@ def evaluate_two_source(
             on_answers(system, items[kind], answers[kind])
         report[system] = {**asdict(score(items, answers)), **costs.as_dict()}
     settings = {"lambda_user": collaboration.lambda_user, "alpha": collaboration.alpha, "steps": params.steps}
-    return {**report, **settings, "items": limit, "seed": seed}
+    return {**report, **settings, "logits": str(logits_format), "items": limit, "seed": seed}
 
 
 def answer_items(
@@ -115,14 +123,15 @@ def answer_items(
     seed: int,
     batch_size: int,
     on_progress: Callable[[int], None] = lambda _: None,
-    on_mixed: Callable[[LogitsRequest, Tensor], None] = lambda _request, _logits: None,
+    logits_format: LogitsFormat = FLOAT16,
+    on_timestep: Callable[[Timestep], None] = lambda _: None,
 ) -> list[str]:
-    """Answers of one system to all items; `on_mixed` as in `decode_locally`."""
+    """Answers of one system to all items; `on_timestep` as in `decode_locally`."""
     answers: list[str] = []
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
         seeds = [Seeds.reproducible(seed + start + row) for row in range(len(batch))]
-        answers += answer_batch(pair, batch, collaboration, params, seeds, on_mixed)
+        answers += answer_batch(pair, batch, collaboration, params, seeds, logits_format, on_timestep)
         on_progress(len(batch))
     return answers
 
@@ -133,9 +142,10 @@ def answer_batch(
     collaboration: CollaborationParams,
     params: DecodingParams,
     seeds: Sequence[Seeds],
-    on_mixed: Callable[[LogitsRequest, Tensor], None] = lambda _request, _logits: None,
+    logits_format: LogitsFormat = FLOAT16,
+    on_timestep: Callable[[Timestep], None] = lambda _: None,
 ) -> list[str]:
-    """Answers to some items, decoded at once; `on_mixed` as in `decode_locally`."""
+    """Answers to some items, decoded at once; the last two as in `decode_locally`."""
     tokenizer, config = pair.core.tokenizer, pair.core.model.config
     bos = config.bos_token_id
     without_docs = [tokenizer.encode_prompt(item.question, bos_token_id=bos) for item in items]
@@ -153,7 +163,8 @@ def answer_batch(
         seeds,
         vocab_size=config.vocab_size,
         eos_token_id=config.eos_token_id,
-        on_mixed=on_mixed,
+        logits_format=logits_format,
+        on_timestep=on_timestep,
     )
     return [tokenizer.decode(answer) for answer in answers]
 
@@ -184,7 +195,9 @@ def as_table(report: dict[str, object]) -> str:
         if isinstance(values, dict):
             cells = [f"{values[column]:.3f}" for column in columns] + [f"{values[cost]:.1f}" for cost in COST_COLUMNS]
             rows.append(f"| {system} | {' | '.join(cells)} |")
-    settings = ", ".join(f"{name} {report[name]}" for name in ("lambda_user", "alpha", "steps", "items", "seed"))
+    settings = ", ".join(
+        f"{name} {report[name]}" for name in ("lambda_user", "alpha", "steps", "logits", "items", "seed")
+    )
     return "\n".join([*rows, "", settings])
 
 

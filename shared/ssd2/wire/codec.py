@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ssd2.collaboration import to_wire_precision
 from ssd2.errors import (
     BlockShapeMismatch,
     InvalidParameter,
@@ -21,7 +19,9 @@ from ssd2.errors import (
     ProtocolViolation,
     TokenOutOfRange,
 )
+from ssd2.logits_format import MAX_TOP_K, AllowedFormats, LogitsFormat
 from ssd2.noise_schedule import TRAINED_TIMESTEPS
+from ssd2.packed_logits import CoreLogits, pack, unpack
 from ssd2.params import MAX_SEED
 from ssd2.wire import collaboration_pb2 as pb
 
@@ -43,10 +43,17 @@ _SELF_CONDITIONING_TO_PROTO = {
 }
 _SELF_CONDITIONING_FROM_PROTO = {value: name for name, value in _SELF_CONDITIONING_TO_PROTO.items()}
 
+_LOGITS_TO_PROTO = {
+    "float16": pb.LOGITS_FORMAT_FLOAT16,
+    "uint8": pb.LOGITS_FORMAT_UINT8,
+    "top-k": pb.LOGITS_FORMAT_TOP_K,
+}
+_LOGITS_FROM_PROTO = {value: kind for kind, value in _LOGITS_TO_PROTO.items()}
+
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a core serves; fields as in `GetModelCardResponse`."""
+    """What a core serves; fields as in `GetModelCardResponse`, with the formats of logits as one."""
 
     protocol_version: int
     model: str
@@ -58,11 +65,12 @@ class ModelCard:
     max_block_size: int
     parameters: int
     family: str
+    logits_formats: AllowedFormats
 
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """How an answer begins; fields as in `Open`."""
+    """How an answer begins; fields as in `Open`, with the format of the logits as one."""
 
     model: str
     family: str
@@ -76,6 +84,7 @@ class OpenRequest:
     max_blocks: int
     simplex_value: float
     self_conditioning: str
+    logits_format: LogitsFormat
     speculation: int
     patience: int
 
@@ -131,22 +140,50 @@ class PackedLogits:
     Attributes:
         block_size: L.
         vocab_size: V.
+        logits_format: how.
         data: as in `BlockLogits`.
     """
 
     block_size: int
     vocab_size: int
+    logits_format: LogitsFormat
     data: bytes
+
+
+_CARD_FIELDS = [name for name in ModelCard.__dataclass_fields__ if name != "logits_formats"]
 
 
 def model_card_to_proto(card: ModelCard) -> pb.GetModelCardResponse:
     """A core's description of itself as a message."""
-    return pb.GetModelCardResponse(**{name: getattr(card, name) for name in card.__dataclass_fields__})
+    return pb.GetModelCardResponse(
+        **{name: getattr(card, name) for name in _CARD_FIELDS},
+        logits_formats=[_LOGITS_TO_PROTO[allowed.kind] for allowed in card.logits_formats.formats],
+        max_top_k=max(allowed.k for allowed in card.logits_formats.formats),
+    )
 
 
 def model_card_from_proto(message: pb.GetModelCardResponse) -> ModelCard:
-    """The reverse of `model_card_to_proto`."""
-    return ModelCard(**{name: getattr(message, name) for name in ModelCard.__dataclass_fields__})
+    """The reverse of `model_card_to_proto`.
+
+    Raises:
+        ProtocolViolation: if the core allows no format of logits that is known here.
+    """
+    return ModelCard(
+        **{name: getattr(message, name) for name in _CARD_FIELDS},
+        logits_formats=_allowed_formats(message),
+    )
+
+
+def _allowed_formats(message: pb.GetModelCardResponse) -> AllowedFormats:
+    """The formats of a card that this release knows; a core's may know others."""
+    kinds = dict.fromkeys(_LOGITS_FROM_PROTO[f] for f in message.logits_formats if f in _LOGITS_FROM_PROTO)
+    max_top_k = min(message.max_top_k, MAX_TOP_K)
+    known = [LogitsFormat(kind, max_top_k if kind == "top-k" else 0) for kind in kinds if kind != "top-k" or max_top_k]
+    if not known:
+        raise ProtocolViolation(
+            "the core allows no format of logits that this agent knows; install the same release on both sides"
+        )
+    return AllowedFormats(tuple(known))
 
 
 def open_to_proto(request: OpenRequest) -> pb.Open:
@@ -174,6 +211,8 @@ def open_to_proto(request: OpenRequest) -> pb.Open:
         max_blocks=request.max_blocks,
         simplex_value=request.simplex_value,
         self_conditioning=_SELF_CONDITIONING_TO_PROTO[request.self_conditioning],
+        logits_format=_LOGITS_TO_PROTO[request.logits_format.kind],
+        top_k=request.logits_format.k,
         speculation=request.speculation,
         patience=request.patience,
     )
@@ -210,6 +249,8 @@ def open_from_proto(message: pb.Open) -> OpenRequest:
         raise InvalidParameter("noise_seed must be below 2^63")
     if not 0 < message.simplex_value < 1000:
         raise InvalidParameter("simplex_value must be above 0 and below 1000")
+    if message.logits_format not in _LOGITS_FROM_PROTO:
+        raise InvalidParameter("logits_format must be FLOAT16, UINT8 or TOP_K")
     return OpenRequest(
         model=message.model,
         family=message.family,
@@ -223,6 +264,7 @@ def open_from_proto(message: pb.Open) -> OpenRequest:
         max_blocks=message.max_blocks,
         simplex_value=message.simplex_value,
         self_conditioning=_SELF_CONDITIONING_FROM_PROTO[message.self_conditioning],
+        logits_format=LogitsFormat(_LOGITS_FROM_PROTO[message.logits_format], message.top_k),
         speculation=message.speculation,
         patience=message.patience,
     )
@@ -283,14 +325,15 @@ def position_from_proto(message: pb.Projection | pb.BlockLogits) -> StepPosition
     return StepPosition(message.number, message.block, message.step)
 
 
-def pack_logits(logits: Tensor) -> PackedLogits:
-    """Logits as they travel, in float16.
+def pack_logits(logits: Tensor, logits_format: LogitsFormat) -> PackedLogits:
+    """Logits of one timestep as they travel; they are packed where they are, and only their bytes come to the host.
 
     Args:
         logits: [L, V].
+        logits_format: that the agent asked for.
     """
-    values: np.ndarray[tuple[int, int], np.dtype[np.float16]] = to_wire_precision(logits).cpu().numpy()
-    return PackedLogits(*values.shape, values.astype("<f2", copy=False).tobytes())
+    block_size, vocab_size = logits.shape
+    return PackedLogits(block_size, vocab_size, logits_format, pack(logits, logits_format).cpu().numpy().tobytes())
 
 
 def logits_to_proto(at: StepPosition, logits: PackedLogits, guess: Sequence[int] = ()) -> pb.BlockLogits:
@@ -307,13 +350,15 @@ def logits_to_proto(at: StepPosition, logits: PackedLogits, guess: Sequence[int]
         step=at.step,
         block_size=logits.block_size,
         vocab_size=logits.vocab_size,
-        format=pb.LOGITS_FORMAT_FLOAT16,
+        format=_LOGITS_TO_PROTO[logits.logits_format.kind],
         data=logits.data,
         guess=guess,
     )
 
 
-def logits_from_proto(message: pb.BlockLogits, *, due: StepPosition, block_size: int, vocab_size: int) -> Tensor:
+def logits_from_proto(
+    message: pb.BlockLogits, *, due: StepPosition, block_size: int, vocab_size: int, logits_format: LogitsFormat
+) -> CoreLogits:
     """The reverse of `logits_to_proto`.
 
     Args:
@@ -321,9 +366,10 @@ def logits_from_proto(message: pb.BlockLogits, *, due: StepPosition, block_size:
         due: the timestep that the agent asked for.
         block_size: L of the stream.
         vocab_size: V.
+        logits_format: that the agent asked for.
 
     Returns:
-        [L, V], float16.
+        A batch of one, [1, L, V].
 
     Raises:
         ProtocolViolation: if these are not the logits that were due, or they are damaged.
@@ -333,15 +379,15 @@ def logits_from_proto(message: pb.BlockLogits, *, due: StepPosition, block_size:
         raise ProtocolViolation(
             f"the core sent the logits of {at}, due were those of {due}; report this to its provider"
         )
-    if message.format != pb.LOGITS_FORMAT_FLOAT16:
-        raise ProtocolViolation(f"the core sent logits in format {message.format}, which this agent cannot read")
-    shape = (message.block_size, message.vocab_size)
-    if shape != (block_size, vocab_size) or len(message.data) != 2 * block_size * vocab_size:
+    if message.format != _LOGITS_TO_PROTO[logits_format.kind]:
         raise ProtocolViolation(
-            f"the core sent {len(message.data)} bytes of logits as {shape}; due were {block_size} x {vocab_size} halves"
+            f"the core sent logits in format {message.format}, due was {logits_format}; report this to its provider"
         )
-    values = np.frombuffer(message.data, dtype="<f2").astype(np.float16)
-    logits = torch.from_numpy(values).view(block_size, vocab_size)
-    if not bool(torch.isfinite(logits).all()):
-        raise ProtocolViolation("the core sent logits that are no finite numbers; report this to its provider")
-    return logits
+    shape, width = (message.block_size, message.vocab_size), logits_format.bytes_per_position(vocab_size)
+    if shape != (block_size, vocab_size) or len(message.data) != block_size * width:
+        raise ProtocolViolation(
+            f"the core sent {len(message.data)} bytes of logits as {shape}; due were {block_size * width} for "
+            f"{block_size} x {vocab_size}"
+        )
+    data = torch.frombuffer(bytearray(message.data), dtype=torch.uint8).view(1, block_size, width)
+    return unpack(data, logits_format, vocab_size)

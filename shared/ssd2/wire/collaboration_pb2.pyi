@@ -17,11 +17,15 @@ class LogitsFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     LOGITS_FORMAT_UNSPECIFIED: _ClassVar[LogitsFormat]
     LOGITS_FORMAT_FLOAT16: _ClassVar[LogitsFormat]
+    LOGITS_FORMAT_UINT8: _ClassVar[LogitsFormat]
+    LOGITS_FORMAT_TOP_K: _ClassVar[LogitsFormat]
 SELF_CONDITIONING_UNSPECIFIED: SelfConditioning
 SELF_CONDITIONING_OWN: SelfConditioning
 SELF_CONDITIONING_PROJECTION: SelfConditioning
 LOGITS_FORMAT_UNSPECIFIED: LogitsFormat
 LOGITS_FORMAT_FLOAT16: LogitsFormat
+LOGITS_FORMAT_UINT8: LogitsFormat
+LOGITS_FORMAT_TOP_K: LogitsFormat
 
 class GetModelCardRequest(_message.Message):
     __slots__ = ("model", "family")
@@ -32,7 +36,7 @@ class GetModelCardRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., family: _Optional[str] = ...) -> None: ...
 
 class GetModelCardResponse(_message.Message):
-    __slots__ = ("protocol_version", "model", "model_sha256", "tokenizer_sha256", "vocab_size", "block_size", "max_prompt_tokens", "max_block_size", "parameters", "family")
+    __slots__ = ("protocol_version", "model", "model_sha256", "tokenizer_sha256", "vocab_size", "block_size", "max_prompt_tokens", "max_block_size", "parameters", "family", "logits_formats", "max_top_k")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +47,8 @@ class GetModelCardResponse(_message.Message):
     MAX_BLOCK_SIZE_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FORMATS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     model: str
     model_sha256: str
@@ -53,7 +59,9 @@ class GetModelCardResponse(_message.Message):
     max_block_size: int
     parameters: int
     family: str
-    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., model_sha256: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., block_size: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., max_block_size: _Optional[int] = ..., parameters: _Optional[int] = ..., family: _Optional[str] = ...) -> None: ...
+    logits_formats: _containers.RepeatedScalarFieldContainer[LogitsFormat]
+    max_top_k: int
+    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., model_sha256: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., block_size: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., max_block_size: _Optional[int] = ..., parameters: _Optional[int] = ..., family: _Optional[str] = ..., logits_formats: _Optional[_Iterable[_Union[LogitsFormat, str]]] = ..., max_top_k: _Optional[int] = ...) -> None: ...
 
 class CollaborateRequest(_message.Message):
     __slots__ = ("open", "projection", "close")
@@ -74,7 +82,7 @@ class CollaborateResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., block_logits: _Optional[_Union[BlockLogits, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("protocol_version", "model", "tokenizer_sha256", "vocab_size", "prompt_ids", "noise_seed", "timesteps", "block_size", "max_blocks", "simplex_value", "self_conditioning", "model_sha256", "family", "speculation", "patience")
+    __slots__ = ("protocol_version", "model", "tokenizer_sha256", "vocab_size", "prompt_ids", "noise_seed", "timesteps", "block_size", "max_blocks", "simplex_value", "self_conditioning", "model_sha256", "family", "logits_format", "top_k", "speculation", "patience")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +96,8 @@ class Open(_message.Message):
     SELF_CONDITIONING_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
     SPECULATION_FIELD_NUMBER: _ClassVar[int]
     PATIENCE_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
@@ -103,9 +113,11 @@ class Open(_message.Message):
     self_conditioning: SelfConditioning
     model_sha256: str
     family: str
+    logits_format: LogitsFormat
+    top_k: int
     speculation: int
     patience: int
-    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., noise_seed: _Optional[int] = ..., timesteps: _Optional[_Iterable[int]] = ..., block_size: _Optional[int] = ..., max_blocks: _Optional[int] = ..., simplex_value: _Optional[float] = ..., self_conditioning: _Optional[_Union[SelfConditioning, str]] = ..., model_sha256: _Optional[str] = ..., family: _Optional[str] = ..., speculation: _Optional[int] = ..., patience: _Optional[int] = ...) -> None: ...
+    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., noise_seed: _Optional[int] = ..., timesteps: _Optional[_Iterable[int]] = ..., block_size: _Optional[int] = ..., max_blocks: _Optional[int] = ..., simplex_value: _Optional[float] = ..., self_conditioning: _Optional[_Union[SelfConditioning, str]] = ..., model_sha256: _Optional[str] = ..., family: _Optional[str] = ..., logits_format: _Optional[_Union[LogitsFormat, str]] = ..., top_k: _Optional[int] = ..., speculation: _Optional[int] = ..., patience: _Optional[int] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session_id",)

@@ -1,0 +1,34 @@
+"""How often a projection is provably the one that full logits of the core would give."""
+
+from __future__ import annotations
+
+from ssd2.collaboration import Timestep
+from ssd2.exactness import proven
+from ssd2.params import CollaborationParams, DecodingParams
+
+
+class ExactTimesteps:
+    """Counts over the blocks of decodes, of each row until its own block ends."""
+
+    def __init__(self, collaboration: CollaborationParams, params: DecodingParams) -> None:
+        self._lambda_user, self._params = collaboration.lambda_user, params
+        self._exact = self._all = 0
+
+    @property
+    def share(self) -> float:
+        """Of the timesteps that were seen, those that are proven at every position."""
+        return self._exact / self._all
+
+    def see(self, timestep: Timestep) -> None:
+        """One timestep of a batch."""
+        request, core = timestep.request, timestep.core
+        self._all += request.rows_at_work
+        if core is None:  # nothing of it is rounded
+            self._exact += request.rows_at_work
+            return
+        draws = [seeds.sampling for seeds in timestep.seeds]
+        is_proven = proven(
+            core, timestep.mixed, self._lambda_user, self._params, draws, request.block, request.timestep
+        )
+        is_proven = is_proven.all(-1)
+        self._exact += int((is_proven if request.is_done is None else is_proven & ~request.is_done).sum())

@@ -1,0 +1,54 @@
+"""What the formats of logits cost in time and bytes, at the paper's L = 25 and V = 50,272, on one CPU thread."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ssd2.collaboration import UserLogits, mix_terms
+from ssd2.exactness import proven
+from ssd2.logits_format import FLOAT16, PREFERRED, UINT8, LogitsFormat
+from ssd2.packed_logits import pack, unpack
+from ssd2.params import CollaborationParams, DecodingParams
+from ssd2.sampler import project
+
+L, V, RUNS = 25, 50_272, 15
+COLLABORATION = CollaborationParams()
+
+
+def run() -> dict[str, object]:
+    """Medians of fifteen runs, in milliseconds of processor time."""
+    torch.set_num_threads(1)
+    core, *user = (4 * torch.randn(1, L, V, generator=torch.Generator().manual_seed(n)) for n in range(3))
+    core[..., 7] += 25
+    user[0][..., 7] += 20
+    return {str(how): _measured(how, core, UserLogits(*user)) for how in (FLOAT16, UINT8, PREFERRED)}
+
+
+def _measured(how: LogitsFormat, core: Tensor, user: UserLogits) -> dict[str, float]:
+    data = pack(core, how)
+    received = unpack(data, how, V)
+    mixed = mix_terms(received.values, user, COLLABORATION)
+    params, draw = DecodingParams(block_size=L), ([1], 0, 700)
+    return {
+        "bytes": data.numel(),
+        "pack_ms": _median_ms(lambda: pack(core, how)),
+        "unpack_ms": _median_ms(lambda: unpack(data, how, V)),
+        "mix_ms": _median_ms(lambda: mix_terms(received.values, user, COLLABORATION)),
+        "proof_ms": _median_ms(lambda: proven(received, mixed, COLLABORATION.lambda_user, params, *draw)),
+        "project_ms": _median_ms(lambda: project(mixed, params, *draw)),
+    }
+
+
+def _median_ms(action: Callable[[], object]) -> float:
+    action()
+    seconds = []
+    for _ in range(RUNS):
+        started = time.process_time()
+        action()
+        seconds.append(time.process_time() - started)
+    return round(1000 * statistics.median(seconds), 2)
