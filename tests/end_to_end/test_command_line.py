@@ -26,7 +26,9 @@ def test_json_has_the_answer_its_tokens_passages_and_costs(
     core: CoreProcess, user_folder: Path, notes: Path, options: tuple[str, ...], logits_format: str, frame_bytes: int
 ) -> None:
     always = ("--core", core.address, "--user-model", str(user_folder), "--docs", str(notes), "--json", "--seed", "3")
-    result = run_agent("ask", "What is my shed code?", *always, "--max-tokens", "16", "--steps", "4", *options)
+    result = run_agent(
+        "ask", "What is my shed code?", *always, "--max-tokens", "16", "--steps", "4", "--speculation", "0", *options
+    )
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
     assert answer["passages"][0] == {"text": "The shed code is 4711.", "source": str(notes / "home.md"), "line": 3}
