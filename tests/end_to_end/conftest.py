@@ -47,6 +47,12 @@ def running_core(folder: Path | str, *options: str) -> Iterator[CoreProcess]:
         process.stdout.close()
 
 
+def engine_of(core: CoreProcess) -> int:
+    """Process id of a server's engine."""
+    (child,) = Path(f"/proc/{core.process.pid}/task/{core.process.pid}/children").read_text().split()
+    return int(child)
+
+
 @pytest.fixture(scope="module")
 def core(core_folder: Path) -> Iterator[CoreProcess]:
     """A core server with a random model, shared by the tests of a module."""

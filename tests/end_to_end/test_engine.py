@@ -16,18 +16,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from core_server.__main__ import EXIT_ENGINE_LOST
 from ssd2.errors import EngineLost
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from tests.end_to_end.conftest import CoreProcess, running_core
+from tests.end_to_end.conftest import CoreProcess, engine_of, running_core
 from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient
 from user_agent.user_model import UserModel
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-def engine_of(core: CoreProcess) -> int:
-    """Process id of a server's engine."""
-    (child,) = Path(f"/proc/{core.process.pid}/task/{core.process.pid}/children").read_text().split()
-    return int(child)
 
 
 def is_running(pid: int) -> bool:
