@@ -62,6 +62,8 @@ _PAIR = {**_CORE, "user": Option(USER, USER, Path, "checkpoint folder of the use
 _RUNS = {"runs": Option(5, 1, int, "measurements that a median is taken of")}
 _MAX_TOKENS = {"max_tokens": Option(48, 8, int, "longest answer")}
 
+_PROGRAM = "python -m tests.bench"
+
 BENCHMARKS = {
     "decode": Benchmark(
         "10",
@@ -129,13 +131,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     lines = [f"  {name:10} about {b.minutes:>2} min  {b.help}" for name, b in BENCHMARKS.items()]
     parser = argparse.ArgumentParser(
-        prog="python -m tests.bench",
+        prog=_PROGRAM,
         description="Benchmarks. Each prints JSON objects, one a line, on stdout, and its progress on stderr.",
         epilog="benchmarks, on two idle cores:\n" + "\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [--help] [NAME [--help] [OPTIONS]] [--quick]",
     )
-    names = parser.add_subparsers(dest="benchmark", metavar="NAME", help="one of them, with its options; or all")
+    names = parser.add_subparsers(
+        prog=_PROGRAM, dest="benchmark", metavar="NAME", help="one of them, with its options; all without a name"
+    )
     for name, benchmark in BENCHMARKS.items():
         one = names.add_parser(name, description=f"{benchmark.help}; about {benchmark.minutes} min.")
         one.add_argument("--quick", action="store_true", help="small settings: shows that it runs, and no more")

@@ -14,8 +14,8 @@ from user_agent.user_model import UserModel
 DECODING: dict[str, Any] = {}
 """Fields of `DecodingParams` that are not the models' own."""
 
-QUESTION: dict[str, Any] = {"speculation": 0}
-"""Fields of `Question` beside what is asked and its `DecodingParams`."""
+QUESTION: dict[str, Any] = {"speculation": 4}
+"""Fields of `Question` beside what is asked and its `DecodingParams`, as `user-agent ask` has them."""
 
 COLLABORATION = CollaborationParams()
 

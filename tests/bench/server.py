@@ -9,8 +9,8 @@ time. Nothing is computed on guesses.
                     others
     step_ms_p50     from a projection to the logits that follow it
     engine_mb       anonymous memory of the engine's process after all measurements
-    mb_per_session  what it grew by since it had answered one agent, for each further session: slots as far as they
-                    were written to, and a batch's intermediate results
+    mb_per_session  how much more that is than with the fewest sessions, for each one more: the slots' memory and a
+                    batch's intermediate results, with what the allocator keeps
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -54,16 +54,14 @@ def run(
         recordings = Path(folder) / "recordings.json"
         recorded = asyncio.run(_record(servers[sessions[0]].address, user, max(sessions), max_tokens))
         recordings.write_text(json.dumps([asdict(one) for one in recorded]))
-        for server in servers.values():
-            _measure(server, recordings, 1, 0.0, warm_up_s)
-        before = {count: _anonymous_mb(engine_of(server)) for count, server in servers.items()}
         windows: dict[int, list[Window]] = {count: [] for count in sessions}
         for number in range(runs):
             for count, server in servers.items():
                 windows[count].append(_measure(server, recordings, count, warm_up_s, seconds))
             say(f"run {number + 1} of {runs}")
-        for count, server in servers.items():
-            yield _figures(count, windows[count], before[count], _anonymous_mb(engine_of(server)))
+        memory_mb = {count: _anonymous_mb(engine_of(server)) for count, server in servers.items()}
+        for count in sessions:
+            yield _figures(count, windows[count], memory_mb)
 
 
 def _server(core: Path, sessions: int) -> AbstractContextManager[CoreProcess]:
@@ -100,14 +98,15 @@ def _anonymous_mb(pid: int) -> float:
     return kibibytes * 1024 / 1e6
 
 
-def _figures(sessions: int, windows: Sequence[Window], before_mb: float, after_mb: float) -> dict[str, object]:
-    further = sessions - 1
+def _figures(sessions: int, windows: Sequence[Window], memory_mb: Mapping[int, float]) -> dict[str, object]:
+    fewest = min(memory_mb)
+    grown_mb, further = memory_mb[sessions] - memory_mb[fewest], sessions - fewest
     return {
         "sessions": sessions,
         "tokens_per_s": round(median(window.tokens_per_s for window in windows), 1),
         "step_ms_p50": round(median(window.step_ms_p50 for window in windows), 2),
         "step_ms_p99": round(median(window.step_ms_p99 for window in windows), 2),
-        "mb_per_session": round((after_mb - before_mb) / further, 2) if further else None,
-        "engine_mb": round(after_mb, 1),
+        "mb_per_session": round(grown_mb / further, 2) if further else None,
+        "engine_mb": round(memory_mb[sessions], 1),
         "runs": len(windows),
     }

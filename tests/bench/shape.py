@@ -2,7 +2,8 @@
 
 An SSD-2 of the shape of an OPT model with random weights, made on the device; its time depends on the shape alone. A
 step is all that the engine computes for a batch of answers in the middle of a block: noise, embeddings, the transformer
-over the cached contexts, logits, packing them for the wire, its own choice of tokens and what it feeds back.
+over the cached contexts, logits, packing them for the wire, its own choice of tokens and what it feeds back. The model
+has no context timestep, so that no step encodes a context anew.
 
     step_ms         median, on the clock of the host: what Python and copies to the host take is part of a step
     limit_ms        the larger of: every weight read once at the memory's bandwidth; every multiplication at the
@@ -43,7 +44,14 @@ SHAPES = {
 }
 """By name: OPT's (arXiv 2205.01068, table 1), and one that is no model's."""
 
-OPT = {"vocab_size": 50272, "block_size": 25, "bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
+OPT = {
+    "vocab_size": 50272,
+    "block_size": 25,
+    "bos_token_id": 2,
+    "eos_token_id": 2,
+    "pad_token_id": 1,
+    "context_timestep": "none",  # else contexts are encoded anew at every other of 25 timesteps (Q = 50)
+}
 
 COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 32}
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}
