@@ -1,21 +1,162 @@
-"""Run all benchmarks, or the one named: `python -m tests.bench [NAME]`."""
+"""Benchmarks: `python -m tests.bench --help` says which there are. Nothing heavy is imported before it is run."""
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
+import os
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from tests.bench import collaboration, logits
-
-BENCHMARKS = {"collaboration": collaboration.run, "logits": logits.run}
+from ssd2.demo.paths import CORE, USER
 
 
-def main() -> None:
-    names = sys.argv[1:] or list(BENCHMARKS)
-    if unknown := [name for name in names if name not in BENCHMARKS]:
-        sys.exit(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
-    for name in names:
-        print(json.dumps({"benchmark": name, **BENCHMARKS[name]()}), flush=True)
+def numbers(kind: type[int] | type[float]) -> Callable[[str], list[int] | list[float]]:
+    """Reads 1,2,4."""
+
+    def read(text: str) -> list[Any]:
+        return [kind(part) for part in text.split(",")]
+
+    read.__name__ = "list"
+    return read
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting of a benchmark.
+
+    Attributes:
+        default: its value.
+        quick: with --quick.
+        kind: reads it.
+        help: what it is.
+    """
+
+    default: Any
+    quick: Any
+    kind: Callable[[str], Any]
+    help: str
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One module of this package, whose `run` takes the options and yields the figures.
+
+    Attributes:
+        minutes: on two idle cores, roughly.
+        help: what it measures.
+        options: by name.
+    """
+
+    minutes: str
+    help: str
+    options: dict[str, Option]
+
+
+_CORE = {"core": Option(CORE, CORE, Path, "checkpoint folder of the core")}
+_PAIR = {**_CORE, "user": Option(USER, USER, Path, "checkpoint folder of the user model")}
+_RUNS = {"runs": Option(5, 1, int, "measurements that a median is taken of")}
+_MAX_TOKENS = {"max_tokens": Option(48, 8, int, "longest answer")}
+
+_PROGRAM = "python -m tests.bench"
+
+BENCHMARKS = {
+    "decode": Benchmark(
+        "10",
+        "ours against a plain Algorithm 2: time and bytes a token at the same accuracy",
+        {
+            **_PAIR,
+            "items": Option(16, 2, int, "two-source questions for the accuracies"),
+            **_RUNS,
+            "timesteps": Option(1000, 20, int, "T of the plain one"),
+            **_MAX_TOKENS,
+        },
+    ),
+    "transport": Benchmark(
+        "2",
+        "a timestep in one process, over gRPC, over longer ways, with and without speculation",
+        {
+            **_PAIR,
+            **_RUNS,
+            "rtt_ms": Option([10.0, 50.0, 100.0], [10.0], numbers(float), "round trips to be added, in ms"),
+            "speculation": Option(8, 2, int, "timesteps that the core may send ahead"),
+            **_MAX_TOKENS,
+        },
+    ),
+    "server": Benchmark(
+        "3",
+        "a server with 1 to 32 sessions: tokens a second, waits, memory",
+        {
+            **_PAIR,
+            "sessions": Option([1, 2, 4, 8, 16, 32], [1, 2], numbers(int), "agents at a time"),
+            **_RUNS,
+            "seconds": Option(4.0, 1.0, float, "that one measurement takes"),
+            "warm_up_s": Option(1.0, 0.2, float, "before it"),
+            **_MAX_TOKENS,
+        },
+    ),
+    "logits": Benchmark(
+        "1",
+        "what the formats of logits cost in time and bytes, at L = 25 and V = 50,272",
+        {"runs": Option(15, 1, int, "measurements that a median is taken of")},
+    ),
+    "shape": Benchmark(
+        "5",
+        "a timestep of a core of a published size, against the machine's limit",
+        {
+            "shape": Option("125m", "tiny", str, "125m, 2.7b or 13b: OPT's; or tiny"),
+            "device": Option("cpu", "cpu", str, "where to run, as torch names it"),
+            "dtype": Option("float32", "float32", str, "of the weights, as torch names it"),
+            "batches": Option([1, 4, 16, 64], [1, 2], numbers(int), "answers in a timestep"),
+            "context": Option(256, 16, int, "tokens before the block"),
+            "threads": Option(1, 1, int, "processors to use, on a CPU"),
+            **_RUNS,
+        },
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one benchmark, or all of them, and print what comes."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    each = [given] if set(given) - {"--quick"} else [[name, *given] for name in BENCHMARKS]
+    for chosen in [vars(parser.parse_args(one)) for one in each]:
+        name, is_quick = chosen.pop("benchmark"), chosen.pop("quick")
+        defaults = {key: o.quick if is_quick else o.default for key, o in BENCHMARKS[name].options.items()}
+        for figures in importlib.import_module(f"tests.bench.{name}").run(**{**defaults, **chosen}):
+            load = round(os.getloadavg()[0], 2)
+            print(json.dumps({"benchmark": name, **figures, "cores": os.cpu_count(), "load": load}), flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    lines = [f"  {name:10} about {b.minutes:>2} min  {b.help}" for name, b in BENCHMARKS.items()]
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        description="Benchmarks. Each prints JSON objects, one a line, on stdout, and its progress on stderr.",
+        epilog="benchmarks, on two idle cores:\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [--help] [NAME [--help] [OPTIONS]] [--quick]",
+    )
+    names = parser.add_subparsers(
+        prog=_PROGRAM, dest="benchmark", metavar="NAME", help="one of them, with its options; all without a name"
+    )
+    for name, benchmark in BENCHMARKS.items():
+        one = names.add_parser(name, description=f"{benchmark.help}; about {benchmark.minutes} min.")
+        one.add_argument("--quick", action="store_true", help="small settings: shows that it runs, and no more")
+        for key, option in benchmark.options.items():
+            flag = "--" + key.replace("_", "-")
+            text = f"{option.help} (default: {_shown(option.default)})"
+            one.add_argument(flag, type=option.kind, default=argparse.SUPPRESS, help=text)
+    return parser
+
+
+def _shown(value: object) -> str:
+    return ",".join(f"{number:g}" for number in value) if isinstance(value, list) else str(value)
 
 
 if __name__ == "__main__":

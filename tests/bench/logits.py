@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -16,38 +16,43 @@ from ssd2.packed_logits import pack, unpack
 from ssd2.params import CollaborationParams, DecodingParams
 from ssd2.sampler import project
 
-L, V, RUNS = 25, 50_272, 15
+L, V = 25, 50_272
 COLLABORATION = CollaborationParams()
 
 
-def run() -> dict[str, object]:
-    """Medians of fifteen runs, in milliseconds of processor time."""
+def run(*, runs: int) -> Iterator[dict[str, object]]:
+    """Measure each format, in milliseconds of processor time.
+
+    Args:
+        runs: measurements that a median is taken of.
+    """
     torch.set_num_threads(1)
     core, *user = (4 * torch.randn(1, L, V, generator=torch.Generator().manual_seed(n)) for n in range(3))
     core[..., 7] += 25
     user[0][..., 7] += 20
-    return {str(how): _measured(how, core, UserLogits(*user)) for how in (FLOAT16, UINT8, PREFERRED)}
+    for how in (FLOAT16, UINT8, PREFERRED):
+        yield {"format": str(how), **_measured(how, core, UserLogits(*user), runs)}
 
 
-def _measured(how: LogitsFormat, core: Tensor, user: UserLogits) -> dict[str, float]:
+def _measured(how: LogitsFormat, core: Tensor, user: UserLogits, runs: int) -> dict[str, float]:
     data = pack(core, how)
     received = unpack(data, how, V)
     mixed = mix_terms(received.values, user, COLLABORATION)
     params, draw = DecodingParams(block_size=L), ([1], 0, 700)
     return {
         "bytes": data.numel(),
-        "pack_ms": _median_ms(lambda: pack(core, how)),
-        "unpack_ms": _median_ms(lambda: unpack(data, how, V)),
-        "mix_ms": _median_ms(lambda: mix_terms(received.values, user, COLLABORATION)),
-        "proof_ms": _median_ms(lambda: proven(received, mixed, COLLABORATION.lambda_user, params, *draw)),
-        "project_ms": _median_ms(lambda: project(mixed, params, *draw)),
+        "pack_ms": _median_ms(lambda: pack(core, how), runs),
+        "unpack_ms": _median_ms(lambda: unpack(data, how, V), runs),
+        "mix_ms": _median_ms(lambda: mix_terms(received.values, user, COLLABORATION), runs),
+        "proof_ms": _median_ms(lambda: proven(received, mixed, COLLABORATION.lambda_user, params, *draw), runs),
+        "project_ms": _median_ms(lambda: project(mixed, params, *draw), runs),
     }
 
 
-def _median_ms(action: Callable[[], object]) -> float:
+def _median_ms(action: Callable[[], object], runs: int) -> float:
     action()
     seconds = []
-    for _ in range(RUNS):
+    for _ in range(runs):
         started = time.process_time()
         action()
         seconds.append(time.process_time() - started)

@@ -1,0 +1,58 @@
+"""The questions that benchmarks ask, and how: the one place where a setting of ours is switched on or off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ssd2.demo.generator import Item, unseen_items
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from user_agent.agent import Question
+from user_agent.decoding import decoding_for
+from user_agent.documents.reader import Passage
+from user_agent.user_model import UserModel
+
+DECODING: dict[str, Any] = {}
+"""Arguments of `decoding_for` that are not the defaults of `user-agent ask`."""
+
+QUESTION: dict[str, Any] = {"speculation": 4}
+"""Fields of `Question` beside what is asked and its `DecodingParams`, as `user-agent ask` has them."""
+
+COLLABORATION = CollaborationParams()
+
+THREADS = 1
+"""Of each process that computes. The demo's models are too small to gain by more, and two processes with as many
+threads each as there are cores wait for one another."""
+
+
+def two_source_items(count: int) -> list[Item]:
+    """Questions that neither model can answer alone, unseen in training."""
+    return unseen_items("two-source", count)
+
+
+def question(user: UserModel, item: Item, number: int, max_tokens: int | None = None, **changed: Any) -> Question:
+    """A question about an item's notes.
+
+    Args:
+        user: the user model.
+        item: with notes and instruction.
+        number: seed of the answer.
+        max_tokens: longest answer; None: the default.
+        **changed: fields that are not as in `QUESTION`.
+    """
+    params = decoding_for(user.config, **{**DECODING, "max_tokens": max_tokens})
+    notes = [Passage(note, Path("notes.md"), line) for line, note in enumerate(item.notes, 1)]
+    passages = user.fitting(item.question, notes, params.max_answer_tokens)
+    return Question(
+        item.question, passages, COLLABORATION, params, Seeds.reproducible(number), **{**QUESTION, **changed}
+    )
+
+
+def committed_tokens(answer_tokens: int, params: DecodingParams) -> int:
+    """Tokens of the blocks that an answer took, whose last one holds its EOS if there is room for it.
+
+    Args:
+        answer_tokens: of the answer, before its EOS.
+        params: L and the number of blocks.
+    """
+    return min(answer_tokens // params.block_size + 1, params.max_blocks) * params.block_size

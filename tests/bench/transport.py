@@ -1,0 +1,197 @@
+"""What the way between device and core costs, timestep by timestep, and what going on with guesses wins back.
+
+The same questions in one process, over loopback gRPC, and over connections whose round trip takes longer
+(`tests.bench.delaying_proxy`: delay alone, no loss and no limit of bandwidth), with and without speculation. All ways
+in turns, with one server; each process computes with one thread.
+
+    step_ms_p50   between the logits of one timestep and of the next, over all answers
+    block_s       from the open stream to a block's last logits, a block; median over answers
+    answer_s      the whole answer with connecting, the core's card, Open and Close; median over answers
+    bytes_*       payload of the messages, without gRPC's framing
+    hit_rate      share of timesteps whose logits the core had sent ahead
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from ssd2.checkpoint import load_checkpoint
+from ssd2.collaboration import decode_locally
+from ssd2.models.family import Predictor
+from ssd2.models.predict import Model, begin
+from ssd2.sampler import LogitsRequest
+from ssd2.wire.codec import OpenRequest, StepPosition
+from tests.bench.asked import THREADS, committed_tokens, question, two_source_items
+from tests.bench.delaying_proxy import delayed
+from tests.bench.progress import say
+from tests.end_to_end.conftest import running_core
+from user_agent.agent import Agent, Question
+from user_agent.core_client import CoreClient, CoreStream
+from user_agent.user_model import UserModel
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the two models are connected.
+
+    Attributes:
+        path: "in process" or "grpc".
+        rtt_ms: added to a round trip.
+        tls: whether the connection is encrypted.
+        speculation: timesteps that the core may send ahead.
+    """
+
+    path: str
+    rtt_ms: float = 0.0
+    tls: bool = False
+    speculation: int = 0
+
+
+@dataclass
+class Trip:
+    """One answer.
+
+    Attributes:
+        times: when the stream was open, and then when each timestep's logits were there, in seconds.
+        seconds: of the whole answer.
+        tokens: of the answer.
+        bytes_up: payload to the core.
+        bytes_down: payload from it.
+        hits: timesteps whose logits had been sent ahead.
+    """
+
+    times: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    tokens: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    hits: int = 0
+
+
+def run(
+    *, core: Path, user: Path, runs: int, rtt_ms: Sequence[float], speculation: int, max_tokens: int
+) -> Iterator[dict[str, object]]:
+    """Measure all ways.
+
+    Args:
+        core: folder of θ_core.
+        user: folder of θ_user.
+        runs: questions that each way is asked.
+        rtt_ms: round trips to be added.
+        speculation: timesteps ahead, where there is speculation.
+        max_tokens: longest answer.
+    """
+    torch.set_num_threads(THREADS)
+    loaded, network = UserModel.load(user, with_weights=True), load_checkpoint(core).model
+    questions = [question(loaded, item, n, max_tokens) for n, item in enumerate(two_source_items(runs))]
+    ways = [Way("in process")]
+    ways += [Way("grpc", rtt, speculation=ahead) for rtt in (0.0, *rtt_ms) for ahead in (0, speculation)]
+    trips: dict[Way, list[Trip]] = {way: [] for way in ways}
+    with ExitStack() as stack:
+        options = ("--threads", str(THREADS), "--speculation", str(speculation))
+        near = stack.enter_context(running_core(core, *options)).address
+        addresses = {0.0: near} | {rtt: stack.enter_context(delayed(near, rtt)) for rtt in rtt_ms}
+        _over_grpc(questions[0], addresses[0.0], loaded, 0)  # the first answer warms both processes up
+        for number, asked in enumerate(questions):
+            for way in ways:
+                if way.path == "in process":
+                    trips[way].append(_in_process(asked, network, loaded))
+                else:
+                    trips[way].append(_over_grpc(asked, addresses[way.rtt_ms], loaded, way.speculation))
+            say(f"run {number + 1} of {runs}")
+    for way in ways:
+        yield _figures(way, trips[way], questions)
+
+
+def _in_process(asked: Question, core: Model, user: UserModel) -> Trip:
+    params, started = asked.params, time.perf_counter()
+    trip = Trip()
+    prompt = user.core_prompt(asked.instruction)
+    (tokens,) = decode_locally(
+        _Timed(begin(core, [prompt], params.self_conditioning), trip.times),
+        user.terms(asked.instruction, asked.passages, asked.collaboration, params.self_conditioning),
+        asked.collaboration,
+        params,
+        [asked.seeds],
+        vocab_size=user.config.vocab_size,
+        eos_token_id=user.config.eos_token_id,
+    )
+    trip.seconds, trip.tokens = time.perf_counter() - started, len(tokens)
+    return trip
+
+
+def _over_grpc(asked: Question, address: str, user: UserModel, speculation: int) -> Trip:
+    async def ask() -> Trip:
+        trip = Trip()
+        async with _TimedClient(address, trip.times) as client:
+            answer = await Agent(user, client).answer(replace(asked, speculation=speculation))
+        trip.seconds, trip.tokens, trip.hits = answer.seconds, len(answer.tokens), answer.guessed_timesteps
+        trip.bytes_up, trip.bytes_down = answer.bytes_up, answer.bytes_down
+        return trip
+
+    return asyncio.run(ask())
+
+
+class _Timed:
+    """A predictor that notes when its logits are there."""
+
+    def __init__(self, predictor: Predictor, times: list[float]) -> None:
+        self._predictor, self._times = predictor, times
+        times.append(time.perf_counter())
+
+    def logits(self, request: LogitsRequest) -> Tensor:
+        """See `Predictor.logits`."""
+        logits = self._predictor.logits(request)
+        self._times.append(time.perf_counter())
+        return logits
+
+
+class _TimedClient(CoreClient):
+    """A client whose streams note when logits have arrived."""
+
+    def __init__(self, address: str, times: list[float]) -> None:
+        super().__init__(address)
+        self._times = times
+
+    async def open(self, request: OpenRequest) -> CoreStream:
+        """See `CoreClient.open`."""
+        stream = await super().open(request)
+        self._times.append(time.perf_counter())
+        take = stream.logits
+
+        async def noted(due: StepPosition) -> Tensor:
+            logits = await take(due)
+            self._times.append(time.perf_counter())
+            return logits
+
+        stream.logits = noted  # type: ignore[method-assign]
+        return stream
+
+
+def _figures(way: Way, trips: Sequence[Trip], questions: Sequence[Question]) -> dict[str, object]:
+    steps = [later - earlier for trip in trips for earlier, later in pairwise(trip.times)]
+    params = questions[0].params
+    blocks = [committed_tokens(trip.tokens, params) // params.block_size for trip in trips]
+    return {
+        "path": way.path,
+        "rtt_ms": way.rtt_ms,
+        "tls": way.tls,
+        "speculation": way.speculation,
+        "step_ms_p50": round(1000 * median(steps), 2),
+        "block_s": round(median((t.times[-1] - t.times[0]) / n for t, n in zip(trips, blocks, strict=True)), 3),
+        "answer_s": round(median(trip.seconds for trip in trips), 3),
+        "bytes_down_per_step": round(sum(trip.bytes_down for trip in trips) / len(steps), 1),
+        "bytes_up_per_step": round(sum(trip.bytes_up for trip in trips) / len(steps), 1),
+        "hit_rate": round(sum(trip.hits for trip in trips) / len(steps), 3),
+        "runs": len(trips),
+    }
