@@ -19,8 +19,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## three questions across two processes; JSON=1 for one JSON object
 	@$(BIN)/user-agent demo $(if $(JSON),--json)
 
-test: $(READY)  ## all tests
-	@$(BIN)/pytest -q
+test: $(READY)  ## all tests, on all processors
+	@$(BIN)/pytest -q -n auto --dist loadfile
 
 check: $(READY)  ## style, types, import rule, stale stubs
 	@$(BIN)/ruff check .
