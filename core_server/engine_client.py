@@ -54,7 +54,13 @@ class Frames:
 
 
 class EngineClient:
-    """A running engine."""
+    """A running engine.
+
+    Attributes:
+        models: that it has, once it is ready.
+        ends_by_itself: whether it ends once it is hung up on: not while it loads, nor if it has said nothing for too
+            long.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout_s: float) -> None:
         """Take up the line.
@@ -69,6 +75,7 @@ class EngineClient:
         self._slots_used = 0
         self._listening: asyncio.Task[None] | None = None
         self.models: tuple[ServedModel, ...] = ()
+        self.ends_by_itself = False
 
     @property
     def answers(self) -> int:
@@ -93,6 +100,7 @@ class EngineClient:
             EngineLost: if the engine ends before.
         """
         report = await read(self._reader)
+        self.ends_by_itself = True
         if isinstance(report, NotReady):
             raise report.error
         if not isinstance(report, Ready):
@@ -115,6 +123,7 @@ class EngineClient:
                 elif isinstance(report, Alive):
                     self._slots_used = report.slots_used
         except TimeoutError:
+            self.ends_by_itself = False
             _log.error("the engine has said nothing for %g s", self._timeout_s)
         finally:
             for frames in self._frames.values():
@@ -165,8 +174,9 @@ async def running_engine(config: ServerConfig, replica: int) -> AsyncIterator[En
                 yield client
             finally:
                 client.close()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+                if client.ends_by_itself:  # and may say why, where it has ended already
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
         finally:
             server.close()
             if process.returncode is None:

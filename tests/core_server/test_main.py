@@ -41,7 +41,7 @@ def test_help_is_there_before_torch_is() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    for word in ("examples:", "--model [NAME=]DIR", "--max-sessions", "--answer-timeout-s", "--logits FORMATS"):
+    for word in ("examples:", "--model [NAME=]DIR", "--tensor-parallel 4", "--replicas 2", "--logits FORMATS"):
         assert word in done.stdout
 
 
@@ -55,6 +55,16 @@ def test_formats_that_there_are_not_are_refused_at_once() -> None:
     done = run("--model", "nowhere", "--logits", "float16,bfloat16")
     assert (done.returncode, done.stdout) == (2, "")
     assert "'bfloat16'; give float16, uint8 or top-k:K" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_cut_is_refused_by_all_ranks_at_once() -> None:
+    done = run("--model", str(ROOT / "shared/ssd2/demo/core"), "--tensor-parallel", "2", "--threads", "1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "core-server: error: 9 attention heads and a feed-forward width of 1152 cannot be cut into 2 equal parts; use "
+        "--tensor-parallel with one of 1, 3, 9\n"
+    )
 
 
 def test_a_missing_model_is_refused_without_a_traceback(tmp_path: Path) -> None:

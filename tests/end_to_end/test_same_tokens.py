@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of, save_ssd_lm
 
 from ssd2.checkpoint import load_checkpoint, save_checkpoint
@@ -211,11 +212,23 @@ async def test_every_family_through_one_server(
     assert len(remote) >= 8
 
 
-@pytest.fixture(scope="module", params=["--tensor-parallel", "--replicas"])
+needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("--tensor-parallel", "2"),
+        ("--replicas", "2"),
+        pytest.param(("--tensor-parallel", "2", "--device", "cuda"), marks=needs_two_gpus),
+        pytest.param(("--replicas", "2", "--device", "cuda"), marks=needs_two_gpus),
+    ],
+    ids="".join,
+)
 def core_of_two(families: Path, request: pytest.FixtureRequest) -> Iterator[CoreProcess]:
     """Two processes compute: each answer together, or each some answers."""
     experts = f"experts={families / 'core-experts'}"
-    with running_core(f"single={families / 'core-single'}", "--model", experts, request.param, "2") as running:
+    with running_core(f"single={families / 'core-single'}", "--model", experts, *request.param) as running:
         yield running
 
 

@@ -1,0 +1,36 @@
+"""An engine process, as the front end sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from core_server import engine_client
+from core_server.config import ServerConfig
+from core_server.engine_client import running_engine
+from ssd2.errors import EngineLost
+
+ENDING = """
+import socket, sys, time
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect(sys.argv[1])
+time.sleep(0.5)
+open(sys.argv[2], "w").write("why")
+"""
+"""An engine that hangs up and then says why."""
+
+
+async def test_an_engine_that_ends_is_not_cut_short_while_it_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start(config: ServerConfig, path: Path) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(sys.executable, "-c", ENDING, str(path), str(tmp_path / "log"))
+
+    monkeypatch.setattr(engine_client, "_start_process", start)
+    with pytest.raises(EngineLost, match="ended while it loaded"):
+        async with running_engine(ServerConfig({}), 0):
+            pass
+    assert (tmp_path / "log").read_text() == "why"
