@@ -82,8 +82,14 @@ def demo_core_server() -> Iterator[str]:
     options = ["--model", f"demo-core={CORE}", "--port", "0", "--log-level", "warning"]
     command = [sys.executable, "-m", "core_server", *options]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is ended then too
+    # An interrupt before Popen has returned would leave a server that nobody knows of: it has to wait.
+    interrupts: list[int] = []
+    interrupt = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own module
     try:
+        signal.signal(signal.SIGINT, interrupt)
+        if interrupts:
+            raise KeyboardInterrupt
         line = server.stdout.readline() if server.stdout else ""
         address = re.search(r"listening on (\S+:\d+)", line)
         if not address:

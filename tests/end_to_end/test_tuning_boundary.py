@@ -150,8 +150,9 @@ async def test_a_recording_holds_the_cores_logits_as_they_arrive(
         logits_format=PREFERRED,
         on_timestep=lambda timestep: arrived.append(timestep.core.values[0]),
     )
-    assert len(recorded.logits) == len(arrived) == 3
-    for kept, sent in zip(recorded.logits, arrived, strict=True):
+    (block,) = recorded.logits
+    assert len(block) == len(arrived) == 3
+    for kept, sent in zip(block, arrived, strict=True):
         torch.testing.assert_close(kept.float(), sent, rtol=2**-11, atol=0)
         assert torch.equal(as_received(kept, FLOAT16).values, kept), "mixing a recording rounds it no further"
 
