@@ -77,8 +77,8 @@ BENCHMARKS = {
         },
     ),
     "transport": Benchmark(
-        "2",
-        "a timestep in one process, over gRPC, over longer ways, with and without speculation",
+        "3",
+        "a timestep in one process, over gRPC, with TLS, over longer ways, with and without speculation",
         {
             **_PAIR,
             **_RUNS,
@@ -97,6 +97,18 @@ BENCHMARKS = {
             "seconds": Option(4.0, 1.0, float, "that one measurement takes"),
             "warm_up_s": Option(1.0, 0.2, float, "before it"),
             **_MAX_TOKENS,
+        },
+    ),
+    "growth": Benchmark(
+        "4",
+        "a server's time and memory as answers and sessions grow, on a random model",
+        {
+            "sessions": Option([1, 8, 32], [1, 2], numbers(int), "agents at a time"),
+            "blocks": Option(16, 3, int, "of an answer"),
+            "block_size": Option(25, 4, int, "tokens of a block"),
+            "steps": Option(8, 2, int, "timesteps of a block"),
+            "context_timestep": Option("none", "none", str, "of the model: none, or quantised for a context that ages"),
+            **_RUNS,
         },
     ),
     "logits": Benchmark(

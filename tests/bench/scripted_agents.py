@@ -23,7 +23,7 @@ from ssd2.wire import collaboration_pb2 as pb
 
 COLLABORATE = f"/{pb.DESCRIPTOR.services_by_name['CollaborationService'].full_name}/Collaborate"
 
-_OPTIONS = [
+OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),  # else all channels share one connection
 ]
@@ -113,14 +113,21 @@ async def run(address: str, recordings: Sequence[Recording], sessions: int, warm
 
 
 async def _agent(address: str, recordings: Sequence[Recording], meter: Meter) -> None:
-    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+    async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
         ask: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(COLLABORATE)  # bytes as they are
         while True:
             for recording in recordings:
-                await _answer(ask(), recording, meter)
+                await answer(ask(), recording, meter)
 
 
-async def _answer(call: grpc.aio.StreamStreamCall[bytes, bytes], recording: Recording, meter: Meter) -> None:
+async def answer(call: grpc.aio.StreamStreamCall[bytes, bytes], recording: Recording, meter: Meter) -> None:
+    """Go through one answer.
+
+    Args:
+        call: a stream that was just opened.
+        recording: what is sent on it.
+        meter: is told of each timestep.
+    """
     started = time.perf_counter()
     opening, *others = (bytes.fromhex(message) for message in recording.messages)
     await call.write(opening)

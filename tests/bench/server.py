@@ -30,7 +30,7 @@ from tests.bench.asked import THREADS, question, two_source_items
 from tests.bench.progress import say
 from tests.bench.scripted_agents import Recording, Window
 from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, recording_relay, running_core
-from tests.end_to_end.processes import engine_processes
+from tests.end_to_end.processes import anonymous_mb, engine_processes
 from user_agent.agent import Agent
 from user_agent.core_client import CoreClient
 from user_agent.user_model import UserModel
@@ -60,7 +60,7 @@ def run(
             for count, server in servers.items():
                 windows[count].append(_measure(server, recordings, count, warm_up_s, seconds))
             say(f"run {number + 1} of {runs}")
-        memory_mb = {count: _anonymous_mb(engine_processes(server)[0]) for count, server in servers.items()}
+        memory_mb = {count: anonymous_mb(engine_processes(server)[0]) for count, server in servers.items()}
         for count in sessions:
             yield _figures(count, windows[count], memory_mb)
 
@@ -90,13 +90,6 @@ def _measure(server: CoreProcess, recordings: Path, sessions: int, warm_up_s: fl
     command += [str(part) for option in options.items() for part in option]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=ENVIRONMENT)
     return Window(**json.loads(done.stdout))
-
-
-def _anonymous_mb(pid: int) -> float:
-    """Memory of a process that is no file's, in 10⁶ bytes."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    (kibibytes,) = (int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
-    return kibibytes * 1024 / 1e6
 
 
 def _figures(sessions: int, windows: Sequence[Window], memory_mb: Mapping[int, float]) -> dict[str, object]:

@@ -42,13 +42,15 @@ def test_decode_compares_time_bytes_and_accuracy(capsys: pytest.CaptureFixture[s
 @pytest.mark.slow
 def test_transport_measures_every_way(capsys: pytest.CaptureFixture[str], pair: list[str]) -> None:
     lines = _printed(capsys, "transport", "--quick", *pair)
-    ways = [(line["path"], line["rtt_ms"], line["speculation"]) for line in lines]
-    assert ways == [("in process", 0, 0), ("grpc", 0, 0), ("grpc", 0, 2), ("grpc", 10, 0), ("grpc", 10, 2)]
-    in_process, near, _, far, _ = lines
+    ways = [(line["path"], line["rtt_ms"], line["tls"]) for line in lines]
+    lines_of_grpc = [("grpc", 0, False), ("grpc", 0, True), ("grpc", 10, False)]
+    assert ways == [("in process", 0, False), *(way for way in lines_of_grpc for _ in range(2))]
+    assert [line["speculation"] for line in lines] == [0, 0, 2, 0, 2, 0, 2]
+    in_process, near, _, encrypted, _, far, _ = lines
     promised = {"tls", "step_ms_p50", "block_s", "bytes_down_per_step", "bytes_up_per_step", "hit_rate"}
     assert all(promised <= set(line) for line in lines)
     assert in_process["bytes_down_per_step"] == 0
-    assert near["bytes_down_per_step"] == far["bytes_down_per_step"] > 8 * 196
+    assert near["bytes_down_per_step"] == encrypted["bytes_down_per_step"] == far["bytes_down_per_step"] > 8 * 196
     assert near["hit_rate"] == 0
     assert far["step_ms_p50"] >= 10, "the way is not as long as it should be"
 
@@ -60,6 +62,17 @@ def test_server_measures_every_number_of_sessions(capsys: pytest.CaptureFixture[
     assert all(line["tokens_per_s"] > 0 and line["step_ms_p99"] >= line["step_ms_p50"] > 0 for line in lines)
     assert lines[0]["mb_per_session"] is None
     assert lines[1]["engine_mb"] > 0
+
+
+@pytest.mark.slow
+def test_growth_measures_every_block(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _printed(capsys, "growth", "--quick")
+    assert [(line["sessions"], line["context_tokens"]) for line in lines] == [
+        (sessions, context) for sessions in (1, 2) for context in (16, 20, 24)
+    ]
+    assert all(line["block_ms"] > 0 and line["engine_mb"] > 0 for line in lines)
+    assert [line["by_context"] for line in lines if line["block"] == 1] == [1, 1]
+    assert [line["by_sessions"] for line in lines if line["sessions"] == 1] == [1, 1, 1]
 
 
 def test_shape_gives_steps_and_the_machine_s_limit(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,8 @@
 """What the way between device and core costs, timestep by timestep, and what going on with guesses wins back.
 
-The same questions in one process, over loopback gRPC, and over connections whose round trip takes longer
+The same questions in one process, over loopback gRPC, encrypted, and over connections whose round trip takes longer
 (`tests.bench.delaying_proxy`: delay alone, no loss and no limit of bandwidth), with and without speculation. All ways
-in turns, with one server; each process computes with one thread.
+in turns, with one server, and one more for TLS; each process computes with one thread.
 
     step_ms_p50   between the logits of one timestep and of the next, over all answers
     block_s       from the open stream to a block's last logits, a block; median over answers
@@ -14,6 +14,7 @@ in turns, with one server; each process computes with one thread.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -34,10 +35,24 @@ from ssd2.wire.codec import OpenRequest, StepPosition
 from tests.bench.asked import THREADS, committed_tokens, question, two_source_items
 from tests.bench.delaying_proxy import delayed
 from tests.bench.progress import say
+from tests.end_to_end.certificates import certificates
 from tests.end_to_end.conftest import running_core
 from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient, CoreStream
 from user_agent.user_model import UserModel
+
+
+@dataclass(frozen=True)
+class Line:
+    """What lies between device and core.
+
+    Attributes:
+        rtt_ms: added to a round trip.
+        tls: whether the connection is encrypted.
+    """
+
+    rtt_ms: float = 0.0
+    tls: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,15 +61,26 @@ class Way:
 
     Attributes:
         path: "in process" or "grpc".
-        rtt_ms: added to a round trip.
-        tls: whether the connection is encrypted.
+        line: of gRPC.
         speculation: timesteps that the core may send ahead.
     """
 
     path: str
-    rtt_ms: float = 0.0
-    tls: bool = False
+    line: Line = Line()
     speculation: int = 0
+
+
+@dataclass(frozen=True)
+class CoreEnd:
+    """Where a line ends.
+
+    Attributes:
+        address: HOST:PORT.
+        ca: file of the authority that the core's certificate is signed by.
+    """
+
+    address: str
+    ca: Path | None = None
 
 
 @dataclass
@@ -95,22 +121,37 @@ def run(
     loaded, network = UserModel.load(user, with_weights=True), load_checkpoint(core).model
     questions = [question(loaded, item, n, max_tokens) for n, item in enumerate(two_source_items(runs))]
     ways = [Way("in process")]
-    ways += [Way("grpc", rtt, speculation=ahead) for rtt in (0.0, *rtt_ms) for ahead in (0, speculation)]
+    lines = [Line(), Line(tls=True), *(Line(rtt) for rtt in rtt_ms)]
+    ways += [Way("grpc", line, ahead) for line in lines for ahead in (0, speculation)]
     trips: dict[Way, list[Trip]] = {way: [] for way in ways}
     with ExitStack() as stack:
         options = ("--threads", str(THREADS), "--speculation", str(speculation))
-        near = stack.enter_context(running_core(core, *options)).address
-        addresses = {0.0: near} | {rtt: stack.enter_context(delayed(near, rtt)) for rtt in rtt_ms}
-        _over_grpc(questions[0], addresses[0.0], loaded, 0)  # the first answer warms both processes up
+        ends = _core_ends(stack, core, lines, options)
+        for line in lines:  # the first answer warms both processes up
+            _over_grpc(questions[0], ends[line], loaded, 0)
         for number, asked in enumerate(questions):
             for way in ways:
                 if way.path == "in process":
                     trips[way].append(_in_process(asked, network, loaded))
                 else:
-                    trips[way].append(_over_grpc(asked, addresses[way.rtt_ms], loaded, way.speculation))
+                    trips[way].append(_over_grpc(asked, ends[way.line], loaded, way.speculation))
             say(f"run {number + 1} of {runs}")
     for way in ways:
         yield _figures(way, trips[way], questions)
+
+
+def _core_ends(stack: ExitStack, core: Path, lines: Sequence[Line], options: Sequence[str]) -> dict[Line, CoreEnd]:
+    """A core server, one with TLS, and the ways there, ended with the stack."""
+    files = certificates(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+    near = stack.enter_context(running_core(core, *options)).address
+    encrypted = stack.enter_context(running_core(core, *options, *files.core_options)).address
+    of_its_name = encrypted.replace("127.0.0.1", "localhost")
+    return {
+        line: CoreEnd(of_its_name, files.ca)
+        if line.tls
+        else CoreEnd(stack.enter_context(delayed(near, line.rtt_ms)) if line.rtt_ms else near)
+        for line in lines
+    }
 
 
 def _in_process(asked: Question, core: Model, user: UserModel) -> Trip:
@@ -130,10 +171,10 @@ def _in_process(asked: Question, core: Model, user: UserModel) -> Trip:
     return trip
 
 
-def _over_grpc(asked: Question, address: str, user: UserModel, speculation: int) -> Trip:
+def _over_grpc(asked: Question, end: CoreEnd, user: UserModel, speculation: int) -> Trip:
     async def ask() -> Trip:
         trip = Trip()
-        async with _TimedClient(address, trip.times) as client:
+        async with _TimedClient(end, trip.times) as client:
             answer = await Agent(user, client).answer(replace(asked, speculation=speculation))
         trip.seconds, trip.tokens, trip.hits = answer.seconds, len(answer.tokens), answer.guessed_timesteps
         trip.bytes_up, trip.bytes_down = answer.bytes_up, answer.bytes_down
@@ -159,8 +200,8 @@ class _Timed:
 class _TimedClient(CoreClient):
     """A client whose streams note when logits have arrived."""
 
-    def __init__(self, address: str, times: list[float]) -> None:
-        super().__init__(address)
+    def __init__(self, end: CoreEnd, times: list[float]) -> None:
+        super().__init__(end.address, ca=end.ca)
         self._times = times
 
     async def open(self, request: OpenRequest) -> CoreStream:
@@ -184,8 +225,8 @@ def _figures(way: Way, trips: Sequence[Trip], questions: Sequence[Question]) -> 
     blocks = [committed_tokens(trip.tokens, params) // params.block_size for trip in trips]
     return {
         "path": way.path,
-        "rtt_ms": way.rtt_ms,
-        "tls": way.tls,
+        "rtt_ms": way.line.rtt_ms,
+        "tls": way.line.tls,
         "speculation": way.speculation,
         "step_ms_p50": round(1000 * median(steps), 2),
         "block_s": round(median((t.times[-1] - t.times[0]) / n for t, n in zip(trips, blocks, strict=True)), 3),

@@ -18,6 +18,13 @@ def engine_processes(core: CoreProcess) -> list[int]:
     return [pid for engine in _children(core.process.pid) for pid in (engine, *sorted(_children(engine), key=_rank))]
 
 
+def anonymous_mb(pid: int) -> float:
+    """Memory of a process that is no file's, in 10⁶ bytes."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    (kibibytes,) = (int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+    return kibibytes * 1024 / 1e6
+
+
 def is_running(pid: int) -> bool:
     with suppress(FileNotFoundError):
         return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"

@@ -6,48 +6,27 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import trustme
 
 from ssd2.errors import CoreUnavailable, InvalidParameter
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from tests.end_to_end.certificates import Certificates, certificates
 from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, run_agent, running_core
 from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient
 from user_agent.user_model import UserModel
 
 
-@dataclass(frozen=True)
-class Files:
-    """Certificates on disk."""
-
-    ca: Path
-    other_ca: Path
-    certificate: Path
-    key: Path
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folder = tmp_path_factory.mktemp("certificates")
-    found = Files(*(folder / name for name in ("ca.pem", "other.pem", "core.pem", "core.key")))
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(str(found.ca))
-    trustme.CA().cert_pem.write_to_path(str(found.other_ca))
-    issued = ca.issue_cert("localhost")
-    issued.private_key_pem.write_to_path(str(found.key))
-    for blob in issued.cert_chain_pems:
-        blob.write_to_path(str(found.certificate), append=True)
-    return found
-
-
-@pytest.fixture(scope="module")
-def core(core_folder: Path, files: Files) -> Iterator[CoreProcess]:
-    options = ("--tls-certificate", str(files.certificate), "--tls-key", str(files.key))
-    with running_core(core_folder, *options) as running:
+def core(core_folder: Path, files: Certificates) -> Iterator[CoreProcess]:
+    with running_core(core_folder, *files.core_options) as running:
         running.address = running.address.replace("127.0.0.1", "localhost")
         yield running
 
@@ -70,7 +49,7 @@ def plain(core_folder: Path) -> Iterator[CoreProcess]:
 
 
 async def test_an_encrypted_answer_is_the_same(
-    core: CoreProcess, plain: CoreProcess, files: Files, user_folder: Path
+    core: CoreProcess, plain: CoreProcess, files: Certificates, user_folder: Path
 ) -> None:
     user = UserModel.load(user_folder, with_weights=False)
     assert await tokens(core.address, files.ca, user) == await tokens(plain.address, None, user)
@@ -102,7 +81,7 @@ async def _bytes_on_the_line(core: CoreProcess, ca: Path | None, user: UserModel
 
 
 async def test_nothing_is_readable_on_an_encrypted_line(
-    core: CoreProcess, plain: CoreProcess, files: Files, user_folder: Path
+    core: CoreProcess, plain: CoreProcess, files: Certificates, user_folder: Path
 ) -> None:
     user = UserModel.load(user_folder, with_weights=False)
     known = user.tokenizer.sha256.encode()
@@ -114,7 +93,7 @@ async def test_nothing_is_readable_on_an_encrypted_line(
 
 @pytest.mark.parametrize("which", ["another authority", "no TLS", "another name"])
 async def test_a_core_that_cannot_prove_itself_gets_nothing(
-    core: CoreProcess, files: Files, user_folder: Path, which: str
+    core: CoreProcess, files: Certificates, user_folder: Path, which: str
 ) -> None:
     user = UserModel.load(user_folder, with_weights=False)
     ca = {"another authority": files.other_ca, "no TLS": None, "another name": files.ca}[which]
@@ -123,7 +102,7 @@ async def test_a_core_that_cannot_prove_itself_gets_nothing(
         await tokens(address, ca, user)
 
 
-def test_files_that_are_no_certificates_are_named(files: Files, core_folder: Path, tmp_path: Path) -> None:
+def test_files_that_are_no_certificates_are_named(files: Certificates, core_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidParameter, match=r"nowhere\.pem cannot be used: No such file"):
         CoreClient("localhost:1", ca=tmp_path / "nowhere.pem")
     with pytest.raises(InvalidParameter, match=r"core\.key cannot be used"):
@@ -138,7 +117,7 @@ def test_files_that_are_no_certificates_are_named(files: Files, core_folder: Pat
     assert "cannot be used" in told[1]
 
 
-def test_the_command_line_takes_it(core: CoreProcess, files: Files, user_folder: Path) -> None:
+def test_the_command_line_takes_it(core: CoreProcess, files: Certificates, user_folder: Path) -> None:
     asked = ("ask", "Where is it?", "--core", core.address, "--user-model", str(user_folder), "--lambda-user", "0")
     done = run_agent(*asked, "--ca", str(files.ca), "--steps", "3", "--max-tokens", "8")
     assert (done.returncode, "timesteps" in done.stderr) == (0, True)
