@@ -17,7 +17,8 @@ from user_agent.tuning.cli import tune
 
 if TYPE_CHECKING:
     from ssd2.control import Control
-    from user_agent.agent import Answer, Question
+    from user_agent.agent import Question
+    from user_agent.answer import Answer
     from user_agent.documents.reader import Passage
 
 app = typer.Typer(
@@ -150,6 +151,9 @@ def ask(
         ),
     ] = 4,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer of the core.")] = 10.0,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show every timestep of every block while it is denoised.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Answer one question with both models, the documents seen by the small one alone."""
@@ -187,7 +191,9 @@ def ask(
     seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
     asked = Question(question, passages, collaboration, params, seeds, model, logits_format, speculation)
     steering = Control.load(control, control_label, control_strength, loaded.tokenizer) if control else None
-    answer = asyncio.run(_ask(loaded, asked, core if collaboration.uses_core else None, timeout, steering, ca))
+    answer = asyncio.run(
+        _ask(loaded, asked, core if collaboration.uses_core else None, timeout, steering, ca, watch=watch)
+    )
     if docs and collaboration.uses_user and not passages:
         typer.echo("user-agent: no passage of your documents matches and fits; the answer does not use them", err=True)
     if tuned:
@@ -224,24 +230,24 @@ def _search(docs: list[Path], question: str) -> list[Passage]:
 
 
 async def _ask(
-    user_model: Any, question: Question, core: str | None, timeout_s: float, control: Control | None, ca: Path | None
+    user_model: Any,
+    question: Question,
+    core: str | None,
+    timeout_s: float,
+    control: Control | None,
+    ca: Path | None,
+    *,
+    watch: bool,
 ) -> Answer:
-    from rich.console import Console
-    from rich.text import Text
-
     from user_agent.agent import Agent
     from user_agent.core_client import CoreClient
-    from user_agent.printable import printable
+    from user_agent.watching import TerminalObserver
 
-    with Console(stderr=True, highlight=False).status("asking") as status:  # shows on a terminal only
-
-        def show(text: str) -> None:
-            status.update(Text(printable(text)))  # as Text: an answer is no markup
-
+    with TerminalObserver(user_model.tokenizer, watch=watch) as observer:
         if core is None:
-            return await Agent(user_model, None, control).answer(question, on_block=show)
+            return await Agent(user_model, None, control).answer(question, observer)
         async with CoreClient(core, ca=ca, answer_timeout_s=timeout_s) as client:
-            return await Agent(user_model, client, control).answer(question, on_block=show)
+            return await Agent(user_model, client, control).answer(question, observer)
 
 
 def _print_json(answer: Answer, passages: list[Passage]) -> None:
