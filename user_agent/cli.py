@@ -208,6 +208,56 @@ def ask(
 app.command(epilog=TUNE_EXAMPLES)(tune)
 
 
+SERVE_EXAMPLES = """
+Examples:
+
+  user-agent serve                                   (the demo's two models, everything on this machine)
+
+  user-agent serve --core core.example.org:50051 --ca provider.pem
+
+  curl http://127.0.0.1:8642/v1/models -H "Authorization: Bearer $SLINGSHOT_API_KEY"
+"""
+
+
+@app.command(epilog=SERVE_EXAMPLES)
+def serve(
+    core: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the core server; none: the demo's, on this machine.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; default: 127.0.0.1.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on, 0 for any free one; default: 8642.", show_default=False)
+    ] = None,
+    max_answers: Annotated[
+        int | None, typer.Option(help="Answers computed at a time; default: 2.", show_default=False)
+    ] = None,
+    max_waiting: Annotated[
+        int | None, typer.Option(help="Further ones that wait; default: 32.", show_default=False)
+    ] = None,
+) -> None:
+    """Run the agent: a page for the browser, and a REST endpoint that OpenAI's clients speak.
+
+    Every setting is also an environment variable, SLINGSHOT_ and its name (user-agent config).
+    """
+    from user_agent.config import load_config
+    from user_agent.serve import serve as run
+
+    config = load_config(core=core, ca=ca, host=host, port=port, max_answers=max_answers, max_waiting=max_waiting)
+    asyncio.run(run(config, _announce))
+
+
+def _announce(url: str, state: Any) -> None:
+    """Where the agent is, for the user's eyes; the key stands behind #, which no browser sends."""
+    core = f"the demo core, started on this machine at {state.core_address}" if state.is_demo else state.core_address
+    typer.echo(f"user-agent: listening on {url}")
+    typer.echo(f"  page      {url}/#key={state.api_key}")
+    typer.echo(f"  REST      {url}/v1   key {state.api_key}")
+    typer.echo(f"  core      {core or 'none: the user model answers alone (λ 1)'}")
+
+
 @app.command()
 def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
