@@ -1,0 +1,96 @@
+// The departure ledger: every message that left this device, the newest first, and what each says.
+
+import { download, get, withQuery } from "/web/api.js";
+import { button, el } from "/web/dom.js";
+import { bytes, counted, when } from "/web/format.js";
+import { messageView } from "/web/message.js";
+import { reporting } from "/web/notices.js";
+import { route } from "/web/router.js";
+
+const PAGE = 200;
+
+export class Ledger {
+  title = "What left this device";
+  #trace = route().query.get("trace");
+  #summary = el("p", { className: "lead" });
+  #verdict = el("p", { className: "verdict", role: "status" });
+  #rows = el("tbody", {});
+  #more = button("Show earlier ones", reporting(() => this.#earlier()), { hidden: true });
+  #before = 0;
+
+  constructor() {
+    this.element = el("div", { className: "page" }, this.#summary,
+      this.#trace && el("p", { className: "filter" }, "Messages of one answer. ", el("a", { href: "#/ledger" }, "Show all")),
+      el("div", { className: "actions" },
+        button("Verify", reporting(() => this.#verify())),
+        button("Export as JSON lines", reporting(() => this.#export()))),
+      this.#verdict,
+      el("div", { className: "scroll" }, el("table", { className: "ledger" },
+        el("thead", {}, el("tr", {}, ["No.", "Time", "To", "Call", "Bytes", "Answer"].map((name) => el("th", { scope: "col" }, name)))),
+        this.#rows)), this.#more);
+  }
+
+  async load() {
+    const { up, down } = await get("/v1/ledger/totals");
+    this.#summary.textContent = `${counted(up.messages, "message")} with ${bytes(up.wire_bytes)} left this device, ` +
+      `${counted(down.messages, "message")} with ${bytes(down.wire_bytes)} came. Each is recorded before it leaves.`;
+    this.#rows.replaceChildren();
+    if (this.#trace) return this.#ofAnswer();
+    this.#before = up.messages + down.messages;
+    await this.#earlier();
+  }
+
+  /** The page of entries before those that are shown: numbers count from 1 without a gap. */
+  async #earlier() {
+    const after = Math.max(0, this.#before - PAGE);
+    const { data } = await get(withQuery("/v1/ledger", { after, limit: this.#before - after || 1 }));
+    this.#show(data);
+    this.#before = after;
+    this.#more.hidden = after === 0;
+  }
+
+  async #ofAnswer() {
+    const entries = [];
+    for (let page = { has_more: true }; page.has_more; ) {
+      page = await get(withQuery("/v1/ledger", { trace: this.#trace, after: entries.at(-1)?.seq ?? 0, limit: PAGE }));
+      entries.push(...page.data);
+    }
+    this.#show(entries);
+  }
+
+  #show(entries) {
+    const left = entries.filter(({ direction }) => direction === "up").reverse();
+    this.#rows.append(...left.flatMap((entry) => entryRows(entry)));
+    if (!this.#rows.childElementCount) this.#rows.append(el("tr", {}, el("td", { colSpan: 6 }, "Nothing has left yet.")));
+  }
+
+  async #verify() {
+    const { broken_seq: broken, entries, chain, reason } = await get("/v1/ledger/verify");
+    this.#verdict.className = `verdict ${broken ? "broken" : "holds"}`;
+    this.#verdict.textContent = broken
+      ? `✕ Entry ${broken} does not fit: ${reason}`
+      : `✓ The chain of ${counted(entries, "entry", "entries")} holds. It ends with ${chain.slice(0, 16)}…`;
+  }
+
+  async #export() {
+    const url = URL.createObjectURL(await download("/v1/ledger/export"));
+    el("a", { href: url, download: "slingshot-ledger.jsonl" }).click();
+    URL.revokeObjectURL(url);
+  }
+}
+
+/** A row, and under it on request the message. */
+function entryRows({ seq, time, destination, rpc, wire_bytes: size, trace }) {
+  const said = el("td", { colSpan: 6 });
+  const below = el("tr", { className: "message", hidden: true }, said);
+  const toggle = button(String(seq), reporting(async () => {
+    if (!said.childElementCount) said.append(messageView(await get(`/v1/ledger/${seq}`)));
+    below.hidden = !below.hidden;
+    toggle.setAttribute("aria-expanded", String(!below.hidden));
+  }), { className: "quiet", "aria-expanded": "false", "aria-label": `Message ${seq}: read it` });
+  const onRow = (event) => event.target.closest("a, button") || toggle.click();
+  return [el("tr", { className: "entry", on: { click: onRow } },
+    el("th", { scope: "row" }, toggle), el("td", {}, when(time)), el("td", {}, destination), el("td", {}, rpc),
+    el("td", { className: "number" }, size.toLocaleString("en")),
+    el("td", {}, trace && el("a", { href: `#/ledger?trace=${encodeURIComponent(trace)}` }, `…${trace.slice(-6)}`))), below];
+}

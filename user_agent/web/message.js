@@ -1,0 +1,22 @@
+// A message that left, decoded: its kind, its fields, and its tokens with their ids.
+
+import { el } from "/web/dom.js";
+
+const KINDS = {
+  model_card: "Asks the core which model it has",
+  open: "Opens an answer: the question, and public parameters of its noise",
+  projection: "The projected simplex of one timestep: one token a position",
+  close: "Ends the answer",
+};
+
+export function messageView({ message, sha256, previous }) {
+  const { kind, fields, tokens } = message;
+  return el("div", { className: "decoded" },
+    el("h3", {}, kind.replace("_", " "), el("small", {}, KINDS[kind] ?? "")),
+    tokens.length > 0 && el("ol", { className: "tokens", "aria-label": "Tokens" }, tokens.map(({ token_id: id, text }) =>
+      el("li", {}, el("span", { className: "name" }, text.trim() || "␣"), el("small", {}, String(id))))),
+    el("pre", {}, JSON.stringify(fields, null, 2)),
+    el("dl", {}, pair("SHA-256", sha256), pair("chain before", previous)));
+}
+
+const pair = (name, value) => [el("dt", {}, name), el("dd", { className: "path" }, value)];
