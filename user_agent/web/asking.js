@@ -3,10 +3,10 @@
 import { ApiError, stream } from "/web/api.js";
 
 /**
- * 64 bits for an answer that can be repeated with other settings, as decimal digits. Drawn here and told to nobody but
+ * 63 bits for an answer that can be repeated with other settings, as decimal digits. Drawn here and told to nobody but
  * the agent: from a seed that can be guessed the device's own draws follow.
  */
-export const freshSeed = () => String(crypto.getRandomValues(new BigInt64Array(1))[0]);
+export const freshSeed = () => String(crypto.getRandomValues(new BigUint64Array(1))[0] >> 1n);
 
 /** Yields {trace} first, {text} for every block and at the end {slingshot, isCut}. */
 export async function* ask(instruction, { seed, isCoreAlone }, signal) {

@@ -7,6 +7,7 @@ import { passagesWith, tokenCard, wordsAround } from "/web/tokens.js";
 import { Trace, follow } from "/web/trace.js";
 
 const FRAME_MS = 450;
+const LOWEST_SCALE = 4; // tokens that a full bar stands for at least
 
 export class Denoising {
   #trace = new Trace();
@@ -82,10 +83,10 @@ export class Denoising {
   /** Bars: how many positions of each timestep differ from the core's likeliest token. */
   #draw() {
     const { frames } = this.#trace;
-    const tallest = Math.max(...frames.map((frame) => frame.tokens.length));
+    const tallest = Math.max(LOWEST_SCALE, ...frames.map(unlike));
     this.#strip.setAttribute("viewBox", `0 0 ${frames.length} ${tallest}`);
     this.#strip.replaceChildren(...frames.map((frame, x) => {
-      const height = unlike(frame) || tallest / 24;
+      const height = unlike(frame) || tallest / 16;
       const kind = frame.isCommit ? "commit" : unlike(frame) ? "unlike" : "alike";
       return svg("rect", { x: x + 0.1, y: tallest - height, width: 0.8, height, class: kind });
     }));

@@ -2,7 +2,7 @@
 
 import { get, post, remove, withQuery } from "/web/api.js";
 import { askWhether } from "/web/dialogs.js";
-import { button, el } from "/web/dom.js";
+import { button, el, table } from "/web/dom.js";
 import { bytes, counted, when } from "/web/format.js";
 import { Ingest } from "/web/ingest.js";
 import { reporting } from "/web/notices.js";
@@ -34,9 +34,7 @@ export class Documents {
       searchForm(),
       el("div", { className: "line filters" },
         el("label", {}, "State", this.#state), el("label", {}, "Name", this.#name)),
-      el("div", { className: "scroll" }, el("table", {},
-        el("thead", {}, el("tr", {}, ["Document", "State", "Passages", "Size", "Changed", ""].map((name) => el("th", { scope: "col" }, name)))),
-        this.#rows)), this.#more);
+      table(["Document", "State", "#Passages", "#Size", "Changed", ""], this.#rows), this.#more);
   }
 
   async load() {

@@ -31,5 +31,12 @@ export function button(label, onClick, properties = {}) {
   return el("button", { type: "button", ...properties, on: { click: onClick, ...properties.on } }, label);
 }
 
+/** A table in a box that scrolls when it is too wide; the names of columns of numbers begin with "#". */
+export function table(columns, body, properties = {}) {
+  const head = columns.map((name) =>
+    el("th", { scope: "col", className: name.startsWith("#") ? "number" : "" }, name.replace(/^#/, "")));
+  return el("div", { className: "scroll" }, el("table", properties, el("thead", {}, el("tr", {}, head)), body));
+}
+
 /** Whether what moves by itself should hold still. */
 export const wantsStillness = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -1,7 +1,7 @@
 // The departure ledger: every message that left this device, the newest first, and what each says.
 
 import { download, get, withQuery } from "/web/api.js";
-import { button, el } from "/web/dom.js";
+import { button, el, table } from "/web/dom.js";
 import { bytes, counted, when } from "/web/format.js";
 import { messageView } from "/web/message.js";
 import { reporting } from "/web/notices.js";
@@ -25,15 +25,13 @@ export class Ledger {
         button("Verify", reporting(() => this.#verify())),
         button("Export as JSON lines", reporting(() => this.#export()))),
       this.#verdict,
-      el("div", { className: "scroll" }, el("table", { className: "ledger" },
-        el("thead", {}, el("tr", {}, ["No.", "Time", "To", "Call", "Bytes", "Answer"].map((name) => el("th", { scope: "col" }, name)))),
-        this.#rows)), this.#more);
+      table(["No.", "Time", "To", "Call", "#Bytes", "Answer"], this.#rows, { className: "ledger" }), this.#more);
   }
 
   async load() {
     const { up, down } = await get("/v1/ledger/totals");
     this.#summary.textContent = `${counted(up.messages, "message")} with ${bytes(up.wire_bytes)} left this device, ` +
-      `${counted(down.messages, "message")} with ${bytes(down.wire_bytes)} came. Each is recorded before it leaves.`;
+      `${counted(down.messages, "message")} with ${bytes(down.wire_bytes)} came. Each is recorded here before it leaves.`;
     this.#rows.replaceChildren();
     if (this.#trace) return this.#ofAnswer();
     this.#before = up.messages + down.messages;

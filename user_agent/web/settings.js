@@ -65,7 +65,7 @@ function field(name, { value, default: byDefault, help, is_set_outside: isOutsid
   const hint = `help-${name}`;
   const input = el("input", {
     id: name, name, value: value ?? "", disabled: isOutside, autocomplete: "off", spellcheck: false,
-    placeholder: byDefault === null || byDefault === "" ? "by default" : String(byDefault),
+    placeholder: byDefault === null || byDefault === "" ? "default" : String(byDefault),
     type: NUMBERS[name] ? "number" : "text", ...NUMBERS[name], "aria-describedby": hint,
   });
   return el("div", { className: "field" }, el("label", { for: name }, NAMES[name] ?? name.replaceAll("_", " ")), input,

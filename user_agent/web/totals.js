@@ -14,7 +14,7 @@ export async function updateTotals(trace = null) {
   if (trace) latest = sent(await get(withQuery("/v1/ledger", { trace, limit: MOST })));
   line.replaceChildren(
     el("span", { className: "arrow", "aria-hidden": "true" }, "↑"),
-    el("span", { className: "all" }, `${counted(up.messages, "message")} · ${bytes(up.wire_bytes)}`),
+    el("span", {}, el("span", { className: "messages" }, `${counted(up.messages, "message")}, `), `${bytes(up.wire_bytes)} sent`),
     el("span", { className: "of-answer", hidden: !latest }, latest ? `this answer ${latest}` : ""),
   );
   line.title = "Left this device. Open the ledger";
@@ -22,5 +22,5 @@ export async function updateTotals(trace = null) {
 
 function sent({ data }) {
   const up = data.filter(({ direction }) => direction === "up");
-  return `${up.length} · ${bytes(up.reduce((sum, entry) => sum + entry.wire_bytes, 0))}`;
+  return `${up.length}, ${bytes(up.reduce((sum, entry) => sum + entry.wire_bytes, 0))}`;
 }

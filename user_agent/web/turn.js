@@ -30,8 +30,10 @@ export class Turn {
   }
 
   failed(error, options) {
+    const failure = failedAnswer(error, () => this.onAsk(options));
+    if (this.#shown < 0) return this.#body.replaceChildren(failure);
     this.show();
-    this.#body.append(failedAnswer(error, () => this.onAsk(options)));
+    this.#body.append(failure);
   }
 
   /** Show what is kept. */
