@@ -139,6 +139,8 @@ class Agent:
         started = time.perf_counter()
         stream = await self._open(question) if question.collaboration.uses_core else None
         try:
+            if observer:
+                observer.began()
             progress = _Progress()
             end = await self._decode(question, stream, progress, observer)
             if stream:

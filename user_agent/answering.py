@@ -227,6 +227,11 @@ class _Ears(Observer):
         self._observers, self._stop = observers, stop
         self.stop_at: int | None = None
 
+    def began(self) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.began()
+
     def projected(self, seen: ProjectedBlock) -> None:
         """See `Observer`."""
         for observer in self._observers:
