@@ -57,6 +57,12 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorResponse} for status in sorted({400, 401, 413, *statuses})}
 
 
+def documented_beside_events(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same for a route whose other answers are events: errors are JSON."""
+    schema = {"$ref": f"#/components/schemas/{ErrorResponse.__name__}"}
+    return {status: {"content": {"application/json": {"schema": schema}}} for status in documented(*statuses)}
+
+
 ANSWERING = documented(404, 429, 502, 503, 504)
 """Errors of routes that ask the core."""
 

@@ -60,7 +60,7 @@ class Generation(BaseModel):
     """What both routes understand."""
 
     model_config = ConfigDict(extra="allow")
-    model: Annotated[str, Field(max_length=200)]
+    model: Annotated[str, Field(max_length=200, examples=[MODEL])]
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     stop: str | list[str] | None = None
