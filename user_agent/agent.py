@@ -21,7 +21,7 @@ from ssd2.sampler import LogitsRequest, commit, decode, project
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
 from user_agent.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.core_client import CoreClient, CoreStream
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 from user_agent.user_model import UserModel
 
 MAX_SPECULATION = 64

@@ -18,7 +18,7 @@ from user_agent.answer import Answer, CommittedBlock, Observer, ProjectedBlock
 from user_agent.config import AgentConfig
 from user_agent.core_client import CoreClient
 from user_agent.decoding import decoding_for
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 from user_agent.traces import Trace, Traces, passage_json
 from user_agent.tuning.defaults import collaboration_of, tuned_with
 from user_agent.user_model import UserModel

@@ -12,6 +12,7 @@ import typer
 
 from ssd2.demo.paths import USER
 from ssd2.errors import InvalidParameter
+from user_agent.documents.cli import docs as docs_app
 from user_agent.tuning.cli import EXAMPLES as TUNE_EXAMPLES
 from user_agent.tuning.cli import tune
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ssd2.control import Control
     from user_agent.agent import Question
     from user_agent.answer import Answer
-    from user_agent.documents.reader import Passage
+    from user_agent.documents.passage import Passage
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,7 +47,7 @@ Examples:
 def ask(
     question: Annotated[str, typer.Argument(help="What both models see. The documents are never sent.")],
     docs: Annotated[
-        list[Path] | None, typer.Option(help="A .txt or .md file, or a folder of them; may be given again.")
+        list[Path] | None, typer.Option(help="A document, or a folder of them; may be given again.")
     ] = None,
     core: Annotated[
         str | None, typer.Option(envvar="SLINGSHOT_CORE", help="HOST:PORT of the core server; not needed at λ = 1.")
@@ -206,6 +207,7 @@ def ask(
 
 
 app.command(epilog=TUNE_EXAMPLES)(tune)
+app.add_typer(docs_app, name="docs")
 
 
 SERVE_EXAMPLES = """
@@ -273,10 +275,13 @@ def demo(
 
 
 def _search(docs: list[Path], question: str) -> list[Passage]:
-    from user_agent.documents.reader import read_passages
+    from user_agent.documents.reader import read_documents
     from user_agent.documents.search import search
 
-    return search([passage for path in docs for passage in read_passages(path)], question)
+    reading = read_documents(docs)
+    for line in reading.told():
+        typer.echo(f"user-agent: {line}", err=True)
+    return search(reading.passages, question)
 
 
 async def _ask(
@@ -301,13 +306,14 @@ async def _ask(
 
 
 def _print_json(answer: Answer, passages: list[Passage]) -> None:
-    sources = [{"text": p.text, "source": str(p.source), "line": p.line} for p in passages]
+    sources = [{"text": p.text, "source": str(p.source), "line": p.line, "page": p.page} for p in passages]
     typer.echo(json.dumps({**asdict(answer), "passages": sources}, ensure_ascii=False))
 
 
 def _print(answer: Answer, passages: list[Passage]) -> None:
     from rich.console import Console
 
+    from user_agent.printable import printable
     from user_agent.render import marked, summary
 
     Console(highlight=False).print(marked(answer), soft_wrap=True)
@@ -315,5 +321,5 @@ def _print(answer: Answer, passages: list[Passage]) -> None:
     console.print(summary(answer))
     for passage in passages:
         console.print(
-            f"  {passage.source.name}:{passage.line}  {passage.text}", markup=False, emoji=False, soft_wrap=True
+            f"  {printable(passage.place)}  {printable(passage.text)}", markup=False, emoji=False, soft_wrap=True
         )

@@ -14,7 +14,7 @@ from typing import Any
 from ssd2.errors import TraceNotFound
 from ssd2.tokenizer import Tokenizer
 from user_agent.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 
 MAX_TRACES = 256
 
@@ -132,7 +132,7 @@ def passage_json(passage: Passage) -> dict[str, Any]:
         "text": passage.text,
         "source": str(passage.source),
         "line": passage.line,
-        "page": getattr(passage, "page", None),
+        "page": passage.page,
     }
 
 
