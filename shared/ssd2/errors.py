@@ -6,7 +6,8 @@
     │   ├── TokenOutOfRange        a token id is outside the vocabulary
     │   ├── BlockShapeMismatch     a block has the wrong length or order
     │   ├── PromptTooLong          the prompt does not fit the model's context
-    │   └── DocumentsUnreadable    a document or folder cannot be read
+    │   ├── DocumentsUnreadable    a document or folder cannot be read
+    │   └── NotFound               nothing of that name or number is kept here
     ├── ModelError                 a model is missing, broken or not the one expected
     │   ├── ModelNotFound          no checkpoint at that place
     │   ├── CheckpointInvalid      the checkpoint's files do not fit together
@@ -21,6 +22,8 @@
     │   ├── CoreTimeout            the core did not answer in time
     │   ├── CoreBusy               the core is at its limit of sessions
     │   └── EngineLost             the core's process that computes has ended
+    ├── StoreError                 what this device keeps cannot be read or written
+    │   └── LedgerUnwritable       the ledger takes no entry, so nothing is sent
     └── JudgeError                 the model that judges answers cannot be asked
         ├── JudgeRefused           its endpoint refuses the key, the model or the question
         ├── JudgeUnavailable       its endpoint does not answer, or not now
@@ -72,6 +75,12 @@ class DocumentsUnreadable(InputError):
     """A document or a folder of documents cannot be read."""
 
     code = "documents_unreadable"
+
+
+class NotFound(InputError):
+    """Nothing of that name or number is kept on this device."""
+
+    code = "not_found"
 
 
 class ModelError(SlingshotError):
@@ -156,6 +165,18 @@ class EngineLost(CoreError):
     """The core's process that computes has ended."""
 
     code = "engine_lost"
+
+
+class StoreError(SlingshotError):
+    """What this device keeps cannot be read or written."""
+
+    code = "store_error"
+
+
+class LedgerUnwritable(StoreError):
+    """The ledger of what leaves the device takes no entry, so nothing is sent."""
+
+    code = "ledger_unwritable"
 
 
 class JudgeError(SlingshotError):
