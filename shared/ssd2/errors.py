@@ -22,12 +22,15 @@
     │   ├── CoreTimeout            the core did not answer in time
     │   ├── CoreBusy               the core is at its limit of sessions
     │   └── EngineLost             the core's process that computes has ended
-    ├── StoreError                 what this device keeps cannot be read or written
-    │   └── LedgerUnwritable       the ledger takes no entry, so nothing is sent
-    └── JudgeError                 the model that judges answers cannot be asked
-        ├── JudgeRefused           its endpoint refuses the key, the model or the question
-        ├── JudgeUnavailable       its endpoint does not answer, or not now
-        └── JudgeReplyInvalid      what its endpoint sends is not what the protocol says
+    ├── JudgeError                 the model that judges answers cannot be asked
+    │   ├── JudgeRefused           its endpoint refuses the key, the model or the question
+    │   ├── JudgeUnavailable       its endpoint does not answer, or not now
+    │   └── JudgeReplyInvalid      what its endpoint sends is not what the protocol says
+    └── StoreError                 what the agent keeps on the device cannot be used
+        ├── StoreKeyWrong          its key is not at hand, or another one
+        ├── StoreUnreadable        its files are damaged or cannot be written
+        ├── StoreInUse             another agent has it open
+        └── LedgerUnwritable       the ledger takes no entry, so nothing is sent
 
 Every leaf has one stable `code`; its message says what is wrong and what to do about it.
 """
@@ -167,18 +170,6 @@ class EngineLost(CoreError):
     code = "engine_lost"
 
 
-class StoreError(SlingshotError):
-    """What this device keeps cannot be read or written."""
-
-    code = "store_error"
-
-
-class LedgerUnwritable(StoreError):
-    """The ledger of what leaves the device takes no entry, so nothing is sent."""
-
-    code = "ledger_unwritable"
-
-
 class JudgeError(SlingshotError):
     """The model that judges answers cannot be asked."""
 
@@ -201,3 +192,33 @@ class JudgeReplyInvalid(JudgeError):
     """What the judge's endpoint sends is not what the protocol says."""
 
     code = "judge_reply_invalid"
+
+
+class StoreError(SlingshotError):
+    """What the agent keeps on the device cannot be used."""
+
+    code = "store_error"
+
+
+class StoreKeyWrong(StoreError):
+    """The store's key is not at hand, or is not the one that it was encrypted with."""
+
+    code = "store_key_wrong"
+
+
+class StoreUnreadable(StoreError):
+    """A file of the store is damaged, or the system does not let it be read or written."""
+
+    code = "store_unreadable"
+
+
+class StoreInUse(StoreError):
+    """Another agent has the data folder open."""
+
+    code = "store_in_use"
+
+
+class LedgerUnwritable(StoreError):
+    """The ledger of what leaves the device takes no entry, so nothing is sent."""
+
+    code = "ledger_unwritable"
