@@ -28,6 +28,7 @@ import apsw
 
 from ssd2.errors import LedgerUnwritable, NotFound
 from user_agent.sent_message import SentMessage, decode
+from user_agent.transaction import writing
 
 Direction: TypeAlias = Literal["up", "down"]
 
@@ -173,7 +174,7 @@ class Ledger:
         self._connection, self._lock = connection, threading.Lock()
         connection.execute("PRAGMA synchronous = NORMAL")
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'entry_stays'").fetchone():
-            with self._transaction():
+            with writing(connection):
                 connection.execute(_SCHEMA)
 
     def record(self, direction: Direction, destination: str, rpc: str, payload: bytes) -> None:
@@ -183,7 +184,7 @@ class Ledger:
             LedgerUnwritable: if it cannot be added; then it must not leave.
         """
         try:
-            with self._lock, self._transaction():
+            with self._lock, writing(self._connection):
                 seq, previous = self._connection.execute(_LAST).fetchone() or (0, FIRST_PREVIOUS)
                 fields = (
                     seq + 1,
@@ -247,22 +248,6 @@ class Ledger:
     def export(self) -> Iterator[str]:
         """All entries, each as a line of JSON."""
         return (json.dumps(entry.as_dict(), ensure_ascii=False) for entry in self._all())
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """One that writes from its start on, so that the last entry stays the last one.
-
-        (A connection as context manager would wait for another one's transaction with Python's lock in its hand: when
-        that is of the same process, for ever.)
-        """
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:  # SQLite ends it by itself where the disk is full
-                self._connection.execute("ROLLBACK")
-            raise
 
     def _all(self) -> Iterator[Entry]:
         after_seq = 0
