@@ -6,7 +6,8 @@
     │   ├── TokenOutOfRange        a token id is outside the vocabulary
     │   ├── BlockShapeMismatch     a block has the wrong length or order
     │   ├── PromptTooLong          the prompt does not fit the model's context
-    │   └── DocumentsUnreadable    a document or folder cannot be read
+    │   ├── DocumentsUnreadable    a document or folder cannot be read
+    │   └── NotFound               nothing of that name or number is kept here
     ├── ModelError                 a model is missing, broken or not the one expected
     │   ├── ModelNotFound          no checkpoint at that place
     │   ├── CheckpointInvalid      the checkpoint's files do not fit together
@@ -31,7 +32,8 @@
     └── StoreError                 what the agent keeps on the device cannot be used
         ├── StoreKeyWrong          its key is not at hand, or another one
         ├── StoreUnreadable        its files are damaged or cannot be written
-        └── StoreInUse             another agent has it open
+        ├── StoreInUse             another agent has it open
+        └── LedgerUnwritable       the ledger takes no entry, so nothing is sent
 
 Every leaf has one stable `code`; its message says what is wrong and what to do about it.
 """
@@ -79,6 +81,12 @@ class DocumentsUnreadable(InputError):
     """A document or a folder of documents cannot be read."""
 
     code = "documents_unreadable"
+
+
+class NotFound(InputError):
+    """Nothing of that name or number is kept on this device."""
+
+    code = "not_found"
 
 
 class ModelError(SlingshotError):
@@ -229,3 +237,9 @@ class StoreInUse(StoreError):
     """Another agent has the data folder open."""
 
     code = "store_in_use"
+
+
+class LedgerUnwritable(StoreError):
+    """The ledger of what leaves the device takes no entry, so nothing is sent."""
+
+    code = "ledger_unwritable"
