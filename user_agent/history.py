@@ -164,7 +164,7 @@ class History:
         with self._lock:
             self._get(conversation)
             rows = self._connection.execute(query, (conversation, limit, offset))
-            return [Message(*row, json.loads(details)) for *row, details in rows]
+            return [Message(*row[:-1], details=json.loads(row[-1])) for row in rows]
 
     def delete(self, conversation: str) -> None:
         """Delete a conversation with all that was said in it, so that neither file has any of it left.
