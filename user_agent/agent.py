@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,8 +19,9 @@ from ssd2.packed_logits import CoreLogits
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, commit, decode, project
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
+from user_agent.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.core_client import CoreClient, CoreStream
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 from user_agent.user_model import UserModel
 
 MAX_SPECULATION = 64
@@ -62,51 +63,18 @@ class Question:
 
 
 @dataclass(frozen=True)
-class AnswerToken:
-    """One token of an answer.
+class _Ensemble:
+    """The logits of one timestep, each [1, L, V].
 
     Attributes:
-        token_id: as committed.
-        text: as it stands in the answer.
-        core_choice: text of what the core alone would have committed here, on the same draw and from
-            the same noised block; None where no core took part.
-        is_changed: whether the user's side changed the token.
+        core: the core's last ones; None where it takes no part.
+        user: the user model's.
+        mixed: line 8 of Algorithm 2, steered if there is a control.
     """
 
-    token_id: int
-    text: str
-    core_choice: str | None
-    is_changed: bool
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer and what it took.
-
-    Attributes:
-        text: the answer.
-        tokens: its tokens.
-        timesteps: timesteps decoded, over all blocks.
-        round_trips: how often the core was asked: at every timestep, unless `core_every` says otherwise.
-        exact_timesteps: those of them whose projection is provably what the core's logits would have given
-            if none had been rounded or left out on the way, at every position.
-        logits_format: of the core's logits; None where no core took part.
-        seconds: wall time of the decode.
-        bytes_up: payload sent to the core.
-        bytes_down: payload received from it.
-        guessed_timesteps: those whose logits the core had sent ahead, on a right guess.
-    """
-
-    text: str
-    tokens: list[AnswerToken]
-    timesteps: int
-    round_trips: int
-    exact_timesteps: int
-    logits_format: str | None
-    seconds: float
-    bytes_up: int
-    bytes_down: int
-    guessed_timesteps: int
+    core: CoreLogits | None
+    user: UserLogits
+    mixed: Tensor
 
 
 @dataclass
@@ -115,21 +83,34 @@ class _Progress:
 
     Attributes:
         timesteps: decoded.
+        exact_timesteps: see `Answer`.
         asked: where the core was asked last.
         core_logits: what it answered, [1, L, V].
-        core_choices: what it alone would have committed, over all blocks.
+        token_ids: of the committed blocks, before the EOS.
+        chosen: what is known of each of them.
     """
 
     timesteps: int = 0
     exact_timesteps: int = 0
     asked: StepPosition | None = None
     core_logits: CoreLogits | None = None
-    core_choices: list[int | None] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    chosen: list[_Chosen] = field(default_factory=list)
 
     @property
     def round_trips(self) -> int:
         """How often the core was asked."""
         return self.asked.number + 1 if self.asked else 0
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """How a committed token came about; see `AnswerToken`."""
+
+    core_choice: int | None
+    core_p: float | None
+    user_p: float | None
+    mixed_p: float
 
 
 class Agent:
@@ -145,12 +126,12 @@ class Agent:
         """
         self._user_model, self._client, self._control = user_model, client, control
 
-    async def answer(self, question: Question, on_block: Callable[[str], None] = lambda _: None) -> Answer:
+    async def answer(self, question: Question, observer: Observer | None = None) -> Answer:
         """Answer one question.
 
         Args:
             question: with its passages and parameters.
-            on_block: told the text so far whenever a block is committed.
+            observer: told of every timestep and block; may end the answer.
 
         Raises:
             SlingshotError: of the kind that says what went wrong.
@@ -158,8 +139,10 @@ class Agent:
         started = time.perf_counter()
         stream = await self._open(question) if question.collaboration.uses_core else None
         try:
+            if observer:
+                observer.began()
             progress = _Progress()
-            token_ids = await self._decode(question, stream, progress, on_block)
+            end = await self._decode(question, stream, progress, observer)
             if stream:
                 await stream.close()
         except BaseException:
@@ -167,8 +150,8 @@ class Agent:
                 stream.cancel()
             raise
         return Answer(
-            text=self._user_model.tokenizer.decode(token_ids),
-            tokens=self._tokens(token_ids, progress.core_choices),
+            text=self._user_model.tokenizer.decode(progress.token_ids),
+            tokens=self._tokens(progress),
             timesteps=progress.timesteps,
             round_trips=progress.round_trips,
             exact_timesteps=progress.exact_timesteps,
@@ -177,29 +160,30 @@ class Agent:
             bytes_up=stream.bytes_up if stream else 0,
             bytes_down=stream.bytes_down if stream else 0,
             guessed_timesteps=stream.guessed_rightly if stream else 0,
+            end=end,
         )
 
     async def _decode(
-        self, question: Question, stream: CoreStream | None, progress: _Progress, on_block: Callable[[str], None]
-    ) -> list[int]:
-        """Run Algorithm 2, each request answered by both models at the same time."""
-        terms = self._terms(question)
+        self, question: Question, stream: CoreStream | None, progress: _Progress, observer: Observer | None
+    ) -> str:
+        """Run Algorithm 2, each request answered by both models at the same time; why it ended."""
+        terms, length = self._terms(question), question.params.block_size
         run = self._sampler(question)
-        request = next(run)
-        while True:
-            if request.step == 0 and request.block > 0:
-                on_block(self._user_model.tokenizer.decode(request.answer_ids[0].tolist()))
+        request: LogitsRequest | None = next(run)
+        while request:
             logits = await self._mixed(question, stream, terms, progress, request)
             progress.timesteps += 1
-            try:
-                following = run.send(logits)
-            except StopIteration as finished:
-                progress.core_choices += _core_choices(progress.core_logits, question, request)
-                answer: list[int] = finished.value[0]
-                return answer
-            if following.step == 0:
-                progress.core_choices += _core_choices(progress.core_logits, question, request)
+            following, answer_ids = _following(run, logits.mixed)
+            if following and following.x0_hat is not None:
+                if observer:
+                    observer.projected(_projected(request, logits, following.x0_hat))
+            else:
+                progress.token_ids = answer_ids
+                progress.chosen += _chosen(logits, answer_ids[request.block * length :], question, request)
+                if observer and not observer.committed(self._committed(request, progress, length)):
+                    return "observer"
             request = following
+        return "length" if len(progress.token_ids) >= question.params.max_tokens else "eos"
 
     async def _mixed(
         self,
@@ -208,7 +192,7 @@ class Agent:
         terms: UserTerms | None,
         progress: _Progress,
         request: LogitsRequest,
-    ) -> Tensor:
+    ) -> _Ensemble:
         """The ensembled logits of one timestep; where the core is not asked, its last ones are mixed."""
         params = question.params
         due = stream if params.asks_core_at(request.step) else None
@@ -223,7 +207,7 @@ class Agent:
         progress.exact_timesteps += self._is_exact(core, logits, question, request)
         if self._control:
             logits = await asyncio.to_thread(self._control.steer, logits, self._written(question, request))
-        return logits
+        return _Ensemble(core, user_logits, logits)
 
     def _is_exact(self, core: CoreLogits | None, mixed: Tensor, question: Question, request: LogitsRequest) -> bool:
         """Whether the projection is provably that of the core's own logits; never claimed of a steered one."""
@@ -315,17 +299,49 @@ class Agent:
         config = self._user_model.config
         return decode(question.params, [question.seeds], vocab_size=config.vocab_size, eos_token_id=config.eos_token_id)
 
-    def _tokens(self, token_ids: list[int], core_choices: list[int | None]) -> list[AnswerToken]:
-        tokenizer = self._user_model.tokenizer
+    def _committed(self, request: LogitsRequest, progress: _Progress, length: int) -> CommittedBlock:
+        """What an observer is told of a block of this length."""
+        tokens = self._tokens(progress)[request.block * length :]
+        text = self._user_model.tokenizer.decode(progress.token_ids)
+        return CommittedBlock(request.block, request.step, request.timestep, tokens, text)
+
+    def _tokens(self, progress: _Progress) -> list[AnswerToken]:
+        tokenizer, token_ids = self._user_model.tokenizer, progress.token_ids
         return [
             AnswerToken(
                 token_id=token_id,
                 text=text,
-                core_choice=None if choice is None else tokenizer.token_name(choice),
-                is_changed=choice not in (None, token_id),
+                core_choice=None if chosen.core_choice is None else tokenizer.token_name(chosen.core_choice),
+                is_changed=chosen.core_choice not in (None, token_id),
+                core_p=chosen.core_p,
+                user_p=chosen.user_p,
+                mixed_p=chosen.mixed_p,
             )
-            for token_id, text, choice in zip(token_ids, tokenizer.token_texts(token_ids), core_choices, strict=False)
+            for token_id, text, chosen in zip(token_ids, tokenizer.token_texts(token_ids), progress.chosen, strict=True)
         ]
+
+
+def _following(
+    run: Generator[LogitsRequest, Tensor, list[list[int]]], mixed: Tensor
+) -> tuple[LogitsRequest | None, list[int]]:
+    """What has to be asked next, None at the end, and the answer so far."""
+    try:
+        following = run.send(mixed)
+    except StopIteration as finished:
+        return None, finished.value[0]
+    return following, following.answer_ids[0].tolist()
+
+
+def _projected(request: LogitsRequest, logits: _Ensemble, x0_hat: Tensor) -> ProjectedBlock:
+    core = logits.core
+    unlike = core.values.argmax(-1) != logits.mixed.argmax(-1) if core else torch.zeros(x0_hat.shape[:-1])
+    return ProjectedBlock(
+        request.block,
+        request.step,
+        request.timestep,
+        token_ids=commit(logits.mixed, x0_hat)[0].tolist(),
+        unlike_core=unlike[0].nonzero().flatten().tolist(),
+    )
 
 
 async def _tell(stream: CoreStream, asked: StepPosition | None, request: LogitsRequest, params: DecodingParams) -> None:
@@ -353,6 +369,24 @@ async def _both(
             await asyncio.gather(computing, return_exceptions=True)
         raise
     return core, await computing if computing else UserLogits()
+
+
+def _chosen(logits: _Ensemble, token_ids: Sequence[int], question: Question, request: LogitsRequest) -> list[_Chosen]:
+    """How the tokens of a block came about."""
+    core = logits.core
+    choices = _core_choices(core, question, request)[: len(token_ids)]
+    given = (core.values if core else None, logits.user.with_docs, logits.mixed)
+    probabilities = (_probabilities(of, token_ids) for of in given)
+    return [_Chosen(*one) for one in zip(choices, *probabilities, strict=True)]
+
+
+def _probabilities(logits: Tensor | None, token_ids: Sequence[int]) -> list[float | None]:
+    """Of the tokens, position after position."""
+    if logits is None:
+        return [None] * len(token_ids)
+    given = torch.softmax(logits[0, : len(token_ids)].float(), -1)
+    chosen: list[float | None] = given.gather(-1, torch.tensor(token_ids, dtype=torch.int64)[:, None])[:, 0].tolist()
+    return chosen
 
 
 def _core_choices(core: CoreLogits | None, question: Question, request: LogitsRequest) -> list[int | None]:

@@ -12,13 +12,15 @@ import typer
 
 from ssd2.demo.paths import USER
 from ssd2.errors import InvalidParameter
+from user_agent.documents.cli import docs as docs_app
 from user_agent.tuning.cli import EXAMPLES as TUNE_EXAMPLES
 from user_agent.tuning.cli import tune
 
 if TYPE_CHECKING:
     from ssd2.control import Control
-    from user_agent.agent import Answer, Question
-    from user_agent.documents.reader import Passage
+    from user_agent.agent import Question
+    from user_agent.answer import Answer
+    from user_agent.documents.passage import Passage
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,7 +47,7 @@ Examples:
 def ask(
     question: Annotated[str, typer.Argument(help="What both models see. The documents are never sent.")],
     docs: Annotated[
-        list[Path] | None, typer.Option(help="A .txt or .md file, or a folder of them; may be given again.")
+        list[Path] | None, typer.Option(help="A document, or a folder of them; may be given again.")
     ] = None,
     core: Annotated[
         str | None, typer.Option(envvar="SLINGSHOT_CORE", help="HOST:PORT of the core server; not needed at λ = 1.")
@@ -150,6 +152,9 @@ def ask(
         ),
     ] = 4,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer of the core.")] = 10.0,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show every timestep of every block while it is denoised.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Answer one question with both models, the documents seen by the small one alone."""
@@ -187,7 +192,9 @@ def ask(
     seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
     asked = Question(question, passages, collaboration, params, seeds, model, logits_format, speculation)
     steering = Control.load(control, control_label, control_strength, loaded.tokenizer) if control else None
-    answer = asyncio.run(_ask(loaded, asked, core if collaboration.uses_core else None, timeout, steering, ca))
+    answer = asyncio.run(
+        _ask(loaded, asked, core if collaboration.uses_core else None, timeout, steering, ca, watch=watch)
+    )
     if docs and collaboration.uses_user and not passages:
         typer.echo("user-agent: no passage of your documents matches and fits; the answer does not use them", err=True)
     if tuned:
@@ -200,6 +207,57 @@ def ask(
 
 
 app.command(epilog=TUNE_EXAMPLES)(tune)
+app.add_typer(docs_app, name="docs")
+
+
+SERVE_EXAMPLES = """
+Examples:
+
+  user-agent serve                                   (the demo's two models, everything on this machine)
+
+  user-agent serve --core core.example.org:50051 --ca provider.pem
+
+  curl http://127.0.0.1:8642/v1/models -H "Authorization: Bearer $SLINGSHOT_API_KEY"
+"""
+
+
+@app.command(epilog=SERVE_EXAMPLES)
+def serve(
+    core: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the core server; none: the demo's, on this machine.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; default: 127.0.0.1.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on, 0 for any free one; default: 8642.", show_default=False)
+    ] = None,
+    max_answers: Annotated[
+        int | None, typer.Option(help="Answers computed at a time; default: 2.", show_default=False)
+    ] = None,
+    max_waiting: Annotated[
+        int | None, typer.Option(help="Further ones that wait; default: 32.", show_default=False)
+    ] = None,
+) -> None:
+    """Run the agent: a page for the browser, and a REST endpoint that OpenAI's clients speak.
+
+    Every setting is also an environment variable, SLINGSHOT_ and its name (user-agent config).
+    """
+    from user_agent.config import load_config
+    from user_agent.serve import serve as run
+
+    config = load_config(core=core, ca=ca, host=host, port=port, max_answers=max_answers, max_waiting=max_waiting)
+    asyncio.run(run(config, _announce))
+
+
+def _announce(url: str, state: Any) -> None:
+    """Where the agent is, for the user's eyes; the key stands behind #, which no browser sends."""
+    core = f"the demo core, started on this machine at {state.core_address}" if state.is_demo else state.core_address
+    typer.echo(f"user-agent: listening on {url}")
+    typer.echo(f"  page      {url}/#key={state.api_key}")
+    typer.echo(f"  REST      {url}/v1   key {state.api_key}")
+    typer.echo(f"  core      {core or 'none: the user model answers alone (λ 1)'}")
 
 
 @app.command()
@@ -217,41 +275,45 @@ def demo(
 
 
 def _search(docs: list[Path], question: str) -> list[Passage]:
-    from user_agent.documents.reader import read_passages
+    from user_agent.documents.reader import read_documents
     from user_agent.documents.search import search
 
-    return search([passage for path in docs for passage in read_passages(path)], question)
+    reading = read_documents(docs)
+    for line in reading.told():
+        typer.echo(f"user-agent: {line}", err=True)
+    return search(reading.passages, question)
 
 
 async def _ask(
-    user_model: Any, question: Question, core: str | None, timeout_s: float, control: Control | None, ca: Path | None
+    user_model: Any,
+    question: Question,
+    core: str | None,
+    timeout_s: float,
+    control: Control | None,
+    ca: Path | None,
+    *,
+    watch: bool,
 ) -> Answer:
-    from rich.console import Console
-    from rich.text import Text
-
     from user_agent.agent import Agent
     from user_agent.core_client import CoreClient
-    from user_agent.printable import printable
+    from user_agent.watching import TerminalObserver
 
-    with Console(stderr=True, highlight=False).status("asking") as status:  # shows on a terminal only
-
-        def show(text: str) -> None:
-            status.update(Text(printable(text)))  # as Text: an answer is no markup
-
+    with TerminalObserver(user_model.tokenizer, watch=watch) as observer:
         if core is None:
-            return await Agent(user_model, None, control).answer(question, on_block=show)
+            return await Agent(user_model, None, control).answer(question, observer)
         async with CoreClient(core, ca=ca, answer_timeout_s=timeout_s) as client:
-            return await Agent(user_model, client, control).answer(question, on_block=show)
+            return await Agent(user_model, client, control).answer(question, observer)
 
 
 def _print_json(answer: Answer, passages: list[Passage]) -> None:
-    sources = [{"text": p.text, "source": str(p.source), "line": p.line} for p in passages]
+    sources = [{"text": p.text, "source": str(p.source), "line": p.line, "page": p.page} for p in passages]
     typer.echo(json.dumps({**asdict(answer), "passages": sources}, ensure_ascii=False))
 
 
 def _print(answer: Answer, passages: list[Passage]) -> None:
     from rich.console import Console
 
+    from user_agent.printable import printable
     from user_agent.render import marked, summary
 
     Console(highlight=False).print(marked(answer), soft_wrap=True)
@@ -259,5 +321,5 @@ def _print(answer: Answer, passages: list[Passage]) -> None:
     console.print(summary(answer))
     for passage in passages:
         console.print(
-            f"  {passage.source.name}:{passage.line}  {passage.text}", markup=False, emoji=False, soft_wrap=True
+            f"  {printable(passage.place)}  {printable(passage.text)}", markup=False, emoji=False, soft_wrap=True
         )

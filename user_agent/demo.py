@@ -19,10 +19,12 @@ from rich.text import Text
 from ssd2.demo.paths import CORE, NOTES, USER
 from ssd2.errors import CoreUnavailable
 from ssd2.params import CollaborationParams, Seeds
-from user_agent.agent import Agent, Answer, Question
+from user_agent.agent import Agent, Question
+from user_agent.answer import Answer
 from user_agent.core_client import CoreClient
 from user_agent.decoding import decoding_for
-from user_agent.documents.reader import Passage, read_passages
+from user_agent.documents.passage import Passage
+from user_agent.documents.reader import read_passages
 from user_agent.documents.search import search
 from user_agent.render import marked
 from user_agent.user_model import UserModel

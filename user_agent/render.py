@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from user_agent.agent import Answer
+from user_agent.answer import Answer
 from user_agent.printable import printable
 
 
+def token_style(*, is_changed: bool) -> str:
+    """Tokens that the user's side changed are bold and underlined."""
+    return "bold underline" if is_changed else ""
+
+
 def marked(answer: Answer) -> Text:
-    """The answer with the tokens that the user's side changed in bold and underlined."""
+    """The answer with its tokens marked."""
     text = Text()
     for token in answer.tokens:
-        text.append(printable(token.text), style="bold underline" if token.is_changed else "")
+        text.append(printable(token.text), style=token_style(is_changed=token.is_changed))
     return text[len(text.plain) - len(text.plain.lstrip()) :]
 
 

@@ -138,7 +138,7 @@ def save_choice(choice: Choice) -> Path:
     pair = (choice.core_sha256, choice.user_sha256)
     others = [c for c in saved_choices() if (c.core_sha256, c.user_sha256) != pair]
     file = config_folder() / FILE
-    _replace(file, json.dumps([asdict(c) for c in (*others, choice)], ensure_ascii=False, indent=1))
+    write_private(file, json.dumps([asdict(c) for c in (*others, choice)], ensure_ascii=False, indent=1))
     return file
 
 
@@ -179,8 +179,12 @@ def append_private(file: Path, lines: Sequence[str]) -> None:
     _write(file, os.O_APPEND, "".join(f"{line}\n" for line in lines))
 
 
-def _replace(file: Path, text: str) -> None:
-    """Write a whole file at once: a crash leaves the old one or the new one."""
+def write_private(file: Path, text: str) -> None:
+    """Write a whole file that nobody but its owner can read: a crash leaves the old one or the new one.
+
+    Raises:
+        InvalidParameter: if it cannot be written.
+    """
     new = file.with_name(f"{file.name}.{os.getpid()}.new")
     _write(new, os.O_TRUNC, text)
     try:

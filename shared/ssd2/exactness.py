@@ -49,6 +49,8 @@ def proven(
 ) -> Tensor:
     """At which positions `sampler.project` provably projects as with the core's logits before they were packed.
 
+    With another temperature than 1 nothing is proven but of the greedy projection: the bounds do not scale with it.
+
     Args:
         core: as received, [B, L, V].
         mixed: the ensemble with them, raw or normalised, and not steered by a control, [B, L, V].
@@ -64,6 +66,8 @@ def proven(
     mix = _bounded_mix(core, mixed, lambda_user)
     if params.projection == "greedy":
         return _has_one_mode(mix)
+    if params.temperature != 1:
+        return torch.zeros(mixed.shape[:-1], dtype=torch.bool, device=mixed.device)
     last, is_nucleus = _nucleus(mix, params.top_p)
     if params.projection == "multi-hot":  # a block of it is committed as its modes
         return is_nucleus & _has_one_mode(mix)

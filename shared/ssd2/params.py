@@ -31,6 +31,7 @@ class DecodingParams:
         stop: early stop as a share of T (§3.1); 0 decodes down to t = 1.
         projection: one of `PROJECTIONS`, line 9 of Algorithm 2.
         top_p: nucleus mass of the sampling and multi-hot projections.
+        temperature: that the logits are divided by before these two project; the paper's is 1.
         self_conditioning: one of `SELF_CONDITIONING`; "mixed" is the paper's and cannot cross the
             trust boundary.
         simplex_value: K, in logit units.
@@ -48,6 +49,7 @@ class DecodingParams:
     stop: float = EARLY_STOP
     projection: str = "sampling"
     top_p: float = 0.2
+    temperature: float = 1.0
     self_conditioning: str = "own"
     simplex_value: float = SIMPLEX_VALUE
     schedule: str = "even"
@@ -64,6 +66,10 @@ class DecodingParams:
             raise InvalidParameter(f"projection is {self.projection!r}; choose from {', '.join(PROJECTIONS)}")
         if not 0 < self.top_p <= 1:
             raise InvalidParameter(f"top-p is {self.top_p}; a nucleus holds a mass in (0, 1]")
+        if not 0 < self.temperature < float("inf"):
+            raise InvalidParameter(
+                f"temperature is {self.temperature}; it must be above 0; the greedy projection is its limit at 0"
+            )
         if self.self_conditioning not in SELF_CONDITIONING:
             raise InvalidParameter(
                 f"self-conditioning is {self.self_conditioning!r}; choose from {', '.join(SELF_CONDITIONING)}"

@@ -181,7 +181,7 @@ def project(logits: Tensor, params: DecodingParams, sampling_seeds: Sequence[int
 
     Args:
         logits: [B, L, V].
-        params: projection, top_p and K.
+        params: projection, top_p, temperature and K.
         sampling_seeds: one a row; read by the sampling projection only.
         block: index of the block.
         timestep: t that the logits belong to.
@@ -191,6 +191,8 @@ def project(logits: Tensor, params: DecodingParams, sampling_seeds: Sequence[int
     """
     if params.projection == "greedy":
         return project_greedy(logits, params.simplex_value)
+    if params.temperature != 1:
+        logits = logits / params.temperature
     if params.projection == "multi-hot":
         return project_multi_hot(logits, top_p=params.top_p, simplex_value=params.simplex_value)
     uniform = uniform_noise(

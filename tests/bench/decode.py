@@ -28,7 +28,8 @@ from tests.bench import plain
 from tests.bench.asked import THREADS, committed_tokens, question, two_source_items
 from tests.bench.progress import say
 from tests.end_to_end.conftest import running_core
-from user_agent.agent import Agent, Answer, Question
+from user_agent.agent import Agent, Question
+from user_agent.answer import Answer
 from user_agent.core_client import CoreClient
 from user_agent.user_model import UserModel
 

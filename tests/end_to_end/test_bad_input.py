@@ -21,6 +21,7 @@ from ssd2.convert import export_opt
 from ssd2.errors import CoreLost, CoreTimeout
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from user_agent.agent import Agent, Question
+from user_agent.answer import CommittedBlock, Observer
 from user_agent.core_client import CoreClient
 from user_agent.user_model import UserModel
 
@@ -144,14 +145,16 @@ async def _interrupted(core: CoreProcess, user_folder: Path, number: int, timeou
     question = Question("Hello?", [], CollaborationParams(0.3, 0), params, Seeds.reproducible(3))
     hit: list[float] = []
 
-    def on_block(_: str) -> None:
-        if not hit:
-            os.kill(core.process.pid, number)
-            hit.append(time.monotonic())
+    class Fault(Observer):
+        def committed(self, seen: CommittedBlock) -> bool:
+            if not hit:
+                os.kill(core.process.pid, number)
+                hit.append(time.monotonic())
+            return True
 
     try:
         async with CoreClient(core.address, answer_timeout_s=timeout_s) as client:
-            await Agent(user, client).answer(question, on_block)
+            await Agent(user, client).answer(question, Fault())
     finally:
         assert hit, "the fault never happened"
         assert time.monotonic() - hit[0] < timeout_s + 3

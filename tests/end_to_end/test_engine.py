@@ -18,6 +18,7 @@ from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from tests.end_to_end.conftest import CoreProcess, running_core
 from tests.end_to_end.processes import engine_processes, is_running
 from user_agent.agent import Agent, Question
+from user_agent.answer import CommittedBlock, Observer
 from user_agent.core_client import CoreClient
 from user_agent.user_model import UserModel
 
@@ -70,13 +71,15 @@ async def test_the_end_of_the_engine_ends_the_server_and_agents_are_told(
 
         blocks = []
 
-        def after_a_block(text: str) -> None:
-            if not blocks:
-                os.kill(processes[victim], how)
-            blocks.append(text)
+        class Fault(Observer):
+            def committed(self, seen: CommittedBlock) -> bool:
+                if not blocks:
+                    os.kill(processes[victim], how)
+                blocks.append(seen.text)
+                return True
 
         with pytest.raises(EngineLost, match="has lost its engine; ask again"):
-            await Agent(user, client).answer(question(), on_block=after_a_block)
+            await Agent(user, client).answer(question(), Fault())
         assert blocks, "the engine was at work"
         assert (await watch.read()).status == NOT_SERVING
     assert core.process.wait(timeout=40) == EXIT_ENGINE_LOST

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -193,3 +195,11 @@ def test_numbers_that_are_none_prove_nothing() -> None:
     broken = UserLogits(torch.full((1, 1, LONG), float("nan")))
     for projection in PROJECTIONS:
         assert not is_proven(position({3: 9.0}), broken, UINT8, EVEN, params_of(projection))
+
+
+def test_with_another_temperature_nothing_is_claimed_but_of_the_mode() -> None:
+    core, user = position({3: 9.0, 9: 1.0}), NOTHING_OF_ITS_OWN
+    warm = replace(params_of("sampling", 0.5), temperature=2.0)
+    assert is_proven(core, user, UINT8, EVEN, params_of("sampling", 0.5))
+    assert not is_proven(core, user, UINT8, EVEN, warm)
+    assert is_proven(core, user, UINT8, EVEN, replace(warm, projection="greedy"))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssd2.noise import gaussian_noise, uniform_noise
 from ssd2.params import DecodingParams, Seeds
-from ssd2.sampler import LogitsRequest, commit, decode, noised_simplex, prune
+from ssd2.sampler import LogitsRequest, commit, decode, noised_simplex, project, prune
 
 VOCAB, EOS = 13, 2
 Model = Callable[[LogitsRequest], Tensor]
@@ -282,6 +282,14 @@ def test_an_entropy_bound_keeps_a_block_going_while_the_mix_is_undecided() -> No
     params = DecodingParams(block_size=4, max_tokens=4, steps=6, projection="greedy", patience=1)
     for bound, timesteps in ((None, 2), (0.70, 2), (0.69, 6)):  # log(2) is 0.693
         assert len(drive(undecided, replace(params, entropy_bound=bound), seeds_for(1))[1]) == timesteps
+
+
+@pytest.mark.parametrize("projection", ["sampling", "multi-hot"])
+def test_the_temperature_divides_the_logits_that_are_projected(projection: str) -> None:
+    logits = torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(0)) * 3
+    cold, plain = (DecodingParams(4, projection=projection, top_p=0.9, temperature=t) for t in (0.5, 1.0))
+    assert torch.equal(project(logits, cold, [3], 0, 700), project(logits * 2, plain, [3], 0, 700))
+    assert not torch.equal(project(logits, cold, [3], 0, 700), project(logits, plain, [3], 0, 700))
 
 
 @pytest.mark.parametrize("patience", [1, 2])

@@ -25,9 +25,10 @@ from ssd2.logits_format import ANY_FORMAT, PREFERRED, AllowedFormats, LogitsForm
 from ssd2.packed_logits import CoreLogits, as_received
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
-from user_agent.agent import Agent, Answer, AnswerToken, Question
+from user_agent.agent import Agent, Question
+from user_agent.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.core_client import CoreStream
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 from user_agent.printable import printable
 from user_agent.render import marked, summary
 from user_agent.user_model import UserModel
@@ -403,7 +404,74 @@ async def test_an_answer_that_is_complete_survives_a_core_that_ends_badly(
 
 def test_a_core_cannot_write_control_sequences_to_the_terminal() -> None:
     token = AnswerToken(1, " \x1b]0;owned\x07café", None, False)
-    shown = marked(Answer("", [token], 1, 1, 1, None, 0.1, 0, 0, 0)).plain
+    shown = marked(Answer("", [token], 1, 1, 1, None, 0.1, 0, 0, 0, "eos")).plain
     assert "\x1b" not in shown
     assert "café" in shown
     assert printable("a\nb\x9bc") == "a\nb\N{REPLACEMENT CHARACTER}c"
+
+
+class Noting(Observer):
+    """Notes all that it is told, and wants so many blocks."""
+
+    def __init__(self, blocks: int = 99) -> None:
+        self.blocks, self.seen, self.committed_blocks = blocks, [], []
+
+    def projected(self, seen: ProjectedBlock) -> None:
+        self.seen.append(seen)
+
+    def committed(self, seen: CommittedBlock) -> bool:
+        self.committed_blocks.append(seen)
+        return len(self.committed_blocks) < self.blocks
+
+
+async def test_an_observer_sees_every_projection_that_the_core_is_told_and_every_block(user_model: UserModel) -> None:
+    client, observer = _client(user_model), Noting()
+    answer = await Agent(user_model, client).answer(_question(), observer)
+    projections = [x0_hat.argmax(-1).tolist() for kind, _, x0_hat in client.stream.told if kind == "project"]
+    assert [list(seen.token_ids) for seen in observer.seen] == projections
+    assert [(seen.block, seen.step) for seen in observer.seen] == [(b, s) for b in range(3) for s in range(2)]
+    assert [token for block in observer.committed_blocks for token in block.tokens] == answer.tokens
+    assert observer.committed_blocks[-1].text == answer.text
+    assert {(block.step, block.timestep) for block in observer.committed_blocks} == {
+        (2, observer.seen[1].timestep - 200)
+    }
+
+
+async def test_an_observer_is_told_where_the_core_would_go_another_way(user_model: UserModel) -> None:
+    observer = Noting()
+    client = _client(user_model)
+    client.stream.certainty = 1000.0  # nothing that the user model says moves it
+    await Agent(user_model, client).answer(_question(), observer)
+    assert not any(seen.unlike_core for seen in observer.seen)
+    observer = Noting()
+    await Agent(user_model, _client(user_model)).answer(_question(0.9, projection="greedy"), observer)
+    assert any(seen.unlike_core for seen in observer.seen)
+
+
+async def test_an_observer_that_has_enough_ends_the_answer_and_the_core_is_told_no_more(user_model: UserModel) -> None:
+    client = _client(user_model)
+    answer = await Agent(user_model, client).answer(_question(), Noting(blocks=1))
+    assert (answer.end, len(answer.tokens), answer.timesteps) == ("observer", 4, 3)
+    assert [kind for kind, *_ in client.stream.told] == ["project", "project"]
+    assert client.stream.is_closed
+    whole = await Agent(user_model, _client(user_model)).answer(_question())
+    assert whole.end == "length"
+    assert whole.tokens[:4] == answer.tokens
+
+
+async def test_tokens_come_with_what_each_model_and_the_mix_gave_them(user_model: UserModel) -> None:
+    question = _question(0.9, projection="greedy", max_tokens=4, self_conditioning="projection")
+    answer = await Agent(user_model, _client(user_model)).answer(question)
+    core = await FakeStream(4).logits(StepPosition(2, 0, 2))
+    given = torch.softmax(core.values[0].float(), -1)
+    for position, token in enumerate(answer.tokens):
+        assert token.core_p == pytest.approx(float(given[position, token.token_id]), rel=1e-4)
+        assert token.mixed_p is not None
+        assert 0 < token.mixed_p <= 1
+        assert token.user_p is not None
+        assert 0 < token.user_p <= 1
+    alone = await Agent(user_model, None).answer(_question(1.0))
+    assert {token.core_p for token in alone.tokens} == {None}
+    without = await Agent(user_model, _client(user_model)).answer(_question(0.0))
+    assert {token.user_p for token in without.tokens} == {None}
+    assert [token.mixed_p for token in without.tokens] == pytest.approx([token.core_p for token in without.tokens])

@@ -39,22 +39,29 @@ def collaboration_for(
         SlingshotError: if a parameter is out of its range, the saved choices cannot be read, or the core cannot be
             asked.
     """
-    given = CollaborationParams(
-        BUILT_IN.lambda_user if lambda_user is None else lambda_user, BUILT_IN.alpha if alpha is None else alpha
-    )
+    given = collaboration_of(lambda_user, alpha, None)
     is_all_given = lambda_user is not None and (alpha is not None or lambda_user in (0, 1))
-    if is_all_given or not core or not (tuned := _tuned_with(user_model)):
+    if is_all_given or not core or not (tuned := tuned_with(user_model)):
         return given, None
     served = asyncio.run(_served(core, model, user_model, timeout_s, ca))
     choice = next((choice for choice in tuned if choice.core_sha256 == served), None)
-    if choice is None:
-        return given, None
+    return collaboration_of(lambda_user, alpha, choice), choice
+
+
+def collaboration_of(lambda_user: float | None, alpha: float | None, choice: Choice | None) -> CollaborationParams:
+    """λ and α as given; where they are None as tuned, or built in.
+
+    Raises:
+        InvalidParameter: if one is out of its range.
+    """
+    tuned = choice or BUILT_IN
     return CollaborationParams(
-        choice.lambda_user if lambda_user is None else lambda_user, choice.alpha if alpha is None else alpha
-    ), choice
+        tuned.lambda_user if lambda_user is None else lambda_user, tuned.alpha if alpha is None else alpha
+    )
 
 
-def _tuned_with(user_model: Path) -> list[Choice]:
+def tuned_with(user_model: Path) -> list[Choice]:
+    """The saved choices for a user model; its fingerprint is taken only if there are any."""
     choices = saved_choices()
     if not choices or not user_model.is_dir():
         return []

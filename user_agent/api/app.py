@@ -1,0 +1,84 @@
+"""The app: its routes, and what stands before all of them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from user_agent.api import chat, completions, health, models, traces
+from user_agent.api.chat import IGNORED_HEADER
+from user_agent.api.errors import handle_errors
+from user_agent.api.security import authorised
+from user_agent.api.state import AppState
+
+_Scope = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
+def create_app(state: AppState) -> FastAPI:
+    """The endpoint of an agent.
+
+    Args:
+        state: its parts.
+    """
+    app = FastAPI(
+        title="Slingshot agent",
+        version=version("slingshot"),
+        description="Answers of a large model on a server and a small one on this device. Documents stay here.",
+        docs_url=None,  # its pages load scripts from other hosts
+        redoc_url=None,
+        max_body_size=state.config.max_body,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    app.state.agent = state
+    handle_errors(app)
+    app.include_router(health.router)
+    for routes in (models, chat, completions, traces):
+        app.include_router(routes.router, dependencies=[Depends(authorised)])
+    app.add_middleware(_Named)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=state.config.cors_origins,
+        allow_methods=["GET", "POST", "PATCH", "DELETE"],
+        allow_headers=["authorization", "content-type", "last-event-id"],
+        expose_headers=["x-request-id", IGNORED_HEADER, "retry-after"],
+    )
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(state.config.trusted_hosts), www_redirect=False)
+    return app
+
+
+class _Named:
+    """Gives every answer an id, and headers that keep it where it belongs."""
+
+    def __init__(self, app: Callable[[_Scope, _Receive, _Send], Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {**_HEADERS, "x-request-id": f"req_{secrets.token_hex(8)}"}
+
+        async def named(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    *((name.encode(), value.encode()) for name, value in headers.items()),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, named)

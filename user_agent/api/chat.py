@@ -1,0 +1,73 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import StreamingResponse
+
+from user_agent.answering import Answering, new_id
+from user_agent.api.errors import ANSWERING
+from user_agent.api.generation import Streaming, asked_of, events, slingshot_answer, whole
+from user_agent.api.openai_types import MODEL, AssistantMessage, ChatChoice, ChatCompletion, ChatRequest, Usage
+from user_agent.api.state import answering_of
+
+router = APIRouter(tags=["OpenAI"])
+
+IGNORED_HEADER = "x-slingshot-ignored"
+
+
+@router.post(
+    "/v1/chat/completions",
+    response_model=ChatCompletion,
+    responses={
+        **ANSWERING,
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "whole, or as events"},
+    },
+)
+async def chat_completions(
+    body: ChatRequest, client: Request, response: Response, answering: Annotated[Answering, Depends(answering_of)]
+) -> ChatCompletion | StreamingResponse:
+    """Answer the last message. The models read one instruction: earlier messages are ignored, and named in a header."""
+    ignored = {IGNORED_HEADER: ", ".join(body.check())}
+    asked, trace_id, created = asked_of(body, body.instruction()), new_id("chatcmpl"), int(time.time())
+    if body.stream:
+        streaming = await Streaming(answering, asked, trace_id).begun(client)
+        chunks = _chunks(streaming, body, trace_id, created)
+        return StreamingResponse(events(chunks), media_type="text/event-stream", headers=ignored)
+    response.headers.update(ignored)
+    answered = await whole(client, answering, asked, trace_id)
+    message = AssistantMessage(content=answered.text)
+    return ChatCompletion(
+        id=trace_id,
+        created=created,
+        model=MODEL,
+        choices=[ChatChoice(message=message, finish_reason=answered.finish_reason)],
+        usage=Usage.of(answered.prompt_tokens, len(answered.answer.tokens)),
+        slingshot=slingshot_answer(answered, trace_id),
+    )
+
+
+async def _chunks(
+    streaming: Streaming, body: ChatRequest, trace_id: str, created: int
+) -> AsyncIterator[dict[str, Any]]:
+    """The answer's chunks: its role, its text block by block, its end, and its usage if that is wanted."""
+    has_usage = bool(body.stream_options and body.stream_options.include_usage)
+    every = {"id": trace_id, "object": "chat.completion.chunk", "created": created, "model": MODEL}
+    every |= {"usage": None} if has_usage else {}
+
+    def chunk(delta: dict[str, str], finish_reason: str | None = None, **more: Any) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return {**every, "choices": [choice], **more}
+
+    yield chunk({"role": "assistant", "content": ""}, slingshot={"trace": trace_id})
+    async for text in streaming.deltas():
+        yield chunk({"content": text})
+    answered = streaming.answered
+    yield chunk({}, answered.finish_reason, slingshot=slingshot_answer(answered, trace_id).model_dump())
+    if has_usage:
+        usage = Usage.of(answered.prompt_tokens, len(answered.answer.tokens))
+        yield {**every, "choices": [], "usage": usage.model_dump()}

@@ -1,0 +1,120 @@
+"""Errors as OpenAI's clients read them: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from ssd2 import errors
+
+RETRY_AFTER_S = 2
+
+_STATUS: dict[type[errors.SlingshotError], int] = {
+    errors.InputError: 400,
+    errors.AgentBusy: 429,
+    errors.CoreBusy: 429,
+    errors.TraceNotFound: 404,
+    errors.CoreTimeout: 504,
+    errors.CoreError: 503,
+    errors.ModelError: 503,
+    errors.ProtocolError: 502,
+}
+"""By the error's class or the nearest one above it; what is not here is ours to mend: 500."""
+
+_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class ErrorBody(BaseModel):
+    """What is wrong."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str
+
+
+class ErrorResponse(BaseModel):
+    """The body of every answer that is an error."""
+
+    error: ErrorBody
+
+
+class ApiError(Exception):
+    """A request that is refused by the endpoint itself."""
+
+    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: the errors that it may answer with, beside those that all have."""
+    return {status: {"model": ErrorResponse} for status in sorted({400, 401, 413, *statuses})}
+
+
+def documented_beside_events(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same for a route whose other answers are events: errors are JSON."""
+    schema = {"$ref": f"#/components/schemas/{ErrorResponse.__name__}"}
+    return {status: {"content": {"application/json": {"schema": schema}}} for status in documented(*statuses)}
+
+
+ANSWERING = documented(404, 429, 502, 503, 504)
+"""Errors of routes that ask the core."""
+
+
+def error_body(error: errors.SlingshotError | ApiError) -> tuple[int, dict[str, Any]]:
+    """Status and body of an error."""
+    if isinstance(error, ApiError):
+        status, code, param = error.status, error.code, error.param
+    else:
+        status, code, param = status_of(error), error.code, None
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return status, {"error": {"message": str(error), "type": kind, "param": param, "code": code}}
+
+
+def status_of(error: errors.SlingshotError) -> int:
+    """The HTTP status that stands for an error."""
+    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Give every error of an app this shape."""
+
+    def answered(error: errors.SlingshotError | ApiError) -> JSONResponse:
+        status, body = error_body(error)
+        headers = {"retry-after": str(RETRY_AFTER_S)} if status == 429 else {}
+        if status == 401:
+            headers["www-authenticate"] = "Bearer"
+        return JSONResponse(body, status, headers)
+
+    @app.exception_handler(errors.SlingshotError)
+    @app.exception_handler(ApiError)
+    async def on_purpose(_: Request, error: Exception) -> JSONResponse:
+        return answered(error)  # type: ignore[arg-type]
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return answered(ApiError(400, "invalid_json", "the body is no JSON"))
+        place = [str(part) for part in first["loc"][1:]]
+        message = f"{'.'.join(place) or 'the body'}: {first['msg']}"
+        return answered(ApiError(400, "invalid_value", message, ".".join(place) or None))
+
+    @app.exception_handler(HTTPException)
+    async def by_the_framework(_: Request, error: HTTPException) -> JSONResponse:
+        codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+        answer = answered(
+            ApiError(error.status_code, codes.get(error.status_code, "invalid_request"), str(error.detail))
+        )
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, __: Exception) -> JSONResponse:
+        return answered(ApiError(500, "internal_error", "the agent failed on this request; its log says how"))

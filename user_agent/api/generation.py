@@ -1,0 +1,184 @@
+"""From a request to an answer: whole or block by block, and given up as soon as nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from ssd2.errors import SlingshotError
+from user_agent.answer import CommittedBlock, Observer
+from user_agent.answering import Answered, Answering, Asked
+from user_agent.api.errors import ApiError, error_body
+from user_agent.api.openai_types import Generation, SlingshotAnswer, SlingshotOptions
+from user_agent.traces import passage_json, token_json
+
+POLL_S = 0.2
+"""How often it is looked whether a client is still there."""
+
+DONE = "data: [DONE]\n\n"
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+"""What a character decodes to whose last tokens are in the next block."""
+
+
+def asked_of(request: Generation, instruction: str) -> Asked:
+    """What the service is asked.
+
+    Raises:
+        ApiError: if a parameter is one that it does not take.
+    """
+    own = request.slingshot or SlingshotOptions()
+    return Asked(
+        instruction=instruction,
+        lambda_user=own.lambda_user,
+        alpha=own.alpha,
+        steps=own.steps,
+        max_tokens=request.longest(),
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        documents=request.documents(),
+        logits=own.logits,
+        stop=request.stops(),
+    )
+
+
+async def whole(client: Request, answering: Answering, asked: Asked, trace_id: str) -> Answered:
+    """An answer for a client that waits for all of it.
+
+    Raises:
+        SlingshotError: of the kind that says what went wrong.
+        ApiError: if the client has gone; nobody reads it.
+    """
+    answer = answering.start(asked, trace_id)
+    leaving = asyncio.create_task(_leaving(client))
+    try:
+        await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ApiError(400, "client_disconnected", "the client has gone")
+        return answer.result()
+    finally:
+        answer.cancel()
+        leaving.cancel()
+
+
+async def _leaving(client: Request) -> None:
+    while not await client.is_disconnected():  # noqa: ASYNC110 - Starlette tells it only when asked
+        await asyncio.sleep(POLL_S)
+
+
+class _Blocks(Observer):
+    """Hands on the answer so far."""
+
+    def __init__(self) -> None:
+        self.has_begun = asyncio.Event()
+        self.texts: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def began(self) -> None:
+        """See `Observer`."""
+        self.has_begun.set()
+
+    def committed(self, seen: CommittedBlock) -> bool:
+        """See `Observer`."""
+        self.texts.put_nowait(seen.text)
+        return True
+
+
+class Streaming:
+    """One answer, block by block."""
+
+    def __init__(self, answering: Answering, asked: Asked, trace_id: str) -> None:
+        """Begin.
+
+        Raises:
+            AgentBusy: if too many are waiting.
+        """
+        self._stop, self._blocks = asked.stop, _Blocks()
+        self._answer = answering.start(asked, trace_id, self._blocks)
+        self._answer.add_done_callback(lambda _: self._end())
+
+    def _end(self) -> None:
+        self._blocks.has_begun.set()
+        self._blocks.texts.put_nowait(None)
+
+    async def begun(self, client: Request) -> Streaming:
+        """Wait until the answer has begun, so that what stands in its way gets a status of its own.
+
+        Raises:
+            SlingshotError: of the kind that says what went wrong.
+            ApiError: if the client has gone; nobody reads it.
+        """
+        beginning, leaving = asyncio.create_task(self._blocks.has_begun.wait()), asyncio.create_task(_leaving(client))
+        try:
+            await asyncio.wait({beginning, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not beginning.done():
+                self._answer.cancel()
+                raise ApiError(400, "client_disconnected", "the client has gone")
+            if self._answer.done():
+                self._answer.result()
+            return self
+        finally:
+            beginning.cancel()
+            leaving.cancel()
+
+    async def deltas(self) -> AsyncIterator[str]:
+        """What each block adds to the text; leaving early ends the answer.
+
+        Raises:
+            SlingshotError: of the kind that says what went wrong.
+        """
+        sent = 0
+        try:
+            while (text := await self._blocks.texts.get()) is not None:
+                if (end := settled(text, self._stop)) > sent:
+                    yield text[sent:end]
+                    sent = end
+            if rest := self._answer.result().text[sent:]:
+                yield rest
+        finally:
+            self._answer.cancel()
+
+    @property
+    def answered(self) -> Answered:
+        """The answer, behind the last delta."""
+        return self._answer.result()
+
+
+def settled(text: str, stop: Sequence[str]) -> int:
+    """How many characters of a text can be given out: no broken one, and none that may begin a text to stop at."""
+    end = len(text.rstrip(INCOMPLETE))
+    begun = [size for one in stop for size in range(1, min(len(one), end + 1)) if text[:end].endswith(one[:size])]
+    return end - max(begun, default=0)
+
+
+async def events(chunks: AsyncIterator[BaseModel | dict[str, Any]]) -> AsyncIterator[str]:
+    """Chunks as server-sent events; a failure is the last one."""
+    try:
+        async for chunk in chunks:
+            yield _event(chunk.model_dump(exclude_unset=True) if isinstance(chunk, BaseModel) else chunk)
+        yield DONE
+    except SlingshotError as error:
+        yield _event(error_body(error)[1])
+
+
+def _event(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def slingshot_answer(answered: Answered, trace_id: str) -> SlingshotAnswer:
+    """What is said of an answer beyond OpenAI's fields."""
+    figures = asdict(answered.answer)
+    del figures["text"], figures["tokens"]
+    return SlingshotAnswer(
+        trace=trace_id,
+        lambda_user=answered.collaboration.lambda_user,
+        alpha=answered.collaboration.alpha,
+        citations=[passage_json(passage) for passage in answered.passages],
+        tokens=[token_json(token) for token in answered.answer.tokens],
+        figures=figures,
+    )

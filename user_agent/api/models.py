@@ -1,0 +1,29 @@
+"""GET /v1/models."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from user_agent.api.errors import ApiError, documented
+from user_agent.api.openai_types import MODEL, ModelInfo, ModelList
+from user_agent.api.state import state_of
+
+router = APIRouter(tags=["OpenAI"])
+
+
+@router.get("/v1/models", responses=documented())
+async def models(request: Request) -> ModelList:
+    """The one model: the core's and the user's, together."""
+    return ModelList(data=[_model(request)])
+
+
+@router.get("/v1/models/{model}", responses=documented(404))
+async def model(model: str, request: Request) -> ModelInfo:
+    """The model, if it is called so."""
+    if model != MODEL:
+        raise ApiError(404, "model_not_found", f"there is no model {model!r}; this agent has {MODEL!r}", "model")
+    return _model(request)
+
+
+def _model(request: Request) -> ModelInfo:
+    return ModelInfo(id=MODEL, created=state_of(request).started, owned_by="slingshot")
