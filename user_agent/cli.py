@@ -13,6 +13,7 @@ import typer
 from ssd2.demo.paths import USER
 from ssd2.errors import InvalidParameter
 from user_agent.documents.cli import docs as docs_app
+from user_agent.ledger_cli import ledger as ledger_app
 from user_agent.tuning.cli import EXAMPLES as TUNE_EXAMPLES
 from user_agent.tuning.cli import tune
 
@@ -208,6 +209,7 @@ def ask(
 
 app.command(epilog=TUNE_EXAMPLES)(tune)
 app.add_typer(docs_app, name="docs")
+app.add_typer(ledger_app, name="ledger")
 
 
 SERVE_EXAMPLES = """

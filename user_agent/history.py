@@ -148,8 +148,7 @@ class History:
         with self._writing():
             self._touch(conversation)
             self._connection.execute(
-                "INSERT INTO message (id, conversation, role, text, created, trace, data) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO message (id, conversation, role, text, created, trace, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
         return message
@@ -196,8 +195,8 @@ class History:
 
 
 def _message(row: tuple[Any, ...]) -> Message:
-    *_, data = row
-    return Message(*row[:6], json.loads(data))
+    message_id, conversation, role, text, created, trace, data = row
+    return Message(message_id, conversation, role, text, created, trace, json.loads(data))
 
 
 def _now() -> str:

@@ -213,10 +213,11 @@ class Ledger:
             limit: how many at most.
             trace: those of one answer only; None for all.
         """
-        which, values = ("", ()) if trace is None else (" AND trace = ?", (trace,))
-        query = f"SELECT {_COLUMNS} FROM entry WHERE seq > ?{which} ORDER BY seq LIMIT ?"  # noqa: S608 (constants)
-        with self._lock:
-            return [Entry(*row) for row in self._connection.execute(query, (after_seq, *values, limit))]
+        return self._read("seq > ?", (after_seq,), trace, "ORDER BY seq LIMIT ?", limit)
+
+    def latest(self, limit: int = 100, trace: str | None = None) -> list[Entry]:
+        """The last entries, in order; see `entries`."""
+        return self._read("true", (), trace, "ORDER BY seq DESC LIMIT ?", limit)[::-1]
 
     def entry(self, seq: int) -> Entry:
         """One entry; its `message` says what was sent.
@@ -248,6 +249,12 @@ class Ledger:
     def export(self) -> Iterator[str]:
         """All entries, each as a line of JSON."""
         return (json.dumps(entry.as_dict(), ensure_ascii=False) for entry in self._all())
+
+    def _read(self, which: str, values: tuple[int, ...], trace: str | None, order: str, limit: int) -> list[Entry]:
+        where, traces = (which, ()) if trace is None else (f"{which} AND trace = ?", (trace,))
+        query = f"SELECT {_COLUMNS} FROM entry WHERE {where} {order}"  # noqa: S608 (made of constants)
+        with self._lock:
+            return [Entry(*row) for row in self._connection.execute(query, (*values, *traces, limit))]
 
     def _all(self) -> Iterator[Entry]:
         after_seq = 0
