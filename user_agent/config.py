@@ -60,7 +60,7 @@ class AgentConfig(BaseSettings):
     max_answers: int = Field(2, ge=1, description="answers that are computed at a time")
     max_waiting: int = Field(32, ge=0, description="further ones that wait; one more is refused with 429")
     max_body: int = Field(32 * 1024 * 1024, ge=1024, description="largest request, in bytes")
-    data_dir: Path = Field(default_factory=default_data_folder, description="documents, conversations, ledger; encrypted")
+    data_dir: Path = Field(default_factory=default_data_folder, description="documents, conversations and ledger")
     passphrase: SecretStr | None = Field(
         None, description="that the data is encrypted with; none: a key in the keyring"
     )

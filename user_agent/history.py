@@ -34,13 +34,13 @@ CREATE TABLE IF NOT EXISTS message (
     text TEXT NOT NULL,
     created TEXT NOT NULL,
     trace TEXT NOT NULL,
-    details TEXT NOT NULL
+    data TEXT NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS message_by_conversation ON message (conversation, number);
 """
 
 _CONVERSATION = "SELECT id, title, created, updated FROM conversation"
-_MESSAGE = "SELECT id, conversation, role, text, created, trace, details FROM message"
+_MESSAGE = "SELECT id, conversation, role, text, created, trace, data FROM message"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Message:
         text: what.
         created: when; UTC, ISO 8601.
         trace: id of the answer, as in the ledger; "" of a question.
-        details: of an answer, such as its tokens, citations and settings; anything that JSON can say.
+        data: of an answer, such as its tokens, citations and settings; anything that JSON can say.
     """
 
     id: str
@@ -80,7 +80,7 @@ class Message:
     text: str
     created: str
     trace: str
-    details: dict[str, Any]
+    data: dict[str, Any]
 
 
 class History:
@@ -136,20 +136,19 @@ class History:
             return self._get(conversation)
 
     def append(
-        self, conversation: str, role: Role, text: str, trace: str = "", details: dict[str, Any] | None = None
+        self, conversation: str, role: Role, text: str, trace: str = "", data: dict[str, Any] | None = None
     ) -> Message:
         """Add what was said last.
 
         Raises:
             NotFound: if there is no conversation of that id.
         """
-        message = Message(uuid.uuid4().hex, conversation, role, text, _now(), trace, details or {})
-        row = (message.id, conversation, role, text, message.created, trace, json.dumps(message.details))
+        message = Message(uuid.uuid4().hex, conversation, role, text, _now(), trace, data or {})
+        row = (message.id, conversation, role, text, message.created, trace, json.dumps(message.data))
         with self._writing():
             self._touch(conversation)
             self._connection.execute(
-                "INSERT INTO message (id, conversation, role, text, created, trace, details) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO message (id, conversation, role, text, created, trace, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
         return message
@@ -164,7 +163,7 @@ class History:
         with self._lock:
             self._get(conversation)
             rows = self._connection.execute(query, (conversation, limit, offset))
-            return [Message(*row[:-1], details=json.loads(row[-1])) for row in rows]
+            return [_message(row) for row in rows]
 
     def delete(self, conversation: str) -> None:
         """Delete a conversation with all that was said in it, so that neither file has any of it left.
@@ -193,6 +192,11 @@ class History:
     def _writing(self) -> Iterator[None]:
         with self._lock, writing(self._connection):
             yield
+
+
+def _message(row: tuple[Any, ...]) -> Message:
+    message_id, conversation, role, text, created, trace, data = row
+    return Message(message_id, conversation, role, text, created, trace, json.loads(data))
 
 
 def _now() -> str:

@@ -30,12 +30,12 @@ def history(file: Path) -> History:
 
 def test_a_conversation_keeps_what_was_said_and_all_that_belongs_to_an_answer(history: History, file: Path) -> None:
     conversation = history.create("The shed")
-    details = {"tokens": [{"id": 7, "is_changed": True}], "citations": ["home.md"], "settings": {"λ": 0.3}}
+    data = {"tokens": [{"id": 7, "is_changed": True}], "citations": ["home.md"], "settings": {"λ": 0.3}}
     asked = history.append(conversation.id, "user", "What is my shed code?")
-    said = history.append(conversation.id, "assistant", "4711.", trace="answer-1", details=details)
+    said = history.append(conversation.id, "assistant", "4711.", trace="answer-1", data=data)
     assert opened(file).messages(conversation.id) == [said, asked]
-    assert (asked.role, asked.trace, asked.details) == ("user", "", {})
-    assert (said.text, said.trace, said.details) == ("4711.", "answer-1", details)
+    assert (asked.role, asked.trace, asked.data) == ("user", "", {})
+    assert (said.text, said.trace, said.data) == ("4711.", "answer-1", data)
 
 
 def test_the_conversation_that_changed_last_comes_first(history: History) -> None:
@@ -78,7 +78,7 @@ def test_a_deleted_conversation_is_in_no_file_any_more(history: History, file: P
 
     gone, stays = history.create("Zyxquorv title"), history.create("Other")
     for number in range(50):
-        history.append(gone.id, "assistant", f"Blenkitharp {number} " * 100, details={"citation": "Mallory"})
+        history.append(gone.id, "assistant", f"Blenkitharp {number} " * 100, data={"citation": "Mallory"})
         history.append(stays.id, "user", "Hello?")
     assert all(word in kept_bytes() for word in (b"Zyxquorv", b"Blenkitharp", b"Mallory"))
     history.delete(gone.id)

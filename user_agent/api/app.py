@@ -11,7 +11,18 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from user_agent.api import chat, completions, conversations, documents, health, ledger, metrics, models, settings, traces
+from user_agent.api import (
+    chat,
+    completions,
+    conversations,
+    documents,
+    health,
+    ledger,
+    metrics,
+    models,
+    settings,
+    traces,
+)
 from user_agent.api.chat import IGNORED_HEADER
 from user_agent.api.errors import handle_errors
 from user_agent.api.security import authorised

@@ -126,5 +126,5 @@ def _message(message: history.Message) -> Message:
         text=message.text,
         created=message.created,
         trace=message.trace,
-        data=message.details,
+        data=message.data,
     )

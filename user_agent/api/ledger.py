@@ -84,9 +84,11 @@ async def entries(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     trace: Annotated[str | None, Query(max_length=200, description="of one answer")] = None,
     direction: Literal["up", "down"] | None = None,
+    before: Annotated[int | None, Query(ge=1, lt=2**63, description="the latest first, back from this number")] = None,
 ) -> Entries:
-    """Entries in order."""
-    found = await asyncio.to_thread(state_of(request).ledger.entries, after, limit + 1, trace, direction)
+    """Entries in order; with `before` the latest first."""
+    find = state_of(request).ledger.entries
+    found = await asyncio.to_thread(find, after, limit + 1, trace, direction, before_seq=before)
     return Entries(data=[_entry(entry) for entry in found[:limit]], has_more=len(found) > limit)
 
 
