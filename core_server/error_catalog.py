@@ -62,6 +62,9 @@ CATALOGUE: dict[type[errors.SlingshotError], Entry] = {
     errors.JudgeRefused: Entry(grpc.StatusCode.INTERNAL, is_public=False),
     errors.JudgeUnavailable: Entry(grpc.StatusCode.INTERNAL, is_public=False),
     errors.JudgeReplyInvalid: Entry(grpc.StatusCode.INTERNAL, is_public=False),
+    errors.StoreKeyWrong: Entry(grpc.StatusCode.INTERNAL, is_public=False),
+    errors.StoreUnreadable: Entry(grpc.StatusCode.INTERNAL, is_public=False),
+    errors.StoreInUse: Entry(grpc.StatusCode.INTERNAL, is_public=False),
 }
 
 

@@ -21,7 +21,7 @@ from ssd2.sampler import LogitsRequest, commit, decode, project
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
 from user_agent.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.core_client import CoreClient, CoreStream
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 from user_agent.user_model import UserModel
 
 MAX_SPECULATION = 64
@@ -139,6 +139,8 @@ class Agent:
         started = time.perf_counter()
         stream = await self._open(question) if question.collaboration.uses_core else None
         try:
+            if observer:
+                observer.began()
             progress = _Progress()
             end = await self._decode(question, stream, progress, observer)
             if stream:

@@ -104,6 +104,9 @@ class CommittedBlock:
 class Observer:
     """Sees an answer while it is made, on the device. This one takes no notice."""
 
+    def began(self) -> None:
+        """Nothing stands in the way: the question fits, and the core has taken it up."""
+
     def projected(self, seen: ProjectedBlock) -> None:
         """A timestep is done."""
 

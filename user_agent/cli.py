@@ -12,6 +12,8 @@ import typer
 
 from ssd2.demo.paths import USER
 from ssd2.errors import InvalidParameter
+from user_agent.documents.cli import docs as docs_app
+from user_agent.ledger_cli import ledger as ledger_app
 from user_agent.tuning.cli import EXAMPLES as TUNE_EXAMPLES
 from user_agent.tuning.cli import tune
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from ssd2.control import Control
     from user_agent.agent import Question
     from user_agent.answer import Answer
-    from user_agent.documents.reader import Passage
+    from user_agent.documents.passage import Passage
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,7 +48,7 @@ Examples:
 def ask(
     question: Annotated[str, typer.Argument(help="What both models see. The documents are never sent.")],
     docs: Annotated[
-        list[Path] | None, typer.Option(help="A .txt or .md file, or a folder of them; may be given again.")
+        list[Path] | None, typer.Option(help="A document, or a folder of them; may be given again.")
     ] = None,
     core: Annotated[
         str | None, typer.Option(envvar="SLINGSHOT_CORE", help="HOST:PORT of the core server; not needed at λ = 1.")
@@ -206,6 +208,8 @@ def ask(
 
 
 app.command(epilog=TUNE_EXAMPLES)(tune)
+app.add_typer(docs_app, name="docs")
+app.add_typer(ledger_app, name="ledger")
 
 
 SERVE_EXAMPLES = """
@@ -231,6 +235,10 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on, 0 for any free one; default: 8642.", show_default=False)
     ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of what the agent keeps; default: ~/.local/share/slingshot.", show_default=False),
+    ] = None,
     max_answers: Annotated[
         int | None, typer.Option(help="Answers computed at a time; default: 2.", show_default=False)
     ] = None,
@@ -242,20 +250,21 @@ def serve(
 
     Every setting is also an environment variable, SLINGSHOT_ and its name (user-agent config).
     """
-    from user_agent.config import load_config
     from user_agent.serve import serve as run
 
-    config = load_config(core=core, ca=ca, host=host, port=port, max_answers=max_answers, max_waiting=max_waiting)
-    asyncio.run(run(config, _announce))
+    options = {"core": core, "ca": ca, "host": host, "port": port, "data_dir": data_dir}
+    asyncio.run(run(_announce, **options, max_answers=max_answers, max_waiting=max_waiting))
 
 
 def _announce(url: str, state: Any) -> None:
     """Where the agent is, for the user's eyes; the key stands behind #, which no browser sends."""
-    core = f"the demo core, started on this machine at {state.core_address}" if state.is_demo else state.core_address
+    line = state.line
+    core = f"{line.address}, the demo's, started on this machine" if line.is_demo else line.address
     typer.echo(f"user-agent: listening on {url}")
     typer.echo(f"  page      {url}/#key={state.api_key}")
     typer.echo(f"  REST      {url}/v1   key {state.api_key}")
     typer.echo(f"  core      {core or 'none: the user model answers alone (λ 1)'}")
+    typer.echo(f"  kept in   {state.config.data_dir}, encrypted with a key from: {state.key_source}")
 
 
 @app.command()
@@ -273,10 +282,13 @@ def demo(
 
 
 def _search(docs: list[Path], question: str) -> list[Passage]:
-    from user_agent.documents.reader import read_passages
+    from user_agent.documents.reader import read_documents
     from user_agent.documents.search import search
 
-    return search([passage for path in docs for passage in read_passages(path)], question)
+    reading = read_documents(docs)
+    for line in reading.told():
+        typer.echo(f"user-agent: {line}", err=True)
+    return search(reading.passages, question)
 
 
 async def _ask(
@@ -301,13 +313,14 @@ async def _ask(
 
 
 def _print_json(answer: Answer, passages: list[Passage]) -> None:
-    sources = [{"text": p.text, "source": str(p.source), "line": p.line} for p in passages]
+    sources = [{"text": p.text, "source": str(p.source), "line": p.line, "page": p.page} for p in passages]
     typer.echo(json.dumps({**asdict(answer), "passages": sources}, ensure_ascii=False))
 
 
 def _print(answer: Answer, passages: list[Passage]) -> None:
     from rich.console import Console
 
+    from user_agent.printable import printable
     from user_agent.render import marked, summary
 
     Console(highlight=False).print(marked(answer), soft_wrap=True)
@@ -315,5 +328,5 @@ def _print(answer: Answer, passages: list[Passage]) -> None:
     console.print(summary(answer))
     for passage in passages:
         console.print(
-            f"  {passage.source.name}:{passage.line}  {passage.text}", markup=False, emoji=False, soft_wrap=True
+            f"  {printable(passage.place)}  {printable(passage.text)}", markup=False, emoji=False, soft_wrap=True
         )

@@ -36,7 +36,9 @@ from ssd2.wire.codec import (
     position_from_proto,
     projection_to_proto,
 )
+from user_agent.ledger import Ledger
 from user_agent.printable import printable
+from user_agent.recorded_channel import RecordedChannel
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
@@ -72,6 +74,7 @@ class CoreClient:
         ca: Path | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        ledger: Ledger | None = None,
     ) -> None:
         """Make a client; nothing is sent before it is used.
 
@@ -81,6 +84,7 @@ class CoreClient:
                 line that is not encrypted.
             connect_timeout_s: how long to try to reach the core.
             answer_timeout_s: how long to wait for each of its answers.
+            ledger: where every message is entered, before it is sent and when it has come; None for nowhere.
 
         Raises:
             InvalidParameter: if the address is none, a time is no time, or the file cannot be read.
@@ -98,7 +102,9 @@ class CoreClient:
             if ca
             else grpc.aio.insecure_channel(address, options=_OPTIONS)
         )
-        self._stub = pb_grpc.CollaborationServiceStub(self._channel)
+        self._stub = pb_grpc.CollaborationServiceStub(
+            RecordedChannel(self._channel, address, ledger) if ledger else self._channel
+        )
 
     async def __aenter__(self) -> CoreClient:
         return self

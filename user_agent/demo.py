@@ -23,7 +23,8 @@ from user_agent.agent import Agent, Question
 from user_agent.answer import Answer
 from user_agent.core_client import CoreClient
 from user_agent.decoding import decoding_for
-from user_agent.documents.reader import Passage, read_passages
+from user_agent.documents.passage import Passage
+from user_agent.documents.reader import read_passages
 from user_agent.documents.search import search
 from user_agent.render import marked
 from user_agent.user_model import UserModel

@@ -13,7 +13,7 @@ from ssd2.models.family import ModelConfig
 from ssd2.models.predict import Model
 from ssd2.params import CollaborationParams
 from ssd2.tokenizer import Tokenizer
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@
     │   ├── TokenOutOfRange        a token id is outside the vocabulary
     │   ├── BlockShapeMismatch     a block has the wrong length or order
     │   ├── PromptTooLong          the prompt does not fit the model's context
-    │   └── DocumentsUnreadable    a document or folder cannot be read
+    │   ├── DocumentsUnreadable    a document or folder cannot be read
+    │   └── NotFound               nothing of that name or number is kept here
     ├── ModelError                 a model is missing, broken or not the one expected
     │   ├── ModelNotFound          no checkpoint at that place
     │   ├── CheckpointInvalid      the checkpoint's files do not fit together
@@ -22,12 +23,16 @@
     │   ├── CoreBusy               the core is at its limit of sessions
     │   └── EngineLost             the core's process that computes has ended
     ├── AgentError                 the agent on the device cannot answer
-    │   ├── AgentBusy              it is at its limit of answers
-    │   └── TraceNotFound          it does not have, or no longer has, what is asked for
-    └── JudgeError                 the model that judges answers cannot be asked
-        ├── JudgeRefused           its endpoint refuses the key, the model or the question
-        ├── JudgeUnavailable       its endpoint does not answer, or not now
-        └── JudgeReplyInvalid      what its endpoint sends is not what the protocol says
+    │   └── AgentBusy              it is at its limit of answers
+    ├── JudgeError                 the model that judges answers cannot be asked
+    │   ├── JudgeRefused           its endpoint refuses the key, the model or the question
+    │   ├── JudgeUnavailable       its endpoint does not answer, or not now
+    │   └── JudgeReplyInvalid      what its endpoint sends is not what the protocol says
+    └── StoreError                 what the agent keeps on the device cannot be used
+        ├── StoreKeyWrong          its key is not at hand, or another one
+        ├── StoreUnreadable        its files are damaged or cannot be written
+        ├── StoreInUse             another agent has it open
+        └── LedgerUnwritable       the ledger takes no entry, so nothing is sent
 
 Every leaf has one stable `code`; its message says what is wrong and what to do about it.
 """
@@ -75,6 +80,12 @@ class DocumentsUnreadable(InputError):
     """A document or a folder of documents cannot be read."""
 
     code = "documents_unreadable"
+
+
+class NotFound(InputError):
+    """Nothing of that name or number is kept on this device."""
+
+    code = "not_found"
 
 
 class ModelError(SlingshotError):
@@ -173,12 +184,6 @@ class AgentBusy(AgentError):
     code = "agent_busy"
 
 
-class TraceNotFound(AgentError):
-    """The agent does not have the trace of such an answer, or no longer has it."""
-
-    code = "trace_not_found"
-
-
 class JudgeError(SlingshotError):
     """The model that judges answers cannot be asked."""
 
@@ -201,3 +206,33 @@ class JudgeReplyInvalid(JudgeError):
     """What the judge's endpoint sends is not what the protocol says."""
 
     code = "judge_reply_invalid"
+
+
+class StoreError(SlingshotError):
+    """What the agent keeps on the device cannot be used."""
+
+    code = "store_error"
+
+
+class StoreKeyWrong(StoreError):
+    """The store's key is not at hand, or is not the one that it was encrypted with."""
+
+    code = "store_key_wrong"
+
+
+class StoreUnreadable(StoreError):
+    """A file of the store is damaged, or the system does not let it be read or written."""
+
+    code = "store_unreadable"
+
+
+class StoreInUse(StoreError):
+    """Another agent has the data folder open."""
+
+    code = "store_in_use"
+
+
+class LedgerUnwritable(StoreError):
+    """The ledger of what leaves the device takes no entry, so nothing is sent."""
+
+    code = "ledger_unwritable"

@@ -9,7 +9,7 @@ from ssd2.demo.generator import Item, unseen_items
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from user_agent.agent import Question
 from user_agent.decoding import decoding_for
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 from user_agent.user_model import UserModel
 
 DECODING: dict[str, Any] = {}

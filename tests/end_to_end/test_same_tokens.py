@@ -21,7 +21,7 @@ from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.simplex import PROJECTIONS
 from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 from user_agent.user_model import UserModel
 
 from .conftest import CoreProcess, recording_relay, running_core

@@ -28,7 +28,7 @@ from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPositi
 from user_agent.agent import Agent, Question
 from user_agent.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.core_client import CoreStream
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 from user_agent.printable import printable
 from user_agent.render import marked, summary
 from user_agent.user_model import UserModel

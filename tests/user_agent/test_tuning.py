@@ -23,7 +23,7 @@ from ssd2.logits_format import FLOAT16, PREFERRED
 from ssd2.params import CollaborationParams, DecodingParams
 from ssd2.sampler import LogitsRequest
 from user_agent.agent import Question
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 from user_agent.settings import (
     Choice,
     Measured,

@@ -6,7 +6,7 @@ import pytest
 
 from ssd2.errors import CheckpointInvalid, ModelNotFound, PromptTooLong
 from ssd2.params import CollaborationParams
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 from user_agent.user_model import UserModel
 
 ANSWER_TOKENS = 48

@@ -11,7 +11,19 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from user_agent.api import chat, completions, health, models, traces, web
+from user_agent.api import (
+    chat,
+    completions,
+    conversations,
+    documents,
+    health,
+    ledger,
+    metrics,
+    models,
+    settings,
+    traces,
+    web,
+)
 from user_agent.api.chat import IGNORED_HEADER
 from user_agent.api.errors import handle_errors
 from user_agent.api.security import authorised
@@ -48,7 +60,7 @@ def create_app(state: AppState) -> FastAPI:
     handle_errors(app)
     app.include_router(health.router)
     app.include_router(web.router)
-    for routes in (models, chat, completions, traces):
+    for routes in (models, chat, completions, traces, documents, ledger, conversations, settings, metrics):
         app.include_router(routes.router, dependencies=[Depends(authorised)])
     app.add_middleware(_Named)
     app.add_middleware(

@@ -18,7 +18,7 @@ _STATUS: dict[type[errors.SlingshotError], int] = {
     errors.InputError: 400,
     errors.AgentBusy: 429,
     errors.CoreBusy: 429,
-    errors.TraceNotFound: 404,
+    errors.NotFound: 404,
     errors.CoreTimeout: 504,
     errors.CoreError: 503,
     errors.ModelError: 503,
@@ -55,6 +55,12 @@ class ApiError(Exception):
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses`: the errors that it may answer with, beside those that all have."""
     return {status: {"model": ErrorResponse} for status in sorted({400, 401, 413, *statuses})}
+
+
+def documented_beside_events(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same for a route whose other answers are events: errors are JSON."""
+    schema = {"$ref": f"#/components/schemas/{ErrorResponse.__name__}"}
+    return {status: {"content": {"application/json": {"schema": schema}}} for status in documented(*statuses)}
 
 
 ANSWERING = documented(404, 429, 502, 503, 504)

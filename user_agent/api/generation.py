@@ -76,7 +76,12 @@ class _Blocks(Observer):
     """Hands on the answer so far."""
 
     def __init__(self) -> None:
+        self.has_begun = asyncio.Event()
         self.texts: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def began(self) -> None:
+        """See `Observer`."""
+        self.has_begun.set()
 
     def committed(self, seen: CommittedBlock) -> bool:
         """See `Observer`."""
@@ -85,7 +90,7 @@ class _Blocks(Observer):
 
 
 class Streaming:
-    """One answer, block by block. It is begun at once, so that a refusal is an answer of its own."""
+    """One answer, block by block."""
 
     def __init__(self, answering: Answering, asked: Asked, trace_id: str) -> None:
         """Begin.
@@ -95,7 +100,31 @@ class Streaming:
         """
         self._stop, self._blocks = asked.stop, _Blocks()
         self._answer = answering.start(asked, trace_id, self._blocks)
-        self._answer.add_done_callback(lambda _: self._blocks.texts.put_nowait(None))
+        self._answer.add_done_callback(lambda _: self._end())
+
+    def _end(self) -> None:
+        self._blocks.has_begun.set()
+        self._blocks.texts.put_nowait(None)
+
+    async def begun(self, client: Request) -> Streaming:
+        """Wait until the answer has begun, so that what stands in its way gets a status of its own.
+
+        Raises:
+            SlingshotError: of the kind that says what went wrong.
+            ApiError: if the client has gone; nobody reads it.
+        """
+        beginning, leaving = asyncio.create_task(self._blocks.has_begun.wait()), asyncio.create_task(_leaving(client))
+        try:
+            await asyncio.wait({beginning, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not beginning.done():
+                self._answer.cancel()
+                raise ApiError(400, "client_disconnected", "the client has gone")
+            if self._answer.done():
+                self._answer.result()
+            return self
+        finally:
+            beginning.cancel()
+            leaving.cancel()
 
     async def deltas(self) -> AsyncIterator[str]:
         """What each block adds to the text; leaving early ends the answer.

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from user_agent.api.errors import documented
+from user_agent.api.errors import documented_beside_events
 from user_agent.api.state import answering_of
 from user_agent.traces import Trace
 
@@ -19,12 +19,12 @@ def trace_of(trace_id: str, request: Request) -> Trace:
     """The trace of an answer.
 
     Raises:
-        TraceNotFound: if there is none such.
+        NotFound: if there is none such.
     """
     return answering_of(request).traces.get(trace_id)
 
 
-@router.get("/v1/traces/{trace_id}/events", response_class=EventSourceResponse, responses=documented(404))
+@router.get("/v1/traces/{trace_id}/events", response_class=EventSourceResponse, responses=documented_beside_events(404))
 async def trace_events(
     trace: Annotated[Trace, Depends(trace_of)],
     last_event_id: Annotated[int, Header(ge=0, description="go on behind this event")] = 0,

@@ -1,100 +1,107 @@
-"""From files to passages."""
+"""From files to passages, without keeping any: for one question, or for tuning."""
 
 from __future__ import annotations
 
-import re
-import textwrap
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssd2.errors import DocumentsUnreadable
-
-SUFFIXES = (".txt", ".md")
-MAX_FILE_BYTES = 20 * 1024 * 1024
-PASSAGE_CHARACTERS = 240
-"""A longer paragraph is cut between sentences into passages of about this size."""
-
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-_HEADING = re.compile(r"\s{0,3}#{1,6}(\s|$)")
-_LIST_MARK = re.compile(r"^\s*(?:[-*+]|>)\s+")
-_EMPHASIS = re.compile(r"(\*\*|__|`)(\S.*?\S|\S)\1")
+from user_agent.documents.extraction import Extractor
+from user_agent.documents.files import FoundFile, find_files, read_file
+from user_agent.documents.formats import SUFFIXES
+from user_agent.documents.passage import Passage
+from user_agent.printable import printable
 
 
 @dataclass(frozen=True)
-class Passage:
-    """A piece of a document.
+class Unread:
+    """A file that was not read.
 
     Attributes:
-        text: without markup, never empty.
-        source: the file.
-        line: where it begins, from 1.
+        path: where it is.
+        reason: to be read after its name.
     """
 
-    text: str
-    source: Path
-    line: int
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What files and folders hold.
+
+    Attributes:
+        passages: in the order of paths and of each document.
+        failed: files that should have been read.
+        skipped: what is of no kind that is read, or hidden.
+    """
+
+    passages: list[Passage]
+    failed: list[Unread]
+    skipped: list[Unread]
+
+    def told(self) -> Iterator[str]:
+        """What was not read, for a person: each failure, and how many files are no documents."""
+        yield from (printable(_told(unread)) for unread in self.failed)
+        if self.skipped:
+            kinds = Counter(unread.path.suffix or unread.path.name for unread in self.skipped)
+            counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+            yield printable(f"{len(self.skipped)} files are no documents that can be read ({counts})")
+
+
+def read_documents(paths: Sequence[Path]) -> Reading:
+    """Read files, and all documents below folders.
+
+    Raises:
+        DocumentsUnreadable: if there is no document at one of the paths, or none of them can be read.
+    """
+    found = [file for path in paths for file in _files(path)]
+    reading = Reading([], [], [Unread(file.path, file.skipped) for file in found if file.skipped])
+    with Extractor() as extractor:
+        for file in found:
+            if not file.skipped:
+                _read(file, extractor, reading)
+    if reading.failed and not reading.passages:
+        raise DocumentsUnreadable(_told(reading.failed[0]))
+    return reading
 
 
 def read_passages(path: Path) -> list[Passage]:
-    """Read a file, or all .txt and .md files below a folder.
-
-    Args:
-        path: a file or a folder.
-
-    Returns:
-        Passages in the order of file names and lines.
+    """Read a file, or all documents below a folder, every one of them.
 
     Raises:
-        DocumentsUnreadable: if there is nothing to read, or a file cannot be read as text.
+        DocumentsUnreadable: if there is no document, or one cannot be read.
     """
+    reading = read_documents([path])
+    if reading.failed:
+        raise DocumentsUnreadable(_told(reading.failed[0]))
+    return reading.passages
+
+
+def _files(path: Path) -> list[FoundFile]:
     try:
-        files = _files(path)
+        files = find_files(path.resolve()) if path.is_symlink() else find_files(path)
+    except FileNotFoundError as error:
+        raise DocumentsUnreadable(f"there is no {path}; give a document or a folder with --docs") from error
     except OSError as error:
         raise DocumentsUnreadable(f"cannot read {path}: {error}") from error
-    if not files:
-        raise DocumentsUnreadable(f"there is no {' or '.join(SUFFIXES)} file in {path}")
-    return [passage for file in files for passage in _split(_read(file), file)]
+    if all(file.skipped for file in files):
+        raise DocumentsUnreadable(f"there is no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file in {path}")
+    return files
 
 
-def _files(path: Path) -> list[Path]:
-    """The files to read, in order; hidden ones and what is no file are left out of a folder."""
-    if path.is_file():
-        if path.suffix.lower() not in SUFFIXES:
-            raise DocumentsUnreadable(f"{path} is no {' or '.join(SUFFIXES)} file; others cannot be read yet")
-        return [path]
-    if not path.exists():
-        raise DocumentsUnreadable(f"there is no {path}; give a folder or a .txt or .md file with --docs")
-    found = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts))
-
-
-def _read(file: Path) -> str:
+def _read(file: FoundFile, extractor: Extractor, reading: Reading) -> None:
     try:
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise DocumentsUnreadable(f"{file} is larger than {MAX_FILE_BYTES:,} bytes; split it")
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DocumentsUnreadable(f"cannot read {file} as UTF-8 text: {error}") from error
+        pieces = extractor.extract(read_file(file), file.path.suffix.lower())
+    except DocumentsUnreadable as error:
+        reading.failed.append(Unread(file.path, str(error)))
+    except OSError as error:
+        reading.failed.append(Unread(file.path, f"cannot be read: {error.strerror}"))
+    else:
+        reading.passages.extend(Passage(piece.text, file.path, piece.line, piece.page) for piece in pieces)
 
 
-def _split(text: str, source: Path) -> Iterator[Passage]:
-    """A passage a line, long ones cut; of Markdown the headings, list marks and emphasis are left out."""
-    is_markdown = source.suffix.lower() == ".md"
-    for number, line in enumerate(text.splitlines(), start=1):
-        if is_markdown:
-            line = "" if _HEADING.match(line) else _EMPHASIS.sub(r"\2", _LIST_MARK.sub("", line))
-        yield from (Passage(piece, source, number) for piece in _pieces(line.strip()))
-
-
-def _pieces(content: str) -> Iterator[str]:
-    """Cut into pieces of at most `PASSAGE_CHARACTERS`: between sentences, a longer one between words."""
-    piece = ""
-    for sentence in _SENTENCE_END.split(content):
-        for part in textwrap.wrap(sentence, PASSAGE_CHARACTERS, break_on_hyphens=False) or [""]:
-            if piece and len(piece) + len(part) >= PASSAGE_CHARACTERS:
-                yield piece
-                piece = ""
-            piece = f"{piece} {part}".strip()
-    if piece:
-        yield piece
+def _told(unread: Unread) -> str:
+    return f"{unread.path} {unread.reason}"

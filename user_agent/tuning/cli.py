@@ -25,7 +25,7 @@ Examples:
 """
 
 
-Docs = Annotated[list[Path] | None, typer.Option(help="A .txt or .md file, or a folder of them; may be given again.")]
+Docs = Annotated[list[Path] | None, typer.Option(help="A document, or a folder of them; may be given again.")]
 Core = Annotated[str, typer.Option(envvar="SLINGSHOT_CORE", help="HOST:PORT of the core server.")]
 Ca = Annotated[
     Path | None,

@@ -28,7 +28,8 @@ from ssd2.wire.codec import ModelCard
 from user_agent.agent import Agent
 from user_agent.core_client import CoreClient
 from user_agent.decoding import decoding_for
-from user_agent.documents.reader import Passage, read_passages
+from user_agent.documents.passage import Passage
+from user_agent.documents.reader import read_documents
 from user_agent.documents.search import search
 from user_agent.settings import Choice, Measured, save_choice, saved_choice
 from user_agent.tuning.choosing import Outcomes, choose
@@ -122,7 +123,7 @@ def run_tune(options: TuneOptions, console: Console) -> tuple[Choice, Path]:
         SystemExit: 130 if the run is stopped by Ctrl-C; answers so far are kept.
         typer.Abort: if the user does not want it.
     """
-    run = _prepare(options)
+    run = _prepare(options, console)
     _announce(run, console)
     try:
         outcomes = asyncio.run(_measure(run, console))
@@ -137,13 +138,16 @@ def run_tune(options: TuneOptions, console: Console) -> tuple[Choice, Path]:
     return choice, file
 
 
-def _prepare(options: TuneOptions) -> Run:
+def _prepare(options: TuneOptions, console: Console) -> Run:
     """Everything that can go wrong before anything is sent but the request for the core's card."""
     user_model = UserModel.load(options.user_model, with_weights=True)
     params = decoding_for(user_model.config, max_tokens=options.max_tokens, steps=options.steps)
     if not options.questions:
         check_recording_size(params, user_model.config.vocab_size)
-    passages = [passage for path in options.docs for passage in read_passages(path)]
+    reading = read_documents(options.docs)
+    for line in reading.told():
+        console.print(Text(f"user-agent: {line}"))
+    passages = reading.passages
     own = read_questions(options.questions) if options.questions else []
     card = asyncio.run(_model_card(options, user_model.config.family))
     kept = KeptAnswers(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssd2.errors import InvalidParameter
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 
 CLOZE = "Complete the sentence: {}"
 """What the user model is asked, on the device."""

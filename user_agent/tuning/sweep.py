@@ -14,7 +14,7 @@ from ssd2.evaluation.two_source import holds
 from ssd2.logits_format import LogitsFormat
 from ssd2.params import MAX_SEED, CollaborationParams, DecodingParams, Seeds
 from user_agent.agent import Agent, Question
-from user_agent.documents.reader import Passage
+from user_agent.documents.passage import Passage
 from user_agent.tuning.choosing import Outcomes
 from user_agent.tuning.kept import KeptAnswers
 from user_agent.tuning.questions import TuningQuestion

@@ -7,11 +7,21 @@ import { reporting } from "/web/notices.js";
 import { address, route } from "/web/router.js";
 
 const place = document.getElementById("conversations");
+const PAGE = 50;
+let limit = PAGE;
 
 export async function updateConversations() {
-  const { data } = await get("/v1/conversations");
-  place.replaceChildren(data.length ? el("ul", {}, data.map(item)) : el("p", { className: "remark" }, "No chats yet."));
+  const { data, has_more: hasMore } = await get(`/v1/conversations?limit=${limit}`);
+  place.replaceChildren(
+    data.length ? el("ul", {}, data.map(item)) : el("p", { className: "remark" }, "No chats yet."),
+    hasMore ? button("Older ones", reporting(older), { className: "quiet" }) : "",
+  );
   markCurrent();
+}
+
+function older() {
+  limit += PAGE;
+  return updateConversations();
 }
 
 /** Show which one is open. */

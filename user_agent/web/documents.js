@@ -9,7 +9,7 @@ import { reporting } from "/web/notices.js";
 import { searchForm } from "/web/search.js";
 
 const PAGE = 100;
-const STATES = ["indexed", "unchanged", "failed", "skipped"];
+const STATES = ["indexed", "failed", "skipped"];
 
 export class Documents {
   title = "Documents";
@@ -20,7 +20,7 @@ export class Documents {
   #path = el("input", { name: "path", placeholder: "/home/me/notes", required: true, spellcheck: false, autocomplete: "off" });
   #state = el("select", {}, el("option", { value: "" }, "All states"), STATES.map((state) => el("option", {}, state)));
   #name = el("input", { type: "search", placeholder: "Filter by name" });
-  #last = "";
+  #shown = 0;
 
   constructor() {
     const link = reporting((event) => this.#link(event));
@@ -41,7 +41,11 @@ export class Documents {
     const { data } = await get("/v1/documents/links");
     this.#links.replaceChildren(...data.map((link) => this.#linked(link)));
     await this.#reload();
-    this.#ingest.watch();
+  }
+
+  /** The view is on the screen: look how far the agent has read. */
+  enter() {
+    return this.#ingest.watch();
   }
 
   leave() {
@@ -76,21 +80,21 @@ export class Documents {
   }
 
   async #reload() {
-    this.#last = "";
+    this.#shown = 0;
     this.#rows.replaceChildren();
     await this.#page();
   }
 
   async #page() {
-    const query = { state: this.#state.value, after: this.#last, limit: PAGE };
+    const query = { state: this.#state.value, after: this.#shown, limit: PAGE };
     const { data, has_more: hasMore } = await get(withQuery("/v1/documents", query));
-    this.#last = data.at(-1)?.id ?? this.#last;
+    this.#shown += data.length;
     this.#rows.append(...data.map((document) => this.#row(document)));
     this.#more.hidden = !hasMore;
     this.#filter();
   }
 
-  #row({ id, name, path, state, reason, passages, bytes: size, changed }) {
+  #row({ id, name, path, link, state, reason, passages, bytes: size, changed }) {
     const forget = async () => {
       await remove(`/v1/documents/${encodeURIComponent(id)}`);
       await this.load();
@@ -101,7 +105,7 @@ export class Documents {
       el("td", { className: "number" }, passages.toLocaleString("en")),
       el("td", { className: "number" }, bytes(size)),
       el("td", {}, when(changed)),
-      el("td", {}, button("Remove", reporting(forget), { className: "quiet", "aria-label": `Remove ${name}` })));
+      el("td", {}, link === null && button("Remove", reporting(forget), { className: "quiet", "aria-label": `Remove ${name}` })));
   }
 
   #filter() {

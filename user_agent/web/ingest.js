@@ -10,22 +10,24 @@ const LOOK_EVERY_MS = 1000;
 export class Ingest {
   #bar = el("progress", { max: 1, "aria-label": "Reading documents" });
   #said = el("span", { role: "status" });
+  #running = el("div", { className: "ingest", hidden: true }, this.#bar, this.#said);
+  #problems = el("ul", { className: "problems" });
   #timer = null;
-  element = el("div", { className: "ingest", hidden: true }, this.#bar, this.#said);
+  #seen = null;
+  element = el("div", { className: "reading" }, this.#running, this.#problems);
 
-  constructor(onDone) {
-    this.onDone = onDone;
+  /** `onChange` is told when the agent has read something. */
+  constructor(onChange) {
+    this.onChange = onChange;
   }
 
-  /** Look until nothing is read any more; then `onDone`, if anything was. */
+  /** Look again and again: files change, and are then read, without anybody asking for it. */
   async watch() {
-    this.leave();
     try {
       const progress = await get("/v1/documents/progress");
-      const wasRunning = !this.element.hidden;
       this.#show(progress);
-      if (progress.is_running) this.#timer = setTimeout(() => this.watch(), LOOK_EVERY_MS);
-      else if (wasRunning) await this.onDone();
+      if (!progress.is_running) await this.#compare(progress);
+      this.#timer = setTimeout(() => this.watch(), LOOK_EVERY_MS);
     } catch (error) {
       report(error);
     }
@@ -35,11 +37,20 @@ export class Ingest {
     clearTimeout(this.#timer);
   }
 
-  #show({ is_running: isRunning, total, done, failed, skipped, per_second: perSecond, eta_s: eta, current }) {
-    this.element.hidden = !isRunning;
+  async #compare({ total, indexed, failed, skipped }) {
+    const now = [total, indexed, failed, skipped].join(" ");
+    const isNews = this.#seen !== null && this.#seen !== now;
+    this.#seen = now;
+    if (isNews) await this.onChange();
+  }
+
+  #show({ is_running: isRunning, total, done, failed, skipped, per_second: perSecond, eta_s: eta, current, problems }) {
+    this.#running.hidden = !isRunning;
     if (total) Object.assign(this.#bar, { max: total, value: done });
+    else this.#bar.removeAttribute("value");
     const parts = [`${done} of ${counted(total, "file")}`, failed && `${failed} failed`, skipped && `${skipped} skipped`,
       perSecond && `${perSecond.toFixed(1)} a second`, eta && `${seconds(eta)} left`, current];
     this.#said.textContent = parts.filter(Boolean).join("  ·  ");
+    this.#problems.replaceChildren(...problems.map((problem) => el("li", {}, problem)));
   }
 }

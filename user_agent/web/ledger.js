@@ -7,7 +7,7 @@ import { messageView } from "/web/message.js";
 import { reporting } from "/web/notices.js";
 import { route } from "/web/router.js";
 
-const PAGE = 200;
+const PAGE = 100;
 
 export class Ledger {
   title = "What left this device";
@@ -16,7 +16,7 @@ export class Ledger {
   #verdict = el("p", { className: "verdict", role: "status" });
   #rows = el("tbody", {});
   #more = button("Show earlier ones", reporting(() => this.#earlier()), { hidden: true });
-  #before = 0;
+  #before = Number.MAX_SAFE_INTEGER;
 
   constructor() {
     this.element = el("div", { className: "page" }, this.#summary,
@@ -29,36 +29,20 @@ export class Ledger {
   }
 
   async load() {
-    const { up, down } = await get("/v1/ledger/totals");
+    const { up, down } = await get(withQuery("/v1/ledger/totals", { trace: this.#trace }));
     this.#summary.textContent = `${counted(up.messages, "message")} with ${bytes(up.wire_bytes)} left this device, ` +
       `${counted(down.messages, "message")} with ${bytes(down.wire_bytes)} came. Each is recorded here before it leaves.`;
     this.#rows.replaceChildren();
-    if (this.#trace) return this.#ofAnswer();
-    this.#before = up.messages + down.messages;
     await this.#earlier();
   }
 
-  /** The page of entries before those that are shown: numbers count from 1 without a gap. */
+  /** The page of messages before those that are shown. */
   async #earlier() {
-    const after = Math.max(0, this.#before - PAGE);
-    const { data } = await get(withQuery("/v1/ledger", { after, limit: this.#before - after || 1 }));
-    this.#show(data);
-    this.#before = after;
-    this.#more.hidden = after === 0;
-  }
-
-  async #ofAnswer() {
-    const entries = [];
-    for (let page = { has_more: true }; page.has_more; ) {
-      page = await get(withQuery("/v1/ledger", { trace: this.#trace, after: entries.at(-1)?.seq ?? 0, limit: PAGE }));
-      entries.push(...page.data);
-    }
-    this.#show(entries);
-  }
-
-  #show(entries) {
-    const left = entries.filter(({ direction }) => direction === "up").reverse();
-    this.#rows.append(...left.flatMap((entry) => entryRows(entry)));
+    const query = { direction: "up", before: this.#before, limit: PAGE, trace: this.#trace };
+    const { data, has_more: hasMore } = await get(withQuery("/v1/ledger", query));
+    this.#before = data.at(-1)?.seq ?? this.#before;
+    this.#rows.append(...data.flatMap((entry) => entryRows(entry)));
+    this.#more.hidden = !hasMore;
     if (!this.#rows.childElementCount) this.#rows.append(el("tr", {}, el("td", { colSpan: 6 }, "Nothing has left yet.")));
   }
 

@@ -42,6 +42,7 @@ async function show() {
   markPage();
   if (!isKept) await next.load();
   markPage();
+  await next.enter?.();
   place(next);
 }
 

@@ -9,12 +9,12 @@ const KINDS = {
   close: "Ends the answer",
 };
 
-export function messageView({ message, sha256, previous }) {
-  const { kind, fields, tokens } = message;
+export function messageView({ message, texts, sha256, previous }) {
+  const { kind, fields, token_ids: ids } = message;
   return el("div", { className: "decoded" },
     el("h3", {}, kind.replace("_", " "), el("small", {}, KINDS[kind] ?? "")),
-    tokens.length > 0 && el("ol", { className: "tokens", "aria-label": "Tokens" }, tokens.map(({ token_id: id, text }) =>
-      el("li", {}, el("span", { className: "name" }, text.trim() || "␣"), el("small", {}, String(id))))),
+    ids.length > 0 && el("ol", { className: "tokens", "aria-label": "Tokens" }, ids.map((id, index) =>
+      el("li", {}, el("span", { className: "name" }, texts[index].trim() || "␣"), el("small", {}, String(id))))),
     el("pre", {}, JSON.stringify(fields, null, 2)),
     el("dl", {}, pair("SHA-256", sha256), pair("chain before", previous)));
 }

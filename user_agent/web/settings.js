@@ -14,6 +14,7 @@ const NAMES = {
   steps: "Timesteps of a block",
   max_tokens: "Longest answer",
 };
+const SOURCES = { keyring: "a key in the keyring", passphrase: "your passphrase", file: "a key in a file beside the settings" };
 const NUMBERS = {
   lambda_user: { min: 0, max: 1, step: 0.05 },
   alpha: { min: 0, max: 100, step: 0.1 },
@@ -76,11 +77,12 @@ const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
 
 function about(status) {
   if (!status) return [];
-  const { core, user_model: userModel, key_source: source, version } = status;
+  const { core, user_model: userModel, key_source: source, data_dir: folder, version } = status;
   const shown = {
-    "Core now": core?.error ?? [core?.address, core?.model].filter(Boolean).join(", ") ?? "none",
-    "Private model": typeof userModel === "object" ? Object.values(userModel ?? {}).join(", ") : userModel,
-    "Encryption key": source,
+    "Core now": core.error ?? ([core.address, core.model].filter(Boolean).join(", ") || "none: the private model answers alone"),
+    "Private model": userModel,
+    "Kept in": folder,
+    "Encrypted with": SOURCES[source],
     Version: version,
   };
   return Object.entries(shown).filter(([, value]) => value).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);

@@ -4,23 +4,18 @@ import { get, withQuery } from "/web/api.js";
 import { el } from "/web/dom.js";
 import { bytes, counted } from "/web/format.js";
 
-const MOST = 1000;
 const line = document.getElementById("totals");
 let latest = null;
 
 /** Ask anew; with a trace, also what its answer has sent. */
 export async function updateTotals(trace = null) {
   const { up } = await get("/v1/ledger/totals");
-  if (trace) latest = sent(await get(withQuery("/v1/ledger", { trace, limit: MOST })));
+  if (trace) latest = (await get(withQuery("/v1/ledger/totals", { trace }))).up;
   line.replaceChildren(
     el("span", { className: "arrow", "aria-hidden": "true" }, "↑"),
     el("span", {}, el("span", { className: "messages" }, `${counted(up.messages, "message")}, `), `${bytes(up.wire_bytes)} sent`),
-    el("span", { className: "of-answer", hidden: !latest }, latest ? `this answer ${latest}` : ""),
+    el("span", { className: "of-answer", hidden: !latest },
+      latest ? `this answer ${latest.messages}, ${bytes(latest.wire_bytes)}` : ""),
   );
   line.title = "Left this device. Open the ledger";
-}
-
-function sent({ data }) {
-  const up = data.filter(({ direction }) => direction === "up");
-  return `${up.length}, ${bytes(up.reduce((sum, entry) => sum + entry.wire_bytes, 0))}`;
 }

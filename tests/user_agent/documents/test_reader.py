@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from ssd2.errors import DocumentsUnreadable
-from user_agent.documents.reader import PASSAGE_CHARACTERS, Passage, read_passages
+from user_agent.documents.formats.section import PASSAGE_CHARACTERS
+from user_agent.documents.passage import Passage
+from user_agent.documents.reader import read_passages
 from user_agent.documents.search import search
 
 
@@ -37,7 +39,7 @@ def test_a_long_paragraph_is_cut_between_sentences_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("scan.pdf", b"%PDF", "no .txt or .md"),
+        ("scan.pdf", b"%PDF", "no PDF"),
         ("latin.txt", "Straße".encode("latin-1"), "UTF-8"),
     ],
 )
@@ -51,7 +53,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content:
 def test_a_missing_or_empty_folder_is_an_error_and_not_an_answer_without_documents(tmp_path: Path) -> None:
     with pytest.raises(DocumentsUnreadable, match="there is no"):
         read_passages(tmp_path / "missing")
-    with pytest.raises(DocumentsUnreadable, match=r"no \.txt or \.md file"):
+    with pytest.raises(DocumentsUnreadable, match=r"no \.txt, .* or \.eml file"):
         read_passages(tmp_path)
 
 

@@ -1,0 +1,75 @@
+"""The folder of what the agent keeps, for one agent at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from ssd2.errors import StoreInUse, StoreUnreadable
+
+LOCK_FILE = "lock"
+
+
+def default_data_folder() -> Path:
+    """$XDG_DATA_HOME/slingshot, else ~/.local/share/slingshot."""
+    base = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".local/share") / "slingshot"
+
+
+def make_data_folder(folder: Path) -> None:
+    """Make the folder if it is missing; nobody but its owner may enter it.
+
+    Raises:
+        StoreUnreadable: if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise StoreUnreadable(f"cannot use the data folder {folder}: {error}; set SLINGSHOT_DATA_DIR") from error
+
+
+@contextmanager
+def held_data_folder(folder: Path, url: str = "") -> Iterator[None]:
+    """Hold the folder, made if missing; whatever ends the process lets go of it.
+
+    Args:
+        folder: the data folder.
+        url: where this agent answers, told to whoever finds the folder in use; empty for a command.
+
+    Raises:
+        StoreInUse: if another process holds it; says which, and where it answers.
+        StoreUnreadable: if the folder cannot be made or written.
+    """
+    make_data_folder(folder)
+    with _open(folder / LOCK_FILE) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreInUse(f"the data folder {folder} is in use by {_holder(lock)}") from None
+        lock.truncate()
+        json.dump({"pid": os.getpid(), "url": url}, lock)
+        lock.flush()
+        yield
+
+
+def _open(file: Path) -> TextIO:
+    try:
+        return open(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
+    except OSError as error:
+        raise StoreUnreadable(f"cannot write {file}: {error}; set SLINGSHOT_DATA_DIR to another folder") from error
+
+
+def _holder(lock: TextIO) -> str:
+    try:
+        holder = json.load(lock)
+        if holder["url"]:
+            return f"the agent at {holder['url']} (process {holder['pid']}); use that one, or stop it"
+        return f"process {holder['pid']}; wait until it is done, or stop it"
+    except (ValueError, KeyError, TypeError):
+        return "a process that has just started; try again"

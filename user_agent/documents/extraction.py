@@ -1,0 +1,110 @@
+"""Reading files in a process of its own, which a hostile file may end: the next file gets a new one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from types import TracebackType
+from typing import BinaryIO
+
+from ssd2.errors import DocumentsUnreadable
+from user_agent.documents.formats.section import Section
+from user_agent.documents.frames import receive, send
+
+_WORKER = [sys.executable, "-P", "-m", "user_agent.documents.extraction_worker"]
+
+
+class Extractor:
+    """Reads files in a child process that is kept between them. For any number of threads, one file at a time.
+
+    The child bounds itself (`extraction_worker`): 10 s a file, 500 MB, no network where the system allows that.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Extractor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def extract(self, data: bytes, suffix: str) -> list[Section]:
+        """The text of a file in pieces for searching, in its order.
+
+        Args:
+            data: of the file.
+            suffix: one of `formats.SUFFIXES`.
+
+        Raises:
+            DocumentsUnreadable: if it cannot be read; the text is a reason, without the file's name.
+        """
+        with self._lock:
+            process = self._running()
+            try:
+                reply = json.loads(self._asked(process, data, suffix))
+            except (OSError, EOFError, ValueError):
+                raise DocumentsUnreadable(self._end(process)) from None
+        if "reason" in reply:
+            raise DocumentsUnreadable(str(reply["reason"]))
+        pieces = [Section(text, line, page) for text, line, page in reply["pieces"]]
+        if not pieces:
+            raise DocumentsUnreadable("holds no text; pictures of text, as in a scan, are not read")
+        return pieces
+
+    def close(self) -> None:
+        """End the child; a file that is being read fails, a later one starts another."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            # A session of its own: Ctrl-C is for the parent, which says what was done. The child ends with its input.
+            self._process = subprocess.Popen(  # noqa: S603  our own module
+                _WORKER,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        return self._process
+
+    @staticmethod
+    def _asked(process: subprocess.Popen[bytes], data: bytes, suffix: str) -> bytes:
+        requests, replies = _pipes(process)
+        send(requests, suffix.encode())
+        send(requests, data)
+        return receive(replies)
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> str:
+        """Why the child ended, told of the file that it read."""
+        process.kill()  # one that writes no frames may still run
+        code = _closed(process)
+        if code == -signal.SIGALRM:
+            return "takes more than 10 s to read; split it"
+        return f"makes the program that reads it end ({_named(code)}); it is damaged, or not what its name says"
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[BinaryIO, BinaryIO]:
+    if process.stdin is None or process.stdout is None:
+        raise EOFError("the child was started without pipes")
+    return process.stdin, process.stdout  # type: ignore[return-value]  # IO[bytes] there
+
+
+def _closed(process: subprocess.Popen[bytes]) -> int:
+    with suppress(OSError):  # what was on its way to the child is lost
+        process.communicate()
+    return process.wait()
+
+
+def _named(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

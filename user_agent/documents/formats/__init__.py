@@ -1,0 +1,48 @@
+"""From a file's bytes to its text, a module a format. Runs in the extraction process only: files are not trusted.
+
+| suffix | a section is | told with |
+|---|---|---|
+| .txt, .md | a paragraph | line |
+| .html, .htm | a block | line |
+| .pdf | a page | page |
+| .docx | a paragraph, or a row of a table | |
+| .csv | a row, each value with its column's name | line |
+| .json | the values of one object | |
+| .eml | the header; then the blocks of the body | |
+
+Not read: what is in pictures, headers and footnotes of .docx, attachments of .eml (their names are).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+
+from user_agent.documents.formats.section import Section
+
+_MODULES = {
+    ".txt": "plain_text",
+    ".md": "markdown",
+    ".html": "web_page",
+    ".htm": "web_page",
+    ".pdf": "pdf",
+    ".docx": "word",
+    ".csv": "table",
+    ".json": "structured",
+    ".eml": "mail",
+}
+SUFFIXES = tuple(_MODULES)
+
+
+def sections(data: bytes, suffix: str) -> Iterator[Section]:
+    """The text of a file, in its order.
+
+    Args:
+        data: of the file.
+        suffix: one of `SUFFIXES`.
+
+    Raises:
+        DocumentsUnreadable: if the file is not what its suffix says; the text is a reason, without the file's name.
+    """
+    found: Iterator[Section] = import_module(f"{__name__}.{_MODULES[suffix]}").sections(data)
+    return found

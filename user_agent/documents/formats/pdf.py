@@ -1,0 +1,44 @@
+"""PDF: its pages, by PDFium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pypdfium2
+
+from ssd2.errors import DocumentsUnreadable
+from user_agent.documents.formats.section import Section
+
+_MARKER_BYTES = 1024  # how far from the file's ends the format lets its markers stand
+_HYPHENS = ("\ufffe", "\x02", "\xad")  # how PDFium tells a word that was cut at a line's end
+
+
+def sections(data: bytes) -> Iterator[Section]:
+    """The pages that have text."""
+    if b"%PDF-" not in data[:_MARKER_BYTES]:
+        raise DocumentsUnreadable("is no PDF, whatever its name says")
+    if b"%%EOF" not in data[-_MARKER_BYTES:]:
+        raise DocumentsUnreadable("is cut short: the end of the PDF is missing; copy or download it again")
+    try:
+        document = pypdfium2.PdfDocument(data)
+        for number in range(len(document)):
+            yield Section(_joined(_text(document, number)), page=number + 1)
+    except pypdfium2.PdfiumError as error:
+        if "password" in str(error).lower():
+            raise DocumentsUnreadable("is encrypted with a password; save it without one") from error
+        raise DocumentsUnreadable(f"is a damaged PDF: {error}") from error
+
+
+def _text(document: pypdfium2.PdfDocument, number: int) -> str:
+    page = document[number]
+    try:
+        return str(page.get_textpage().get_text_bounded())
+    finally:
+        page.close()
+
+
+def _joined(text: str) -> str:
+    """One line: PDF has no paragraphs, and a line's end is in the middle of a sentence more often than not."""
+    for hyphen in _HYPHENS:
+        text = text.replace(f"{hyphen}\r\n", "").replace(hyphen, "")
+    return " ".join(text.split())

@@ -1,0 +1,53 @@
+"""What every format comes down to, and the cutting of it into passages."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+PASSAGE_CHARACTERS = 240
+"""A longer section is cut between sentences into passages of about this size."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a document whose sentences belong together.
+
+    Attributes:
+        text: its text.
+        line: where it begins, from 1; None where the format has no lines.
+        page: from 1; None where the format has no pages.
+    """
+
+    text: str
+    line: int | None = None
+    page: int | None = None
+
+
+def cut(sections: Iterable[Section]) -> Iterator[Section]:
+    """Cut sections into pieces of at most `PASSAGE_CHARACTERS`, never empty; white space becomes single spaces."""
+    for section in sections:
+        yield from (replace(section, text=piece) for piece in _pieces(section.text))
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Between sentences; a sentence that is longer than a passage, between words."""
+    piece = ""
+    for sentence in _SENTENCE_END.split(text):
+        for part in _parts(" ".join(sentence.split())):
+            if piece and len(piece) + len(part) >= PASSAGE_CHARACTERS:
+                yield piece
+                piece = ""
+            piece = f"{piece} {part}".strip()
+    if piece:
+        yield piece
+
+
+def _parts(sentence: str) -> list[str]:
+    if len(sentence) <= PASSAGE_CHARACTERS:
+        return [sentence]
+    return textwrap.wrap(sentence, PASSAGE_CHARACTERS, break_on_hyphens=False)

@@ -1,0 +1,193 @@
+"""The documents as the rest of the agent uses them: linked, uploaded, kept in sync, searched."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssd2.errors import DocumentsUnreadable, InvalidParameter
+from user_agent.documents.extraction import Extractor
+from user_agent.documents.files import FoundFile, check_size
+from user_agent.documents.formats import SUFFIXES
+from user_agent.documents.passage import Passage
+from user_agent.documents.store import Document, DocumentStore, Link
+from user_agent.documents.sync import Progress, reading_of, sha256_of, sync_steps
+from user_agent.keys import StoreKey
+from user_agent.printable import printable
+
+if TYPE_CHECKING:
+    from user_agent.documents.watcher import Watcher
+
+FILE = "documents.sqlite"
+_LONGEST_NAME = 255
+
+
+class Library:
+    """Linked folders and uploads, over their store. For any number of threads."""
+
+    def __init__(self, data_folder: Path, key: StoreKey | None) -> None:
+        """Open the documents of a data folder.
+
+        Raises:
+            StoreKeyWrong: if they were encrypted with another key.
+            StoreUnreadable: if they cannot be read or written.
+        """
+        self._store = DocumentStore(data_folder / FILE, key)
+        self._extractor = Extractor()
+        self._sync_lock = threading.Lock()
+        self._closing = threading.Event()
+        self._progress = Progress()
+        self._watcher: Watcher | None = None
+
+    def watch(self) -> None:
+        """Keep the links in sync from now on, in a thread; once in a library's life."""
+        from user_agent.documents.watcher import Watcher  # what only lists documents need not load it
+
+        self._watcher = Watcher(lambda: [link.path for link in self.links()], self.sync)
+
+    def close(self) -> None:
+        """Stop watching, and a sync after the document that it reads; close the store."""
+        self._closing.set()
+        if self._watcher:
+            self._watcher.stop()
+        with self._sync_lock:
+            self._extractor.close()
+            self._store.close()
+
+    @property
+    def progress(self) -> Progress:
+        """Of the sync that runs, or the last one."""
+        return self._progress
+
+    def link(self, path: Path) -> Link:
+        """Keep a folder or a file from now on; its documents are there after the next `sync`.
+
+        Raises:
+            InvalidParameter: if it is inside another link, or around one, or its name cannot be shown.
+            DocumentsUnreadable: if it is not there, or a file of a kind that is not read.
+        """
+        path = path.expanduser().resolve()
+        if not str(path).isprintable():
+            raise InvalidParameter(f"{printable(str(path))} is not UTF-8, or has control characters in it; rename it")
+        for link in self.links():
+            if link.path != path and (link.path in path.parents or path in link.path.parents):
+                raise InvalidParameter(f"{path} and the linked {link.path} overlap; remove that link first")
+        if not path.is_dir():
+            _check_document(path)
+        added = self._store.add_link(path)
+        self._wake_watcher()
+        return added
+
+    def unlink(self, link_id: int) -> None:
+        """Forget a link and its documents; the files stay.
+
+        Raises:
+            InvalidParameter: if there is no such link.
+        """
+        if all(link.id != link_id for link in self.links()):
+            raise InvalidParameter(f"there is no link {link_id}; look with `user-agent docs status`")
+        self._store.remove_link(link_id)
+        self._wake_watcher()
+
+    def links(self) -> list[Link]:
+        """All links, by path."""
+        return self._store.links()
+
+    def documents(self) -> list[Document]:
+        """All documents, by path; what failed and what is skipped too."""
+        return self._store.documents()
+
+    def add(self, data: bytes, name: str) -> Document:
+        """Read an upload and keep it, encrypted with the passages; the same bytes again change nothing.
+
+        Args:
+            data: of the file.
+            name: for people to read; it names no file.
+
+        Raises:
+            DocumentsUnreadable: if it is too large or of a kind that is not read. One that is broken is kept as failed.
+        """
+        shown = _shown_name(name)
+        try:
+            check_size(len(data))
+        except DocumentsUnreadable as error:
+            raise DocumentsUnreadable(f"{shown} {error}") from error
+        _check_suffix(Path(shown))
+        if known := self._store.uploaded(sha256_of(data)):
+            return known
+        upload = FoundFile(Path(shown), len(data), time.time_ns())
+        return self._store.put_upload(reading_of(upload, data, self._extractor), data)
+
+    def original(self, document_id: int) -> bytes:
+        """The bytes of an upload.
+
+        Raises:
+            InvalidParameter: if there is no such upload.
+        """
+        data = self._store.original(document_id)
+        if data is None:
+            raise InvalidParameter(f"there is no upload {document_id}")
+        return data
+
+    def remove(self, document_id: int) -> None:
+        """Forget an upload.
+
+        Raises:
+            InvalidParameter: if there is none, or it is a linked file, which the next sync would bring back.
+        """
+        document = self._store.document(document_id)
+        if document is None:
+            raise InvalidParameter(f"there is no document {document_id}; look with `user-agent docs list`")
+        if document.link_id is not None:
+            raise InvalidParameter(f"{document.path} is linked; delete the file, or remove its link")
+        self._store.remove(document_id)
+
+    def search(self, question: str, document_ids: Sequence[int] | None = None) -> list[Passage]:
+        """The passages that a question is about, the best match first; of these documents, or of all."""
+        return self._store.search(question, document_ids)
+
+    def sync(
+        self, on_progress: Callable[[Progress], None] = lambda progress: None, *, retry_failed: bool = False
+    ) -> Progress:
+        """Read what is new or changed below the links, and forget what is gone. One sync at a time.
+
+        A file with the size and time of change of before is not opened; one with the same bytes is not read anew. A
+        link that cannot be looked at, as on a disk that is not there, keeps its documents.
+
+        Args:
+            on_progress: called after each file.
+            retry_failed: read unchanged files that failed before once more.
+        """
+        with self._sync_lock:
+            for progress in sync_steps(self._store, self._extractor, retry_failed=retry_failed):
+                self._progress = progress
+                on_progress(progress)
+                if self._closing.is_set():
+                    break
+            self._progress = replace(self._progress, current="")
+            return self._progress
+
+    def _wake_watcher(self) -> None:
+        if self._watcher:
+            self._watcher.wake()
+
+
+def _check_document(path: Path) -> None:
+    if not path.is_file():
+        raise DocumentsUnreadable(f"there is no {path}; link a folder or a document")
+    _check_suffix(path)
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix.lower() not in SUFFIXES:
+        raise DocumentsUnreadable(f"{path} is of a kind that is not read; {', '.join(SUFFIXES)} are")
+
+
+def _shown_name(name: str) -> str:
+    """The last part of a name, as text for a person."""
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return printable(last.replace("\n", " "))[-_LONGEST_NAME:] or "upload"

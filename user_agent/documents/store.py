@@ -1,0 +1,280 @@
+"""D_user as the agent keeps it: linked folders, documents, and their passages, in one encrypted file."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import apsw
+
+from ssd2.errors import StoreUnreadable
+from user_agent.database import open_database, reported
+from user_agent.documents import index
+from user_agent.documents.formats.section import Section
+from user_agent.documents.passage import Passage
+from user_agent.keys import StoreKey
+
+VERSION = 1
+State = Literal["indexed", "failed", "skipped"]
+
+SCHEMA = f"""
+CREATE TABLE link (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, linked_at TEXT NOT NULL);
+CREATE TABLE document (
+    id INTEGER PRIMARY KEY,
+    link_id INTEGER REFERENCES link ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('indexed', 'failed', 'skipped')),
+    reason TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    modified_ns INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    read_at TEXT NOT NULL,
+    UNIQUE (link_id, path)
+);
+CREATE TABLE original (document_id INTEGER PRIMARY KEY REFERENCES document ON DELETE CASCADE, data BLOB NOT NULL);
+{index.SCHEMA}
+PRAGMA user_version = {VERSION};
+"""
+
+_LINKS = """
+SELECT link.id, link.path, linked_at, count(document.id) FILTER (WHERE state = 'indexed')
+FROM link LEFT JOIN document ON link_id = link.id {where} GROUP BY link.id ORDER BY link.path
+"""
+_DOCUMENTS = """
+SELECT document.id, link_id, path, state, reason, size_bytes, modified_ns, sha256, read_at,
+    (SELECT count(*) FROM passage WHERE document_id = document.id)
+FROM document {where} ORDER BY path, document.id
+"""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A folder or file of the user's that is kept in sync.
+
+    Attributes:
+        id: names it in calls.
+        path: absolute.
+        linked_at: ISO 8601, UTC.
+        documents: how many of it are indexed.
+    """
+
+    id: int
+    path: Path
+    linked_at: str
+    documents: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file that was read, could not be, or is not to be.
+
+    Attributes:
+        id: names it in calls.
+        link_id: the link that it came by; None for an upload.
+        path: absolute; of an upload only the name that it was given.
+        state: indexed; failed, though it should have been read; or skipped, as no kind that is read.
+        reason: of what is not indexed, to be read after the name; else empty.
+        size_bytes: of the file.
+        modified_ns: its time of change when it was read; 0 if it has to be read again.
+        sha256: of its bytes, in hex; empty if they were not read.
+        read_at: ISO 8601, UTC.
+        passages: how many can be found.
+    """
+
+    id: int
+    link_id: int | None
+    path: Path
+    state: State
+    reason: str
+    size_bytes: int
+    modified_ns: int
+    sha256: str
+    read_at: str
+    passages: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came of reading one file; the attributes are `Document`'s.
+
+    Attributes:
+        pieces: its text; none unless it is indexed.
+    """
+
+    path: Path
+    state: State
+    reason: str = ""
+    size_bytes: int = 0
+    modified_ns: int = 0
+    sha256: str = ""
+    pieces: Sequence[Section] = ()
+
+
+class DocumentStore:
+    """Links, documents and passages. For any number of threads; each call is one transaction.
+
+    Every call raises StoreUnreadable if the file is damaged or cannot be written.
+    """
+
+    def __init__(self, file: Path, key: StoreKey | None) -> None:
+        """Open the store, made if missing.
+
+        Raises:
+            StoreKeyWrong: if it was encrypted with another key.
+            StoreUnreadable: if it is damaged, was written by a newer version, or cannot be read or written.
+        """
+        self._file = file
+        self._lock = threading.Lock()
+        self._database = open_database(file, key)
+        with self._writing() as database:
+            version = database.pragma("user_version")
+            if version > VERSION:
+                raise StoreUnreadable(f"{file} was written by a newer version; install that one")
+            if version == 0:
+                database.execute(SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    def add_link(self, path: Path) -> Link:
+        """Keep a folder or file; one that is kept already stays as it is."""
+        with self._writing() as database:
+            database.execute(
+                "INSERT INTO link (path, linked_at) VALUES (?, ?) ON CONFLICT DO NOTHING", (str(path), _now())
+            )
+            return _links(database, "WHERE link.path = ?", str(path))[0]
+
+    def remove_link(self, link_id: int) -> None:
+        """Forget a link with its documents; none if there is none."""
+        with self._writing() as database:
+            database.execute("DELETE FROM link WHERE id = ?", (link_id,))
+
+    def links(self) -> list[Link]:
+        """All links, by path."""
+        with self._reading() as database:
+            return _links(database, "")
+
+    def documents(self, link_id: int | None = None) -> list[Document]:
+        """The documents of a link, or all, by path."""
+        with self._reading() as database:
+            return _documents(database, "" if link_id is None else "WHERE link_id = ?", *_given(link_id))
+
+    def document(self, document_id: int) -> Document | None:
+        """One document."""
+        with self._reading() as database:
+            return next(iter(_documents(database, "WHERE document.id = ?", document_id)), None)
+
+    def uploaded(self, sha256: str) -> Document | None:
+        """The upload with these bytes."""
+        with self._reading() as database:
+            return next(iter(_documents(database, "WHERE link_id IS NULL AND sha256 = ?", sha256)), None)
+
+    def put_linked(self, reading: Reading, link_id: int) -> None:
+        """Keep what came of reading a file in place of what was kept of it: its state and its passages together.
+
+        Nothing is kept if the link was removed while the file was read.
+        """
+        with self._writing() as database:
+            database.execute("DELETE FROM document WHERE link_id = ? AND path = ?", (link_id, str(reading.path)))
+            if _links(database, "WHERE link.id = ?", link_id):
+                _insert(database, reading, link_id)
+
+    def put_upload(self, reading: Reading, original: bytes) -> Document:
+        """Keep what came of reading an upload, with its bytes."""
+        with self._writing() as database:
+            document_id = _insert(database, reading, None)
+            database.execute("INSERT INTO original VALUES (?, ?)", (document_id, original))
+            return _documents(database, "WHERE document.id = ?", document_id)[0]
+
+    def touch(self, document_id: int, modified_ns: int) -> None:
+        """Keep that a file has a new time of change and the same bytes."""
+        with self._writing() as database:
+            database.execute("UPDATE document SET modified_ns = ? WHERE id = ?", (modified_ns, document_id))
+
+    def remove(self, document_id: int) -> None:
+        """Forget a document with its passages; none if there is none."""
+        with self._writing() as database:
+            database.execute("DELETE FROM document WHERE id = ?", (document_id,))
+
+    def original(self, document_id: int) -> bytes | None:
+        """The bytes of an upload; None for anything else."""
+        with self._reading() as database:
+            data = database.execute("SELECT data FROM original WHERE document_id = ?", (document_id,)).get
+            return None if data is None else bytes(data)
+
+    def search(self, question: str, document_ids: Sequence[int] | None = None) -> list[Passage]:
+        """The passages that a question is about, as `index.relevant` finds them, the best match first.
+
+        Args:
+            question: in the user's words; nothing in it is read as query syntax.
+            document_ids: where to search; None for everywhere.
+        """
+        with self._reading() as database:
+            return [_passage(database, found) for found in index.relevant(database, question, document_ids)]
+
+    def _reading(self) -> AbstractContextManager[apsw.Connection]:
+        """One state of the database, whatever another process writes meanwhile."""
+        return self._transaction("BEGIN")
+
+    def _writing(self) -> AbstractContextManager[apsw.Connection]:
+        """All or nothing; the database's only writer from its first statement on."""
+        return self._transaction("BEGIN IMMEDIATE")
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[apsw.Connection]:
+        with self._lock, reported(self._file):
+            self._database.execute(begin)
+            try:
+                yield self._database
+                self._database.execute("COMMIT")
+            finally:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+
+
+def _links(database: apsw.Connection, where: str, *values: Any) -> list[Link]:
+    rows = database.execute(_LINKS.format(where=where), values)
+    return [Link(link_id, Path(path), *rest) for link_id, path, *rest in rows]
+
+
+def _documents(database: apsw.Connection, where: str, *values: Any) -> list[Document]:
+    rows = database.execute(_DOCUMENTS.format(where=where), values)
+    return [Document(document_id, link_id, Path(path), *rest) for document_id, link_id, path, *rest in rows]
+
+
+def _given(value: int | None) -> tuple[int, ...]:
+    return () if value is None else (value,)
+
+
+def _insert(database: apsw.Connection, reading: Reading, link_id: int | None) -> int:
+    values = (reading.state, reading.reason, reading.size_bytes, reading.modified_ns, reading.sha256)
+    database.execute(
+        "INSERT INTO document (link_id, path, state, reason, size_bytes, modified_ns, sha256, read_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (link_id, str(reading.path), *values, _now()),
+    )
+    document_id = database.last_insert_rowid()
+    rows = ((document_id, piece.text, piece.line, piece.page) for piece in reading.pieces)
+    database.executemany("INSERT INTO passage (document_id, text, line, page) VALUES (?, ?, ?, ?)", rows)
+    return document_id
+
+
+def _passage(database: apsw.Connection, passage_id: int) -> Passage:
+    rows = database.execute(
+        "SELECT passage.text, path, line, page FROM passage JOIN document ON document.id = document_id "
+        "WHERE passage.id = ?",
+        (passage_id,),
+    )
+    text, path, line, page = next(rows)
+    return Passage(text, Path(path), line, page)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
