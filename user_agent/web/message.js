@@ -15,7 +15,7 @@ export function messageView({ message, texts, sha256, previous }) {
     el("h3", {}, kind.replace("_", " "), el("small", {}, KINDS[kind] ?? "")),
     ids.length > 0 && el("ol", { className: "tokens", "aria-label": "Tokens" }, ids.map((id, index) =>
       el("li", {}, el("span", { className: "name" }, texts[index].trim() || "␣"), el("small", {}, String(id))))),
-    el("pre", {}, JSON.stringify(fields, null, 2)),
+    el("dl", {}, Object.entries(fields).map(([name, value]) => pair(name, JSON.stringify(value)))),
     el("dl", {}, pair("SHA-256", sha256), pair("chain before", previous)));
 }
 
