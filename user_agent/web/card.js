@@ -4,7 +4,9 @@ import { el } from "/web/dom.js";
 
 const GAP_PX = 8;
 const card = el("div", { id: "card", className: "card", role: "tooltip", hidden: true });
+let owner = null;
 document.body.append(card);
+new MutationObserver(() => owner?.isConnected || hide()).observe(document.body, { childList: true, subtree: true });
 addEventListener("scroll", hide, { capture: true, passive: true });
 addEventListener("resize", hide);
 addEventListener("hashchange", hide);
@@ -24,6 +26,7 @@ export function withCard(element, content) {
 }
 
 function show(element, content) {
+  owner = element;
   card.replaceChildren(content);
   card.hidden = false;
   const at = element.getBoundingClientRect();
@@ -34,5 +37,6 @@ function show(element, content) {
 }
 
 function hide() {
+  owner = null;
   card.hidden = true;
 }

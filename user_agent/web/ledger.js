@@ -31,7 +31,7 @@ export class Ledger {
   async load() {
     const { up, down } = await get(withQuery("/v1/ledger/totals", { trace: this.#trace }));
     this.#summary.textContent = `${counted(up.messages, "message")} with ${bytes(up.wire_bytes)} left this device, ` +
-      `${counted(down.messages, "message")} with ${bytes(down.wire_bytes)} came. Each is recorded here before it leaves.`;
+      `${counted(down.messages, "message")} with ${bytes(down.wire_bytes)} came. Every message is recorded before it leaves.`;
     this.#rows.replaceChildren();
     await this.#earlier();
   }

@@ -8,6 +8,7 @@ const narrow = matchMedia("(max-width: 760px)");
 export function startSidebar() {
   menu.addEventListener("click", () => open(!sidebar.classList.contains("open")));
   curtain.addEventListener("click", () => open(false));
+  addEventListener("hashchange", () => open(false));
   sidebar.addEventListener("click", (event) => event.target.closest("a") && open(false));
   narrow.addEventListener("change", () => open(false));
   addEventListener("keydown", (event) => event.key === "Escape" && open(false));

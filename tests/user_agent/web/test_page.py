@@ -116,6 +116,14 @@ def test_an_answer_marks_what_the_private_model_changed_and_says_what_both_gave(
     expect(card).to_be_hidden()
 
 
+def test_the_card_of_a_token_goes_with_its_token(page: Page) -> None:
+    ask(page)
+    page.locator(".changed").hover()
+    expect(page.get_by_role("tooltip")).to_be_visible()
+    page.get_by_role("button", name="Regenerate").press("Enter")
+    expect(page.get_by_role("tooltip")).to_be_hidden()
+
+
 def test_a_citation_names_its_line_and_shows_its_passage_on_a_click(page: Page) -> None:
     ask(page)
     passage = page.locator(".citations").get_by_text("My dentist appointment is at Hazel Hammer.")
