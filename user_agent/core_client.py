@@ -126,7 +126,7 @@ class CoreClient:
             CoreUnavailable: if nothing answers at the address.
             CoreTimeout: if something does, but not in time.
         """
-        await self._connect()
+        await self.connect()
         call = self._stub.GetModelCard(
             pb.GetModelCardRequest(model=model, family=family), timeout=self._answer_timeout_s
         )
@@ -138,7 +138,7 @@ class CoreClient:
         Raises:
             SlingshotError: whatever the core refused it with; `CoreUnavailable` if it is not there.
         """
-        await self._connect()
+        await self.connect()
         stream = CoreStream(self._stub.Collaborate(), request, self._address, self._answer_timeout_s)
         try:
             await stream.start()
@@ -147,7 +147,12 @@ class CoreClient:
             raise
         return stream
 
-    async def _connect(self) -> None:
+    async def connect(self) -> None:
+        """Wait until there is a connection; no message is sent.
+
+        Raises:
+            CoreUnavailable: if nothing answers at the address.
+        """
         try:
             await asyncio.wait_for(self._channel.channel_ready(), self._connect_timeout_s)
         except TimeoutError:

@@ -70,7 +70,6 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
     with held_data_folder(config.data_dir, url):
         passphrase = config.passphrase.get_secret_value() if config.passphrase else None
         key = await asyncio.to_thread(store_key, config_folder(), passphrase)
-        user_model = await asyncio.to_thread(UserModel.load, config.user_model, with_weights=True)
         with (
             closing(Library(config.data_dir, key)) as library,
             closing(open_database(config.data_dir / "ledger.sqlite", key)) as entries,
@@ -79,11 +78,12 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
             ledger = Ledger(entries)
             line = CoreLine(ledger)
             try:
-                await line.connect(config)
+                loading = asyncio.create_task(asyncio.to_thread(UserModel.load, config.user_model, with_weights=True))
+                await asyncio.gather(line.connect(config), loading)  # both take seconds
                 if line.is_demo and not library.links() and not library.documents():
                     library.link(NOTES)
                 library.watch()
-                answering = Answering(config, user_model, line.client, library.search, Traces())
+                answering = Answering(config, loading.result(), line.client, library.search, Traces())
                 yield AppState(
                     config=config,
                     options=options,
