@@ -86,7 +86,7 @@ class _Text:
     """Random text with the word frequencies of natural text."""
 
     def __init__(self, seed: int) -> None:
-        self._random, syllables = Random(seed), Random(7)  # noqa: S311  the same words for all
+        self._random, syllables = Random(seed), Random(7)
         letters = ("bcdfghklmnprst", "aeiou")
         self._words = [
             "".join(syllables.choice(kind) for _ in range(syllables.randint(1, 4)) for kind in letters)
