@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from ssd2.errors import AgentBusy, SlingshotError
@@ -19,11 +19,12 @@ from user_agent.config import AgentConfig
 from user_agent.core_client import CoreClient
 from user_agent.decoding import decoding_for
 from user_agent.documents.passage import Passage
+from user_agent.ledger import tracing
 from user_agent.traces import Trace, Traces, passage_json
 from user_agent.tuning.defaults import collaboration_of, tuned_with
 from user_agent.user_model import UserModel
 
-Search: TypeAlias = Callable[[str, Sequence[str] | None], Sequence[Passage]]
+Search: TypeAlias = Callable[[str, Sequence[int] | None], Sequence[Passage]]
 """Passages for a question, the best first, from all documents or from those with the given ids."""
 
 
@@ -53,7 +54,7 @@ class Asked:
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
-    documents: Sequence[str] | None = None
+    documents: Sequence[int] | None = None
     logits: str | None = None
     stop: Sequence[str] = ()
 
@@ -79,6 +80,30 @@ class Answered:
     finish_reason: Literal["stop", "length"]
 
 
+@dataclass
+class Figures:
+    """Sums over all answers since the start.
+
+    Attributes:
+        ends: how many ended how: eos, length, observer, stopped, or the code of an error.
+        tokens: of the answers.
+        timesteps: decoded.
+        seconds: that they took.
+    """
+
+    ends: Counter[str] = field(default_factory=Counter)
+    tokens: int = 0
+    timesteps: int = 0
+    seconds: float = 0.0
+
+    def add(self, answer: Answer) -> None:
+        """One more that was given."""
+        self.ends[answer.end] += 1
+        self.tokens += len(answer.tokens)
+        self.timesteps += answer.timesteps
+        self.seconds += answer.seconds
+
+
 class Answering:
     """Answers questions, some at a time; others wait, and still others are sent away."""
 
@@ -95,9 +120,13 @@ class Answering:
             traces: take up what happens in each answer.
         """
         self._config, self._user_model, self._client, self._search = config, user_model, client, search
-        self.traces = traces
+        self.traces, self.figures = traces, Figures()
         self._at_work = asyncio.Semaphore(config.max_answers)
         self._admitted = 0
+
+    def reconfigure(self, config: AgentConfig, client: CoreClient | None) -> None:
+        """Take up other settings, or another line, from the next answer on."""
+        self._config, self._client = config, client
 
     @property
     def user_model(self) -> UserModel:
@@ -148,15 +177,21 @@ class Answering:
         """Also where the task was cancelled before it ever ran."""
         self._admitted -= 1
         if task.cancelled():
-            trace.failed("stopped", "the answer was stopped")
+            code, message = "stopped", "the answer was stopped"
         elif isinstance(error := task.exception(), SlingshotError):
-            trace.failed(error.code, str(error))
+            code, message = error.code, str(error)
         elif error:
-            trace.failed("internal_error", "the agent failed on this answer; its log says how")
+            code, message = "internal_error", "the agent failed on this answer; its log says how"
+        else:
+            self.figures.add(task.result().answer)
+            return
+        self.figures.ends[code] += 1
+        trace.failed(code, message)
 
     async def _in_turn(self, asked: Asked, trace: Trace, observer: Observer | None) -> Answered:
         async with self._at_work:
-            return await self._answer(asked, trace, _Ears([trace, *([observer] if observer else [])], asked.stop))
+            with tracing(trace.id):
+                return await self._answer(asked, trace, _Ears([trace, *([observer] if observer else [])], asked.stop))
 
     async def _answer(self, asked: Asked, trace: Trace, ears: _Ears) -> Answered:
         question = await self._question(asked)
@@ -250,13 +285,3 @@ class _Ears(Observer):
 def new_id(kind: str) -> str:
     """An id that nobody can guess, such as chatcmpl-5f0e…; the kind stands before the dash."""
     return f"{kind}-{secrets.token_hex(12)}"
-
-
-@asynccontextmanager
-async def line_to_core(config: AgentConfig, address: str | None) -> AsyncIterator[CoreClient | None]:
-    """The line to the core; None without an address."""
-    if address is None:
-        yield None
-    else:
-        async with CoreClient(address, ca=config.ca, answer_timeout_s=config.timeout) as client:
-            yield client

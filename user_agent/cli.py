@@ -235,6 +235,10 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on, 0 for any free one; default: 8642.", show_default=False)
     ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of what the agent keeps; default: ~/.local/share/slingshot.", show_default=False),
+    ] = None,
     max_answers: Annotated[
         int | None, typer.Option(help="Answers computed at a time; default: 2.", show_default=False)
     ] = None,
@@ -246,20 +250,21 @@ def serve(
 
     Every setting is also an environment variable, SLINGSHOT_ and its name (user-agent config).
     """
-    from user_agent.config import load_config
     from user_agent.serve import serve as run
 
-    config = load_config(core=core, ca=ca, host=host, port=port, max_answers=max_answers, max_waiting=max_waiting)
-    asyncio.run(run(config, _announce))
+    options = {"core": core, "ca": ca, "host": host, "port": port, "data_dir": data_dir}
+    asyncio.run(run(_announce, **options, max_answers=max_answers, max_waiting=max_waiting))
 
 
 def _announce(url: str, state: Any) -> None:
     """Where the agent is, for the user's eyes; the key stands behind #, which no browser sends."""
-    core = f"the demo core, started on this machine at {state.core_address}" if state.is_demo else state.core_address
+    line = state.line
+    core = f"{line.address}, the demo's, started on this machine" if line.is_demo else line.address
     typer.echo(f"user-agent: listening on {url}")
     typer.echo(f"  page      {url}/#key={state.api_key}")
     typer.echo(f"  REST      {url}/v1   key {state.api_key}")
     typer.echo(f"  core      {core or 'none: the user model answers alone (λ 1)'}")
+    typer.echo(f"  kept in   {state.config.data_dir}, encrypted with a key from: {state.key_source}")
 
 
 @app.command()

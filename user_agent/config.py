@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-import sys
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,15 +20,13 @@ from pydantic_settings import (
 
 from ssd2.demo.paths import USER
 from ssd2.errors import InvalidParameter
-from user_agent.settings import config_folder
+from user_agent.data_folder import default_data_folder
+from user_agent.settings import config_folder, write_private
 
 FILE = "config.toml"
 
-
-def data_folder() -> Path:
-    """Where documents, conversations and the ledger are: $XDG_DATA_HOME/slingshot, else ~/.local/share/slingshot."""
-    base = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_DATA_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share") / "slingshot"
+CHANGEABLE = ("core", "ca", "model", "lambda_user", "alpha", "steps", "max_tokens")
+"""Settings that a running agent takes up at once."""
 
 
 class AgentConfig(BaseSettings):
@@ -60,7 +60,7 @@ class AgentConfig(BaseSettings):
     max_answers: int = Field(2, ge=1, description="answers that are computed at a time")
     max_waiting: int = Field(32, ge=0, description="further ones that wait; one more is refused with 429")
     max_body: int = Field(32 * 1024 * 1024, ge=1024, description="largest request, in bytes")
-    data_folder: Path = Field(default_factory=data_folder, description="documents, conversations, ledger; encrypted")
+    data_dir: Path = Field(default_factory=default_data_folder, description="documents, conversations and ledger")
     passphrase: SecretStr | None = Field(
         None, description="that the data is encrypted with; none: a key in the keyring"
     )
@@ -102,3 +102,40 @@ def load_config(**options: Any) -> AgentConfig:
         ) from error
     except (OSError, ValueError) as error:  # tomllib.TOMLDecodeError is a ValueError
         raise InvalidParameter(f"{config_folder() / FILE} cannot be read: {error}") from error
+
+
+def set_outside(**options: Any) -> frozenset[str]:
+    """Names that an option or a variable of the environment has set, which come before the file."""
+    given = {name for name, value in options.items() if value is not None}
+    return frozenset(given | {name for name in AgentConfig.model_fields if f"SLINGSHOT_{name.upper()}" in os.environ})
+
+
+def save_settings(changes: Mapping[str, Any], **options: Any) -> AgentConfig:
+    """Keep settings in config.toml; None takes one out. What is kept is checked first.
+
+    Args:
+        changes: values by name.
+        **options: that this agent was started with.
+
+    Returns:
+        The configuration from now on.
+
+    Raises:
+        InvalidParameter: if there is no such setting, its value is outside its range, or the file cannot be written.
+    """
+    if unknown := set(changes) - set(AgentConfig.model_fields):
+        raise InvalidParameter(f"there is no setting {min(unknown)!r}; there are {', '.join(AgentConfig.model_fields)}")
+    file = config_folder() / FILE
+    before = file.read_text(encoding="utf-8") if file.is_file() else ""
+    kept = {**tomllib.loads(before), **changes}
+    write_private(file, "".join(f"{name} = {_toml(value)}\n" for name, value in kept.items() if value is not None))
+    try:
+        return load_config(**options)
+    except InvalidParameter:
+        write_private(file, before)
+        raise
+
+
+def _toml(value: Any) -> str:
+    """A number, a truth value, a text or a list of texts, as TOML has them; JSON has them alike."""
+    return json.dumps(str(value) if isinstance(value, Path) else value)

@@ -38,6 +38,7 @@ PREFIX_BYTES = 5
 FIRST_PREVIOUS = "0" * 64
 """Stands for the chain before the first entry."""
 
+_BEHIND_ALL = 2**63 - 1
 _PAGE = 500
 """Entries read at a time, so that a reader never holds up an answer for long."""
 
@@ -205,19 +206,34 @@ class Ledger:
                 "disk has room and its file may be written"
             ) from error
 
-    def entries(self, after_seq: int = 0, limit: int = 100, trace: str | None = None) -> list[Entry]:
-        """Entries in order.
+    def entries(
+        self,
+        after_seq: int = 0,
+        limit: int = 100,
+        trace: str | None = None,
+        direction: Direction | None = None,
+        *,
+        before_seq: int | None = None,
+    ) -> list[Entry]:
+        """Entries in order; with `before_seq` the latest first.
 
         Args:
             after_seq: the one before the first.
             limit: how many at most.
             trace: those of one answer only; None for all.
+            direction: one way only; None for both.
+            before_seq: go back from the one before this one.
         """
-        return self._read("seq > ?", (after_seq,), trace, "ORDER BY seq LIMIT ?", limit)
+        asked = {"seq > ?": after_seq, "seq < ?": before_seq, "trace = ?": trace, "direction = ?": direction}
+        given = {condition: value for condition, value in asked.items() if value is not None}
+        order = "seq" if before_seq is None else "seq DESC"
+        query = f"SELECT {_COLUMNS} FROM entry WHERE {' AND '.join(given)} ORDER BY {order} LIMIT ?"  # noqa: S608
+        with self._lock:
+            return [Entry(*row) for row in self._connection.execute(query, (*given.values(), limit))]
 
     def latest(self, limit: int = 100, trace: str | None = None) -> list[Entry]:
         """The last entries, in order; see `entries`."""
-        return self._read("true", (), trace, "ORDER BY seq DESC LIMIT ?", limit)[::-1]
+        return self.entries(0, limit, trace, before_seq=_BEHIND_ALL)[::-1]
 
     def entry(self, seq: int) -> Entry:
         """One entry; its `message` says what was sent.
@@ -230,11 +246,13 @@ class Ledger:
             raise NotFound(f"the ledger has no entry {seq}; `user-agent ledger show` lists them")
         return found[0]
 
-    def totals(self) -> Totals:
-        """How much crossed, each way."""
-        query = "SELECT direction, count(*), sum(payload_bytes), sum(wire_bytes) FROM entry GROUP BY direction"
+    def totals(self, trace: str | None = None) -> Totals:
+        """How much crossed, each way; of one answer, or of all."""
+        which, values = ("", ()) if trace is None else ("WHERE trace = ? ", (trace,))
+        sums = "count(*), sum(payload_bytes), sum(wire_bytes)"
+        query = f"SELECT direction, {sums} FROM entry {which}GROUP BY direction"  # noqa: S608 (constants)
         with self._lock:
-            found = {direction: Traffic(*sums) for direction, *sums in self._connection.execute(query)}
+            found = {direction: Traffic(*row) for direction, *row in self._connection.execute(query, values)}
         return Totals(found.get("up", Traffic()), found.get("down", Traffic()))
 
     def verify(self) -> Verification:
@@ -249,12 +267,6 @@ class Ledger:
     def export(self) -> Iterator[str]:
         """All entries, each as a line of JSON."""
         return (json.dumps(entry.as_dict(), ensure_ascii=False) for entry in self._all())
-
-    def _read(self, which: str, values: tuple[int, ...], trace: str | None, order: str, limit: int) -> list[Entry]:
-        where, traces = (which, ()) if trace is None else (f"{which} AND trace = ?", (trace,))
-        query = f"SELECT {_COLUMNS} FROM entry WHERE {where} {order}"  # noqa: S608 (made of constants)
-        with self._lock:
-            return [Entry(*row) for row in self._connection.execute(query, (*values, *traces, limit))]
 
     def _all(self) -> Iterator[Entry]:
         after_seq = 0

@@ -68,10 +68,10 @@ def open_ledger(data_folder: Path | None = None) -> Iterator[Ledger]:
     from user_agent.ledger import Ledger
     from user_agent.settings import config_folder
 
-    config = load_config(data_folder=data_folder)
-    make_data_folder(config.data_folder)
+    config = load_config(data_dir=data_folder)
+    make_data_folder(config.data_dir)
     passphrase = config.passphrase.get_secret_value() if config.passphrase else None
-    file = config.data_folder / FILE
+    file = config.data_dir / FILE
     connection = open_database(file, store_key(config_folder(), passphrase))
     try:
         with reported(file):

@@ -5,37 +5,49 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from typing import Any
 
 import uvicorn
 
+from ssd2.demo.paths import NOTES
 from ssd2.errors import InvalidParameter
-from user_agent.answering import Answering, line_to_core
+from user_agent.answering import Answering
 from user_agent.api.app import create_app
 from user_agent.api.security import api_key
 from user_agent.api.state import AppState
-from user_agent.config import AgentConfig
-from user_agent.demo_core import demo_core
+from user_agent.config import AgentConfig, load_config
+from user_agent.core_line import CoreLine
+from user_agent.data_folder import held_data_folder
+from user_agent.database import open_database
+from user_agent.documents.library import Library
+from user_agent.history import History
+from user_agent.keys import store_key
+from user_agent.ledger import Ledger
+from user_agent.settings import config_folder
 from user_agent.traces import Traces
 from user_agent.user_model import UserModel
 
 GRACE_S = 3
+"""How long answers in progress may go on once the agent is told to stop."""
 
 
-async def serve(config: AgentConfig, announce: Callable[[str, AppState], None]) -> None:
+async def serve(announce: Callable[[str, AppState], None], **options: Any) -> None:
     """Run an agent until it is told to stop.
 
     Args:
-        config: of the agent.
         announce: told the address once it listens.
+        **options: of `AgentConfig`, those that are not None.
 
     Raises:
         SlingshotError: if it cannot be started as asked.
     """
+    config = load_config(**options)
     with _listening(config) as listening:
-        async with running_parts(config) as state:
-            host, port = listening.getsockname()[:2]
-            options = uvicorn.Config(
+        host, port = listening.getsockname()[:2]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        async with running_parts(config, url, options) as state:
+            server = uvicorn.Config(
                 create_app(state),
                 log_level="warning",
                 access_log=False,  # paths and times of questions are nobody's business
@@ -44,25 +56,47 @@ async def serve(config: AgentConfig, announce: Callable[[str, AppState], None]) 
                 timeout_graceful_shutdown=GRACE_S,
                 lifespan="off",
             )
-            announce(f"http://{f'[{host}]' if ':' in host else host}:{port}", state)
-            await uvicorn.Server(options).serve(sockets=[listening])
+            announce(url, state)
+            await uvicorn.Server(server).serve(sockets=[listening])
 
 
 @asynccontextmanager
-async def running_parts(config: AgentConfig) -> AsyncIterator[AppState]:
+async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) -> AsyncIterator[AppState]:
     """What the routes work with, ended on leaving.
 
     Raises:
-        SlingshotError: if a part cannot be started.
+        SlingshotError: if a part cannot be started; StoreInUse if another agent has the data folder.
     """
-    async with AsyncExitStack() as stack:
-        needs_core = config.lambda_user != 1
-        is_demo = needs_core and config.core is None
-        address = await stack.enter_async_context(demo_core()) if is_demo else config.core
-        client = await stack.enter_async_context(line_to_core(config, address if needs_core else None))
+    with held_data_folder(config.data_dir, url):
+        passphrase = config.passphrase.get_secret_value() if config.passphrase else None
+        key = await asyncio.to_thread(store_key, config_folder(), passphrase)
         user_model = await asyncio.to_thread(UserModel.load, config.user_model, with_weights=True)
-        answering = Answering(config, user_model, client, lambda *_: (), Traces())
-        yield AppState(config, api_key(config), answering, address, is_demo)
+        with (
+            closing(Library(config.data_dir, key)) as library,
+            closing(open_database(config.data_dir / "ledger.sqlite", key)) as entries,
+            closing(open_database(config.data_dir / "history.sqlite", key)) as messages,
+        ):
+            ledger = Ledger(entries)
+            line = CoreLine(ledger)
+            try:
+                await line.connect(config)
+                if line.is_demo and not library.links() and not library.documents():
+                    library.link(NOTES)
+                library.watch()
+                answering = Answering(config, user_model, line.client, library.search, Traces())
+                yield AppState(
+                    config=config,
+                    options=options,
+                    api_key=api_key(config),
+                    answering=answering,
+                    library=library,
+                    ledger=ledger,
+                    history=History(messages),
+                    line=line,
+                    key_source=key.source,
+                )
+            finally:
+                await line.close()
 
 
 def _listening(config: AgentConfig) -> socket.socket:
@@ -79,7 +113,7 @@ def _listening(config: AgentConfig) -> socket.socket:
     except OSError as error:
         listening.close()
         raise InvalidParameter(
-            f"cannot listen on {config.host}:{config.port}: {error.strerror}; choose another --port, or 0 for "
-            "any free one"
+            f"cannot listen on {config.host}:{config.port}: {error.strerror}; choose another --port, or 0 for any free "
+            "one"
         ) from error
     return listening

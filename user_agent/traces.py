@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ssd2.errors import TraceNotFound
+from ssd2.errors import NotFound
 from ssd2.tokenizer import Tokenizer
 from user_agent.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.documents.passage import Passage
@@ -153,11 +153,11 @@ class Traces:
         """A trace that was begun.
 
         Raises:
-            TraceNotFound: if there is none such.
+            NotFound: if there is none such.
         """
         try:
             return self._kept[trace_id]
         except KeyError:
-            raise TraceNotFound(
+            raise NotFound(
                 f"there is no trace {trace_id[:80]!r}: those of the last {MAX_TRACES} answers since the start are kept"
             ) from None

@@ -23,8 +23,7 @@
     │   ├── CoreBusy               the core is at its limit of sessions
     │   └── EngineLost             the core's process that computes has ended
     ├── AgentError                 the agent on the device cannot answer
-    │   ├── AgentBusy              it is at its limit of answers
-    │   └── TraceNotFound          it does not have, or no longer has, what is asked for
+    │   └── AgentBusy              it is at its limit of answers
     ├── JudgeError                 the model that judges answers cannot be asked
     │   ├── JudgeRefused           its endpoint refuses the key, the model or the question
     │   ├── JudgeUnavailable       its endpoint does not answer, or not now
@@ -183,12 +182,6 @@ class AgentBusy(AgentError):
     """The agent is at its limit of answers."""
 
     code = "agent_busy"
-
-
-class TraceNotFound(AgentError):
-    """The agent does not have the trace of such an answer, or no longer has it."""
-
-    code = "trace_not_found"
 
 
 class JudgeError(SlingshotError):

@@ -11,7 +11,18 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from user_agent.api import chat, completions, health, models, traces
+from user_agent.api import (
+    chat,
+    completions,
+    conversations,
+    documents,
+    health,
+    ledger,
+    metrics,
+    models,
+    settings,
+    traces,
+)
 from user_agent.api.chat import IGNORED_HEADER
 from user_agent.api.errors import handle_errors
 from user_agent.api.security import authorised
@@ -47,7 +58,7 @@ def create_app(state: AppState) -> FastAPI:
     app.state.agent = state
     handle_errors(app)
     app.include_router(health.router)
-    for routes in (models, chat, completions, traces):
+    for routes in (models, chat, completions, traces, documents, ledger, conversations, settings, metrics):
         app.include_router(routes.router, dependencies=[Depends(authorised)])
     app.add_middleware(_Named)
     app.add_middleware(

@@ -18,7 +18,7 @@ _STATUS: dict[type[errors.SlingshotError], int] = {
     errors.InputError: 400,
     errors.AgentBusy: 429,
     errors.CoreBusy: 429,
-    errors.TraceNotFound: 404,
+    errors.NotFound: 404,
     errors.CoreTimeout: 504,
     errors.CoreError: 503,
     errors.ModelError: 503,

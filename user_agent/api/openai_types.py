@@ -51,7 +51,7 @@ class SlingshotOptions(BaseModel):
     alpha: Annotated[float | None, Field(ge=0, le=100, description="how much the documents are stressed")] = None
     steps: Annotated[int | None, Field(ge=1, le=1000, description="most timesteps of a block")] = None
     documents: Annotated[
-        bool | list[str], Field(description="whether to look in the documents, or the ids of those to look in")
+        bool | list[int], Field(description="whether to look in the documents, or the ids of those to look in")
     ] = True
     logits: Annotated[str | None, Field(description="float16, uint8 or top-k:K")] = None
 
@@ -108,7 +108,7 @@ class Generation(BaseModel):
             raise ApiError(400, "invalid_value", "stream_options is for streams; set stream", "stream_options")
         return sorted(set(extra) - set(NEUTRAL) - ACCEPTED)
 
-    def documents(self) -> Sequence[str] | None:
+    def documents(self) -> Sequence[int] | None:
         """Ids of the documents to look in; None for all."""
         chosen = self.slingshot.documents if self.slingshot else True
         if isinstance(chosen, bool):

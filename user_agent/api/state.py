@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import Request
 
 from user_agent.answering import Answering
 from user_agent.config import AgentConfig
+from user_agent.core_line import CoreLine
+from user_agent.documents.library import Library
+from user_agent.history import History
+from user_agent.ledger import Ledger
 
 
 @dataclass
@@ -16,19 +21,27 @@ class AppState:
     """The parts of a running agent.
 
     Attributes:
-        config: as it was started.
+        config: as it is now.
+        options: that it was started with.
         api_key: that requests have to know.
         answering: answers questions.
-        core_address: of the core, or None.
-        is_demo: whether that is the demo's, started by the agent itself.
+        library: the documents.
+        ledger: what left the device.
+        history: conversations.
+        line: to the core.
+        key_source: where the key of what is kept comes from: keyring, passphrase or file.
         started: when, in seconds since 1970.
     """
 
     config: AgentConfig
+    options: dict[str, Any]
     api_key: str
     answering: Answering
-    core_address: str | None
-    is_demo: bool
+    library: Library
+    ledger: Ledger
+    history: History
+    line: CoreLine
+    key_source: str
     started: int = field(default_factory=lambda: int(time.time()))
 
 

@@ -19,7 +19,7 @@ def trace_of(trace_id: str, request: Request) -> Trace:
     """The trace of an answer.
 
     Raises:
-        TraceNotFound: if there is none such.
+        NotFound: if there is none such.
     """
     return answering_of(request).traces.get(trace_id)
 

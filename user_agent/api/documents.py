@@ -1,0 +1,212 @@
+"""/v1/documents: what the user model may look in."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, UploadFile
+from pydantic import BaseModel, Field
+
+from user_agent.api.errors import documented
+from user_agent.api.state import state_of
+from user_agent.documents import store
+from user_agent.documents.library import Library
+from user_agent.traces import passage_json
+
+router = APIRouter(prefix="/v1/documents", tags=["Documents"])
+
+Id = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Document(BaseModel):
+    """A file that was read, could not be, or is of no kind that is read."""
+
+    id: int
+    name: str
+    path: str
+    link: int | None
+    state: Literal["indexed", "failed", "skipped"]
+    reason: str
+    passages: int
+    bytes: int
+    changed: str | None
+
+    @classmethod
+    def of(cls, document: store.Document) -> Document:
+        """As the library has it."""
+        changed = datetime.fromtimestamp(document.modified_ns / 1e9, UTC) if document.modified_ns else None
+        return cls(
+            id=document.id,
+            name=document.path.name,
+            path=str(document.path),
+            link=document.link_id,
+            state=document.state,
+            reason=document.reason,
+            passages=document.passages,
+            bytes=document.size_bytes,
+            changed=changed.isoformat() if changed else None,
+        )
+
+
+class Documents(BaseModel):
+    """A page of the list, in the order of their paths."""
+
+    data: list[Document]
+    has_more: bool
+
+
+class Link(BaseModel):
+    """A folder or file that is kept in sync."""
+
+    id: int
+    path: str
+    documents: int
+    failed: int
+
+
+class Links(BaseModel):
+    """All of them."""
+
+    data: list[Link]
+
+
+class NewLink(BaseModel):
+    """A folder or file of this machine."""
+
+    path: Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class Progress(BaseModel):
+    """How far a sync is, or how the last one ended; `done` counts unchanged files too."""
+
+    is_running: bool
+    total: int
+    done: int
+    indexed: int
+    unchanged: int
+    failed: int
+    skipped: int
+    per_second: float
+    eta_s: float | None
+    current: str
+    problems: list[str]
+
+
+class SearchRequest(BaseModel):
+    """What to look for."""
+
+    query: Annotated[str, Field(max_length=10_000)]
+    limit: Annotated[int, Field(ge=1, le=100)] = 10
+    documents: list[Id] | None = None
+
+
+class Passage(BaseModel):
+    """A piece of a document, with where it stands."""
+
+    text: str
+    source: str
+    line: int | None
+    page: int | None
+
+
+class Passages(BaseModel):
+    """The best match first."""
+
+    data: list[Passage]
+
+
+class Removed(BaseModel):
+    """It is gone."""
+
+    id: int
+    deleted: Literal[True] = True
+
+
+@router.get("", responses=documented())
+async def documents(
+    request: Request,
+    state: Literal["indexed", "failed", "skipped"] | None = None,
+    after: Annotated[int, Query(ge=0, le=10**9, description="how many to leave out from the start")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Documents:
+    """Every file that was found, none left out in silence."""
+    found = await asyncio.to_thread(_library(request).documents)
+    wanted = [document for document in found if state in (None, document.state)]
+    page = wanted[after : after + limit]
+    return Documents(data=[Document.of(document) for document in page], has_more=len(wanted) > after + limit)
+
+
+@router.post("", responses=documented())
+async def upload(request: Request, file: UploadFile) -> Document:
+    """Read an upload and keep it, encrypted; one that is broken is kept as failed, with its reason."""
+    data = await file.read()
+    return Document.of(await asyncio.to_thread(_library(request).add, data, file.filename or "upload"))
+
+
+@router.get("/links", responses=documented())
+async def links(request: Request) -> Links:
+    """Folders and files that are kept in sync."""
+    return Links(data=await asyncio.to_thread(_links, _library(request)))
+
+
+@router.post("/links", responses=documented())
+async def link(request: Request, new: NewLink) -> Link:
+    """Keep a folder or file in sync from now on; its documents are read in the background."""
+    library = _library(request)
+    added = await asyncio.to_thread(library.link, Path(new.path))
+    return next(link for link in await asyncio.to_thread(_links, library) if link.id == added.id)
+
+
+@router.delete("/links/{link_id}", responses=documented())
+async def unlink(request: Request, link_id: Id) -> Removed:
+    """Forget a folder and its documents; the files stay."""
+    await asyncio.to_thread(_library(request).unlink, link_id)
+    return Removed(id=link_id)
+
+
+@router.get("/progress", responses=documented())
+async def progress(request: Request) -> Progress:
+    """How far the sync is."""
+    now = _library(request).progress
+    return Progress(
+        is_running=bool(now.current),
+        total=now.total,
+        done=now.done,
+        indexed=now.indexed,
+        unchanged=now.unchanged,
+        failed=now.failed,
+        skipped=now.skipped,
+        per_second=now.documents_per_s,
+        eta_s=now.eta_s,
+        current=now.current,
+        problems=list(now.problems),
+    )
+
+
+@router.post("/search", responses=documented())
+async def search(request: Request, body: SearchRequest) -> Passages:
+    """The passages that the user model would be shown. Nothing is sent."""
+    found = await asyncio.to_thread(_library(request).search, body.query, body.documents)
+    return Passages(data=[Passage(**passage_json(passage)) for passage in found[: body.limit]])
+
+
+@router.delete("/{document_id}", responses=documented())
+async def remove(request: Request, document_id: Id) -> Removed:
+    """Forget an upload."""
+    await asyncio.to_thread(_library(request).remove, document_id)
+    return Removed(id=document_id)
+
+
+def _library(request: Request) -> Library:
+    return state_of(request).library
+
+
+def _links(library: Library) -> list[Link]:
+    failed = [document.link_id for document in library.documents() if document.state == "failed"]
+    return [
+        Link(id=link.id, path=str(link.path), documents=link.documents, failed=failed.count(link.id))
+        for link in library.links()
+    ]

@@ -1,0 +1,134 @@
+"""/v1/settings and /v1/status: what the agent works with, and how it is."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request
+from pydantic import BaseModel
+
+from ssd2.errors import InvalidParameter, SlingshotError
+from user_agent.api.errors import documented
+from user_agent.api.state import AppState, state_of
+from user_agent.config import CHANGEABLE, AgentConfig, save_settings, set_outside
+
+router = APIRouter(prefix="/v1", tags=["Settings"])
+
+
+class Setting(BaseModel):
+    """One setting.
+
+    Attributes:
+        value: as it is now.
+        default: what it is where nothing sets it.
+        help: what it does.
+        is_set_outside: by an option or a variable of the environment, which come before what is changed here.
+    """
+
+    value: str | float | int | None
+    default: str | float | int | None
+    help: str
+    is_set_outside: bool
+
+
+class Core(BaseModel):
+    """The core, or why it does not answer."""
+
+    address: str | None
+    is_demo: bool
+    is_encrypted: bool
+    model: str | None = None
+    family: str | None = None
+    parameters: int | None = None
+    max_prompt_tokens: int | None = None
+    error: str | None = None
+
+
+class Status(BaseModel):
+    """How the agent is.
+
+    Attributes:
+        core: the line to it.
+        user_model: folder of the user model.
+        key_source: where the key of what is kept comes from: keyring, passphrase or file.
+        data_dir: where it is kept.
+        version: of Slingshot.
+    """
+
+    core: Core
+    user_model: str
+    key_source: str
+    data_dir: str
+    version: str
+
+
+@router.get("/settings", responses=documented())
+async def settings(request: Request) -> dict[str, Setting]:
+    """What can be changed while the agent runs."""
+    return _settings(state_of(request))
+
+
+@router.patch("/settings", responses=documented(503))
+async def change(
+    request: Request, changes: Annotated[dict[str, str | float | int | None], Body()]
+) -> dict[str, Setting]:
+    """Change some, from the next answer on, and keep them; null for the default."""
+    state = state_of(request)
+    if fixed := [name for name in changes if name not in CHANGEABLE]:
+        raise InvalidParameter(f"{fixed[0][:80]!r} cannot be changed here; {', '.join(CHANGEABLE)} can")
+    before = {name: getattr(state.config, name) for name in changes}
+    config = await asyncio.to_thread(save_settings, changes, **state.options)
+    try:
+        if any(getattr(config, name) != getattr(state.config, name) for name in ("core", "ca", "lambda_user")):
+            await state.line.connect(config)
+    except SlingshotError:
+        await asyncio.to_thread(save_settings, before, **state.options)
+        raise
+    state.config = config
+    state.answering.reconfigure(config, state.line.client)
+    return _settings(state)
+
+
+@router.get("/status", responses=documented())
+async def status(request: Request) -> Status:
+    """How the agent is, and whether its core answers."""
+    state = state_of(request)
+    return Status(
+        core=await _core(state),
+        user_model=str(state.config.user_model),
+        key_source=state.key_source,
+        data_dir=str(state.config.data_dir),
+        version=version("slingshot"),
+    )
+
+
+async def _core(state: AppState) -> Core:
+    core = Core(address=state.line.address, is_demo=state.line.is_demo, is_encrypted=state.config.ca is not None)
+    try:
+        card = await state.answering.card()
+    except SlingshotError as error:
+        return core.model_copy(update={"error": str(error)})
+    if card is None:
+        return core
+    figures = ("model", "family", "parameters", "max_prompt_tokens")
+    return core.model_copy(update={name: getattr(card, name) for name in figures})
+
+
+def _settings(state: AppState) -> dict[str, Setting]:
+    outside = set_outside(**state.options)
+    return {
+        name: Setting(
+            value=_plain(getattr(state.config, name)),
+            default=_plain(AgentConfig.model_fields[name].default),
+            help=AgentConfig.model_fields[name].description or "",
+            is_set_outside=name in outside,
+        )
+        for name in CHANGEABLE
+    }
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value

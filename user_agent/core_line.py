@@ -1,0 +1,49 @@
+"""The agent's line to its core: the one that it is configured with, or the demo's, which it starts itself."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from user_agent.config import AgentConfig
+from user_agent.core_client import CoreClient
+from user_agent.demo_core import demo_core
+from user_agent.ledger import Ledger
+
+
+class CoreLine:
+    """One line at a time.
+
+    Attributes:
+        client: None where λ is 1.
+        address: HOST:PORT, or None.
+        is_demo: whether the core is the demo's, on this machine.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._stack = AsyncExitStack()
+        self.client: CoreClient | None = None
+        self.address: str | None = None
+        self.is_demo = False
+
+    async def connect(self, config: AgentConfig) -> None:
+        """Take up the core of a configuration; the line before it is dropped, with answers that are in progress.
+
+        Raises:
+            SlingshotError: if the address is none, or the demo's core does not start; then the line stays as it was.
+        """
+        async with AsyncExitStack() as opening:
+            needs_core = config.lambda_user != 1
+            is_demo = needs_core and config.core is None
+            address = await opening.enter_async_context(demo_core()) if is_demo else config.core
+            client = None
+            if needs_core and address:
+                line = CoreClient(address, ca=config.ca, answer_timeout_s=config.timeout, ledger=self._ledger)
+                client = await opening.enter_async_context(line)
+            before, self._stack = self._stack, opening.pop_all()
+        self.client, self.address, self.is_demo = client, address, is_demo
+        await before.aclose()
+
+    async def close(self) -> None:
+        """Hang up; a demo core ends."""
+        await self._stack.aclose()
