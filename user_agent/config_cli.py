@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssd2.errors import SlingshotError, StoreUnreadable
+
 if TYPE_CHECKING:
     from user_agent.config import AgentConfig
 
@@ -98,7 +100,7 @@ def doctor(
     ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at the models, the core, the tokenizer and the store, and say what to do; exit code 1 if something is amiss."""
+    """Look at the models, the core and the store, and say what to do; exit code 1 if something is amiss."""
     from user_agent.config import load_config
 
     findings = _findings(load_config(core=core, ca=ca))
@@ -111,8 +113,6 @@ def doctor(
 
 
 def _findings(config: AgentConfig) -> list[Finding]:
-    from ssd2.errors import SlingshotError
-
     found = []
     for what, look in (("user model", _user_model), ("core", _core), ("store", _store), ("key", _key)):
         try:
@@ -132,7 +132,7 @@ def _user_model(config: AgentConfig) -> str:
 def _core(config: AgentConfig) -> str:
     from user_agent.agent import check_card
     from user_agent.core_client import CoreClient
-    from user_agent.ledger_cli import open_ledger
+    from user_agent.stores import open_stores
     from user_agent.user_model import UserModel
 
     if config.core is None:
@@ -140,8 +140,9 @@ def _core(config: AgentConfig) -> str:
     model = UserModel.load(config.user_model, with_weights=False)
 
     async def ask(address: str) -> str:
-        with open_ledger(config.data_dir) as ledger:
-            async with CoreClient(address, ca=config.ca, answer_timeout_s=config.timeout, ledger=ledger) as client:
+        with open_stores(config) as stores:
+            line = CoreClient(address, ca=config.ca, answer_timeout_s=config.timeout, ledger=stores.ledger)
+            async with line as client:
                 card = await client.model_card(config.model, model.config.family)
         check_card(card, model, config.model)
         line = "encrypted" if config.ca else "NOT encrypted (--ca)"
@@ -151,38 +152,28 @@ def _core(config: AgentConfig) -> str:
 
 
 def _store(config: AgentConfig) -> str:
-    from user_agent.data_folder import make_data_folder
-    from user_agent.documents.library import Library
-    from user_agent.keys import store_key
-    from user_agent.ledger_cli import open_ledger
-    from user_agent.settings import config_folder
+    from user_agent.stores import open_stores
 
-    make_data_folder(config.data_dir)
-    passphrase = config.passphrase.get_secret_value() if config.passphrase else None
-    library = Library(config.data_dir, store_key(config_folder(), passphrase))
-    try:
-        states = [document.state for document in library.documents()]
-    finally:
-        library.close()
-    with open_ledger(config.data_dir) as ledger:
-        checked = ledger.verify()
-    chain = "its chain holds" if checked.broken_seq is None else f"BROKEN at entry {checked.broken_seq}: {checked.reason}"
+    with open_stores(config) as stores:
+        states, checked = [document.state for document in stores.library.documents()], stores.ledger.verify()
     read, failed = states.count("indexed"), states.count("failed")
-    return f"{config.data_dir}: {read} documents, {failed} failed; ledger of {checked.entries} entries, {chain}"
+    said = f"{config.data_dir}: {read} documents read, {failed} failed; {checked.entries} entries in the ledger"
+    if checked.broken_seq is not None:
+        raise StoreUnreadable(f"{said}, and entry {checked.broken_seq} is not as it was written: {checked.reason}")
+    return f"{said}, whose chain holds"
 
 
 def _key(config: AgentConfig) -> str:
-    from user_agent.keys import store_key
-    from user_agent.settings import config_folder
+    from user_agent.stores import open_stores
 
-    passphrase = config.passphrase.get_secret_value() if config.passphrase else None
-    source = store_key(config_folder(), passphrase).source
-    if source == "file":
-        return (
-            f"in a file in {config_folder()}, as no keyring was found: it protects a disk or backup only if the file is "
-            "not on it; SLINGSHOT_PASSPHRASE protects better"
-        )
-    return f"from: {source}"
+    with open_stores(config) as stores:
+        source = stores.key_source
+    if source != "file":
+        return f"from: {source}"
+    return (
+        "in a file of the configuration's folder, as no keyring was found: it protects a disk or a backup only if the "
+        "file is not on it; SLINGSHOT_PASSPHRASE protects better"
+    )
 
 
 def _shown(value: Any) -> Any:

@@ -163,9 +163,12 @@ class CoreClient:
 
     async def _answer(self, call: Awaitable[_T]) -> _T:
         try:
-            return await call
+            answer = await call
         except grpc.aio.AioRpcError as error:
             raise _typed(error, self._address, "at the first question") from None
+        if answer is None:
+            raise _no_message(self._address)
+        return answer
 
 
 def _credentials(ca: Path) -> grpc.ChannelCredentials:
@@ -255,8 +258,8 @@ class CoreStream:
 
     async def _receive(self) -> pb.CollaborateResponse:
         message = await self._bounded(self._call.read())
-        if message is None:  # gRPC could not read it
-            raise errors.ProtocolViolation(f"what answers at {self._address} is no core: its bytes are no message")
+        if message is None:
+            raise _no_message(self._address)
         if not isinstance(message, pb.CollaborateResponse):  # grpc.aio.EOF
             raise errors.CoreLost(f"the core at {self._address} ended the stream too early; ask again")
         self.bytes_down += message.ByteSize()
@@ -283,6 +286,11 @@ class CoreStream:
             await self._call.trailing_metadata(),
         )
         return _typed_status(code, details, trailer, self._address, "in the middle of the answer")
+
+
+def _no_message(address: str) -> errors.ProtocolViolation:
+    """What gRPC gives None for: bytes that it could not read."""
+    return errors.ProtocolViolation(f"what answers at {address} is no core: its bytes are no message")
 
 
 def _typed(error: grpc.aio.AioRpcError, address: str, when: str) -> errors.SlingshotError:
