@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -216,7 +218,7 @@ def ask(
         steering = Control.load(control, control_label, control_strength, loaded.tokenizer) if control else None
         line = None
         if core and collaboration.uses_core:
-            line = CoreClient(core, ca=ca, answer_timeout_s=timeout, ledger=stores.ledger)
+            line = partial(CoreClient, core, ca=ca, answer_timeout_s=timeout, ledger=stores.ledger)
         trace = new_id("ask")
         with tracing(trace):
             answer = asyncio.run(_ask(loaded, asked, line, steering, watch=watch))
@@ -324,7 +326,7 @@ def _found(docs: list[Path] | None, question: str, library: Library) -> list[Pas
 
 
 async def _ask(
-    user_model: Any, question: Question, line: CoreClient | None, control: Control | None, *, watch: bool
+    user_model: Any, question: Question, line: Callable[[], CoreClient] | None, control: Control | None, *, watch: bool
 ) -> Answer:
     from user_agent.agent import Agent
     from user_agent.watching import TerminalObserver
@@ -332,8 +334,8 @@ async def _ask(
     with TerminalObserver(user_model.tokenizer, watch=watch) as observer:
         if line is None:
             return await Agent(user_model, None, control).answer(question, observer)
-        async with line:
-            return await Agent(user_model, line, control).answer(question, observer)
+        async with line() as client:
+            return await Agent(user_model, client, control).answer(question, observer)
 
 
 def _print_json(answer: Answer, passages: list[Passage]) -> None:

@@ -145,8 +145,8 @@ def _core(config: AgentConfig) -> str:
             async with line as client:
                 card = await client.model_card(config.model, model.config.family)
         check_card(card, model, config.model)
-        line = "encrypted" if config.ca else "NOT encrypted (--ca)"
-        return f"{address}, {line}: {card.model}, {card.parameters:,} parameters, the user model's tokenizer"
+        how = "encrypted" if config.ca else "NOT encrypted (--ca)"
+        return f"{address}, {how}: {card.model}, {card.parameters:,} parameters, the user model's tokenizer"
 
     return asyncio.run(ask(config.core))
 
