@@ -65,6 +65,9 @@ CATALOGUE: dict[type[errors.SlingshotError], Entry] = {
     errors.StoreKeyWrong: Entry(grpc.StatusCode.INTERNAL, is_public=False),
     errors.StoreUnreadable: Entry(grpc.StatusCode.INTERNAL, is_public=False),
     errors.StoreInUse: Entry(grpc.StatusCode.INTERNAL, is_public=False),
+    errors.LedgerUnwritable: Entry(grpc.StatusCode.INTERNAL, is_public=False),
+    errors.NotFound: Entry(grpc.StatusCode.INTERNAL, is_public=False),
+    errors.AgentBusy: Entry(grpc.StatusCode.INTERNAL, is_public=False),
 }
 
 

@@ -257,22 +257,9 @@ class Agent:
         )
 
     def _check(self, card: ModelCard, question: Question) -> None:
-        """Refuse a core that this device cannot work with, before the question is sent to it."""
-        if card.protocol_version != PROTOCOL_VERSION:
-            raise ProtocolVersionMismatch(
-                f"the core speaks protocol version {card.protocol_version}, this agent {PROTOCOL_VERSION}; "
-                "install the same release on both sides"
-            )
-        if question.model and card.model != question.model:
-            raise ModelMismatch(
-                f"the core offers {card.model!r}, not {question.model!r} that it was asked for; tell its provider"
-            )
-        config, prompt_tokens = self._user_model.config, len(self._user_model.core_prompt(question.instruction))
-        if card.family != config.family:
-            raise ModelMismatch(
-                f"the core offers a model of the family {card.family!r}, the user model is of {config.family!r}, and "
-                "their logits mean different things; use a user model of the core's family (--user-model)"
-            )
+        """Refuse a core that cannot answer, before the question is sent to it."""
+        check_card(card, self._user_model, question.model)
+        prompt_tokens = len(self._user_model.core_prompt(question.instruction))
         if prompt_tokens > card.max_prompt_tokens:
             raise PromptTooLong(
                 f"the question has {prompt_tokens} tokens, this core takes at most {card.max_prompt_tokens}; shorten it"
@@ -281,11 +268,6 @@ class Agent:
             raise InvalidParameter(
                 f"block size is {question.params.block_size}, this core takes at most {card.max_block_size}; lower "
                 "--block-size"
-            )
-        if (card.tokenizer_sha256, card.vocab_size) != (self._user_model.tokenizer.sha256, config.vocab_size):
-            raise TokenizerMismatch(
-                f"the core's model {card.model!r} has another tokenizer than the user model, so their logits cannot "
-                "be mixed; use a user model that was made for this core (--user-model)"
             )
 
     def _terms(self, question: Question) -> UserTerms | None:
@@ -319,6 +301,39 @@ class Agent:
             )
             for token_id, text, chosen in zip(token_ids, tokenizer.token_texts(token_ids), progress.chosen, strict=True)
         ]
+
+
+def check_card(card: ModelCard, user_model: UserModel, model: str) -> None:
+    """Refuse a core that a user model cannot work with.
+
+    Args:
+        card: what the core says about its model.
+        user_model: θ_user, or its tokenizer alone.
+        model: that the core was asked for; "" for any.
+
+    Raises:
+        ProtocolVersionMismatch: if the two sides speak different versions.
+        ModelMismatch: if it is another model, or one whose logits mean something else.
+        TokenizerMismatch: if the two do not share a tokenizer.
+    """
+    if card.protocol_version != PROTOCOL_VERSION:
+        raise ProtocolVersionMismatch(
+            f"the core speaks protocol version {card.protocol_version}, this agent {PROTOCOL_VERSION}; "
+            "install the same release on both sides"
+        )
+    if model and card.model != model:
+        raise ModelMismatch(f"the core offers {card.model!r}, not {model!r} that it was asked for; tell its provider")
+    config = user_model.config
+    if card.family != config.family:
+        raise ModelMismatch(
+            f"the core offers a model of the family {card.family!r}, the user model is of {config.family!r}, and "
+            "their logits mean different things; use a user model of the core's family (--user-model)"
+        )
+    if (card.tokenizer_sha256, card.vocab_size) != (user_model.tokenizer.sha256, config.vocab_size):
+        raise TokenizerMismatch(
+            f"the core's model {card.model!r} has another tokenizer than the user model, so their logits cannot "
+            "be mixed; use a user model that was made for this core (--user-model)"
+        )
 
 
 def _following(

@@ -133,6 +133,15 @@ class Answering:
         """θ_user."""
         return self._user_model
 
+    async def ready(self) -> None:
+        """Wait until there is a connection to the core, if one is needed.
+
+        Raises:
+            CoreUnavailable: if nothing answers at its address.
+        """
+        if self._client:
+            await self._client.connect()
+
     async def card(self) -> ModelCard | None:
         """What the core says of its model, asked for anew; None without a core.
 

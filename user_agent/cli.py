@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,9 @@ import typer
 
 from ssd2.demo.paths import USER
 from ssd2.errors import InvalidParameter
+from user_agent.chat_cli import CHAT_EXAMPLES, chat
+from user_agent.config_cli import DOCTOR_EXAMPLES, doctor
+from user_agent.config_cli import config as config_app
 from user_agent.documents.cli import docs as docs_app
 from user_agent.ledger_cli import ledger as ledger_app
 from user_agent.tuning.cli import EXAMPLES as TUNE_EXAMPLES
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
     from ssd2.control import Control
     from user_agent.agent import Question
     from user_agent.answer import Answer
+    from user_agent.core_client import CoreClient
+    from user_agent.documents.library import Library
     from user_agent.documents.passage import Passage
 
 app = typer.Typer(
@@ -124,6 +131,9 @@ def ask(
     ] = None,
     projection: Annotated[str, typer.Option(help="greedy, sampling or multi-hot.")] = "sampling",
     top_p: Annotated[float, typer.Option(help="Nucleus of the sampling and multi-hot projections.")] = 0.2,
+    temperature: Annotated[
+        float, typer.Option(help="That the logits are divided by before they are projected; 1 is the paper's.")
+    ] = 1.0,
     self_conditioning: Annotated[
         str, typer.Option(help="What each model is fed back: own or projection; at λ = 1 also mixed.")
     ] = "own",
@@ -156,6 +166,9 @@ def ask(
     watch: Annotated[
         bool, typer.Option("--watch", help="Show every timestep of every block while it is denoised.")
     ] = False,
+    no_log: Annotated[
+        bool, typer.Option("--no-log", help="Keep neither question nor answer among the conversations.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Answer one question with both models, the documents seen by the small one alone."""
@@ -163,39 +176,54 @@ def ask(
     from ssd2.logits_format import LogitsFormat
     from ssd2.params import Seeds
     from user_agent.agent import Question
+    from user_agent.answering import new_id
+    from user_agent.config import load_config
+    from user_agent.core_client import CoreClient
     from user_agent.decoding import decoding_for
+    from user_agent.ledger import tracing
+    from user_agent.said import keep_answer
+    from user_agent.stores import open_stores
     from user_agent.tuning.defaults import collaboration_for
     from user_agent.user_model import UserModel
 
     logits_format = LogitsFormat.parse(logits) if logits is not None else None
-    collaboration, tuned = collaboration_for(lambda_user, alpha, core, model, user_model, timeout, ca)
-    if collaboration.uses_core and not core:
-        raise InvalidParameter("λ below 1 needs a core: give its address with --core HOST:PORT or SLINGSHOT_CORE")
     if (control is None) != (not control_label):
         raise InvalidParameter("--control and --control-label go together: a classifier and one of its classes")
-    loaded = UserModel.load(user_model, with_weights=collaboration.uses_user)
-    params = decoding_for(
-        loaded.config,
-        patience=patience,
-        block_size=block_size,
-        max_tokens=max_tokens,
-        steps=steps,
-        stop=stop,
-        schedule=schedule,
-        entropy_bound=entropy_bound,
-        core_every=core_every,
-        projection=projection,
-        top_p=top_p,
-        self_conditioning=self_conditioning,
-    )
-    found = _search(docs or [], question) if collaboration.uses_user else []
-    passages = loaded.fitting(question, found, params.max_answer_tokens)
-    seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
-    asked = Question(question, passages, collaboration, params, seeds, model, logits_format, speculation)
-    steering = Control.load(control, control_label, control_strength, loaded.tokenizer) if control else None
-    answer = asyncio.run(
-        _ask(loaded, asked, core if collaboration.uses_core else None, timeout, steering, ca, watch=watch)
-    )
+    with open_stores(load_config()) as stores:
+        collaboration, tuned = collaboration_for(
+            lambda_user, alpha, core, model, user_model, timeout, ca, ledger=stores.ledger
+        )
+        if collaboration.uses_core and not core:
+            raise InvalidParameter("λ below 1 needs a core: give its address with --core HOST:PORT or SLINGSHOT_CORE")
+        loaded = UserModel.load(user_model, with_weights=collaboration.uses_user)
+        params = decoding_for(
+            loaded.config,
+            patience=patience,
+            block_size=block_size,
+            max_tokens=max_tokens,
+            steps=steps,
+            stop=stop,
+            schedule=schedule,
+            entropy_bound=entropy_bound,
+            core_every=core_every,
+            projection=projection,
+            top_p=top_p,
+            temperature=temperature,
+            self_conditioning=self_conditioning,
+        )
+        found = _found(docs, question, stores.library) if collaboration.uses_user else []
+        passages = loaded.fitting(question, found, params.max_answer_tokens)
+        seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
+        asked = Question(question, passages, collaboration, params, seeds, model, logits_format, speculation)
+        steering = Control.load(control, control_label, control_strength, loaded.tokenizer) if control else None
+        line = None
+        if core and collaboration.uses_core:
+            line = partial(CoreClient, core, ca=ca, answer_timeout_s=timeout, ledger=stores.ledger)
+        trace = new_id("ask")
+        with tracing(trace):
+            answer = asyncio.run(_ask(loaded, asked, line, steering, watch=watch))
+        if not no_log:
+            keep_answer(stores.history, question, answer, passages, trace)
     if docs and collaboration.uses_user and not passages:
         typer.echo("user-agent: no passage of your documents matches and fits; the answer does not use them", err=True)
     if tuned:
@@ -208,6 +236,9 @@ def ask(
 
 
 app.command(epilog=TUNE_EXAMPLES)(tune)
+app.command(epilog=CHAT_EXAMPLES)(chat)
+app.command(epilog=DOCTOR_EXAMPLES)(doctor)
+app.add_typer(config_app, name="config")
 app.add_typer(docs_app, name="docs")
 app.add_typer(ledger_app, name="ledger")
 
@@ -264,7 +295,7 @@ def _announce(url: str, state: Any) -> None:
     typer.echo(f"  page      {url}/#key={state.api_key}")
     typer.echo(f"  REST      {url}/v1   key {state.api_key}")
     typer.echo(f"  core      {core or 'none: the user model answers alone (λ 1)'}")
-    typer.echo(f"  kept in   {state.config.data_dir}, encrypted with a key from: {state.key_source}")
+    typer.echo(f"  kept in   {state.config.data_dir}, encrypted with a key from: {state.stores.key_source}")
 
 
 @app.command()
@@ -281,10 +312,13 @@ def demo(
     run_demo(seed=seed, as_json=as_json)
 
 
-def _search(docs: list[Path], question: str) -> list[Passage]:
+def _found(docs: list[Path] | None, question: str, library: Library) -> list[Passage]:
+    """Passages from what is given, or from what is linked."""
     from user_agent.documents.reader import read_documents
     from user_agent.documents.search import search
 
+    if not docs:
+        return library.search(question)
     reading = read_documents(docs)
     for line in reading.told():
         typer.echo(f"user-agent: {line}", err=True)
@@ -292,23 +326,15 @@ def _search(docs: list[Path], question: str) -> list[Passage]:
 
 
 async def _ask(
-    user_model: Any,
-    question: Question,
-    core: str | None,
-    timeout_s: float,
-    control: Control | None,
-    ca: Path | None,
-    *,
-    watch: bool,
+    user_model: Any, question: Question, line: Callable[[], CoreClient] | None, control: Control | None, *, watch: bool
 ) -> Answer:
     from user_agent.agent import Agent
-    from user_agent.core_client import CoreClient
     from user_agent.watching import TerminalObserver
 
     with TerminalObserver(user_model.tokenizer, watch=watch) as observer:
-        if core is None:
+        if line is None:
             return await Agent(user_model, None, control).answer(question, observer)
-        async with CoreClient(core, ca=ca, answer_timeout_s=timeout_s) as client:
+        async with line() as client:
             return await Agent(user_model, client, control).answer(question, observer)
 
 

@@ -126,7 +126,7 @@ class CoreClient:
             CoreUnavailable: if nothing answers at the address.
             CoreTimeout: if something does, but not in time.
         """
-        await self._connect()
+        await self.connect()
         call = self._stub.GetModelCard(
             pb.GetModelCardRequest(model=model, family=family), timeout=self._answer_timeout_s
         )
@@ -138,7 +138,7 @@ class CoreClient:
         Raises:
             SlingshotError: whatever the core refused it with; `CoreUnavailable` if it is not there.
         """
-        await self._connect()
+        await self.connect()
         stream = CoreStream(self._stub.Collaborate(), request, self._address, self._answer_timeout_s)
         try:
             await stream.start()
@@ -147,7 +147,12 @@ class CoreClient:
             raise
         return stream
 
-    async def _connect(self) -> None:
+    async def connect(self) -> None:
+        """Wait until there is a connection; no message is sent.
+
+        Raises:
+            CoreUnavailable: if nothing answers at the address.
+        """
         try:
             await asyncio.wait_for(self._channel.channel_ready(), self._connect_timeout_s)
         except TimeoutError:
@@ -158,9 +163,12 @@ class CoreClient:
 
     async def _answer(self, call: Awaitable[_T]) -> _T:
         try:
-            return await call
+            answer = await call
         except grpc.aio.AioRpcError as error:
             raise _typed(error, self._address, "at the first question") from None
+        if answer is None:
+            raise _no_message(self._address)
+        return answer
 
 
 def _credentials(ca: Path) -> grpc.ChannelCredentials:
@@ -250,8 +258,8 @@ class CoreStream:
 
     async def _receive(self) -> pb.CollaborateResponse:
         message = await self._bounded(self._call.read())
-        if message is None:  # gRPC could not read it
-            raise errors.ProtocolViolation(f"what answers at {self._address} is no core: its bytes are no message")
+        if message is None:
+            raise _no_message(self._address)
         if not isinstance(message, pb.CollaborateResponse):  # grpc.aio.EOF
             raise errors.CoreLost(f"the core at {self._address} ended the stream too early; ask again")
         self.bytes_down += message.ByteSize()
@@ -278,6 +286,11 @@ class CoreStream:
             await self._call.trailing_metadata(),
         )
         return _typed_status(code, details, trailer, self._address, "in the middle of the answer")
+
+
+def _no_message(address: str) -> errors.ProtocolViolation:
+    """What gRPC gives None for: bytes that it could not read."""
+    return errors.ProtocolViolation(f"what answers at {address} is no core: its bytes are no message")
 
 
 def _typed(error: grpc.aio.AioRpcError, address: str, when: str) -> errors.SlingshotError:

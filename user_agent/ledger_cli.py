@@ -17,8 +17,6 @@ from ssd2.errors import InvalidParameter
 if TYPE_CHECKING:
     from user_agent.ledger import Entry, Ledger
 
-FILE = "ledger.sqlite"
-
 ledger = typer.Typer(
     no_args_is_help=True,
     help="What left this device and what came back: every message to and from a core, in an append-only ledger.",
@@ -46,38 +44,28 @@ Examples:
   user-agent ledger export ledger.jsonl
 """
 
-DataFolder = Annotated[
+DataDir = Annotated[
     Path | None, typer.Option(help="Folder of what the agent keeps; default: as the agent is configured.")
 ]
 
 
 @contextmanager
-def open_ledger(data_folder: Path | None = None) -> Iterator[Ledger]:
+def open_ledger(data_dir: Path | None = None) -> Iterator[Ledger]:
     """The agent's ledger, also while an agent writes it.
 
     Args:
-        data_folder: where it is; None for where the configuration says.
+        data_dir: where it is; None for where the configuration says.
 
     Raises:
         StoreError: if it cannot be opened or read.
     """
     from user_agent.config import load_config
-    from user_agent.data_folder import make_data_folder
-    from user_agent.database import open_database, reported
-    from user_agent.keys import store_key
-    from user_agent.ledger import Ledger
-    from user_agent.settings import config_folder
+    from user_agent.database import reported
+    from user_agent.stores import LEDGER, open_stores
 
-    config = load_config(data_dir=data_folder)
-    make_data_folder(config.data_dir)
-    passphrase = config.passphrase.get_secret_value() if config.passphrase else None
-    file = config.data_dir / FILE
-    connection = open_database(file, store_key(config_folder(), passphrase))
-    try:
-        with reported(file):
-            yield Ledger(connection)
-    finally:
-        connection.close()
+    config = load_config(data_dir=data_dir)
+    with reported(config.data_dir / LEDGER), open_stores(config) as stores:
+        yield stores.ledger
 
 
 @ledger.command(epilog=SHOW_EXAMPLES)
@@ -86,10 +74,10 @@ def show(
     trace: Annotated[str | None, typer.Option(help="Only entries of the answer with this id.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most entries to list, the last ones.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    data_folder: DataFolder = None,
+    data_dir: DataDir = None,
 ) -> None:
     """List what crossed, or show one message."""
-    with open_ledger(data_folder) as opened:
+    with open_ledger(data_dir) as opened:
         if seq is not None:
             _print_one(opened.entry(seq), as_json=as_json)
             return
@@ -106,12 +94,12 @@ def show(
 
 
 @ledger.command(epilog=VERIFY_EXAMPLES)
-def verify(data_folder: DataFolder = None) -> None:
+def verify(data_dir: DataDir = None) -> None:
     """Check that no entry was changed, put in or taken out since it was written; exit code 1 if one was.
 
     Keep the hash that it prints elsewhere: as long as the entry of that number has it, nothing up to there was changed.
     """
-    with open_ledger(data_folder) as opened:
+    with open_ledger(data_dir) as opened:
         found = opened.verify()
     if found.broken_seq is not None:
         typer.echo(f"user-agent: error: the ledger is broken at entry {found.broken_seq}: {found.reason}", err=True)
@@ -122,10 +110,10 @@ def verify(data_folder: DataFolder = None) -> None:
 @ledger.command(epilog=EXPORT_EXAMPLES)
 def export(
     file: Annotated[Path, typer.Argument(help="File to write, a line of JSON for each entry.")],
-    data_folder: DataFolder = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Write all entries to a file, sent messages included; only its owner can read it."""
-    with open_ledger(data_folder) as opened:
+    with open_ledger(data_dir) as opened:
         lines = opened.export()
         try:
             with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as written:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
@@ -19,12 +19,7 @@ from user_agent.api.state import AppState
 from user_agent.config import AgentConfig, load_config
 from user_agent.core_line import CoreLine
 from user_agent.data_folder import held_data_folder
-from user_agent.database import open_database
-from user_agent.documents.library import Library
-from user_agent.history import History
-from user_agent.keys import store_key
-from user_agent.ledger import Ledger
-from user_agent.settings import config_folder
+from user_agent.stores import open_stores
 from user_agent.traces import Traces
 from user_agent.user_model import UserModel
 
@@ -67,36 +62,19 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
     Raises:
         SlingshotError: if a part cannot be started; StoreInUse if another agent has the data folder.
     """
-    with held_data_folder(config.data_dir, url):
-        passphrase = config.passphrase.get_secret_value() if config.passphrase else None
-        key = await asyncio.to_thread(store_key, config_folder(), passphrase)
-        user_model = await asyncio.to_thread(UserModel.load, config.user_model, with_weights=True)
-        with (
-            closing(Library(config.data_dir, key)) as library,
-            closing(open_database(config.data_dir / "ledger.sqlite", key)) as entries,
-            closing(open_database(config.data_dir / "history.sqlite", key)) as messages,
-        ):
-            ledger = Ledger(entries)
-            line = CoreLine(ledger)
-            try:
-                await line.connect(config)
-                if line.is_demo and not library.links() and not library.documents():
-                    library.link(NOTES)
-                library.watch()
-                answering = Answering(config, user_model, line.client, library.search, Traces())
-                yield AppState(
-                    config=config,
-                    options=options,
-                    api_key=api_key(config),
-                    answering=answering,
-                    library=library,
-                    ledger=ledger,
-                    history=History(messages),
-                    line=line,
-                    key_source=key.source,
-                )
-            finally:
-                await line.close()
+    with held_data_folder(config.data_dir, url), open_stores(config) as stores:
+        line = CoreLine(stores.ledger)
+        try:
+            loading = asyncio.create_task(asyncio.to_thread(UserModel.load, config.user_model, with_weights=True))
+            await asyncio.gather(line.connect(config), loading)  # both take seconds
+            library = stores.library
+            if line.is_demo and not library.links() and not library.documents():
+                library.link(NOTES)
+            library.watch()
+            answering = Answering(config, loading.result(), line.client, library.search, Traces())
+            yield AppState(config, options, api_key(config), answering, stores, line)
+        finally:
+            await line.close()
 
 
 def _listening(config: AgentConfig) -> socket.socket:

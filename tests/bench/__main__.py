@@ -129,6 +129,16 @@ BENCHMARKS = {
             **_RUNS,
         },
     ),
+    "documents": Benchmark(
+        "2",
+        "documents read in a second, and a search over many passages, encrypted and not",
+        {
+            "documents": Option(1000, 5, int, "files to read in"),
+            "document_bytes": Option(10_000, 500, int, "of each"),
+            "passages": Option(100_000, 200, int, "in the store that is searched"),
+            "queries": Option(200, 5, int, "questions of 7 words, as frequent as in the text"),
+        },
+    ),
 }
 
 

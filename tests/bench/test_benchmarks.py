@@ -97,6 +97,15 @@ def test_shape_is_skipped_where_the_device_is_not_to_be_had(capsys: pytest.Captu
     assert printed.err.startswith("shape: skipped, device 'cuda' cannot be used")
 
 
+def test_documents_are_read_and_searched_encrypted_and_not(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _printed(capsys, "documents", "--quick")
+    assert [(line["encryption"], line["documents"], line["passages"]) for line in lines] == [
+        ("none", 5, 200),
+        ("raw", 5, 200),
+    ]
+    assert all(line["documents_per_s"] > 0 and line["search_ms_p95"] >= line["search_ms_median"] > 0 for line in lines)
+
+
 def test_the_help_names_every_benchmark_and_imports_no_torch() -> None:
     script = "import sys; sys.argv = ['bench', '--help']\nimport atexit\nfrom tests.bench.__main__ import main\n"
     script += "atexit.register(lambda: print('torch' in sys.modules))\nmain()"

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,16 @@ import pytest
 from ssd2.wire.codec import MAX_MESSAGE_BYTES
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'shared'}:{ROOT}", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+_HOME = tempfile.TemporaryDirectory(prefix="slingshot-tests-")
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": f"{ROOT / 'shared'}:{ROOT}",
+    "OMP_NUM_THREADS": "1",
+    "NO_COLOR": "1",
+    "XDG_CONFIG_HOME": f"{_HOME.name}/config",  # nothing of this machine's user is read or written
+    "XDG_DATA_HOME": f"{_HOME.name}/data",
+    "SLINGSHOT_PASSPHRASE": "for tests",
+}
 START_TIMEOUT_S = 60
 
 

@@ -13,16 +13,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
+import grpc
 import pytest
 from conftest import DEMO_TOKENIZER, demo_shaped_model
 
 from ssd2.checkpoint import save_checkpoint
 from ssd2.convert import export_opt
-from ssd2.errors import CoreLost, CoreTimeout
+from ssd2.errors import CoreLost, CoreTimeout, ProtocolViolation
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from user_agent.agent import Agent, Question
 from user_agent.answer import CommittedBlock, Observer
 from user_agent.core_client import CoreClient
+from user_agent.ledger import Ledger
 from user_agent.user_model import UserModel
 
 from .conftest import ENVIRONMENT, CoreProcess, run_agent, running_core
@@ -131,6 +134,26 @@ def test_something_that_is_no_core(user_folder: Path, mute_port: int) -> None:
     result = run_agent("ask", "Hello?", "--core", f"127.0.0.1:{mute_port}", "--user-model", str(user_folder))
     _fails(result, "no core answers")
     assert time.monotonic() - started < LONGEST_S + START_S
+
+
+@pytest.mark.parametrize("is_recorded", [False, True])
+async def test_something_whose_bytes_are_no_message(is_recorded: bool) -> None:
+    class Junk(grpc.GenericRpcHandler):
+        def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            return grpc.unary_unary_rpc_method_handler(self.answer)
+
+        async def answer(self, *_: object) -> bytes:
+            return b"\xff\xff"
+
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Junk(),))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    ledger = Ledger(apsw.Connection(":memory:")) if is_recorded else None
+    async with CoreClient(address, ledger=ledger) as client:
+        with pytest.raises(ProtocolViolation, match="its bytes are no message"):
+            await client.model_card("", "ssd-2")
+    await server.stop(0)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:port", "", "[::1"])

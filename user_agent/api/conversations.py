@@ -80,20 +80,20 @@ async def conversations(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Conversations:
     """The latest first."""
-    found = await asyncio.to_thread(state_of(request).history.conversations, after, limit + 1)
+    found = await asyncio.to_thread(state_of(request).stores.history.conversations, after, limit + 1)
     return Conversations(data=[Conversation(**asdict(one)) for one in found[:limit]], has_more=len(found) > limit)
 
 
 @router.post("", responses=documented())
 async def create(request: Request, new: NewConversation) -> Conversation:
     """Begin one."""
-    return Conversation(**asdict(await asyncio.to_thread(state_of(request).history.create, new.title)))
+    return Conversation(**asdict(await asyncio.to_thread(state_of(request).stores.history.create, new.title)))
 
 
 @router.get("/{conversation_id}", responses=documented(404))
 async def conversation(request: Request, conversation_id: str) -> WholeConversation:
     """One with all that was said."""
-    kept = state_of(request).history
+    kept = state_of(request).stores.history
     found = await asyncio.to_thread(kept.get, conversation_id)
     said = await asyncio.to_thread(kept.messages, conversation_id, 0, -1)
     return WholeConversation(**asdict(found), messages=[_message(message) for message in reversed(said)])
@@ -102,20 +102,21 @@ async def conversation(request: Request, conversation_id: str) -> WholeConversat
 @router.patch("/{conversation_id}", responses=documented(404))
 async def rename(request: Request, conversation_id: str, new: NewConversation) -> Conversation:
     """Give it another title."""
-    return Conversation(**asdict(await asyncio.to_thread(state_of(request).history.rename, conversation_id, new.title)))
+    kept = state_of(request).stores.history
+    return Conversation(**asdict(await asyncio.to_thread(kept.rename, conversation_id, new.title)))
 
 
 @router.delete("/{conversation_id}", responses=documented(404))
 async def delete(request: Request, conversation_id: str) -> Deleted:
     """Delete it; what was said is overwritten."""
-    await asyncio.to_thread(state_of(request).history.delete, conversation_id)
+    await asyncio.to_thread(state_of(request).stores.history.delete, conversation_id)
     return Deleted(id=conversation_id)
 
 
 @router.post("/{conversation_id}/messages", responses=documented(404))
 async def say(request: Request, conversation_id: str, new: NewMessage) -> Message:
     """Add what was said last."""
-    append = state_of(request).history.append
+    append = state_of(request).stores.history.append
     return _message(await asyncio.to_thread(append, conversation_id, new.role, new.text, new.trace, new.data))
 
 

@@ -201,7 +201,7 @@ async def remove(request: Request, document_id: Id) -> Removed:
 
 
 def _library(request: Request) -> Library:
-    return state_of(request).library
+    return state_of(request).stores.library
 
 
 def _links(library: Library) -> list[Link]:

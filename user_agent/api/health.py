@@ -39,9 +39,9 @@ async def health() -> Health:
 
 @router.get("/ready", responses={503: {"model": Ready}})
 async def ready(request: Request, response: Response) -> Ready:
-    """Whether the core answers."""
+    """Whether there is a connection to the core."""
     try:
-        await answering_of(request).card()
+        await answering_of(request).ready()
     except SlingshotError as error:
         response.status_code = 503
         return Ready(status="no core", reason=str(error))

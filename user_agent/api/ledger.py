@@ -87,7 +87,7 @@ async def entries(
     before: Annotated[int | None, Query(ge=1, lt=2**63, description="the latest first, back from this number")] = None,
 ) -> Entries:
     """Entries in order; with `before` the latest first."""
-    find = state_of(request).ledger.entries
+    find = state_of(request).stores.ledger.entries
     found = await asyncio.to_thread(find, after, limit + 1, trace, direction, before_seq=before)
     return Entries(data=[_entry(entry) for entry in found[:limit]], has_more=len(found) > limit)
 
@@ -97,13 +97,13 @@ async def totals(
     request: Request, trace: Annotated[str | None, Query(max_length=200, description="of one answer")] = None
 ) -> Totals:
     """How much crossed, each way."""
-    return Totals.model_validate(asdict(await asyncio.to_thread(state_of(request).ledger.totals, trace)))
+    return Totals.model_validate(asdict(await asyncio.to_thread(state_of(request).stores.ledger.totals, trace)))
 
 
 @router.get("/verify", responses=documented())
 async def verify(request: Request) -> Verification:
     """Walk along the chain."""
-    return Verification.model_validate(asdict(await asyncio.to_thread(state_of(request).ledger.verify)))
+    return Verification.model_validate(asdict(await asyncio.to_thread(state_of(request).stores.ledger.verify)))
 
 
 @router.get(
@@ -115,7 +115,7 @@ async def export(request: Request) -> StreamingResponse:
     """All entries, each a line of JSON with its message in hexadecimal."""
 
     def lines() -> Iterator[str]:
-        return (f"{line}\n" for line in state_of(request).ledger.export())
+        return (f"{line}\n" for line in state_of(request).stores.ledger.export())
 
     headers = {"content-disposition": 'attachment; filename="ledger.jsonl"'}
     return StreamingResponse(lines(), media_type="application/x-ndjson", headers=headers)
@@ -125,7 +125,7 @@ async def export(request: Request) -> StreamingResponse:
 async def entry(request: Request, seq: Annotated[int, Path(ge=1, lt=2**63)]) -> DecodedEntry:
     """One entry with its message."""
     state = state_of(request)
-    found = await asyncio.to_thread(state.ledger.entry, seq)
+    found = await asyncio.to_thread(state.stores.ledger.entry, seq)
     message = found.message
     return DecodedEntry(
         **_entry(found).model_dump(),

@@ -34,13 +34,13 @@ class _Figures(Collector):
         yield CounterMetricFamily("slingshot_timesteps", "Timesteps decoded", value=done.timesteps)
         yield CounterMetricFamily("slingshot_answer_seconds", "Time that answers took", value=done.seconds)
         yield GaugeMetricFamily("slingshot_answers_open", "Answers computed or waiting", self._state.answering.answers)
-        totals = self._state.ledger.totals()
+        totals = self._state.stores.ledger.totals()
         crossed = CounterMetricFamily("slingshot_wire_bytes", "Bytes of messages in the ledger", labels=["direction"])
         crossed.add_metric(["up"], totals.up.wire_bytes)
         crossed.add_metric(["down"], totals.down.wire_bytes)
         yield crossed
         documents = GaugeMetricFamily("slingshot_documents", "Documents, by their state", labels=["state"])
-        for name, count in Counter(document.state for document in self._state.library.documents()).items():
+        for name, count in Counter(document.state for document in self._state.stores.library.documents()).items():
             documents.add_metric([name], count)
         yield documents
 

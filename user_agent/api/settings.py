@@ -79,6 +79,11 @@ async def change(
     state = state_of(request)
     if fixed := [name for name in changes if name not in CHANGEABLE]:
         raise InvalidParameter(f"{fixed[0][:80]!r} cannot be changed here; {', '.join(CHANGEABLE)} can")
+    if outside := sorted(set(changes) & set_outside(**state.options)):
+        raise InvalidParameter(
+            f"{outside[0]} is set by an option of `user-agent serve`, or by SLINGSHOT_{outside[0].upper()}, which "
+            "comes before what is set here; change it there"
+        )
     before = {name: getattr(state.config, name) for name in changes}
     config = await asyncio.to_thread(save_settings, changes, **state.options)
     try:
@@ -99,7 +104,7 @@ async def status(request: Request) -> Status:
     return Status(
         core=await _core(state),
         user_model=str(state.config.user_model),
-        key_source=state.key_source,
+        key_source=state.stores.key_source,
         data_dir=str(state.config.data_dir),
         version=version("slingshot"),
     )

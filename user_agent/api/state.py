@@ -11,9 +11,7 @@ from fastapi import Request
 from user_agent.answering import Answering
 from user_agent.config import AgentConfig
 from user_agent.core_line import CoreLine
-from user_agent.documents.library import Library
-from user_agent.history import History
-from user_agent.ledger import Ledger
+from user_agent.stores import Stores
 
 
 @dataclass
@@ -25,11 +23,8 @@ class AppState:
         options: that it was started with.
         api_key: that requests have to know.
         answering: answers questions.
-        library: the documents.
-        ledger: what left the device.
-        history: conversations.
+        stores: what is kept.
         line: to the core.
-        key_source: where the key of what is kept comes from: keyring, passphrase or file.
         started: when, in seconds since 1970.
     """
 
@@ -37,11 +32,8 @@ class AppState:
     options: dict[str, Any]
     api_key: str
     answering: Answering
-    library: Library
-    ledger: Ledger
-    history: History
+    stores: Stores
     line: CoreLine
-    key_source: str
     started: int = field(default_factory=lambda: int(time.time()))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -120,13 +120,15 @@ def remove(
 
 @docs.command("list", epilog=LIST_EXAMPLES)
 def list_documents(
-    state: Annotated[str, typer.Option(help="Only those: indexed, failed or skipped.")] = "",
+    state: Annotated[
+        Literal["indexed", "failed", "skipped"] | None, typer.Option(help="Only those.", show_default=False)
+    ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Every file that was found: what can be searched, what could not be read, and what is no document."""
     with _library(data_dir) as (library, _):
-        found = [document for document in library.documents() if state in ("", document.state)]
+        found = [document for document in library.documents() if state in (None, document.state)]
     if as_json:
         _print_json({"documents": [asdict(document) for document in found]})
         return

@@ -48,7 +48,7 @@ class Reading:
         if self.skipped:
             kinds = Counter(unread.path.suffix or unread.path.name for unread in self.skipped)
             counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
-            yield printable(f"{len(self.skipped)} files are no documents that can be read ({counts})")
+            yield printable(f"not read, as no kind that can be: {counts}")
 
 
 def read_documents(paths: Sequence[Path]) -> Reading:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ssd2.checkpoint import fingerprint, load_config_and_tokenizer
 from ssd2.params import CollaborationParams
 from user_agent.core_client import CoreClient
+from user_agent.ledger import Ledger
 from user_agent.settings import Choice, saved_choices
 
 BUILT_IN = CollaborationParams()
@@ -21,6 +22,7 @@ def collaboration_for(
     user_model: Path,
     timeout_s: float,
     ca: Path | None = None,
+    ledger: Ledger | None = None,
 ) -> tuple[CollaborationParams, Choice | None]:
     """λ and α, and the saved choice if any of it is used.
 
@@ -34,6 +36,7 @@ def collaboration_for(
         user_model: checkpoint folder of θ_user.
         timeout_s: of the core's answer.
         ca: what the core's certificate is checked against; None for a line that is not encrypted.
+        ledger: where what is sent is entered.
 
     Raises:
         SlingshotError: if a parameter is out of its range, the saved choices cannot be read, or the core cannot be
@@ -43,7 +46,7 @@ def collaboration_for(
     is_all_given = lambda_user is not None and (alpha is not None or lambda_user in (0, 1))
     if is_all_given or not core or not (tuned := tuned_with(user_model)):
         return given, None
-    served = asyncio.run(_served(core, model, user_model, timeout_s, ca))
+    served = asyncio.run(_served(core, model, user_model, timeout_s, ca, ledger))
     choice = next((choice for choice in tuned if choice.core_sha256 == served), None)
     return collaboration_of(lambda_user, alpha, choice), choice
 
@@ -69,7 +72,9 @@ def tuned_with(user_model: Path) -> list[Choice]:
     return [choice for choice in choices if choice.user_sha256 == sha256]
 
 
-async def _served(core: str, model: str, user_model: Path, timeout_s: float, ca: Path | None) -> str:
+async def _served(
+    core: str, model: str, user_model: Path, timeout_s: float, ca: Path | None, ledger: Ledger | None
+) -> str:
     config, _ = load_config_and_tokenizer(user_model)
-    async with CoreClient(core, ca=ca, answer_timeout_s=timeout_s) as client:
+    async with CoreClient(core, ca=ca, answer_timeout_s=timeout_s, ledger=ledger) as client:
         return (await client.model_card(model, config.family)).model_sha256

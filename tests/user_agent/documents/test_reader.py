@@ -5,14 +5,9 @@ from pathlib import Path
 import pytest
 
 from ssd2.errors import DocumentsUnreadable
+from user_agent.documents.files import MAX_FILE_BYTES
 from user_agent.documents.formats.section import PASSAGE_CHARACTERS
-from user_agent.documents.passage import Passage
-from user_agent.documents.reader import read_passages
-from user_agent.documents.search import search
-
-
-def _passages(*texts: str) -> list[Passage]:
-    return [Passage(text, Path("notes.md"), number) for number, text in enumerate(texts, start=1)]
+from user_agent.documents.reader import read_documents, read_passages
 
 
 def test_a_folder_is_read_with_its_subfolders_in_order(tmp_path: Path) -> None:
@@ -57,33 +52,6 @@ def test_a_missing_or_empty_folder_is_an_error_and_not_an_answer_without_documen
         read_passages(tmp_path)
 
 
-def test_the_passage_with_the_rare_words_comes_first() -> None:
-    passages = _passages("My book is red.", "My dentist appointment is at Amber Arch.", "My dentist is Ada Stone.")
-    found = search(passages, "When is my dentist appointment?")
-    assert found[0] == passages[1]
-
-
-def test_passages_that_share_but_common_words_are_left_out() -> None:
-    common = [f"My {thing} is in the {place}." for thing, place in zip("abcdefgh", "ijklmnop", strict=True)]
-    passages = _passages(*common, "My dentist appointment is at Amber Arch.")
-    assert search(passages, "Where is my dentist appointment?") == [passages[-1]]
-
-
-def test_words_are_compared_by_stem_and_without_accents() -> None:
-    passages = _passages("The appointments are on Monday.", "Café Noir is shut.")
-    assert search(passages, "appointment") == [passages[0]]
-    assert search(passages, "cafe") == [passages[1]]
-
-
-@pytest.mark.parametrize("question", ['"', "NEAR(", "a* OR b", "text:secret", "-", "", "'; DROP TABLE passage; --"])
-def test_no_question_is_read_as_query_syntax(question: str) -> None:
-    assert search(_passages("Nothing of the kind."), question) == []
-
-
-def test_no_match_gives_no_passage() -> None:
-    assert search(_passages("My plumber is Ada Stone."), "weather tomorrow") == []
-
-
 def test_nothing_but_markdown_markup_is_taken_away(tmp_path: Path) -> None:
     """A note that is changed in silence is a wrong answer later."""
     (tmp_path / "plain.txt").write_text("# 3 is my number\n- 12. March is the dentist\nThe code is 12**34\n")
@@ -120,3 +88,30 @@ def test_a_paragraph_without_a_full_stop_is_cut_between_words(tmp_path: Path) ->
 def test_a_name_that_no_file_can_have_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(DocumentsUnreadable):
         read_passages(tmp_path / ("x" * 300))
+
+
+def test_a_broken_document_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_text("The key is here.\n")
+    (tmp_path / "bad.pdf").write_bytes(b"%PDF-1.4")
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG")
+    reading = read_documents([tmp_path])
+    assert [passage.text for passage in reading.passages] == ["The key is here."]
+    bad, kinds = reading.told()
+    assert bad.startswith(f"{tmp_path / 'bad.pdf'} is cut short")
+    assert kinds == "not read, as no kind that can be: 1 .png"
+    with pytest.raises(DocumentsUnreadable, match=r"bad\.pdf is cut short"):
+        read_passages(tmp_path)
+
+
+def test_a_file_that_is_named_is_read_even_if_it_is_hidden_or_a_symbolic_link(tmp_path: Path) -> None:
+    (tmp_path / ".notes.txt").write_text("The key is here.\n")
+    (tmp_path / "link.txt").symlink_to(tmp_path / ".notes.txt")
+    for name in (".notes.txt", "link.txt"):
+        assert [passage.text for passage in read_passages(tmp_path / name)] == ["The key is here."]
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "big.txt").open("wb") as big:
+        big.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(DocumentsUnreadable, match=r"big\.txt has 20,971,521 bytes"):
+        read_passages(tmp_path / "big.txt")

@@ -1,0 +1,84 @@
+"""Files of each format, made on the spot."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import docx
+
+
+def pdf(*pages: str, trailer: str = "") -> bytes:
+    """A PDF with a line of text a page."""
+    kids = " ".join(f"{4 + 2 * n} 0 R" for n in range(len(pages)))
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    for number, text in enumerate(pages):
+        drawn = "0 -14 Td ".join(f"({line}) Tj " for line in text.split("\n"))
+        content = f"BT /F1 12 Tf 20 700 Td {drawn}ET"
+        box = "/MediaBox [0 0 612 792] /Resources << /Font << /F1 3 0 R >> >>"
+        objects.append(f"<< /Type /Page /Parent 2 0 R {box} /Contents {5 + 2 * number} 0 R >>")
+        objects.append(f"<< /Length {len(content)} >>\nstream\n{content}\nendstream")
+    data, offsets = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, start=1):
+        offsets.append(len(data))
+        data += f"{number} 0 obj\n{body}\nendobj\n".encode()
+    table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
+    size = len(objects) + 1
+    return (
+        data
+        + f"xref\n0 {size}\n0000000000 65535 f \n{table}trailer\n<< /Size {size} /Root 1 0 R {trailer}>>\n".encode()
+        + f"startxref\n{len(data)}\n%%EOF\n".encode()
+    )
+
+
+def encrypted_pdf() -> bytes:
+    """A PDF whose password is not empty."""
+    key = "00" * 32
+    return pdf(
+        "Secret.", trailer=f"/ID [<00><00>] /Encrypt << /Filter /Standard /V 1 /R 2 /O <{key}> /U <{key}> /P -4 >> "
+    )
+
+
+def word(*paragraphs: str, rows: tuple[tuple[str, ...], ...] = ()) -> bytes:
+    """A .docx of paragraphs, and a table behind them."""
+    document = docx.Document()
+    for paragraph in paragraphs:
+        document.add_paragraph(paragraph)
+    if rows:
+        table = document.add_table(len(rows), len(rows[0]))
+        for row, cells in zip(table.rows, rows, strict=True):
+            for cell, text in zip(row.cells, cells, strict=True):
+                cell.text = text
+    return _saved(document)
+
+
+BOMB_BYTES = 300 * 1024 * 1024
+
+
+def zip_bomb() -> bytes:
+    """A .docx whose text unpacks from 300 kB to 300 MB."""
+    file = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(word("Boom."))) as harmless,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in harmless.namelist():
+            data = harmless.read(name)
+            padding = BOMB_BYTES - len(data) if name == "word/document.xml" else 0
+            bomb.writestr(name, data + b" " * padding)
+    return file.getvalue()
+
+
+def lying_zip_bomb() -> bytes:
+    """The same with 3,000 bytes given as its size."""
+    return zip_bomb().replace(BOMB_BYTES.to_bytes(4, "little"), (3000).to_bytes(4, "little"))
+
+
+def _saved(document: docx.document.Document) -> bytes:
+    file = io.BytesIO()
+    document.save(file)
+    return file.getvalue()

@@ -1,0 +1,126 @@
+"""`user-agent docs` as it is typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ssd2.errors import DocumentsUnreadable, InvalidParameter, StoreInUse, StoreKeyWrong
+from user_agent.cli import app
+from user_agent.data_folder import held_data_folder
+
+Docs = Callable[..., Result]
+
+
+@pytest.fixture
+def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docs:
+    """Runs a command of the group; an error of ours comes out as it is."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("SLINGSHOT_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Result:
+        result = CliRunner().invoke(app, ["docs", *arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "home.md").write_text("The spare key is in the blue drawer.\n")
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4")
+    (folder / "photo.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+def _json(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def test_a_linked_folder_is_read_at_once_and_what_failed_is_told(docs: Docs, notes: Path) -> None:
+    result = docs("link", str(notes))
+    assert "1 read, 0 unchanged, 0 gone, 1 failed, 1 skipped (1 .png)" in result.stdout
+    assert f"{notes / 'broken.pdf'} is cut short" in result.stderr
+    assert "blue drawer" in docs("search", "spare key").stdout
+    again = docs("sync")
+    assert "0 read, 2 unchanged" in again.stdout
+    assert again.stderr == ""
+
+
+def test_the_list_shows_every_file_with_its_reason(docs: Docs, notes: Path) -> None:
+    docs("link", str(notes))
+    shown = docs("list").stdout
+    assert all(word in shown for word in ("home.md", "indexed", "broken.pdf", "cut short", "photo.png", ".png"))
+    assert "home.md" not in docs("list", "--state", "failed").stdout
+    assert docs("list", "--state", "lost").exit_code == 2
+
+
+def test_every_command_prints_one_json_object_on_request(docs: Docs, notes: Path) -> None:
+    linked = _json(docs("link", str(notes), "--json"))
+    assert (linked["indexed"], linked["links"][0]["path"]) == (1, str(notes))
+    assert linked["failed_documents"][0]["path"] == str(notes / "broken.pdf")
+    assert {d["state"] for d in _json(docs("list", "--json"))["documents"]} == {"indexed", "failed", "skipped"}
+    status = _json(docs("status", "--json"))
+    assert (status["key"], status["indexed"], status["failed"]) == ("file", 1, 1)
+    (passage,) = _json(docs("search", "drawer", "--json"))["passages"]
+    assert (passage["source"], passage["line"], passage["page"]) == (str(notes / "home.md"), 1, None)
+    assert _json(docs("sync", "--json"))["unchanged"] == 2
+    assert _json(docs("remove", str(notes), "--json")) == {"removed": str(notes)}
+
+
+def test_what_is_removed_is_forgotten_and_the_files_stay(docs: Docs, notes: Path) -> None:
+    docs("link", str(notes))
+    docs("remove", str(notes))
+    assert _json(docs("list", "--json")) == {"documents": []}
+    assert (notes / "home.md").exists()
+    with pytest.raises(InvalidParameter, match="is no link"):
+        docs("remove", str(notes))
+    with pytest.raises(InvalidParameter, match="no document 17"):
+        docs("remove", "17")
+
+
+def test_the_passphrase_is_taken_from_the_environment(docs: Docs, notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLINGSHOT_PASSPHRASE", "correct horse")
+    docs("link", str(notes))
+    assert _json(docs("status", "--json"))["key"] == "passphrase"
+    monkeypatch.setenv("SLINGSHOT_PASSPHRASE", "wrong horse")
+    with pytest.raises(StoreKeyWrong):
+        docs("status")
+
+
+def test_while_an_agent_has_the_folder_one_can_look_but_not_write(docs: Docs, notes: Path, tmp_path: Path) -> None:
+    docs("link", str(notes))
+    with held_data_folder(tmp_path / "data", "http://127.0.0.1:8765"):
+        for command in (("link", str(notes)), ("sync",), ("remove", str(notes))):
+            with pytest.raises(StoreInUse, match=r"http://127\.0\.0\.1:8765"):
+                docs(*command)
+        assert "blue drawer" in docs("search", "spare key").stdout
+        assert "home.md" in docs("list").stdout
+
+
+def test_nothing_to_link_is_an_error(docs: Docs, notes: Path) -> None:
+    with pytest.raises(DocumentsUnreadable, match="there is no"):
+        docs("link", str(notes / "missing"))
+
+
+def test_a_document_writes_no_escape_sequence_and_no_markup_to_the_terminal(docs: Docs, notes: Path) -> None:
+    (notes / "evil.txt").write_text("The key \x1b[2J is [bold]here[/bold].\n")
+    docs("link", str(notes))
+    shown = docs("search", "key here").stdout
+    assert "\x1b[2J" not in shown
+    assert "[bold]here[/bold]" in shown
+
+
+@pytest.mark.parametrize("command", ["link", "list", "status", "remove", "search", "sync"])
+def test_help_shows_examples(docs: Docs, command: str) -> None:
+    assert f"user-agent docs {command}" in docs(command, "--help").stdout

@@ -1,0 +1,104 @@
+"""`user-agent chat`: one question after the other, in the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from user_agent.answering import Answered, Answering
+    from user_agent.history import History
+
+CHAT_EXAMPLES = """
+Examples:
+
+  user-agent chat                                    (the demo's two models, everything on this machine)
+
+  user-agent chat --core core.example.org:50051 --watch
+
+Each question stands for itself: the models read one instruction at a time. An empty line or Ctrl-D ends it.
+"""
+
+
+def chat(
+    core: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the core server; none: the demo's, on this machine.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
+    lambda_user: Annotated[
+        float | None, typer.Option(help="Weight of the user model; default: as tuned, else 0.3.", show_default=False)
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="How much the documents are stressed; default: as tuned.", show_default=False)
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show every timestep while it is denoised.")] = False,
+    no_log: Annotated[bool, typer.Option("--no-log", help="Keep nothing of it among the conversations.")] = False,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of what the agent keeps; default: ~/.local/share/slingshot.", show_default=False),
+    ] = None,
+) -> None:
+    """Ask one question after the other, with your linked documents (user-agent docs link)."""
+    from user_agent.config import load_config
+    from user_agent.core_line import CoreLine
+    from user_agent.stores import open_stores
+    from user_agent.user_model import UserModel
+
+    config = load_config(core=core, ca=ca, lambda_user=lambda_user, alpha=alpha, data_dir=data_dir)
+
+    async def talk() -> None:
+        from user_agent.answering import Answering
+        from user_agent.traces import Traces
+
+        with open_stores(config) as stores:
+            line = CoreLine(stores.ledger)
+            try:
+                user_model = await asyncio.to_thread(UserModel.load, config.user_model, with_weights=True)
+                await line.connect(config)
+                answering = Answering(config, user_model, line.client, stores.library.search, Traces())
+                await _conversation(answering, None if no_log else stores.history, watch=watch)
+            finally:
+                await line.close()
+
+    asyncio.run(talk())
+
+
+async def _conversation(answering: Answering, history: History | None, *, watch: bool) -> None:
+    """Until an empty line, the end of the input, or Ctrl-C."""
+    from ssd2.errors import SlingshotError
+    from user_agent.said import keep_answer
+
+    kept: str | None = None
+    while question := (await asyncio.to_thread(_line)).strip():
+        try:
+            answered, trace_id = await _answer(answering, question, watch=watch)
+        except SlingshotError as error:
+            typer.echo(f"user-agent: error: {error}", err=True)
+            continue
+        if history:
+            kept = keep_answer(history, question, answered.answer, answered.passages, trace_id, kept)
+
+
+def _line() -> str:
+    try:
+        return input("> ")
+    except EOFError:
+        return ""
+
+
+async def _answer(answering: Answering, question: str, *, watch: bool) -> tuple[Answered, str]:
+    from rich.console import Console
+
+    from user_agent.answering import Asked, new_id
+    from user_agent.render import marked, summary
+    from user_agent.watching import TerminalObserver
+
+    trace_id = new_id("chat")
+    with TerminalObserver(answering.user_model.tokenizer, watch=watch) as observer:
+        answered = await answering.start(Asked(question), trace_id, observer)
+    Console(highlight=False).print(marked(answered.answer), soft_wrap=True)
+    Console(stderr=True, highlight=False, style="dim").print(summary(answered.answer))
+    return answered, trace_id

@@ -1,0 +1,195 @@
+"""`user-agent config` and `user-agent doctor`: what the agent is told, and whether it can work like that."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ssd2.errors import SlingshotError, StoreUnreadable
+
+if TYPE_CHECKING:
+    from user_agent.config import AgentConfig
+
+config = typer.Typer(no_args_is_help=True, help="What the agent is told: options before variables before config.toml.")
+
+SHOW_EXAMPLES = """
+Examples:
+
+  user-agent config show
+
+  user-agent config show --key   (the key that REST clients need)
+"""
+SET_EXAMPLES = """
+Examples:
+
+  user-agent config set core core.example.org:50051
+
+  user-agent config set lambda_user 0.4
+
+  user-agent config set lambda_user   (back to the default)
+"""
+DOCTOR_EXAMPLES = """
+Examples:
+
+  user-agent doctor
+
+  user-agent doctor --core core.example.org:50051 --json
+"""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@config.command(epilog=SHOW_EXAMPLES)
+def show(
+    key: Annotated[bool, typer.Option("--key", help="Print the REST endpoint's key and nothing else.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Every setting, its value and what it does."""
+    from user_agent.api.security import api_key
+    from user_agent.config import AgentConfig, load_config
+
+    loaded = load_config()
+    if key:
+        typer.echo(api_key(loaded))
+        return
+    values = {name: _shown(getattr(loaded, name)) for name in AgentConfig.model_fields}
+    if as_json:
+        typer.echo(json.dumps(values, ensure_ascii=False))
+        return
+    rows = ((name, values[name], field.description) for name, field in AgentConfig.model_fields.items())
+    _print_table(("setting", "value", "what it is"), rows)
+
+
+@config.command("set", epilog=SET_EXAMPLES)
+def set_one(
+    name: Annotated[str, typer.Argument(help="Of the setting; `user-agent config show` lists them.")],
+    value: Annotated[str | None, typer.Argument(help="Its value; none for the default.")] = None,
+) -> None:
+    """Keep a setting in config.toml, for agents that start from now on."""
+    from user_agent.config import FILE, save_settings
+    from user_agent.settings import config_folder
+
+    save_settings({name: value})
+    typer.echo(f"{name} is {'as by default' if value is None else 'kept'} in {config_folder() / FILE}")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: the thing.
+        is_ok: whether the agent can work with it.
+        says: how it is, or what to do about it.
+    """
+
+    what: str
+    is_ok: bool
+    says: str
+
+
+def doctor(
+    core: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the core server; default: as configured.", show_default=False)
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at the models, the core and the store, and say what to do; exit code 1 if something is amiss."""
+    from user_agent.config import load_config
+
+    findings = _findings(load_config(core=core, ca=ca))
+    if as_json:
+        typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, ensure_ascii=False))
+    else:
+        _print_table(("", "what", "how it is"), (("✓" if f.is_ok else "✗", f.what, f.says) for f in findings))
+    if not all(finding.is_ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _findings(config: AgentConfig) -> list[Finding]:
+    found = []
+    for what, look in (("user model", _user_model), ("core", _core), ("store", _store), ("key", _key)):
+        try:
+            found.append(Finding(what, True, look(config)))
+        except SlingshotError as error:
+            found.append(Finding(what, False, str(error)))
+    return found
+
+
+def _user_model(config: AgentConfig) -> str:
+    from user_agent.user_model import UserModel
+
+    model = UserModel.load(config.user_model, with_weights=True)
+    return f"{config.user_model}: family {model.config.family}, a vocabulary of {model.config.vocab_size}"
+
+
+def _core(config: AgentConfig) -> str:
+    from user_agent.agent import check_card
+    from user_agent.core_client import CoreClient
+    from user_agent.stores import open_stores
+    from user_agent.user_model import UserModel
+
+    if config.core is None:
+        return "none is configured: the agent starts the demo's; give one with `user-agent config set core HOST:PORT`"
+    model = UserModel.load(config.user_model, with_weights=False)
+
+    async def ask(address: str) -> str:
+        with open_stores(config) as stores:
+            line = CoreClient(address, ca=config.ca, answer_timeout_s=config.timeout, ledger=stores.ledger)
+            async with line as client:
+                card = await client.model_card(config.model, model.config.family)
+        check_card(card, model, config.model)
+        how = "encrypted" if config.ca else "NOT encrypted (--ca)"
+        return f"{address}, {how}: {card.model}, {card.parameters:,} parameters, the user model's tokenizer"
+
+    return asyncio.run(ask(config.core))
+
+
+def _store(config: AgentConfig) -> str:
+    from user_agent.stores import open_stores
+
+    with open_stores(config) as stores:
+        states, checked = [document.state for document in stores.library.documents()], stores.ledger.verify()
+    read, failed = states.count("indexed"), states.count("failed")
+    said = f"{config.data_dir}: {read} documents read, {failed} failed; {checked.entries} entries in the ledger"
+    if checked.broken_seq is not None:
+        raise StoreUnreadable(f"{said}, and entry {checked.broken_seq} is not as it was written: {checked.reason}")
+    return f"{said}, whose chain holds"
+
+
+def _key(config: AgentConfig) -> str:
+    from user_agent.stores import open_stores
+
+    with open_stores(config) as stores:
+        source = stores.key_source
+    if source != "file":
+        return f"from: {source}"
+    return (
+        "in a file of the configuration's folder, as no keyring was found: it protects a disk or a backup only if the "
+        "file is not on it; SLINGSHOT_PASSPHRASE protects better"
+    )
+
+
+def _shown(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _print_table(header: tuple[str, ...], rows: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    Console(highlight=False).print(table)

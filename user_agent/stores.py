@@ -1,0 +1,54 @@
+"""All that the agent keeps on the device, opened together with one key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from user_agent.config import AgentConfig
+from user_agent.data_folder import make_data_folder
+from user_agent.database import open_database
+from user_agent.documents.library import Library
+from user_agent.history import History
+from user_agent.keys import store_key
+from user_agent.ledger import Ledger
+from user_agent.settings import config_folder
+
+LEDGER = "ledger.sqlite"
+HISTORY = "history.sqlite"
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What is kept.
+
+    Attributes:
+        library: the documents.
+        ledger: what left the device.
+        history: conversations.
+        key_source: where the key comes from: keyring, passphrase or file.
+    """
+
+    library: Library
+    ledger: Ledger
+    history: History
+    key_source: str
+
+
+@contextmanager
+def open_stores(config: AgentConfig) -> Iterator[Stores]:
+    """Open what an agent keeps, also while another one runs that holds the folder.
+
+    Raises:
+        StoreError: if something of it cannot be opened.
+    """
+    make_data_folder(config.data_dir)
+    passphrase = config.passphrase.get_secret_value() if config.passphrase else None
+    key = store_key(config_folder(), passphrase)
+    with (
+        closing(Library(config.data_dir, key)) as library,
+        closing(open_database(config.data_dir / LEDGER, key)) as entries,
+        closing(open_database(config.data_dir / HISTORY, key)) as messages,
+    ):
+        yield Stores(library, Ledger(entries), History(messages), key.source)
