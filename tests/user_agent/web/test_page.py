@@ -145,6 +145,7 @@ def test_denoising_can_be_scrubbed_from_the_keyboard(page: Page) -> None:
     expect(page.locator(".denoising output")).to_contain_text("timestep 976")
     scrubber.press("End")
     expect(page.locator(".denoising output")).to_contain_text("Block 2 committed")
+    expect(page.locator(".blocks .unlike")).to_have_text([re.compile("Hazel"), re.compile("Hammer")])
     assert page.locator(".strip rect").count() == int(scrubber.get_attribute("max") or 0) + 1
 
 
