@@ -222,10 +222,10 @@ def _search(docs: list[Path], question: str) -> list[Passage]:
     from user_agent.documents.reader import read_documents
     from user_agent.documents.search import search
 
-    reading = read_documents(docs)
-    for line in reading.told():
+    corpus = read_documents(docs)
+    for line in corpus.told():
         typer.echo(f"user-agent: {line}", err=True)
-    return search(reading.passages, question)
+    return search(corpus.passages, question)
 
 
 async def _ask(

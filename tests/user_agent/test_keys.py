@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import secrets
 import stat
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -96,6 +98,13 @@ def test_a_damaged_key_file_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / KEY_FILE).read_text() == "what?"
 
 
-def test_first_starts_at_the_same_time_agree_on_one_key(tmp_path: Path) -> None:
+def test_first_starts_at_the_same_time_agree_on_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = secrets.token_hex
+
+    def make_slowly(length: int) -> str:
+        time.sleep(0.1)
+        return made(length)
+
+    monkeypatch.setattr(secrets, "token_hex", make_slowly)
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(lambda _: store_key(tmp_path, None), range(16)))) == 1

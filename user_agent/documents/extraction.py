@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -67,12 +68,13 @@ class Extractor:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
-            # A session of its own: Ctrl-C is for the parent, which says what was done. The child ends with its input.
+            # Without SLINGSHOT_PASSPHRASE. In a session of its own: Ctrl-C is for the parent, which says what was done.
             self._process = subprocess.Popen(  # noqa: S603  our own module
                 _WORKER,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env={name: value for name, value in os.environ.items() if not name.startswith("SLINGSHOT_")},
                 start_new_session=True,
             )
         return self._process
