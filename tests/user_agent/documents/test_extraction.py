@@ -15,6 +15,7 @@ import pytest
 
 from ssd2.errors import DocumentsUnreadable
 from tests.user_agent.documents import made
+from user_agent.documents import extraction
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.extraction_worker import MEMORY_LIMIT_BYTES, TIME_LIMIT_S
 from user_agent.documents.formats import SUFFIXES
@@ -118,6 +119,36 @@ def test_a_reader_that_died_between_files_costs_none(extractor: Extractor) -> No
     os.kill(_child(extractor), signal.SIGKILL)
     time.sleep(0.2)
     assert _reads_on(extractor)
+
+
+def test_an_interrupted_reply_is_not_taken_for_that_to_the_next_file(
+    extractor: Extractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(pipe: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(extraction, "receive", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            extractor.extract(b"Another text.", ".txt")
+    assert _reads_on(extractor)
+
+
+@pytest.mark.parametrize(
+    "reply", [b"", b"[]", b"{}", b'{"pieces": [[1, 2, 3]]}', b'{"pieces": [["x", "1", null]]}', b'{"reason": 7}']
+)
+def test_a_reader_that_was_taken_over_breaks_nothing(
+    extractor: Extractor, monkeypatch: pytest.MonkeyPatch, reply: bytes
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(extraction, "receive", lambda pipe: reply)
+        with pytest.raises(DocumentsUnreadable):
+            extractor.extract(b"A text.", ".txt")
+    assert _reads_on(extractor)
+
+
+def test_text_that_is_not_unicode_can_be_kept(extractor: Extractor) -> None:
+    assert extractor.extract(b'{"a": "x\\ud800y"}', ".json")[0].text == "a: x?y"
 
 
 def test_what_reads_files_has_no_more_memory_than_it_is_given() -> None:
