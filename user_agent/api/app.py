@@ -22,6 +22,7 @@ from user_agent.api import (
     models,
     settings,
     traces,
+    web,
 )
 from user_agent.api.chat import IGNORED_HEADER
 from user_agent.api.errors import handle_errors
@@ -58,6 +59,7 @@ def create_app(state: AppState) -> FastAPI:
     app.state.agent = state
     handle_errors(app)
     app.include_router(health.router)
+    app.include_router(web.router)
     for routes in (models, chat, completions, traces, documents, ledger, conversations, settings, metrics):
         app.include_router(routes.router, dependencies=[Depends(authorised)])
     app.add_middleware(_Named)

@@ -1,0 +1,54 @@
+"""A browser without a window, and pages of it that are open at an agent with the demo's models."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+
+from tests.user_agent.api.conftest import KEY, AgentProcess, running_agent
+
+INSTALL = "no Chromium here: `apt-get install chromium`, or `playwright install chromium`"
+SAME_DRAWS = "crypto.getRandomValues = (numbers) => numbers.fill(14n);"
+"""Put into every page, so that the same question has the same answer."""
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    with running_agent(tmp_path_factory.mktemp("home")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_chromium(playwright), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def _chromium(playwright: Playwright) -> str:
+    own = playwright.chromium.executable_path
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or (Path(own).is_file() and own)
+    if not found:
+        pytest.skip(INSTALL)
+    return found
+
+
+@pytest.fixture
+def page(agent: AgentProcess, browser: Browser) -> Iterator[Page]:
+    """Open at the welcome; it fails the test if a script failed, or anything but the agent was asked."""
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, locale="en-GB")
+    page = context.new_page()
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.on("request", lambda asked: asked.url.startswith((agent.url, "blob:")) or failures.append(asked.url))
+    page.add_init_script(SAME_DRAWS)
+    page.goto(f"{agent.url}/#key={KEY}")
+    page.get_by_role("heading", name="Ask about what you keep here").wait_for()
+    yield page
+    context.close()
+    assert not failures

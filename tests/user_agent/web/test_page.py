@@ -1,0 +1,327 @@
+"""The page in a browser, as somebody uses it: linking, asking, looking closer, stopping, coming back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from tests.user_agent.api.conftest import KEY, AgentProcess
+
+pytestmark = pytest.mark.slow
+
+TWO_SOURCE = "What is the phone number of the place of my dentist appointment?"
+VIEWS = ("chat", "documents", "ledger", "settings")
+expect.set_options(timeout=30_000)
+
+
+def ask(page: Page, question: str = TWO_SOURCE) -> None:
+    """Ask, and wait until the answer is there and kept."""
+    page.get_by_label("Question").fill(question)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
+
+
+def open_course(page: Page) -> None:
+    """Open how the answer came about, with all of its timesteps."""
+    page.get_by_text("How it came about").click()
+    expect(page.locator(".blocks .commit")).to_have_count(2)
+
+
+def overflow(page: Page) -> int:
+    """Pixels that the page is wider than its window."""
+    width: int = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return width
+
+
+def test_the_key_leaves_the_address_bar_and_outlasts_a_reload(page: Page) -> None:
+    assert "key" not in page.url
+    page.reload()
+    expect(page.get_by_role("heading", name="Ask about what you keep here")).to_be_visible()
+
+
+def test_without_a_key_the_page_asks_for_it_and_says_that_a_wrong_one_is_wrong(
+    agent: AgentProcess, browser: Browser
+) -> None:
+    page = browser.new_page()
+    page.goto(agent.url)
+    page.get_by_label("Key", exact=True).fill("sk-wrong")
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_text("give the agent's key")).to_be_visible()
+    page.get_by_label("Key", exact=True).fill(KEY)
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("heading", name="Ask about what you keep here")).to_be_visible()
+    page.close()
+
+
+def test_a_first_start_leads_to_an_own_folder_and_an_own_core(page: Page) -> None:
+    expect(page.get_by_text("You are looking at a demo")).to_be_visible()
+    page.get_by_role("link", name="Use my own folder").click()
+    expect(page.get_by_label("Folder on this machine")).to_be_focused()
+    page.get_by_role("link", name="New chat").click()
+    page.get_by_role("link", name="Use my own core").click()
+    expect(page.get_by_label("Core", exact=True)).to_be_focused()
+
+
+def test_a_linked_folder_shows_every_file_and_why_one_failed(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "harbour.md").write_text("The boat lies at jetty nine.\n")
+    (tmp_path / "torn.pdf").write_bytes(b"%PDF-1.7 torn")
+    page.get_by_role("link", name="Documents").click()
+    page.get_by_label("Folder on this machine").fill(str(tmp_path))
+    page.get_by_role("button", name="Link folder").click()
+    expect(page.get_by_role("row", name="harbour.md")).to_contain_text("indexed")
+    expect(page.get_by_role("row", name="torn.pdf").locator(".reason")).not_to_be_empty()
+    page.get_by_label("Search the passages").fill("boat")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator(".found")).to_contain_text("The boat lies at jetty nine.")
+    page.get_by_label("State").select_option("failed")
+    expect(page.get_by_role("row", name="harbour.md")).to_have_count(0)
+    page.get_by_role("button", name=f"Unlink {tmp_path}").click()
+    page.get_by_role("dialog").get_by_role("button", name="Unlink").click()
+    expect(page.get_by_role("row", name="torn.pdf")).to_have_count(0)
+
+
+def test_a_folder_that_is_not_there_is_said_so(page: Page) -> None:
+    page.get_by_role("link", name="Documents").click()
+    page.get_by_label("Folder on this machine").fill("/no/such/folder")
+    page.get_by_role("button", name="Link folder").click()
+    expect(page.get_by_role("alert")).to_contain_text("/no/such/folder")
+
+
+def test_an_uploaded_file_can_be_removed_again(page: Page) -> None:
+    page.get_by_role("link", name="Documents").click()
+    note = {"name": "letter.txt", "mimeType": "text/plain", "buffer": b"The letter is from Ada."}
+    page.get_by_label("Drop files here").set_input_files([note])
+    row = page.get_by_role("row", name="letter.txt")
+    expect(row).to_contain_text("indexed")
+    row.get_by_role("button", name="Remove").click()
+    expect(row).to_have_count(0)
+
+
+def test_an_answer_marks_what_the_private_model_changed_and_says_what_both_gave(page: Page) -> None:
+    page.get_by_role("button", name=TWO_SOURCE).click()
+    changed = page.get_by_role("button", name="Hazel Hammer, changed by your private model")
+    expect(changed).to_be_visible()
+    expect(page.locator(".answer .text")).to_contain_text("Its number is 9293.")
+    changed.focus()
+    card = page.get_by_role("tooltip")
+    expect(card).to_contain_text("My dentist appointment is at Hazel Hammer.")
+    expect(card.get_by_role("row")).to_have_count(3)  # a head and two tokens
+    expect(card.get_by_role("row").nth(1)).to_contain_text(re.compile(r"Hazel.*%.*%.*%"))
+    page.keyboard.press("Escape")
+    expect(card).to_be_hidden()
+
+
+def test_the_card_of_a_token_goes_with_its_token(page: Page) -> None:
+    ask(page)
+    page.locator(".changed").hover()
+    expect(page.get_by_role("tooltip")).to_be_visible()
+    page.get_by_role("button", name="Regenerate").press("Enter")
+    expect(page.get_by_role("tooltip")).to_be_hidden()
+
+
+def test_a_citation_names_its_line_and_shows_its_passage_on_a_click(page: Page) -> None:
+    ask(page)
+    passage = page.locator(".citations").get_by_text("My dentist appointment is at Hazel Hammer.")
+    expect(passage).to_be_hidden()
+    page.get_by_text("appointments.md, line 3").click()
+    expect(passage).to_be_visible()
+
+
+def test_denoising_can_be_scrubbed_from_the_keyboard(page: Page) -> None:
+    ask(page)
+    open_course(page)
+    scrubber = page.get_by_role("slider", name="Timestep")
+    scrubber.press("Home")
+    expect(scrubber).to_have_attribute(
+        "aria-valuetext", re.compile(r"Block 1, timestep 1000: 8 new, \d tokens? unlike")
+    )
+    expect(page.locator(".blocks .token")).to_have_count(8)
+    scrubber.press("ArrowRight")
+    expect(page.locator(".denoising output")).to_contain_text("timestep 976")
+    scrubber.press("End")
+    expect(page.locator(".denoising output")).to_contain_text("Block 2 committed")
+    assert page.locator(".strip rect").count() == int(scrubber.get_attribute("max") or 0) + 1
+
+
+def test_denoising_replays_from_its_first_timestep_to_its_last(page: Page) -> None:
+    ask(page)
+    open_course(page)
+    page.get_by_role("button", name="Replay").click()
+    expect(page.locator(".denoising output")).to_contain_text("timestep 976")
+    expect(page.locator(".denoising output")).to_contain_text("Block 2 committed")
+    expect(page.get_by_role("button", name="Replay")).to_be_visible()
+
+
+def test_the_core_alone_answers_beside_and_both_are_kept(page: Page) -> None:
+    ask(page)
+    page.get_by_role("button", name="Core alone, beside").click()
+    alone = page.locator(".beside > div").nth(1)
+    expect(alone.locator(".summary")).to_contain_text("λ 0")
+    expect(alone.locator(".text")).not_to_contain_text("Hazel Hammer")
+    page.reload()
+    expect(page.locator(".beside > div").nth(0)).to_contain_text("Hazel Hammer")
+    expect(page.locator(".beside > div").nth(1).locator(".summary")).to_contain_text("λ 0")
+
+
+def test_the_ledger_shows_what_the_message_that_left_says(page: Page) -> None:
+    ask(page)
+    expect(page.locator("#totals")).to_contain_text(re.compile(r"\d+ messages?, .* sent.*this answer \d+, \d+ B"))
+    page.get_by_role("link", name="What left", exact=True).click()
+    expect(page.get_by_text("Messages of one answer.")).to_be_visible()
+    page.get_by_role("button", name=re.compile("read it")).nth(-2).click()  # the one before asks for the model
+    asked = page.locator(".decoded")
+    expect(asked).to_contain_text("Opens an answer")
+    expect(asked.get_by_role("list", name="Tokens")).to_contain_text("dentist")
+    expect(asked).not_to_contain_text("Hazel")
+    page.get_by_role("link", name="Show all").click()
+    page.get_by_role("button", name="Verify").click()
+    expect(page.get_by_text(re.compile("The chain of .* holds"))).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+    assert all(json.loads(line)["sha256"] for line in download.value.path().read_text().splitlines())
+
+
+@pytest.fixture
+def long_answers(agent: AgentProcess) -> Iterator[None]:
+    """The core alone, which is unsure here and so takes all of its timesteps, has many of them."""
+    with agent.client() as http:
+        http.patch("/v1/settings", json={"lambda_user": 0, "steps": 600}).raise_for_status()
+        yield
+        http.patch("/v1/settings", json={"lambda_user": None, "steps": None}).raise_for_status()
+
+
+@pytest.mark.usefixtures("long_answers")
+def test_a_running_answer_is_watched_and_stopped_by_escape_and_the_agent_stops_too(
+    page: Page, agent: AgentProcess
+) -> None:
+    with page.expect_request("**/events") as watched:
+        page.get_by_label("Question").fill(TWO_SOURCE)
+        page.keyboard.press("Enter")
+        expect(page.locator(".answer.live .token")).to_have_count(8)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
+    expect(page.get_by_text("There is no answer yet.")).to_be_visible()
+    with agent.client() as http:
+        *_, end = (line for line in http.get(watched.value.url).text.splitlines() if line.startswith("data: "))
+    assert json.loads(end.removeprefix("data: "))["code"] == "stopped"
+
+
+def test_a_reload_loses_nothing_of_a_chat(page: Page) -> None:
+    ask(page)
+    page.reload()
+    expect(page.locator(".question")).to_have_text(TWO_SOURCE)
+    expect(page.get_by_role("button", name="Hazel Hammer, changed by your private model")).to_be_visible()
+    open_course(page)
+
+
+def test_an_answer_made_again_keeps_the_one_before(page: Page) -> None:
+    ask(page)
+    page.get_by_role("button", name="Regenerate").click()
+    expect(page.get_by_text("2 of 2")).to_be_visible()
+    page.get_by_role("button", name="Previous answer").click()
+    expect(page.get_by_text("1 of 2")).to_be_visible()
+
+
+def test_a_conversation_can_be_renamed_and_deleted(page: Page) -> None:
+    ask(page, "When does Fern Gallery open?")
+    entry = page.locator(".conversations li").first
+    entry.hover()
+    entry.get_by_role("button", name="Rename").click()
+    page.get_by_label("Title").fill("Opening hours")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Opening hours")).to_be_visible()
+    entry.hover()
+    entry.get_by_role("button", name="Delete Opening hours").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("link", name="Opening hours")).to_have_count(0)
+    expect(page.get_by_role("heading", name="New chat")).to_be_visible()
+
+
+def test_what_stands_in_an_answer_is_text_and_never_markup(page: Page) -> None:
+    ask(page, "<img src=x onerror=alert(1)> <b>When does Fern Gallery open?</b>")
+    expect(page.locator(".question")).to_have_text("<img src=x onerror=alert(1)> <b>When does Fern Gallery open?</b>")
+    assert page.locator("main img, main b").count() == 0
+
+
+def test_shift_and_enter_makes_a_new_line(page: Page) -> None:
+    page.get_by_label("Question").fill("one")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("two")
+    expect(page.get_by_label("Question")).to_have_value("one\ntwo")
+
+
+def test_a_changed_setting_is_kept_and_an_empty_one_is_the_default(page: Page, agent: AgentProcess) -> None:
+    page.get_by_role("link", name="Settings").click()
+    longest = page.get_by_label("Longest answer")
+    for given, kept in (("20", 20), ("", 48)):
+        longest.fill(given)
+        page.get_by_role("button", name="Save").click()
+        expect(longest).to_have_value(str(kept))
+        with agent.client() as http:
+            assert http.get("/v1/settings").json()["max_tokens"]["value"] == kept
+
+
+def test_a_busy_agent_is_asked_again_when_it_says_so(page: Page) -> None:
+    busy = {"error": {"message": "too many wait", "type": "rate_limit_error", "param": None, "code": "agent_busy"}}
+
+    def refuse(route: Route) -> None:
+        route.fulfill(status=429, headers={"retry-after": "1"}, json=busy)
+
+    page.route("**/v1/chat/completions", refuse, times=1)
+    page.get_by_label("Question").fill("When does Fern Gallery open?")
+    page.keyboard.press("Enter")
+    again = page.get_by_role("button", name="Ask again")
+    expect(again).to_be_disabled()
+    expect(again).to_be_enabled()
+    again.click()
+    expect(page.locator(".answer .text")).to_contain_text("opens")
+
+
+def test_a_core_that_cannot_be_reached_is_named_under_the_question(page: Page) -> None:
+    gone = {"message": "no core at 10.0.0.9:1; start one", "type": "api_error", "param": None, "code": "x"}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=503, json={"error": gone}), times=1)
+    page.get_by_label("Question").fill("When does Fern Gallery open?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".answer.failed")).to_contain_text("no core at 10.0.0.9:1")
+
+
+def test_an_agent_that_is_gone_is_waited_for(page: Page) -> None:
+    page.route(re.compile("/v1/|/health"), lambda route: route.abort())
+    page.get_by_role("link", name="Documents").click()
+    expect(page.get_by_role("alert")).to_contain_text("The agent does not answer")
+    page.unroute_all()
+    expect(page.get_by_role("alert")).to_be_empty()
+    expect(page.get_by_role("row", name="home.md")).to_be_visible()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_nothing_is_wider_than_a_narrow_screen(page: Page, view: str) -> None:
+    ask(page)
+    page.set_viewport_size({"width": 380, "height": 780})
+    page.evaluate("(view) => { if (view !== 'chat') location.hash = `#/${view}`; }", view)
+    expect(page.locator("main > *")).to_be_visible()
+    if view == "chat":
+        open_course(page)
+    if view == "ledger":
+        page.get_by_role("button", name=re.compile("read it")).first.click()
+        expect(page.locator(".decoded")).to_be_visible()
+    assert overflow(page) <= 0
+    menu = page.get_by_role("button", name="Menu")
+    menu.click()
+    page.get_by_role("link", name="Settings").click()
+    expect(menu).to_have_attribute("aria-expanded", "false")
+
+
+def test_the_theme_can_be_switched_and_stays(page: Page) -> None:
+    colour = "getComputedStyle(document.body).backgroundColor"
+    page.get_by_role("button", name="Theme: system").click()
+    light = page.evaluate(colour)
+    page.get_by_role("button", name="Theme: light").click()
+    assert page.evaluate(colour) != light
+    page.reload()
+    expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()

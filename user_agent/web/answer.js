@@ -1,0 +1,107 @@
+// One answer: while it is made, as it was kept, and why there is none.
+
+import { ApiError } from "/web/api.js";
+import { ask } from "/web/asking.js";
+import { citationList } from "/web/citations.js";
+import { Denoising } from "/web/denoising.js";
+import { button, el } from "/web/dom.js";
+import { bytes, counted, seconds } from "/web/format.js";
+import { markedText } from "/web/tokens.js";
+
+/** An answer in the making. Afterwards `message` is what is kept of it, or null. */
+export class LiveAnswer {
+  #denoising = new Denoising();
+  #text = el("div", { className: "text waiting" }, el("span", { className: "cursor", "aria-label": "Asking" }));
+  element = el("article", { className: "answer live" }, this.#text, this.#denoising.element);
+  message = null;
+
+  constructor(question, options) {
+    Object.assign(this, { question, options });
+  }
+
+  /** Ask, and tell `onText` of every block. Whoever stops it gets what there is so far. */
+  async run(signal, onText) {
+    const made = { text: "", trace: null };
+    try {
+      for await (const part of ask(this.question, this.options, signal)) this.#take(part, made, signal, onText);
+    } catch (error) {
+      if (error.name !== "AbortError") throw error;
+      made.data = this.#stopped();
+    }
+    if (made.text) this.message = this.#kept(made);
+    return made.trace;
+  }
+
+  #take(part, made, signal, onText) {
+    if (part.trace) {
+      made.trace = part.trace;
+      this.#denoising.follow(part.trace, signal).catch(() => {}); // the answer itself says what went wrong
+    }
+    if (part.slingshot) made.data = { ...part.slingshot, is_cut: part.isCut };
+    if (!part.text) return;
+    made.text += part.text;
+    this.#text.classList.remove("waiting");
+    this.#text.textContent = made.text;
+    onText(part.text);
+  }
+
+  /** What is known of an answer that has no end. */
+  #stopped() {
+    const { frames, passages, start } = this.#denoising.trace;
+    const tokens = frames.filter((frame) => frame.isCommit).flatMap((frame) => frame.finals);
+    return { tokens, citations: passages, figures: null, lambda_user: start?.lambda_user ?? null, is_stopped: true };
+  }
+
+  #kept({ text, trace, data }) {
+    const { seed, isCoreAlone } = this.options;
+    return { role: "assistant", text, trace, data: { ...data, seed, is_core_alone: Boolean(isCoreAlone) } };
+  }
+}
+
+/** An answer as it was kept. */
+export function keptAnswer({ text, trace, data }) {
+  const { tokens = [], citations = [] } = data ?? {};
+  const shown = el("div", { className: "text" }, tokens.length ? markedText(tokens, citations) : text);
+  return el("article", { className: "answer" }, shown, remark(data), citationList(citations), course(trace), figures(data));
+}
+
+function remark(data) {
+  const said = data?.is_stopped ? "Stopped before its end." : data?.is_cut ? "Cut at the longest answer; see Settings." : "";
+  return said && el("p", { className: "remark" }, said);
+}
+
+/** How it came about, asked for when somebody looks. */
+function course(trace) {
+  if (!trace) return null;
+  const details = el("details", { className: "course" }, el("summary", {}, "How it came about"));
+  const open = async () => {
+    const denoising = new Denoising();
+    details.append(denoising.element);
+    await denoising.follow(trace).catch((error) => {
+      if (!(error instanceof ApiError)) throw error;
+      details.append(el("p", { className: "remark" }, error.message));
+    });
+  };
+  details.addEventListener("toggle", open, { once: true });
+  return details;
+}
+
+function figures(data) {
+  if (!data?.figures) return null;
+  const { timesteps, seconds: duration, bytes_up: up, bytes_down: down } = data.figures;
+  const parts = [counted(timesteps, "timestep"), seconds(duration), `↑ ${bytes(up)}`, `↓ ${bytes(down)}`];
+  return el("p", { className: "summary" }, [`λ ${data.lambda_user}`, ...parts].join("  ·  "));
+}
+
+/** Why there is no answer; a busy agent is asked again when it says so. */
+export function failedAnswer(error, again) {
+  const retry = button("Ask again", again, { className: "primary" });
+  if (error.status === 429) countDown(retry, error.retryAfter || 2);
+  return el("article", { className: "answer failed", role: "alert" }, el("p", {}, error.message), retry);
+}
+
+function countDown(retry, left) {
+  retry.disabled = left > 0;
+  retry.textContent = left > 0 ? `Ask again in ${left} s` : "Ask again";
+  if (left > 0) setTimeout(() => countDown(retry, left - 1), 1000);
+}

@@ -1,0 +1,63 @@
+// The agent's REST endpoint. Every failure is an ApiError that says what to do.
+
+import { readEvents } from "/web/events.js";
+import { key } from "/web/key.js";
+
+export class ApiError extends Error {
+  constructor(status, code, message, retryAfter = 0) {
+    super(message);
+    Object.assign(this, { status, code, retryAfter });
+  }
+}
+
+export const GONE = "agent_gone";
+
+/** Asks and gives the response; `signal` stops it with an AbortError. */
+async function request(method, path, { body, signal } = {}) {
+  const isForm = body instanceof FormData;
+  const headers = { authorization: `Bearer ${key() ?? ""}`, ...(body && !isForm && { "content-type": "application/json" }) };
+  let response;
+  try {
+    const sent = isForm || typeof body === "string" ? body : body && JSON.stringify(body);
+    response = await fetch(path, { method, headers, body: sent, signal });
+  } catch (error) {
+    throw error.name === "AbortError" ? error : gone();
+  }
+  if (!response.ok) throw await failure(response);
+  return response;
+}
+
+const gone = () => new ApiError(0, GONE, "The agent does not answer. Start it again with “user-agent serve”.");
+
+async function failure(response) {
+  const { error } = await response.json().catch(() => ({}));
+  const message = error?.message ?? `The agent answered ${response.status}.`;
+  return new ApiError(response.status, error?.code ?? "", message, Number(response.headers.get("retry-after")) || 0);
+}
+
+async function json(method, path, options) {
+  const text = await (await request(method, path, options)).text();
+  return text ? JSON.parse(text) : null;
+}
+
+export const get = (path, options) => json("GET", path, options);
+export const post = (path, body, options) => json("POST", path, { ...options, body });
+export const patch = (path, body) => json("PATCH", path, { body });
+export const remove = (path) => json("DELETE", path);
+export const download = async (path) => (await request("GET", path)).blob();
+
+/** The path with those of the parameters that have a value. */
+export function withQuery(path, parameters) {
+  const given = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+}
+
+/** Events of a stream; a connection that breaks in the middle is the agent gone. */
+export async function* stream(method, path, options) {
+  const response = await request(method, path, options);
+  try {
+    yield* readEvents(response);
+  } catch (error) {
+    throw error.name === "AbortError" ? error : gone();
+  }
+}

@@ -1,0 +1,119 @@
+// A conversation: what was said, and the field for what comes next.
+
+import { ApiError, get, post } from "/web/api.js";
+import { freshSeed } from "/web/asking.js";
+import { Composer } from "/web/composer.js";
+import { el } from "/web/dom.js";
+import { report, reporting } from "/web/notices.js";
+import { rename } from "/web/router.js";
+import { updateTotals } from "/web/totals.js";
+import { Turn } from "/web/turn.js";
+import { welcome } from "/web/welcome.js";
+
+const TITLE_LENGTH = 60;
+
+export class Chat {
+  #all = [];
+  #running = null;
+  #turns = el("div", { className: "turns" });
+  #spoken = el("div", { className: "unseen", role: "log", "aria-live": "polite", "aria-label": "Answer" });
+  #composer = new Composer(reporting((text) => this.#say(text)), () => this.#running?.abort());
+  element = el("div", { className: "chat" }, this.#spoken, this.#turns, this.#composer.element);
+
+  /** `status` is the agent's; `onChange` is told when there is another conversation or its order changed. */
+  constructor(id, status, onChange) {
+    Object.assign(this, { id, status, onChange, title: "New chat" });
+  }
+
+  get isRunning() {
+    return this.#running !== null;
+  }
+
+  stop() {
+    this.#running?.abort();
+  }
+
+  /** Show what is kept. */
+  async load() {
+    if (!this.id) return this.#turns.replaceChildren(welcome(this.status, reporting((text) => this.#say(text))));
+    const { title, messages } = await get(`/v1/conversations/${encodeURIComponent(this.id)}`);
+    this.title = title;
+    let turn = null;
+    for (const message of messages) {
+      if (message.role === "user") turn = this.#add(message.text);
+      else turn?.add(message);
+    }
+    for (const shown of this.#all) shown.show();
+    this.#down();
+  }
+
+  focus() {
+    this.#composer.focus();
+  }
+
+  #add(question) {
+    const turn = new Turn(question, reporting((options) => this.#answer(turn, options)));
+    if (!this.#all.length) this.#turns.replaceChildren();
+    this.#all.push(turn);
+    this.#turns.append(turn.element);
+    return turn;
+  }
+
+  async #say(text) {
+    if (this.isRunning) return;
+    if (!this.id) await this.#begin(text);
+    await this.#keep({ role: "user", text });
+    this.#composer.clear();
+    await this.#answer(this.#add(text), {});
+  }
+
+  async #begin(text) {
+    const title = text.length > TITLE_LENGTH ? `${text.slice(0, TITLE_LENGTH - 1)}…` : text;
+    Object.assign(this, { title, id: (await post("/v1/conversations", { title })).id });
+    rename("chat", this.id);
+    this.onChange(this);
+  }
+
+  #keep(message) {
+    return post(`/v1/conversations/${encodeURIComponent(this.id)}/messages`, message);
+  }
+
+  async #answer(turn, { seed = freshSeed(), isCoreAlone = false }) {
+    if (this.isRunning) return;
+    const answer = turn.live({ seed, isCoreAlone });
+    this.#work(new AbortController());
+    try {
+      const trace = await answer.run(this.#running.signal, (text) => this.#speak(text));
+      if (answer.message) turn.add(await this.#keep(answer.message));
+      turn.show();
+      await updateTotals(trace);
+    } catch (error) {
+      this.#failed(turn, error, { seed, isCoreAlone });
+    } finally {
+      this.#work(null);
+      this.onChange(this);
+    }
+  }
+
+  #failed(turn, error, options) {
+    if (!(error instanceof ApiError)) throw error;
+    turn.failed(error, options);
+    if (!error.status || error.status === 401) report(error);
+  }
+
+  #work(controller) {
+    this.#running = controller;
+    this.#composer.isRunning = controller !== null;
+    this.#down();
+  }
+
+  #speak(text) {
+    if (this.#spoken.childElementCount > 50) this.#spoken.replaceChildren();
+    this.#spoken.append(el("span", {}, text));
+    this.#down();
+  }
+
+  #down() {
+    requestAnimationFrame(() => this.#turns.lastElementChild?.scrollIntoView({ block: "end" }));
+  }
+}

@@ -1,0 +1,131 @@
+// Documents: link folders, upload files, see what became of each, look for a passage.
+
+import { get, post, remove, withQuery } from "/web/api.js";
+import { askWhether } from "/web/dialogs.js";
+import { button, el, table } from "/web/dom.js";
+import { bytes, counted, when } from "/web/format.js";
+import { Ingest } from "/web/ingest.js";
+import { reporting } from "/web/notices.js";
+import { searchForm } from "/web/search.js";
+
+const PAGE = 100;
+const STATES = ["indexed", "failed", "skipped"];
+
+export class Documents {
+  title = "Documents";
+  #links = el("ul", { className: "links" });
+  #rows = el("tbody", {});
+  #more = button("Show more", reporting(() => this.#page()), { hidden: true });
+  #ingest = new Ingest(() => this.load());
+  #path = el("input", { name: "path", placeholder: "/home/me/notes", required: true, spellcheck: false, autocomplete: "off" });
+  #state = el("select", {}, el("option", { value: "" }, "All states"), STATES.map((state) => el("option", {}, state)));
+  #name = el("input", { type: "search", placeholder: "Filter by name" });
+  #shown = 0;
+
+  constructor() {
+    const link = reporting((event) => this.#link(event));
+    this.#state.addEventListener("change", reporting(() => this.#reload()));
+    this.#name.addEventListener("input", () => this.#filter());
+    this.element = el("div", { className: "page" },
+      el("p", { className: "lead" }, "The private model reads these. They are kept encrypted on this device and never leave it."),
+      el("form", { className: "line", on: { submit: link } },
+        el("label", {}, "Folder on this machine", this.#path), el("button", { className: "primary" }, "Link folder")),
+      dropZone(reporting((files) => this.#upload(files))), this.#ingest.element, this.#links,
+      searchForm(),
+      el("div", { className: "line filters" },
+        el("label", {}, "State", this.#state), el("label", {}, "Name", this.#name)),
+      table(["Document", "State", "#Passages", "#Size", "Changed", ""], this.#rows), this.#more);
+  }
+
+  async load() {
+    const { data } = await get("/v1/documents/links");
+    this.#links.replaceChildren(...data.map((link) => this.#linked(link)));
+    await this.#reload();
+  }
+
+  /** The view is on the screen: look how far the agent has read. */
+  enter() {
+    return this.#ingest.watch();
+  }
+
+  leave() {
+    this.#ingest.leave();
+  }
+
+  async #link(event) {
+    event.preventDefault();
+    await post("/v1/documents/links", { path: this.#path.value.trim() });
+    this.#path.value = "";
+    await this.load();
+  }
+
+  async #upload(files) {
+    for (const file of files) {
+      const form = new FormData();
+      form.append("file", file);
+      await post("/v1/documents", form);
+    }
+    await this.load();
+  }
+
+  #linked({ id, path, documents, failed }) {
+    const unlink = async () => {
+      if (!(await askWhether("Unlink folder", `The agent forgets ${path} and its documents. The files stay.`, "Unlink"))) return;
+      await remove(`/v1/documents/links/${encodeURIComponent(id)}`);
+      await this.load();
+    };
+    return el("li", {}, el("span", { className: "path" }, path),
+      el("span", { className: "remark" }, counted(documents, "document") + (failed ? `, ${failed} failed` : "")),
+      button("Unlink", reporting(unlink), { className: "quiet", "aria-label": `Unlink ${path}` }));
+  }
+
+  async #reload() {
+    this.#shown = 0;
+    this.#rows.replaceChildren();
+    await this.#page();
+  }
+
+  async #page() {
+    const query = { state: this.#state.value, after: this.#shown, limit: PAGE };
+    const { data, has_more: hasMore } = await get(withQuery("/v1/documents", query));
+    this.#shown += data.length;
+    this.#rows.append(...data.map((document) => this.#row(document)));
+    this.#more.hidden = !hasMore;
+    this.#filter();
+  }
+
+  #row({ id, name, path, link, state, reason, passages, bytes: size, changed }) {
+    const forget = async () => {
+      await remove(`/v1/documents/${encodeURIComponent(id)}`);
+      await this.load();
+    };
+    return el("tr", { data: { name: path.toLowerCase() } },
+      el("th", { scope: "row", title: path }, name),
+      el("td", {}, el("span", { className: `state ${state}` }, state), reason && el("small", { className: "reason" }, reason)),
+      el("td", { className: "number" }, passages.toLocaleString("en")),
+      el("td", { className: "number" }, bytes(size)),
+      el("td", {}, when(changed)),
+      el("td", {}, link === null && button("Remove", reporting(forget), { className: "quiet", "aria-label": `Remove ${name}` })));
+  }
+
+  #filter() {
+    const wanted = this.#name.value.trim().toLowerCase();
+    for (const row of this.#rows.children) row.hidden = !row.dataset.name.includes(wanted);
+  }
+}
+
+function dropZone(onFiles) {
+  const choose = el("input", { type: "file", multiple: true, on: { change: () => onFiles([...choose.files]) } });
+  const zone = el("label", { className: "drop" }, "Drop files here, or ", el("span", { className: "link" }, "choose some"), choose);
+  const hover = (isOver) => (event) => {
+    event.preventDefault();
+    zone.classList.toggle("over", isOver);
+  };
+  zone.addEventListener("dragover", hover(true));
+  zone.addEventListener("dragleave", hover(false));
+  zone.addEventListener("drop", (event) => {
+    hover(false)(event);
+    onFiles([...event.dataTransfer.files]);
+  });
+  return zone;
+}

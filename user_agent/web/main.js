@@ -1,0 +1,107 @@
+// The start of the page, and which view stands in it.
+
+import { get } from "/web/api.js";
+import { Chat } from "/web/chat.js";
+import { markCurrent, updateConversations } from "/web/conversations.js";
+import { Documents } from "/web/documents.js";
+import { entrance } from "/web/entrance.js";
+import { forgetKey, key, takeKeyFromAddress } from "/web/key.js";
+import { Ledger } from "/web/ledger.js";
+import { clear, onWrongKey, report, reporting } from "/web/notices.js";
+import { route } from "/web/router.js";
+import { Settings } from "/web/settings.js";
+import { startSidebar } from "/web/sidebar.js";
+import { startTheme } from "/web/theme.js";
+import { updateTotals } from "/web/totals.js";
+
+const main = document.getElementById("main");
+const title = document.getElementById("title");
+let status = null;
+let view = null;
+const chats = new Set();
+
+/** The view of an address; a chat whose answer still runs is the same one as before. */
+function viewOf({ page, id }) {
+  if (page === "documents") return new Documents();
+  if (page === "ledger") return new Ledger();
+  if (page === "settings") return new Settings(status);
+  for (const chat of chats) if (!chat.isRunning) chats.delete(chat);
+  const chat = [...chats].find((running) => running.id === id) ?? new Chat(id, status, changed);
+  chats.add(chat);
+  return chat;
+}
+
+async function show() {
+  if (!key()) return enter("");
+  view?.leave?.();
+  clear();
+  const next = viewOf(route());
+  const isKept = next.isRunning;
+  view = next;
+  main.replaceChildren(next.element);
+  markPage();
+  if (!isKept) await next.load();
+  markPage();
+  await next.enter?.();
+  place(next);
+}
+
+function place(shown) {
+  const focus = route().query.get("focus");
+  if (focus) shown.element.querySelector(`[name="${CSS.escape(focus)}"]`)?.focus();
+  else shown.focus?.();
+}
+
+function markPage() {
+  title.textContent = view.title;
+  document.title = `${view.title} · Slingshot`;
+  for (const link of document.querySelectorAll("[data-page]")) {
+    if (link.dataset.page === route().page) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  markCurrent();
+}
+
+/** A chat has got a name, or another answer. */
+const changed = reporting(async (chat) => {
+  if (chat === view) markPage();
+  await updateConversations();
+});
+
+function enter(why) {
+  forgetKey();
+  document.body.classList.add("locked");
+  clear();
+  main.replaceChildren(entrance(why, () => start()));
+  main.querySelector("input").focus();
+}
+
+const start = reporting(async () => {
+  if (!key()) return enter("");
+  status = await get("/v1/status");
+  document.body.classList.remove("locked");
+  await Promise.all([updateConversations(), updateTotals(), show()]);
+});
+
+const showing = reporting(show);
+onWrongKey.call = enter;
+takeKeyFromAddress();
+startTheme(document.getElementById("theme"));
+startSidebar();
+addEventListener("hashchange", () => (location.hash.startsWith("#key=") ? (takeKeyFromAddress(), start()) : showing()));
+addEventListener("agent-back", start);
+addEventListener("settings-saved", reporting(async () => (status = await get("/v1/status"))));
+addEventListener("retitled", ({ detail }) => {
+  if (!(view instanceof Chat) || view.id !== detail.id) return;
+  view.title = detail.title;
+  markPage();
+});
+addEventListener("unhandledrejection", ({ reason }) => reason?.status !== undefined && report(reason));
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !document.querySelector("dialog") && view instanceof Chat) view.stop();
+});
+document.getElementById("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+start();

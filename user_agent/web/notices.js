@@ -1,0 +1,50 @@
+// What stands in the way: a strip above the page, until it is over.
+
+import { ApiError, GONE, get } from "/web/api.js";
+import { button, el } from "/web/dom.js";
+
+const LOOK_EVERY_MS = 2000;
+const strip = document.getElementById("notices");
+let isWaiting = false;
+
+/** Called when the key turns out to be wrong; set by the start of the page. */
+export const onWrongKey = { call: () => {} };
+
+/** Show a failure; a wrong key and an agent that is gone are dealt with here. */
+export function report(error) {
+  if (error.name === "AbortError") return;
+  if (!(error instanceof ApiError)) throw error;
+  if (error.status === 401) onWrongKey.call(error.message);
+  else if (error.code === GONE) waitForAgent(error.message);
+  else show(error.message);
+}
+
+/** A listener whose failures are shown. */
+export const reporting = (action) => async (...given) => {
+  try {
+    return await action(...given);
+  } catch (error) {
+    return report(error);
+  }
+};
+
+export function show(message) {
+  const notice = el("div", { className: "notice" }, el("span", {}, message),
+    button("✕", () => notice.remove(), { className: "quiet", "aria-label": "Dismiss" }));
+  strip.replaceChildren(notice);
+}
+
+export const clear = () => strip.replaceChildren();
+
+function waitForAgent(message) {
+  if (isWaiting) return;
+  isWaiting = true;
+  strip.replaceChildren(el("div", { className: "notice" }, el("span", {}, `${message} This page waits for it.`)));
+  const timer = setInterval(async () => {
+    if (!(await get("/health").catch(() => null))) return;
+    clearInterval(timer);
+    isWaiting = false;
+    clear();
+    dispatchEvent(new Event("agent-back"));
+  }, LOOK_EVERY_MS);
+}

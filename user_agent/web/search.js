@@ -1,0 +1,22 @@
+// Look for a passage, as the agent does for a question.
+
+import { post } from "/web/api.js";
+import { place } from "/web/citations.js";
+import { el } from "/web/dom.js";
+import { reporting } from "/web/notices.js";
+
+const MOST = 10;
+
+export function searchForm() {
+  const field = el("input", { type: "search", name: "query", required: true, placeholder: "What the agent would find for a question" });
+  const found = el("ul", { className: "found", "aria-live": "polite" });
+  const search = async (event) => {
+    event.preventDefault();
+    const { data } = await post("/v1/documents/search", { query: field.value, limit: MOST });
+    found.replaceChildren(...(data.length ? data.map(passage) : [el("li", { className: "remark" }, "Nothing matches.")]));
+  };
+  return el("div", {}, el("form", { className: "line", role: "search", on: { submit: reporting(search) } },
+    el("label", {}, "Search the passages", field), el("button", {}, "Search")), found);
+}
+
+const passage = (found) => el("li", {}, el("span", {}, found.text), el("small", { title: found.source }, place(found)));

@@ -1,0 +1,89 @@
+// Settings: what the agent can be told, what each does, and what is fixed from outside.
+
+import { get, patch } from "/web/api.js";
+import { button, el } from "/web/dom.js";
+import { forgetKey } from "/web/key.js";
+import { reporting } from "/web/notices.js";
+
+const NAMES = {
+  core: "Core",
+  ca: "Certificate",
+  model: "Model",
+  lambda_user: "λ, the private model’s weight",
+  alpha: "α, how much documents are stressed",
+  steps: "Timesteps of a block",
+  max_tokens: "Longest answer",
+};
+const SOURCES = { keyring: "a key in the keyring", passphrase: "your passphrase", file: "a key in a file beside the settings" };
+const NUMBERS = {
+  lambda_user: { min: 0, max: 1, step: 0.05 },
+  alpha: { min: 0, max: 100, step: 0.1 },
+  steps: { min: 1, max: 1000, step: 1 },
+  max_tokens: { min: 1, max: 4096, step: 1 },
+};
+
+export class Settings {
+  title = "Settings";
+  #fields = el("div", { className: "fields" });
+  #said = el("span", { role: "status", className: "remark" });
+  #settings = {};
+  #about = el("dl", { className: "about" });
+
+  constructor(status) {
+    const save = reporting((event) => this.#save(event));
+    const form = el("form", { className: "settings", on: { submit: save } }, this.#fields,
+      el("div", { className: "actions" }, el("button", { className: "primary" }, "Save"), this.#said));
+    const forget = () => (forgetKey(), location.reload());
+    this.element = el("div", { className: "page" }, form, this.#about,
+      el("div", { className: "actions" }, button("Forget the key in this tab", forget, { className: "quiet" })));
+    this.#about.replaceChildren(...about(status));
+  }
+
+  async load() {
+    this.#show(await get("/v1/settings"));
+  }
+
+  #show(settings) {
+    this.#settings = settings;
+    this.#fields.replaceChildren(...Object.entries(settings).map(([name, setting]) => field(name, setting)));
+  }
+
+  async #save(event) {
+    event.preventDefault();
+    const changed = {};
+    for (const input of event.target.querySelectorAll("input:not(:disabled)")) {
+      const given = input.value === "" ? null : input.type === "number" ? Number(input.value) : input.value;
+      if (given !== (this.#settings[input.name].value ?? null)) changed[input.name] = given;
+    }
+    await patch("/v1/settings", changed);
+    await this.load();
+    this.#said.textContent = "Saved.";
+    dispatchEvent(new Event("settings-saved"));
+  }
+}
+
+function field(name, { value, default: byDefault, help, is_set_outside: isOutside }) {
+  const hint = `help-${name}`;
+  const input = el("input", {
+    id: name, name, value: value ?? "", disabled: isOutside, autocomplete: "off", spellcheck: false,
+    placeholder: byDefault === null || byDefault === "" ? "default" : String(byDefault),
+    type: NUMBERS[name] ? "number" : "text", ...NUMBERS[name], "aria-describedby": hint,
+  });
+  return el("div", { className: "field" }, el("label", { for: name }, NAMES[name] ?? name.replaceAll("_", " ")), input,
+    el("p", { id: hint, className: "remark" }, sentence(help), isOutside && el("strong", {}, " Set by an option or a variable; it cannot be changed here.")));
+}
+
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
+
+function about(status) {
+  if (!status) return [];
+  const { core, user_model: userModel, key_source: source, data_dir: folder, version } = status;
+  const shown = {
+    "Core now": core.error ?? ([core.address, core.model].filter(Boolean).join(", ") || "none: the private model answers alone"),
+    "Private model": userModel,
+    "Kept in": folder,
+    "Encrypted with": SOURCES[source],
+    Version: version,
+  };
+  return Object.entries(shown).filter(([, value]) => value).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
+}

@@ -1,0 +1,64 @@
+// How an answer came about, taken up event by event: frames, one a timestep or a commit, that can be shown in any order.
+
+import { stream } from "/web/api.js";
+
+/**
+ * frames: [{block, timestep, isCommit, tokens: [{text, isNew, isUnlikeCore}], finals}], in order. `finals` are the
+ * committed tokens with their probabilities, of a commit alone.
+ */
+export class Trace {
+  frames = [];
+  passages = [];
+  start = null;
+  end = null;
+  #shown = [];
+  #finals = [];
+
+  take(kind, data) {
+    const takers = {
+      "answer.start": () => Object.assign(this, { start: data, passages: data.passages }),
+      "block.start": () => this.#begin(),
+      "denoise.step": () => this.#step(data),
+      "token.final": () => this.#finals.push(data),
+      "block.commit": () => this.#commit(data),
+      "answer.end": () => (this.end = data),
+    };
+    takers[kind]?.();
+  }
+
+  /** The last frame of every block before this frame's. */
+  before(index) {
+    const { block } = this.frames[index];
+    return this.frames.filter((frame) => frame.isCommit && frame.block < block);
+  }
+
+  #begin() {
+    this.#shown = [];
+    this.#finals = [];
+  }
+
+  #step({ block, timestep, changed, unlike_core: unlike }) {
+    for (const [position, , text] of changed) this.#shown[position] = text;
+    const isNew = new Set(changed.map(([position]) => position));
+    const isUnlike = new Set(unlike);
+    const tokens = this.#shown.map((text, position) => ({
+      text,
+      isNew: isNew.has(position),
+      isUnlikeCore: isUnlike.has(position),
+    }));
+    this.frames.push({ block, timestep, isCommit: false, tokens });
+  }
+
+  #commit({ block, timestep }) {
+    const tokens = this.#finals.map(({ text, is_changed: isUnlikeCore }) => ({ text, isNew: false, isUnlikeCore }));
+    this.frames.push({ block, timestep, isCommit: true, tokens, finals: this.#finals });
+  }
+}
+
+/** Reads a trace to its end; `onEvent` is told of it after each event. */
+export async function follow(trace, id, onEvent, signal) {
+  for await (const { event, data } of stream("GET", `/v1/traces/${encodeURIComponent(id)}/events`, { signal })) {
+    trace.take(event, JSON.parse(data));
+    onEvent(trace);
+  }
+}

@@ -1,0 +1,80 @@
+// A question and its answers: the one that is shown, those before it, and beside it the core's alone.
+
+import { LiveAnswer, failedAnswer, keptAnswer } from "/web/answer.js";
+import { button, el } from "/web/dom.js";
+import { address } from "/web/router.js";
+
+export class Turn {
+  #answers = [];
+  #alone = null;
+  #shown = -1;
+  #body = el("div", { className: "body" });
+
+  /** `onAsk({seed, isCoreAlone})` asks the question of this turn again. */
+  constructor(question, onAsk) {
+    Object.assign(this, { question, onAsk });
+    this.element = el("section", { className: "turn" }, el("p", { className: "question" }, question), this.#body);
+  }
+
+  /** Take in an answer that is kept. */
+  add(message) {
+    if (message.data?.is_core_alone) this.#alone = message;
+    else this.#shown = this.#answers.push(message) - 1;
+  }
+
+  /** Show an answer in the making, where it will stand. */
+  live(options) {
+    const answer = new LiveAnswer(this.question, options);
+    this.#body.replaceChildren(...(options.isCoreAlone ? this.#columns(this.#current(), answer.element) : [answer.element]));
+    return answer;
+  }
+
+  failed(error, options) {
+    const failure = failedAnswer(error, () => this.onAsk(options));
+    if (this.#shown < 0) return this.#body.replaceChildren(failure);
+    this.show();
+    this.#body.append(failure);
+  }
+
+  /** Show what is kept. */
+  show() {
+    if (this.#shown < 0) return this.#body.replaceChildren(this.#unanswered());
+    const alone = this.#alone?.data.seed === this.#answers[this.#shown].data?.seed ? this.#alone : null;
+    const shown = alone ? this.#columns(this.#current(), keptAnswer(alone)) : [this.#current()];
+    this.#body.replaceChildren(...shown, this.#actions(Boolean(alone)));
+  }
+
+  #current() {
+    return keptAnswer(this.#answers[this.#shown]);
+  }
+
+  #columns(together, alone) {
+    const column = (name, answer) => el("div", {}, el("h3", {}, name), answer);
+    return [el("div", { className: "beside" }, column("With your documents", together), column("Core alone", alone))];
+  }
+
+  #unanswered() {
+    return el("p", { className: "remark" }, "There is no answer yet. ", button("Ask again", () => this.onAsk({})));
+  }
+
+  #actions(hasAlone) {
+    const { trace, text, data } = this.#answers[this.#shown];
+    return el("div", { className: "actions", role: "group", "aria-label": "For this answer" },
+      this.#pager(),
+      button("Regenerate", () => this.onAsk({}), { className: "quiet" }),
+      data?.seed && !hasAlone &&
+        button("Core alone, beside", () => this.onAsk({ seed: data.seed, isCoreAlone: true }), { className: "quiet" }),
+      button("Copy", () => navigator.clipboard.writeText(text), { className: "quiet" }),
+      trace && el("a", { className: "quiet", href: `${address("ledger")}?trace=${encodeURIComponent(trace)}` }, "What left"));
+  }
+
+  #pager() {
+    if (this.#answers.length < 2) return null;
+    const step = (by, label, glyph) => button(glyph, () => {
+      this.#shown += by;
+      this.show();
+    }, { className: "quiet", "aria-label": label, disabled: !this.#answers[this.#shown + by] });
+    return el("span", { className: "pager" }, step(-1, "Previous answer", "‹"),
+      `${this.#shown + 1} of ${this.#answers.length}`, step(1, "Next answer", "›"));
+  }
+}

@@ -1,0 +1,28 @@
+// The empty chat: what this is, and with the demo's models where to begin.
+
+import { button, el } from "/web/dom.js";
+
+const SUGGESTED = [
+  "Where did I put my spare key?",
+  "When does Fern Gallery open?",
+  "What is the phone number of the place of my dentist appointment?",
+];
+
+export function welcome(status, onAsk) {
+  const isDemo = status?.core?.is_demo;
+  return el("div", { className: "welcome" },
+    el("h2", {}, "Ask about what you keep here"),
+    el("p", {}, "A large model on a server and a small one on this device answer together. Your documents stay."),
+    isDemo && demo(onAsk),
+    status?.core?.error && el("p", { className: "notice" }, status.core.error));
+}
+
+function demo(onAsk) {
+  return el("section", { className: "demo", "aria-label": "First start" },
+    el("ul", { className: "suggestions" }, SUGGESTED.map((text) => el("li", {}, button(text, () => onAsk(text))))),
+    el("p", { className: "remark" }, "You are looking at a demo: two small models that know one invented town, and " +
+      "sample notes of somebody who lives there."),
+    el("p", { className: "actions" },
+      el("a", { className: "button", href: "#/documents?focus=path" }, "Use my own folder"),
+      el("a", { className: "button", href: "#/settings?focus=core" }, "Use my own core")));
+}
