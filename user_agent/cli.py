@@ -319,10 +319,10 @@ def _found(docs: list[Path] | None, question: str, library: Library) -> list[Pas
 
     if not docs:
         return library.search(question)
-    reading = read_documents(docs)
-    for line in reading.told():
+    corpus = read_documents(docs)
+    for line in corpus.told():
         typer.echo(f"user-agent: {line}", err=True)
-    return search(reading.passages, question)
+    return search(corpus.passages, question)
 
 
 async def _ask(

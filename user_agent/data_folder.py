@@ -22,14 +22,13 @@ def default_data_folder() -> Path:
 
 
 def make_data_folder(folder: Path) -> None:
-    """Make the folder if it is missing; nobody but its owner may enter it.
+    """Make the folder if it is missing, for nobody but its owner to enter; one that is there stays as it is.
 
     Raises:
         StoreUnreadable: if it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
     except OSError as error:
         raise StoreUnreadable(f"cannot use the data folder {folder}: {error}; set SLINGSHOT_DATA_DIR") from error
 

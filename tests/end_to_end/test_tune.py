@@ -171,7 +171,7 @@ def test_documents_that_no_setting_answers_leave_nothing_saved(
 @pytest.mark.parametrize(
     ("content", "changes", "says"),
     [
-        ("", {}, "no sentence that a question can be made of"),
+        ("", {}, "a.md holds no text"),
         ("It is there.\n", {}, "no sentence that a question can be made of"),
         ("The code is 12.\n", {"questions": Path("/nowhere/q.tsv")}, "/nowhere/q.tsv"),
         ("The code is 12.\n", {"seed": -1}, "seed is -1"),

@@ -48,6 +48,13 @@ def test_nobody_else_may_enter_the_folder(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / "new" / "slingshot").stat().st_mode) == 0o700
 
 
+def test_a_folder_of_the_users_own_stays_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with held_data_folder(tmp_path):
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+        assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == 0o600
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnreadable, match="SLINGSHOT_DATA_DIR"):

@@ -95,5 +95,5 @@ def test_it_can_be_read_while_an_agent_writes(file: Path) -> None:
 
 
 def test_the_data_folder_can_be_given(file: Path, tmp_path: Path) -> None:
-    assert "0 entries, whole" in run("verify", "--data-folder", str(tmp_path / "other"))
-    assert "31 entries, whole" in run("verify", "--data-folder", str(file.parent))
+    assert "0 entries, whole" in run("verify", "--data-dir", str(tmp_path / "other"))
+    assert "31 entries, whole" in run("verify", "--data-dir", str(file.parent))

@@ -6,7 +6,9 @@ import pytest
 
 from ssd2.errors import CheckpointInvalid, ModelNotFound, PromptTooLong
 from ssd2.params import CollaborationParams
+from user_agent.documents.formats.section import Section, cut
 from user_agent.documents.passage import Passage
+from user_agent.documents.store import DocumentStore, Reading
 from user_agent.user_model import UserModel
 
 ANSWER_TOKENS = 48
@@ -26,6 +28,21 @@ def test_passages_fill_the_context_best_first_and_none_is_cut(user_folder: Path)
     prompt = model.tokenizer.encode_prompt("What is my shed code?", [p.text for p in chosen], bos_token_id=1)
     added = model.tokenizer.encode_prompt("", [short[0].text], bos_token_id=1)
     assert len(prompt) <= model.config.max_prompt_tokens_before(ANSWER_TOKENS) < len(prompt) + len(added)
+
+
+def test_what_the_store_finds_is_shown_whole_and_the_best_first(user_folder: Path, tmp_path: Path) -> None:
+    sentences = [
+        f"The code for the shed number {number} is {number * 7} and nobody else knows it." for number in range(40)
+    ]
+    store = DocumentStore(tmp_path / "documents.sqlite", None)
+    pieces = list(cut([Section("My shed code is 4711.", 1), Section(" ".join(sentences), 2)]))
+    store.put_upload(Reading(Path("notes.md"), "indexed", pieces=pieces), b"")
+    found = store.search("What is my shed code?")
+    chosen = UserModel.load(user_folder, with_weights=False).fitting("What is my shed code?", found, ANSWER_TOKENS)
+    assert chosen[0].text == "My shed code is 4711."
+    assert chosen == [passage for passage in found if passage in chosen]
+    assert all(passage.text.endswith(".") for passage in chosen)
+    store.close()
 
 
 def test_what_fits_can_be_decoded(user_folder: Path) -> None:

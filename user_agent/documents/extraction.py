@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -49,12 +50,12 @@ class Extractor:
         with self._lock:
             process = self._running()
             try:
-                reply = json.loads(self._asked(process, data, suffix))
-            except (OSError, EOFError, ValueError):
+                pieces = _understood(self._asked(process, data, suffix))
+            except (OSError, EOFError, ValueError, KeyError, TypeError):
                 raise DocumentsUnreadable(self._end(process)) from None
-        if "reason" in reply:
-            raise DocumentsUnreadable(str(reply["reason"]))
-        pieces = [Section(text, line, page) for text, line, page in reply["pieces"]]
+            except KeyboardInterrupt:
+                self._end(process)  # its reply to this file must not be taken for that to the next
+                raise
         if not pieces:
             raise DocumentsUnreadable("holds no text; pictures of text, as in a scan, are not read")
         return pieces
@@ -67,12 +68,13 @@ class Extractor:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
-            # A session of its own: Ctrl-C is for the parent, which says what was done. The child ends with its input.
+            # Without SLINGSHOT_PASSPHRASE. In a session of its own: Ctrl-C is for the parent, which says what was done.
             self._process = subprocess.Popen(  # noqa: S603  our own module
                 _WORKER,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env={name: value for name, value in os.environ.items() if not name.startswith("SLINGSHOT_")},
                 start_new_session=True,
             )
         return self._process
@@ -98,6 +100,32 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[BinaryIO, BinaryIO]:
     if process.stdin is None or process.stdout is None:
         raise EOFError("the child was started without pipes")
     return process.stdin, process.stdout  # type: ignore[return-value]  # IO[bytes] there
+
+
+def _understood(frame: bytes) -> list[Section]:
+    """The pieces of a reply; of what wrote it nothing is taken on trust, as a hostile file may have taken it over.
+
+    Raises:
+        DocumentsUnreadable: with the reason, if that is the reply.
+        ValueError, KeyError, TypeError: if it is no reply.
+    """
+    reply = json.loads(frame)
+    if "reason" in reply:
+        raise DocumentsUnreadable(_text(reply["reason"]))
+    return [Section(_text(text), _number(line), _number(page)) for text, line, page in reply["pieces"]]
+
+
+def _text(value: object) -> str:
+    """As UTF-8 can tell it: a lone surrogate, which JSON and PDF can hold, becomes a question mark."""
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value.encode("utf-8", "replace").decode()
+
+
+def _number(value: object) -> int | None:
+    if not (value is None or (isinstance(value, int) and 0 < value < 2**31)):
+        raise TypeError("no number of a line or page")
+    return value
 
 
 def _closed(process: subprocess.Popen[bytes]) -> int:

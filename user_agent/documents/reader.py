@@ -29,7 +29,7 @@ class Unread:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Corpus:
     """What files and folders hold.
 
     Attributes:
@@ -51,21 +51,21 @@ class Reading:
             yield printable(f"not read, as no kind that can be: {counts}")
 
 
-def read_documents(paths: Sequence[Path]) -> Reading:
+def read_documents(paths: Sequence[Path]) -> Corpus:
     """Read files, and all documents below folders.
 
     Raises:
         DocumentsUnreadable: if there is no document at one of the paths, or none of them can be read.
     """
     found = [file for path in paths for file in _files(path)]
-    reading = Reading([], [], [Unread(file.path, file.skipped) for file in found if file.skipped])
+    corpus = Corpus([], [], [Unread(file.path, file.skipped) for file in found if file.skipped])
     with Extractor() as extractor:
         for file in found:
             if not file.skipped:
-                _read(file, extractor, reading)
-    if reading.failed and not reading.passages:
-        raise DocumentsUnreadable(_told(reading.failed[0]))
-    return reading
+                _read(file, extractor, corpus)
+    if corpus.failed and not corpus.passages:
+        raise DocumentsUnreadable(_told(corpus.failed[0]))
+    return corpus
 
 
 def read_passages(path: Path) -> list[Passage]:
@@ -74,10 +74,10 @@ def read_passages(path: Path) -> list[Passage]:
     Raises:
         DocumentsUnreadable: if there is no document, or one cannot be read.
     """
-    reading = read_documents([path])
-    if reading.failed:
-        raise DocumentsUnreadable(_told(reading.failed[0]))
-    return reading.passages
+    corpus = read_documents([path])
+    if corpus.failed:
+        raise DocumentsUnreadable(_told(corpus.failed[0]))
+    return corpus.passages
 
 
 def _files(path: Path) -> list[FoundFile]:
@@ -92,15 +92,15 @@ def _files(path: Path) -> list[FoundFile]:
     return files
 
 
-def _read(file: FoundFile, extractor: Extractor, reading: Reading) -> None:
+def _read(file: FoundFile, extractor: Extractor, corpus: Corpus) -> None:
     try:
         pieces = extractor.extract(read_file(file), file.path.suffix.lower())
     except DocumentsUnreadable as error:
-        reading.failed.append(Unread(file.path, str(error)))
+        corpus.failed.append(Unread(file.path, str(error)))
     except OSError as error:
-        reading.failed.append(Unread(file.path, f"cannot be read: {error.strerror}"))
+        corpus.failed.append(Unread(file.path, f"cannot be read: {error.strerror}"))
     else:
-        reading.passages.extend(Passage(piece.text, file.path, piece.line, piece.page) for piece in pieces)
+        corpus.passages.extend(Passage(piece.text, file.path, piece.line, piece.page) for piece in pieces)
 
 
 def _told(unread: Unread) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from watchfiles import watch
@@ -51,7 +51,7 @@ class Watcher:
             self._wake.clear()
             try:
                 self._sync_until_changed()
-            except (SlingshotError, OSError) as error:  # OSError: the system watches no more files
+            except SlingshotError as error:
                 log.warning("the documents cannot be kept in sync; next try in %.0f s: %s", LONGEST_S, error)
                 self._wake.wait(LONGEST_S)
 
@@ -59,17 +59,27 @@ class Watcher:
         """Watch, then sync, so that no change falls between; back at a change, as a replaced file needs a new watch."""
         paths = [path for path in self._paths() if path.exists()]
         due = time.monotonic()
-        for changes in watch(
-            *paths,
-            watch_filter=None,
-            debounce=_DEBOUNCE_MS,
-            rust_timeout=_POLL_MS,
-            yield_on_timeout=True,
-            stop_event=self._wake,
-            raise_interrupt=False,
-        ):
+        for changes in self._changes(paths):
             if changes:
                 return
             if time.monotonic() >= due:
                 self._sync()
                 due = time.monotonic() + LONGEST_S
+
+    def _changes(self, paths: Sequence[Path]) -> Iterator[object]:
+        """Changes as they come, and nothing now and then; nothing alone where the system watches no more files."""
+        try:
+            yield from watch(
+                *paths,
+                watch_filter=None,
+                debounce=_DEBOUNCE_MS,
+                rust_timeout=_POLL_MS,
+                yield_on_timeout=True,
+                stop_event=self._wake,
+                raise_interrupt=False,
+            )
+        except OSError as error:
+            log.warning("the documents cannot be watched; looking every %.0f s: %s", LONGEST_S, error)
+            while not self._wake.is_set():
+                yield None
+                self._wake.wait(LONGEST_S)

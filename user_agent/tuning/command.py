@@ -144,10 +144,10 @@ def _prepare(options: TuneOptions, console: Console) -> Run:
     params = decoding_for(user_model.config, max_tokens=options.max_tokens, steps=options.steps)
     if not options.questions:
         check_recording_size(params, user_model.config.vocab_size)
-    reading = read_documents(options.docs)
-    for line in reading.told():
+    corpus = read_documents(options.docs)
+    for line in corpus.told():
         console.print(Text(f"user-agent: {line}"))
-    passages = reading.passages
+    passages = corpus.passages
     own = read_questions(options.questions) if options.questions else []
     card = asyncio.run(_model_card(options, user_model.config.family))
     kept = KeptAnswers(

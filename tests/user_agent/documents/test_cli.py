@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from keyring.backends.fail import Keyring as NoKeyring
 from typer.testing import CliRunner, Result
 
 from ssd2.errors import DocumentsUnreadable, InvalidParameter, StoreInUse, StoreKeyWrong
@@ -23,6 +24,7 @@ def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docs:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("SLINGSHOT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("keyring.core._keyring_backend", NoKeyring())  # not the keyring of whoever runs the tests
 
     def run(*arguments: str) -> Result:
         result = CliRunner().invoke(app, ["docs", *arguments])

@@ -15,6 +15,7 @@ import pytest
 
 from ssd2.errors import DocumentsUnreadable
 from tests.user_agent.documents import made
+from user_agent.documents import extraction
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.extraction_worker import MEMORY_LIMIT_BYTES, TIME_LIMIT_S
 from user_agent.documents.formats import SUFFIXES
@@ -120,6 +121,36 @@ def test_a_reader_that_died_between_files_costs_none(extractor: Extractor) -> No
     assert _reads_on(extractor)
 
 
+def test_an_interrupted_reply_is_not_taken_for_that_to_the_next_file(
+    extractor: Extractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(pipe: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(extraction, "receive", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            extractor.extract(b"Another text.", ".txt")
+    assert _reads_on(extractor)
+
+
+@pytest.mark.parametrize(
+    "reply", [b"", b"[]", b"{}", b'{"pieces": [[1, 2, 3]]}', b'{"pieces": [["x", "1", null]]}', b'{"reason": 7}']
+)
+def test_a_reader_that_was_taken_over_breaks_nothing(
+    extractor: Extractor, monkeypatch: pytest.MonkeyPatch, reply: bytes
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(extraction, "receive", lambda pipe: reply)
+        with pytest.raises(DocumentsUnreadable):
+            extractor.extract(b"A text.", ".txt")
+    assert _reads_on(extractor)
+
+
+def test_text_that_is_not_unicode_can_be_kept(extractor: Extractor) -> None:
+    assert extractor.extract(b'{"a": "x\\ud800y"}', ".json")[0].text == "a: x?y"
+
+
 def test_what_reads_files_has_no_more_memory_than_it_is_given() -> None:
     assert _limited(f"bytearray({MEMORY_LIMIT_BYTES // 4})").returncode == 0
     assert "MemoryError" in _limited(f"bytearray({MEMORY_LIMIT_BYTES})").stderr
@@ -133,14 +164,20 @@ def test_what_reads_files_writes_none(tmp_path: Path) -> None:
 
 def test_what_reads_files_is_off_the_network(extractor: Extractor) -> None:
     """Unix sockets are left to it; files that it could reach by them belong to the user already."""
-    if _limited("import os; print(os.readlink('/proc/self/ns/net'))").stdout.strip() == os.readlink(
-        "/proc/self/ns/net"
-    ):
+    refused = "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x50000000) != 0)"
+    if subprocess.run([sys.executable, "-c", refused]).returncode:
         pytest.skip("this system lets no process leave its network")
     assert _reads_on(extractor)
     assert os.readlink(f"/proc/{_child(extractor)}/ns/net") != os.readlink("/proc/self/ns/net")
     done = _limited("import socket; socket.create_connection(('127.0.0.1', 9), 1)")
     assert "unreachable" in done.stderr
+
+
+def test_what_reads_files_is_not_given_the_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLINGSHOT_PASSPHRASE", "correct horse")
+    with Extractor() as extractor:
+        assert _reads_on(extractor)
+        assert b"correct horse" not in Path(f"/proc/{_child(extractor)}/environ").read_bytes()
 
 
 def test_what_reads_files_loads_neither_torch_nor_the_line_to_the_core() -> None:

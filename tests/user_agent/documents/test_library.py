@@ -15,6 +15,7 @@ import pytest
 
 from ssd2.errors import DocumentsUnreadable, InvalidParameter, StoreKeyWrong, StoreUnreadable
 from tests.user_agent.documents import made
+from user_agent.documents import watcher
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.files import MAX_FILE_BYTES
 from user_agent.documents.formats.section import Section
@@ -126,11 +127,9 @@ def test_no_symbolic_link_leads_out_of_the_folder(library: Library, notes: Path,
     (notes / "loop").symlink_to(notes)
     _sync(library, notes)
     assert library.search("nobody") == []
-    assert {name for name, (state, _) in _states(library).items() if state == "skipped"} == {
-        "diary.txt",
-        "folder",
-        "loop",
-    }
+    skipped = {name: reason for name, (state, reason) in _states(library).items() if state == "skipped"}
+    assert set(skipped) == {"diary.txt", "folder", "loop"}
+    assert all("symbolic link" in reason for reason in skipped.values())
 
 
 def test_a_file_swapped_for_a_symbolic_link_after_the_scan_is_not_followed(
@@ -346,6 +345,7 @@ def test_a_damaged_store_says_so(data: Path, notes: Path) -> None:
 CRASHING = """
 import os, signal, sys
 from pathlib import Path
+from user_agent.documents import watcher
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.library import Library
 from user_agent.keys import StoreKey
@@ -413,6 +413,21 @@ def test_a_watched_file_is_followed_when_it_is_replaced_again_and_again(
         (tmp_path / "draft").write_text(f"The key is in the {word} drawer.\n")
         (tmp_path / "draft").rename(notes / "home.md")
         _eventually(lambda word=word: len(library.search(word)) == 1)  # type: ignore[misc]
+
+
+def test_where_no_more_files_can_be_watched_they_are_looked_at_now_and_then(
+    library: Library, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*paths: object, **options: object) -> Iterator[object]:
+        raise OSError(28, "OS file watch limit reached")
+
+    monkeypatch.setattr(watcher, "watch", refuse)
+    monkeypatch.setattr(watcher, "LONGEST_S", 0.1)
+    library.link(notes)
+    library.watch()
+    _eventually(lambda: len(library.search("drawer")) == 1)
+    (notes / "new.txt").write_text("My plumber is Ada Stone.\n")
+    _eventually(lambda: len(library.search("plumber")) == 1)
 
 
 def test_watching_stops_with_the_library(data: Path, notes: Path) -> None:

@@ -73,7 +73,7 @@ def test_odd_things_in_a_folder_do_not_make_it_unusable(tmp_path: Path) -> None:
     (tmp_path / ".#home.md").symlink_to("nobody@nowhere:1")
     (tmp_path / "broken.txt").symlink_to(tmp_path / "gone.txt")
     (tmp_path / ".hidden").mkdir()
-    (tmp_path / ".hidden" / "secret.txt").write_text("Not for reading.\n")
+    (tmp_path / ".hidden" / "secret.txt").write_text("Not for corpus.\n")
     assert [passage.text for passage in read_passages(tmp_path)] == ["The key is here."]
 
 
@@ -94,9 +94,9 @@ def test_a_broken_document_is_told_and_the_others_are_read(tmp_path: Path) -> No
     (tmp_path / "good.txt").write_text("The key is here.\n")
     (tmp_path / "bad.pdf").write_bytes(b"%PDF-1.4")
     (tmp_path / "photo.png").write_bytes(b"\x89PNG")
-    reading = read_documents([tmp_path])
-    assert [passage.text for passage in reading.passages] == ["The key is here."]
-    bad, kinds = reading.told()
+    corpus = read_documents([tmp_path])
+    assert [passage.text for passage in corpus.passages] == ["The key is here."]
+    bad, kinds = corpus.told()
     assert bad.startswith(f"{tmp_path / 'bad.pdf'} is cut short")
     assert kinds == "not read, as no kind that can be: 1 .png"
     with pytest.raises(DocumentsUnreadable, match=r"bad\.pdf is cut short"):

@@ -25,21 +25,29 @@ def sections(data: bytes) -> Iterator[Section]:
 def _told(value: object, name: str) -> Iterator[str]:
     """Depth first; `name` is of the value in its object, and of a list's items that of the list."""
     if isinstance(value, dict):
-        own = [_named(key, item) for key, item in value.items() if not isinstance(item, dict | list)]
-        if any(own):
-            yield f"{name}: {', '.join(filter(None, own))}" if name else ", ".join(filter(None, own))
+        yield _named(
+            name, ", ".join(filter(None, (_named(key, item) for key, item in value.items() if _is_flat(item))))
+        )
         for key, item in value.items():
-            if isinstance(item, dict | list):
+            if not _is_flat(item):
                 yield from _told(item, key)
-    elif isinstance(value, list):
+    elif not _is_flat(value) and isinstance(value, list):
         for item in value:
             yield from _told(item, name)
     else:
         yield _named(name, value)
 
 
+def _is_flat(value: object) -> bool:
+    """Whether it is told in one line: a value, or a list of such."""
+    items = value if isinstance(value, list) else [value]
+    return not any(isinstance(item, dict | list) for item in items)
+
+
 def _named(name: str, value: object) -> str:
-    if value is None or value == "":
+    """Nothing for what says nothing."""
+    items = value if isinstance(value, list) else [value]
+    shown = ", ".join(item if isinstance(item, str) else json.dumps(item) for item in items if item is not None)
+    if not shown:
         return ""
-    shown = value if isinstance(value, str) else json.dumps(value)
     return f"{name}: {shown}" if name else shown
