@@ -67,10 +67,10 @@ class Library:
         """Keep a folder or a file from now on; its documents are there after the next `sync`.
 
         Raises:
-            InvalidParameter: if it is inside another link, or around one, or its name cannot be shown.
+            InvalidParameter: if it is no path, inside another link, or around one, or its name cannot be shown.
             DocumentsUnreadable: if it is not there, or a file of a kind that is not read.
         """
-        path = path.expanduser().resolve()
+        path = _real(path)
         if not str(path).isprintable():
             raise InvalidParameter(f"{printable(str(path))} is not UTF-8, or has control characters in it; rename it")
         for link in self.links():
@@ -174,6 +174,21 @@ class Library:
     def _wake_watcher(self) -> None:
         if self._watcher:
             self._watcher.wake()
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads.
+
+    Raises:
+        InvalidParameter: if it cannot be one: too long, with a zero in it, of a user that there is not.
+    """
+    try:
+        real = path.expanduser().resolve()
+        real.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidParameter(f"{printable(str(path))[:_LONGEST_NAME]} cannot be looked at: {reason}") from error
+    return real
 
 
 def _check_document(path: Path) -> None:

@@ -80,6 +80,12 @@ def test_what_is_linked_can_be_found_with_its_page_and_line(library: Library, no
     assert (found.place, found.line) == ("home.md:3", 3)
 
 
+@pytest.mark.parametrize("path", ["a" * 5000, "notes\0", "~nobody-of-that-name/notes"])
+def test_what_can_be_no_path_is_refused(library: Library, path: str) -> None:
+    with pytest.raises(InvalidParameter, match="cannot be looked at"):
+        library.link(Path(path))
+
+
 def test_what_is_kept_is_there_after_a_restart_and_encrypted(data: Path, notes: Path) -> None:
     first = Library(data, KEY)
     _sync(first, notes)
