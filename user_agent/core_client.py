@@ -154,7 +154,8 @@ class CoreClient:
             CoreUnavailable: if nothing answers at the address.
         """
         try:
-            await asyncio.wait_for(self._channel.channel_ready(), self._connect_timeout_s)
+            async with asyncio.timeout(self._connect_timeout_s):
+                await self._channel.channel_ready()
         except TimeoutError:
             why = ", or its certificate is for another name or not signed by what --ca names" if self._has_tls else ""
             raise errors.CoreUnavailable(
@@ -267,7 +268,8 @@ class CoreStream:
 
     async def _bounded(self, action: Awaitable[_T]) -> _T:
         try:
-            return await asyncio.wait_for(action, self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):  # wait_for may lose a cancellation before Python 3.12
+                return await action
         except TimeoutError:
             self.cancel()
             raise errors.CoreTimeout(

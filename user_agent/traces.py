@@ -67,14 +67,12 @@ class Trace(Observer):
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
         """All events behind one, as they come, to the last."""
         while True:
-            more = self._more
-            for event in self._events[after:]:
-                yield event
-            after = max(after, len(self._events))
+            while after < len(self._events):  # which may grow while one of them is taken
+                yield self._events[after]
+                after += 1
             if self.is_finished:
                 return
-            if after == len(self._events):
-                await more.wait()
+            await self._more.wait()
 
     def projected(self, seen: ProjectedBlock) -> None:
         """A timestep: the positions that changed, with their tokens."""

@@ -35,7 +35,7 @@ async def chat_completions(
     ignored = {IGNORED_HEADER: ", ".join(body.check())}
     asked, trace_id, created = asked_of(body, body.instruction()), new_id("chatcmpl"), int(time.time())
     if body.stream:
-        streaming = await Streaming(answering, asked, trace_id).begun(client)
+        streaming = await Streaming(client, answering, asked, trace_id).begun()
         chunks = _chunks(streaming, body, trace_id, created)
         return StreamingResponse(events(chunks), media_type="text/event-stream", headers=ignored)
     response.headers.update(ignored)

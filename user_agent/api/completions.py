@@ -39,7 +39,7 @@ async def completions(
     if body.stream:
         if len(instructions) != 1:
             raise ApiError(400, "invalid_value", "a stream answers one prompt", "prompt")
-        streaming = await Streaming(answering, asked_of(body, instructions[0]), completion_id).begun(client)
+        streaming = await Streaming(client, answering, asked_of(body, instructions[0]), completion_id).begun()
         chunks = _chunks(streaming, body, completion_id, created)
         return StreamingResponse(events(chunks), media_type="text/event-stream", headers=ignored)
     response.headers.update(ignored)

@@ -56,15 +56,25 @@ async def whole(client: Request, answering: Answering, asked: Asked, trace_id: s
         ApiError: if the client has gone; nobody reads it.
     """
     answer = answering.start(asked, trace_id)
-    leaving = asyncio.create_task(_leaving(client))
+    _end_with(client, answer)
     try:
-        await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ApiError(400, "client_disconnected", "the client has gone")
-        return answer.result()
+        await asyncio.wait({answer})
     finally:
         answer.cancel()
-        leaving.cancel()
+    return _result(answer)
+
+
+def _end_with(client: Request, answer: asyncio.Task[Answered]) -> None:
+    """Cancel an answer as soon as its client has gone: until a block is sent nothing else would show it."""
+    leaving = asyncio.create_task(_leaving(client))
+    leaving.add_done_callback(lambda _: answer.cancel())
+    answer.add_done_callback(lambda _: leaving.cancel())
+
+
+def _result(answer: asyncio.Task[Answered]) -> Answered:
+    if answer.cancelled():
+        raise ApiError(400, "client_disconnected", "the client has gone")
+    return answer.result()
 
 
 async def _leaving(client: Request) -> None:
@@ -83,6 +93,11 @@ class _Blocks(Observer):
         """See `Observer`."""
         self.has_begun.set()
 
+    def end(self) -> None:
+        """There are no more."""
+        self.has_begun.set()
+        self.texts.put_nowait(None)
+
     def committed(self, seen: CommittedBlock) -> bool:
         """See `Observer`."""
         self.texts.put_nowait(seen.text)
@@ -92,7 +107,7 @@ class _Blocks(Observer):
 class Streaming:
     """One answer, block by block."""
 
-    def __init__(self, answering: Answering, asked: Asked, trace_id: str) -> None:
+    def __init__(self, client: Request, answering: Answering, asked: Asked, trace_id: str) -> None:
         """Begin.
 
         Raises:
@@ -100,31 +115,20 @@ class Streaming:
         """
         self._stop, self._blocks = asked.stop, _Blocks()
         self._answer = answering.start(asked, trace_id, self._blocks)
-        self._answer.add_done_callback(lambda _: self._end())
+        self._answer.add_done_callback(lambda _: self._blocks.end())
+        _end_with(client, self._answer)
 
-    def _end(self) -> None:
-        self._blocks.has_begun.set()
-        self._blocks.texts.put_nowait(None)
-
-    async def begun(self, client: Request) -> Streaming:
+    async def begun(self) -> Streaming:
         """Wait until the answer has begun, so that what stands in its way gets a status of its own.
 
         Raises:
             SlingshotError: of the kind that says what went wrong.
             ApiError: if the client has gone; nobody reads it.
         """
-        beginning, leaving = asyncio.create_task(self._blocks.has_begun.wait()), asyncio.create_task(_leaving(client))
-        try:
-            await asyncio.wait({beginning, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not beginning.done():
-                self._answer.cancel()
-                raise ApiError(400, "client_disconnected", "the client has gone")
-            if self._answer.done():
-                self._answer.result()
-            return self
-        finally:
-            beginning.cancel()
-            leaving.cancel()
+        await self._blocks.has_begun.wait()
+        if self._answer.done():
+            _result(self._answer)
+        return self
 
     async def deltas(self) -> AsyncIterator[str]:
         """What each block adds to the text; leaving early ends the answer.
@@ -138,7 +142,7 @@ class Streaming:
                 if (end := settled(text, self._stop)) > sent:
                     yield text[sent:end]
                     sent = end
-            if rest := self._answer.result().text[sent:]:
+            if rest := _result(self._answer).text[sent:]:
                 yield rest
         finally:
             self._answer.cancel()
@@ -162,7 +166,7 @@ async def events(chunks: AsyncIterator[BaseModel | dict[str, Any]]) -> AsyncIter
         async for chunk in chunks:
             yield _event(chunk.model_dump(exclude_unset=True) if isinstance(chunk, BaseModel) else chunk)
         yield DONE
-    except SlingshotError as error:
+    except (SlingshotError, ApiError) as error:
         yield _event(error_body(error)[1])
 
 

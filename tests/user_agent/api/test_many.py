@@ -70,6 +70,7 @@ async def test_who_goes_away_frees_the_core(small_agent: AgentProcess, is_stream
         status, _, _ = await stream(http, max_tokens=8, slingshot={"steps": 1})
         assert status == 200
         assert time.monotonic() - left < FREED_WITHIN_S
+        assert 'slingshot_answers_total{end="stopped"} ' in (await http.get("/metrics")).text, "it had not just ended"
 
 
 async def test_a_core_that_is_gone_is_an_error_that_says_so_also_in_mid_stream(
