@@ -43,6 +43,7 @@ def addresses(tmp_path: Path, *command: str) -> set[str]:
         [*STRACE, "-o", str(trace), sys.executable, *command], capture_output=True, text=True, env=environment
     )
     assert result.returncode == 0, result.stderr
+    (tmp_path / "out").write_text(result.stdout)
     found = set()
     for line in trace.read_text().splitlines():
         for family in _FAMILY.findall(line):
@@ -71,6 +72,16 @@ def ask(notes: Path, user_folder: Path, *options: str) -> list[str]:
 def test_asking_connects_to_the_core_alone(core: CoreProcess, user_folder: Path, notes: Path, tmp_path: Path) -> None:
     found = addresses(tmp_path, *ask(notes, user_folder, "--core", core.address))
     assert found - ON_THIS_MACHINE == {core.address}
+
+
+def test_the_app_connects_to_the_core_alone(core: CoreProcess, user_folder: Path, notes: Path, tmp_path: Path) -> None:
+    """Serving, parsing documents and the page included; the program that asks it connects to it."""
+    for name, content in (("page.html", "<img src='http://192.0.2.1/pixel'>Hello."), ("broken.pdf", "%PDF-1.4")):
+        (notes / name).write_text(content)
+    given = (core.address, str(user_folder), str(tmp_path), str(notes))
+    found = addresses(tmp_path, "-m", "tests.end_to_end.app_session", *given)
+    agent = Path(tmp_path / "out").read_text().strip()
+    assert found - ON_THIS_MACHINE == {core.address, agent}
 
 
 def test_without_a_core_nothing_is_connected_to(user_folder: Path, notes: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Generation(BaseModel):
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     stop: str | list[str] | None = None
-    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
     max_tokens: Annotated[int | None, Field(ge=1, le=4096)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

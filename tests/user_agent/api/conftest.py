@@ -36,7 +36,7 @@ class AgentProcess:
     def client(self, key: str | None = KEY, **options: Any) -> httpx.Client:
         """Asks it."""
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=60, **options)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False, **options)
 
 
 def agent_environment(home: Path, **settings: object) -> dict[str, str]:

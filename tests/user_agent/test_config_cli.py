@@ -1,0 +1,134 @@
+"""`user-agent config`, `doctor` and `chat`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ssd2.errors import InvalidParameter
+from tests.end_to_end.conftest import CoreProcess, running_core
+from tests.user_agent.api.conftest import agent_environment
+from user_agent.config import FILE, load_config, save_settings, set_outside
+
+
+@pytest.fixture(scope="module")
+def core(core_folder: Path) -> Iterator[CoreProcess]:
+    with running_core(core_folder) as running:
+        yield running
+
+
+def run(home: Path, *arguments: str, typed: str = "", **settings: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "user_agent", *arguments]
+    environment = agent_environment(home, **{"passphrase": "for tests", **settings})
+    return subprocess.run(command, env=environment, input=typed, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The configuration's folder of this process."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return tmp_path / "slingshot"
+
+
+def test_options_come_before_variables_and_variables_before_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_settings({"alpha": 2, "max_tokens": 24, "core": 'a "core":1'})
+    monkeypatch.setenv("SLINGSHOT_MAX_TOKENS", "32")
+    monkeypatch.setenv("SLINGSHOT_CORS_ORIGINS", "http://a, http://b")
+    config = load_config(steps=7, model=None)
+    assert (config.alpha, config.max_tokens, config.steps, config.core) == (2, 32, 7, 'a "core":1')
+    assert config.cors_origins == ("http://a", "http://b")
+    assert set_outside(steps=7, model=None) >= {"steps", "max_tokens", "cors_origins"}
+    assert not set_outside(steps=7, model=None) & {"alpha", "model"}
+
+
+@pytest.mark.parametrize("changes", [{"lambda_user": 2}, {"nothing": 1}, {"port": "x"}])
+def test_a_setting_that_cannot_be_leaves_the_file_as_it_was(folder: Path, changes: dict[str, object]) -> None:
+    save_settings({"alpha": 2})
+    with pytest.raises(InvalidParameter, match=next(iter(changes)).replace("_", ".")):
+        save_settings(changes)
+    assert (folder / FILE).read_text() == "alpha = 2\n"
+
+
+def test_a_file_that_is_no_toml_is_named(folder: Path) -> None:
+    folder.mkdir()
+    (folder / FILE).write_text("alpha = = 2")
+    with pytest.raises(InvalidParameter, match=r"config\.toml cannot be read"):
+        load_config()
+
+
+def test_what_is_set_on_the_command_line_is_shown_and_used(tmp_path: Path) -> None:
+    assert run(tmp_path, "config", "set", "max_tokens", "24").returncode == 0
+    assert run(tmp_path, "config", "set", "max_tokens", "many").returncode == 1
+    shown = json.loads(run(tmp_path, "config", "show", "--json").stdout)
+    assert shown["max_tokens"] == 24
+    assert shown["passphrase"] == "**********", "secrets are not shown"
+    assert run(tmp_path, "config", "show", "--key", api_key="sk-mine").stdout == "sk-mine\n"
+    made = run(tmp_path, "config", "show", "--key").stdout
+    assert made.startswith("sk-slingshot-")
+    assert run(tmp_path, "config", "show", "--key").stdout == made
+    assert (tmp_path / "config/slingshot/api-key").stat().st_mode & 0o077 == 0
+
+
+def test_the_doctor_says_what_is_right_and_what_to_do(tmp_path: Path, core: CoreProcess, user_folder: Path) -> None:
+    done = run(tmp_path, "doctor", "--core", core.address, "--json", user_model=user_folder)
+    findings = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert done.returncode == 0
+    assert all(finding["is_ok"] for finding in findings.values())
+    assert "NOT encrypted" in findings["core"]["says"]
+    assert "passphrase" in findings["key"]["says"]
+    ill = run(tmp_path, "doctor", "--core", "127.0.0.1:9", "--json", user_model=tmp_path, timeout=1)
+    findings = {finding["what"]: finding for finding in json.loads(ill.stdout)["findings"]}
+    assert ill.returncode == 1
+    assert {what for what, finding in findings.items() if not finding["is_ok"]} == {"user model", "core"}
+    other = run(tmp_path, "doctor", "--core", core.address, user_model=user_folder, passphrase="other")
+    assert other.returncode == 1
+    assert "SLINGSHOT_PASSPHRASE" in " ".join(other.stdout.split())
+
+
+def test_a_chat_answers_line_by_line_and_is_kept_unless_it_is_not_to_be(
+    tmp_path: Path, core: CoreProcess, user_folder: Path
+) -> None:
+    asked = ("chat", "--core", core.address)
+    settings = {"user_model": user_folder, "steps": 3, "max_tokens": 8}
+    done = run(tmp_path, *asked, typed="Where is it?\n" + "word " * 200 + "\nWho?\n", **settings)
+    assert done.returncode == 0
+    assert done.stderr.count("timesteps") == 2
+    assert "shorten it" in done.stderr, "what cannot be answered does not end the chat"
+    run(tmp_path, *asked, "--no-log", typed="Secret?\n", **settings)
+    kept = _conversations(tmp_path)
+    assert [[message.text for message in said if message.role == "user"] for said in kept] == [["Where is it?", "Who?"]]
+
+
+def test_ask_is_kept_too_with_its_tokens_and_uses_linked_documents(
+    tmp_path: Path, core: CoreProcess, user_folder: Path
+) -> None:
+    (tmp_path / "notes.md").write_text("The shed code is 4711.")
+    run(tmp_path, "docs", "link", str(tmp_path / "notes.md"))
+    asked = ("ask", "What is the shed code?", "--core", core.address, "--steps", "3", "--max-tokens", "8", "--json")
+    answer = json.loads(run(tmp_path, *asked, user_model=user_folder).stdout)
+    assert [passage["text"] for passage in answer["passages"]] == ["The shed code is 4711."]
+    run(tmp_path, *asked, "--no-log", user_model=user_folder)
+    ((reply, question),) = _conversations(tmp_path, newest_first=True)
+    assert (question.text, reply.text) == ("What is the shed code?", answer["text"])
+    assert len(reply.data["tokens"]) == len(answer["tokens"])
+    traced = run(tmp_path, "ledger", "show", "--trace", reply.trace, "--json").stdout
+    assert [entry["direction"] for entry in json.loads(traced)["entries"]].count("up") == answer["round_trips"] + 2
+
+
+def _conversations(home: Path, *, newest_first: bool = False) -> list[list]:
+    from user_agent.database import open_database
+    from user_agent.history import History
+    from user_agent.keys import StoreKey
+
+    connection = open_database(home / "data/slingshot/history.sqlite", StoreKey("passphrase", b"for tests"))
+    history = History(connection)
+    said = [history.messages(conversation.id) for conversation in history.conversations()]
+    connection.close()
+    return said if newest_first else [messages[::-1] for messages in said]
