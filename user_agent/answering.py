@@ -199,7 +199,7 @@ class Answering:
 
     async def _in_turn(self, asked: Asked, trace: Trace, observer: Observer | None) -> Answered:
         async with self._at_work:
-            with tracing(trace.id):
+            with tracing(trace.id, trace.departed):
                 return await self._answer(asked, trace, _Ears([trace, *([observer] if observer else [])], asked.stop))
 
     async def _answer(self, asked: Asked, trace: Trace, ears: _Ears) -> Answered:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -72,17 +72,35 @@ _COLUMNS = "seq, time, direction, destination, rpc, payload_bytes, wire_bytes, s
 _INSERT = f"INSERT INTO entry ({_COLUMNS}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 (made of constants)
 _LAST = "SELECT seq, chain FROM entry ORDER BY seq DESC LIMIT 1"
 
-_trace: ContextVar[str] = ContextVar("trace", default="")
+OnDeparture: TypeAlias = Callable[[int, int], None]
+"""Told the number of an entry of direction "up", and its wire_bytes."""
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """The answer that entries are made for."""
+
+    trace: str
+    on_departure: OnDeparture
+
+
+_NO_ANSWER = _Traced("", lambda seq, wire_bytes: None)
+_traced: ContextVar[_Traced] = ContextVar("traced", default=_NO_ANSWER)
 
 
 @contextmanager
-def tracing(trace: str) -> Iterator[None]:
-    """Put the id of an answer on every entry that the current task, and tasks that it starts, make in here."""
-    token = _trace.set(trace)
+def tracing(trace: str, on_departure: OnDeparture = _NO_ANSWER.on_departure) -> Iterator[None]:
+    """Put the id of an answer on every entry that the current task, and tasks that it starts, make in here.
+
+    Args:
+        trace: the id.
+        on_departure: told of each of them that leaves.
+    """
+    token = _traced.set(_Traced(trace, on_departure))
     try:
         yield
     finally:
-        _trace.reset(token)
+        _traced.reset(token)
 
 
 @dataclass(frozen=True)
@@ -184,6 +202,7 @@ class Ledger:
         Raises:
             LedgerUnwritable: if it cannot be added; then it must not leave.
         """
+        traced = _traced.get()
         try:
             with self._lock, writing(self._connection):
                 seq, previous = self._connection.execute(_LAST).fetchone() or (0, FIRST_PREVIOUS)
@@ -197,7 +216,7 @@ class Ledger:
                     len(payload) + PREFIX_BYTES,
                     hashlib.sha256(payload).hexdigest(),
                     previous,
-                    _trace.get(),
+                    traced.trace,
                 )
                 self._connection.execute(_INSERT, (*fields, _chain(*fields), payload if direction == "up" else None))
         except apsw.Error as error:
@@ -205,6 +224,8 @@ class Ledger:
                 f"the ledger of what leaves this device cannot be written ({error}), so nothing is sent; see that its "
                 "disk has room and its file may be written"
             ) from error
+        if direction == "up":
+            traced.on_departure(seq + 1, len(payload) + PREFIX_BYTES)
 
     def entries(
         self,

@@ -96,6 +96,10 @@ class Trace(Observer):
         self._shown = []
         return True
 
+    def departed(self, seq: int, wire_bytes: int) -> None:
+        """A message leaves, as this entry of the ledger."""
+        self.add("egress", seq=seq, wire_bytes=wire_bytes)
+
     def ended(self, answer: Answer) -> None:
         """The answer is there."""
         figures = asdict(answer)

@@ -120,6 +120,9 @@ def test_every_message_of_an_answer_is_in_the_ledger_and_nothing_of_the_document
         sent = b"".join(bytes.fromhex(line["payload"]) for line in lines if line["payload"])
         assert SENTINEL.encode() not in sent
         assert b"secret.md" not in sent
+        events = http.get(f"/v1/traces/{trace}/events").text.split("\n\n")
+        departed = [json.loads(e.split("data: ")[1].split("\n")[0]) for e in events if e.startswith("event: egress")]
+        assert departed == [{"seq": entry["seq"], "wire_bytes": entry["wire_bytes"]} for entry in up]
         totals = http.get("/v1/ledger/totals", params={"trace": trace}).json()
         assert totals["up"]["messages"] == len(up)
         assert totals["up"]["payload_bytes"] == sum(entry["payload_bytes"] for entry in up)
