@@ -44,10 +44,13 @@ def chat(
     """Ask one question after the other, with your linked documents (user-agent docs link)."""
     from user_agent.config import load_config
     from user_agent.core_line import CoreLine
+    from user_agent.demo_core import exit_on_sigterm
     from user_agent.stores import open_stores
     from user_agent.user_model import UserModel
 
     config = load_config(core=core, ca=ca, lambda_user=lambda_user, alpha=alpha, data_dir=data_dir)
+
+    exit_on_sigterm()
 
     async def talk() -> None:
         from user_agent.answering import Answering

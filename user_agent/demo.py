@@ -23,6 +23,7 @@ from user_agent.agent import Agent, Question
 from user_agent.answer import Answer
 from user_agent.core_client import CoreClient
 from user_agent.decoding import decoding_for
+from user_agent.demo_core import exit_on_sigterm
 from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_passages
 from user_agent.documents.search import search
@@ -83,7 +84,7 @@ def demo_core_server() -> Iterator[str]:
     """A core server with the demo core on a free port, ended on leaving."""
     options = ["--model", f"demo-core={CORE}", "--port", "0", "--log-level", "warning"]
     command = [sys.executable, "-m", "core_server", *options]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is ended then too
+    exit_on_sigterm()
     # An interrupt before Popen has returned would leave a server that nobody knows of: it has to wait.
     interrupts: list[int] = []
     interrupt = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))

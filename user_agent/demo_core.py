@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,11 @@ from ssd2.demo.paths import CORE
 from ssd2.errors import CoreUnavailable
 
 _STOP_TIMEOUT_S = 10.0
+
+
+def exit_on_sigterm() -> None:
+    """Have SIGTERM end this process as an exit does, so that a core that it has started is ended too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @asynccontextmanager

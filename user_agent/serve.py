@@ -19,6 +19,7 @@ from user_agent.api.state import AppState
 from user_agent.config import AgentConfig, load_config
 from user_agent.core_line import CoreLine
 from user_agent.data_folder import held_data_folder
+from user_agent.demo_core import exit_on_sigterm
 from user_agent.stores import open_stores
 from user_agent.traces import Traces
 from user_agent.user_model import UserModel
@@ -38,6 +39,7 @@ async def serve(announce: Callable[[str, AppState], None], **options: Any) -> No
         SlingshotError: if it cannot be started as asked.
     """
     config = load_config(**options)
+    exit_on_sigterm()  # uvicorn sends itself the signal once more when it has stopped serving
     with _listening(config) as listening:
         host, port = listening.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"

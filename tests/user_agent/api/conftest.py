@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,3 +91,12 @@ def http(agent: AgentProcess) -> Iterator[httpx.Client]:
 def asked(text: str = "Where is it?", **changes: object) -> dict[str, object]:
     """A body for /v1/chat/completions."""
     return {"model": "slingshot", "messages": [{"role": "user", "content": text}], **changes}
+
+
+def eventually(happens: Callable[[], Any], within_s: float = 20.0) -> Any:
+    """What a condition gives, as soon as it holds."""
+    deadline = time.monotonic() + within_s
+    while not (found := happens()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+    return found

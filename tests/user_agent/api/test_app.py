@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.end_to_end.conftest import CoreProcess
-from tests.user_agent.api.conftest import AgentProcess, agent_environment, asked, running_agent
+from tests.user_agent.api.conftest import AgentProcess, agent_environment, asked, eventually, running_agent
 
 SENTINEL = "Zanzibar-4711"
 
@@ -26,14 +24,6 @@ def own(core: CoreProcess, user_folder: Path, tmp_path: Path) -> Iterator[AgentP
     settings = {"user_model": user_folder, "steps": 3, "max_tokens": 8}
     with running_agent(tmp_path, "--core", core.address, **settings) as running:
         yield running
-
-
-def eventually(happens: Callable[[], Any], within_s: float = 20.0) -> Any:
-    deadline = time.monotonic() + within_s
-    while not (found := happens()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
-    return found
 
 
 def indexed(http: httpx.Client, count: int) -> list[dict]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.conftest import running_core
-from tests.user_agent.api.conftest import asked, running_agent
+from tests.end_to_end.processes import is_running
+from tests.user_agent.api.conftest import agent_environment, asked, eventually, running_agent
 
 CHAT = "/v1/chat/completions"
 
@@ -32,3 +38,23 @@ def test_another_core_is_taken_up_and_one_that_is_no_address_changes_nothing(cor
         assert refused.status_code == 400
         assert http.get("/v1/settings").json()["core"]["value"] == second.address
         assert http.post(CHAT, json=asked()).status_code == 200
+
+
+@pytest.mark.parametrize("when", ["while it starts", "while it serves"])
+def test_the_demo_s_core_ends_with_its_agent(tmp_path: Path, when: str) -> None:
+    command = [sys.executable, "-m", "user_agent", "serve", "--port", "0"]
+    environment = agent_environment(tmp_path, passphrase="for tests")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as agent:
+        eventually(lambda: _cores_of(agent.pid))
+        if when == "while it serves":
+            assert agent.stdout.readline()
+        cores = _cores_of(agent.pid)
+        agent.terminate()
+        assert agent.wait(20) in (0, 128 + signal.SIGTERM, -signal.SIGTERM)
+    assert cores
+    eventually(lambda: not any(is_running(core) for core in cores))
+
+
+def _cores_of(agent: int) -> list[int]:
+    children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
+    return [int(pid) for pid in children if b"core_server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
