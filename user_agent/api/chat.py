@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
@@ -18,6 +19,12 @@ from user_agent.api.state import answering_of
 router = APIRouter(tags=["OpenAI"])
 
 IGNORED_HEADER = "x-slingshot-ignored"
+_MOST_NAMED = 20
+
+
+def ignored_header(names: Sequence[str]) -> dict[str, str]:
+    """Names as a header; what is no letter, digit or the like is percent-encoded: they are the client's."""
+    return {IGNORED_HEADER: ", ".join(quote(name[:80], safe=" ", errors="replace") for name in names[:_MOST_NAMED])}
 
 
 @router.post(
@@ -32,7 +39,7 @@ async def chat_completions(
     body: ChatRequest, client: Request, response: Response, answering: Annotated[Answering, Depends(answering_of)]
 ) -> ChatCompletion | StreamingResponse:
     """Answer the last message. The models read one instruction: earlier messages are ignored, and named in a header."""
-    ignored = {IGNORED_HEADER: ", ".join(body.check())}
+    ignored = ignored_header(body.check())
     asked, trace_id, created = asked_of(body, body.instruction()), new_id("chatcmpl"), int(time.time())
     if body.stream:
         streaming = await Streaming(client, answering, asked, trace_id).begun()

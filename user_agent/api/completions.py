@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from user_agent.answering import Answering, new_id
-from user_agent.api.chat import IGNORED_HEADER
+from user_agent.api.chat import ignored_header
 from user_agent.api.errors import ANSWERING, ApiError
 from user_agent.api.generation import Streaming, asked_of, events, slingshot_answer, whole
 from user_agent.api.openai_types import MODEL, Completion, CompletionChoice, CompletionRequest, Usage
@@ -34,7 +34,7 @@ async def completions(
     body: CompletionRequest, client: Request, response: Response, answering: Annotated[Answering, Depends(answering_of)]
 ) -> Completion | StreamingResponse:
     """Answer each prompt as an instruction of its own."""
-    ignored = {IGNORED_HEADER: ", ".join(body.check())}
+    ignored = ignored_header(body.check())
     instructions, completion_id, created = _instructions(body, answering.user_model), new_id("cmpl"), int(time.time())
     if body.stream:
         if len(instructions) != 1:

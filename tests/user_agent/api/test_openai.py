@@ -149,6 +149,14 @@ def test_what_is_ignored_is_named_in_a_header(http: httpx.Client) -> None:
     assert response.headers["x-slingshot-ignored"] == "reasoning_effort, messages before the last"
 
 
+@pytest.mark.parametrize(("name", "shown"), [("a\r\nset-cookie: b", "a%0D%0Aset-cookie%3A b"), ("ü", "%C3%BC")])
+def test_a_name_that_is_ignored_cannot_write_a_header(http: httpx.Client, name: str, shown: str) -> None:
+    for is_stream in (False, True):
+        response = http.post(CHAT, json=asked(max_tokens=8, stream=is_stream, **{name: 1}))
+        assert (response.status_code, response.headers["x-slingshot-ignored"]) == (200, shown)
+        assert "set-cookie" not in response.headers
+
+
 def test_two_lengths_that_differ_are_refused(http: httpx.Client) -> None:
     assert http.post(CHAT, json=asked(max_tokens=8, max_completion_tokens=8)).status_code == 200
     refused = http.post(CHAT, json=asked(max_tokens=8, max_completion_tokens=16))
