@@ -40,7 +40,7 @@ async def serve(announce: Callable[[str, AppState], None], **options: Any) -> No
     """
     config = load_config(**options)
     exit_on_sigterm()  # uvicorn sends itself the signal once more when it has stopped serving
-    with _listening(config) as listening:
+    with listening_socket(config) as listening:
         host, port = listening.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         async with running_parts(config, url, options) as state:
@@ -79,7 +79,7 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
             await line.close()
 
 
-def _listening(config: AgentConfig) -> socket.socket:
+def listening_socket(config: AgentConfig) -> socket.socket:
     """A socket at the address, before anything slow begins.
 
     Raises:
@@ -90,6 +90,7 @@ def _listening(config: AgentConfig) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((config.host, config.port))
+        listening.listen()  # who comes early waits
     except OSError as error:
         listening.close()
         raise InvalidParameter(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ssd2.errors import InvalidParameter
 from tests.end_to_end.conftest import running_core
 from tests.end_to_end.processes import is_running
 from tests.user_agent.api.conftest import agent_environment, asked, eventually, running_agent
+from user_agent.config import load_config
+from user_agent.serve import listening_socket
 
 CHAT = "/v1/chat/completions"
 
@@ -58,3 +62,10 @@ def test_the_demo_s_core_ends_with_its_agent(tmp_path: Path, when: str) -> None:
 def _cores_of(agent: int) -> list[int]:
     children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
     return [int(pid) for pid in children if b"core_server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_who_comes_before_the_agent_serves_waits_and_is_not_refused() -> None:
+    with listening_socket(load_config(port=0)) as listening:
+        socket.create_connection(listening.getsockname(), timeout=1).close()
+        with pytest.raises(InvalidParameter, match="choose another --port"):
+            listening_socket(load_config(port=listening.getsockname()[1]))
