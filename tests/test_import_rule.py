@@ -24,7 +24,7 @@ def _loaded_by(*modules: str) -> set[str]:
         (("core_server.server",), ("user_agent", "typer", "rich")),
         (("user_agent.agent", "user_agent.cli"), ("core_server", "grpc_health.v1", "transformers")),
         (
-            ("user_agent.documents.library", "user_agent.documents.watcher", "user_agent.documents.reader"),
+            ("user_agent.documents.collection", "user_agent.documents.watcher", "user_agent.documents.reader"),
             ("grpc", "torch", "ssd2.wire", "user_agent.core_client", "pypdfium2", "docx", "bs4"),
         ),
         (("user_agent.documents.extraction_worker",), ("grpc", "torch", "ssd2.wire", "apsw", "keyring")),

@@ -61,7 +61,7 @@ def chat(
             try:
                 user_model = await asyncio.to_thread(UserModel.load, config.user_model, with_weights=True)
                 await line.connect(config)
-                answering = Answering(config, user_model, line.client, stores.library.search, Traces())
+                answering = Answering(config, user_model, line.client, stores.documents.search, Traces())
                 await _conversation(answering, None if no_log else stores.history, watch=watch)
             finally:
                 await line.close()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from user_agent.agent import Question
     from user_agent.answer import Answer
     from user_agent.core_client import CoreClient
-    from user_agent.documents.library import Library
+    from user_agent.documents.collection import Collection
     from user_agent.documents.passage import Passage
 
 app = typer.Typer(
@@ -211,7 +211,7 @@ def ask(
             temperature=temperature,
             self_conditioning=self_conditioning,
         )
-        found = _found(docs, question, stores.library) if collaboration.uses_user else []
+        found = _found(docs, question, stores.documents) if collaboration.uses_user else []
         passages = loaded.fitting(question, found, params.max_answer_tokens)
         seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
         asked = Question(question, passages, collaboration, params, seeds, model, logits_format, speculation)
@@ -312,7 +312,7 @@ def demo(
     run_demo(seed=seed, as_json=as_json)
 
 
-def _found(docs: list[Path] | None, question: str, library: Library) -> list[Passage]:
+def _found(docs: list[Path] | None, question: str, library: Collection) -> list[Passage]:
     """Passages from what is given, or from what is linked."""
     from user_agent.documents.reader import read_documents
     from user_agent.documents.search import search

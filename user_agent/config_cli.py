@@ -155,7 +155,7 @@ def _store(config: AgentConfig) -> str:
     from user_agent.stores import open_stores
 
     with open_stores(config) as stores:
-        states, checked = [document.state for document in stores.library.documents()], stores.ledger.verify()
+        states, checked = [document.state for document in stores.documents.documents()], stores.ledger.verify()
     read, failed = states.count("indexed"), states.count("failed")
     said = f"{config.data_dir}: {read} documents read, {failed} failed; {checked.entries} entries in the ledger"
     if checked.broken_seq is not None:

@@ -69,7 +69,7 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
         try:
             loading = asyncio.create_task(asyncio.to_thread(UserModel.load, config.user_model, with_weights=True))
             await asyncio.gather(line.connect(config), loading)  # both take seconds
-            library = stores.library
+            library = stores.documents
             if line.is_demo and not library.links() and not library.documents():
                 library.link(NOTES)
             library.watch()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from user_agent.config import AgentConfig
 from user_agent.data_folder import make_data_folder
 from user_agent.database import open_database
-from user_agent.documents.library import Library
+from user_agent.documents.collection import Collection
 from user_agent.history import History
 from user_agent.keys import store_key
 from user_agent.ledger import Ledger
@@ -24,13 +24,13 @@ class Stores:
     """What is kept.
 
     Attributes:
-        library: the documents.
+        documents: linked and uploaded.
         ledger: what left the device.
         history: conversations.
         key_source: where the key comes from: keyring, passphrase or file.
     """
 
-    library: Library
+    documents: Collection
     ledger: Ledger
     history: History
     key_source: str
@@ -47,8 +47,8 @@ def open_stores(config: AgentConfig) -> Iterator[Stores]:
     passphrase = config.passphrase.get_secret_value() if config.passphrase else None
     key = store_key(config_folder(), passphrase)
     with (
-        closing(Library(config.data_dir, key)) as library,
+        closing(Collection(config.data_dir, key)) as documents,
         closing(open_database(config.data_dir / LEDGER, key)) as entries,
         closing(open_database(config.data_dir / HISTORY, key)) as messages,
     ):
-        yield Stores(library, Ledger(entries), History(messages), key.source)
+        yield Stores(documents, Ledger(entries), History(messages), key.source)

@@ -11,8 +11,8 @@ from pathlib import Path
 from random import Random
 
 from tests.bench.progress import say
+from user_agent.documents.collection import Collection
 from user_agent.documents.formats.section import Section
-from user_agent.documents.library import Library
 from user_agent.documents.store import DocumentStore, Reading
 from user_agent.keys import StoreKey
 
@@ -45,7 +45,7 @@ def _ingest(folder: Path, key: StoreKey | None, documents: int, document_bytes: 
     linked.mkdir()
     for number in range(documents):
         (linked / f"{number}.txt").write_text(text.of(document_bytes))
-    library = Library(folder, key)
+    library = Collection(folder, key)
     library.link(linked)
     started = time.perf_counter()
     done = library.sync()

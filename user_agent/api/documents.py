@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from user_agent.api.errors import documented
 from user_agent.api.state import state_of
 from user_agent.documents import store
-from user_agent.documents.library import Library
+from user_agent.documents.collection import Collection
 from user_agent.traces import passage_json
 
 router = APIRouter(prefix="/v1/documents", tags=["Documents"])
@@ -133,7 +133,7 @@ async def documents(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Documents:
     """Every file that was found, none left out in silence."""
-    found = await asyncio.to_thread(_library(request).documents)
+    found = await asyncio.to_thread(_collection(request).documents)
     wanted = [document for document in found if state in (None, document.state)]
     page = wanted[after : after + limit]
     return Documents(data=[Document.of(document) for document in page], has_more=len(wanted) > after + limit)
@@ -143,19 +143,19 @@ async def documents(
 async def upload(request: Request, file: UploadFile) -> Document:
     """Read an upload and keep it, encrypted; one that is broken is kept as failed, with its reason."""
     data = await file.read()
-    return Document.of(await asyncio.to_thread(_library(request).add, data, file.filename or "upload"))
+    return Document.of(await asyncio.to_thread(_collection(request).add, data, file.filename or "upload"))
 
 
 @router.get("/links", responses=documented())
 async def links(request: Request) -> Links:
     """Folders and files that are kept in sync."""
-    return Links(data=await asyncio.to_thread(_links, _library(request)))
+    return Links(data=await asyncio.to_thread(_links, _collection(request)))
 
 
 @router.post("/links", responses=documented())
 async def link(request: Request, new: NewLink) -> Link:
     """Keep a folder or file in sync from now on; its documents are read in the background."""
-    library = _library(request)
+    library = _collection(request)
     added = await asyncio.to_thread(library.link, Path(new.path))
     return next(link for link in await asyncio.to_thread(_links, library) if link.id == added.id)
 
@@ -163,14 +163,14 @@ async def link(request: Request, new: NewLink) -> Link:
 @router.delete("/links/{link_id}", responses=documented())
 async def unlink(request: Request, link_id: Id) -> Removed:
     """Forget a folder and its documents; the files stay."""
-    await asyncio.to_thread(_library(request).unlink, link_id)
+    await asyncio.to_thread(_collection(request).unlink, link_id)
     return Removed(id=link_id)
 
 
 @router.get("/progress", responses=documented())
 async def progress(request: Request) -> Progress:
     """How far the sync is."""
-    now = _library(request).progress
+    now = _collection(request).progress
     return Progress(
         is_running=bool(now.current),
         total=now.total,
@@ -189,22 +189,22 @@ async def progress(request: Request) -> Progress:
 @router.post("/search", responses=documented())
 async def search(request: Request, body: SearchRequest) -> Passages:
     """The passages that the user model would be shown. Nothing is sent."""
-    found = await asyncio.to_thread(_library(request).search, body.query, body.documents)
+    found = await asyncio.to_thread(_collection(request).search, body.query, body.documents)
     return Passages(data=[Passage(**passage_json(passage)) for passage in found[: body.limit]])
 
 
 @router.delete("/{document_id}", responses=documented())
 async def remove(request: Request, document_id: Id) -> Removed:
     """Forget an upload."""
-    await asyncio.to_thread(_library(request).remove, document_id)
+    await asyncio.to_thread(_collection(request).remove, document_id)
     return Removed(id=document_id)
 
 
-def _library(request: Request) -> Library:
-    return state_of(request).stores.library
+def _collection(request: Request) -> Collection:
+    return state_of(request).stores.documents
 
 
-def _links(library: Library) -> list[Link]:
+def _links(library: Collection) -> list[Link]:
     failed = [document.link_id for document in library.documents() if document.state == "failed"]
     return [
         Link(id=link.id, path=str(link.path), documents=link.documents, failed=failed.count(link.id))

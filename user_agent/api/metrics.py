@@ -40,7 +40,7 @@ class _Figures(Collector):
         crossed.add_metric(["down"], totals.down.wire_bytes)
         yield crossed
         documents = GaugeMetricFamily("slingshot_documents", "Documents, by their state", labels=["state"])
-        for name, count in Counter(document.state for document in self._state.stores.library.documents()).items():
+        for name, count in Counter(document.state for document in self._state.stores.documents.documents()).items():
             documents.add_metric([name], count)
         yield documents
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from user_agent.documents.library import Library
+    from user_agent.documents.collection import Collection
     from user_agent.documents.store import Document
     from user_agent.documents.sync import Progress
     from user_agent.keys import StoreKey
@@ -79,7 +79,7 @@ def link(
     as_json: AsJson = False,
 ) -> None:
     """Keep folders or documents, and read what is in them."""
-    with _held_library(data_dir) as library:
+    with _held_collection(data_dir) as library:
         links = [library.link(path) for path in paths]
         _sync(library, as_json, retry_failed=False, links=links)
 
@@ -93,7 +93,7 @@ def sync(
     as_json: AsJson = False,
 ) -> None:
     """Read what is new or changed in the linked folders, and forget what is gone."""
-    with _held_library(data_dir) as library:
+    with _held_collection(data_dir) as library:
         _sync(library, as_json, retry_failed=retry_failed)
 
 
@@ -106,7 +106,7 @@ def remove(
     """Forget a link with its documents, or an upload. No file of yours is touched."""
     from ssd2.errors import InvalidParameter
 
-    with _held_library(data_dir) as library:
+    with _held_collection(data_dir) as library:
         linked = {str(link.path): link.id for link in library.links()}
         path = str(Path(target).expanduser().resolve())
         if path in linked:
@@ -127,7 +127,7 @@ def list_documents(
     as_json: AsJson = False,
 ) -> None:
     """Every file that was found: what can be searched, what could not be read, and what is no document."""
-    with _library(data_dir) as (library, _):
+    with _collection(data_dir) as (library, _):
         found = [document for document in library.documents() if state in (None, document.state)]
     if as_json:
         _print_json({"documents": [asdict(document) for document in found]})
@@ -139,7 +139,7 @@ def list_documents(
 @docs.command(epilog=STATUS_EXAMPLES)
 def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """The links, how many documents there are, and where the key is."""
-    with _library(data_dir) as (library, key):
+    with _collection(data_dir) as (library, key):
         links, counts = library.links(), Counter(document.state for document in library.documents())
     if as_json:
         _print_json({"links": [asdict(link) for link in links], "key": key.source, **_states(counts)})
@@ -157,7 +157,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """The passages that the user model would be shown for a question, the best first. Nothing is sent."""
-    with _library(data_dir) as (library, _):
+    with _collection(data_dir) as (library, _):
         found = library.search(query)[:limit]
     if as_json:
         _print_json({"passages": [asdict(passage) for passage in found]})
@@ -166,17 +166,17 @@ def search(
 
 
 @contextmanager
-def _library(data_dir: Path | None) -> Iterator[tuple[Library, StoreKey]]:
+def _collection(data_dir: Path | None) -> Iterator[tuple[Collection, StoreKey]]:
     """To read from, also while an agent has the folder."""
     from user_agent.data_folder import default_data_folder, make_data_folder
-    from user_agent.documents.library import Library
+    from user_agent.documents.collection import Collection
     from user_agent.keys import store_key
     from user_agent.settings import config_folder
 
     folder = data_dir or default_data_folder()
     make_data_folder(folder)
     key = store_key(config_folder(), os.environ.get("SLINGSHOT_PASSPHRASE"))
-    library = Library(folder, key)
+    library = Collection(folder, key)
     try:
         yield library, key
     finally:
@@ -184,15 +184,15 @@ def _library(data_dir: Path | None) -> Iterator[tuple[Library, StoreKey]]:
 
 
 @contextmanager
-def _held_library(data_dir: Path | None) -> Iterator[Library]:
+def _held_collection(data_dir: Path | None) -> Iterator[Collection]:
     """To write to; an agent that has the folder does that itself."""
     from user_agent.data_folder import default_data_folder, held_data_folder
 
-    with held_data_folder(data_dir or default_data_folder()), _library(data_dir) as (library, _):
+    with held_data_folder(data_dir or default_data_folder()), _collection(data_dir) as (library, _):
         yield library
 
 
-def _sync(library: Library, as_json: bool, *, retry_failed: bool, links: Iterable[Any] = ()) -> None:
+def _sync(library: Collection, as_json: bool, *, retry_failed: bool, links: Iterable[Any] = ()) -> None:
     """Sync under a progress bar; then what was read, and what was not with its reason."""
     before = {document.path: document.reason for document in library.documents()}
     done = _with_bar(library, retry_failed=retry_failed)
@@ -212,7 +212,7 @@ def _sync(library: Library, as_json: bool, *, retry_failed: bool, links: Iterabl
     typer.echo(_summary(done, documents))
 
 
-def _with_bar(library: Library, *, retry_failed: bool) -> Progress:
+def _with_bar(library: Collection, *, retry_failed: bool) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars

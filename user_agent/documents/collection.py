@@ -26,7 +26,7 @@ FILE = "documents.sqlite"
 _LONGEST_NAME = 255
 
 
-class Library:
+class Collection:
     """Linked folders and uploads, over their store. For any number of threads."""
 
     def __init__(self, data_folder: Path, key: StoreKey | None) -> None:

@@ -16,10 +16,10 @@ import pytest
 from ssd2.errors import DocumentsUnreadable, InvalidParameter, StoreKeyWrong, StoreUnreadable
 from tests.user_agent.documents import made
 from user_agent.documents import watcher
+from user_agent.documents.collection import FILE, Collection
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.files import MAX_FILE_BYTES
 from user_agent.documents.formats.section import Section
-from user_agent.documents.library import FILE, Library
 from user_agent.documents.sync import Progress
 from user_agent.keys import StoreKey
 
@@ -43,8 +43,8 @@ def notes(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def library(data: Path) -> Iterator[Library]:
-    library = Library(data, KEY)
+def library(data: Path) -> Iterator[Collection]:
+    library = Collection(data, KEY)
     yield library
     library.close()
 
@@ -63,16 +63,16 @@ def extracted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return seen
 
 
-def _states(library: Library) -> dict[str, tuple[str, str]]:
+def _states(library: Collection) -> dict[str, tuple[str, str]]:
     return {document.path.name: (document.state, document.reason) for document in library.documents()}
 
 
-def _sync(library: Library, path: Path) -> Progress:
+def _sync(library: Collection, path: Path) -> Progress:
     library.link(path)
     return library.sync()
 
 
-def test_what_is_linked_can_be_found_with_its_page_and_line(library: Library, notes: Path) -> None:
+def test_what_is_linked_can_be_found_with_its_page_and_line(library: Collection, notes: Path) -> None:
     _sync(library, notes)
     (found,) = library.search("When does my contract end?")
     assert (found.text, found.source, found.page) == ("The contract ends in May.", notes / "sub" / "letter.pdf", 2)
@@ -81,27 +81,27 @@ def test_what_is_linked_can_be_found_with_its_page_and_line(library: Library, no
 
 
 @pytest.mark.parametrize("path", ["a" * 5000, "notes\0", "~nobody-of-that-name/notes"])
-def test_what_can_be_no_path_is_refused(library: Library, path: str) -> None:
+def test_what_can_be_no_path_is_refused(library: Collection, path: str) -> None:
     with pytest.raises(InvalidParameter, match="cannot be looked at"):
         library.link(Path(path))
 
 
 def test_what_is_kept_is_there_after_a_restart_and_encrypted(data: Path, notes: Path) -> None:
-    first = Library(data, KEY)
+    first = Collection(data, KEY)
     _sync(first, notes)
     first.add(b"My plumber is Ada Stone.", "plumber.txt")
     first.close()
     kept = b"".join(file.read_bytes() for file in data.iterdir())
     assert not any(text in kept for text in (b"drawer", b"plumber", b"home.md", b"contract"))
-    second = Library(data, KEY)
+    second = Collection(data, KEY)
     assert second.search("plumber")[0].text == "My plumber is Ada Stone."
     assert len(second.documents()) == 3
     second.close()
     with pytest.raises(StoreKeyWrong):
-        Library(data, StoreKey("passphrase", b"guess"))
+        Collection(data, StoreKey("passphrase", b"guess"))
 
 
-def test_nothing_in_a_folder_is_left_out_in_silence(library: Library, notes: Path) -> None:
+def test_nothing_in_a_folder_is_left_out_in_silence(library: Collection, notes: Path) -> None:
     (notes / "photo.png").write_bytes(b"\x89PNG")
     (notes / ".git").mkdir()
     (notes / ".git" / "config.txt").write_text("hidden")
@@ -125,7 +125,7 @@ def test_nothing_in_a_folder_is_left_out_in_silence(library: Library, notes: Pat
     assert (progress.total, progress.done, progress.indexed, progress.failed, progress.skipped) == (8, 8, 2, 2, 4)
 
 
-def test_no_symbolic_link_leads_out_of_the_folder(library: Library, notes: Path, tmp_path: Path) -> None:
+def test_no_symbolic_link_leads_out_of_the_folder(library: Collection, notes: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "diary.txt").write_text("Nobody is to read this.")
     (notes / "diary.txt").symlink_to(tmp_path / "secret" / "diary.txt")
@@ -139,7 +139,7 @@ def test_no_symbolic_link_leads_out_of_the_folder(library: Library, notes: Path,
 
 
 def test_a_file_swapped_for_a_symbolic_link_after_the_scan_is_not_followed(
-    library: Library, notes: Path, tmp_path: Path
+    library: Collection, notes: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "diary.txt").write_text("Nobody is to read this.")
     library.link(notes)
@@ -154,7 +154,7 @@ def test_a_file_swapped_for_a_symbolic_link_after_the_scan_is_not_followed(
     assert library.search("nobody") == []
 
 
-def test_what_is_unchanged_is_not_read_again(library: Library, notes: Path, extracted: list[bytes]) -> None:
+def test_what_is_unchanged_is_not_read_again(library: Collection, notes: Path, extracted: list[bytes]) -> None:
     (notes / "fake.md").write_bytes(b"\x00\x01")
     _sync(library, notes)
     assert len(extracted) == 3
@@ -169,7 +169,7 @@ def test_what_is_unchanged_is_not_read_again(library: Library, notes: Path, extr
     assert library.sync(retry_failed=True).failed == 1
 
 
-def test_what_is_deleted_can_no_longer_be_found(library: Library, notes: Path) -> None:
+def test_what_is_deleted_can_no_longer_be_found(library: Collection, notes: Path) -> None:
     _sync(library, notes)
     (notes / "home.md").unlink()
     assert library.sync().removed == 1
@@ -177,7 +177,7 @@ def test_what_is_deleted_can_no_longer_be_found(library: Library, notes: Path) -
     assert list(_states(library)) == ["letter.pdf"]
 
 
-def test_a_disk_that_is_not_there_loses_no_document(library: Library, notes: Path, tmp_path: Path) -> None:
+def test_a_disk_that_is_not_there_loses_no_document(library: Collection, notes: Path, tmp_path: Path) -> None:
     _sync(library, notes)
     notes.rename(tmp_path / "elsewhere")
     progress = library.sync()
@@ -186,7 +186,7 @@ def test_a_disk_that_is_not_there_loses_no_document(library: Library, notes: Pat
 
 
 def test_a_folder_that_cannot_be_entered_loses_no_document(
-    library: Library, notes: Path, monkeypatch: pytest.MonkeyPatch
+    library: Collection, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _sync(library, notes)
     scandir = os.scandir
@@ -202,7 +202,7 @@ def test_a_folder_that_cannot_be_entered_loses_no_document(
     assert len(library.search("contract")) == 1
 
 
-def test_a_linked_file_that_is_deleted_is_gone(library: Library, notes: Path) -> None:
+def test_a_linked_file_that_is_deleted_is_gone(library: Collection, notes: Path) -> None:
     _sync(library, notes / "home.md")
     (notes / "home.md").unlink()
     assert library.sync().removed == 1
@@ -210,7 +210,7 @@ def test_a_linked_file_that_is_deleted_is_gone(library: Library, notes: Path) ->
 
 
 def test_a_file_that_may_not_be_read_is_tried_again(
-    library: Library, notes: Path, monkeypatch: pytest.MonkeyPatch
+    library: Collection, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(file: object) -> bytes:
         raise PermissionError(13, "Permission denied")
@@ -222,7 +222,7 @@ def test_a_file_that_may_not_be_read_is_tried_again(
     assert library.sync().indexed == 2
 
 
-def test_unlinking_forgets_the_documents_and_leaves_the_files(library: Library, notes: Path) -> None:
+def test_unlinking_forgets_the_documents_and_leaves_the_files(library: Collection, notes: Path) -> None:
     _sync(library, notes)
     (link,) = library.links()
     assert (link.path, link.documents) == (notes, 2)
@@ -233,13 +233,13 @@ def test_unlinking_forgets_the_documents_and_leaves_the_files(library: Library, 
         library.unlink(link.id)
 
 
-def test_a_link_removed_while_it_is_read_leaves_nothing(library: Library, notes: Path) -> None:
+def test_a_link_removed_while_it_is_read_leaves_nothing(library: Collection, notes: Path) -> None:
     link = library.link(notes)
     library.sync(lambda progress: library.unlink(link.id) if progress.current == "home.md" else None)
     assert library.documents() == []
 
 
-def test_links_do_not_overlap(library: Library, notes: Path) -> None:
+def test_links_do_not_overlap(library: Collection, notes: Path) -> None:
     link = library.link(notes / "sub")
     assert library.link(notes / "sub" / ".." / "sub") == link
     for overlapping in (notes, notes / "sub" / "letter.pdf"):
@@ -248,13 +248,13 @@ def test_links_do_not_overlap(library: Library, notes: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing", "photo.png"])
-def test_only_folders_and_documents_can_be_linked(library: Library, notes: Path, name: str) -> None:
+def test_only_folders_and_documents_can_be_linked(library: Collection, notes: Path, name: str) -> None:
     (notes / "photo.png").write_bytes(b"\x89PNG")
     with pytest.raises(DocumentsUnreadable, match=name):
         library.link(notes / name)
 
 
-def test_a_name_that_is_not_utf8_is_told_and_stops_nothing(library: Library, notes: Path) -> None:
+def test_a_name_that_is_not_utf8_is_told_and_stops_nothing(library: Collection, notes: Path) -> None:
     (notes / os.fsdecode(b"caf\xe9.txt")).write_text("Not for reading.")
     (notes / "evil\x1b[2J.txt").write_text("Not for reading.")
     assert _sync(library, notes).skipped == 2
@@ -271,7 +271,7 @@ def test_a_name_that_is_not_utf8_is_told_and_stops_nothing(library: Library, not
         ("n" * 1000 + ".txt", "n" * 251 + ".txt"),
     ],
 )
-def test_the_name_of_an_upload_is_only_shown(library: Library, data: Path, name: str, shown: str) -> None:
+def test_the_name_of_an_upload_is_only_shown(library: Collection, data: Path, name: str, shown: str) -> None:
     before = sorted(file.name for file in data.iterdir())
     document = library.add(b"My plumber is Ada Stone.", name)
     assert (str(document.path), document.state, document.passages) == (shown, "indexed", 1)
@@ -279,7 +279,7 @@ def test_the_name_of_an_upload_is_only_shown(library: Library, data: Path, name:
     assert library.original(document.id) == b"My plumber is Ada Stone."
 
 
-def test_an_upload_is_kept_once_and_can_be_removed(library: Library) -> None:
+def test_an_upload_is_kept_once_and_can_be_removed(library: Collection) -> None:
     document = library.add(b"My plumber is Ada Stone.", "a.txt")
     assert library.add(b"My plumber is Ada Stone.", "b.txt") == document
     assert library.sync().total == 0
@@ -300,27 +300,27 @@ def test_an_upload_is_kept_once_and_can_be_removed(library: Library) -> None:
     ],
 )
 def test_a_broken_upload_is_kept_as_failed_with_its_reason(
-    library: Library, data_: bytes, name: str, says: str
+    library: Collection, data_: bytes, name: str, says: str
 ) -> None:
     document = library.add(data_, name)
     assert document.state == "failed"
     assert says in document.reason
 
 
-def test_an_upload_that_is_too_large_or_of_another_kind_is_refused(library: Library) -> None:
+def test_an_upload_that_is_too_large_or_of_another_kind_is_refused(library: Collection) -> None:
     with pytest.raises(DocumentsUnreadable, match=r"big\.txt has .* bytes"):
         library.add(b"x" * (MAX_FILE_BYTES + 1), "big.txt")
     with pytest.raises(DocumentsUnreadable, match=r"photo\.png is of a kind"):
         library.add(b"x", "photo.png")
 
 
-def test_a_linked_document_cannot_be_removed_by_itself(library: Library, notes: Path) -> None:
+def test_a_linked_document_cannot_be_removed_by_itself(library: Collection, notes: Path) -> None:
     _sync(library, notes)
     with pytest.raises(InvalidParameter, match="is linked"):
         library.remove(library.documents()[0].id)
 
 
-def test_progress_says_what_is_read_and_how_long_the_rest_takes(library: Library, notes: Path) -> None:
+def test_progress_says_what_is_read_and_how_long_the_rest_takes(library: Collection, notes: Path) -> None:
     seen: list[Progress] = []
     library.link(notes)
     library.sync(seen.append)
@@ -330,7 +330,7 @@ def test_progress_says_what_is_read_and_how_long_the_rest_takes(library: Library
     assert library.progress == seen[-1]
 
 
-def test_documents_can_be_searched_while_others_are_read(library: Library, notes: Path) -> None:
+def test_documents_can_be_searched_while_others_are_read(library: Collection, notes: Path) -> None:
     found: list[int] = []
     library.link(notes)
     library.sync(lambda progress: found.append(len(library.search("drawer contract"))))
@@ -338,14 +338,14 @@ def test_documents_can_be_searched_while_others_are_read(library: Library, notes
 
 
 def test_a_damaged_store_says_so(data: Path, notes: Path) -> None:
-    library = Library(data, KEY)
+    library = Collection(data, KEY)
     _sync(library, notes)
     library.close()
     kept = bytearray((data / FILE).read_bytes())
     kept[4096 * 2 :] = bytes(len(kept) - 4096 * 2)
     (data / FILE).write_bytes(kept)
     with pytest.raises(StoreUnreadable, match="damaged"):
-        Library(data, KEY).documents()
+        Collection(data, KEY).documents()
 
 
 CRASHING = """
@@ -353,10 +353,10 @@ import os, signal, sys
 from pathlib import Path
 from user_agent.documents import watcher
 from user_agent.documents.extraction import Extractor
-from user_agent.documents.library import Library
+from user_agent.documents.collection import Collection
 from user_agent.keys import StoreKey
 from user_agent.documents import store
-library = Library(Path(sys.argv[1]), StoreKey("file", b"raw:" + b"5a" * 32))
+library = Collection(Path(sys.argv[1]), StoreKey("file", b"raw:" + b"5a" * 32))
 read, insert = 0, store._insert
 def crash_in_the_middle(*arguments):
     global read
@@ -380,7 +380,7 @@ def test_a_crash_in_the_middle_loses_nothing_and_repeats_nothing(
         (folder / f"{number:02}.txt").write_text(f"Note {number}: the code of box{number} is {number * 7}.\n")
     crashed = subprocess.run([sys.executable, "-c", CRASHING, str(data), str(folder)], timeout=60)
     assert crashed.returncode == -signal.SIGKILL
-    library = Library(data, KEY)
+    library = Collection(data, KEY)
     assert [document.path.name for document in library.documents()] == [f"{number:02}.txt" for number in range(7)]
     progress = library.sync()
     assert (progress.unchanged, progress.indexed) == (7, 13)
@@ -396,7 +396,7 @@ def _eventually(is_true: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_a_watched_folder_follows_its_files(library: Library, notes: Path, tmp_path: Path) -> None:
+def test_a_watched_folder_follows_its_files(library: Collection, notes: Path, tmp_path: Path) -> None:
     library.watch()
     library.link(notes)
     _eventually(lambda: len(library.search("drawer")) == 1)
@@ -410,7 +410,7 @@ def test_a_watched_folder_follows_its_files(library: Library, notes: Path, tmp_p
 
 
 def test_a_watched_file_is_followed_when_it_is_replaced_again_and_again(
-    library: Library, notes: Path, tmp_path: Path
+    library: Collection, notes: Path, tmp_path: Path
 ) -> None:
     library.link(notes / "home.md")
     library.watch()
@@ -422,7 +422,7 @@ def test_a_watched_file_is_followed_when_it_is_replaced_again_and_again(
 
 
 def test_where_no_more_files_can_be_watched_they_are_looked_at_now_and_then(
-    library: Library, notes: Path, monkeypatch: pytest.MonkeyPatch
+    library: Collection, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*paths: object, **options: object) -> Iterator[object]:
         raise OSError(28, "OS file watch limit reached")
@@ -437,7 +437,7 @@ def test_where_no_more_files_can_be_watched_they_are_looked_at_now_and_then(
 
 
 def test_watching_stops_with_the_library(data: Path, notes: Path) -> None:
-    library = Library(data, KEY)
+    library = Collection(data, KEY)
     library.link(notes)
     library.watch()
     library.close()
