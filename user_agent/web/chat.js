@@ -52,19 +52,20 @@ export class Chat {
   }
 
   #add(question) {
-    const turn = new Turn(question, reporting((options) => this.#answer(turn, options)));
+    const turn = new Turn(question, reporting((options) => this.#work((signal) => this.#answer(turn, options, signal))));
     if (!this.#all.length) this.#turns.replaceChildren();
     this.#all.push(turn);
     this.#turns.append(turn.element);
     return turn;
   }
 
-  async #say(text) {
-    if (this.isRunning) return;
-    if (!this.id) await this.#begin(text);
-    await this.#keep({ role: "user", text });
-    this.#composer.clear();
-    await this.#answer(this.#add(text), {});
+  #say(text) {
+    return this.#work(async (signal) => {
+      if (!this.id) await this.#begin(text);
+      await this.#keep({ role: "user", text });
+      this.#composer.clear();
+      return this.#answer(this.#add(text), {}, signal);
+    });
   }
 
   async #begin(text) {
@@ -78,20 +79,17 @@ export class Chat {
     return post(`/v1/conversations/${encodeURIComponent(this.id)}/messages`, message);
   }
 
-  async #answer(turn, { seed = freshSeed(), isCoreAlone = false }) {
-    if (this.isRunning) return;
+  /** Gives the trace of the answer, or null if there is none. */
+  async #answer(turn, { seed = freshSeed(), isCoreAlone = false }, signal) {
     const answer = turn.live({ seed, isCoreAlone });
-    this.#work(new AbortController());
     try {
-      const trace = await answer.run(this.#running.signal, (text) => this.#speak(text));
+      const trace = await answer.run(signal, (text) => this.#speak(text));
       if (answer.message) turn.add(await this.#keep(answer.message));
-      turn.show();
-      await updateTotals(trace);
+      turn.show(); // and nothing is awaited before another question is taken, so that no click on it is lost
+      return trace;
     } catch (error) {
       this.#failed(turn, error, { seed, isCoreAlone });
-    } finally {
-      this.#work(null);
-      this.onChange(this);
+      return null;
     }
   }
 
@@ -101,9 +99,24 @@ export class Chat {
     if (!error.status || error.status === 401) report(error);
   }
 
-  #work(controller) {
-    this.#running = controller;
-    this.#composer.isRunning = controller !== null;
+  /** One question at a time, from its first click on. */
+  async #work(task) {
+    if (this.isRunning) return;
+    this.#running = new AbortController();
+    this.#showRunning();
+    let trace = null;
+    try {
+      trace = await task(this.#running.signal);
+    } finally {
+      this.#running = null;
+      this.#showRunning();
+      this.onChange(this);
+    }
+    await updateTotals(trace);
+  }
+
+  #showRunning() {
+    this.#composer.isRunning = this.isRunning;
     this.#down();
   }
 

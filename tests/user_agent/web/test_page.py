@@ -169,6 +169,32 @@ def test_the_core_alone_answers_beside_and_both_are_kept(page: Page) -> None:
     expect(page.locator(".beside > div").nth(1).locator(".summary")).to_contain_text("λ 0")
 
 
+def test_a_click_is_taken_while_the_totals_are_still_asked_for(page: Page) -> None:
+    ask(page)
+    page.route("**/v1/ledger/totals*", lambda route: None)  # never answered
+    page.get_by_role("button", name="Regenerate").click()
+    expect(page.get_by_text("2 of 2")).to_be_visible()
+    page.get_by_role("button", name="Regenerate").click()
+    expect(page.get_by_text("3 of 3")).to_be_visible()
+
+
+def test_enter_pressed_twice_asks_once(page: Page, agent: AgentProcess) -> None:
+    held: list[Route] = []
+    page.route("**/v1/conversations", lambda route: held.append(route))
+    page.get_by_label("Question").fill("When does Fern Gallery open?")
+    with page.expect_request("**/v1/conversations"):
+        page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    page.route("**/v1/conversations", lambda route: route.continue_())
+    for route in held:
+        route.continue_()
+    expect(page.get_by_role("button", name="Regenerate")).to_have_count(1)
+    with agent.client() as http:
+        latest = http.get("/v1/conversations").json()["data"][0]["id"]
+        messages = http.get(f"/v1/conversations/{latest}").json()["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant"]
+
+
 def test_the_ledger_shows_what_the_message_that_left_says(page: Page) -> None:
     ask(page)
     expect(page.locator("#totals")).to_contain_text(re.compile(r"\d+ messages?, .* sent.*this answer \d+, \d+ B"))
