@@ -21,11 +21,12 @@ import torch
 from core_server.commands import Alive, Command, Computed, Failed, NotReady, Ready, Report, Start, receive, send
 from core_server.config import HEARTBEAT_S, LOG_FORMAT
 from core_server.lanes import lane_for
+from core_server.loaded_model import LoadedModel
 from core_server.parallel import ALONE, Ranks, joined_ranks, where
 from core_server.scheduler import Batch, Result, Scheduler
-from core_server.served_model import LoadedModel
 from ssd2.errors import CoreBusy, SlingshotError
-from ssd2.wire.codec import ProjectedTokens, pack_logits
+from ssd2.wire.codec import ProjectedTokens
+from ssd2.wire.tensors import pack_logits
 
 _log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 from core_server.commands import Alive, Begin, Command, Computed, End, Failed, NotReady, Ready, Start, read, write
 from core_server.config import ServerConfig
-from core_server.parallel import ranks_environment, torchrun
 from core_server.served_model import ServedModel
+from core_server.torchrun import ranks_environment, torchrun
 from ssd2.errors import EngineLost
 
 STOP_TIMEOUT_S = 10.0

@@ -52,6 +52,7 @@ CATALOGUE: dict[type[errors.SlingshotError], Entry] = {
     errors.ProtocolViolation: Entry(grpc.StatusCode.INVALID_ARGUMENT, is_public=True),
     errors.CoreBusy: Entry(grpc.StatusCode.RESOURCE_EXHAUSTED, is_public=True),
     errors.CoreTimeout: Entry(grpc.StatusCode.DEADLINE_EXCEEDED, is_public=True),
+    errors.CoreStopping: Entry(grpc.StatusCode.UNAVAILABLE, is_public=True),
     errors.EngineLost: Entry(grpc.StatusCode.UNAVAILABLE, is_public=True),
     # These name the provider's files and addresses. None of them has a cause in a call.
     errors.DocumentsUnreadable: Entry(grpc.StatusCode.INTERNAL, is_public=False),

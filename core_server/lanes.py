@@ -13,8 +13,7 @@ from torch import Tensor
 from core_server.cuda_graphs import CudaGraphs
 from ssd2.models.context_pool import Context, ContextPool
 from ssd2.models.experts import TimeRangeExperts
-from ssd2.models.family import Predictor
-from ssd2.models.predict import Model, begin
+from ssd2.models.predict import Model, Predictor, begin
 from ssd2.models.ssd2 import SSD2
 from ssd2.params import DecodingParams
 from ssd2.sampler import LogitsRequest, ProjectedRows, noised_rows, noised_simplex

@@ -13,7 +13,7 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -99,7 +99,7 @@ def joined_ranks(folder: Path) -> Iterator[Ranks]:
     Whatever fails on one rank ends all: the others wait for what it had to contribute and cannot know.
 
     Args:
-        folder: see `torchrun`.
+        folder: see `core_server.torchrun`.
     """
     if not dist.is_torchelastic_launched():
         yield ALONE
@@ -121,45 +121,6 @@ def joined_ranks(folder: Path) -> Iterator[Ranks]:
 def where(error: Exception) -> str:
     """Where it failed, not what it said: its text may hold what an agent sent."""
     return "".join(traceback.format_tb(error.__traceback__))
-
-
-def torchrun(command: Sequence[str], ranks: int, folder: Path) -> list[str]:
-    """A command that runs another one, a module of Python's with its arguments, on several ranks.
-
-    They find each other through files in a folder: torchrun's own meeting point (--standalone) listens
-    on all of the machine's addresses and unpickles what it is sent there.
-
-    Args:
-        command: module and arguments.
-        ranks: how many.
-        folder: empty, and its user's alone.
-    """
-    options = {
-        "nproc-per-node": ranks,
-        "rdzv-backend": "c10d",
-        "rdzv-endpoint": folder / "torchrun",
-        "rdzv-conf": "store_type=file",
-        "rdzv-id": "engine",
-        "log-dir": folder,
-    }
-    flags = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", "torch.distributed.run", *flags, "-m", *command]
-
-
-def ranks_environment(threads: int) -> dict[str, str]:
-    """What `torchrun` has to find in its environment, so that all it and the ranks say stays on this machine.
-
-    Args:
-        threads: processors that a rank uses.
-    """
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    ours = {
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-        "GLOO_SOCKET_IFNAME": loopback,
-        "NCCL_SOCKET_IFNAME": loopback,
-        "OMP_NUM_THREADS": str(threads),
-    }
-    return {**os.environ, **ours}
 
 
 def _end_with_parent() -> None:

@@ -13,7 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from core_server.config import ServerConfig
 from core_server.engines import Engines, running_engines
-from core_server.service import SERVICE_NAME, CollaborationService
+from core_server.service import ABORT_TIMEOUT_S, SERVICE_NAME, CollaborationService
 from ssd2.errors import EngineLost, InvalidParameter
 from ssd2.wire.codec import MAX_MESSAGE_BYTES
 
@@ -74,9 +74,12 @@ class CoreServer:
         return port
 
     async def stop(self) -> None:
-        """Turn new answers away, let those in progress go on for the grace time, then end them."""
+        """Turn new answers away, let those in progress go on for the grace time, then end them and say why."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._config.grace_s)
+        stopping = asyncio.create_task(self._server.stop(self._config.grace_s + ABORT_TIMEOUT_S))
+        await asyncio.wait({stopping}, timeout=self._config.grace_s)
+        self._service.end_answers()
+        await stopping
 
 
 def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:

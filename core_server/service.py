@@ -20,7 +20,7 @@ from core_server.engines import Engines
 from core_server.error_catalog import Refusal, refusal_of
 from core_server.hosted import HostedModels
 from core_server.session import CoreSession
-from ssd2.errors import CoreBusy, CoreTimeout, ProtocolViolation, SlingshotError
+from ssd2.errors import CoreBusy, CoreStopping, CoreTimeout, ProtocolViolation, SlingshotError
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from ssd2.wire.codec import ERROR_CODE_KEY, logits_to_proto, model_card_to_proto, open_from_proto
@@ -56,11 +56,16 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         self._max_sessions, self._answer_timeout_s, self._speculation = max_sessions, answer_timeout_s, speculation
         self._sessions_active = 0
         self._numbers = itertools.count()
+        self._is_over = asyncio.Event()
 
     @property
     def sessions_active(self) -> int:
         """Answers in progress."""
         return self._sessions_active
+
+    def end_answers(self) -> None:
+        """End the answers in progress: what gRPC itself would tell their agents is no reason."""
+        self._is_over.set()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register with a server."""
@@ -124,13 +129,23 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         turns = asyncio.Semaphore(0)  # one for each timestep whose logits have been sent
         sending = asyncio.create_task(_send_frames(agent, frames, turns))
         listening = asyncio.create_task(_take_projections(agent, session, engine, turns))
+        tasks = {sending, listening, asyncio.create_task(self._end())}
         try:
-            done, _ = await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result() or "ended"
         finally:
-            sending.cancel()
-            listening.cancel()
-            await asyncio.gather(sending, listening, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _end(self) -> None:
+        """Wait until answers are ended.
+
+        Raises:
+            CoreStopping: then.
+        """
+        await self._is_over.wait()
+        raise CoreStopping("the core is being stopped; ask again in a moment")
 
     @contextmanager
     def _slot(self) -> Iterator[None]:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ssd2.checkpoint import save_checkpoint
-from ssd2.models.experts import ExpertsConfig, TimeRangeExperts
-from ssd2.models.ssd2 import SSD2, SSD2Config
+from ssd2.models.configs import ExpertsConfig, SSD2Config
+from ssd2.models.experts import TimeRangeExperts
+from ssd2.models.ssd2 import SSD2
 
 torch.set_num_threads(1)
 

@@ -21,7 +21,7 @@ def _loaded_by(*modules: str) -> set[str]:
             ("ssd2.sampler", "ssd2.collaboration", "ssd2.wire.codec", "ssd2.training.trainer"),
             ("core_server", "user_agent"),
         ),
-        (("core_server.server",), ("user_agent", "typer", "rich")),
+        (("core_server.server",), ("user_agent", "typer", "rich", "torch", "numpy", "tokenizers")),
         (("user_agent.agent", "user_agent.cli"), ("core_server", "grpc_health.v1", "transformers")),
         (
             ("user_agent.documents.collection", "user_agent.documents.watcher", "user_agent.documents.reader"),

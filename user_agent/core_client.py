@@ -11,6 +11,7 @@ import logging
 import re
 import ssl
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias, TypeVar
@@ -36,6 +37,7 @@ from ssd2.wire.codec import (
     position_from_proto,
     projection_to_proto,
 )
+from ssd2.wire.tensors import projected_tokens, unpack_logits
 from user_agent.ledger import Ledger
 from user_agent.printable import printable
 from user_agent.recorded_channel import RecordedChannel
@@ -186,6 +188,8 @@ class CoreStream:
     def __init__(self, call: _Call, request: OpenRequest, address: str, timeout_s: float) -> None:
         self._call, self._request, self._address, self._timeout_s = call, request, address, timeout_s
         self._projected: list[int] | None = None
+        self._error: errors.SlingshotError | None = None
+        call.add_done_callback(self._keep_status)
         self.bytes_up = 0
         self.bytes_down = 0
         self.guessed_rightly = 0
@@ -211,13 +215,14 @@ class CoreStream:
             if message.guess and not self._is_right(message, due):
                 continue
             self.guessed_rightly += bool(message.guess)
-            return logits_from_proto(
+            packed = logits_from_proto(
                 message,
                 due=due,
                 block_size=self._request.block_size,
                 vocab_size=self._request.vocab_size,
                 logits_format=self._request.logits_format,
             )
+            return unpack_logits(packed)
         raise errors.ProtocolViolation(
             f"the core at {self._address} guesses on and does not answer; report this to its provider"
         )
@@ -227,7 +232,7 @@ class CoreStream:
 
     async def project(self, at: StepPosition, x0_hat: Tensor) -> None:
         """Answer the logits of a timestep with their projection, [L, V]."""
-        await self._answer(projection_to_proto(at, x0_hat))
+        await self._answer(projection_to_proto(at, projected_tokens(x0_hat)))
 
     async def commit(self, at: StepPosition, token_ids: list[int]) -> None:
         """Answer a block's last logits with the tokens that become context."""
@@ -276,18 +281,20 @@ class CoreStream:
                 f"the core at {self._address} did not answer within {self._timeout_s:g} s; ask again, or give it "
                 "longer with --timeout"
             ) from None
-        except grpc.aio.AioRpcError as error:
-            raise _typed(error, self._address, "in the middle of the answer") from None
-        except asyncio.InvalidStateError:  # the call has ended meanwhile; its status says why
-            raise await self._ended() from None
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the call has ended, perhaps meanwhile
+            raise self._error or errors.CoreLost(f"the connection to the core at {self._address} broke") from None
 
-    async def _ended(self) -> errors.SlingshotError:
-        code, details, trailer = (
-            await self._call.code(),
-            await self._call.details(),
-            await self._call.trailing_metadata(),
-        )
-        return _typed_status(code, details, trailer, self._address, "in the middle of the answer")
+    def _keep_status(self, call: _Call) -> None:
+        """Read how the call has ended while that is true: grpcio makes it INTERNAL if a write fails because of it.
+
+        See https://github.com/grpc/grpc/issues/36066. Once the status is there, nothing in here waits for it.
+        """
+        with suppress(StopIteration):
+            self._read_status(call).send(None)
+
+    async def _read_status(self, call: _Call) -> None:
+        code, details, trailer = await call.code(), await call.details(), await call.trailing_metadata()
+        self._error = _typed_status(code, details, trailer, self._address, "in the middle of the answer")
 
 
 def _no_message(address: str) -> errors.ProtocolViolation:

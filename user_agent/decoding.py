@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssd2.models.family import ModelConfig
+from ssd2.models.configs import ModelConfig
 from ssd2.params import DecodingParams
 
 

@@ -75,7 +75,7 @@ class _RecordedCall:
     def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes], line: _Line) -> None:
         self._call, self._line = call, line
         self.cancel, self.done_writing = call.cancel, call.done_writing
-        self.code, self.details, self.trailing_metadata = call.code, call.details, call.trailing_metadata
+        self.add_done_callback = call.add_done_callback
 
     async def write(self, message: Message) -> None:
         await self._call.write(self._line.departing(message))

@@ -9,7 +9,7 @@ from pathlib import Path
 from ssd2.checkpoint import load_checkpoint, load_config_and_tokenizer
 from ssd2.collaboration import UserTerms
 from ssd2.errors import ModelNotFound, PromptTooLong
-from ssd2.models.family import ModelConfig
+from ssd2.models.configs import ModelConfig
 from ssd2.models.predict import Model
 from ssd2.params import CollaborationParams
 from ssd2.tokenizer import Tokenizer

@@ -16,12 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
-from ssd2.models.autoregressive import AutoregressiveConfig
-from ssd2.models.experts import ExpertsConfig, TimeRangeExperts
+from ssd2.models.configs import AutoregressiveConfig, ExpertsConfig, SSD2Config, SSDLMConfig
+from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.precision import set_precision
 from ssd2.models.predict import Model
-from ssd2.models.ssd2 import SSD2, SSD2Config
-from ssd2.models.ssd_lm import SSDLMConfig
+from ssd2.models.ssd2 import SSD2
 from ssd2.models.tensor_parallel import Shard, shard_model
 from ssd2.pretrained import (
     EMBED_SUM,

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ssd2.ensemble import mix
 from ssd2.logits_format import FLOAT16, LogitsFormat
-from ssd2.models.family import Predictor
-from ssd2.models.predict import Model, begin
+from ssd2.models.predict import Model, Predictor, begin
 from ssd2.packed_logits import CoreLogits, as_received
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, decode

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ssd2.checkpoint import save_checkpoint
 from ssd2.errors import CheckpointInvalid, InvalidParameter
-from ssd2.models.ssd2 import SSD2, SSD2Config
+from ssd2.models.configs import SSD2Config
+from ssd2.models.ssd2 import SSD2
 from ssd2.pretrained import read_config, read_network, read_tokenizer, transformers
 from ssd2.tokenizer import TOKENIZER
 

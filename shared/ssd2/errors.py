@@ -21,6 +21,7 @@
     │   ├── CoreLost               the connection broke in the middle of an answer
     │   ├── CoreTimeout            the core did not answer in time
     │   ├── CoreBusy               the core is at its limit of sessions
+    │   ├── CoreStopping           the core is being stopped, and the answer was not done in time
     │   └── EngineLost             the core's process that computes has ended
     ├── AgentError                 the agent on the device cannot answer
     │   └── AgentBusy              it is at its limit of answers
@@ -164,6 +165,12 @@ class CoreBusy(CoreError):
     """The core has no free session."""
 
     code = "core_busy"
+
+
+class CoreStopping(CoreError):
+    """The core is being stopped, and the answer was not done in time."""
+
+    code = "core_stopping"
 
 
 class EngineLost(CoreError):

@@ -8,11 +8,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ssd2.errors import InvalidParameter
-from ssd2.noise_schedule import DEFAULT_STEPS, EARLY_STOP, decoding_timesteps
-from ssd2.simplex import PROJECTIONS, SIMPLEX_VALUE
+from ssd2.timesteps import DEFAULT_STEPS, EARLY_STOP, decoding_timesteps
 
 if TYPE_CHECKING:
-    from ssd2.models.family import ModelConfig
+    from ssd2.models.configs import ModelConfig
+
+SIMPLEX_VALUE = 5.0
+"""K of SSD-LM and SSD-2, in logit units."""
+
+PROJECTIONS = ("greedy", "sampling", "multi-hot")
+"""From logits back onto the simplex; see `ssd2.simplex`."""
 
 SELF_CONDITIONING = ("own", "projection", "mixed")
 """What a model is fed back: its own logits, the projected simplex, or (in one process) the mix."""
@@ -35,7 +40,7 @@ class DecodingParams:
         self_conditioning: one of `SELF_CONDITIONING`; "mixed" is the paper's and cannot cross the
             trust boundary.
         simplex_value: K, in logit units.
-        schedule: one of `ssd2.noise_schedule.SCHEDULES`, how the timesteps are spread.
+        schedule: one of `ssd2.timesteps.SCHEDULES`, how the timesteps are spread.
         patience: a block ends once its projection has been the same for this many timesteps after
             the first; None: at its last timestep. See `ssd2.block_end`.
         entropy_bound: and only while the mix's mean entropy is below this, in nats; None: whatever it is.

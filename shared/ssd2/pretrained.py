@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from ssd2.errors import CheckpointInvalid, ModelNotFound
-from ssd2.models.autoregressive import AutoregressiveConfig, AutoregressiveLM
-from ssd2.models.ssd_lm import SSDLM, SSDLMConfig
+from ssd2.models.autoregressive import AutoregressiveLM
+from ssd2.models.configs import AutoregressiveConfig, SSDLMConfig
+from ssd2.models.ssd_lm import SSDLM
 from ssd2.tokenizer import TOKENIZER, Tokenizer
 
 EMBED_SUM, EMBED_TIMESTEP = "embed_sum_layer.pt", "timestep_layer.pt"

@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssd2.errors import InvalidParameter, TokenOutOfRange
+from ssd2.errors import InvalidParameter
+from ssd2.params import SIMPLEX_VALUE
 from ssd2.ranking import ranked
-
-SIMPLEX_VALUE = 5.0
-"""K of SSD-LM and SSD-2, in logit units."""
-
-PROJECTIONS = ("greedy", "sampling", "multi-hot")
+from ssd2.vocabulary import check_range
 
 NUCLEUS_CANDIDATES = 256
 """Entries that are put in order to find a nucleus; the whole vocabulary is only for a larger one."""
@@ -38,11 +35,8 @@ def ids_to_simplex(token_ids: Tensor, vocab_size: int, simplex_value: float = SI
 
 def check_ids(token_ids: Tensor, vocab_size: int) -> None:
     """Raise `TokenOutOfRange` if any id is outside [0, V)."""
-    if token_ids.numel() and not 0 <= int(token_ids.min()) <= int(token_ids.max()) < vocab_size:
-        raise TokenOutOfRange(
-            f"token ids from {int(token_ids.min())} to {int(token_ids.max())} do not fit a vocabulary "
-            f"of {vocab_size}; encode the text with this model's own tokenizer"
-        )
+    if token_ids.numel():
+        check_range(int(token_ids.min()), int(token_ids.max()), vocab_size)
 
 
 def nucleus(logits: Tensor, top_p: float) -> Tensor:

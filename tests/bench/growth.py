@@ -26,10 +26,11 @@ from statistics import median
 import grpc
 import torch
 
-from core_server.served_model import LoadedModel
+from core_server.loaded_model import LoadedModel
 from ssd2.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssd2.demo.paths import TOKENIZER
-from ssd2.models.ssd2 import SSD2, SSD2Config
+from ssd2.models.configs import SSD2Config
+from ssd2.models.ssd2 import SSD2
 from ssd2.params import DecodingParams
 from ssd2.tokenizer import Tokenizer
 from ssd2.wire import collaboration_pb2 as pb

@@ -32,9 +32,11 @@ from core_server.lanes import BlockState, Row, lane_for
 from ssd2.devices import check_device
 from ssd2.errors import InvalidParameter
 from ssd2.logits_format import PREFERRED
-from ssd2.models.ssd2 import SSD2, SSD2Config
-from ssd2.noise_schedule import decoding_timesteps
-from ssd2.wire.codec import OpenRequest, ProjectedTokens, pack_logits
+from ssd2.models.configs import SSD2Config
+from ssd2.models.ssd2 import SSD2
+from ssd2.timesteps import decoding_timesteps
+from ssd2.wire.codec import OpenRequest, ProjectedTokens
+from ssd2.wire.tensors import pack_logits
 from tests.bench.progress import say
 
 SHAPES = {

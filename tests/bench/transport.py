@@ -28,8 +28,7 @@ from torch import Tensor
 
 from ssd2.checkpoint import load_checkpoint
 from ssd2.collaboration import decode_locally
-from ssd2.models.family import Predictor
-from ssd2.models.predict import Model, begin
+from ssd2.models.predict import Model, Predictor, begin
 from ssd2.sampler import LogitsRequest
 from ssd2.wire.codec import OpenRequest, StepPosition
 from tests.bench.asked import THREADS, committed_tokens, question, two_source_items

@@ -18,7 +18,7 @@ from core_server.config import ServerConfig
 from core_server.engine import Engine
 from core_server.engine_client import EngineClient
 from core_server.engines import Engines
-from core_server.served_model import LoadedModel
+from core_server.loaded_model import LoadedModel
 from core_server.server import CoreServer
 from ssd2.checkpoint import Checkpoint, load_checkpoint
 from ssd2.collaboration import UserLogits, decode_locally, mix_terms
@@ -41,6 +41,7 @@ from ssd2.wire.codec import (
     open_to_proto,
     projection_to_proto,
 )
+from ssd2.wire.tensors import projected_tokens, unpack_logits
 from tests.conftest import DEMO_TOKENIZER
 
 CORE_ALONE = CollaborationParams(lambda_user=0.0)
@@ -138,18 +139,19 @@ class RawAgent:
         try:
             while True:
                 at = StepPosition(message.number, asked.block, asked.step)
-                received = logits_from_proto(
+                packed = logits_from_proto(
                     message,
                     due=at,
                     block_size=params.block_size,
                     vocab_size=vocab_size,
                     logits_format=logits_format,
                 )
+                received = unpack_logits(packed)
                 asked = run.send(mix_terms(received.values, UserLogits(), CORE_ALONE))
                 if asked.step == 0:
                     answer = commit_to_proto(at, asked.answer_ids[0, -params.block_size :].tolist())
                 else:
-                    answer = projection_to_proto(at, asked.x0_hat[0])
+                    answer = projection_to_proto(at, projected_tokens(asked.x0_hat[0]))
                 await call.write(pb.CollaborateRequest(projection=answer))
                 message = (await call.read()).block_logits
         except StopIteration as finished:

@@ -14,7 +14,7 @@ from core_server import engines as engines_module
 from core_server.config import ServerConfig
 from core_server.engine_client import EngineClient
 from core_server.engines import Engines, running_engines
-from core_server.served_model import LoadedModel
+from core_server.loaded_model import LoadedModel
 from ssd2.errors import CoreBusy, EngineLost, ModelNotFound
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from core_server.hosted import HostedModels
-from core_server.served_model import LoadedModel
+from core_server.loaded_model import LoadedModel
 from ssd2.errors import InvalidParameter, ModelMismatch
 from ssd2.params import DecodingParams, Seeds
 from ssd2.wire import collaboration_pb2 as pb

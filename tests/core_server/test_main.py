@@ -102,5 +102,5 @@ def test_an_interrupt_ends_it_as_well(core_folder: Path) -> None:
         lines.append(line)
         os.kill(os.getpid(), signal.SIGINT)
 
-    asyncio.run(asyncio.wait_for(serve(ServerConfig({"core": core_folder}, threads=64), interrupt), 20))
+    asyncio.run(asyncio.wait_for(serve(ServerConfig({"core": core_folder}, threads=64), interrupt), 60))
     assert len(lines) == 1

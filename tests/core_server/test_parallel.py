@@ -19,8 +19,8 @@ from torch import distributed as dist
 from core_server.commands import Begin
 from core_server.engine import Engine
 from core_server.engine_client import EngineClient
+from core_server.loaded_model import LoadedModel
 from core_server.parallel import ALONE, Ranks
-from core_server.served_model import LoadedModel
 from ssd2.errors import CoreBusy, EngineLost
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.tensor_parallel import shard_model

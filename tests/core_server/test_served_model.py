@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core_server.served_model import LoadedModel
+from core_server.loaded_model import LoadedModel
 from ssd2.errors import InvalidParameter
 from ssd2.logits_format import AllowedFormats
 from ssd2.wire.codec import MAX_MESSAGE_BYTES

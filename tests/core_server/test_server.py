@@ -8,10 +8,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from core_server.config import ServerConfig
 from core_server.engines import Engines
-from core_server.served_model import LoadedModel
+from core_server.loaded_model import LoadedModel
 from core_server.server import CoreServer
 from core_server.service import SERVICE_NAME
-from ssd2.errors import InvalidParameter
+from ssd2.errors import CoreStopping, InvalidParameter
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import MAX_MESSAGE_BYTES
@@ -48,12 +48,14 @@ async def test_an_answer_in_progress_has_the_grace_time(served: LoadedModel, sta
         await stopping
 
 
-async def test_an_answer_longer_than_the_grace_time_is_cut(served: LoadedModel, start: Start) -> None:
+async def test_an_answer_longer_than_the_grace_time_is_cut_and_its_agent_told_why(
+    served: LoadedModel, start: Start
+) -> None:
     server, agent = await start(served, grace_s=0.1)
     call, _ = await agent.open(open_request(served, PARAMS))
     async with asyncio.timeout(5):
         await server.stop()
-        assert (await ending(call)).status is not grpc.StatusCode.OK
+        assert (await ending(call)).code == CoreStopping.code
     await eventually(lambda: server.sessions_active == 0)
 
 

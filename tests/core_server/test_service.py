@@ -15,7 +15,7 @@ from core_server import service as service_module
 from core_server.engines import Engines
 from core_server.error_catalog import INTERNAL_MESSAGE
 from core_server.lanes import BatchLane, Row
-from core_server.served_model import LoadedModel
+from core_server.loaded_model import LoadedModel
 from core_server.service import CollaborationService
 from ssd2.logits_format import FLOAT16, UINT8, AllowedFormats, LogitsFormat
 from ssd2.params import PROJECTIONS, DecodingParams, Seeds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core_server.commands import Advance, Begin, End
-from core_server.served_model import LoadedModel
+from core_server.loaded_model import LoadedModel
 from core_server.session import CoreSession
 from ssd2.errors import ProtocolViolation
 from ssd2.params import DecodingParams

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from core_server.served_model import LoadedModel
+from core_server.loaded_model import LoadedModel
 from ssd2.checkpoint import load_checkpoint
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb

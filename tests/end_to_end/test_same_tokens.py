@@ -17,8 +17,7 @@ from ssd2.collaboration import decode_locally
 from ssd2.convert import export_opt
 from ssd2.logits_format import FLOAT16, PREFERRED, UINT8, LogitsFormat
 from ssd2.models.predict import begin
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.simplex import PROJECTIONS
+from ssd2.params import PROJECTIONS, CollaborationParams, DecodingParams, Seeds
 from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient
 from user_agent.documents.passage import Passage

@@ -19,7 +19,7 @@ from ssd2.control import Control
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest
 from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import PROTOCOL_VERSION, OpenRequest, StepPosition
+from ssd2.wire.codec import PROTOCOL_VERSION, OpenRequest, ProjectedTokens, StepPosition
 from user_agent import agent as agent_module
 from user_agent import core_client
 from user_agent.agent import Agent, Question
@@ -288,8 +288,8 @@ async def test_logits_leaked_on_purpose_are_found(
     rows = _recorded_rows(monkeypatch)
     original = core_client.projection_to_proto
 
-    def leaking(at: StepPosition, x0_hat: torch.Tensor) -> pb.Projection:
-        message = original(at, x0_hat)
+    def leaking(at: StepPosition, projected: ProjectedTokens) -> pb.Projection:
+        message = original(at, projected)
         data = next(row for kind, row in reversed(rows) if kind == name)[:16].half().numpy().tobytes()
         message.MergeFromString(b"\xa2\x01" + bytes([len(data)]) + data)  # field 20, bytes
         return message
@@ -336,8 +336,8 @@ def _leak_metadata(monkeypatch: pytest.MonkeyPatch, question: Question) -> None:
 def _leak_projection(monkeypatch: pytest.MonkeyPatch, question: Question) -> None:
     original = core_client.projection_to_proto
 
-    def leaking(at: object, x0_hat: object) -> pb.Projection:
-        message = original(at, x0_hat)
+    def leaking(at: StepPosition, projected: ProjectedTokens) -> pb.Projection:
+        message = original(at, projected)
         # An unknown field of the message, as a careless extension would add: tag 20, λ as a double.
         message.MergeFromString(b"\xa1\x01" + struct.pack("<d", question.collaboration.lambda_user))
         return message

@@ -12,7 +12,7 @@ import pytest
 from conftest import DEMO_TOKENIZER, tiny_config
 
 from ssd2.errors import InvalidParameter
-from ssd2.models.ssd2 import SSD2Config
+from ssd2.models.configs import SSD2Config
 from ssd2.tokenizer import Tokenizer
 from ssd2.training.batches import POOL_BATCHES, BatchSource, RecordedExamples
 from ssd2.training.data import Example

@@ -25,6 +25,7 @@ from ssd2.logits_format import FLOAT16, PREFERRED, UINT8, AllowedFormats, Logits
 from ssd2.packed_logits import as_received
 from ssd2.wire import codec
 from ssd2.wire import collaboration_pb2 as pb
+from ssd2.wire.tensors import pack_logits, projected_tokens, unpack_logits
 
 M = TypeVar("M", bound=Message)
 AT = codec.StepPosition(number=7, block=1, step=2)
@@ -177,14 +178,14 @@ def simplex(*positions: list[int]) -> torch.Tensor:
     [simplex([3], [0], [31], [3]), simplex([3, 4], [0], [1, 9, 31], [7]), simplex(list(range(32)), *[[0]] * 3)],
 )
 def test_a_projection_comes_through_without_loss(x0_hat: torch.Tensor) -> None:
-    message = over_the_wire(codec.projection_to_proto(AT, x0_hat))
+    message = over_the_wire(codec.projection_to_proto(AT, projected_tokens(x0_hat)))
     assert (message.number, message.block, message.step, message.is_commit) == (7, 1, 2, False)
     projected = codec.projection_from_proto(message, **STREAM)
     assert torch.equal(simplex(*tokens_by_position(projected)), x0_hat)
 
 
 def test_a_one_hot_projection_is_sent_as_one_id_a_position() -> None:
-    message = codec.projection_to_proto(AT, simplex([3], [0], [31], [3]))
+    message = codec.projection_to_proto(AT, projected_tokens(simplex([3], [0], [31], [3])))
     assert list(message.token_ids) == [3, 0, 31, 3]
     assert not message.counts
     assert message.ByteSize() < 20
@@ -235,12 +236,12 @@ def test_whatever_arrives_is_a_block_of_the_simplex_or_a_typed_error(
 
 
 def frame(logits: torch.Tensor, how: LogitsFormat, at: codec.StepPosition = AT) -> pb.BlockLogits:
-    return codec.logits_to_proto(at, codec.pack_logits(logits, how))
+    return codec.logits_to_proto(at, pack_logits(logits, how))
 
 
 def read(message: pb.BlockLogits, **changes: Any) -> torch.Tensor:
     expected: dict[str, Any] = {"due": AT, "block_size": 4, "vocab_size": 32, "logits_format": FLOAT16, **changes}
-    return codec.logits_from_proto(over_the_wire(message), **expected).values[0]
+    return unpack_logits(codec.logits_from_proto(over_the_wire(message), **expected)).values[0]
 
 
 def random_logits() -> torch.Tensor:
@@ -343,5 +344,5 @@ def test_a_timestep_of_the_papers_size_takes_few_bytes_each_way() -> None:
     down = pb.CollaborateResponse(block_logits=frame(logits, PREFERRED, at))
     assert down.ByteSize() <= 6_000
     x0_hat = torch.full((25, 50_272), -5.0).scatter(-1, torch.arange(50_247, 50_272)[:, None], 5.0)
-    up = pb.CollaborateRequest(projection=codec.projection_to_proto(at, x0_hat))
+    up = pb.CollaborateRequest(projection=codec.projection_to_proto(at, projected_tokens(x0_hat)))
     assert up.ByteSize() <= 150

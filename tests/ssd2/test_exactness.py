@@ -14,9 +14,8 @@ from ssd2.collaboration import UserLogits, mix_terms
 from ssd2.exactness import proven
 from ssd2.logits_format import FLOAT16, PREFERRED, UINT8, LogitsFormat
 from ssd2.packed_logits import as_received
-from ssd2.params import CollaborationParams, DecodingParams
+from ssd2.params import PROJECTIONS, CollaborationParams, DecodingParams
 from ssd2.sampler import commit, project
-from ssd2.simplex import PROJECTIONS
 
 L = 6
 FORMATS = [FLOAT16, UINT8, *(LogitsFormat("top-k", k) for k in (1, 2, 5, 20, 64, 100))]

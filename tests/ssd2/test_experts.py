@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from ssd2.checkpoint import join_experts, load_checkpoint, save_checkpoint
 from ssd2.cli import app
 from ssd2.errors import CheckpointInvalid, InvalidParameter
-from ssd2.models.experts import ExpertsConfig, TimeRangeExperts
+from ssd2.models.configs import ExpertsConfig
+from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.predict import begin
 from ssd2.params import DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, decode

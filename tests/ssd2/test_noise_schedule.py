@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssd2.errors import InvalidParameter
-from ssd2.noise_schedule import alpha_bar, decoding_timesteps
+from ssd2.noise_schedule import alpha_bar
+from ssd2.timesteps import decoding_timesteps
 
 
 @pytest.mark.parametrize("t", [1, 50, 250, 400, 500, 750, 999, 1000])

@@ -7,7 +7,6 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-import grpc
 import pytest
 import torch
 from torch import Tensor
@@ -383,14 +382,8 @@ async def test_an_answer_that_is_complete_survives_a_core_that_ends_badly(
         async def write(self, _: object) -> None:
             raise asyncio.InvalidStateError
 
-        async def code(self) -> grpc.StatusCode:
-            return grpc.StatusCode.UNAVAILABLE
-
-        async def details(self) -> str:
-            return "gone"
-
-        async def trailing_metadata(self) -> None:
-            return None
+        def add_done_callback(self, _: object) -> None:
+            pass
 
         def cancel(self) -> None:
             self.cancelled = True

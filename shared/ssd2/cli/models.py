@@ -142,7 +142,7 @@ def experts(
 ) -> None:
     """Join models that were finetuned for ranges of timesteps, as the three experts of §3.1."""
     from ssd2.checkpoint import join_experts
-    from ssd2.noise_schedule import EXPERT_RANGES
+    from ssd2.timesteps import EXPERT_RANGES
 
     try:
         shares = [float(border) for border in borders.split(",")] if borders else [above for above, _ in EXPERT_RANGES]

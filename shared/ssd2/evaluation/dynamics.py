@@ -12,8 +12,8 @@ from torch import Tensor
 from ssd2.collaboration import Timestep
 from ssd2.demo.generator import Item
 from ssd2.evaluation.two_source import Pair, answer_batch
-from ssd2.noise_schedule import TRAINED_TIMESTEPS
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.timesteps import TRAINED_TIMESTEPS
 
 RANGES = 5
 

@@ -12,7 +12,7 @@ from ssd2.evaluation.dynamics import Dynamics
 from ssd2.evaluation.experiments import ALPHAS, LAMBDAS, Experiment
 from ssd2.evaluation.page import write_page
 from ssd2.evaluation.runner import Result
-from ssd2.noise_schedule import TRAINED_TIMESTEPS
+from ssd2.timesteps import TRAINED_TIMESTEPS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,7 +18,7 @@ from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.two_source import Accuracy, Pair, answer_items, score
 from ssd2.logits_format import FLOAT16
-from ssd2.noise_schedule import TRAINED_TIMESTEPS
+from ssd2.timesteps import TRAINED_TIMESTEPS
 
 LATER_SETTINGS: dict[str, Any] = {
     "schedule": "even",

@@ -7,50 +7,15 @@ next token. There is no noise to look at and nothing to feed back.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssd2.errors import InvalidParameter, PromptTooLong
-from ssd2.models.prompts import left_padded
+from ssd2.models.configs import AutoregressiveConfig
+from ssd2.models.padding import left_padded
 from ssd2.sampler import LogitsRequest
-
-
-@dataclass(frozen=True)
-class AutoregressiveConfig:
-    """Shape of a causal language model; see `ssd2.models.family.ModelConfig`.
-
-    Attributes:
-        vocab_size: V.
-        max_positions: the longest prompt and answer together.
-        bos_token_id: begins every prompt.
-        eos_token_id: ends an answer.
-        pad_token_id: fills the left of shorter prompts in a batch.
-    """
-
-    vocab_size: int
-    max_positions: int
-    bos_token_id: int
-    eos_token_id: int
-    pad_token_id: int
-    family: str = "autoregressive"
-    block_size: int = 1
-    max_block_size: int = 1
-    default_steps: int = 1
-    default_stop: float = 0.0
-    simplex_value: float = 5.0
-    trained_above: float = 0.0
-
-    @property
-    def max_prompt_tokens(self) -> int:
-        """The longest prompt that leaves room for one token."""
-        return self.max_prompt_tokens_before(1)
-
-    def max_prompt_tokens_before(self, answer_tokens: int) -> int:
-        """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
-        return self.max_positions - answer_tokens
 
 
 class AutoregressiveLM(nn.Module):

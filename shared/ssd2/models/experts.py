@@ -2,47 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import nn
 
-from ssd2.errors import CheckpointInvalid, InvalidParameter
-from ssd2.models.ssd2 import SSD2, SSD2Config
-from ssd2.noise_schedule import EXPERT_RANGES, TRAINED_TIMESTEPS
-
-
-@dataclass(frozen=True)
-class ExpertsConfig(SSD2Config):
-    """Shape of the experts, one for all, and what each is for.
-
-    Attributes:
-        ranges: shares of T, (above, up to], one an expert; each begins where the one before it ends,
-            the last ends at 1.
-    """
-
-    ranges: tuple[tuple[float, float], ...] = EXPERT_RANGES
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        try:
-            ranges = tuple((float(above), float(up_to)) for above, up_to in self.ranges)
-        except (TypeError, ValueError) as error:
-            raise CheckpointInvalid(f"ranges is {self.ranges!r}; it must be pairs of shares of T") from error
-        borders = [*(above for above, _ in ranges), 1.0]
-        in_range = all(0 <= border <= 1 for border in borders)
-        if not ranges or not in_range or borders != sorted(set(borders)) or [up for _, up in ranges] != borders[1:]:
-            raise CheckpointInvalid(f"ranges is {ranges}; they must follow one another and end at 1, such as 0.4-0.6")
-        object.__setattr__(self, "ranges", ranges)  # JSON has lists
-
-    @property
-    def trained_above(self) -> float:
-        """Share of T down to which there is an expert."""
-        return self.ranges[0][0]
-
-    @property
-    def default_stop(self) -> float:
-        """Share of T that a decode stops at, unless asked otherwise: where the experts end."""
-        return self.trained_above
+from ssd2.errors import InvalidParameter
+from ssd2.models.configs import ExpertsConfig
+from ssd2.models.ssd2 import SSD2
+from ssd2.timesteps import TRAINED_TIMESTEPS
 
 
 class TimeRangeExperts(nn.Module):

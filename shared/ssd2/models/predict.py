@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
 
 from ssd2.models.autoregressive import AutoregressiveLM, NextToken
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.experts import TimeRangeExperts
-from ssd2.models.family import Predictor
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.ssd_lm import SSDLM, BidirectionalDenoiser
+from ssd2.sampler import LogitsRequest
 
 Model = SSD2 | TimeRangeExperts | SSDLM | AutoregressiveLM
+
+
+class Predictor(Protocol):
+    """One model's part in one decode."""
+
+    def logits(self, request: LogitsRequest) -> Tensor:
+        """Logits for one timestep, [B, L, V], float32; requests come in the order of the decode."""
+        ...
 
 
 def begin(model: Model, prompts: Sequence[Sequence[int]], self_conditioning: str) -> Predictor:

@@ -2,141 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Self, TypeVar
-
 import torch
 from torch import Tensor, nn
 
-from ssd2.errors import CheckpointInvalid
+from ssd2.models.configs import CONTEXT_TIMESTEP_QUANTUM, SSD2Config
 from ssd2.models.transformer import Transformer
-from ssd2.noise_schedule import DEFAULT_STEPS, EARLY_STOP, TRAINED_TIMESTEPS
+from ssd2.timesteps import TRAINED_TIMESTEPS
 
 OPT_POSITION_OFFSET = 2
 """OPT's learned positions start at row 2 of their table."""
-
-CONTEXT_TIMESTEP_QUANTUM = 50
-"""Q: the context sees t - (t mod Q), so that its keys and values serve Q timesteps (footnote 16)."""
-
-
-_Number = TypeVar("_Number", int, Tensor)
-
-
-@dataclass(frozen=True)
-class SSD2Config:
-    """Shape of an SSD-2 model, as in a checkpoint's config.json.
-
-    Attributes:
-        vocab_size: V.
-        hidden_size: D.
-        num_layers: decoder layers.
-        num_heads: attention heads; divides D.
-        ffn_size: width of the feed-forward layers.
-        max_positions: length of the position table, prompt and answer together.
-        block_size: L the model was trained with.
-        bos_token_id: begins every prompt.
-        eos_token_id: ends an answer and fills its last block (footnote 11).
-        pad_token_id: fills the left of shorter prompts in a batch; never attended to.
-        simplex_value: K, in logit units.
-        context_timestep: "quantised" adds Emb_ctx-time of the paper with Q = 50; "none" leaves it
-            out, so that the context's keys and values never go stale.
-        answer_position: position of an answer's first token, prompts ending just before it, so that
-            blocks always begin at the same positions. None: prompts begin at position 0, as in OPT.
-    """
-
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    ffn_size: int
-    max_positions: int
-    block_size: int
-    bos_token_id: int
-    eos_token_id: int
-    pad_token_id: int
-    simplex_value: float = 5.0
-    context_timestep: str = "quantised"
-    answer_position: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.context_timestep not in ("quantised", "none"):
-            raise CheckpointInvalid(f"context_timestep is {self.context_timestep!r}; use 'quantised' or 'none'")
-        self._check_sorts()
-        if self.hidden_size % self.num_heads:
-            raise CheckpointInvalid(f"hidden_size {self.hidden_size} is no multiple of {self.num_heads} heads")
-        if self.block_size >= self.max_positions:
-            raise CheckpointInvalid(f"block_size {self.block_size} does not fit {self.max_positions} positions")
-        if self.answer_position is not None and not 1 <= self.answer_position <= self.max_positions - self.block_size:
-            raise CheckpointInvalid(
-                f"answer_position {self.answer_position} leaves no room for a block in {self.max_positions} positions"
-            )
-        if max(self.bos_token_id, self.eos_token_id, self.pad_token_id) >= self.vocab_size:
-            raise CheckpointInvalid(f"a special token is outside the vocabulary of {self.vocab_size}")
-
-    def _check_sorts(self) -> None:
-        """A config.json may hold anything: numbers have to be numbers before they are compared."""
-        sizes = ("vocab_size", "hidden_size", "num_layers", "num_heads", "ffn_size", "max_positions", "block_size")
-        for name in (*sizes, "bos_token_id", "eos_token_id", "pad_token_id"):
-            value, lowest = getattr(self, name), 1 if name in sizes else 0
-            if not isinstance(value, int) or value < lowest:
-                raise CheckpointInvalid(f"{name} is {value!r}; it must be a whole number of at least {lowest}")
-        if not isinstance(self.simplex_value, int | float) or not 0 < self.simplex_value < float("inf"):
-            raise CheckpointInvalid(f"simplex_value is {self.simplex_value!r}; it must be a number above 0")
-
-    @classmethod
-    def from_dict(cls, values: dict[str, object]) -> Self:
-        """Read a config, refusing keys that it does not know and shapes that cannot be."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise CheckpointInvalid(f"the model's config has unknown keys: {', '.join(unknown)}")
-        try:
-            return cls(**values)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise CheckpointInvalid(f"the model's config is incomplete: {error}") from error
-
-    @property
-    def family(self) -> str:
-        """The kind of model."""
-        return "ssd-2"
-
-    @property
-    def trained_above(self) -> float:
-        """Share of T above which there is a network for every timestep; what one was trained on is not recorded."""
-        return 0.0
-
-    @property
-    def default_stop(self) -> float:
-        """Share of T that a decode stops at, unless asked otherwise."""
-        return EARLY_STOP
-
-    @property
-    def default_steps(self) -> int:
-        """Timesteps a block is decoded with, unless more are asked for."""
-        return DEFAULT_STEPS
-
-    @property
-    def max_block_size(self) -> int:
-        """The longest block that leaves room for a prompt."""
-        return self.max_positions - (self.answer_position or 1)
-
-    @property
-    def max_prompt_tokens(self) -> int:
-        """The longest prompt that still leaves room for one block of answer."""
-        return self.answer_position or self.max_positions - self.block_size
-
-    def max_prompt_tokens_before(self, answer_tokens: int) -> int:
-        """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
-        if self.answer_position is None:
-            return self.max_positions - answer_tokens
-        return self.answer_position if self.answer_position + answer_tokens <= self.max_positions else 0
-
-    def first_position(self, prompt_tokens: _Number) -> _Number:
-        """Where a prompt of this many tokens begins."""
-        return self.answer_position - prompt_tokens if self.answer_position else 0 * prompt_tokens
-
-    def quantised(self, timestep: int) -> int:
-        """The timestep that a context is encoded for; 0, always, without a context timestep."""
-        return timestep - timestep % CONTEXT_TIMESTEP_QUANTUM if self.context_timestep == "quantised" else 0
 
 
 class TiedEmbedding(nn.Embedding):

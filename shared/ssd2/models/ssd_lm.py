@@ -7,58 +7,16 @@ be kept from timestep to timestep. There is no self-conditioning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssd2.errors import PromptTooLong
-from ssd2.models.prompts import left_padded
-from ssd2.noise_schedule import TRAINED_TIMESTEPS
+from ssd2.models.configs import SSDLMConfig
+from ssd2.models.padding import left_padded
 from ssd2.sampler import LogitsRequest
-from ssd2.simplex import SIMPLEX_VALUE
-
-
-@dataclass(frozen=True)
-class SSDLMConfig:
-    """Shape of an SSD-LM; see `ssd2.models.family.ModelConfig`.
-
-    Attributes:
-        vocab_size: V.
-        max_positions: prompt and answer together.
-        bos_token_id: begins every prompt.
-        eos_token_id: ends an answer.
-        pad_token_id: fills the left of shorter prompts in a batch; RoBERTa counts positions from behind it.
-        block_size: B_train; any B may be decoded with.
-        default_steps: the published T_decode. The model was trained with T = 5000, but sees t/T alone.
-    """
-
-    vocab_size: int
-    max_positions: int
-    bos_token_id: int
-    eos_token_id: int
-    pad_token_id: int
-    family: str = "ssd-lm"
-    block_size: int = 25
-    default_steps: int = 1000
-    default_stop: float = 0.0
-    simplex_value: float = SIMPLEX_VALUE
-    trained_above: float = 0.0
-
-    @property
-    def max_block_size(self) -> int:
-        """The longest block that leaves room for a prompt."""
-        return self.max_positions - 1
-
-    @property
-    def max_prompt_tokens(self) -> int:
-        """The longest prompt that leaves room for one block."""
-        return self.max_prompt_tokens_before(self.block_size)
-
-    def max_prompt_tokens_before(self, answer_tokens: int) -> int:
-        """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
-        return self.max_positions - answer_tokens
+from ssd2.timesteps import TRAINED_TIMESTEPS
 
 
 class SSDLM(nn.Module):

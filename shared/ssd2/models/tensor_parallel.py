@@ -19,9 +19,10 @@ from torch import distributed as dist
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from ssd2.errors import InvalidParameter
+from ssd2.models.configs import SSD2Config
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.predict import Model
-from ssd2.models.ssd2 import SSD2, SSD2Config, TiedEmbedding
+from ssd2.models.ssd2 import SSD2, TiedEmbedding
 
 
 @dataclass(frozen=True)

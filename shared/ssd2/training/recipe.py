@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from ssd2.errors import InvalidParameter
-from ssd2.noise_schedule import EXPERT_RANGES
+from ssd2.timesteps import EXPERT_RANGES
 from ssd2.training.records import DataParams
 
 RECIPES = Path(__file__).parent / "recipes"

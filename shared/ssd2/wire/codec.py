@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from ssd2.errors import (
     BlockShapeMismatch,
     InvalidParameter,
@@ -20,9 +17,8 @@ from ssd2.errors import (
     TokenOutOfRange,
 )
 from ssd2.logits_format import MAX_TOP_K, AllowedFormats, LogitsFormat
-from ssd2.noise_schedule import TRAINED_TIMESTEPS
-from ssd2.packed_logits import CoreLogits, pack, unpack
 from ssd2.params import MAX_SEED
+from ssd2.timesteps import TRAINED_TIMESTEPS
 from ssd2.wire import collaboration_pb2 as pb
 
 PROTOCOL_VERSION = 1
@@ -270,21 +266,15 @@ def open_from_proto(message: pb.Open) -> OpenRequest:
     )
 
 
-def projection_to_proto(at: StepPosition, x0_hat: Tensor) -> pb.Projection:
+def projection_to_proto(at: StepPosition, projected: ProjectedTokens) -> pb.Projection:
     """A projected simplex as a message.
 
     Args:
         at: the timestep whose logits were projected.
-        x0_hat: [L, V], every entry +K or -K.
+        projected: the tokens at +K.
     """
-    members = x0_hat > 0
-    counts = members.sum(-1).tolist()
     return pb.Projection(
-        number=at.number,
-        block=at.block,
-        step=at.step,
-        token_ids=members.nonzero()[:, 1].tolist(),
-        counts=[] if all(count == 1 for count in counts) else counts,
+        number=at.number, block=at.block, step=at.step, token_ids=projected.token_ids, counts=projected.counts
     )
 
 
@@ -325,17 +315,6 @@ def position_from_proto(message: pb.Projection | pb.BlockLogits) -> StepPosition
     return StepPosition(message.number, message.block, message.step)
 
 
-def pack_logits(logits: Tensor, logits_format: LogitsFormat) -> PackedLogits:
-    """Logits of one timestep as they travel; they are packed where they are, and only their bytes come to the host.
-
-    Args:
-        logits: [L, V].
-        logits_format: that the agent asked for.
-    """
-    block_size, vocab_size = logits.shape
-    return PackedLogits(block_size, vocab_size, logits_format, pack(logits, logits_format).cpu().numpy().tobytes())
-
-
 def logits_to_proto(at: StepPosition, logits: PackedLogits, guess: Sequence[int] = ()) -> pb.BlockLogits:
     """Logits of one timestep as a message.
 
@@ -358,7 +337,7 @@ def logits_to_proto(at: StepPosition, logits: PackedLogits, guess: Sequence[int]
 
 def logits_from_proto(
     message: pb.BlockLogits, *, due: StepPosition, block_size: int, vocab_size: int, logits_format: LogitsFormat
-) -> CoreLogits:
+) -> PackedLogits:
     """The reverse of `logits_to_proto`.
 
     Args:
@@ -367,9 +346,6 @@ def logits_from_proto(
         block_size: L of the stream.
         vocab_size: V.
         logits_format: that the agent asked for.
-
-    Returns:
-        A batch of one, [1, L, V].
 
     Raises:
         ProtocolViolation: if these are not the logits that were due, or they are damaged.
@@ -389,5 +365,4 @@ def logits_from_proto(
             f"the core sent {len(message.data)} bytes of logits as {shape}; due were {block_size * width} for "
             f"{block_size} x {vocab_size}"
         )
-    data = torch.frombuffer(bytearray(message.data), dtype=torch.uint8).view(1, block_size, width)
-    return unpack(data, logits_format, vocab_size)
+    return PackedLogits(block_size, vocab_size, logits_format, message.data)
