@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 from ssd2.wire.codec import MAX_MESSAGE_BYTES
+from tests.commands import run_here
 
 ROOT = Path(__file__).parents[2]
 _HOME = tempfile.TemporaryDirectory(prefix="slingshot-tests-")
@@ -64,10 +65,9 @@ def core(core_folder: Path) -> Iterator[CoreProcess]:
         yield running
 
 
-def run_agent(*arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+def run_agent(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `user-agent` to its end."""
-    command = [sys.executable, "-m", "user_agent", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=timeout_s)
+    return run_here(*arguments, environment=ENVIRONMENT)
 
 
 @dataclass

@@ -29,6 +29,7 @@ from user_agent.ledger import Ledger
 from user_agent.user_model import UserModel
 
 from .conftest import ENVIRONMENT, CoreProcess, run_agent, running_core
+from .processes import engine_processes
 
 LONGEST_S = 10
 START_S = 8
@@ -209,7 +210,7 @@ def test_a_core_that_dies_under_the_command_line(core_folder: Path, user_folder:
             text=True,
             env=ENVIRONMENT,
         )
-        _wait_for_cpu(core.process.pid)
+        _wait_for_cpu(*engine_processes(core))
         core.process.kill()
         killed = time.monotonic()
         out, err = agent.communicate(timeout=30)

@@ -24,7 +24,7 @@ KEYS = {"kind", "question", "expected", "core_only", "user_only", "together", "b
 @pytest.fixture(scope="module")
 def questions() -> list[dict[str, object]]:
     """What `make demo JSON=1` prints."""
-    result = run_agent("demo", "--json", timeout_s=120)
+    result = run_agent("demo", "--json")
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)["questions"]
 

@@ -22,6 +22,7 @@ from ssd2.checkpoint import save_checkpoint
 from ssd2.errors import SlingshotError
 from ssd2.params import CollaborationParams, DecodingParams
 from ssd2.sampler import LogitsRequest
+from tests.commands import run_here
 from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient
 from user_agent.tuning import sweep
@@ -46,10 +47,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def agent(environment: dict[str, str]) -> Tune:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "user_agent", *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=120, stdin=subprocess.DEVNULL
-        )
+        return run_here(*arguments, environment=environment)
 
     return run
 

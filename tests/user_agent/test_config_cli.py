@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ssd2.errors import InvalidParameter
+from tests.commands import run_here
 from tests.end_to_end.conftest import CoreProcess, running_core
 from tests.user_agent.api.conftest import agent_environment
 from user_agent.config import FILE, load_config, save_settings, set_outside
@@ -23,9 +23,8 @@ def core(core_folder: Path) -> Iterator[CoreProcess]:
 
 
 def run(home: Path, *arguments: str, typed: str = "", **settings: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "user_agent", *arguments]
     environment = agent_environment(home, **{"passphrase": "for tests", **settings})
-    return subprocess.run(command, env=environment, input=typed, capture_output=True, text=True, timeout=60)
+    return run_here(*arguments, environment=environment, typed=typed)
 
 
 @pytest.fixture
