@@ -159,7 +159,10 @@ def main() -> None:
         connection = None
         if ranks.is_first:
             connection = stack.enter_context(socket.socket(socket.AF_UNIX))
-            connection.connect(str(address))
+            try:
+                connection.connect(str(address))
+            except OSError:  # the front end was ended meanwhile: nobody is left to tell
+                sys.exit(1)
         start = ranks.told(receive(connection) if connection else None)
         if isinstance(start, Start):
             _run(start, connection, ranks)

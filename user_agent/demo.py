@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ssd2.demo.paths import CORE, NOTES, USER
-from ssd2.errors import CoreUnavailable
+from ssd2.demo.paths import NOTES, USER
 from ssd2.params import CollaborationParams, Seeds
 from user_agent.agent import Agent, Question
 from user_agent.answer import Answer
 from user_agent.core_client import CoreClient
 from user_agent.decoding import decoding_for
-from user_agent.demo_core import exit_on_sigterm
+from user_agent.demo_core import demo_core, exit_on_sigterm
 from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_passages
 from user_agent.documents.search import search
@@ -69,49 +62,19 @@ def run_demo(*, seed: int, as_json: bool) -> None:
     Raises:
         SlingshotError: if the core does not start, or an answer fails.
     """
-    console = Console(stderr=as_json, highlight=False)
-    with demo_core_server() as address:
-        console.print(
-            f"Core server listening on {address}, a process of its own. It never sees the notes in {NOTES.name}/."
-        )
-        reports = asyncio.run(_ask_all(address, seed, console))
+    exit_on_sigterm()
+    reports = asyncio.run(_ask_all(seed, Console(stderr=as_json, highlight=False)))
     if as_json:
         print(json.dumps({"questions": reports}, ensure_ascii=False))  # noqa: T201 - the output asked for
 
 
-@contextmanager
-def demo_core_server() -> Iterator[str]:
-    """A core server with the demo core on a free port, ended on leaving."""
-    options = ["--model", f"demo-core={CORE}", "--port", "0", "--log-level", "warning"]
-    command = [sys.executable, "-m", "core_server", *options]
-    exit_on_sigterm()
-    # An interrupt before Popen has returned would leave a server that nobody knows of: it has to wait.
-    interrupts: list[int] = []
-    interrupt = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own module
-    try:
-        signal.signal(signal.SIGINT, interrupt)
-        if interrupts:
-            raise KeyboardInterrupt
-        line = server.stdout.readline() if server.stdout else ""
-        address = re.search(r"listening on (\S+:\d+)", line)
-        if not address:
-            raise CoreUnavailable("the demo's core server did not start; its error is above")
-        yield address[1]
-    finally:
-        server.terminate()
-        try:
-            server.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-async def _ask_all(address: str, seed: int, console: Console) -> list[dict[str, object]]:
-    user_model = UserModel.load(USER, with_weights=True)
-    passages = read_passages(NOTES)
+async def _ask_all(seed: int, console: Console) -> list[dict[str, object]]:
     reports = []
-    async with CoreClient(address) as client:
+    async with demo_core() as address, CoreClient(address) as client:
+        console.print(
+            f"Core server listening on {address}, a process of its own. It never sees the notes in {NOTES.name}/."
+        )
+        user_model, passages = UserModel.load(USER, with_weights=True), read_passages(NOTES)
         agent = Agent(user_model, client)
         for question in QUESTIONS:
             with console.status(question.text):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from core_server import engine_client
+from core_server import engine, engine_client
 from core_server.config import ServerConfig
 from core_server.engine_client import running_engine
 from ssd2.errors import EngineLost
@@ -34,3 +35,15 @@ async def test_an_engine_that_ends_is_not_cut_short_while_it_says_why(
         async with running_engine(ServerConfig({}), 0):
             pass
     assert (tmp_path / "log").read_text() == "why"
+
+
+def test_an_engine_whose_front_end_is_gone_ends_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An interrupt while a server starts is answered by its front end alone."""
+    monkeypatch.setattr(sys, "argv", ["engine", str(tmp_path / "engine.sock")])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        engine.main()
+    assert ended.value.code == 1
+    assert capfd.readouterr() == ("", "")

@@ -16,7 +16,7 @@ from ssd2.demo.paths import CORE, USER
 from ssd2.evaluation.two_source import SYSTEMS, Pair, evaluate_two_source
 from ssd2.params import CollaborationParams, DecodingParams
 
-from .conftest import ENVIRONMENT, run_agent
+from .conftest import ENVIRONMENT
 
 KEYS = {"kind", "question", "expected", "core_only", "user_only", "together", "bytes_up", "bytes_down", "timesteps"}
 
@@ -24,7 +24,8 @@ KEYS = {"kind", "question", "expected", "core_only", "user_only", "together", "b
 @pytest.fixture(scope="module")
 def questions() -> list[dict[str, object]]:
     """What `make demo JSON=1` prints."""
-    result = run_agent("demo", "--json")
+    command = [sys.executable, "-m", "user_agent", "demo", "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)["questions"]
 

@@ -41,7 +41,7 @@ Tune = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    return {**ENVIRONMENT, "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    return {**ENVIRONMENT, "XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_DATA_HOME": str(tmp_path / "data")}
 
 
 @pytest.fixture
@@ -90,6 +90,13 @@ def test_ask_uses_what_was_tuned_for_its_pair_unless_told_otherwise(
     choice = json.loads(tuned.stdout)
     assert (choice["lambda_user"], choice["alpha"], choice["questions"]) == (1.0, 0.0, 2)
     assert len(choice["curve"]) == 13
+    sent = [
+        entry
+        for entry in json.loads(agent("ledger", "show", "--limit", "9999", "--json").stdout)["entries"]
+        if entry["direction"] == "up"
+    ]
+    assert {entry["trace"].partition("-")[0] for entry in sent} == {"tune"}
+    assert {entry["rpc"] for entry in sent} == {"GetModelCard", "Collaborate"}
 
     def bytes_up(address: str, *more: str) -> tuple[int, str]:
         options = ("--core", address, "--user-model", str(user_folder), "--steps", "2", "--json", *more)

@@ -85,6 +85,10 @@ def tune(
         return
     from rich.console import Console
 
+    from user_agent.answering import new_id
+    from user_agent.config import load_config
+    from user_agent.ledger import tracing
+    from user_agent.stores import open_stores
     from user_agent.tuning.command import TuneOptions, run_tune
 
     options = TuneOptions(
@@ -101,7 +105,9 @@ def tune(
         is_confirmed=yes,
         ca=ca,
     )
-    choice, file = run_tune(options, Console(stderr=True, highlight=False, soft_wrap=True))
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with open_stores(load_config()) as stores, tracing(new_id("tune")):
+        choice, file = run_tune(options, console, stores.ledger)
     if as_json:
         typer.echo(json.dumps(asdict(choice), ensure_ascii=False))
     else:

@@ -31,6 +31,7 @@ from user_agent.decoding import decoding_for
 from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_documents
 from user_agent.documents.search import search
+from user_agent.ledger import Ledger
 from user_agent.settings import Choice, Measured, save_choice, saved_choice
 from user_agent.tuning.choosing import Outcomes, choose
 from user_agent.tuning.kept import KeptAnswers
@@ -88,6 +89,7 @@ class Run:
         card: of the core.
         tasks: questions with their passages.
         kept: answers so far.
+        ledger: where all that is sent is entered; None for nowhere.
     """
 
     options: TuneOptions
@@ -96,6 +98,7 @@ class Run:
     card: ModelCard
     tasks: list[Task]
     kept: KeptAnswers
+    ledger: Ledger | None
 
     @property
     def logits_format(self) -> LogitsFormat:
@@ -108,12 +111,13 @@ class Run:
         return len(SETTINGS) * len(self.tasks)
 
 
-def run_tune(options: TuneOptions, console: Console) -> tuple[Choice, Path]:
+def run_tune(options: TuneOptions, console: Console, ledger: Ledger | None = None) -> tuple[Choice, Path]:
     """Measure all settings, choose one and save it.
 
     Args:
         options: what was asked for.
         console: for what is going to cross and for the progress; stderr.
+        ledger: where all that is sent is entered; None for nowhere.
 
     Returns:
         The choice, and the file it was saved in.
@@ -123,7 +127,7 @@ def run_tune(options: TuneOptions, console: Console) -> tuple[Choice, Path]:
         SystemExit: 130 if the run is stopped by Ctrl-C; answers so far are kept.
         typer.Abort: if the user does not want it.
     """
-    run = _prepare(options, console)
+    run = _prepare(options, console, ledger)
     _announce(run, console)
     try:
         outcomes = asyncio.run(_measure(run, console))
@@ -138,7 +142,7 @@ def run_tune(options: TuneOptions, console: Console) -> tuple[Choice, Path]:
     return choice, file
 
 
-def _prepare(options: TuneOptions, console: Console) -> Run:
+def _prepare(options: TuneOptions, console: Console, ledger: Ledger | None) -> Run:
     """Everything that can go wrong before anything is sent but the request for the core's card."""
     user_model = UserModel.load(options.user_model, with_weights=True)
     params = decoding_for(user_model.config, max_tokens=options.max_tokens, steps=options.steps)
@@ -149,7 +153,7 @@ def _prepare(options: TuneOptions, console: Console) -> Run:
         console.print(Text(f"user-agent: {line}"))
     passages = corpus.passages
     own = read_questions(options.questions) if options.questions else []
-    card = asyncio.run(_model_card(options, user_model.config.family))
+    card = asyncio.run(_model_card(options, user_model.config.family, ledger))
     kept = KeptAnswers(
         _depends_on(options, params, card, passages, own),
         secrets.randbelow(MAX_RUN_SEED) if options.seed is None else options.seed,
@@ -162,7 +166,7 @@ def _prepare(options: TuneOptions, console: Console) -> Run:
             "the documents hold no sentence that a question can be made of; write some questions of your own to a file "
             "and give it with --questions"
         )
-    return Run(options, user_model, params, card, tasks, kept)
+    return Run(options, user_model, params, card, tasks, kept, ledger)
 
 
 def _depends_on(
@@ -209,8 +213,12 @@ def _usable(tasks: Iterable[Task], user_model: UserModel, params: DecodingParams
             yield Task(task.question, fitting)
 
 
-async def _model_card(options: TuneOptions, family: str) -> ModelCard:
-    async with CoreClient(options.core, ca=options.ca, answer_timeout_s=options.timeout_s) as client:
+def _line(options: TuneOptions, ledger: Ledger | None) -> CoreClient:
+    return CoreClient(options.core, ca=options.ca, answer_timeout_s=options.timeout_s, ledger=ledger)
+
+
+async def _model_card(options: TuneOptions, family: str, ledger: Ledger | None) -> ModelCard:
+    async with _line(options, ledger) as client:
         return await client.model_card(options.model, family)
 
 
@@ -267,7 +275,7 @@ def _seconds(judge: Judge, numbers: Sequence[int]) -> float:
 async def _measure(run: Run, console: Console) -> Outcomes:
     """All answers; on documents the line to the core is closed before the first of them."""
     options = run.options
-    async with CoreClient(options.core, ca=options.ca, answer_timeout_s=options.timeout_s) as client:
+    async with _line(options, run.ledger) as client:
         if options.questions:
             agent = Agent(run.user_model, client)
             judge = AskingJudge(run.tasks, agent, run.params, _asking_seed(options), options.model, run.logits_format)
