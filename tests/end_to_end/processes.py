@@ -15,7 +15,7 @@ LISTEN = "0A"
 
 def engine_processes(core: CoreProcess) -> list[int]:
     """Process ids of a server's engines: of each, or of torchrun and of its ranks in their order."""
-    return [pid for engine in _children(core.process.pid) for pid in (engine, *sorted(_children(engine), key=_rank))]
+    return [pid for engine in children(core.process.pid) for pid in (engine, *sorted(children(engine), key=_rank))]
 
 
 def anonymous_mb(pid: int) -> float:
@@ -23,6 +23,12 @@ def anonymous_mb(pid: int) -> float:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     (kibibytes,) = (int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
     return kibibytes * 1024 / 1e6
+
+
+def peak_mb(pid: int) -> float:
+    """The most memory that a process has had, in 10⁶ bytes."""
+    (kibibytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(kibibytes) * 1024 / 1e6
 
 
 def is_running(pid: int) -> bool:
@@ -43,8 +49,9 @@ def listening_addresses(pid: int) -> set[IPv4Address | IPv6Address]:
     return found
 
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def children(pid: int) -> list[int]:
+    """Processes that it has started, from whichever thread, and not yet waited for."""
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
 
 
 def _rank(pid: int) -> int:

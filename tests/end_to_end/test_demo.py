@@ -17,6 +17,7 @@ from ssd2.evaluation.two_source import SYSTEMS, Pair, evaluate_two_source
 from ssd2.params import CollaborationParams, DecodingParams
 
 from .conftest import ENVIRONMENT
+from .processes import children
 
 KEYS = {"kind", "question", "expected", "core_only", "user_only", "together", "bytes_up", "bytes_down", "timesteps"}
 
@@ -60,17 +61,13 @@ def test_the_demo_leaves_no_core_server_behind() -> None:
         env=ENVIRONMENT,
     )
     deadline = time.monotonic() + 60
-    while not (servers := _children(demo.pid)):
+    while not (servers := children(demo.pid)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     demo.send_signal(signal.SIGINT)
     demo.communicate(timeout=30)
     assert demo.returncode != 0
     assert not any(Path(f"/proc/{server}").exists() for server in servers)
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +15,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.end_to_end.conftest import CoreProcess
+from tests.end_to_end.processes import children, peak_mb
 from tests.user_agent.api.conftest import AgentProcess, agent_environment, asked, eventually, running_agent
+from tests.user_agent.documents import made
 
 SENTINEL = "Zanzibar-4711"
+BUSY_S = 5
+"""What a busy machine may take on top."""
 
 
 @pytest.fixture
@@ -73,6 +79,33 @@ def test_an_upload_is_read_under_a_harmless_name(own: AgentProcess) -> None:
         assert http.post("/v1/documents", files={"file": ("huge.txt", b"a" * (33 << 20))}).status_code == 413
         http.delete(f"/v1/documents/{uploaded['id']}")
         assert http.post("/v1/documents/search", json={"query": "bike lock"}).json()["data"] == []
+
+
+def test_hostile_uploads_end_with_a_reason_in_bounds(own: AgentProcess) -> None:
+    """Of time and of memory, that of the agent and of the process that reads for it."""
+    uploads = {
+        "cut.pdf": made.pdf("Hello.")[:-60],
+        "bomb.docx": made.zip_bomb(),
+        "lying.docx": made.lying_zip_bomb(),
+        "binary.md": os.urandom(100_000),
+        "../../deep/..\\nested.json": b"[1," * 5_000_000,
+    }
+    before = peak_mb(own.process.pid)
+    with own.client() as http:
+        for name, data in uploads.items():
+            sent = time.monotonic()
+            document = http.post("/v1/documents", files={"file": (name, data)}).json()
+            assert (document["state"], bool(document["reason"])) == ("failed", True), name
+            assert "/" not in document["name"]
+            assert time.monotonic() - sent < 10 + BUSY_S, name
+        sent = time.monotonic()
+        assert http.post("/v1/documents", files={"file": ("big.txt", b"a" * 200_000_000)}).status_code == 413
+        assert time.monotonic() - sent < 10 + BUSY_S
+        (reader,) = children(own.process.pid)
+        assert peak_mb(reader) < 500
+        assert peak_mb(own.process.pid) - before < 500
+        assert http.post("/v1/documents", files={"file": ("good.md", b"The key is here.")}).json()["state"] == "indexed"
+        assert len(http.get("/v1/documents?state=failed").json()["data"]) == len(uploads)
 
 
 def test_an_answer_cites_what_the_user_model_read_and_looks_only_where_it_may(own: AgentProcess) -> None:
