@@ -104,6 +104,17 @@ class Figures:
         self.seconds += answer.seconds
 
 
+def check(config: AgentConfig, user_model: UserModel) -> None:
+    """Check that an answer can be made as configured.
+
+    Raises:
+        InvalidParameter: if there is no such decode.
+        PromptTooLong: if the longest answer leaves no room for a question.
+    """
+    params = decoding_for(user_model.config, steps=config.steps, max_tokens=config.max_tokens)
+    user_model.fitting("", (), params.max_answer_tokens)
+
+
 class Answering:
     """Answers questions, some at a time; others wait, and still others are sent away."""
 
@@ -118,14 +129,18 @@ class Answering:
             client: the line to the core; None answers λ = 1 alone.
             search: finds passages.
             traces: take up what happens in each answer.
+
+        Raises:
+            SlingshotError: see `check`.
         """
+        check(config, user_model)
         self._config, self._user_model, self._client, self._search = config, user_model, client, search
         self.traces, self.figures = traces, Figures()
         self._at_work = asyncio.Semaphore(config.max_answers)
         self._admitted = 0
 
     def reconfigure(self, config: AgentConfig, client: CoreClient | None) -> None:
-        """Take up other settings, or another line, from the next answer on."""
+        """Take up other settings, checked before, or another line, from the next answer on."""
         self._config, self._client = config, client
 
     @property

@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from ssd2.demo.paths import USER
 from ssd2.errors import InvalidParameter
+from ssd2.timesteps import TRAINED_TIMESTEPS
 from user_agent.data_folder import default_data_folder
 from user_agent.settings import config_folder, write_private
 
@@ -44,7 +45,9 @@ class AgentConfig(BaseSettings):
         None, ge=0, le=1, description="weight of the user model; none: as tuned, else 0.3"
     )
     alpha: float | None = Field(None, ge=0, description="how much the documents are stressed; none: as tuned, else 1")
-    steps: int | None = Field(None, ge=1, le=1000, description="most timesteps of a block; none: what suits the model")
+    steps: int | None = Field(
+        None, ge=1, le=TRAINED_TIMESTEPS, description="most timesteps of a block; none: what suits the model"
+    )
     max_tokens: int = Field(48, ge=1, le=4096, description="longest answer, in tokens")
     speculation: int = Field(4, ge=0, le=64, description="timesteps that the core may send ahead on guesses")
     timeout: float = Field(10.0, gt=0, description="seconds to wait for each answer of the core")

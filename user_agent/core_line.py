@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from user_agent.config import AgentConfig
 from user_agent.core_client import CoreClient
 from user_agent.demo_core import demo_core
 from user_agent.ledger import Ledger
+
+
+def needed_line(config: AgentConfig) -> tuple[str | Path | None, ...]:
+    """What tells one line from another: address and certificates; empty where no core is asked, with λ 1."""
+    return () if config.lambda_user == 1 else (config.core, config.ca)
 
 
 class CoreLine:
@@ -33,7 +39,7 @@ class CoreLine:
             SlingshotError: if the address is none, or the demo's core does not start; then the line stays as it was.
         """
         async with AsyncExitStack() as opening:
-            needs_core = config.lambda_user != 1
+            needs_core = bool(needed_line(config))
             is_demo = needs_core and config.core is None
             address = await opening.enter_async_context(demo_core()) if is_demo else config.core
             client = None

@@ -11,9 +11,11 @@ from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel
 
 from ssd2.errors import InvalidParameter, SlingshotError
+from user_agent.answering import check
 from user_agent.api.errors import documented
 from user_agent.api.state import AppState, state_of
 from user_agent.config import CHANGEABLE, AgentConfig, save_settings, set_outside
+from user_agent.core_line import needed_line
 
 router = APIRouter(prefix="/v1", tags=["Settings"])
 
@@ -87,7 +89,8 @@ async def change(
     before = {name: getattr(state.config, name) for name in changes}
     config = await asyncio.to_thread(save_settings, changes, **state.options)
     try:
-        if any(getattr(config, name) != getattr(state.config, name) for name in ("core", "ca", "lambda_user")):
+        check(config, state.answering.user_model)
+        if needed_line(config) != needed_line(state.config):
             await state.line.connect(config)
     except SlingshotError:
         await asyncio.to_thread(save_settings, before, **state.options)

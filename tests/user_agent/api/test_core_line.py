@@ -28,7 +28,10 @@ def test_another_core_is_taken_up_and_one_that_is_no_address_changes_nothing(cor
         running_agent(tmp_path, max_tokens=8) as agent,
         agent.client() as http,
     ):
-        assert http.get("/v1/status").json()["core"]["is_demo"], "nothing is configured"
+        demo = http.get("/v1/status").json()["core"]
+        assert demo["is_demo"], "nothing is configured"
+        assert http.patch("/v1/settings", json={"lambda_user": 0.5}).status_code == 200
+        assert http.get("/v1/status").json()["core"] == demo, "the same line, and not another demo core"
         assert http.patch("/v1/settings", json={"lambda_user": 1}).status_code == 200
         assert http.get("/v1/status").json()["core"]["address"] is None
         assert http.post(CHAT, json=asked()).json()["slingshot"]["figures"]["bytes_up"] == 0

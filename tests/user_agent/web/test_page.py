@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
@@ -238,6 +239,20 @@ def test_a_running_answer_is_watched_and_stopped_by_escape_and_the_agent_stops_t
     assert json.loads(end.removeprefix("data: "))["code"] == "stopped"
 
 
+@pytest.mark.usefixtures("long_answers")
+@pytest.mark.parametrize(("motion", "moves"), [("no-preference", True), ("reduce", False)])
+def test_nothing_moves_for_those_who_asked_for_stillness(
+    page: Page, motion: Literal["no-preference", "reduce"], moves: bool
+) -> None:
+    page.emulate_media(reduced_motion=motion)
+    page.get_by_label("Question").fill(TWO_SOURCE)
+    page.keyboard.press("Enter")
+    expect(page.locator(".cursor")).to_be_visible()
+    assert page.evaluate("document.getAnimations().length > 0") == moves
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
+
+
 def test_a_reload_loses_nothing_of_a_chat(page: Page) -> None:
     ask(page)
     page.reload()
@@ -291,6 +306,17 @@ def test_a_changed_setting_is_kept_and_an_empty_one_is_the_default(page: Page, a
         expect(longest).to_have_value(str(kept))
         with agent.client() as http:
             assert http.get("/v1/settings").json()["max_tokens"]["value"] == kept
+
+
+def test_a_setting_that_no_answer_can_be_made_with_is_refused_and_not_kept(page: Page, agent: AgentProcess) -> None:
+    page.get_by_role("link", name="Settings").click()
+    for label, given, says in (("Timesteps", "601", "1 to 600"), ("Longest answer", "4000", "lower --max-tokens")):
+        page.get_by_label(label).fill(given)
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("alert")).to_contain_text(says)
+        with agent.client() as http:
+            assert {http.get("/v1/settings").json()[name]["value"] for name in ("steps", "max_tokens")} == {None, 48}
+        page.reload()
 
 
 def test_a_busy_agent_is_asked_again_when_it_says_so(page: Page) -> None:
