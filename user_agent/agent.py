@@ -20,8 +20,9 @@ from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, commit, decode, project
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
 from user_agent.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
-from user_agent.core_client import CoreClient, CoreStream
+from user_agent.core_client import CoreClient
 from user_agent.documents.passage import Passage
+from user_agent.resuming_stream import ResumingStream
 from user_agent.user_model import UserModel
 
 MAX_SPECULATION = 64
@@ -160,11 +161,12 @@ class Agent:
             bytes_up=stream.bytes_up if stream else 0,
             bytes_down=stream.bytes_down if stream else 0,
             guessed_timesteps=stream.guessed_rightly if stream else 0,
+            resumed=stream.resumed if stream else 0,
             end=end,
         )
 
     async def _decode(
-        self, question: Question, stream: CoreStream | None, progress: _Progress, observer: Observer | None
+        self, question: Question, stream: ResumingStream | None, progress: _Progress, observer: Observer | None
     ) -> str:
         """Run Algorithm 2, each request answered by both models at the same time; why it ended."""
         terms, length = self._terms(question), question.params.block_size
@@ -188,7 +190,7 @@ class Agent:
     async def _mixed(
         self,
         question: Question,
-        stream: CoreStream | None,
+        stream: ResumingStream | None,
         terms: UserTerms | None,
         progress: _Progress,
         request: LogitsRequest,
@@ -229,7 +231,7 @@ class Agent:
         instruction = torch.tensor([self._user_model.tokenizer.encode(question.instruction)], dtype=torch.int64)
         return torch.cat([instruction, request.answer_ids], -1)
 
-    async def _open(self, question: Question) -> CoreStream:
+    async def _open(self, question: Question) -> ResumingStream:
         if self._client is None:
             raise InvalidParameter("λ below 1 needs a core; give its address with --core HOST:PORT")
         card = await self._client.model_card(question.model, self._user_model.config.family)
@@ -359,7 +361,9 @@ def _projected(request: LogitsRequest, logits: _Ensemble, x0_hat: Tensor) -> Pro
     )
 
 
-async def _tell(stream: CoreStream, asked: StepPosition | None, request: LogitsRequest, params: DecodingParams) -> None:
+async def _tell(
+    stream: ResumingStream, asked: StepPosition | None, request: LogitsRequest, params: DecodingParams
+) -> None:
     """Send what the core needs to get to this request: the projection before it, or a block's commit.
 
     It answers the logits that the core gave last; there are none before the first ones.
@@ -373,7 +377,7 @@ async def _tell(stream: CoreStream, asked: StepPosition | None, request: LogitsR
 
 
 async def _both(
-    stream: CoreStream | None, terms: UserTerms | None, at: StepPosition, request: LogitsRequest
+    stream: ResumingStream | None, terms: UserTerms | None, at: StepPosition, request: LogitsRequest
 ) -> tuple[CoreLogits | None, UserLogits]:
     """The logits of both models: the device computes while the core does."""
     computing = asyncio.create_task(asyncio.to_thread(terms.logits, request)) if terms else None

@@ -47,6 +47,7 @@ class Answer:
         bytes_up: payload sent to the core.
         bytes_down: payload received from it.
         guessed_timesteps: those whose logits the core had sent ahead, on a right guess.
+        resumed: how often it went on after the line to the core had broken.
         end: why it ended: "eos", "length" (at its longest), or "observer" (who wanted no more of it).
     """
 
@@ -60,6 +61,7 @@ class Answer:
     bytes_up: int
     bytes_down: int
     guessed_timesteps: int
+    resumed: int
     end: str
 
 

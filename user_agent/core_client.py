@@ -12,12 +12,12 @@ import re
 import ssl
 from collections.abc import Awaitable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias, TypeVar
 
 import grpc
-from torch import Tensor
 
 from ssd2 import errors
 from ssd2.logits_format import LogitsFormat
@@ -29,6 +29,7 @@ from ssd2.wire.codec import (
     MAX_MESSAGE_BYTES,
     ModelCard,
     OpenRequest,
+    ProjectedTokens,
     StepPosition,
     commit_to_proto,
     logits_from_proto,
@@ -37,13 +38,15 @@ from ssd2.wire.codec import (
     position_from_proto,
     projection_to_proto,
 )
-from ssd2.wire.tensors import projected_tokens, unpack_logits
+from ssd2.wire.tensors import unpack_logits
 from user_agent.ledger import Ledger
 from user_agent.printable import printable
 from user_agent.recorded_channel import RecordedChannel
+from user_agent.resuming_stream import ResumingStream
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
+PATIENCE_S = 10.0
 
 MAX_DETAILS = 500
 """Characters of a core's message that are shown."""
@@ -76,6 +79,7 @@ class CoreClient:
         ca: Path | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
         ledger: Ledger | None = None,
     ) -> None:
         """Make a client; nothing is sent before it is used.
@@ -86,6 +90,7 @@ class CoreClient:
                 line that is not encrypted.
             connect_timeout_s: how long to try to reach the core.
             answer_timeout_s: how long to wait for each of its answers.
+            patience_s: how long after the line broke in the middle of an answer to begin another try to go on.
             ledger: where every message is entered, before it is sent and when it has come; None for nowhere.
 
         Raises:
@@ -99,6 +104,7 @@ class CoreClient:
             raise errors.InvalidParameter(f"timeout is {answer_timeout_s} s; it must be above 0 and finite")
         self._address, self._has_tls = address, ca is not None
         self._connect_timeout_s, self._answer_timeout_s = connect_timeout_s, answer_timeout_s
+        self._patience_s = patience_s
         self._channel = (
             grpc.aio.secure_channel(address, _credentials(ca), options=_OPTIONS)
             if ca
@@ -134,12 +140,15 @@ class CoreClient:
         )
         return model_card_from_proto(await self._answer(call))
 
-    async def open(self, request: OpenRequest) -> CoreStream:
+    async def open(self, request: OpenRequest) -> ResumingStream:
         """Open an answer.
 
         Raises:
             SlingshotError: whatever the core refused it with; `CoreUnavailable` if it is not there.
         """
+        return ResumingStream(await self._open(request), partial(self._open, request), self._patience_s)
+
+    async def _open(self, request: OpenRequest) -> CoreStream:
         await self.connect()
         stream = CoreStream(self._stub.Collaborate(), request, self._address, self._answer_timeout_s)
         try:
@@ -230,17 +239,11 @@ class CoreStream:
     def _is_right(self, message: pb.BlockLogits, due: StepPosition) -> bool:
         return list(message.guess) == self._projected and position_from_proto(message) == due
 
-    async def project(self, at: StepPosition, x0_hat: Tensor) -> None:
-        """Answer the logits of a timestep with their projection, [L, V]."""
-        await self._answer(projection_to_proto(at, projected_tokens(x0_hat)))
-
-    async def commit(self, at: StepPosition, token_ids: list[int]) -> None:
-        """Answer a block's last logits with the tokens that become context."""
-        await self._answer(commit_to_proto(at, token_ids))
-
-    async def _answer(self, projection: pb.Projection) -> None:
-        self._projected = None if projection.counts else list(projection.token_ids)
-        await self._send(pb.CollaborateRequest(projection=projection))
+    async def tell(self, at: StepPosition, projected: ProjectedTokens, *, is_commit: bool) -> None:
+        """Answer the logits of a timestep with their projection; a commit becomes context."""
+        message = commit_to_proto(at, projected.token_ids) if is_commit else projection_to_proto(at, projected)
+        self._projected = None if projected.counts else list(projected.token_ids)
+        await self._send(pb.CollaborateRequest(projection=message))
 
     async def close(self) -> None:
         """Tell the core that the answer is done. The answer is complete: what the core makes of it changes nothing."""

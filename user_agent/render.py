@@ -26,9 +26,10 @@ def summary(answer: Answer) -> str:
     changed = sum(token.is_changed for token in answer.tokens)
     exact = f" ({answer.exact_timesteps} provably as with full logits)" if answer.logits_format else ""
     ahead = f", {answer.guessed_timesteps} of its answers were there ahead" if answer.guessed_timesteps else ""
+    resumed = f"; the line broke {answer.resumed} times, and it went on" if answer.resumed else ""
     return (
         f"{len(answer.tokens)} tokens, {changed} changed by your side (underlined); "
         f"{answer.timesteps} timesteps{exact} in {answer.seconds:.2f} s; "
         f"the core was asked {answer.round_trips} times{ahead}; "
-        f"{answer.bytes_up:,} bytes up, {answer.bytes_down:,} down"
+        f"{answer.bytes_up:,} bytes up, {answer.bytes_down:,} down{resumed}"
     )

@@ -41,6 +41,7 @@ class FakeStream:
     bytes_up = 0
     bytes_down = 0
     guessed_rightly = 0
+    resumed = 0
     logits_format = PREFERRED
 
     def __init__(self, block_size: int) -> None:
@@ -397,7 +398,7 @@ async def test_an_answer_that_is_complete_survives_a_core_that_ends_badly(
 
 def test_a_core_cannot_write_control_sequences_to_the_terminal() -> None:
     token = AnswerToken(1, " \x1b]0;owned\x07café", None, False)
-    shown = marked(Answer("", [token], 1, 1, 1, None, 0.1, 0, 0, 0, "eos")).plain
+    shown = marked(Answer("", [token], 1, 1, 1, None, 0.1, 0, 0, 0, 0, "eos")).plain
     assert "\x1b" not in shown
     assert "café" in shown
     assert printable("a\nb\x9bc") == "a\nb\N{REPLACEMENT CHARACTER}c"

@@ -29,7 +29,7 @@ async def test_why_the_core_ended_an_answer_is_known_to_an_agent_that_was_writin
     pb_grpc.add_CollaborationServiceServicer_to_server(Stopping(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with CoreClient(f"127.0.0.1:{port}") as client:
+    async with CoreClient(f"127.0.0.1:{port}", patience_s=0) as client:
         stream = await client.open(OPEN)
         with pytest.raises(CoreStopping, match="refused: it is being stopped"):
             await _commit_again_and_again(stream)

@@ -278,7 +278,7 @@ def projection_to_proto(at: StepPosition, projected: ProjectedTokens) -> pb.Proj
     )
 
 
-def commit_to_proto(at: StepPosition, token_ids: list[int]) -> pb.Projection:
+def commit_to_proto(at: StepPosition, token_ids: Sequence[int]) -> pb.Projection:
     """The last projection of a block, one token a position, as a message."""
     return pb.Projection(number=at.number, block=at.block, step=at.step, token_ids=token_ids, is_commit=True)
 
