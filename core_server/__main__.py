@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from core_server.config import LOG_FORMAT, ServerConfig, default_threads, named_models
+from core_server.config import ServerConfig, default_threads, named_models
+from core_server.logs import LOG_FORMATS, start_log
 from ssd2.errors import EngineLost, SlingshotError
 from ssd2.logits_format import AllowedFormats
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 after SIGTERM or SIGINT, 2 if the server cannot be started as asked, 1 if its engine has ended.
     """
     options = vars(_parser().parse_args(arguments))
-    logging.basicConfig(stream=sys.stderr, level=options["log_level"].upper(), format=LOG_FORMAT)
+    start_log("front end", options["log_level"], options["log_format"])
     try:
         models, logits_formats = named_models(options.pop("model")), AllowedFormats.parse(options.pop("logits"))
         config = ServerConfig(models=models, logits_formats=logits_formats, **options)
@@ -178,6 +178,26 @@ def _parser() -> argparse.ArgumentParser:
         "collects enough of them (arXiv 2403.06634); top-k:64 alone keeps them back (default: %(default)s)",
     )
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(default: %(default)s)")
+    add(
+        "--log-format",
+        default=defaults.log_format,
+        choices=LOG_FORMATS,
+        help="lines of text, or a JSON object a line (default: %(default)s)",
+    )
+    add(
+        "--ops-port",
+        type=int,
+        metavar="PORT",
+        help="port of /health, /ready and /metrics (Prometheus), over HTTP and open to whoever reaches it, 0 for any "
+        "free one (default: none of them)",
+    )
+    add("--ops-host", default=defaults.ops_host, metavar="HOST", help="address of these (default: %(default)s)")
+    add(
+        "--otlp-endpoint",
+        metavar="URL",
+        help="where spans of answers are sent to by OTLP over gRPC, such as http://localhost:4317; takes the extra "
+        "otel (default: no spans)",
+    )
     return parser
 
 
