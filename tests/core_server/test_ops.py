@@ -105,7 +105,7 @@ async def test_a_port_in_use_is_refused() -> None:
 async def test_signals_stay_the_servers_own() -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     async with serving_ops("127.0.0.1", 0, Observation()) as address:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(trust_env=False) as client:
             await client.get(f"http://{address}/health")
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
@@ -121,7 +121,7 @@ async def test_the_ops_port_is_there_from_before_the_models_until_after_the_serv
     config = ServerConfig({"core": core_folder}, threads=1, ops_port=0)
     serving = asyncio.create_task(serve(config, lines.put_nowait))
     url = (await lines.get()).rpartition(" ")[2]
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(trust_env=False) as client:
         assert await is_ready_at(client, url) == (503, "loading")
         async with asyncio.timeout(60):
             assert "listening on" in await lines.get()
