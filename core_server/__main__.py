@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from core_server.config import ServerConfig, default_threads, named_models
-from core_server.logs import LOG_FORMATS, start_log
+from core_server.logs import LOG_FORMATS, fields, start_log
 from ssd2.errors import EngineLost, SlingshotError
 from ssd2.logits_format import AllowedFormats
 
@@ -53,11 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         asyncio.run(serve(config, _announce))
     except SlingshotError as error:
-        sys.stderr.write(f"core-server: error: {error}\n")
+        _tell(error, options["log_format"])
         return EXIT_ENGINE_LOST if isinstance(error, EngineLost) else EXIT_REFUSED
     except KeyboardInterrupt:  # while the model is being loaded
         return EXIT_INTERRUPTED
     return 0
+
+
+def _tell(error: SlingshotError, log_format: str) -> None:
+    """Why the server ends: the last line for people, or the last object of the log."""
+    if log_format == "json":
+        logging.getLogger(__package__).error("%s", error, extra=fields(error=error.code))
+    else:
+        sys.stderr.write(f"core-server: error: {error}\n")
 
 
 def _announce(line: str) -> None:
