@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from core_server.config import LOG_FORMAT, ServerConfig, default_threads, named_models
+from core_server.config import ServerConfig, default_threads, named_models
+from core_server.logs import LOG_FORMATS, fields, start_log
 from ssd2.errors import EngineLost, SlingshotError
 from ssd2.logits_format import AllowedFormats
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 after SIGTERM or SIGINT, 2 if the server cannot be started as asked, 1 if its engine has ended.
     """
     options = vars(_parser().parse_args(arguments))
-    logging.basicConfig(stream=sys.stderr, level=options["log_level"].upper(), format=LOG_FORMAT)
+    start_log("front end", options["log_level"], options["log_format"])
     try:
         models, logits_formats = named_models(options.pop("model")), AllowedFormats.parse(options.pop("logits"))
         config = ServerConfig(models=models, logits_formats=logits_formats, **options)
@@ -53,11 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         asyncio.run(serve(config, _announce))
     except SlingshotError as error:
-        sys.stderr.write(f"core-server: error: {error}\n")
+        _tell(error, options["log_format"])
         return EXIT_ENGINE_LOST if isinstance(error, EngineLost) else EXIT_REFUSED
     except KeyboardInterrupt:  # while the model is being loaded
         return EXIT_INTERRUPTED
     return 0
+
+
+def _tell(error: SlingshotError, log_format: str) -> None:
+    """Why the server ends: the last line for people, or the last object of the log."""
+    if log_format == "json":
+        logging.getLogger(__package__).error("%s", error, extra=fields(error=error.code))
+    else:
+        sys.stderr.write(f"core-server: error: {error}\n")
 
 
 def _announce(line: str) -> None:
@@ -178,6 +187,26 @@ def _parser() -> argparse.ArgumentParser:
         "collects enough of them (arXiv 2403.06634); top-k:64 alone keeps them back (default: %(default)s)",
     )
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(default: %(default)s)")
+    add(
+        "--log-format",
+        default=defaults.log_format,
+        choices=LOG_FORMATS,
+        help="lines of text, or a JSON object a line (default: %(default)s)",
+    )
+    add(
+        "--ops-port",
+        type=int,
+        metavar="PORT",
+        help="port of /health, /ready and /metrics (Prometheus), over HTTP and open to whoever reaches it, 0 for any "
+        "free one (default: none of them)",
+    )
+    add("--ops-host", default=defaults.ops_host, metavar="HOST", help="address of these (default: %(default)s)")
+    add(
+        "--otlp-endpoint",
+        metavar="URL",
+        help="where spans of answers are sent to by OTLP over gRPC, such as http://localhost:4317; takes the extra "
+        "otel (default: no spans)",
+    )
     return parser
 
 

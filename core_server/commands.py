@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from core_server.distribution import Distribution
 from core_server.served_model import ServedModel
 from ssd2.errors import SlingshotError
 from ssd2.logits_format import AllowedFormats
@@ -37,6 +38,7 @@ class Start:
         compiled: whether the noise is compiled.
         timeout_s: how long a rank waits for the others.
         log_level: name of the lowest level that is logged.
+        log_format: one of `core_server.logs.LOG_FORMATS`.
     """
 
     models: Mapping[str, Path]
@@ -48,6 +50,7 @@ class Start:
     compiled: bool
     timeout_s: float
     log_level: str
+    log_format: str
 
 
 @dataclass(frozen=True)
@@ -126,13 +129,21 @@ class Failed:
 
 @dataclass(frozen=True)
 class Alive:
-    """The engine goes round.
+    """The engine goes round, and has come this far since it began.
 
     Attributes:
         slots_used: answers that it holds.
+        slots: answers that it can hold.
+        steps_waiting: timesteps that agents wait for.
+        step_seconds: that batches took.
+        batch_size: blocks that batches had.
     """
 
     slots_used: int
+    slots: int
+    steps_waiting: int
+    step_seconds: Distribution
+    batch_size: Distribution
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ MAX_NAME_LENGTH = 128
 HEARTBEAT_S = 1.0
 """An engine reports at least this often, but for the batch that it is computing."""
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
-
 
 def default_threads() -> int:
     """Processors that a computation uses: all."""
@@ -47,6 +45,10 @@ class ServerConfig:
         grace_s: how long answers in progress may go on once the server is told to stop.
         engine_timeout_s: how long the engine may say nothing before it is given up.
         log_level: name of the lowest level that is logged.
+        log_format: one of `core_server.logs.LOG_FORMATS`.
+        ops_host: address of /health, /ready and /metrics.
+        ops_port: their port; 0 for any free one, None for none of them.
+        otlp_endpoint: URL that spans are sent to by OTLP over gRPC; None for no spans.
         logits_formats: formats of the logits that agents may ask for.
     """
 
@@ -67,6 +69,10 @@ class ServerConfig:
     grace_s: float = 5.0
     engine_timeout_s: float = 60.0
     log_level: str = "info"
+    log_format: str = "text"
+    ops_host: str = "127.0.0.1"
+    ops_port: int | None = None
+    otlp_endpoint: str | None = None
     logits_formats: AllowedFormats = ANY_FORMAT
 
     def __post_init__(self) -> None:
@@ -80,14 +86,16 @@ class ServerConfig:
                     f"a model's name is {name[:MAX_NAME_LENGTH]!r}; give it 1 to {MAX_NAME_LENGTH} printable "
                     "characters with --model NAME=DIR"
                 )
-        if not self.host:
-            raise InvalidParameter("host is empty; give an address to listen on, such as 127.0.0.1 or 0.0.0.0")
+        for name, host in (("host", self.host), ("ops host", self.ops_host)):
+            if not host:
+                raise InvalidParameter(f"{name} is empty; give an address to listen on, such as 127.0.0.1 or 0.0.0.0")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InvalidParameter("a TLS certificate and its key go together: --tls-certificate FILE --tls-key FILE")
 
     def _check_ranges(self) -> None:
-        if not 0 <= self.port <= 65_535:
-            raise InvalidParameter(f"port is {self.port}; it must be in [0, 65535], 0 for any free one")
+        for name, port in (("port", self.port), ("ops port", self.ops_port or 0)):
+            if not 0 <= port <= 65_535:
+                raise InvalidParameter(f"{name} is {port}; it must be in [0, 65535], 0 for any free one")
         lowest_values = {"max_sessions": 1, "threads": 1, "tensor_parallel": 1, "replicas": 1, "speculation": 0}
         for name, lowest in lowest_values.items():
             if (value := getattr(self, name)) < lowest:
@@ -139,8 +147,12 @@ class ServerConfig:
         Args:
             port: the port that was picked; None for the one asked for.
         """
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port if port is None else port}"
+        return host_and_port(self.host, self.port if port is None else port)
+
+
+def host_and_port(host: str, port: int) -> str:
+    """HOST:PORT, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def named_models(given: Sequence[str]) -> dict[str, Path]:

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -19,10 +20,12 @@ from pathlib import Path
 import torch
 
 from core_server.commands import Alive, Command, Computed, Failed, NotReady, Ready, Report, Start, receive, send
-from core_server.config import HEARTBEAT_S, LOG_FORMAT
+from core_server.config import HEARTBEAT_S
+from core_server.distribution import SECONDS, SIZES, Tally
 from core_server.lanes import lane_for
 from core_server.loaded_model import LoadedModel
-from core_server.parallel import ALONE, Ranks, joined_ranks, where
+from core_server.logs import fields, frames, start_log
+from core_server.parallel import ALONE, Ranks, joined_ranks
 from core_server.scheduler import Batch, Result, Scheduler
 from ssd2.errors import CoreBusy, SlingshotError
 from ssd2.wire.codec import ProjectedTokens
@@ -86,6 +89,8 @@ class Engine:
         self._inbox = Inbox(connection) if connection else None
         lanes = {model.name: lane_for(model.checkpoint.model, slots, compiled=compiled) for model in models}
         self._scheduler = Scheduler(lanes, slots)
+        self._step_seconds, self._batch_size = Tally(SECONDS), Tally(SIZES)
+        self._alive_due = 0.0
         self._report(Ready(tuple(model.served for model in models)))
 
     def run(self) -> None:
@@ -95,10 +100,19 @@ class Engine:
             for command in commands:
                 self._scheduler.obey(command)
             batch = self._scheduler.next_batch()
+            if not batch or time.monotonic() >= self._alive_due:
+                self._report_alive()
             if batch:
+                began = time.perf_counter()
                 self._compute(batch)
-            else:
-                self._report(Alive(self._scheduler.slots_used))
+                self._step_seconds.add(time.perf_counter() - began)
+                self._batch_size.add(len(batch.rows))
+
+    def _report_alive(self) -> None:
+        """Where the engine stands: whenever it has nothing to compute, and once in a heartbeat while it has."""
+        self._alive_due = time.monotonic() + HEARTBEAT_S
+        slots, waiting = (self._scheduler.slots_used, self._scheduler.slots), self._scheduler.steps_waiting
+        self._report(Alive(*slots, waiting, self._step_seconds.taken(), self._batch_size.taken()))
 
     def _commands(self, wait_s: float) -> list[Command] | None:
         """What has arrived; all ranks are told, so that all go the same rounds."""
@@ -123,7 +137,9 @@ class Engine:
             _log.warning("out of memory with %d blocks at a time; fewer from now on", len(batch.rows))
             self._fail(batch, CoreBusy("the core has run out of memory; ask again in a moment"))
         else:
-            _log.error("%d answers failed with %s\n%s", len(batch.answers), type(error).__name__, where(error))
+            name = type(error).__name__
+            extra = fields(error=name, frames=frames(error))
+            _log.error("%d answers failed with %s", len(batch.answers), name, extra=extra)
             self._fail(batch, None)
 
     @torch.inference_mode()
@@ -169,7 +185,7 @@ def main() -> None:
 
 
 def _run(start: Start, connection: socket.socket | None, ranks: Ranks) -> None:
-    logging.basicConfig(stream=sys.stderr, level=start.log_level.upper(), format=LOG_FORMAT)
+    start_log("engine", start.log_level, start.log_format)
     torch.set_num_threads(start.threads)
     serving, device = ranks.bounded(start.timeout_s), start.devices[ranks.rank]
     models, refusal = [], None

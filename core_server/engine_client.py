@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -58,6 +59,7 @@ class EngineClient:
 
     Attributes:
         models: that it has, once it is ready.
+        alive: its last word on how it stands; None before the first.
         ends_by_itself: whether it ends once it is hung up on: not while it loads, nor if it has said nothing for too
             long.
     """
@@ -72,9 +74,10 @@ class EngineClient:
         """
         self._reader, self._writer, self._timeout_s = reader, writer, timeout_s
         self._frames: dict[int, Frames] = {}
-        self._slots_used = 0
+        self._heard_at = time.monotonic()
         self._listening: asyncio.Task[None] | None = None
         self.models: tuple[ServedModel, ...] = ()
+        self.alive: Alive | None = None
         self.ends_by_itself = False
 
     @property
@@ -88,9 +91,9 @@ class EngineClient:
         return self._listening is not None and self._listening.done()
 
     @property
-    def slots_used(self) -> int:
-        """Answers that the engine holds, as of its last word on it."""
-        return self._slots_used
+    def silence_s(self) -> float:
+        """Seconds since it has said anything."""
+        return time.monotonic() - self._heard_at
 
     async def ready(self) -> None:
         """Wait until the models are loaded; however long that takes.
@@ -105,7 +108,7 @@ class EngineClient:
             raise report.error
         if not isinstance(report, Ready):
             raise EngineLost("the engine ended while it loaded the models; its log says why")
-        self.models = report.models
+        self.models, self._heard_at = report.models, time.monotonic()
         self._listening = asyncio.create_task(self._listen())
 
     async def gone(self) -> None:
@@ -117,11 +120,12 @@ class EngineClient:
         """Hand on what the engine reports."""
         try:
             while (report := await asyncio.wait_for(read(self._reader), self._timeout_s)) is not None:
+                self._heard_at = time.monotonic()
                 if isinstance(report, Computed | Failed):
                     if frames := self._frames.get(report.session):  # else it has ended meanwhile
                         frames.put(report)
                 elif isinstance(report, Alive):
-                    self._slots_used = report.slots_used
+                    self.alive = report
         except TimeoutError:
             self.ends_by_itself = False
             _log.error("the engine has said nothing for %g s", self._timeout_s)
@@ -207,6 +211,7 @@ def _start(config: ServerConfig, replica: int) -> Start:
         compiled=config.compiled,
         timeout_s=config.engine_timeout_s,
         log_level=config.log_level,
+        log_format=config.log_format,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from core_server.config import ServerConfig
@@ -17,6 +17,9 @@ class Engines:
 
     def __init__(self, engines: Sequence[EngineClient]) -> None:
         self._engines = tuple(engines)
+
+    def __iter__(self) -> Iterator[EngineClient]:
+        return iter(self._engines)
 
     @property
     def models(self) -> tuple[ServedModel, ...]:

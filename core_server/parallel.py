@@ -12,7 +12,6 @@ import os
 import pickle
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import TypeVar
 import torch
 from torch import distributed as dist
 
+from core_server.logs import fields, frames
 from ssd2.models.tensor_parallel import Shard
 
 LOADING_TIMEOUT_S = 1800.0
@@ -113,14 +113,10 @@ def joined_ranks(folder: Path) -> Iterator[Ranks]:
         yield Ranks(rank, dist.group.WORLD)
         dist.destroy_process_group()
     except Exception as error:
-        _log.error("rank %d of %d ends with %s\n%s", rank, size, type(error).__name__, where(error))
+        extra = fields(error=type(error).__name__, frames=frames(error))
+        _log.error("rank %d of %d ends with %s", rank, size, type(error).__name__, extra=extra)
         logging.shutdown()
         os._exit(1)  # at once: on the way out of Python a group waits for the ranks that wait for this one
-
-
-def where(error: Exception) -> str:
-    """Where it failed, not what it said: its text may hold what an agent sent."""
-    return "".join(traceback.format_tb(error.__traceback__))
 
 
 def _end_with_parent() -> None:

@@ -98,7 +98,12 @@ class Batch:
 
 
 class Scheduler:
-    """The answers of an engine, in the order in which they wait."""
+    """The answers of an engine, in the order in which they wait.
+
+    Attributes:
+        slots: answers at a time.
+        max_batch: blocks that are computed together at most.
+    """
 
     def __init__(self, lanes: Mapping[str, Lane], slots: int) -> None:
         """Make a scheduler.
@@ -107,7 +112,7 @@ class Scheduler:
             lanes: by the models' names, each with the same number of slots.
             slots: how many; more answers are never begun.
         """
-        self._lanes, self._slots = lanes, slots
+        self._lanes, self.slots = lanes, slots
         self._free = list(range(slots))
         self._answers: dict[int, Answer] = {}
         self.max_batch = slots
@@ -115,7 +120,12 @@ class Scheduler:
     @property
     def slots_used(self) -> int:
         """Answers in progress."""
-        return self._slots - len(self._free)
+        return self.slots - len(self._free)
+
+    @property
+    def steps_waiting(self) -> int:
+        """Timesteps that agents wait for."""
+        return sum(answer.waiting is not None for answer in self._answers.values())
 
     def obey(self, command: Command) -> None:
         """Take in what the front end says; of an answer that has ended meanwhile, nothing matters."""

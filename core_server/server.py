@@ -6,14 +6,17 @@ import asyncio
 import logging
 import signal
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from core_server.config import ServerConfig
 from core_server.engines import Engines, running_engines
+from core_server.observation import Observation
 from core_server.service import ABORT_TIMEOUT_S, SERVICE_NAME, CollaborationService
+from core_server.spans import spans_to
 from ssd2.errors import EngineLost, InvalidParameter
 from ssd2.wire.codec import MAX_MESSAGE_BYTES
 
@@ -27,10 +30,15 @@ _log = logging.getLogger(__name__)
 
 
 class CoreServer:
-    """One listening server with its engines."""
+    """One listening server with its engines.
 
-    def __init__(self, engines: Engines, config: ServerConfig) -> None:
-        self._config = config
+    Attributes:
+        observation: what is seen of it.
+    """
+
+    def __init__(self, engines: Engines, config: ServerConfig, observation: Observation | None = None) -> None:
+        self._config, self._engines = config, engines
+        self.observation = observation or Observation()
         self._server = grpc.aio.server(options=_options(config), compression=grpc.Compression.NoCompression)
         self._health = health.aio.HealthServicer()
         self._service = CollaborationService(
@@ -38,6 +46,7 @@ class CoreServer:
             max_sessions=config.max_sessions,
             answer_timeout_s=config.answer_timeout_s,
             speculation=config.speculation,
+            observation=self.observation,
         )
         self._service.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -71,10 +80,12 @@ class CoreServer:
             ) from error
         await self._server.start()
         await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+        self.observation.readiness.engines = self._engines
         return port
 
     async def stop(self) -> None:
         """Turn new answers away, let those in progress go on for the grace time, then end them and say why."""
+        self.observation.readiness.is_draining = True
         await self._health.enter_graceful_shutdown()
         stopping = asyncio.create_task(self._server.stop(self._config.grace_s + ABORT_TIMEOUT_S))
         await asyncio.wait({stopping}, timeout=self._config.grace_s)
@@ -120,7 +131,7 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
 
     Args:
         config: what to serve, and how.
-        announce: is given one line once the server listens.
+        announce: is given one line once the server listens; before it, one on the ops port if there is one.
 
     Raises:
         InvalidParameter: if the device or the address cannot be used.
@@ -128,11 +139,11 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         CheckpointInvalid: if it is damaged.
         EngineLost: if an engine ends before it is told to.
     """
-    async with running_engines(config) as engines:
+    async with observed(config, announce) as observation, running_engines(config) as engines:
         told_to_stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
-        server = CoreServer(engines, config)
+        server = CoreServer(engines, config, observation)
         port = await server.start()
         what = ", ".join(
             f"{one.name} ({one.card.family}, {one.card.parameters:,} parameters)" for one in engines.models
@@ -146,3 +157,22 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         await server.stop()
         if not told_to_stop.is_set():
             raise EngineLost("an engine has ended, so the server ends; start it again, its log says what happened")
+
+
+@asynccontextmanager
+async def observed(config: ServerConfig, announce: Callable[[str], None]) -> AsyncIterator[Observation]:
+    """What is seen of a server, from before its models are loaded until after it has ended.
+
+    Raises:
+        InvalidParameter: if the ops port cannot be listened on, or spans take what is not installed.
+    """
+    with spans_to(config.otlp_endpoint) as spans:
+        observation = Observation(spans)
+        if config.ops_port is None:
+            yield observation
+            return
+        from core_server.ops import serving_ops  # FastAPI takes a third of a second to import
+
+        async with serving_ops(config.ops_host, config.ops_port, observation) as address:
+            announce(f"/health, /ready and /metrics are at http://{address}")
+            yield observation

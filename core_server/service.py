@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import secrets
-import traceback
+import time
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +18,8 @@ from core_server.engine_client import EngineClient, Frames
 from core_server.engines import Engines
 from core_server.error_catalog import Refusal, refusal_of
 from core_server.hosted import HostedModels
+from core_server.metrics import CLOSED, DISCONNECTED
+from core_server.observation import Observation, SessionObservation
 from core_server.session import CoreSession
 from ssd2.errors import CoreBusy, CoreStopping, CoreTimeout, ProtocolViolation, SlingshotError
 from ssd2.wire import collaboration_pb2 as pb
@@ -33,7 +34,7 @@ ABORT_TIMEOUT_S = 5.0
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _CardContext = grpc.aio.ServicerContext[pb.GetModelCardRequest, pb.GetModelCardResponse]
-_StreamContext = grpc.aio.ServicerContext[pb.CollaborateRequest, pb.CollaborateResponse]
+_StreamContext = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class CollaborationService(pb_grpc.CollaborationServiceServicer):
@@ -43,7 +44,15 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
     neither the text of an error that speaks of it: only the error's code.
     """
 
-    def __init__(self, engines: Engines, *, max_sessions: int, answer_timeout_s: float, speculation: int = 0) -> None:
+    def __init__(
+        self,
+        engines: Engines,
+        *,
+        max_sessions: int,
+        answer_timeout_s: float,
+        speculation: int = 0,
+        observation: Observation | None = None,
+    ) -> None:
         """Set up the service.
 
         Args:
@@ -51,9 +60,12 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             max_sessions: answers in progress at a time; the engines have a slot for each.
             answer_timeout_s: how long an agent may be silent, and how long it may leave logits unread.
             speculation: timesteps that are computed ahead at most, whatever an agent asks for.
+            observation: of the server; None for one of its own.
         """
         self._engines, self._hosted = engines, HostedModels(engines.models)
         self._max_sessions, self._answer_timeout_s, self._speculation = max_sessions, answer_timeout_s, speculation
+        self._observation = observation or Observation()
+        self._observation.metrics.expect([served.name for served in engines.models])
         self._sessions_active = 0
         self._numbers = itertools.count()
         self._is_over = asyncio.Event()
@@ -68,8 +80,16 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         self._is_over.set()
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Register with a server."""
-        pb_grpc.add_CollaborationServiceServicer_to_server(self, server)
+        """Register with a server. Streams are of bytes here, so that what is counted is what travels."""
+        handlers = {
+            "GetModelCard": grpc.unary_unary_rpc_method_handler(
+                self.GetModelCard,
+                request_deserializer=pb.GetModelCardRequest.FromString,
+                response_serializer=pb.GetModelCardResponse.SerializeToString,
+            ),
+            "Collaborate": grpc.stream_stream_rpc_method_handler(self.Collaborate),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
 
     async def GetModelCard(  # noqa: N802  # the contract's name
         self, request: pb.GetModelCardRequest, context: _CardContext
@@ -78,6 +98,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         try:
             return model_card_to_proto(self._hosted.find(request.model, request.family).card)
         except SlingshotError as error:
+            self._observation.metrics.rejected[error.code] += 1
             await _refuse(context, refusal_of(error))
             raise
 
@@ -85,22 +106,13 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         self, request_iterator: object, context: _StreamContext
     ) -> None:
         """One answer."""
-        session_id = secrets.token_hex(8)
         try:
-            await self._collaborate(_AgentStream(context, self._answer_timeout_s), session_id)
-        except asyncio.CancelledError:
-            _log.info("session %s: cancelled by the agent or by the server's stop", session_id)
-            raise
-        except SlingshotError as error:
-            _log.warning("session %s: ended with %s", session_id, error.code)
-            await _refuse(context, refusal_of(error))
+            with self._observation.session(context.invocation_metadata() or ()) as seen:
+                await self._collaborate(_AgentStream(context, self._answer_timeout_s, seen), seen)
         except Exception as error:
-            # Where it failed, not what it said: its text may hold what the agent sent.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            _log.error("session %s: failed with %s\n%s", session_id, type(error).__name__, where)
             await _refuse(context, refusal_of(error))
 
-    async def _collaborate(self, agent: _AgentStream, session_id: str) -> None:
+    async def _collaborate(self, agent: _AgentStream, seen: SessionObservation) -> None:
         opening = await agent.read()
         if opening is None:
             return
@@ -111,18 +123,11 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         with self._slot():
             served = self._hosted.find(request.model, request.family)
             session = CoreSession(next(self._numbers), request, served)
-            _log.info(
-                "session %s: opened with %s, %d of %d",
-                session_id,
-                served.name,
-                self._sessions_active,
-                self._max_sessions,
-            )
-            await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=session_id)))
+            seen.opened(served.name, self._sessions_active, self._max_sessions)
+            await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=seen.id)))
             engine = self._engines.for_answer()
             with engine.answer(session.begin()) as frames:
-                ending = await self._answer(agent, session, engine, frames)
-            _log.info("session %s: %s after %d timesteps", session_id, ending, session.due.number + 1)
+                seen.end = await self._answer(agent, session, engine, frames)
 
     async def _answer(self, agent: _AgentStream, session: CoreSession, engine: EngineClient, frames: Frames) -> str:
         """Send logits for every projection until the agent has had enough; says how it ended."""
@@ -132,7 +137,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         tasks = {sending, listening, asyncio.create_task(self._end())}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return done.pop().result() or "ended"
+            return done.pop().result() or CLOSED
         finally:
             for task in tasks:
                 task.cancel()
@@ -168,6 +173,7 @@ async def _send_frames(agent: _AgentStream, frames: Frames, turns: asyncio.Semap
         if frame.at.number == sent:  # else it replaces one that was guessed wrongly
             sent += 1
             turns.release()
+        agent.seen.gave_logits(frame.at, is_guess=bool(frame.guess))
 
 
 async def _take_projections(
@@ -176,20 +182,28 @@ async def _take_projections(
     """Hand on what the agent sends; says how it ended."""
     while True:
         await turns.acquire()  # until then the agent has no time to answer in
+        began = time.monotonic()
         message = await agent.read()
         kind = message.WhichOneof("message") if message is not None else None
         if message is None or kind == "close":
-            return "closed" if kind == "close" else "disconnected"
+            return CLOSED if kind == "close" else DISCONNECTED
         if kind != "projection":
             raise ProtocolViolation("a Projection or Close was due; the agent sent something else")
-        engine.send(session.advance(message.projection))
+        advance = session.advance(message.projection)
+        committed_tokens = len(advance.projected.token_ids) if advance.is_commit else 0
+        agent.seen.took_projection(time.monotonic() - began, committed_tokens)
+        engine.send(advance)
 
 
 class _AgentStream:
-    """The agent's end of a stream; every wait for it is bounded."""
+    """The agent's end of a stream; every wait for it is bounded.
 
-    def __init__(self, rpc_context: _StreamContext, timeout_s: float) -> None:
-        self._rpc_context, self._timeout_s = rpc_context, timeout_s
+    Attributes:
+        seen: whoever watches it.
+    """
+
+    def __init__(self, rpc_context: _StreamContext, timeout_s: float, seen: SessionObservation) -> None:
+        self._rpc_context, self._timeout_s, self.seen = rpc_context, timeout_s, seen
 
     async def read(self) -> pb.CollaborateRequest | None:
         """The next message; None if the agent is gone.
@@ -198,11 +212,14 @@ class _AgentStream:
             CoreTimeout: if it is silent for too long.
             ProtocolViolation: if it sent something that is no message.
         """
+        data = await self._bounded(self._rpc_context.read(), "sent nothing")
+        if not isinstance(data, bytes):
+            return None  # it is gRPC's EOF
+        self.seen.received(len(data))
         try:
-            message = await self._bounded(self._rpc_context.read(), "sent nothing")
+            return pb.CollaborateRequest.FromString(data)
         except DecodeError as error:
             raise ProtocolViolation("the agent sent bytes that are no message of this protocol") from error
-        return message if isinstance(message, pb.CollaborateRequest) else None  # else it is gRPC's EOF
 
     async def write(self, message: pb.CollaborateResponse) -> None:
         """Send a message.
@@ -210,7 +227,9 @@ class _AgentStream:
         Raises:
             CoreTimeout: if the agent does not read for too long.
         """
-        await self._bounded(self._rpc_context.write(message), "read nothing")
+        data = message.SerializeToString()
+        await self._bounded(self._rpc_context.write(data), "read nothing")
+        self.seen.sent(len(data))
 
     async def _bounded(self, action: Awaitable[_T], what: str) -> _T:
         try:

@@ -19,6 +19,7 @@ from core_server.engine import Engine
 from core_server.engine_client import EngineClient
 from core_server.engines import Engines
 from core_server.loaded_model import LoadedModel
+from core_server.observation import Observation
 from core_server.server import CoreServer
 from ssd2.checkpoint import Checkpoint, load_checkpoint
 from ssd2.collaboration import UserLogits, decode_locally, mix_terms
@@ -201,9 +202,11 @@ async def engine_in_this_process(
 
 
 @asynccontextmanager
-async def serving(engines: Engines, config: ServerConfig) -> AsyncIterator[tuple[CoreServer, RawAgent]]:
+async def serving(
+    engines: Engines, config: ServerConfig, observation: Observation | None = None
+) -> AsyncIterator[tuple[CoreServer, RawAgent]]:
     """A server in this process, and an agent."""
-    server = CoreServer(engines, config)
+    server = CoreServer(engines, config, observation)
     port = await server.start()
     limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=limits) as channel:

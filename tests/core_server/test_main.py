@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -71,6 +72,20 @@ def test_a_missing_model_is_refused_without_a_traceback(tmp_path: Path) -> None:
     done = run("--model", str(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"core-server: error: no config.json in {tmp_path}; give the folder of a checkpoint\n"
+
+
+def test_in_a_json_log_the_reason_of_the_end_is_an_object_as_well(tmp_path: Path) -> None:
+    done = run("--model", str(tmp_path), "--log-format", "json")
+    assert done.returncode == 2
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (lines[-1]["level"], lines[-1]["error"]) == ("error", "model_not_found")
+    assert lines[-1]["message"] == f"no config.json in {tmp_path}; give the folder of a checkpoint"
+
+
+def test_an_ops_port_outside_its_range_is_refused_at_once() -> None:
+    done = run("--model", "nowhere", "--ops-port", "65536")
+    assert done.returncode == 2
+    assert done.stderr == "core-server: error: ops port is 65536; it must be in [0, 65535], 0 for any free one\n"
 
 
 def test_it_says_where_it_listens_and_ends_when_told(

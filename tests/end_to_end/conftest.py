@@ -35,22 +35,26 @@ START_TIMEOUT_S = 60
 
 @dataclass
 class CoreProcess:
-    """A running core server."""
+    """A running core server, and where /metrics is if it was asked for."""
 
     process: subprocess.Popen[str]
     address: str
+    ops: str = ""
 
 
 @contextmanager
-def running_core(folder: Path | str, *options: str) -> Iterator[CoreProcess]:
+def running_core(folder: Path | str, *options: str, log: int = subprocess.DEVNULL) -> Iterator[CoreProcess]:
     """Start a core server on a free port and end it on leaving; the folder as --model takes it."""
     command = [sys.executable, "-m", "core_server", "--model", str(folder), "--port", "0", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=ENVIRONMENT)
     try:
         line = process.stdout.readline()
+        ops = re.search(r"/metrics are at (\S+)", line)
+        if ops:
+            line = process.stdout.readline()
         address = re.search(r"listening on (\S+:\d+)", line)
         assert address, f"the core server did not start: {line!r}"
-        yield CoreProcess(process, address[1])
+        yield CoreProcess(process, address[1], ops[1] if ops else "")
     finally:
         if process.poll() is None:
             process.kill()

@@ -1,0 +1,153 @@
+"""The log as text and as JSON, and what is in neither."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from core_server.lanes import BatchLane
+from core_server.loaded_model import LoadedModel
+from core_server.logs import JsonFormatter, TextFormatter, fields
+from ssd2.params import DecodingParams, Seeds
+from ssd2.wire import collaboration_pb2 as pb
+from ssd2.wire.codec import open_to_proto
+from tests.core_server.conftest import Start, ending, eventually, open_request
+from tests.core_server.test_main import ENVIRONMENT
+
+PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2)
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+def record(message: str, **more: Any) -> logging.LogRecord:
+    line = logging.getLogger("core_server.x").makeRecord(
+        "core_server.x", logging.WARNING, "x.py", 1, message, (), more.get("exc_info"), extra=more.get("extra")
+    )
+    line.created = datetime(2026, 11, 22, 12, 0, 0, 250_000, UTC).timestamp()
+    return line
+
+
+def failing() -> Any:
+    try:
+        raise ValueError("secret")
+    except ValueError:
+        return sys.exc_info()
+
+
+def json_of(records: list[logging.LogRecord]) -> list[dict[str, Any]]:
+    return [json.loads(JsonFormatter("front end").format(line)) for line in records]
+
+
+def test_a_line_is_one_object() -> None:
+    text = JsonFormatter("engine").format(record("two\nlines", extra=fields(session="ab", model=None, timesteps=3)))
+    assert "\n" not in text
+    line = json.loads(text)
+    assert line.pop("pid") > 0
+    assert line == {
+        "time": "2026-11-22T12:00:00.250+00:00",
+        "level": "warning",
+        "logger": "core_server.x",
+        "process": "engine",
+        "message": "two\nlines",
+        "session": "ab",
+        "timesteps": 3,
+    }
+
+
+def test_an_exception_is_its_frames_without_its_text() -> None:
+    line = json.loads(JsonFormatter("engine").format(record("failed", exc_info=failing())))
+    assert line["error"] == "ValueError"
+    assert re.fullmatch(r"/\S+test_logs.py:\d+ in failing", line["frames"][0])
+    assert "secret" not in str(line)
+    text = TextFormatter().format(record("failed", exc_info=failing()))
+    assert "in failing" in text
+    assert "secret" not in text
+
+
+def test_what_nobody_caught_is_a_line_as_well() -> None:
+    script = "from core_server.logs import start_log; start_log('engine', 'info', 'json'); raise ValueError('secret')"
+    done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert (json.loads(line)["level"], json.loads(line)["error"]) == ("critical", "ValueError")
+    assert "secret" not in line
+
+
+async def test_a_session_is_told_in_fields(served: LoadedModel, start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="core_server.observation")
+    server, agent = await start(served)
+    await agent.decode(served, PARAMS, Seeds.reproducible(1))
+    ended = server.observation.metrics.sessions_ended
+    await eventually(lambda: ended["core", "closed"] == 1)
+    opened, closed = json_of([line for line in caplog.records if line.name == "core_server.observation"])
+    assert (opened["model"], closed["model"]) == ("core", "core")
+    assert re.fullmatch("[0-9a-f]{16}", opened["session"])
+    assert (closed["session"], closed["end"]) == (opened["session"], "closed")
+    assert closed["timesteps"] in (2, 4)
+    assert closed["seconds"] > 0
+    assert closed["bytes_up"] == server.observation.metrics.message_bytes["up"]
+    assert closed["bytes_down"] == server.observation.metrics.message_bytes["down"]
+    assert "trace_id" not in closed
+
+
+async def test_a_trace_context_is_in_the_lines_of_its_session(
+    served: LoadedModel, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="core_server.observation")
+    server, agent = await start(served)
+    for value in (f"00-{TRACE}-{SPAN}-01", "00-Zq9sentinel"):
+        call = agent.stub.Collaborate(metadata=(("traceparent", value),))
+        await call.write(pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS))))
+        await call.read()
+        await call.write(pb.CollaborateRequest(close=pb.Close()))
+        await ending(call)
+    ended = server.observation.metrics.sessions_ended
+    await eventually(lambda: ended["core", "closed"] == 2)
+    lines = json_of([line for line in caplog.records if line.name == "core_server.observation"])
+    assert [line.get("trace_id") for line in lines] == [TRACE, TRACE, None, None]
+    assert [line.get("parent_span_id") for line in lines] == [SPAN, SPAN, None, None]
+    assert "Zq9sentinel" not in str(lines)
+
+
+PROMPT_ID, TOKEN_ID, NOISE_SEED = 1709, 1613, 8_765_432_101_234
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter("%(name)s %(message)s"), JsonFormatter("front end")])
+async def test_no_prompt_token_or_seed_is_in_the_log(
+    served: LoadedModel,
+    start: Start,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    formatter: logging.Formatter,
+) -> None:
+    """Of an answer that goes well, one that is refused, and one that fails with all of it in the error's text."""
+    caplog.set_level(logging.DEBUG)
+    server, agent = await start(served)
+    request = open_request(served, PARAMS, noise_seed=NOISE_SEED, prompt_ids=(PROMPT_ID,) * 9)
+    projection = pb.CollaborateRequest(projection=pb.Projection(token_ids=[TOKEN_ID] * 8))
+    wrong = pb.CollaborateRequest(projection=pb.Projection(token_ids=[TOKEN_ID] * 7))
+    for message in (projection, wrong):
+        call, _ = await agent.open(request)
+        await call.write(message)
+        if message is projection:
+            await call.write(pb.CollaborateRequest(close=pb.Close()))
+        await ending(call)
+
+    def fail(_: BatchLane, rows: Any) -> None:
+        raise RuntimeError(f"{PROMPT_ID} {TOKEN_ID} {NOISE_SEED} {rows}")
+
+    monkeypatch.setattr(BatchLane, "logits", fail)
+    await ending(await agent.send(pb.CollaborateRequest(open=open_to_proto(request))))
+    ended = server.observation.metrics.sessions_ended
+    await eventually(lambda: ended["core", "internal"] == 1)
+    log = "\n".join(map(formatter.format, caplog.records))
+    for said in ("closed", "block_shape_mismatch", "RuntimeError", "in fail"):
+        assert said in log
+    for secret in (PROMPT_ID, TOKEN_ID, NOISE_SEED):
+        assert not re.search(rf"(?<![\d.]){secret}(?!\d)", log)
