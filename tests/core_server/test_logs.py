@@ -115,6 +115,17 @@ async def test_a_trace_context_is_in_the_lines_of_its_session(
     assert "Zq9sentinel" not in str(lines)
 
 
+async def test_a_call_that_asks_for_nothing_leaves_no_line(
+    served: LoadedModel, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="core_server.observation")
+    _, agent = await start(served)
+    call = await agent.send()
+    await call.done_writing()
+    await ending(call)
+    assert [line for line in caplog.records if line.name == "core_server.observation"] == []
+
+
 PROMPT_ID, TOKEN_ID, NOISE_SEED = 1709, 1613, 8_765_432_101_234
 
 
