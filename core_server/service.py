@@ -10,11 +10,12 @@ import traceback
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from core_server.callers import CALLER
 from core_server.engine_client import EngineClient, Frames
 from core_server.engines import Engines
 from core_server.error_catalog import Refusal, refusal_of
@@ -78,7 +79,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         try:
             return model_card_to_proto(self._hosted.find(request.model, request.family).card)
         except SlingshotError as error:
-            await _refuse(context, refusal_of(error))
+            await refuse(context, refusal_of(error))
             raise
 
     async def Collaborate(  # noqa: N802  # the contract's name
@@ -93,12 +94,12 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             raise
         except SlingshotError as error:
             _log.warning("session %s: ended with %s", session_id, error.code)
-            await _refuse(context, refusal_of(error))
+            await refuse(context, refusal_of(error))
         except Exception as error:
             # Where it failed, not what it said: its text may hold what the agent sent.
             where = "".join(traceback.format_tb(error.__traceback__))
             _log.error("session %s: failed with %s\n%s", session_id, type(error).__name__, where)
-            await _refuse(context, refusal_of(error))
+            await refuse(context, refusal_of(error))
 
     async def _collaborate(self, agent: _AgentStream, session_id: str) -> None:
         opening = await agent.read()
@@ -108,7 +109,8 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             raise ProtocolViolation("a stream begins with Open; the agent sent something else first")
         request = open_from_proto(opening.open)
         request = replace(request, speculation=min(request.speculation, self._speculation))
-        with self._slot():
+        caller = CALLER.get()
+        with caller.session(), self._slot():
             served = self._hosted.find(request.model, request.family)
             session = CoreSession(next(self._numbers), request, served)
             _log.info(
@@ -120,6 +122,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             )
             await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=session_id)))
             engine = self._engines.for_answer()
+            caller.count(request.block_size)
             with engine.answer(session.begin()) as frames:
                 ending = await self._answer(agent, session, engine, frames)
             _log.info("session %s: %s after %d timesteps", session_id, ending, session.due.number + 1)
@@ -129,7 +132,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         turns = asyncio.Semaphore(0)  # one for each timestep whose logits have been sent
         sending = asyncio.create_task(_send_frames(agent, frames, turns))
         listening = asyncio.create_task(_take_projections(agent, session, engine, turns))
-        tasks = {sending, listening, asyncio.create_task(self._end())}
+        tasks = {sending, listening, asyncio.create_task(self._end()), asyncio.create_task(CALLER.get().revoked())}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result() or "ended"
@@ -183,6 +186,8 @@ async def _take_projections(
         if kind != "projection":
             raise ProtocolViolation("a Projection or Close was due; the agent sent something else")
         engine.send(session.advance(message.projection))
+        if message.projection.is_commit:
+            CALLER.get().count(len(message.projection.token_ids))  # of the block that begins, as long as this one
 
 
 class _AgentStream:
@@ -220,7 +225,8 @@ class _AgentStream:
             raise CoreTimeout(f"the agent {what} for {self._timeout_s:g} s, so the core gave up; ask again") from error
 
 
-async def _refuse(rpc_context: _CardContext | _StreamContext, refusal: Refusal) -> None:
+async def refuse(rpc_context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> None:
+    """End a call with a status, its public text and the error's code."""
     trailing_metadata = ((ERROR_CODE_KEY, refusal.code),) if refusal.code else ()
     try:
         async with asyncio.timeout(ABORT_TIMEOUT_S):

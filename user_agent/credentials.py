@@ -114,8 +114,8 @@ async def tls_failure(address: str, credentials: CoreCredentials, timeout_s: flo
 def _about_the_cores(error: ssl.SSLCertVerificationError) -> str:
     if error.verify_code in _OUT_OF_DATE:
         return (
-            f"its certificate is out of date by this device's clock ({error.verify_message}); its provider has to renew "
-            "it, or set the clock"
+            f"its certificate is out of date by this device's clock ({error.verify_message}); tell its provider to "
+            "renew it, or set the clock"
         )
     if error.verify_code in _ANOTHER_NAME:
         return "its certificate is for another name; give --core with the name that its provider has it for"

@@ -167,9 +167,8 @@ async def test_a_key_is_all_that_goes_with_a_call_and_is_in_no_message(
 ) -> None:
     requests = _recorded_requests(monkeypatch)
     wire = await _record(core, user, question, key=KEY)
-    assert (
-        _beside_grpcs_own(wire) == [("authorization", f"Bearer {KEY}")] * 2
-    )  # the model card's call, and the answer's
+    calls = 2  # for the model card, and for the answer
+    assert _beside_grpcs_own(wire) == [("authorization", f"Bearer {KEY}")] * calls
     assert wire.messages == await _expected(core, user, question, requests)
 
 
