@@ -101,14 +101,16 @@ async def tls_failure(address: str, credentials: CoreCredentials, timeout_s: flo
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=credentials.context())
             with closing(writer):
-                await reader.read(1)  # with TLS 1.3, a core that refuses this side's certificate says so only now
+                is_taken = bool(await reader.read(1))  # HTTP/2's server speaks first, once it is content
     except ssl.SSLCertVerificationError as error:
         return _about_the_cores(error)
     except ssl.SSLError as error:
-        return _about_this_side(error.reason or "", has_certificate=credentials.client_certificate is not None)
+        if "WRONG_VERSION" in (error.reason or ""):
+            return "what answers there does not encrypt; its provider has to start it with --tls-certificate"
+        is_taken = False  # an alert
     except (OSError, ValueError):  # TimeoutError is an OSError
         return None
-    return None
+    return None if is_taken else _about_this_side(has_certificate=credentials.client_certificate is not None)
 
 
 def _about_the_cores(error: ssl.SSLCertVerificationError) -> str:
@@ -125,17 +127,14 @@ def _about_the_cores(error: ssl.SSLCertVerificationError) -> str:
     )
 
 
-def _about_this_side(reason: str, *, has_certificate: bool) -> str | None:
-    if "WRONG_VERSION" in reason:
-        return "what answers there does not encrypt; its provider has to start it with --tls-certificate"
-    if "ALERT" not in reason:
-        return None
+def _about_this_side(*, has_certificate: bool) -> str:
+    """A core's gRPC hangs up and says nothing; with TLS 1.3 only after this side has found nothing amiss."""
     if has_certificate:
         return (
-            f"it refuses this device's certificate ({reason.lower().replace('_', ' ')}); get a new one from its "
-            "provider, and give it with --client-certificate and --client-key"
+            "it hangs up, as a core does that refuses this device's certificate; get a new one from its provider, and "
+            "give it with --client-certificate and --client-key"
         )
     return (
-        "it asks for a certificate of this device; get one from its provider, and give it with --client-certificate "
-        "and --client-key"
+        "it hangs up, as a core does that asks for a certificate of this device; get one from its provider, and give "
+        "it with --client-certificate and --client-key"
     )
