@@ -170,7 +170,7 @@ def _sha256(key: str) -> str:
 def _alone_with(file: Path) -> Iterator[None]:
     """For one process at a time: two that add a key at once must not lose one. The file is replaced, its folder not."""
     try:
-        descriptor = os.open(file.absolute().parent, os.O_RDONLY)
+        descriptor = os.open(file.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise _unwritable(file, error) from error
     try:
