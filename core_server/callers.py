@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -51,6 +51,22 @@ class Anybody:
 
 CALLER: ContextVar[Caller] = ContextVar("CALLER", default=Anybody())  # noqa: B039  # it has no state
 """Who the call is from that is being answered."""
+
+
+async def while_allowed(answer: Coroutine[object, object, None]) -> None:
+    """Answer a call for as long as its caller may go on.
+
+    Raises:
+        KeyRefused: once the key is revoked; the answer has ended by then, and given back what it held.
+    """
+    tasks = {asyncio.create_task(answer), asyncio.create_task(CALLER.get().revoked())}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done.pop().result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from core_server.callers import CALLER
+from core_server.callers import CALLER, while_allowed
 from core_server.engine_client import EngineClient, Frames
 from core_server.engines import Engines
 from core_server.error_catalog import Refusal, refusal_of
@@ -88,7 +88,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         """One answer."""
         session_id = secrets.token_hex(8)
         try:
-            await self._collaborate(_AgentStream(context, self._answer_timeout_s), session_id)
+            await while_allowed(self._collaborate(_AgentStream(context, self._answer_timeout_s), session_id))
         except asyncio.CancelledError:
             _log.info("session %s: cancelled by the agent or by the server's stop", session_id)
             raise
@@ -109,8 +109,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             raise ProtocolViolation("a stream begins with Open; the agent sent something else first")
         request = open_from_proto(opening.open)
         request = replace(request, speculation=min(request.speculation, self._speculation))
-        caller = CALLER.get()
-        with caller.session(), self._slot():
+        with CALLER.get().session(), self._slot():
             served = self._hosted.find(request.model, request.family)
             session = CoreSession(next(self._numbers), request, served)
             _log.info(
@@ -122,7 +121,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             )
             await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=session_id)))
             engine = self._engines.for_answer()
-            caller.count(request.block_size)
+            CALLER.get().count(request.block_size)
             with engine.answer(session.begin()) as frames:
                 ending = await self._answer(agent, session, engine, frames)
             _log.info("session %s: %s after %d timesteps", session_id, ending, session.due.number + 1)
@@ -132,7 +131,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         turns = asyncio.Semaphore(0)  # one for each timestep whose logits have been sent
         sending = asyncio.create_task(_send_frames(agent, frames, turns))
         listening = asyncio.create_task(_take_projections(agent, session, engine, turns))
-        tasks = {sending, listening, asyncio.create_task(self._end()), asyncio.create_task(CALLER.get().revoked())}
+        tasks = {sending, listening, asyncio.create_task(self._end())}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result() or "ended"

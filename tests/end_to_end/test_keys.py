@@ -18,7 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from core_server.access_cli import main as manage_access
-from core_server.keys import create_key, revoke_key
+from core_server.keys import READ_AGAIN_S, create_key, revoke_key
 from ssd2.errors import CoreUnavailable, KeyRefused, SessionLimitReached, TokenLimitReached, TokenOutOfRange
 from ssd2.logits_format import PREFERRED
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
@@ -73,6 +73,11 @@ def opening(card: ModelCard) -> OpenRequest:
     return OpenRequest(*same, (1, 20), 7, (1000, 500), 8, 2, 5.0, "own", PREFERRED, 0, 0)
 
 
+async def taken_up() -> None:
+    """Wait until a running server looks at its file of keys again."""
+    await asyncio.sleep(READ_AGAIN_S + 0.1)
+
+
 async def opened(client: CoreClient) -> CoreStream:
     return await client.open(opening(await client.model_card("", "ssd-2")))
 
@@ -92,7 +97,11 @@ async def test_without_a_key_nothing_answers_and_a_wrong_one_looks_like_none(
 ) -> None:
     key, entry = create_key(keys, f"right id, wrong secret, {method}")
     revoked, _ = create_key(keys, f"revoked, {method}")
+    await taken_up()
+    async with line(core, revoked) as client:
+        await client.model_card("", "ssd-2")
     revoke_key(keys, f"revoked, {method}")
+    await taken_up()
     wrong = [f"Bearer {one}" for one in (*WRONG, f"{key}x", key[:-1], f"sk-{entry.id}-", revoked)]
     given: list[tuple[tuple[str, str], ...]] = [
         (),
@@ -125,7 +134,7 @@ async def test_with_a_key_an_answer_is_the_one_of_a_core_without(
     core: CoreProcess, core_folder: Path, keys: Path, user: UserModel
 ) -> None:
     key, _ = create_key(keys, "right")
-    await asyncio.sleep(1.1)  # until the server looks at its file again
+    await taken_up()
     answers = []
     with running_core(core_folder) as open_to_all:
         for client in (line(core, key), line(open_to_all, None)):
@@ -137,14 +146,22 @@ async def test_with_a_key_an_answer_is_the_one_of_a_core_without(
 async def test_a_revoked_key_ends_open_streams_and_new_calls_while_others_go_on(core: CoreProcess, keys: Path) -> None:
     theirs, _ = create_key(keys, "theirs")
     ours, _ = create_key(keys, "ours")
-    await asyncio.sleep(1.1)
-    async with line(core, theirs) as their_client, line(core, ours) as our_client:
+    await taken_up()
+    async with (
+        line(core, theirs) as their_client,
+        line(core, ours) as our_client,
+        grpc.aio.insecure_channel(core.address) as channel,
+    ):
+        authorization = (("authorization", f"Bearer {theirs}"),)
+        without_open = pb_grpc.CollaborationServiceStub(channel).Collaborate(metadata=authorization)
+        await without_open.wait_for_connection()
         their_stream, our_stream = await opened(their_client), await opened(our_client)
         await their_stream.logits(FIRST)
         revoke_key(keys, "theirs")
         revoked_at = time.monotonic()
         with pytest.raises(KeyRefused, match="get one from its provider"):
             await their_stream.logits(FIRST)
+        assert (await refused(without_open))[0] is grpc.StatusCode.UNAUTHENTICATED
         assert time.monotonic() - revoked_at < 5
         with pytest.raises(KeyRefused, match="set-core-key"):
             await their_client.model_card("", "ssd-2")
@@ -158,7 +175,7 @@ async def test_a_file_of_keys_that_is_gone_lets_nobody_in(core_folder: Path, tmp
         async with line(core, key) as client:
             await client.model_card("", "ssd-2")
             (tmp_path / "keys.json").write_text("{")
-            await asyncio.sleep(1.1)
+            await taken_up()
             with pytest.raises(KeyRefused):
                 await client.model_card("", "ssd-2")
 
@@ -168,7 +185,7 @@ async def test_of_fifty_streams_at_once_exactly_as_many_get_in_as_their_key_allo
 ) -> None:
     key, _ = create_key(keys, "seven at a time", max_sessions=7)
     other, _ = create_key(keys, "another's streams count apart", max_sessions=1)
-    await asyncio.sleep(1.1)
+    await taken_up()
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(line(core, key))
         request = opening(await client.model_card("", "ssd-2"))
@@ -191,7 +208,7 @@ async def test_a_key_without_tokens_left_is_told_when_it_has_some_again(
     core: CoreProcess, keys: Path, user: UserModel
 ) -> None:
     key, _ = create_key(keys, "six a minute", tokens_per_minute=6)
-    await asyncio.sleep(1.1)
+    await taken_up()
     async with line(core, key) as client:
         answer = await Agent(user, client).answer(question())  # two blocks of eight
         assert answer.tokens
