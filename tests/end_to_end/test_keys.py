@@ -201,7 +201,6 @@ async def test_of_fifty_streams_at_once_exactly_as_many_get_in_as_their_key_allo
             for stream in admitted:
                 await stream.logits(FIRST)
                 await stream.close()
-            await asyncio.sleep(0.5)
 
 
 async def test_a_key_without_tokens_left_is_told_when_it_has_some_again(
