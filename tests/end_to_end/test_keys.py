@@ -28,8 +28,9 @@ from ssd2.wire.codec import FIRST, PROTOCOL_VERSION, ModelCard, OpenRequest
 from tests.end_to_end.certificates import Certificates, certificates
 from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, running_core
 from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient, CoreStream
+from user_agent.core_client import CoreClient
 from user_agent.credentials import CoreCredentials
+from user_agent.resuming_stream import ResumingStream
 from user_agent.user_model import UserModel
 
 SERVICE = "/slingshot.collaboration.v1.CollaborationService/"
@@ -191,8 +192,8 @@ async def test_of_fifty_streams_at_once_exactly_as_many_get_in_as_their_key_allo
         request = opening(await client.model_card("", "ssd-2"))
         for _ in range(2):  # the second time shows that places are given back
             results = await asyncio.gather(*(client.open(request) for _ in range(STREAMS)), return_exceptions=True)
-            admitted = [result for result in results if isinstance(result, CoreStream)]
-            turned_away = [result for result in results if not isinstance(result, CoreStream)]
+            admitted = [result for result in results if isinstance(result, ResumingStream)]
+            turned_away = [result for result in results if not isinstance(result, ResumingStream)]
             assert (len(admitted), len(turned_away)) == (7, STREAMS - 7)
             assert {type(error) for error in turned_away} == {SessionLimitReached}
             assert all("limit of 7 answers at a time" in str(error) for error in turned_away)
