@@ -79,7 +79,7 @@ async def taken_up() -> None:
     await asyncio.sleep(READ_AGAIN_S + 0.1)
 
 
-async def opened(client: CoreClient) -> CoreStream:
+async def opened(client: CoreClient) -> ResumingStream:
     return await client.open(opening(await client.model_card("", "ssd-2")))
 
 
