@@ -45,7 +45,7 @@ class CoreProcess:
 @contextmanager
 def running_core(folder: Path | str, *options: str, log: int = subprocess.DEVNULL) -> Iterator[CoreProcess]:
     """Start a core server on a free port and end it on leaving; the folder as --model takes it."""
-    command = [sys.executable, "-m", "core_server", "--model", str(folder), "--port", "0", *options]
+    command = [sys.executable, "-m", "core_server", "--model", str(folder), "--port", "0", "--threads", "1", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=ENVIRONMENT)
     try:
         line = process.stdout.readline()
