@@ -26,6 +26,11 @@ examples:
       serve to the network
   core-server --model models/core --host 0.0.0.0 --port 50051 --tls-certificate core.pem --tls-key core.key
       serve to the network, encrypted
+  core-server --model models/core --host 0.0.0.0 --port 50051 --tls-certificate core.pem --tls-key core.key \\
+      --keys keys.json --client-ca ca.pem
+      the same, to agents with a key and a certificate alone
+  core-server keys --help; core-server certs --help
+      make both
   core-server --model models/core --port 50051 --device cuda --precision bfloat16
       compute on a GPU
   core-server --model models/core --port 50051 --device cuda --tensor-parallel 4
@@ -40,12 +45,17 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a core server until it is told to stop.
+    """Run a core server until it is told to stop, or make keys and certificates for one.
 
     Returns:
         The exit code: 0 after SIGTERM or SIGINT, 2 if the server cannot be started as asked, 1 if its engine has ended.
     """
-    options = vars(_parser().parse_args(arguments))
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] in (["keys"], ["certs"]):
+        from core_server.access_cli import main as manage_access
+
+        return manage_access(given)
+    options = vars(_parser().parse_args(given))
     start_log("front end", options["log_level"], options["log_format"])
     try:
         models, logits_formats = named_models(options.pop("model")), AllowedFormats.parse(options.pop("logits"))
@@ -100,6 +110,19 @@ def _parser() -> argparse.ArgumentParser:
         help="PEM file of the certificate chain that agents are shown; without it nothing on the line is encrypted",
     )
     add("--tls-key", type=Path, metavar="FILE", help="PEM file of the certificate's private key")
+    add(
+        "--client-ca",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of an authority; agents have to show a certificate that it signed",
+    )
+    add(
+        "--keys",
+        type=Path,
+        metavar="FILE",
+        help="file of keys (core-server keys); without a valid one nothing is answered but health checks, and without "
+        "this option everybody who reaches the server is",
+    )
     add(
         "--max-sessions",
         type=int,

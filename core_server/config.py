@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ssd2.errors import InvalidParameter
+from ssd2.addresses import is_loopback
+from ssd2.errors import InsecureLine, InvalidParameter
 from ssd2.logits_format import ANY_FORMAT, AllowedFormats
 
 MAX_NAME_LENGTH = 128
@@ -33,6 +34,8 @@ class ServerConfig:
         port: port to listen on; 0 for any free one.
         tls_certificate: PEM file of the certificate chain that agents are shown; None for no encryption.
         tls_key: PEM file of its private key.
+        client_ca: PEM file of the certificates that an agent's own has to be signed by; None to ask for none.
+        keys: file of the keys that calls have to come with; None to answer everybody.
         max_sessions: answers in progress at a time; one more is refused.
         device: where the models run, as torch names it; the first of them where there are several.
         precision: what their weights are held in: float32, bfloat16 or int8.
@@ -57,6 +60,8 @@ class ServerConfig:
     port: int = 0
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    client_ca: Path | None = None
+    keys: Path | None = None
     max_sessions: int = 16
     device: str = "cpu"
     precision: str = "float32"
@@ -77,6 +82,7 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         self._check_names()
+        self._check_access()
         self._check_ranges()
 
     def _check_names(self) -> None:
@@ -91,6 +97,18 @@ class ServerConfig:
                 raise InvalidParameter(f"{name} is empty; give an address to listen on, such as 127.0.0.1 or 0.0.0.0")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InvalidParameter("a TLS certificate and its key go together: --tls-certificate FILE --tls-key FILE")
+
+    def _check_access(self) -> None:
+        if self.client_ca and not self.tls_certificate:
+            raise InvalidParameter(
+                "--client-ca asks agents for certificates, which only TLS does: give --tls-certificate FILE --tls-key "
+                "FILE"
+            )
+        if self.keys and not self.tls_certificate and not is_loopback(self.host):
+            raise InsecureLine(
+                f"keys would cross the network to {self.host} in the clear; give --tls-certificate FILE --tls-key FILE "
+                "(`core-server certs create` makes them), or listen on 127.0.0.1"
+            )
 
     def _check_ranges(self) -> None:
         for name, port in (("port", self.port), ("ops port", self.ops_port or 0)):

@@ -54,6 +54,9 @@ CATALOGUE: dict[type[errors.SlingshotError], Entry] = {
     errors.CoreTimeout: Entry(grpc.StatusCode.DEADLINE_EXCEEDED, is_public=True),
     errors.CoreStopping: Entry(grpc.StatusCode.UNAVAILABLE, is_public=True),
     errors.EngineLost: Entry(grpc.StatusCode.UNAVAILABLE, is_public=True),
+    errors.KeyRefused: Entry(grpc.StatusCode.UNAUTHENTICATED, is_public=True),
+    errors.SessionLimitReached: Entry(grpc.StatusCode.RESOURCE_EXHAUSTED, is_public=True),
+    errors.TokenLimitReached: Entry(grpc.StatusCode.RESOURCE_EXHAUSTED, is_public=True),
     # These name the provider's files and addresses. None of them has a cause in a call.
     errors.DocumentsUnreadable: Entry(grpc.StatusCode.INTERNAL, is_public=False),
     errors.ModelNotFound: Entry(grpc.StatusCode.INTERNAL, is_public=False),
@@ -69,6 +72,8 @@ CATALOGUE: dict[type[errors.SlingshotError], Entry] = {
     errors.LedgerUnwritable: Entry(grpc.StatusCode.INTERNAL, is_public=False),
     errors.NotFound: Entry(grpc.StatusCode.INTERNAL, is_public=False),
     errors.AgentBusy: Entry(grpc.StatusCode.INTERNAL, is_public=False),
+    errors.InsecureLine: Entry(grpc.StatusCode.INTERNAL, is_public=False),
+    errors.KeyringUnusable: Entry(grpc.StatusCode.INTERNAL, is_public=False),
 }
 
 

@@ -120,7 +120,8 @@ class SessionObservation:
             self._metrics.rejected[end] += 1
         if self._span:
             self._span.end(end)
-        self._log_end(end, error)
+        if self._model or error:  # else nothing was asked for
+            self._log_end(end, error)
 
     def _log_end(self, end: str, error: BaseException | None) -> None:
         """In full where it was an answer, and never the text of an error: it may hold what the agent sent."""

@@ -8,12 +8,16 @@ import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from core_server.callers import Callers
 from core_server.config import ServerConfig
 from core_server.engines import Engines, running_engines
+from core_server.interceptors import KeyInterceptor
+from core_server.keys import KeyReader
 from core_server.observation import Observation
 from core_server.service import ABORT_TIMEOUT_S, SERVICE_NAME, CollaborationService
 from core_server.spans import spans_to
@@ -39,7 +43,11 @@ class CoreServer:
     def __init__(self, engines: Engines, config: ServerConfig, observation: Observation | None = None) -> None:
         self._config, self._engines = config, engines
         self.observation = observation or Observation()
-        self._server = grpc.aio.server(options=_options(config), compression=grpc.Compression.NoCompression)
+        self._server = grpc.aio.server(
+            interceptors=[KeyInterceptor(Callers(KeyReader(config.keys)))] if config.keys else [],
+            options=_options(config),
+            compression=grpc.Compression.NoCompression,
+        )
         self._health = health.aio.HealthServicer()
         self._service = CollaborationService(
             engines,
@@ -94,7 +102,7 @@ class CoreServer:
 
 
 def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
-    """What agents are shown; None without TLS."""
+    """What agents are shown, and what they have to show; None without TLS."""
     if config.tls_certificate is None or config.tls_key is None:
         return None
     try:
@@ -106,7 +114,19 @@ def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
             f"the certificate {config.tls_certificate} with the key {config.tls_key} cannot be used: "
             f"{error.strerror or error}"
         ) from error
-    return grpc.ssl_server_credentials([pair])
+    if config.client_ca is None:
+        return grpc.ssl_server_credentials([pair])
+    return grpc.ssl_server_credentials([pair], _authorities(config.client_ca), require_client_auth=True)
+
+
+def _authorities(file: Path) -> bytes:
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=file)
+        return file.read_bytes()
+    except OSError as error:
+        raise InvalidParameter(
+            f"the certificates in {file} cannot be used: {error.strerror or error}; give --client-ca a PEM file"
+        ) from error
 
 
 def _options(config: ServerConfig) -> list[tuple[str, int]]:

@@ -9,11 +9,12 @@ import time
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from core_server.callers import CALLER, while_allowed
 from core_server.engine_client import EngineClient, Frames
 from core_server.engines import Engines
 from core_server.error_catalog import Refusal, refusal_of
@@ -99,7 +100,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             return model_card_to_proto(self._hosted.find(request.model, request.family).card)
         except SlingshotError as error:
             self._observation.metrics.rejected[error.code] += 1
-            await _refuse(context, refusal_of(error))
+            await refuse(context, refusal_of(error))
             raise
 
     async def Collaborate(  # noqa: N802  # the contract's name
@@ -108,9 +109,9 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         """One answer."""
         try:
             with self._observation.session(context.invocation_metadata() or ()) as seen:
-                await self._collaborate(_AgentStream(context, self._answer_timeout_s, seen), seen)
+                await while_allowed(self._collaborate(_AgentStream(context, self._answer_timeout_s, seen), seen))
         except Exception as error:
-            await _refuse(context, refusal_of(error))
+            await refuse(context, refusal_of(error))
 
     async def _collaborate(self, agent: _AgentStream, seen: SessionObservation) -> None:
         opening = await agent.read()
@@ -120,12 +121,13 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             raise ProtocolViolation("a stream begins with Open; the agent sent something else first")
         request = open_from_proto(opening.open)
         request = replace(request, speculation=min(request.speculation, self._speculation))
-        with self._slot():
+        with CALLER.get().session(), self._slot():
             served = self._hosted.find(request.model, request.family)
             session = CoreSession(next(self._numbers), request, served)
             seen.opened(served.name, self._sessions_active, self._max_sessions)
             await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=seen.id)))
             engine = self._engines.for_answer()
+            CALLER.get().count(request.block_size)
             with engine.answer(session.begin()) as frames:
                 seen.end = await self._answer(agent, session, engine, frames)
 
@@ -193,6 +195,7 @@ async def _take_projections(
         committed_tokens = len(advance.projected.token_ids) if advance.is_commit else 0
         agent.seen.took_projection(time.monotonic() - began, committed_tokens)
         engine.send(advance)
+        CALLER.get().count(committed_tokens)  # of the block that begins, as long as this one
 
 
 class _AgentStream:
@@ -239,7 +242,8 @@ class _AgentStream:
             raise CoreTimeout(f"the agent {what} for {self._timeout_s:g} s, so the core gave up; ask again") from error
 
 
-async def _refuse(rpc_context: _CardContext | _StreamContext, refusal: Refusal) -> None:
+async def refuse(rpc_context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> None:
+    """End a call with a status, its public text and the error's code."""
     trailing_metadata = ((ERROR_CODE_KEY, refusal.code),) if refusal.code else ()
     try:
         async with asyncio.timeout(ABORT_TIMEOUT_S):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from user_agent.core_options import ClientCertificate, ClientKey
+
 if TYPE_CHECKING:
     from user_agent.answering import Answered, Answering
     from user_agent.history import History
@@ -28,6 +30,8 @@ def chat(
         str | None, typer.Option(help="HOST:PORT of the core server; none: the demo's, on this machine.")
     ] = None,
     ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
+    client_certificate: ClientCertificate = None,
+    client_key: ClientKey = None,
     lambda_user: Annotated[
         float | None, typer.Option(help="Weight of the user model; default: as tuned, else 0.3.", show_default=False)
     ] = None,
@@ -48,7 +52,8 @@ def chat(
     from user_agent.stores import open_stores
     from user_agent.user_model import UserModel
 
-    config = load_config(core=core, ca=ca, lambda_user=lambda_user, alpha=alpha, data_dir=data_dir)
+    line_options = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
+    config = load_config(**line_options, lambda_user=lambda_user, alpha=alpha, data_dir=data_dir)
 
     exit_on_sigterm()
 

@@ -17,6 +17,7 @@ from ssd2.errors import InvalidParameter
 from user_agent.chat_cli import CHAT_EXAMPLES, chat
 from user_agent.config_cli import DOCTOR_EXAMPLES, doctor
 from user_agent.config_cli import config as config_app
+from user_agent.core_options import ClientCertificate, ClientKey
 from user_agent.documents.cli import docs as docs_app
 from user_agent.ledger_cli import ledger as ledger_app
 from user_agent.tuning.cli import EXAMPLES as TUNE_EXAMPLES
@@ -67,6 +68,8 @@ def ask(
             help="PEM file that the core's certificate is checked against. Encrypts the line; without it, it is not.",
         ),
     ] = None,
+    client_certificate: ClientCertificate = None,
+    client_key: ClientKey = None,
     model: Annotated[
         str, typer.Option(help="Name of the core's model; empty for its first one that fits the user model.")
     ] = "",
@@ -179,6 +182,7 @@ def ask(
     from user_agent.answering import new_id
     from user_agent.config import load_config
     from user_agent.core_client import CoreClient
+    from user_agent.core_key import credentials_for
     from user_agent.decoding import decoding_for
     from user_agent.ledger import tracing
     from user_agent.said import keep_answer
@@ -189,9 +193,10 @@ def ask(
     logits_format = LogitsFormat.parse(logits) if logits is not None else None
     if (control is None) != (not control_label):
         raise InvalidParameter("--control and --control-label go together: a classifier and one of its classes")
+    credentials = credentials_for(core, ca=ca, client_certificate=client_certificate, client_key=client_key)
     with open_stores(load_config()) as stores:
         collaboration, tuned = collaboration_for(
-            lambda_user, alpha, core, model, user_model, timeout, ca, ledger=stores.ledger
+            lambda_user, alpha, core, model, user_model, timeout, credentials, ledger=stores.ledger
         )
         if collaboration.uses_core and not core:
             raise InvalidParameter("λ below 1 needs a core: give its address with --core HOST:PORT or SLINGSHOT_CORE")
@@ -218,7 +223,7 @@ def ask(
         steering = Control.load(control, control_label, control_strength, loaded.tokenizer) if control else None
         line = None
         if core and collaboration.uses_core:
-            line = partial(CoreClient, core, ca=ca, answer_timeout_s=timeout, ledger=stores.ledger)
+            line = partial(CoreClient, core, credentials=credentials, answer_timeout_s=timeout, ledger=stores.ledger)
         trace = new_id("ask")
         with tracing(trace):
             answer = asyncio.run(_ask(loaded, asked, line, steering, watch=watch))
@@ -260,6 +265,8 @@ def serve(
         str | None, typer.Option(help="HOST:PORT of the core server; none: the demo's, on this machine.")
     ] = None,
     ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
+    client_certificate: ClientCertificate = None,
+    client_key: ClientKey = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on; default: 127.0.0.1.", show_default=False)
     ] = None,
@@ -283,7 +290,8 @@ def serve(
     """
     from user_agent.serve import serve as run
 
-    options = {"core": core, "ca": ca, "host": host, "port": port, "data_dir": data_dir}
+    line = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
+    options = {**line, "host": host, "port": port, "data_dir": data_dir}
     asyncio.run(run(_announce, **options, max_answers=max_answers, max_waiting=max_waiting))
 
 

@@ -39,6 +39,10 @@ class AgentConfig(BaseSettings):
     ca: Path | None = Field(
         None, description="PEM file that the core's certificate is checked against; encrypts the line"
     )
+    client_certificate: Path | None = Field(
+        None, description="PEM file of this device's certificate, for a core that asks for one"
+    )
+    client_key: Path | None = Field(None, description="PEM file of its private key")
     model: str = Field("", description="name of the core's model; empty for its first one that fits")
     user_model: Path = Field(USER, description="checkpoint folder of the user model")
     lambda_user: float | None = Field(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssd2.errors import SlingshotError, StoreUnreadable
+from ssd2.errors import InvalidParameter, SlingshotError, StoreUnreadable
+from user_agent.core_options import ClientCertificate, ClientKey
 
 if TYPE_CHECKING:
     from user_agent.config import AgentConfig
@@ -32,6 +34,18 @@ Examples:
   user-agent config set lambda_user 0.4
 
   user-agent config set lambda_user   (back to the default)
+"""
+KEY_EXAMPLES = """
+Examples:
+
+  user-agent config set-core-key core.example.org:50051
+
+  user-agent config set-core-key core.example.org:50051 < key.txt
+"""
+FORGET_EXAMPLES = """
+Examples:
+
+  user-agent config forget-core-key core.example.org:50051
 """
 DOCTOR_EXAMPLES = """
 Examples:
@@ -78,6 +92,44 @@ def set_one(
     typer.echo(f"{name} is {'as by default' if value is None else 'kept'} in {config_folder() / FILE}")
 
 
+CoreAddress = Annotated[
+    str | None, typer.Argument(metavar="HOST:PORT", help="Of the core; default: the one that is configured.")
+]
+
+
+@config.command(epilog=KEY_EXAMPLES)
+def set_core_key(core: CoreAddress = None) -> None:
+    """Keep the key that a core's provider gave you, in the system's keyring.
+
+    It is asked for, or read from standard input, and never an argument, which other users of the machine could read.
+    Without a keyring, give it with the variable SLINGSHOT_CORE_KEY. Agents that start from now on send it.
+    """
+    from user_agent.core_key import keep_core_key
+
+    address = _core_address(core)
+    asked = typer.prompt("Key", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
+    keep_core_key(address, asked.strip())
+    typer.echo(f"the key of the core at {address} is kept in the system's keyring")
+
+
+@config.command(epilog=FORGET_EXAMPLES)
+def forget_core_key(core: CoreAddress = None) -> None:
+    """Take the key of a core out of the system's keyring."""
+    from user_agent.core_key import forget_core_key as forget
+
+    address = _core_address(core)
+    forget(address)
+    typer.echo(f"the key of the core at {address} is forgotten")
+
+
+def _core_address(given: str | None) -> str:
+    from user_agent.config import load_config
+
+    if address := given or load_config().core:
+        return address
+    raise InvalidParameter("no core is configured: say which one the key is for, as HOST:PORT")
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that was looked at.
@@ -98,12 +150,15 @@ def doctor(
         str | None, typer.Option(help="HOST:PORT of the core server; default: as configured.", show_default=False)
     ] = None,
     ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
+    client_certificate: ClientCertificate = None,
+    client_key: ClientKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at the models, the core and the store, and say what to do; exit code 1 if something is amiss."""
     from user_agent.config import load_config
 
-    findings = _findings(load_config(core=core, ca=ca))
+    options = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
+    findings = _findings(load_config(**options))
     if as_json:
         typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, ensure_ascii=False))
     else:
@@ -132,6 +187,7 @@ def _user_model(config: AgentConfig) -> str:
 def _core(config: AgentConfig) -> str:
     from user_agent.agent import check_card
     from user_agent.core_client import CoreClient
+    from user_agent.core_line import credentials_of
     from user_agent.stores import open_stores
     from user_agent.user_model import UserModel
 
@@ -139,14 +195,17 @@ def _core(config: AgentConfig) -> str:
         return "none is configured: the agent starts the demo's; give one with `user-agent config set core HOST:PORT`"
     model = UserModel.load(config.user_model, with_weights=False)
 
+    credentials = credentials_of(config)
+
     async def ask(address: str) -> str:
         with open_stores(config) as stores:
-            line = CoreClient(address, ca=config.ca, answer_timeout_s=config.timeout, ledger=stores.ledger)
+            line = CoreClient(address, credentials=credentials, answer_timeout_s=config.timeout, ledger=stores.ledger)
             async with line as client:
                 card = await client.model_card(config.model, model.config.family)
         check_card(card, model, config.model)
         how = "encrypted" if config.ca else "NOT encrypted (--ca)"
-        return f"{address}, {how}: {card.model}, {card.parameters:,} parameters, the user model's tokenizer"
+        key = f", with the key from {credentials.key_source}" if credentials.key else ""
+        return f"{address}, {how}{key}: {card.model}, {card.parameters:,} parameters, the user model's tokenizer"
 
     return asyncio.run(ask(config.core))
 

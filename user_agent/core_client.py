@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import ssl
 from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias, TypeVar
 
 import grpc
 
 from ssd2 import errors
+from ssd2.addresses import is_loopback
 from ssd2.logits_format import LogitsFormat
 from ssd2.packed_logits import CoreLogits
 from ssd2.wire import collaboration_pb2 as pb
@@ -39,6 +38,7 @@ from ssd2.wire.codec import (
     projection_to_proto,
 )
 from ssd2.wire.tensors import unpack_logits
+from user_agent.credentials import CoreCredentials, tls_failure
 from user_agent.ledger import Ledger
 from user_agent.printable import printable
 from user_agent.recorded_channel import RecordedChannel
@@ -76,7 +76,7 @@ class CoreClient:
         self,
         address: str,
         *,
-        ca: Path | None = None,
+        credentials: CoreCredentials | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         patience_s: float = PATIENCE_S,
@@ -86,15 +86,15 @@ class CoreClient:
 
         Args:
             address: HOST:PORT.
-            ca: PEM file of the certificates that the core's has to be signed by, or of the core's own; None for a
-                line that is not encrypted.
+            credentials: whom the line trusts and who it says it is; None for one that is not encrypted, with no key.
             connect_timeout_s: how long to try to reach the core.
             answer_timeout_s: how long to wait for each of its answers.
             patience_s: how long after the line broke in the middle of an answer to begin another try to go on.
             ledger: where every message is entered, before it is sent and when it has come; None for nowhere.
 
         Raises:
-            InvalidParameter: if the address is none, a time is no time, or the file cannot be read.
+            InvalidParameter: if the address is none, a time is no time, or a file cannot be read.
+            InsecureLine: if a key would leave this machine on a line that is not encrypted.
         """
         if not _ADDRESS.fullmatch(address):
             raise errors.InvalidParameter(
@@ -102,12 +102,14 @@ class CoreClient:
             )
         if not 0 < answer_timeout_s < float("inf"):
             raise errors.InvalidParameter(f"timeout is {answer_timeout_s} s; it must be above 0 and finite")
-        self._address, self._has_tls = address, ca is not None
+        self._credentials = credentials or CoreCredentials()
+        _check_line(address, self._credentials)
+        self._address, self._metadata = address, self._credentials.metadata
         self._connect_timeout_s, self._answer_timeout_s = connect_timeout_s, answer_timeout_s
         self._patience_s = patience_s
         self._channel = (
-            grpc.aio.secure_channel(address, _credentials(ca), options=_OPTIONS)
-            if ca
+            grpc.aio.secure_channel(address, _channel_credentials(self._credentials), options=_OPTIONS)
+            if self._credentials.ca
             else grpc.aio.insecure_channel(address, options=_OPTIONS)
         )
         self._stub = pb_grpc.CollaborationServiceStub(
@@ -131,12 +133,13 @@ class CoreClient:
 
         Raises:
             ModelMismatch: if the core has none such; says which it has.
-            CoreUnavailable: if nothing answers at the address.
+            KeyRefused: if the core takes no call without a valid key, and this one has none.
+            CoreUnavailable: if nothing answers at the address, or a certificate does not do.
             CoreTimeout: if something does, but not in time.
         """
         await self.connect()
         call = self._stub.GetModelCard(
-            pb.GetModelCardRequest(model=model, family=family), timeout=self._answer_timeout_s
+            pb.GetModelCardRequest(model=model, family=family), timeout=self._answer_timeout_s, metadata=self._metadata
         )
         return model_card_from_proto(await self._answer(call))
 
@@ -150,7 +153,9 @@ class CoreClient:
 
     async def _open(self, request: OpenRequest) -> CoreStream:
         await self.connect()
-        stream = CoreStream(self._stub.Collaborate(), request, self._address, self._answer_timeout_s)
+        stream = CoreStream(
+            self._stub.Collaborate(metadata=self._metadata), request, self._address, self._answer_timeout_s
+        )
         try:
             await stream.start()
         except BaseException:
@@ -162,33 +167,50 @@ class CoreClient:
         """Wait until there is a connection; no message is sent.
 
         Raises:
-            CoreUnavailable: if nothing answers at the address.
+            CoreUnavailable: if nothing answers at the address, or a certificate does not do.
         """
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await self._channel.channel_ready()
         except TimeoutError:
-            why = ", or its certificate is for another name or not signed by what --ca names" if self._has_tls else ""
+            await self._check_tls()
             raise errors.CoreUnavailable(
-                f"no core answers at {self._address}{why}; check the address (--core), or start one with `core-server`"
+                f"no core answers at {self._address}; check the address (--core), or start one with `core-server`"
             ) from None
+
+    async def _check_tls(self) -> None:
+        """Say what TLS has against the line: gRPC hides it behind a timeout, or behind a line that broke."""
+        if not self._credentials.ca:
+            return
+        if why := await tls_failure(self._address, self._credentials, self._connect_timeout_s):
+            raise errors.CoreUnavailable(f"there is no line to the core at {self._address}: {why}") from None
 
     async def _answer(self, call: Awaitable[_T]) -> _T:
         try:
             answer = await call
         except grpc.aio.AioRpcError as error:
-            raise _typed(error, self._address, "at the first question") from None
+            typed = _typed(error, self._address, "at the first question")
+            if isinstance(typed, errors.CoreLost):
+                await self._check_tls()
+            raise typed from None
         if answer is None:
             raise _no_message(self._address)
         return answer
 
 
-def _credentials(ca: Path) -> grpc.ChannelCredentials:
-    try:
-        ssl.create_default_context(cafile=ca)  # gRPC takes whatever is in the file; this says what is wrong with it
-        return grpc.ssl_channel_credentials(ca.read_bytes())
-    except OSError as error:  # ssl.SSLError is one
-        raise errors.InvalidParameter(f"the certificates in {ca} cannot be used: {error.strerror or error}") from error
+def _check_line(address: str, credentials: CoreCredentials) -> None:
+    """Refuse a line that somebody on the way could read the key on."""
+    if credentials.key and not credentials.ca and not is_loopback(address.rpartition(":")[0]):
+        raise errors.InsecureLine(
+            f"the key for the core at {address} would cross the network in the clear; give --ca FILE with its "
+            "provider's CA certificate, or take the key away with `user-agent config forget-core-key`"
+        )
+
+
+def _channel_credentials(credentials: CoreCredentials) -> grpc.ChannelCredentials:
+    credentials.context()  # says what is wrong with a file
+    files = (credentials.ca, credentials.client_key, credentials.client_certificate)
+    return grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
 
 
 class CoreStream:

@@ -7,13 +7,26 @@ from pathlib import Path
 
 from user_agent.config import AgentConfig
 from user_agent.core_client import CoreClient
+from user_agent.core_key import credentials_for
+from user_agent.credentials import CoreCredentials
 from user_agent.demo_core import demo_core
 from user_agent.ledger import Ledger
 
 
 def needed_line(config: AgentConfig) -> tuple[str | Path | None, ...]:
     """What tells one line from another: address and certificates; empty where no core is asked, with λ 1."""
-    return () if config.lambda_user == 1 else (config.core, config.ca)
+    return () if config.lambda_user == 1 else (config.core, config.ca, config.client_certificate, config.client_key)
+
+
+def credentials_of(config: AgentConfig) -> CoreCredentials:
+    """What the line to the core of a configuration is made with.
+
+    Raises:
+        SlingshotError: if it cannot be had.
+    """
+    return credentials_for(
+        config.core, ca=config.ca, client_certificate=config.client_certificate, client_key=config.client_key
+    )
 
 
 class CoreLine:
@@ -44,7 +57,10 @@ class CoreLine:
             address = await opening.enter_async_context(demo_core()) if is_demo else config.core
             client = None
             if needs_core and address:
-                line = CoreClient(address, ca=config.ca, answer_timeout_s=config.timeout, ledger=self._ledger)
+                credentials = None if is_demo else credentials_of(config)
+                line = CoreClient(
+                    address, credentials=credentials, answer_timeout_s=config.timeout, ledger=self._ledger
+                )
                 client = await opening.enter_async_context(line)
             before, self._stack = self._stack, opening.pop_all()
         self.client, self.address, self.is_demo = client, address, is_demo

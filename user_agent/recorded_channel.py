@@ -2,7 +2,8 @@
 
 gRPC below is handed bytes alone, made here: it knows no message type, so nothing above can send past the ledger. (An
 error in a serializer of gRPC's own would not do: it is logged, and the call goes on.) A call's HEADERS frame leaves
-before its first message and has no entry: the path, the timeout and gRPC's own name and version are in it.
+before its first message and has no entry: the path, the timeout, the core's key if there is one, and gRPC's own name
+and version are in it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ssd2.errors import CoreError
+from ssd2.errors import CoreError, KeyRefused
 from ssd2.logits_format import LogitsFormat
 from ssd2.packed_logits import CoreLogits
 from ssd2.wire.codec import FIRST, ProjectedTokens, StepPosition
@@ -141,9 +141,12 @@ class ResumingStream:
         """Drop what is broken and wait a little, not as long as others who lost the same core.
 
         Raises:
+            KeyRefused: if it is that: a key does not become valid by waiting.
             CoreError: the first one since there were logits, once there is no patience left.
         """
         self.cancel()
+        if isinstance(error, KeyRefused):
+            raise error
         self._broken = self._broken or (time.monotonic(), error)
         since, first = self._broken
         if time.monotonic() - since >= self._patience_s:

@@ -7,7 +7,8 @@
     │   ├── BlockShapeMismatch     a block has the wrong length or order
     │   ├── PromptTooLong          the prompt does not fit the model's context
     │   ├── DocumentsUnreadable    a document or folder cannot be read
-    │   └── NotFound               nothing of that name or number is kept here
+    │   ├── NotFound               nothing of that name or number is kept here
+    │   └── InsecureLine           a key would travel on a line that is not encrypted
     ├── ModelError                 a model is missing, broken or not the one expected
     │   ├── ModelNotFound          no checkpoint at that place
     │   ├── CheckpointInvalid      the checkpoint's files do not fit together
@@ -22,7 +23,10 @@
     │   ├── CoreTimeout            the core did not answer in time
     │   ├── CoreBusy               the core is at its limit of sessions
     │   ├── CoreStopping           the core is being stopped, and the answer was not done in time
-    │   └── EngineLost             the core's process that computes has ended
+    │   ├── EngineLost             the core's process that computes has ended
+    │   ├── KeyRefused             the core takes no call without a valid key
+    │   ├── SessionLimitReached    the key is at its limit of answers at a time
+    │   └── TokenLimitReached      the key is at its limit of tokens a minute
     ├── AgentError                 the agent on the device cannot answer
     │   └── AgentBusy              it is at its limit of answers
     ├── JudgeError                 the model that judges answers cannot be asked
@@ -33,7 +37,8 @@
         ├── StoreKeyWrong          its key is not at hand, or another one
         ├── StoreUnreadable        its files are damaged or cannot be written
         ├── StoreInUse             another agent has it open
-        └── LedgerUnwritable       the ledger takes no entry, so nothing is sent
+        ├── LedgerUnwritable       the ledger takes no entry, so nothing is sent
+        └── KeyringUnusable        the system's keyring does not keep or give a core's key
 
 Every leaf has one stable `code`; its message says what is wrong and what to do about it.
 """
@@ -87,6 +92,12 @@ class NotFound(InputError):
     """Nothing of that name or number is kept on this device."""
 
     code = "not_found"
+
+
+class InsecureLine(InputError):
+    """A key would travel on a line that is not encrypted."""
+
+    code = "insecure_line"
 
 
 class ModelError(SlingshotError):
@@ -179,6 +190,24 @@ class EngineLost(CoreError):
     code = "engine_lost"
 
 
+class KeyRefused(CoreError):
+    """The core takes no call without a valid key: there is none, or it is unknown, or revoked."""
+
+    code = "key_refused"
+
+
+class SessionLimitReached(CoreError):
+    """The key that a call came with is at its limit of answers at a time."""
+
+    code = "session_limit_reached"
+
+
+class TokenLimitReached(CoreError):
+    """The key that a call came with is at its limit of tokens a minute."""
+
+    code = "token_limit_reached"
+
+
 class AgentError(SlingshotError):
     """The agent on the device cannot do what it was asked for."""
 
@@ -243,3 +272,9 @@ class LedgerUnwritable(StoreError):
     """The ledger of what leaves the device takes no entry, so nothing is sent."""
 
     code = "ledger_unwritable"
+
+
+class KeyringUnusable(StoreError):
+    """The system's keyring does not keep a core's key, or does not give it back."""
+
+    code = "keyring_unusable"

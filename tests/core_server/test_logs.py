@@ -15,6 +15,8 @@ import pytest
 from core_server.lanes import BatchLane
 from core_server.loaded_model import LoadedModel
 from core_server.logs import JsonFormatter, TextFormatter, fields
+from core_server.observation import Observation
+from ssd2.errors import ProtocolViolation
 from ssd2.params import DecodingParams, Seeds
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import open_to_proto
@@ -113,6 +115,26 @@ async def test_a_trace_context_is_in_the_lines_of_its_session(
     assert [line.get("trace_id") for line in lines] == [TRACE, TRACE, None, None]
     assert [line.get("parent_span_id") for line in lines] == [SPAN, SPAN, None, None]
     assert "Zq9sentinel" not in str(lines)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("secret"), ProtocolViolation("secret")])
+def test_the_text_of_what_ends_a_session_is_not_told(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(type(error)), Observation().session(()):
+        raise error
+    (line,) = json_of(caplog.records)
+    assert line["end"] in ("internal", "protocol_violation")
+    assert "secret" not in str(line) + TextFormatter().format(caplog.records[0])
+
+
+async def test_a_call_that_asks_for_nothing_leaves_no_line(
+    served: LoadedModel, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="core_server.observation")
+    _, agent = await start(served)
+    call = await agent.send()
+    await call.done_writing()
+    await ending(call)
+    assert [line for line in caplog.records if line.name == "core_server.observation"] == []
 
 
 PROMPT_ID, TOKEN_ID, NOISE_SEED = 1709, 1613, 8_765_432_101_234

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
@@ -17,12 +18,24 @@ class Certificates:
         other_ca: of another one.
         certificate: the core's, for the name localhost.
         key: its private key.
+        expired: the core's with this key, out of date since yesterday.
+        expired_key: its private key.
+        client: an agent's, signed by the same authority.
+        client_key: its private key.
+        other_client: an agent's, signed by the other one.
+        other_client_key: its private key.
     """
 
     ca: Path
     other_ca: Path
     certificate: Path
     key: Path
+    expired: Path
+    expired_key: Path
+    client: Path
+    client_key: Path
+    other_client: Path
+    other_client_key: Path
 
     @property
     def core_options(self) -> tuple[str, ...]:
@@ -31,13 +44,20 @@ class Certificates:
 
 
 def certificates(folder: Path) -> Certificates:
-    """Write an authority's certificate, another's, and a core's."""
-    made = Certificates(*(folder / name for name in ("ca.pem", "other.pem", "core.pem", "core.key")))
-    ca = trustme.CA()
+    """Write an authority's certificate, another's, and those of cores and agents."""
+    made = Certificates(**{field.name: folder / f"{field.name}.pem" for field in fields(Certificates)})
+    ca, other_ca = trustme.CA(), trustme.CA()
     ca.cert_pem.write_to_path(str(made.ca))
-    trustme.CA().cert_pem.write_to_path(str(made.other_ca))
-    issued = ca.issue_cert("localhost")
-    issued.private_key_pem.write_to_path(str(made.key))
-    for blob in issued.cert_chain_pems:
-        blob.write_to_path(str(made.certificate), append=True)
+    other_ca.cert_pem.write_to_path(str(made.other_ca))
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    _write(ca.issue_cert("localhost"), made.certificate, made.key)
+    _write(ca.issue_cert("localhost", not_after=yesterday), made.expired, made.expired_key)
+    _write(ca.issue_cert("alice@example.org"), made.client, made.client_key)
+    _write(other_ca.issue_cert("alice@example.org"), made.other_client, made.other_client_key)
     return made
+
+
+def _write(issued: trustme.LeafCert, certificate: Path, key: Path) -> None:
+    issued.private_key_pem.write_to_path(str(key))
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(str(certificate), append=True)

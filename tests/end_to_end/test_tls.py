@@ -16,6 +16,7 @@ from tests.end_to_end.certificates import Certificates, certificates
 from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, run_agent, running_core
 from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient
+from user_agent.credentials import CoreCredentials
 from user_agent.user_model import UserModel
 
 
@@ -37,7 +38,7 @@ def question() -> Question:
 
 
 async def tokens(address: str, ca: Path | None, user: UserModel) -> list[int]:
-    async with CoreClient(address, ca=ca, connect_timeout_s=2.0) as client:
+    async with CoreClient(address, credentials=CoreCredentials(ca), connect_timeout_s=2.0) as client:
         return [token.token_id for token in (await Agent(user, client).answer(question())).tokens]
 
 
@@ -98,15 +99,20 @@ async def test_a_core_that_cannot_prove_itself_gets_nothing(
     user = UserModel.load(user_folder, with_weights=False)
     ca = {"another authority": files.other_ca, "no TLS": None, "another name": files.ca}[which]
     address = core.address.replace("localhost", "127.0.0.1") if which == "another name" else core.address
-    with pytest.raises(CoreUnavailable, match="not signed by what --ca names" if ca else "no core answers"):
+    told = {
+        "another authority": "not signed by what --ca names",
+        "no TLS": "no core answers",
+        "another name": "for another name",
+    }
+    with pytest.raises(CoreUnavailable, match=told[which]):
         await tokens(address, ca, user)
 
 
 def test_files_that_are_no_certificates_are_named(files: Certificates, core_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidParameter, match=r"nowhere\.pem cannot be used: No such file"):
-        CoreClient("localhost:1", ca=tmp_path / "nowhere.pem")
-    with pytest.raises(InvalidParameter, match=r"core\.key cannot be used"):
-        CoreClient("localhost:1", ca=files.key)
+        CoreClient("localhost:1", credentials=CoreCredentials(tmp_path / "nowhere.pem"))
+    with pytest.raises(InvalidParameter, match=r"key\.pem cannot be used"):
+        CoreClient("localhost:1", credentials=CoreCredentials(files.key))
     command = [sys.executable, "-m", "core_server", "--model", str(core_folder), "--tls-key", str(files.key)]
     told = []
     for certificate in ((), ("--tls-certificate", str(files.ca))):  # none, and one of another key

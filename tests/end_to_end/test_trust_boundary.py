@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
+import grpc
 import pytest
 import torch
 
@@ -24,6 +25,7 @@ from user_agent import agent as agent_module
 from user_agent import core_client
 from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient, CoreStream
+from user_agent.credentials import CoreCredentials
 from user_agent.documents.reader import read_passages
 from user_agent.documents.search import search
 from user_agent.user_model import UserModel
@@ -33,6 +35,7 @@ from .conftest import CoreProcess, Wire, recording_relay
 SENTINEL = "Zyxquorv Blenkitharp 7391"
 LAMBDA_USER, ALPHA = 0.4271875, 1.3408203125
 INSTRUCTION = "What is my shed code?"
+KEY = "sk-3f2a9c71d0be-vMq1wQ"
 Leak: TypeAlias = Callable[[pytest.MonkeyPatch, "Question"], None]
 
 
@@ -90,8 +93,13 @@ def question(tmp_path: Path, user: UserModel) -> Question:
     return Question(INSTRUCTION, passages, CollaborationParams(LAMBDA_USER, ALPHA), params, Seeds.reproducible(5))
 
 
-async def _record(core: CoreProcess, user: UserModel, question: Question, control: Control | None = None) -> Wire:
-    async with recording_relay(core.address) as wire, CoreClient(wire.address) as client:
+async def _record(
+    core: CoreProcess, user: UserModel, question: Question, control: Control | None = None, key: str | None = None
+) -> Wire:
+    async with (
+        recording_relay(core.address) as wire,
+        CoreClient(wire.address, credentials=CoreCredentials(key=key)) as client,
+    ):
         await Agent(user, client, control).answer(question)
         return wire
 
@@ -145,7 +153,33 @@ async def test_every_message_is_made_of_public_parameters_and_projected_tokens_a
     requests = _recorded_requests(monkeypatch)
     wire = await _record(core, user, question, control)
     assert wire.messages == await _expected(core, user, question, requests)
-    assert {key for key, _ in wire.metadata} <= {"user-agent"}
+    assert not _beside_grpcs_own(wire)
+
+
+def _beside_grpcs_own(wire: Wire) -> list[tuple[str, str | bytes]]:
+    """Metadata of all calls but gRPC's name and version."""
+    grpcs_own = ("user-agent", f"grpc-python-asyncio/{grpc.__version__} grpc-c/")
+    return [(name, value) for name, value in wire.metadata if (name, str(value)[: len(grpcs_own[1])]) != grpcs_own]
+
+
+async def test_a_key_is_all_that_goes_with_a_call_and_is_in_no_message(
+    core: CoreProcess, user: UserModel, question: Question, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = _recorded_requests(monkeypatch)
+    wire = await _record(core, user, question, key=KEY)
+    calls = 2  # for the model card, and for the answer
+    assert _beside_grpcs_own(wire) == [("authorization", f"Bearer {KEY}")] * calls
+    assert wire.messages == await _expected(core, user, question, requests)
+
+
+async def test_metadata_leaked_beside_the_key_is_found(
+    core: CoreProcess, user: UserModel, question: Question, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _leak_metadata(monkeypatch, question)
+    wire = await _record(core, user, question, key=KEY)
+    beside_the_key = {name for name, _ in _beside_grpcs_own(wire)} - {"authorization"}
+    assert beside_the_key == {"x-document"}
+    assert "document name" in _found(wire, question, user)
 
 
 def _recorded_requests(monkeypatch: pytest.MonkeyPatch) -> list[LogitsRequest]:
@@ -328,7 +362,8 @@ def _leak_metadata(monkeypatch: pytest.MonkeyPatch, question: Question) -> None:
     def init(self: object, channel: object) -> None:
         made(self, channel)
         collaborate = self.Collaborate
-        self.Collaborate = lambda: collaborate(metadata=(("x-document", question.passages[0].source.name),))
+        leaked = (("x-document", question.passages[0].source.name),)
+        self.Collaborate = lambda *, metadata=None: collaborate(metadata=(*(metadata or ()), *leaked))
 
     monkeypatch.setattr(stub, "__init__", init)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from core_server.keys import create_key
 from ssd2.errors import InvalidParameter
 from tests.commands import run_here
 from tests.end_to_end.conftest import CoreProcess, running_core
@@ -89,6 +90,32 @@ def test_the_doctor_says_what_is_right_and_what_to_do(tmp_path: Path, core: Core
     other = run(tmp_path, "doctor", "--core", core.address, user_model=user_folder, passphrase="other")
     assert other.returncode == 1
     assert "SLINGSHOT_PASSPHRASE" in " ".join(other.stdout.split())
+
+
+def test_the_doctor_says_when_the_core_refuses_the_key(tmp_path: Path, core_folder: Path, user_folder: Path) -> None:
+    key, _ = create_key(tmp_path / "keys.json", "alice")
+    with running_core(core_folder, "--keys", str(tmp_path / "keys.json")) as keyed:
+        for given, is_ok, says in (
+            ({}, False, "get one from its provider"),
+            ({"core_key": f"{key}x"}, False, "set-core-key"),
+            ({"core_key": key}, True, "with the key from SLINGSHOT_CORE_KEY"),
+        ):
+            done = run(tmp_path, "doctor", "--core", keyed.address, "--json", user_model=user_folder, **given)
+            (found,) = (one for one in json.loads(done.stdout)["findings"] if one["what"] == "core")
+            assert (done.returncode, found["is_ok"], says in found["says"]) == (not is_ok, is_ok, True)
+            assert key not in done.stdout + done.stderr
+
+
+def test_chat_and_ask_send_the_key(tmp_path: Path, core_folder: Path, user_folder: Path) -> None:
+    key, _ = create_key(tmp_path / "keys.json", "alice")
+    settings = {"user_model": user_folder, "steps": 3, "max_tokens": 8}
+    with running_core(core_folder, "--keys", str(tmp_path / "keys.json")) as keyed:
+        for command in (("chat",), ("ask", "Who?", "--steps", "3", "--max-tokens", "8")):
+            asked = (*command, "--core", keyed.address)
+            assert "timesteps" in run(tmp_path, *asked, typed="Who?\n", core_key=key, **settings).stderr
+            refused = run(tmp_path, *asked, typed="Who?\n", **settings)
+            assert "valid key" in refused.stderr
+            assert "timesteps" not in refused.stderr
 
 
 def test_a_chat_answers_line_by_line_and_is_kept_unless_it_is_not_to_be(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd2.errors import CoreLost, ModelMismatch, SlingshotError
+from ssd2.errors import CoreLost, KeyRefused, ModelMismatch, SlingshotError
 from ssd2.wire.codec import ProjectedTokens, StepPosition
 from user_agent import resuming_stream
 from user_agent.resuming_stream import ResumingStream
@@ -139,7 +139,10 @@ async def test_without_patience_the_error_comes_at_once() -> None:
         await decode(line)
 
 
-async def test_a_core_that_serves_another_model_by_now_is_not_asked_again() -> None:
-    line = ResumingStream(FakeStream(4), reopening(ModelMismatch("another")), 60.0)
-    with pytest.raises(ModelMismatch):
+@pytest.mark.parametrize("error", [ModelMismatch("another"), KeyRefused("revoked")])
+async def test_a_core_that_has_another_model_by_now_or_takes_the_key_no_more_is_not_asked_again(
+    error: SlingshotError,
+) -> None:
+    line = ResumingStream(FakeStream(4), reopening(error), 60.0)
+    with pytest.raises(type(error)):
         await decode(line)

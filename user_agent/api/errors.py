@@ -18,6 +18,8 @@ _STATUS: dict[type[errors.SlingshotError], int] = {
     errors.InputError: 400,
     errors.AgentBusy: 429,
     errors.CoreBusy: 429,
+    errors.SessionLimitReached: 429,
+    errors.TokenLimitReached: 429,
     errors.NotFound: 404,
     errors.CoreTimeout: 504,
     errors.CoreError: 503,

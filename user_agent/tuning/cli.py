@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssd2.demo.paths import USER
+from user_agent.core_options import ClientCertificate, ClientKey
 
 if TYPE_CHECKING:
     from user_agent.settings import Choice
@@ -63,6 +64,8 @@ def tune(
     docs: Docs = None,
     core: Core = "",
     ca: Ca = None,
+    client_certificate: ClientCertificate = None,
+    client_key: ClientKey = None,
     questions: Questions = None,
     questions_limit: Limit = 40,
     model: Model = "",
@@ -87,6 +90,7 @@ def tune(
 
     from user_agent.answering import new_id
     from user_agent.config import load_config
+    from user_agent.core_key import credentials_for
     from user_agent.ledger import tracing
     from user_agent.stores import open_stores
     from user_agent.tuning.command import TuneOptions, run_tune
@@ -103,7 +107,7 @@ def tune(
         seed=seed,
         timeout_s=timeout,
         is_confirmed=yes,
-        ca=ca,
+        credentials=credentials_for(core, ca=ca, client_certificate=client_certificate, client_key=client_key),
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with open_stores(load_config()) as stores, tracing(new_id("tune")):

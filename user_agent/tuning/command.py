@@ -27,6 +27,7 @@ from ssd2.params import CollaborationParams, DecodingParams
 from ssd2.wire.codec import ModelCard
 from user_agent.agent import Agent
 from user_agent.core_client import CoreClient
+from user_agent.credentials import CoreCredentials
 from user_agent.decoding import decoding_for
 from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_documents
@@ -62,7 +63,7 @@ class TuneOptions:
     seed: int | None
     timeout_s: float
     is_confirmed: bool
-    ca: Path | None = None
+    credentials: CoreCredentials | None = None
 
     def __post_init__(self) -> None:
         if not self.docs:
@@ -214,7 +215,7 @@ def _usable(tasks: Iterable[Task], user_model: UserModel, params: DecodingParams
 
 
 def _line(options: TuneOptions, ledger: Ledger | None) -> CoreClient:
-    return CoreClient(options.core, ca=options.ca, answer_timeout_s=options.timeout_s, ledger=ledger)
+    return CoreClient(options.core, credentials=options.credentials, answer_timeout_s=options.timeout_s, ledger=ledger)
 
 
 async def _model_card(options: TuneOptions, family: str, ledger: Ledger | None) -> ModelCard:

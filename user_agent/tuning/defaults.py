@@ -8,6 +8,7 @@ from pathlib import Path
 from ssd2.checkpoint import fingerprint, load_config_and_tokenizer
 from ssd2.params import CollaborationParams
 from user_agent.core_client import CoreClient
+from user_agent.credentials import CoreCredentials
 from user_agent.ledger import Ledger
 from user_agent.settings import Choice, saved_choices
 
@@ -21,7 +22,7 @@ def collaboration_for(
     model: str,
     user_model: Path,
     timeout_s: float,
-    ca: Path | None = None,
+    credentials: CoreCredentials | None = None,
     ledger: Ledger | None = None,
 ) -> tuple[CollaborationParams, Choice | None]:
     """λ and α, and the saved choice if any of it is used.
@@ -35,7 +36,7 @@ def collaboration_for(
         model: name of the core's model, or "" for the first of the user model's family.
         user_model: checkpoint folder of θ_user.
         timeout_s: of the core's answer.
-        ca: what the core's certificate is checked against; None for a line that is not encrypted.
+        credentials: of the line to the core; None for one that is not encrypted, with no key.
         ledger: where what is sent is entered.
 
     Raises:
@@ -46,7 +47,7 @@ def collaboration_for(
     is_all_given = lambda_user is not None and (alpha is not None or lambda_user in (0, 1))
     if is_all_given or not core or not (tuned := tuned_with(user_model)):
         return given, None
-    served = asyncio.run(_served(core, model, user_model, timeout_s, ca, ledger))
+    served = asyncio.run(_served(core, model, user_model, timeout_s, credentials, ledger))
     choice = next((choice for choice in tuned if choice.core_sha256 == served), None)
     return collaboration_of(lambda_user, alpha, choice), choice
 
@@ -73,8 +74,13 @@ def tuned_with(user_model: Path) -> list[Choice]:
 
 
 async def _served(
-    core: str, model: str, user_model: Path, timeout_s: float, ca: Path | None, ledger: Ledger | None
+    core: str,
+    model: str,
+    user_model: Path,
+    timeout_s: float,
+    credentials: CoreCredentials | None,
+    ledger: Ledger | None,
 ) -> str:
     config, _ = load_config_and_tokenizer(user_model)
-    async with CoreClient(core, ca=ca, answer_timeout_s=timeout_s, ledger=ledger) as client:
+    async with CoreClient(core, credentials=credentials, answer_timeout_s=timeout_s, ledger=ledger) as client:
         return (await client.model_card(model, config.family)).model_sha256

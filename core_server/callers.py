@@ -1,0 +1,186 @@
+"""Who a call is from, and what they may do: everybody anything, or the holder of a key what its limits allow.
+
+The interceptor says who it is, in `CALLER`, for the service to ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import defaultdict
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Protocol
+
+from core_server.keys import READ_AGAIN_S, KeyEntry, KeyReader
+from ssd2.errors import KeyRefused, SessionLimitReached, TokenLimitReached
+
+_SCHEME = "Bearer "
+
+
+class Caller(Protocol):
+    """Whoever opens an answer."""
+
+    def session(self) -> AbstractContextManager[None]:
+        """One answer in progress; refuses one that is beyond a limit."""
+
+    def count(self, tokens: int) -> None:
+        """Tokens of a block that begins."""
+
+    async def revoked(self) -> None:
+        """Wait until this caller may go on no more, and say so with an error."""
+
+
+class Anybody:
+    """The caller where no key is asked for; the server's own limits are all there are."""
+
+    def session(self) -> AbstractContextManager[None]:
+        """See `Caller`."""
+        return nullcontext()
+
+    def count(self, tokens: int) -> None:
+        """See `Caller`."""
+
+    async def revoked(self) -> None:
+        """See `Caller`."""
+        await asyncio.Event().wait()
+
+
+CALLER: ContextVar[Caller] = ContextVar("CALLER", default=Anybody())  # noqa: B039  # it has no state
+"""Who the call is from that is being answered."""
+
+
+async def while_allowed(answer: Coroutine[object, object, None]) -> None:
+    """Answer a call for as long as its caller may go on.
+
+    Raises:
+        KeyRefused: once the key is revoked; the answer has ended by then, and given back what it held.
+    """
+    tasks = {asyncio.create_task(answer), asyncio.create_task(CALLER.get().revoked())}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done.pop().result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass
+class Usage:
+    """What is used of a key's limits.
+
+    Tokens are a bucket that a minute fills. A block may take more than is left, so that no answer is cut off in its
+    middle; the debt has to be filled up before the next answer, and the limit holds in the long run.
+
+    Attributes:
+        sessions: answers in progress.
+        owed: tokens that are not yet filled up again.
+        counted_at: when that was so, on the monotonic clock.
+    """
+
+    sessions: int = 0
+    owed: float = 0.0
+    counted_at: float = 0.0
+
+    def owed_now(self, per_minute: int) -> float:
+        """Tokens that are not filled up by now; at the limit and above, there is nothing left."""
+        return max(0.0, self.owed - (time.monotonic() - self.counted_at) * per_minute / 60)
+
+    def count(self, tokens: int, per_minute: int) -> None:
+        """Take tokens out."""
+        self.owed, self.counted_at = self.owed_now(per_minute) + tokens, time.monotonic()
+
+
+class KeyHolder:
+    """A caller with a key."""
+
+    def __init__(self, key_id: str, keys: KeyReader, usage: Usage) -> None:
+        self._id, self._keys, self._usage = key_id, keys, usage
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """See `Caller`.
+
+        Raises:
+            KeyRefused: if the key has been revoked meanwhile.
+            SessionLimitReached: if it has as many answers in progress as it may.
+            TokenLimitReached: if it has no tokens left; says when it will.
+        """
+        entry = self._entry()
+        _check_sessions(entry, self._usage)
+        _check_tokens(entry, self._usage)
+        self._usage.sessions += 1
+        try:
+            yield
+        finally:
+            self._usage.sessions -= 1
+
+    def count(self, tokens: int) -> None:
+        """See `Caller`."""
+        if limit := self._entry().tokens_per_minute:
+            self._usage.count(tokens, limit)
+
+    async def revoked(self) -> None:
+        """See `Caller`.
+
+        Raises:
+            KeyRefused: then.
+        """
+        while self._entry():  # noqa: ASYNC110  # a file tells nobody that it has changed
+            await asyncio.sleep(READ_AGAIN_S)
+
+    def _entry(self) -> KeyEntry:
+        if entry := self._keys.entry(self._id):
+            return entry
+        raise _refused()
+
+
+class Callers:
+    """Everybody who has a key, and what they use."""
+
+    def __init__(self, keys: KeyReader) -> None:
+        self._keys = keys
+        self._usage: defaultdict[str, Usage] = defaultdict(Usage)
+
+    def identify(self, authorization: Sequence[str | bytes]) -> KeyHolder:
+        """The holder of a key.
+
+        Args:
+            authorization: values of the header of that name.
+
+        Raises:
+            KeyRefused: if it is not one valid key; says nothing of what is wrong with it.
+        """
+        given = authorization[0] if len(authorization) == 1 else ""
+        text = given if isinstance(given, str) else ""
+        entry = self._keys.find(text.removeprefix(_SCHEME))
+        if entry is None or not text.startswith(_SCHEME):
+            raise _refused()
+        return KeyHolder(entry.id, self._keys, self._usage[entry.id])
+
+
+def _check_sessions(entry: KeyEntry, usage: Usage) -> None:
+    if entry.max_sessions is not None and usage.sessions >= entry.max_sessions:
+        raise SessionLimitReached(
+            f"this key is at its limit of {entry.max_sessions} answers at a time; ask again when one has ended"
+        )
+
+
+def _check_tokens(entry: KeyEntry, usage: Usage) -> None:
+    limit = entry.tokens_per_minute
+    if limit is None or (owed := usage.owed_now(limit)) < limit:
+        return
+    wait_s = math.floor((owed - limit) * 60 / limit) + 1
+    raise TokenLimitReached(f"this key is at its limit of {limit} tokens a minute; ask again in {wait_s} s")
+
+
+def _refused() -> KeyRefused:
+    """The same whether a key is missing, unknown or revoked: which one is nobody's business."""
+    return KeyRefused(
+        "this core answers calls with a valid key alone; get one from its provider, and give it to the agent with "
+        "`user-agent config set-core-key` or SLINGSHOT_CORE_KEY"
+    )

@@ -1,0 +1,47 @@
+"""What stands before every call, unary or a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from core_server.callers import CALLER, Callers
+from core_server.error_catalog import refusal_of
+from core_server.service import refuse
+from ssd2.errors import KeyRefused
+
+_HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]"
+
+
+class KeyInterceptor(grpc.aio.ServerInterceptor):
+    """Lets nothing through without a valid key but health checks, not even to methods that there are not."""
+
+    def __init__(self, callers: Callers) -> None:
+        self._callers = callers
+
+    async def intercept_service(
+        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> _Handler | None:
+        """See `grpc.aio.ServerInterceptor`; the caller is in the context that the call is answered in."""
+        if handler_call_details.method.startswith(f"/{_HEALTH}/"):
+            return await continuation(handler_call_details)
+        given = [value for name, value in handler_call_details.invocation_metadata if name == "authorization"]
+        try:
+            CALLER.set(self._callers.identify(given))
+        except KeyRefused as error:
+            return _refusing(error)
+        return await continuation(handler_call_details)
+
+
+def _refusing(error: KeyRefused) -> _Handler:
+    """A handler for any call: it reads nothing, and a unary call takes the end of a stream for its own."""
+
+    async def answer(_: object, rpc_context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await refuse(rpc_context, refusal_of(error))
+
+    return grpc.stream_stream_rpc_method_handler(answer)

@@ -1,0 +1,154 @@
+"""What the holder of a key may do, and that the service asks."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+from core_server import callers as callers_module
+from core_server.callers import Callers, KeyHolder
+from core_server.config import ServerConfig
+from core_server.keys import KeyReader, create_key, revoke_key
+from core_server.loaded_model import LoadedModel
+from ssd2.errors import InsecureLine, InvalidParameter, KeyRefused, SessionLimitReached, TokenLimitReached
+from ssd2.params import DecodingParams
+from ssd2.wire import collaboration_pb2 as pb
+from ssd2.wire.codec import open_to_proto
+from tests.core_server.conftest import Start, ending, eventually, open_request
+
+PARAMS = DecodingParams(block_size=8, max_tokens=24, steps=3)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    shown = [1000.0]
+    monkeypatch.setattr(callers_module.time, "monotonic", lambda: shown[0])
+    return shown
+
+
+def holder(file: Path, **limits: int) -> KeyHolder:
+    key, _ = create_key(file, "alice", **limits)
+    return Callers(KeyReader(file)).identify([f"Bearer {key}"])
+
+
+def test_sessions_are_counted_per_key_and_given_back(file: Path) -> None:
+    alice, bob = create_key(file, "alice", max_sessions=2)[0], create_key(file, "bob", max_sessions=1)[0]
+    callers = Callers(KeyReader(file))
+    with ExitStack() as stack:
+        stack.enter_context(callers.identify([f"Bearer {alice}"]).session())
+        stack.enter_context(callers.identify([f"Bearer {alice}"]).session())
+        with pytest.raises(SessionLimitReached, match="limit of 2"):
+            stack.enter_context(callers.identify([f"Bearer {alice}"]).session())
+        stack.enter_context(callers.identify([f"Bearer {bob}"]).session())
+    with callers.identify([f"Bearer {alice}"]).session():
+        pass
+
+
+def test_tokens_fill_up_within_a_minute_and_a_debt_delays_the_next_answer(file: Path, now: list[float]) -> None:
+    alice = holder(file, tokens_per_minute=60)
+    with alice.session():
+        alice.count(59)
+    with alice.session():
+        alice.count(61)  # an answer in progress is not cut off
+    with pytest.raises(TokenLimitReached, match="limit of 60 tokens a minute; ask again in 61 s"), alice.session():
+        pass
+    now[0] += 60.0
+    with pytest.raises(TokenLimitReached, match="in 1 s"), alice.session():
+        pass
+    now[0] += 1.0
+    with alice.session():
+        alice.count(1)
+    now[0] += 3600.0
+    with alice.session():
+        alice.count(60)  # however long it was silent, a minute's tokens are all it has
+    with pytest.raises(TokenLimitReached), alice.session():
+        pass
+
+
+def test_a_revoked_key_opens_nothing_even_where_its_call_had_begun(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = holder(file)
+    monkeypatch.setattr("core_server.keys.READ_AGAIN_S", 0.0)
+    revoke_key(file, "alice")
+    with pytest.raises(KeyRefused), alice.session():
+        pass
+
+
+def test_an_authorization_that_is_not_one_bearer_key_is_refused(file: Path) -> None:
+    key, _ = create_key(file, "alice")
+    callers = Callers(KeyReader(file))
+    for given in ([], [key], [f"Basic {key}"], [f"bearer {key}"], [f"Bearer {key}"] * 2, [f"Bearer {key}".encode()]):
+        with pytest.raises(KeyRefused):
+            callers.identify(given)
+    assert callers.identify([f"Bearer {key}"])
+
+
+async def test_every_block_counts_the_last_one_too(served: LoadedModel, start: Start, file: Path) -> None:
+    """An agent commits all blocks but the last, so a block is counted when it begins."""
+    key, _ = create_key(file, "alice", tokens_per_minute=10)
+    _, agent = await start(served, keys=file)
+    metadata = (("authorization", f"Bearer {key}"),)
+    opening = pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS)))
+    ends = []
+    for _ in range(3):  # blocks of eight that are never committed
+        call = agent.stub.Collaborate(timeout=30, metadata=metadata)
+        await call.write(opening)
+        await call.write(pb.CollaborateRequest(close=pb.Close()))
+        ends.append(await ending(call))
+    assert [end.status for end in ends[:2]] == [grpc.StatusCode.OK] * 2
+    assert (ends[2].status, ends[2].code) == (grpc.StatusCode.RESOURCE_EXHAUSTED, TokenLimitReached.code)
+
+
+async def test_a_commit_counts_the_block_that_follows(served: LoadedModel, start: Start, file: Path) -> None:
+    key, _ = create_key(file, "alice", tokens_per_minute=15)
+    server, agent = await start(served, keys=file)
+    call = agent.stub.Collaborate(timeout=30, metadata=(("authorization", f"Bearer {key}"),))
+    await call.write(pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS))))
+    await call.read(), await call.read()
+    await call.write(pb.CollaborateRequest(projection=pb.Projection(token_ids=[5] * 8, is_commit=True)))
+    assert (await call.read()).block_logits.block == 1, "the answer goes on although the limit is passed"
+    await call.write(pb.CollaborateRequest(close=pb.Close()))
+    assert (await ending(call)).status is grpc.StatusCode.OK
+    await eventually(lambda: server.sessions_active == 0)
+    again = agent.stub.Collaborate(timeout=30, metadata=(("authorization", f"Bearer {key}"),))
+    await again.write(pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS))))
+    assert (await ending(again)).code == TokenLimitReached.code
+
+
+async def test_a_refused_key_takes_no_session(served: LoadedModel, start: Start, file: Path) -> None:
+    key, _ = create_key(file, "alice")
+    server, agent = await start(served, keys=file, max_sessions=1)
+    for _ in range(3):
+        call = agent.stub.Collaborate(timeout=30)
+        end = await ending(call)
+        assert (end.status, end.code) == (grpc.StatusCode.UNAUTHENTICATED, KeyRefused.code)
+    assert server.sessions_active == 0
+    held = agent.stub.Collaborate(timeout=30, metadata=(("authorization", f"Bearer {key}"),))
+    await held.write(pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS))))
+    assert (await held.read()).opened.session_id
+    held.cancel()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "core.example.org"])  # noqa: S104
+def test_keys_are_not_taken_from_the_network_in_the_clear(host: str) -> None:
+    with pytest.raises(InsecureLine, match="--tls-certificate FILE"):
+        ServerConfig({}, host=host, keys=Path("keys.json"))
+    ServerConfig({}, host=host, keys=Path("keys.json"), tls_certificate=Path("a"), tls_key=Path("b"))
+    ServerConfig({}, host=host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_keys_are_taken_from_this_machine_without_tls(host: str) -> None:
+    assert ServerConfig({}, host=host, keys=Path("keys.json")).keys
+
+
+def test_certificates_of_agents_take_tls() -> None:
+    with pytest.raises(InvalidParameter, match="--client-ca"):
+        ServerConfig({}, client_ca=Path("ca.pem"))

@@ -1,0 +1,122 @@
+"""The file of keys: what is in it, who can change it, and that a running server sees it."""
+
+from __future__ import annotations
+
+import json
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from core_server import keys as keys_module
+from core_server.keys import KeyReader, create_key, read_keys, revoke_key
+from ssd2.errors import InvalidParameter, NotFound
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock: its only number is what it shows."""
+    shown = [1000.0]
+    monkeypatch.setattr(keys_module.time, "monotonic", lambda: shown[0])
+    return shown
+
+
+def test_a_key_is_kept_as_a_fingerprint_in_a_file_of_its_owner(file: Path) -> None:
+    key, entry = create_key(file, "alice", max_sessions=2)
+    assert KeyReader(file).find(key) == entry
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    prefix, key_id, secret = key.split("-", 2)
+    assert (prefix, key_id) == ("sk", entry.id)
+    assert len(secret) >= 43, "256 bits in base64"
+    assert secret not in file.read_text()
+    assert json.loads(file.read_text())["keys"][0]["max_sessions"] == 2
+    assert list(file.parent.iterdir()) == [file], "nothing else is left behind"
+
+
+def test_a_change_replaces_the_file_as_a_whole(file: Path) -> None:
+    create_key(file, "alice")
+    before = file.open()
+    create_key(file, "bob")
+    assert len(json.load(before)["keys"]) == 1, "who reads it meanwhile reads the old one to its end"
+    before.close()
+
+
+def test_another_secret_under_a_right_id_is_no_key(file: Path) -> None:
+    key, entry = create_key(file, "alice")
+    reader = KeyReader(file)
+    for wrong in (key[:-1], f"{key}x", f"sk-{entry.id}-", entry.id, entry.sha256, "", "sk-"):
+        assert reader.find(wrong) is None
+
+
+def test_names_are_given_once_and_find_the_key_as_its_id_does(file: Path) -> None:
+    _, alice = create_key(file, "alice")
+    _, bob = create_key(file, "bob")
+    for taken in ("alice", bob.id):
+        with pytest.raises(InvalidParameter, match="already"):
+            create_key(file, taken)
+    assert revoke_key(file, "alice") == alice
+    assert revoke_key(file, bob.id) == bob
+    assert read_keys(file) == []
+    with pytest.raises(NotFound, match="keys list"):
+        revoke_key(file, "alice")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"name": ""}, "1 to 64"),
+        ({"name": "a\nb"}, "printable"),
+        ({"name": "a" * 65}, "1 to 64"),
+        ({"max_sessions": 0}, "max sessions is 0"),
+        ({"tokens_per_minute": -1}, "tokens per minute is -1"),
+    ],
+)
+def test_what_is_no_name_or_limit_leaves_the_file_as_it_was(file: Path, changes: dict[str, object], says: str) -> None:
+    with pytest.raises(InvalidParameter, match=says):
+        create_key(file, **{"name": "alice", **changes})
+    assert not file.exists()
+
+
+def test_keys_made_at_the_same_time_are_all_kept(file: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: create_key(file, f"agent {number}"), range(16)))
+    reader = KeyReader(file)
+    assert all(reader.find(key) == entry for key, entry in made)
+
+
+def test_a_running_server_sees_a_change_within_a_second_and_looks_no_more_often(file: Path, now: list[float]) -> None:
+    key, entry = create_key(file, "alice")
+    reader = KeyReader(file)
+    revoke_key(file, "alice")
+    assert reader.find(key) == entry
+    now[0] += 1.0
+    assert reader.find(key) is None
+    other, _ = create_key(file, "bob")
+    now[0] += 1.0
+    assert reader.find(other) is not None
+
+
+def test_a_file_that_is_damaged_or_gone_lets_nobody_in_until_it_is_back(file: Path, now: list[float]) -> None:
+    key, _ = create_key(file, "alice")
+    reader, whole = KeyReader(file), file.read_text()
+    for damaged in ("{", '{"keys": [{"id": 1}]}', None):
+        file.unlink() if damaged is None else file.write_text(damaged)
+        now[0] += 1.0
+        assert reader.find(key) is None
+        file.write_text(whole)
+        now[0] += 1.0
+        assert reader.find(key) is not None
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"keys": 1}', '{"keys": [{"name": "alice"}]}'])
+def test_a_server_does_not_start_with_a_file_that_holds_no_keys(file: Path, text: str | None) -> None:
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(InvalidParameter, match=r"keys create" if text is None else "does not hold keys"):
+        KeyReader(file)

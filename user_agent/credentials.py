@@ -1,0 +1,140 @@
+"""What a line to a core is made with: whom it trusts, who it says it is, and what makes it fail."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ssd2.errors import InvalidParameter
+
+_KEY = re.compile(r"[\x21-\x7e]{1,4096}")
+"""What a header can carry."""
+
+_OUT_OF_DATE = {9, 10}
+_ANOTHER_NAME = {62, 64}
+"""OpenSSL's X509_V_ERR numbers."""
+
+
+@dataclass(frozen=True)
+class CoreCredentials:
+    """Files, as PEM, and a key.
+
+    Attributes:
+        ca: certificates that the core's has to be signed by, or the core's own; None for a line that is not encrypted.
+        client_certificate: this device's, for cores that ask for one.
+        client_key: its private key.
+        key: that the core's provider gave out; None for none.
+        key_source: where the key is from, in words.
+
+    Raises:
+        InvalidParameter: if they do not go together, or the key cannot be sent as one.
+    """
+
+    ca: Path | None = None
+    client_certificate: Path | None = None
+    client_key: Path | None = None
+    key: str | None = field(default=None, repr=False)
+    key_source: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.client_certificate is None) != (self.client_key is None):
+            raise InvalidParameter(
+                "a certificate of this device and its key go together: --client-certificate FILE --client-key FILE"
+            )
+        if self.client_certificate and not self.ca:
+            raise InvalidParameter("a certificate of this device goes over an encrypted line alone: give --ca FILE")
+        if self.key is not None and not _KEY.fullmatch(self.key):
+            raise InvalidParameter(
+                "the core's key is empty, too long, or holds spaces or signs that no key has; give it as its provider "
+                "did, with `user-agent config set-core-key` or SLINGSHOT_CORE_KEY"
+            )
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...] | None:
+        """What goes with every call: the key, or nothing."""
+        return None if self.key is None else (("authorization", f"Bearer {self.key}"),)
+
+    def context(self) -> ssl.SSLContext:
+        """The same for Python's own TLS, which says what is wrong; gRPC takes whatever is in a file.
+
+        Raises:
+            InvalidParameter: if a file cannot be used.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+        except OSError as error:  # ssl.SSLError is one
+            raise InvalidParameter(
+                f"the certificates in {self.ca} cannot be used: {error.strerror or error}"
+            ) from error
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as gRPC: the core's own certificate will do
+        context.set_alpn_protocols(["h2"])
+        if self.client_certificate:
+            try:
+                context.load_cert_chain(self.client_certificate, self.client_key, password="")
+            except OSError as error:
+                raise InvalidParameter(
+                    f"the certificate {self.client_certificate} with the key {self.client_key} cannot be used: "
+                    f"{error.strerror or error}"
+                ) from error
+        return context
+
+
+async def tls_failure(address: str, credentials: CoreCredentials, timeout_s: float) -> str | None:
+    """Why an encrypted line does not come about, as far as TLS knows; asked once gRPC has failed, which does not say.
+
+    The two sides shake hands once more, and nothing else is sent.
+
+    Args:
+        address: HOST:PORT.
+        credentials: with a CA.
+        timeout_s: how long to try.
+
+    Returns:
+        What is wrong and what to do; None if TLS has nothing against it, or nothing answers.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=credentials.context())
+            with closing(writer):
+                is_taken = bool(await reader.read(1))  # HTTP/2's server speaks first, once it is content
+    except ssl.SSLCertVerificationError as error:
+        return _about_the_cores(error)
+    except ssl.SSLError as error:
+        if "WRONG_VERSION" in (error.reason or ""):
+            return "what answers there does not encrypt; its provider has to start it with --tls-certificate"
+        is_taken = False  # an alert
+    except (OSError, ValueError):  # TimeoutError is an OSError
+        return None
+    return None if is_taken else _about_this_side(has_certificate=credentials.client_certificate is not None)
+
+
+def _about_the_cores(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in _OUT_OF_DATE:
+        return (
+            f"its certificate is out of date by this device's clock ({error.verify_message}); tell its provider to "
+            "renew it, or set the clock"
+        )
+    if error.verify_code in _ANOTHER_NAME:
+        return "its certificate is for another name; give --core with the name that its provider has it for"
+    return (
+        f"its certificate is not signed by what --ca names ({error.verify_message}); get the provider's CA certificate "
+        "and give it with --ca"
+    )
+
+
+def _about_this_side(*, has_certificate: bool) -> str:
+    """A core's gRPC hangs up and says nothing; with TLS 1.3 only after this side has found nothing amiss."""
+    if has_certificate:
+        return (
+            "it hangs up, as a core does that refuses this device's certificate; get a new one from its provider, and "
+            "give it with --client-certificate and --client-key"
+        )
+    return (
+        "it hangs up, as a core does that asks for a certificate of this device; get one from its provider, and give "
+        "it with --client-certificate and --client-key"
+    )
