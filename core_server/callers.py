@@ -175,7 +175,7 @@ def _check_tokens(entry: KeyEntry, usage: Usage) -> None:
     if limit is None or (owed := usage.owed_now(limit)) < limit:
         return
     wait_s = math.floor((owed - limit) * 60 / limit) + 1
-    raise TokenLimitReached(f"this key is at its limit of {limit} tokens a minute; ask again in {wait_s} s")
+    raise TokenLimitReached(f"this key is at its limit of {limit} tokens a minute; ask again in {wait_s} s", wait_s)
 
 
 def _refused() -> KeyRefused:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import grpc
 
 from ssd2 import errors
+from ssd2.wire.codec import ERROR_CODE_KEY
+from ssd2.wire.retry import STATUS_DETAILS_KEY, status_details
 
 INTERNAL_MESSAGE = "the core failed on this answer; ask again, then tell its provider"
 """Sent for whatever the catalogue does not know: the text of such an exception was written for its
@@ -34,11 +36,22 @@ class Refusal:
         status: of the call.
         message: public text.
         code: of the error, for the trailing metadata; None for an unexpected exception.
+        retry_after_s: when to ask again, for the trailing metadata as well; None if that is no use.
     """
 
     status: grpc.StatusCode
     message: str
     code: str | None
+    retry_after_s: float | None = None
+
+    @property
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """What goes with the status."""
+        code = ((ERROR_CODE_KEY, self.code),) if self.code else ()
+        if self.retry_after_s is None:
+            return code
+        number: int = self.status.value[0]
+        return (*code, (STATUS_DETAILS_KEY, status_details(number, self.message, self.retry_after_s)))
 
 
 CATALOGUE: dict[type[errors.SlingshotError], Entry] = {
@@ -82,4 +95,5 @@ def refusal_of(error: Exception) -> Refusal:
     if not isinstance(error, errors.SlingshotError) or type(error) not in CATALOGUE:
         return Refusal(grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, None)
     entry = CATALOGUE[type(error)]
-    return Refusal(entry.status, str(error) if entry.is_public else INTERNAL_MESSAGE, error.code)
+    message = str(error) if entry.is_public else INTERNAL_MESSAGE
+    return Refusal(entry.status, message, error.code, error.retry_after_s)

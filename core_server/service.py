@@ -25,7 +25,7 @@ from core_server.session import CoreSession
 from ssd2.errors import CoreBusy, CoreStopping, CoreTimeout, ProtocolViolation, SlingshotError
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
-from ssd2.wire.codec import ERROR_CODE_KEY, logits_to_proto, model_card_to_proto, open_from_proto
+from ssd2.wire.codec import logits_to_proto, model_card_to_proto, open_from_proto
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["CollaborationService"].full_name
 
@@ -243,10 +243,9 @@ class _AgentStream:
 
 
 async def refuse(rpc_context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> None:
-    """End a call with a status, its public text and the error's code."""
-    trailing_metadata = ((ERROR_CODE_KEY, refusal.code),) if refusal.code else ()
+    """End a call with a status, its public text, the error's code and when to ask again."""
     try:
         async with asyncio.timeout(ABORT_TIMEOUT_S):
-            await rpc_context.abort(refusal.status, refusal.message, trailing_metadata)
+            await rpc_context.abort(refusal.status, refusal.message, refusal.trailing_metadata)
     except TimeoutError:
         _log.warning("the agent reads no more; it was not told %s", refusal.status.name)

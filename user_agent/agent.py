@@ -138,7 +138,7 @@ class Agent:
             SlingshotError: of the kind that says what went wrong.
         """
         started = time.perf_counter()
-        stream = await self._open(question) if question.collaboration.uses_core else None
+        stream = await self._open(question, observer) if question.collaboration.uses_core else None
         try:
             if observer:
                 observer.began()
@@ -231,10 +231,11 @@ class Agent:
         instruction = torch.tensor([self._user_model.tokenizer.encode(question.instruction)], dtype=torch.int64)
         return torch.cat([instruction, request.answer_ids], -1)
 
-    async def _open(self, question: Question) -> ResumingStream:
+    async def _open(self, question: Question, observer: Observer | None) -> ResumingStream:
         if self._client is None:
             raise InvalidParameter("λ below 1 needs a core; give its address with --core HOST:PORT")
-        card = await self._client.model_card(question.model, self._user_model.config.family)
+        on_wait = observer.waiting if observer else None
+        card = await self._client.model_card(question.model, self._user_model.config.family, on_wait)
         self._check(card, question)
         logits_format = question.logits_format or card.logits_formats.best()
         card.logits_formats.check(logits_format)
@@ -255,7 +256,8 @@ class Agent:
                 logits_format=logits_format,
                 speculation=question.speculation,
                 patience=question.params.patience_of_the_core,
-            )
+            ),
+            on_wait,
         )
 
     def _check(self, card: ModelCard, question: Question) -> None:

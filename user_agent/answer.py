@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ssd2.errors import CoreError
+
 
 @dataclass(frozen=True)
 class AnswerToken:
@@ -108,6 +110,9 @@ class Observer:
 
     def began(self) -> None:
         """Nothing stands in the way: the question fits, and the core has taken it up."""
+
+    def waiting(self, error: CoreError, seconds: float) -> None:
+        """The core cannot be asked just now; in so many seconds it is tried again, there or at another replica."""
 
     def projected(self, seen: ProjectedBlock) -> None:
         """A timestep is done."""

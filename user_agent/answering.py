@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from ssd2.errors import AgentBusy, SlingshotError
+from ssd2.errors import AgentBusy, CoreError, SlingshotError
 from ssd2.logits_format import LogitsFormat
 from ssd2.params import CollaborationParams, Seeds
 from ssd2.wire.codec import ModelCard
@@ -290,6 +290,11 @@ class _Ears(Observer):
         """See `Observer`."""
         for observer in self._observers:
             observer.began()
+
+    def waiting(self, error: CoreError, seconds: float) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.waiting(error, seconds)
 
     def projected(self, seen: ProjectedBlock) -> None:
         """See `Observer`."""

@@ -9,10 +9,7 @@ answers that timestep otherwise the next time, is told no second one.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -24,12 +21,10 @@ from ssd2.logits_format import LogitsFormat
 from ssd2.packed_logits import CoreLogits
 from ssd2.wire.codec import FIRST, ProjectedTokens, StepPosition
 from ssd2.wire.tensors import projected_tokens
+from user_agent.patience import Patience
 
 if TYPE_CHECKING:
-    from user_agent.core_client import CoreStream
-
-FIRST_DELAY_S = 0.1
-LONGEST_DELAY_S = 2.0
+    from user_agent.core_stream import CoreStream
 
 _log = logging.getLogger(__name__)
 
@@ -41,22 +36,20 @@ class ResumingStream:
         resumed: how often it has gone on after a break.
     """
 
-    def __init__(self, stream: CoreStream, reopen: Callable[[], Awaitable[CoreStream]], patience_s: float) -> None:
+    def __init__(self, stream: CoreStream, reopen: Callable[[], Awaitable[CoreStream]], patience: Patience) -> None:
         """Take up an answer.
 
         Args:
             stream: the first one, opened.
             reopen: opens another one for the same answer.
-            patience_s: how long after a break to begin another try.
+            patience: with breaks.
         """
         self._stream: CoreStream | None = stream
-        self._reopen, self._patience_s = reopen, patience_s
+        self._reopen, self._patience = reopen, patience
         self._streams = [stream]
         self._commits: list[ProjectedTokens] = []
         self._projections: list[ProjectedTokens] = []
         self._number = 0
-        self._broken: tuple[float, CoreError] | None = None
-        self._delay_s = FIRST_DELAY_S
         self.resumed = 0
 
     @property
@@ -96,7 +89,7 @@ class ResumingStream:
             except CoreError as error:
                 await self._break(error)
             else:
-                self._broken, self._delay_s = None, FIRST_DELAY_S
+                self._patience.restore()
                 return logits
 
     async def project(self, at: StepPosition, x0_hat: Tensor) -> None:
@@ -138,7 +131,7 @@ class ResumingStream:
         return stream
 
     async def _break(self, error: CoreError) -> None:
-        """Drop what is broken and wait a little, not as long as others who lost the same core.
+        """Drop what is broken and wait a little.
 
         Raises:
             KeyRefused: if it is that: a key does not become valid by waiting.
@@ -147,13 +140,8 @@ class ResumingStream:
         self.cancel()
         if isinstance(error, KeyRefused):
             raise error
-        self._broken = self._broken or (time.monotonic(), error)
-        since, first = self._broken
-        if time.monotonic() - since >= self._patience_s:
-            raise first
         _log.info("the line to the core broke (%s)", error.code)
-        await asyncio.sleep(random.uniform(self._delay_s / 2, self._delay_s))
-        self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
+        await self._patience.wait(error)
 
     async def close(self) -> None:
         """Tell the core that the answer is done; see `CoreStream.close`."""

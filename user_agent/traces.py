@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ssd2.errors import NotFound
+from ssd2.errors import CoreError, NotFound
 from ssd2.tokenizer import Tokenizer
 from user_agent.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.documents.passage import Passage
@@ -28,7 +28,7 @@ class Event:
 
     Attributes:
         number: in its trace, from 1.
-        kind: answer.start, block.start, denoise.step, token.final, block.commit, egress or answer.end.
+        kind: answer.start, core.wait, block.start, denoise.step, token.final, block.commit, egress or answer.end.
         data: about it, as JSON.
     """
 
@@ -95,6 +95,10 @@ class Trace(Observer):
         self.add("block.commit", **where, tokens=len(seen.tokens), text=seen.text)
         self._shown = []
         return True
+
+    def waiting(self, error: CoreError, seconds: float) -> None:
+        """The core cannot be asked just now."""
+        self.add("core.wait", code=error.code, message=str(error), seconds=round(seconds, 3))
 
     def departed(self, seq: int, wire_bytes: int) -> None:
         """A message leaves, as this entry of the ledger."""

@@ -8,6 +8,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from ssd2.errors import CoreError
 from ssd2.tokenizer import Tokenizer
 from user_agent.answer import CommittedBlock, Observer, ProjectedBlock
 from user_agent.printable import printable
@@ -37,6 +38,11 @@ class TerminalObserver(Observer):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.__exit__(kind, error, trace)
+
+    def waiting(self, error: CoreError, seconds: float) -> None:
+        """What is amiss, until there is more of the answer."""
+        said = Text(f"{printable(str(error))}; trying again in {seconds:.1f} s", style="dim")
+        self._live.update(Group(*self._lines, self._text, said))
 
     def projected(self, seen: ProjectedBlock) -> None:
         """A line for the timestep."""

@@ -47,9 +47,15 @@ from __future__ import annotations
 
 
 class SlingshotError(Exception):
-    """Base of all errors raised on purpose. Its text is meant for the person at the keyboard."""
+    """Base of all errors raised on purpose. Its text is meant for the person at the keyboard.
+
+    Attributes:
+        code: stable, for programs.
+        retry_after_s: seconds after which the same may be asked again, with hope; None: something has to change first.
+    """
 
     code = "slingshot_error"
+    retry_after_s: float | None = None
 
 
 class InputError(SlingshotError):
@@ -164,6 +170,7 @@ class CoreLost(CoreError):
     """The connection to the core broke in the middle of an answer."""
 
     code = "core_lost"
+    retry_after_s = 0.0
 
 
 class CoreTimeout(CoreError):
@@ -176,18 +183,21 @@ class CoreBusy(CoreError):
     """The core has no free session."""
 
     code = "core_busy"
+    retry_after_s = 1.0
 
 
 class CoreStopping(CoreError):
     """The core is being stopped, and the answer was not done in time."""
 
     code = "core_stopping"
+    retry_after_s = 1.0
 
 
 class EngineLost(CoreError):
     """The core's process that computes has ended."""
 
     code = "engine_lost"
+    retry_after_s = 1.0
 
 
 class KeyRefused(CoreError):
@@ -200,12 +210,17 @@ class SessionLimitReached(CoreError):
     """The key that a call came with is at its limit of answers at a time."""
 
     code = "session_limit_reached"
+    retry_after_s = 1.0
 
 
 class TokenLimitReached(CoreError):
     """The key that a call came with is at its limit of tokens a minute."""
 
     code = "token_limit_reached"
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class AgentError(SlingshotError):
@@ -218,6 +233,7 @@ class AgentBusy(AgentError):
     """The agent is at its limit of answers."""
 
     code = "agent_busy"
+    retry_after_s = 2.0
 
 
 class JudgeError(SlingshotError):

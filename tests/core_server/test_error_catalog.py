@@ -5,6 +5,8 @@ import pytest
 
 from core_server.error_catalog import CATALOGUE, INTERNAL_MESSAGE, refusal_of
 from ssd2 import errors
+from ssd2.wire.codec import ERROR_CODE_KEY
+from ssd2.wire.retry import STATUS_DETAILS_KEY, retry_after_s
 
 
 def leaves(kind: type[errors.SlingshotError]) -> set[type[errors.SlingshotError]]:
@@ -33,3 +35,16 @@ def test_what_the_agent_did_wrong_is_told() -> None:
 def test_what_nobody_foresaw_is_not_told(error: Exception) -> None:
     refusal = refusal_of(error)
     assert (refusal.status, refusal.message, refusal.code) == (grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, None)
+
+
+def test_what_can_be_asked_again_says_when_as_grpc_has_it() -> None:
+    metadata = dict(refusal_of(errors.TokenLimitReached("none left", 7)).trailing_metadata)
+    assert metadata[ERROR_CODE_KEY] == "token_limit_reached"
+    assert retry_after_s(metadata[STATUS_DETAILS_KEY]) == 7
+    for kind in (errors.CoreBusy, errors.CoreStopping, errors.EngineLost, errors.SessionLimitReached):
+        assert retry_after_s(dict(refusal_of(kind("no")).trailing_metadata)[STATUS_DETAILS_KEY]) == 1
+
+
+@pytest.mark.parametrize("kind", [errors.InvalidParameter, errors.KeyRefused, errors.ModelMismatch, ValueError])
+def test_what_is_no_use_to_ask_again_says_nothing_of_when(kind: type[Exception]) -> None:
+    assert STATUS_DETAILS_KEY not in dict(refusal_of(kind("no")).trailing_metadata)

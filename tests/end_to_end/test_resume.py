@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ssd2.errors import CoreLost
+from ssd2.errors import CoreError, CoreLost
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from user_agent.agent import Agent, Question
 from user_agent.answer import Answer, CommittedBlock, Observer, ProjectedBlock
@@ -72,7 +73,10 @@ class Fault(Observer):
     """Happens once, at a block and a timestep of it; None: as the block is committed."""
 
     def __init__(self, happen: Callable[[], None], block: int, step: int | None) -> None:
-        self._happen, self._at, self.happened = happen, (block, step), 0
+        self._happen, self._at, self.happened, self.waits = happen, (block, step), 0, 0
+
+    def waiting(self, error: CoreError, seconds: float) -> None:
+        self.waits += 1
 
     def _maybe(self, block: int, step: int | None) -> None:
         if (block, step) == self._at:
@@ -147,6 +151,19 @@ async def test_a_core_that_ends_in_the_middle_of_a_block_costs_no_token_where_th
         assert (fault.happened, broken.resumed) == (1, 1)
         assert [token.token_id for token in broken.tokens] == [token.token_id for token in unbroken.tokens]
         await asyncio.to_thread(core.process.wait, 20)
+
+
+async def test_an_agent_that_knows_two_replicas_goes_on_at_the_other_without_waiting_for_the_first(
+    core_folder: Path, cores: tuple[CoreProcess, CoreProcess], user: UserModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lasting, _ = cores
+    unbroken = await answered(user, lasting.address, question())
+    monkeypatch.setattr(random, "randrange", lambda _: 0)  # the first one is asked first
+    with running_core(core_folder) as core:
+        fault = Fault(core.process.kill, 1, 4)
+        broken = await answered(user, f"{core.address},{lasting.address}", question(), fault)
+    assert (fault.happened, broken.resumed, fault.waits) == (1, 1, 1)
+    assert [token.token_id for token in broken.tokens] == [token.token_id for token in unbroken.tokens]
 
 
 async def test_where_no_core_comes_back_the_answer_ends_with_a_typed_error_in_time(

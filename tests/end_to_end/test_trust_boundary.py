@@ -22,7 +22,7 @@ from ssd2.sampler import LogitsRequest
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import PROTOCOL_VERSION, OpenRequest, ProjectedTokens, StepPosition
 from user_agent import agent as agent_module
-from user_agent import core_client
+from user_agent import core_connection, core_stream
 from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient, CoreStream
 from user_agent.credentials import CoreCredentials
@@ -320,7 +320,7 @@ async def test_logits_leaked_on_purpose_are_found(
     core: CoreProcess, user: UserModel, question: Question, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     rows = _recorded_rows(monkeypatch)
-    original = core_client.projection_to_proto
+    original = core_stream.projection_to_proto
 
     def leaking(at: StepPosition, projected: ProjectedTokens) -> pb.Projection:
         message = original(at, projected)
@@ -328,7 +328,7 @@ async def test_logits_leaked_on_purpose_are_found(
         message.MergeFromString(b"\xa2\x01" + bytes([len(data)]) + data)  # field 20, bytes
         return message
 
-    monkeypatch.setattr(core_client, "projection_to_proto", leaking)
+    monkeypatch.setattr(core_stream, "projection_to_proto", leaking)
     assert name in _found_rows(await _record(core, user, question), rows)
 
 
@@ -343,20 +343,20 @@ def _leak_in_open(wire_bytes: Callable[[Question], bytes]) -> Leak:
     """Add a field to Open, as a careless extension of the contract would."""
 
     def leak(monkeypatch: pytest.MonkeyPatch, question: Question) -> None:
-        original = core_client.open_to_proto
+        original = core_stream.open_to_proto
 
         def leaking(request: OpenRequest) -> pb.Open:
             message = original(request)
             message.MergeFromString(wire_bytes(question))
             return message
 
-        monkeypatch.setattr(core_client, "open_to_proto", leaking)
+        monkeypatch.setattr(core_stream, "open_to_proto", leaking)
 
     return leak
 
 
 def _leak_metadata(monkeypatch: pytest.MonkeyPatch, question: Question) -> None:
-    stub = core_client.pb_grpc.CollaborationServiceStub
+    stub = core_connection.pb_grpc.CollaborationServiceStub
     made = stub.__init__
 
     def init(self: object, channel: object) -> None:
@@ -369,7 +369,7 @@ def _leak_metadata(monkeypatch: pytest.MonkeyPatch, question: Question) -> None:
 
 
 def _leak_projection(monkeypatch: pytest.MonkeyPatch, question: Question) -> None:
-    original = core_client.projection_to_proto
+    original = core_stream.projection_to_proto
 
     def leaking(at: StepPosition, projected: ProjectedTokens) -> pb.Projection:
         message = original(at, projected)
@@ -377,7 +377,7 @@ def _leak_projection(monkeypatch: pytest.MonkeyPatch, question: Question) -> Non
         message.MergeFromString(b"\xa1\x01" + struct.pack("<d", question.collaboration.lambda_user))
         return message
 
-    monkeypatch.setattr(core_client, "projection_to_proto", leaking)
+    monkeypatch.setattr(core_stream, "projection_to_proto", leaking)
 
 
 @pytest.mark.parametrize(

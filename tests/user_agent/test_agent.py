@@ -26,7 +26,7 @@ from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
 from user_agent.agent import Agent, Question
 from user_agent.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
-from user_agent.core_client import CoreStream
+from user_agent.core_stream import CoreStream
 from user_agent.documents.passage import Passage
 from user_agent.printable import printable
 from user_agent.render import marked, summary

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+
 import grpc
 import pytest
 
-from ssd2.errors import CoreStopping
+from core_server.error_catalog import refusal_of
+from ssd2.errors import (
+    CoreBusy,
+    CoreStopping,
+    CoreUnavailable,
+    EngineLost,
+    InvalidParameter,
+    KeyRefused,
+    ModelMismatch,
+    PromptTooLong,
+    SlingshotError,
+    TokenLimitReached,
+)
 from ssd2.logits_format import PREFERRED
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from ssd2.wire.codec import ERROR_CODE_KEY, OpenRequest, StepPosition
-from user_agent.core_client import CoreClient, CoreStream
+from user_agent.core_client import CoreClient
+from user_agent.resuming_stream import ResumingStream
 
 OPEN = OpenRequest("", "ssd-2", "", "", 32, (1,), 0, (1000,), 8, 1, 5.0, "own", PREFERRED, 0, 0)
 
@@ -36,6 +53,137 @@ async def test_why_the_core_ended_an_answer_is_known_to_an_agent_that_was_writin
     await server.stop(0)
 
 
-async def _commit_again_and_again(stream: CoreStream) -> None:
+async def _commit_again_and_again(stream: ResumingStream) -> None:
     for number in range(10_000):
         await stream.commit(StepPosition(number, 0, 0), [1] * 8)
+
+
+class FakeCore(pb_grpc.CollaborationServiceServicer):
+    """Opens answers, but refuses the first ones."""
+
+    def __init__(self, *refusals: SlingshotError) -> None:
+        self.refusals, self.asked, self.address = list(refusals), 0, ""
+
+    async def Collaborate(self, requests: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
+        self.asked += 1
+        await context.read()
+        if self.refusals:
+            refusal = refusal_of(self.refusals.pop(0))
+            await context.abort(refusal.status, refusal.message, refusal.trailing_metadata)
+        await context.write(pb.CollaborateResponse(opened=pb.Opened(session_id="1")))
+        await context.read()
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Callable[..., Awaitable[FakeCore]]]:
+    servers = []
+
+    async def started(*refusals: SlingshotError) -> FakeCore:
+        core, server = FakeCore(*refusals), grpc.aio.server()
+        pb_grpc.add_CollaborationServiceServicer_to_server(core, server)
+        core.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        servers.append(server)
+        return core
+
+    yield started
+    for server in servers:
+        await server.stop(0)
+
+
+Start = Callable[..., Awaitable[FakeCore]]
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture(params=[0, 1], ids=["first", "second"])
+def _begins_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of two replicas is asked first."""
+    monkeypatch.setattr(random, "randrange", lambda _: request.param)
+
+
+@pytest.mark.usefixtures("_begins_at")
+async def test_a_replica_that_is_not_there_is_passed_over(start: Start) -> None:
+    core = await start()
+    async with CoreClient(f"{NOBODY}, {core.address}", patience_s=0) as client, asyncio.timeout(20):
+        (await client.open(OPEN)).cancel()
+    assert core.asked == 1
+
+
+@pytest.mark.usefixtures("_begins_at")
+@pytest.mark.parametrize("refusal", [CoreBusy("full"), CoreStopping("stops"), EngineLost("broken")])
+async def test_a_replica_that_cannot_answer_is_passed_over(start: Start, refusal: SlingshotError) -> None:
+    one, other = await start(refusal), await start()
+    async with CoreClient(f"{one.address},{other.address}", patience_s=0) as client:
+        for _ in range(2):
+            (await client.open(OPEN)).cancel()
+    assert other.asked >= 1
+    assert one.asked + other.asked <= 3
+
+
+async def test_agents_spread_over_the_replicas(start: Start) -> None:
+    cores = [await start(), await start()]
+    for _ in range(40):
+        async with CoreClient(",".join(core.address for core in cores)) as client:
+            (await client.open(OPEN)).cancel()
+    assert min(core.asked for core in cores) > 0
+
+
+async def test_a_full_core_is_asked_again_when_it_says_so_and_whoever_waits_is_told(start: Start) -> None:
+    full = CoreBusy("full")
+    full.retry_after_s = 0.2
+    core, told = await start(full, full), []
+    async with CoreClient(core.address) as client:
+        (await client.open(OPEN, lambda *what: told.append(what))).cancel()
+    assert core.asked == 3
+    assert [(type(error), 0.2 <= seconds <= 0.3) for error, seconds in told] == [(CoreBusy, True)] * 2
+
+
+async def test_without_patience_a_full_core_is_told_at_once(start: Start) -> None:
+    core = await start(CoreBusy("full"))
+    async with CoreClient(core.address, patience_s=0) as client:
+        with pytest.raises(CoreBusy, match="full") as raised:
+            await client.open(OPEN)
+    assert (core.asked, raised.value.retry_after_s) == (1, 1.0)
+
+
+async def test_how_long_a_limit_holds_comes_with_the_error(start: Start) -> None:
+    core = await start(TokenLimitReached("ask again in 40 s", 40))
+    async with CoreClient(core.address) as client:
+        with pytest.raises(TokenLimitReached) as raised:
+            await client.open(OPEN)
+    assert (core.asked, raised.value.retry_after_s) == (1, 40.0)
+
+
+@pytest.mark.parametrize("refusal", [KeyRefused("no"), ModelMismatch("another"), PromptTooLong("too long")])
+async def test_what_does_not_change_by_waiting_or_elsewhere_is_told_at_once(
+    start: Start, refusal: SlingshotError
+) -> None:
+    cores = [await start(refusal), await start(refusal)]
+    async with CoreClient(",".join(core.address for core in cores)) as client:
+        with pytest.raises(type(refusal)):
+            await client.open(OPEN)
+    assert sum(core.asked for core in cores) == 1
+
+
+async def test_where_nobody_answers_it_is_said_as_soon_as_it_is_known(start: Start) -> None:
+    async with CoreClient(f"{NOBODY},localhost:1", connect_timeout_s=120) as client, asyncio.timeout(30):
+        for _ in range(2):
+            with pytest.raises(
+                CoreUnavailable, match=r"no core answers at (127\.0\.0\.1|localhost):1; check the address"
+            ):
+                await client.open(OPEN)
+
+
+async def test_between_a_full_replica_and_none_the_full_one_is_waited_for(start: Start) -> None:
+    full = CoreBusy("full")
+    full.retry_after_s = 0.1
+    core = await start(full)
+    async with CoreClient(f"{NOBODY},{core.address}") as client:
+        (await client.open(OPEN)).cancel()
+    assert core.asked == 2
+
+
+@pytest.mark.parametrize("address", ["", ",", "host:1,", "host:1,host", "a b:1"])
+def test_a_list_of_addresses_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(InvalidParameter, match="give --core HOST:PORT"):
+        CoreClient(address)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ssd2.errors import CoreLost, KeyRefused, ModelMismatch, SlingshotError
 from ssd2.wire.codec import ProjectedTokens, StepPosition
-from user_agent import resuming_stream
+from user_agent import patience
+from user_agent.patience import Patience
 from user_agent.resuming_stream import ResumingStream
 
 V, NEVER = 9, 99
@@ -51,7 +52,7 @@ class FakeStream:
 
 @pytest.fixture(autouse=True)
 def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resuming_stream, "FIRST_DELAY_S", 0.0)
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.0)
 
 
 def reopening(*streams: FakeStream | SlingshotError) -> Callable[[], Awaitable[FakeStream]]:
@@ -98,7 +99,7 @@ UNBROKEN = [
 
 async def test_an_unbroken_stream_is_told_everything_once() -> None:
     stream = FakeStream()
-    line = ResumingStream(stream, reopening(), 0.0)
+    line = ResumingStream(stream, reopening(), Patience(0.0))
     given = await decode(line)
     assert stream.told == UNBROKEN
     assert [(at.block, at.step) for at in given] == [(b, s) for b in range(2) for s in range(3)]
@@ -109,7 +110,7 @@ async def test_an_unbroken_stream_is_told_everything_once() -> None:
 async def test_wherever_a_stream_breaks_the_next_one_is_told_what_the_answer_is_made_of(uses: int) -> None:
     """Of a done block its commit, at its first timestep; of the one in the making every projection; each once."""
     first, second = FakeStream(uses), FakeStream()
-    line = ResumingStream(first, reopening(second), 60.0)
+    line = ResumingStream(first, reopening(second), Patience(60.0))
     given = await decode(line)
     assert [(at.block, at.step) for at in given] == [(b, s) for b in range(2) for s in range(3)], "no timestep is lost"
     assert line.resumed == 1
@@ -126,7 +127,7 @@ async def test_wherever_a_stream_breaks_the_next_one_is_told_what_the_answer_is_
 
 async def test_a_stream_that_breaks_while_it_is_told_again_is_dropped_and_the_next_one_told_all() -> None:
     broken, last = FakeStream(3), FakeStream()
-    line = ResumingStream(FakeStream(9), reopening(CoreLost("not yet"), broken, last), 60.0)
+    line = ResumingStream(FakeStream(9), reopening(CoreLost("not yet"), broken, last), Patience(60.0))
     await decode(line)
     assert broken.is_cancelled
     assert [tokens for _, tokens, _ in last.told] == [(7, 8), (1, 0), (1, 1)]
@@ -134,7 +135,7 @@ async def test_a_stream_that_breaks_while_it_is_told_again_is_dropped_and_the_ne
 
 
 async def test_without_patience_the_error_comes_at_once() -> None:
-    line = ResumingStream(FakeStream(4), reopening(), 0.0)
+    line = ResumingStream(FakeStream(4), reopening(), Patience(0.0))
     with pytest.raises(CoreLost, match="gone"):
         await decode(line)
 
@@ -143,6 +144,6 @@ async def test_without_patience_the_error_comes_at_once() -> None:
 async def test_a_core_that_has_another_model_by_now_or_takes_the_key_no_more_is_not_asked_again(
     error: SlingshotError,
 ) -> None:
-    line = ResumingStream(FakeStream(4), reopening(error), 60.0)
+    line = ResumingStream(FakeStream(4), reopening(error), Patience(60.0))
     with pytest.raises(type(error)):
         await decode(line)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ssd2.errors import NotFound
+from ssd2.errors import CoreBusy, NotFound
 from ssd2.tokenizer import Tokenizer
 from tests.conftest import DEMO_TOKENIZER
 from user_agent.answer import AnswerToken, CommittedBlock, ProjectedBlock
@@ -76,3 +76,10 @@ def test_only_the_latest_traces_are_kept(tokenizer: Tokenizer) -> None:
     assert traces.get("1").id == "1"
     with pytest.raises(NotFound):
         traces.get("0")
+
+
+def test_a_wait_for_the_core_is_in_the_trace_with_its_reason(tokenizer: Tokenizer) -> None:
+    trace = Trace("t", tokenizer)
+    trace.waiting(CoreBusy("it is full"), 1.2345)
+    (event,) = trace.events
+    assert (event.kind, event.data) == ("core.wait", {"code": "core_busy", "message": "it is full", "seconds": 1.234})

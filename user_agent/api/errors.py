@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,8 +12,6 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ssd2 import errors
-
-RETRY_AFTER_S = 2
 
 _STATUS: dict[type[errors.SlingshotError], int] = {
     errors.InputError: 400,
@@ -89,7 +88,9 @@ def handle_errors(app: FastAPI) -> None:
 
     def answered(error: errors.SlingshotError | ApiError) -> JSONResponse:
         status, body = error_body(error)
-        headers = {"retry-after": str(RETRY_AFTER_S)} if status == 429 else {}
+        headers = {}
+        if isinstance(error, errors.SlingshotError) and error.retry_after_s is not None:
+            headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
         if status == 401:
             headers["www-authenticate"] = "Bearer"
         return JSONResponse(body, status, headers)

@@ -12,7 +12,8 @@ import { markedText } from "/web/tokens.js";
 export class LiveAnswer {
   #denoising = new Denoising();
   #text = el("div", { className: "text waiting" }, el("span", { className: "cursor", "aria-label": "Asking" }));
-  element = el("article", { className: "answer live" }, this.#text, this.#denoising.element);
+  #waits = el("p", { className: "remark", role: "status" });
+  element = el("article", { className: "answer live" }, this.#text, this.#waits, this.#denoising.element);
   message = null;
 
   constructor(question, options) {
@@ -35,7 +36,8 @@ export class LiveAnswer {
   #take(part, made, signal, onText) {
     if (part.trace) {
       made.trace = part.trace;
-      this.#denoising.follow(part.trace, signal).catch(() => {}); // the answer itself says what went wrong
+      const onEvent = ({ waits }) => (this.#waits.textContent = waits ? `${waits.message} Trying again.` : "");
+      this.#denoising.follow(part.trace, { signal, onEvent }).catch(() => {}); // the answer itself says what went wrong
     }
     if (part.slingshot) made.data = { ...part.slingshot, is_cut: part.isCut };
     if (!part.text) return;

@@ -35,9 +35,12 @@ export class Denoising {
     return this.#trace;
   }
 
-  /** Watch an answer, or one that has ended, to its end. */
-  follow(id, signal) {
-    return follow(this.#trace, id, () => this.#grown(), signal);
+  /** Watch an answer, or one that has ended, to its end; `onEvent` is told of the trace after each event. */
+  follow(id, { signal, onEvent } = {}) {
+    return follow(this.#trace, id, (trace) => {
+      this.#grown();
+      onEvent?.(trace);
+    }, signal);
   }
 
   get #at() {

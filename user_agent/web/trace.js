@@ -10,6 +10,7 @@ export class Trace {
   frames = [];
   passages = [];
   start = null;
+  waits = null; // for the core, since its last event
   end = null;
   #shown = [];
   #finals = [];
@@ -17,12 +18,14 @@ export class Trace {
   take(kind, data) {
     const takers = {
       "answer.start": () => Object.assign(this, { start: data, passages: data.passages }),
+      "core.wait": () => (this.waits = data),
       "block.start": () => this.#begin(),
       "denoise.step": () => this.#step(data),
       "token.final": () => this.#finals.push(data),
       "block.commit": () => this.#commit(data),
       "answer.end": () => (this.end = data),
     };
+    this.waits = null;
     takers[kind]?.();
   }
 

@@ -1,0 +1,181 @@
+"""The connection to one core: the only code on the device that can send anything.
+
+(But for a TLS handshake, in `credentials.tls_failure`, once one of gRPC's has failed.) What it is given to send is what
+crosses: the instruction's ids and public parameters, projections, commits. It never holds documents, passages, logits
+of the user model, λ, α or the sampling seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+
+import grpc
+
+from ssd2 import errors
+from ssd2.addresses import is_loopback
+from ssd2.wire import collaboration_pb2 as pb
+from ssd2.wire import collaboration_pb2_grpc as pb_grpc
+from ssd2.wire.codec import MAX_MESSAGE_BYTES, ModelCard, OpenRequest, model_card_from_proto
+from user_agent.core_status import error_of_status, no_message
+from user_agent.core_stream import CoreStream
+from user_agent.credentials import CoreCredentials, tls_failure
+from user_agent.ledger import Ledger
+from user_agent.recorded_channel import RecordedChannel
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.use_local_subchannel_pool", 1),  # else a new channel waits as long as one before it that failed
+    ("grpc.enable_http_proxy", 0),  # the address that the user gave is the address that is connected to
+]
+
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s,:\[\]/]+):[0-9]{1,5}")
+
+# gRPC logs what it cannot read with a traceback; the error that follows says it to the user.
+logging.getLogger("grpc").addHandler(logging.NullHandler())
+logging.getLogger("grpc").propagate = False
+
+
+def replicas_of(address: str) -> list[str]:
+    """The addresses of a core's replicas, each HOST:PORT.
+
+    Args:
+        address: as the user gave it.
+
+    Raises:
+        InvalidParameter: if one of them is none.
+    """
+    replicas = [replica.strip() for replica in address.split(",")]
+    if not all(_ADDRESS.fullmatch(replica) for replica in replicas):
+        raise errors.InvalidParameter(
+            f"the core's address is {address!r}; give --core HOST:PORT, such as core.example.org:50051, or those of "
+            "several replicas with commas between them"
+        )
+    return replicas
+
+
+class CoreConnection:
+    """A channel to one core; nothing is sent before it is used."""
+
+    def __init__(
+        self,
+        address: str,
+        credentials: CoreCredentials,
+        *,
+        connect_timeout_s: float,
+        answer_timeout_s: float,
+        ledger: Ledger | None,
+    ) -> None:
+        """See `CoreClient`.
+
+        Raises:
+            InvalidParameter: if a file cannot be read.
+            InsecureLine: if a key would leave this machine on a line that is not encrypted.
+        """
+        _check_line(address, credentials)
+        self._address, self._credentials, self._ledger = address, credentials, ledger
+        self._tls = _channel_credentials(credentials) if credentials.ca else None
+        self._connect_timeout_s, self._answer_timeout_s = connect_timeout_s, answer_timeout_s
+        self._dial()
+
+    def _dial(self) -> None:
+        """Make a channel; it connects once it is used."""
+        self._channel = (
+            grpc.aio.secure_channel(self._address, self._tls, options=_OPTIONS)
+            if self._tls
+            else grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+        )
+        recorded = RecordedChannel(self._channel, self._address, self._ledger) if self._ledger else self._channel
+        self._stub = pb_grpc.CollaborationServiceStub(recorded)
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._channel.close()
+
+    async def model_card(self, model: str, family: str) -> ModelCard:
+        """See `CoreClient.model_card`."""
+        await self.connect()
+        request = pb.GetModelCardRequest(model=model, family=family)
+        try:
+            card = await self._stub.GetModelCard(
+                request, timeout=self._answer_timeout_s, metadata=self._credentials.metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise await self._error(error) from None
+        if card is None:
+            raise no_message(self._address)
+        return model_card_from_proto(card)
+
+    async def open(self, request: OpenRequest) -> CoreStream:
+        """See `CoreClient.open`."""
+        await self.connect()
+        call = self._stub.Collaborate(metadata=self._credentials.metadata)
+        stream = CoreStream(call, request, self._address, self._answer_timeout_s)
+        try:
+            await stream.start()
+        except BaseException:
+            stream.cancel()
+            raise
+        return stream
+
+    async def connect(self) -> None:
+        """Wait until there is a connection; no message is sent.
+
+        Raises:
+            CoreUnavailable: as soon as it is known that nothing answers at the address, or a certificate does not do.
+        """
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                if await self._is_connected():
+                    return
+        except TimeoutError:
+            pass
+        await self._check_tls()
+        raise errors.CoreUnavailable(
+            f"no core answers at {self._address}; check the address (--core), or start one with `core-server`"
+        )
+
+    async def _is_connected(self) -> bool:
+        """Try once. A channel that has failed tries again when it thinks fit, so there is a new one for each try."""
+        failed = grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        if self._channel.get_state() is failed:
+            before = self._channel
+            self._dial()
+            await before.close()
+        channel = self._channel
+        while (state := channel.get_state(try_to_connect=True)) not in (grpc.ChannelConnectivity.READY, failed):
+            await channel.wait_for_state_change(state)
+        return state is grpc.ChannelConnectivity.READY
+
+    async def _check_tls(self) -> None:
+        """Say what TLS has against the line: gRPC hides it behind a timeout, or behind a line that broke."""
+        if not self._credentials.ca:
+            return
+        if why := await tls_failure(self._address, self._credentials, self._connect_timeout_s):
+            raise errors.CoreUnavailable(f"there is no line to the core at {self._address}: {why}") from None
+
+    async def _error(self, error: grpc.aio.AioRpcError) -> errors.SlingshotError:
+        code, details, trailer = error.code(), error.details(), error.trailing_metadata()
+        typed = error_of_status(code, details, trailer, self._address, "at the first question")
+        if isinstance(typed, errors.CoreLost):
+            await self._check_tls()
+        return typed
+
+
+def _check_line(address: str, credentials: CoreCredentials) -> None:
+    """Refuse a line that somebody on the way could read the key on."""
+    if credentials.key and not credentials.ca and not is_loopback(address.rpartition(":")[0]):
+        raise errors.InsecureLine(
+            f"the key for the core at {address} would cross the network in the clear; give --ca FILE with its "
+            "provider's CA certificate, or take the key away with `user-agent config forget-core-key`"
+        )
+
+
+def _channel_credentials(credentials: CoreCredentials) -> grpc.ChannelCredentials:
+    credentials.context()  # says what is wrong with a file
+    files = (credentials.ca, credentials.client_key, credentials.client_certificate)
+    return grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
