@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2
 
 from core_server.callers import CALLER, Callers
 from core_server.error_catalog import refusal_of
+from core_server.metrics import Metrics
 from core_server.service import refuse
 from ssd2.errors import KeyRefused
 
@@ -21,8 +22,14 @@ _Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[_Handl
 class KeyInterceptor(grpc.aio.ServerInterceptor):
     """Lets nothing through without a valid key but health checks, not even to methods that there are not."""
 
-    def __init__(self, callers: Callers) -> None:
-        self._callers = callers
+    def __init__(self, callers: Callers, metrics: Metrics) -> None:
+        """Stand before the calls of a server.
+
+        Args:
+            callers: who may make them.
+            metrics: where those that may not are counted.
+        """
+        self._callers, self._metrics = callers, metrics
 
     async def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -34,6 +41,7 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):
         try:
             CALLER.set(self._callers.identify(given))
         except KeyRefused as error:
+            self._metrics.rejected[error.code] += 1
             return _refusing(error)
         return await continuation(handler_call_details)
 

@@ -44,7 +44,9 @@ class CoreServer:
         self._config, self._engines = config, engines
         self.observation = observation or Observation()
         self._server = grpc.aio.server(
-            interceptors=[KeyInterceptor(Callers(KeyReader(config.keys)))] if config.keys else [],
+            interceptors=[KeyInterceptor(Callers(KeyReader(config.keys)), self.observation.metrics)]
+            if config.keys
+            else [],
             options=_options(config),
             compression=grpc.Compression.NoCompression,
         )

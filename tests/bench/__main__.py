@@ -99,6 +99,27 @@ BENCHMARKS = {
             **_MAX_TOKENS,
         },
     ),
+    "rolling": Benchmark(
+        "12",
+        "answers of many agents while one of two replicas is restarted, again and again",
+        {
+            **_PAIR,
+            "restarts": Option(100, 2, int, "of the two together"),
+            "sessions": Option(8, 2, int, "agents at a time"),
+            "grace_s": Option(0.5, 0.2, float, "that an answer in progress is given when its core stops"),
+            **_MAX_TOKENS,
+        },
+    ),
+    "soak": Benchmark(
+        "20",
+        "a server under load for a long time: lost answers, wrong ones, memory",
+        {
+            **_PAIR,
+            "sessions": Option(32, 2, int, "agents at a time"),
+            "minutes": Option(20.0, 0.1, float, "that it takes"),
+            **_MAX_TOKENS,
+        },
+    ),
     "growth": Benchmark(
         "4",
         "a server's time and memory as answers and sessions grow, on a random model",

@@ -65,6 +65,27 @@ def test_server_measures_every_number_of_sessions(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
+def test_while_replicas_are_restarted_no_answer_is_lost_or_wrong(
+    capsys: pytest.CaptureFixture[str], pair: list[str]
+) -> None:
+    (figures,) = _printed(capsys, "rolling", "--quick", "--restarts", "3", "--sessions", "4", *pair)
+    assert figures["answers"] > 4
+    assert (figures["restarts"], figures["lost"], figures["errors"], figures["wrong"]) == (3, 0, {}, 0)
+
+
+@pytest.mark.slow
+def test_a_soak_counts_what_is_lost_and_finds_nothing_left_behind(
+    capsys: pytest.CaptureFixture[str], pair: list[str]
+) -> None:
+    (figures,) = _printed(capsys, "soak", "--quick", "--sessions", "8", *pair)
+    assert figures["answers"] > 8
+    assert figures["left"] > 0
+    assert (figures["lost"], figures["untyped"], figures["wrong"]) == (0, 0, 0)
+    assert (figures["sessions_active"], figures["slots_used"]) == (0, 0)
+    assert len(figures["growth_mb"]) == 2
+
+
+@pytest.mark.slow
 def test_growth_measures_every_block(capsys: pytest.CaptureFixture[str]) -> None:
     lines = _printed(capsys, "growth", "--quick")
     assert [(line["sessions"], line["context_tokens"]) for line in lines] == [

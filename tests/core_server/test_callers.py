@@ -130,6 +130,7 @@ async def test_a_refused_key_takes_no_session(served: LoadedModel, start: Start,
         end = await ending(call)
         assert (end.status, end.code) == (grpc.StatusCode.UNAUTHENTICATED, KeyRefused.code)
     assert server.sessions_active == 0
+    assert server.observation.metrics.rejected[KeyRefused.code] == 3
     held = agent.stub.Collaborate(timeout=30, metadata=(("authorization", f"Bearer {key}"),))
     await held.write(pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS))))
     assert (await held.read()).opened.session_id

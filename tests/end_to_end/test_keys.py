@@ -66,7 +66,9 @@ def question() -> Question:
 
 
 def line(core: CoreProcess, key: str | None, ca: Path | None = None, **files: Path) -> CoreClient:
-    return CoreClient(core.address, credentials=CoreCredentials(ca, key=key, **files), connect_timeout_s=2.0)
+    return CoreClient(
+        core.address, credentials=CoreCredentials(ca, key=key, **files), connect_timeout_s=2.0, patience_s=0
+    )
 
 
 def opening(card: ModelCard) -> OpenRequest:
