@@ -187,6 +187,14 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds that an agent may be silent before its answer is given up (default: %(default)g)",
     )
     add(
+        "--session-timeout-s",
+        type=float,
+        default=defaults.session_timeout_s,
+        metavar="S",
+        help="seconds that an answer may take, however busy its agent is, which may go on with it in a new one (default: "
+        "%(default)g)",
+    )
+    add(
         "--grace-s",
         type=float,
         default=defaults.grace_s,

@@ -71,6 +71,7 @@ class ServerConfig:
     compiled: bool = False
     speculation: int = 8
     answer_timeout_s: float = 300.0
+    session_timeout_s: float = 3600.0
     grace_s: float = 5.0
     engine_timeout_s: float = 60.0
     log_level: str = "info"
@@ -118,7 +119,7 @@ class ServerConfig:
         for name, lowest in lowest_values.items():
             if (value := getattr(self, name)) < lowest:
                 raise InvalidParameter(f"{name.replace('_', ' ')} is {value}; it must be at least {lowest}")
-        for name, above in (("answer_timeout_s", 0.0), ("engine_timeout_s", HEARTBEAT_S)):
+        for name, above in (("answer_timeout_s", 0.0), ("session_timeout_s", 0.0), ("engine_timeout_s", HEARTBEAT_S)):
             if not above < (value := getattr(self, name)) < float("inf"):
                 what = name.removesuffix("_s").replace("_", " ")
                 raise InvalidParameter(f"{what} is {value} s; it must be above {above:g} and finite")

@@ -55,6 +55,7 @@ class CoreServer:
             engines,
             max_sessions=config.max_sessions,
             answer_timeout_s=config.answer_timeout_s,
+            session_timeout_s=config.session_timeout_s,
             speculation=config.speculation,
             observation=self.observation,
         )

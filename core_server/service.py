@@ -51,6 +51,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         *,
         max_sessions: int,
         answer_timeout_s: float,
+        session_timeout_s: float | None = None,
         speculation: int = 0,
         observation: Observation | None = None,
     ) -> None:
@@ -60,11 +61,13 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             engines: have the models.
             max_sessions: answers in progress at a time; the engines have a slot for each.
             answer_timeout_s: how long an agent may be silent, and how long it may leave logits unread.
+            session_timeout_s: how long an answer may take; None for as long as its agent goes on with it.
             speculation: timesteps that are computed ahead at most, whatever an agent asks for.
             observation: of the server; None for one of its own.
         """
         self._engines, self._hosted = engines, HostedModels(engines.models)
-        self._max_sessions, self._answer_timeout_s, self._speculation = max_sessions, answer_timeout_s, speculation
+        self._max_sessions, self._speculation = max_sessions, speculation
+        self._answer_timeout_s, self._session_timeout_s = answer_timeout_s, session_timeout_s
         self._observation = observation or Observation()
         self._observation.metrics.expect([served.name for served in engines.models])
         self._sessions_active = 0
@@ -138,7 +141,9 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         listening = asyncio.create_task(_take_projections(agent, session, engine, turns))
         tasks = {sending, listening, asyncio.create_task(self._end())}
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, timeout=self._session_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise CoreTimeout(f"the answer took more than {self._session_timeout_s:g} s, so the core gave it up")
             return done.pop().result() or CLOSED
         finally:
             for task in tasks:

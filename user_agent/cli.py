@@ -59,7 +59,11 @@ def ask(
         list[Path] | None, typer.Option(help="A document, or a folder of them; may be given again.")
     ] = None,
     core: Annotated[
-        str | None, typer.Option(envvar="SLINGSHOT_CORE", help="HOST:PORT of the core server; not needed at λ = 1.")
+        str | None,
+        typer.Option(
+            envvar="SLINGSHOT_CORE",
+            help="HOST:PORT of the core server, or of its replicas with commas between them; not needed at λ = 1.",
+        ),
     ] = None,
     ca: Annotated[
         Path | None,
@@ -262,7 +266,11 @@ Examples:
 @app.command(epilog=SERVE_EXAMPLES)
 def serve(
     core: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the core server; none: the demo's, on this machine.")
+        str | None,
+        typer.Option(
+            help="HOST:PORT of the core server, or of its replicas with commas between them; none: the demo's, on this "
+            "machine."
+        ),
     ] = None,
     ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
     client_certificate: ClientCertificate = None,

@@ -35,7 +35,9 @@ class AgentConfig(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SLINGSHOT_", extra="ignore", frozen=True, validate_default=False)
 
-    core: str | None = Field(None, description="HOST:PORT of the core server; none: the demo's, on this machine")
+    core: str | None = Field(
+        None, description="HOST:PORT of the core server, or of its replicas with commas between them; none: the demo's"
+    )
     ca: Path | None = Field(
         None, description="PEM file that the core's certificate is checked against; encrypts the line"
     )

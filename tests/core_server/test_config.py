@@ -25,6 +25,7 @@ from ssd2.errors import InvalidParameter
         ({"replicas": 2, "device": "mps"}, "cuda:4"),
         ({"answer_timeout_s": 0.0}, "answer timeout"),
         ({"answer_timeout_s": float("nan")}, "answer timeout"),
+        ({"session_timeout_s": 0.0}, "session timeout"),
         ({"engine_timeout_s": 1.0}, "engine timeout"),
         ({"speculation": -1}, "speculation"),
         ({"grace_s": -1.0}, "grace"),

@@ -329,6 +329,19 @@ async def test_a_silent_agent_is_given_up(served: LoadedModel, start: Start, has
     await eventually(lambda: server.sessions_active == 0)
 
 
+async def test_an_agent_that_is_never_silent_and_never_done_is_given_up(served: LoadedModel, start: Start) -> None:
+    """Else it would keep a slot from others for as long as it likes."""
+    server, agent = await start(served, session_timeout_s=0.5)
+    call, _ = await agent.open(open_request(served, PARAMS))
+    for number in range(2):
+        await call.write(projection(number, step=number))
+        await asyncio.sleep(0.1)
+    end = await ending(call)
+    assert (end.status, end.code) == (grpc.StatusCode.DEADLINE_EXCEEDED, "core_timeout")
+    assert "took more than 0.5 s" in end.details
+    await eventually(lambda: server.sessions_active == 0)
+
+
 async def test_an_unexpected_exception_stays_inside(
     served: LoadedModel, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
