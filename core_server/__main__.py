@@ -191,8 +191,8 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=defaults.session_timeout_s,
         metavar="S",
-        help="seconds that an answer may take, however busy its agent is, which may go on with it in a new one (default: "
-        "%(default)g)",
+        help="seconds that an answer may take, however busy its agent is, which may go on with it in a new stream "
+        "(default: %(default)g)",
     )
     add(
         "--grace-s",

@@ -36,7 +36,7 @@ export class LiveAnswer {
   #take(part, made, signal, onText) {
     if (part.trace) {
       made.trace = part.trace;
-      const onEvent = ({ waits }) => (this.#waits.textContent = waits ? `${waits.message} Trying again.` : "");
+      const onEvent = ({ waits }) => (this.#waits.textContent = waits ? `${waits.message}. Trying again.` : "");
       this.#denoising.follow(part.trace, { signal, onEvent }).catch(() => {}); // the answer itself says what went wrong
     }
     if (part.slingshot) made.data = { ...part.slingshot, is_cut: part.isCut };

@@ -378,3 +378,31 @@ def test_the_theme_can_be_switched_and_stays(page: Page) -> None:
     assert page.evaluate(colour) != light
     page.reload()
     expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+
+
+STREAMS = """async () => {
+    const { LiveAnswer } = await import("/web/answer.js");
+    const [controllers, encoder] = [{}, new TextEncoder()];
+    window.send = (to, text) => controllers[to].enqueue(encoder.encode(text));
+    window.fetch = async (path) => new Response(new ReadableStream({
+        start: (controller) => (controllers[path.includes("traces") ? "trace" : "answer"] = controller),
+    }));
+    window.isOpen = (stream) => stream in controllers;
+    const live = new LiveAnswer("Where is it?", { seed: "1" });
+    document.body.replaceChildren(live.element);
+    live.run(new AbortController().signal, () => {});
+}"""
+"""An answer whose streams the test writes."""
+
+
+def test_while_the_core_cannot_be_asked_the_page_says_so(page: Page) -> None:
+    page.evaluate(STREAMS)
+    first = {"choices": [{"delta": {"role": "assistant"}, "finish_reason": None}], "slingshot": {"trace": "t"}}
+    page.wait_for_function("isOpen('answer')")
+    page.evaluate("(text) => send('answer', text)", f"data: {json.dumps(first)}\n\n")
+    page.wait_for_function("isOpen('trace')")
+    said = {"code": "core_lost", "message": "the connection to the core broke; ask again", "seconds": 0.4}
+    page.evaluate("(text) => send('trace', text)", f"id: 1\nevent: core.wait\ndata: {json.dumps(said)}\n\n")
+    expect(page.get_by_role("status")).to_have_text("the connection to the core broke; ask again. Trying again.")
+    page.evaluate("(text) => send('trace', text)", 'id: 2\nevent: block.start\ndata: {"block": 1}\n\n')
+    expect(page.get_by_role("status")).to_be_empty()
