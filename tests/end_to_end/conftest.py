@@ -62,9 +62,9 @@ def running_core(folder: Path | str, *options: str, log: int = subprocess.DEVNUL
         process.stdout.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def core(core_folder: Path) -> Iterator[CoreProcess]:
-    """A core server with a random model, shared by the tests of a module."""
+    """A core server with a random model; tests that end one, or need another, start their own."""
     with running_core(f"tiny={core_folder}") as running:
         yield running
 

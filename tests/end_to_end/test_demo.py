@@ -13,7 +13,9 @@ import pytest
 
 from ssd2.checkpoint import load_checkpoint
 from ssd2.demo.paths import CORE, USER
-from ssd2.evaluation.two_source import SYSTEMS, Pair, evaluate_two_source
+from ssd2.evaluation.experiments import Experiment, Setting
+from ssd2.evaluation.runner import run_experiment
+from ssd2.evaluation.two_source import SYSTEMS, Pair
 from ssd2.params import CollaborationParams, DecodingParams
 
 from .conftest import ENVIRONMENT
@@ -73,9 +75,11 @@ def test_the_demo_leaves_no_core_server_behind() -> None:
 @pytest.fixture(scope="module")
 def exact() -> dict[str, float]:
     """All slots exact on two-source items, a share for each system; `ssd2 evaluate` has the figure for 200 items."""
-    pair = Pair(load_checkpoint(CORE), load_checkpoint(USER))
-    report = evaluate_two_source(pair, CollaborationParams(), DecodingParams(block_size=8), limit=30)
-    return {system: report[system]["exact"] for system in SYSTEMS}
+    pair, decoding = Pair(load_checkpoint(CORE), load_checkpoint(USER)), DecodingParams(block_size=8)
+    systems = zip(SYSTEMS, (CollaborationParams(), CollaborationParams(0.0), CollaborationParams(1.0)), strict=True)
+    settings = tuple(Setting(system, collaboration, decoding) for system, collaboration in systems)
+    results = run_experiment(pair, Experiment("shipped", "", "", settings, kinds=("two-source",)), limit=30)
+    return {result.label: result.shares["exact"] for result in results}
 
 
 @pytest.mark.slow

@@ -92,9 +92,9 @@ class Fault(Observer):
 
 
 @pytest.fixture(scope="module")
-def cores(core_folder: Path) -> Iterator[tuple[CoreProcess, CoreProcess]]:
-    with running_core(core_folder) as first, running_core(core_folder) as second:
-        yield first, second
+def cores(core: CoreProcess, core_folder: Path) -> Iterator[tuple[CoreProcess, CoreProcess]]:
+    with running_core(f"tiny={core_folder}") as second:
+        yield core, second
 
 
 @pytest.fixture(scope="module")
@@ -115,32 +115,50 @@ async def answered(user: UserModel, address: str, asked: Question, fault: Observ
         return await Agent(user, client).answer(asked, fault)
 
 
+CHANGES = {"sampling": {}, "multi-hot": {"projection": "multi-hot", "top_p": 0.9}, "core-every": {"core_every": 3}}
+
+
+@pytest.fixture(scope="module")
+def unbroken(cores: tuple[CoreProcess, CoreProcess], user: UserModel) -> dict[str, Answer]:
+    """What is answered with each of `CHANGES` where nothing happens."""
+    first, _ = cores
+    return {name: asyncio.run(answered(user, first.address, question(**CHANGES[name]))) for name in CHANGES}
+
+
 @pytest.mark.parametrize(("block", "step"), [(0, 0), (1, 5), (1, None), (3, 6)])
-@pytest.mark.parametrize("changes", [{}, {"projection": "multi-hot", "top_p": 0.9}, {"core_every": 3}])
+@pytest.mark.parametrize("name", CHANGES)
 async def test_a_line_that_is_cut_costs_no_token_and_another_core_goes_on(
-    cores: tuple[CoreProcess, CoreProcess], user: UserModel, block: int, step: int | None, changes: dict[str, object]
+    cores: tuple[CoreProcess, CoreProcess],
+    user: UserModel,
+    unbroken: dict[str, Answer],
+    block: int,
+    step: int | None,
+    name: str,
 ) -> None:
     first, second = cores
-    unbroken = await answered(user, first.address, question(**changes))
-    assert len(unbroken.tokens) == 32, "the fault is in its middle"
+    expected = unbroken[name]
+    assert len(expected.tokens) == 32, "the fault is in its middle"
     async with switchboard(first.address) as board:
         fault = Fault(lambda: board.cut(second.address), block, step)
-        broken = await answered(user, board.address, question(**changes), fault)
+        broken = await answered(user, board.address, question(**CHANGES[name]), fault)
     assert (fault.happened, broken.resumed) == (1, 1)
-    assert [token.token_id for token in broken.tokens] == [token.token_id for token in unbroken.tokens]
-    assert broken.bytes_up > unbroken.bytes_up
+    assert [token.token_id for token in broken.tokens] == [token.token_id for token in expected.tokens]
+    assert broken.bytes_up > expected.bytes_up
 
 
 @pytest.mark.parametrize("how", ["server killed", "engine killed", "server told to stop"])
 async def test_a_core_that_ends_in_the_middle_of_a_block_costs_no_token_where_there_is_another(
-    core_folder: Path, cores: tuple[CoreProcess, CoreProcess], user: UserModel, how: str
+    core_folder: Path,
+    cores: tuple[CoreProcess, CoreProcess],
+    user: UserModel,
+    unbroken: dict[str, Answer],
+    how: str,
 ) -> None:
     lasting, _ = cores
-    unbroken = await answered(user, lasting.address, question())
-    with running_core(core_folder, "--grace-s", "0") as core:
-        pid = engine_processes(core)[0] if how == "engine killed" else core.process.pid
+    with running_core(f"tiny={core_folder}", "--grace-s", "0") as ending:
+        pid = engine_processes(ending)[0] if how == "engine killed" else ending.process.pid
         number = signal.SIGTERM if how == "server told to stop" else signal.SIGKILL
-        async with switchboard(core.address) as board:
+        async with switchboard(ending.address) as board:
 
             def end() -> None:
                 os.kill(pid, number)
@@ -149,8 +167,9 @@ async def test_a_core_that_ends_in_the_middle_of_a_block_costs_no_token_where_th
             fault = Fault(end, 1, 4)
             broken = await answered(user, board.address, question(), fault)
         assert (fault.happened, broken.resumed) == (1, 1)
-        assert [token.token_id for token in broken.tokens] == [token.token_id for token in unbroken.tokens]
-        await asyncio.to_thread(core.process.wait, 20)
+        expected = unbroken["sampling"]
+        assert [token.token_id for token in broken.tokens] == [token.token_id for token in expected.tokens]
+        await asyncio.to_thread(ending.process.wait, 20)
 
 
 async def test_an_agent_that_knows_two_replicas_goes_on_at_the_other_without_waiting_for_the_first(

@@ -26,7 +26,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture(scope="module")
-def core(core_folder: Path, files: Certificates) -> Iterator[CoreProcess]:
+def encrypted(core_folder: Path, files: Certificates) -> Iterator[CoreProcess]:
     with running_core(core_folder, *files.core_options) as running:
         running.address = running.address.replace("127.0.0.1", "localhost")
         yield running
@@ -42,18 +42,11 @@ async def tokens(address: str, ca: Path | None, user: UserModel) -> list[int]:
         return [token.token_id for token in (await Agent(user, client).answer(question())).tokens]
 
 
-@pytest.fixture(scope="module")
-def plain(core_folder: Path) -> Iterator[CoreProcess]:
-    """The same core without encryption."""
-    with running_core(core_folder) as running:
-        yield running
-
-
 async def test_an_encrypted_answer_is_the_same(
-    core: CoreProcess, plain: CoreProcess, files: Certificates, user_folder: Path
+    core: CoreProcess, encrypted: CoreProcess, files: Certificates, user_folder: Path
 ) -> None:
     user = UserModel.load(user_folder, with_weights=False)
-    assert await tokens(core.address, files.ca, user) == await tokens(plain.address, None, user)
+    assert await tokens(encrypted.address, files.ca, user) == await tokens(core.address, None, user)
 
 
 async def _bytes_on_the_line(core: CoreProcess, ca: Path | None, user: UserModel) -> bytes:
@@ -82,23 +75,23 @@ async def _bytes_on_the_line(core: CoreProcess, ca: Path | None, user: UserModel
 
 
 async def test_nothing_is_readable_on_an_encrypted_line(
-    core: CoreProcess, plain: CoreProcess, files: Certificates, user_folder: Path
+    core: CoreProcess, encrypted: CoreProcess, files: Certificates, user_folder: Path
 ) -> None:
     user = UserModel.load(user_folder, with_weights=False)
     known = user.tokenizer.sha256.encode()
-    assert known in await _bytes_on_the_line(plain, None, user)
-    encrypted = await _bytes_on_the_line(core, files.ca, user)
-    assert len(encrypted) > 1000
-    assert known not in encrypted
+    assert known in await _bytes_on_the_line(core, None, user)
+    sent = await _bytes_on_the_line(encrypted, files.ca, user)
+    assert len(sent) > 1000
+    assert known not in sent
 
 
 @pytest.mark.parametrize("which", ["another authority", "no TLS", "another name"])
 async def test_a_core_that_cannot_prove_itself_gets_nothing(
-    core: CoreProcess, files: Certificates, user_folder: Path, which: str
+    encrypted: CoreProcess, files: Certificates, user_folder: Path, which: str
 ) -> None:
     user = UserModel.load(user_folder, with_weights=False)
     ca = {"another authority": files.other_ca, "no TLS": None, "another name": files.ca}[which]
-    address = core.address.replace("localhost", "127.0.0.1") if which == "another name" else core.address
+    address = encrypted.address.replace("localhost", "127.0.0.1") if which == "another name" else encrypted.address
     told = {
         "another authority": "not signed by what --ca names",
         "no TLS": "no core answers",
@@ -123,7 +116,7 @@ def test_files_that_are_no_certificates_are_named(files: Certificates, core_fold
     assert "cannot be used" in told[1]
 
 
-def test_the_command_line_takes_it(core: CoreProcess, files: Certificates, user_folder: Path) -> None:
-    asked = ("ask", "Where is it?", "--core", core.address, "--user-model", str(user_folder), "--lambda-user", "0")
+def test_the_command_line_takes_it(encrypted: CoreProcess, files: Certificates, user_folder: Path) -> None:
+    asked = ("ask", "Where is it?", "--core", encrypted.address, "--user-model", str(user_folder), "--lambda-user", "0")
     done = run_agent(*asked, "--ca", str(files.ca), "--steps", "3", "--max-tokens", "8")
     assert (done.returncode, "timesteps" in done.stderr) == (0, True)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from ssd2.__main__ import main
 from ssd2.cli import app
 from ssd2.errors import InvalidParameter, JudgeRefused, JudgeReplyInvalid, JudgeUnavailable
 from ssd2.evaluation import chat
@@ -37,6 +38,7 @@ from ssd2.evaluation.judge import (
 )
 from ssd2.evaluation.judge_results import compare, comparison_table, rate, rating_table
 from ssd2.evaluation.judge_templates import parse_ratings, parse_scores
+from tests.commands import run_here
 
 KEY = "sk-very-secret-0123456789"
 RATING_OF_9 = "\n".join(
@@ -713,17 +715,10 @@ def answers(tmp_path: Path) -> Path:
 
 
 def run(stub: Stub, answers: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command as it is typed, in a process of its own."""
-    command = [sys.executable, "-m", "ssd2", "evaluate", "judge", str(answers), "--by", "system"]
+    """The command as it is typed."""
+    command = ["evaluate", "judge", str(answers), "--by", "system"]
     options = ["--endpoint", stub.url, "--model", "tiny-judge", "--out", str(answers.parent / "r")]
-    return subprocess.run(
-        [*command, *options, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        timeout=120,
-    )
+    return run_here(*command, *options, *arguments, environment={**os.environ, **environment}, main=main)
 
 
 def test_the_command_rates_reports_and_goes_on(stub: Stub, answers: Path) -> None:

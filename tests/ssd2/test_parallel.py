@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -73,24 +74,73 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one(folder: Path) -> list[dict[str, Any]]:
-    """Metrics of the run in this process."""
+    """Metrics of the run in this process; its state in the middle stays, for others to go on from."""
     trainer = Trainer(read_recipe(folder / "recipe.toml"), folder / "one")
+    trainer.save = lambda: Trainer.save(trainer) if trainer.step == 5 else None  # type: ignore[method-assign]
     trainer.train(show_progress=False)
     return metrics(folder / "one")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
 
 
-def train_on_two(
-    folder: Path, out: str, *options: str, program: tuple[str, ...] = ("-m", "ssd2")
-) -> subprocess.CompletedProcess[str]:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *program, "train")
-    command = [sys.executable, *launcher, "--recipe", str(folder / "recipe.toml"), "--out", str(folder / out), *options]
-    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result
+WHOLE = {
+    "ddp": ("--sharding", "ddp", "--micro-batch-size", "3", "--activation-checkpointing"),
+    "fsdp": ("--sharding", "fsdp"),
+    "fsdp-in-parts": ("--sharding", "fsdp", "--micro-batch-size", "3", "--activation-checkpointing"),
+}
+"""Runs and their options."""
+RUNS = """
+import gc, json, os, runpy, sys
+from contextlib import redirect_stderr, redirect_stdout
+from torch import distributed as dist
+from ssd2.training.trainer import Trainer
+
+save = Trainer.save
+
+def save_and_stop(trainer):
+    save(trainer)
+    sys.exit(0)
+
+for out, (next_port, options) in json.loads(sys.argv[1]).items():
+    Trainer.save = save_and_stop if out.startswith("two-to-one") else save
+    sys.argv[1:] = ["train", "--recipe", "recipe.toml", "--out", out, *options]
+    try:
+        with open(f"{out}-{os.environ['RANK']}.log", "w") as log, redirect_stdout(log), redirect_stderr(log):
+            runpy.run_module("ssd2", run_name="__main__")
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    if dist.is_initialized():  # it was stopped
+        gc.collect()
+        dist.destroy_process_group()
+    # Where torchrun has them meet they can meet only once.
+    os.environ.update(TORCHELASTIC_USE_AGENT_STORE="False", MASTER_ADDR="127.0.0.1", MASTER_PORT=next_port)
+"""
+"""The command line, run after run in the same ranks; some end after their first state, as if stopped there."""
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path, one: list[dict[str, Any]]) -> None:
+    """All runs on two ranks, which take long to start; what a rank says is in OUT-RANK.log."""
+    runs = dict(WHOLE)
+    for sharding in ("ddp", "fsdp"):
+        runs[f"two-to-one-{sharding}"] = runs[f"one-to-two-{sharding}"] = ("--sharding", sharding)
+        shutil.copytree(folder / "one", folder / f"one-to-two-{sharding}")
+    (folder / "runs.py").write_text(RUNS)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    with_next_port = {out: (str(free_port()), options) for out, options in runs.items()}
+    command = [sys.executable, *launcher, "runs.py", json.dumps(with_next_port)]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    logs = "".join(log.read_text() for log in folder.glob("*.log"))
+    assert result.returncode == 0, result.stderr[-3000:] + logs[-3000:]
 
 
 def assert_same_run(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
@@ -112,45 +162,21 @@ def assert_same_weights(out: Path, expected: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--sharding", "ddp", "--micro-batch-size", "3", "--activation-checkpointing"),
-        ("--sharding", "fsdp"),
-        ("--sharding", "fsdp", "--micro-batch-size", "3", "--activation-checkpointing"),
-    ],
-    ids=["ddp", "fsdp", "fsdp-in-parts"],
-)
-def test_two_ranks_make_the_run_of_one(folder: Path, one: list[dict[str, Any]], options: tuple[str, ...]) -> None:
-    out = "-".join(options).replace("--", "")
-    result = train_on_two(folder, out, *options)
+@pytest.mark.parametrize("out", WHOLE)
+def test_two_ranks_make_the_run_of_one(folder: Path, one: list[dict[str, Any]], two: None, out: str) -> None:
     assert_same_run(metrics(folder / out), one)
     assert_same_weights(folder / out, folder / "one")
-    assert len(re.findall(r"^step \d+ ", result.stdout, re.MULTILINE)) == STEPS, "only the first rank prints"
-    assert result.stdout.count("trained 10 steps") == 1
-
-
-STOPPED = """
-import sys
-from ssd2.__main__ import main
-from ssd2.training.trainer import Trainer
-save = Trainer.save
-def save_and_stop(trainer):
-    save(trainer)
-    sys.exit(0)
-Trainer.save = save_and_stop
-main()
-"""
-"""The command line, ending after the first state as if it were stopped there."""
+    first, second = ((folder / f"{out}-{rank}.log").read_text() for rank in range(2))
+    assert len(re.findall(r"^step \d+ ", first, re.MULTILINE)) == STEPS
+    assert first.count("trained 10 steps") == 1
+    assert not re.search("^step |trained", second, re.MULTILINE), "only the first rank prints"
 
 
 @pytest.fixture
 def only_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The environment of the one rank that torchrun --nproc-per-node 1 starts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", **meeting}
     for name, value in {**place, "TORCHELASTIC_RUN_ID": "test"}.items():
         monkeypatch.setenv(name, value)
     yield
@@ -179,27 +205,25 @@ def test_ranks_part_after_a_run_that_went_well_and_not_while_an_error_holds_the_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_a_state_of_two_ranks_goes_on_with_one(folder: Path, one: list[dict[str, Any]], sharding: str) -> None:
-    out = f"two-to-one-{sharding}"
-    (folder / "stopped.py").write_text(STOPPED)
-    train_on_two(folder, out, "--sharding", sharding, program=(str(folder / "stopped.py"),))
-    assert len(list((folder / out / "state-5").glob("*.distcp"))) == 2
-    trainer = Trainer(read_recipe(folder / "recipe.toml"), folder / out)
+def test_a_state_of_two_ranks_goes_on_with_one(
+    folder: Path, one: list[dict[str, Any]], two: None, sharding: str
+) -> None:
+    out = folder / f"two-to-one-{sharding}"
+    assert len(list((out / "state-5").glob("*.distcp"))) == 2
+    trainer = Trainer(read_recipe(folder / "recipe.toml"), out)
     assert trainer.resume()
     assert trainer.step == 5
     trainer.train(show_progress=False)
-    assert_same_run(metrics(folder / out), one)
-    assert_same_weights(folder / out, folder / "one")
+    assert_same_run(metrics(out), one)
+    assert_same_weights(out, folder / "one")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_a_state_of_one_rank_goes_on_with_two(folder: Path, one: list[dict[str, Any]], sharding: str) -> None:
-    out = f"one-to-two-{sharding}"
-    trainer = Trainer(read_recipe(folder / "recipe.toml"), folder / out)
-    trainer.save = lambda: Trainer.save(trainer) if trainer.step == 5 else None  # type: ignore[method-assign]
-    trainer.train(show_progress=False)
-    result = train_on_two(folder, out, "--sharding", sharding)
-    assert "going on at step 5 of 10" in result.stderr
-    assert_same_run(metrics(folder / out), one)
-    assert_same_weights(folder / out, folder / "one")
+def test_a_state_of_one_rank_goes_on_with_two(
+    folder: Path, one: list[dict[str, Any]], two: None, sharding: str
+) -> None:
+    out = folder / f"one-to-two-{sharding}"
+    assert "going on at step 5 of 10" in (folder / f"{out.name}-0.log").read_text()
+    assert_same_run(metrics(out), one)
+    assert_same_weights(out, folder / "one")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,6 @@ from tests.commands import run_here
 from tests.end_to_end.conftest import CoreProcess, running_core
 from tests.user_agent.api.conftest import agent_environment
 from user_agent.config import FILE, load_config, save_settings, set_outside
-
-
-@pytest.fixture(scope="module")
-def core(core_folder: Path) -> Iterator[CoreProcess]:
-    with running_core(core_folder) as running:
-        yield running
 
 
 def run(home: Path, *arguments: str, typed: str = "", **settings: object) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, running_core
+from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess
 
 KEY = "sk-test"
 
@@ -67,12 +67,6 @@ def running_agent(home: Path, *options: str, **settings: object) -> Iterator[Age
             process.kill()
             process.wait()
         process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def core(core_folder: Path) -> Iterator[CoreProcess]:
-    with running_core(core_folder, "--max-sessions", "4") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

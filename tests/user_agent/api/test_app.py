@@ -25,6 +25,17 @@ BUSY_S = 5
 
 
 @pytest.fixture
+def emptied(agent: AgentProcess) -> Iterator[AgentProcess]:
+    """The agent of all tests, which keeps no document of one for the next."""
+    yield agent
+    with agent.client() as http:
+        for route in ("/v1/documents/links", "/v1/documents"):
+            for kept in http.get(route).json()["data"]:
+                http.delete(f"{route}/{kept['id']}").raise_for_status()
+        assert http.get("/v1/documents").json()["data"] == []
+
+
+@pytest.fixture
 def own(core: CoreProcess, user_folder: Path, tmp_path: Path) -> Iterator[AgentProcess]:
     """An agent of a test's own."""
     settings = {"user_model": user_folder, "steps": 3, "max_tokens": 8}
@@ -40,13 +51,15 @@ def indexed(http: httpx.Client, count: int) -> list[dict]:
     return eventually(found)
 
 
-def test_a_linked_folder_is_kept_in_sync_and_no_file_is_left_out_in_silence(own: AgentProcess, tmp_path: Path) -> None:
+def test_a_linked_folder_is_kept_in_sync_and_no_file_is_left_out_in_silence(
+    emptied: AgentProcess, tmp_path: Path
+) -> None:
     folder = tmp_path / "notes"
     folder.mkdir()
     (folder / "keys.md").write_text("The spare key is in the blue drawer.")
     (folder / "broken.pdf").write_bytes(b"%PDF-1.4 and no more")
     (folder / "photo.jpg").write_bytes(b"\xff\xd8")
-    with own.client() as http:
+    with emptied.client() as http:
         link = http.post("/v1/documents/links", json={"path": str(folder)}).json()
         states = {document["name"]: document["state"] for document in indexed(http, 3)}
         assert states == {"keys.md": "indexed", "broken.pdf": "failed", "photo.jpg": "skipped"}
@@ -65,8 +78,8 @@ def test_a_linked_folder_is_kept_in_sync_and_no_file_is_left_out_in_silence(own:
         assert http.post("/v1/documents/links", json={"path": "/nowhere/at/all"}).status_code == 400
 
 
-def test_an_upload_is_read_under_a_harmless_name(own: AgentProcess) -> None:
-    with own.client() as http:
+def test_an_upload_is_read_under_a_harmless_name(emptied: AgentProcess) -> None:
+    with emptied.client() as http:
         note = {"file": ("../../../etc/passwd.md", b"My bike lock is 2291.")}
         uploaded = http.post("/v1/documents", files=note).json()
         assert (uploaded["name"], uploaded["state"], uploaded["link"]) == ("passwd.md", "indexed", None)
@@ -81,7 +94,7 @@ def test_an_upload_is_read_under_a_harmless_name(own: AgentProcess) -> None:
         assert http.post("/v1/documents/search", json={"query": "bike lock"}).json()["data"] == []
 
 
-def test_hostile_uploads_end_with_a_reason_in_bounds(own: AgentProcess) -> None:
+def test_hostile_uploads_end_with_a_reason_in_bounds(emptied: AgentProcess) -> None:
     """Of time and of memory, that of the agent and of the process that reads for it."""
     uploads = {
         "cut.pdf": made.pdf("Hello.")[:-60],
@@ -90,8 +103,8 @@ def test_hostile_uploads_end_with_a_reason_in_bounds(own: AgentProcess) -> None:
         "binary.md": os.urandom(100_000),
         "../../deep/..\\nested.json": b"[1," * 5_000_000,
     }
-    before = peak_mb(own.process.pid)
-    with own.client() as http:
+    before = peak_mb(emptied.process.pid)
+    with emptied.client() as http:
         for name, data in uploads.items():
             sent = time.monotonic()
             document = http.post("/v1/documents", files={"file": (name, data)}).json()
@@ -101,15 +114,15 @@ def test_hostile_uploads_end_with_a_reason_in_bounds(own: AgentProcess) -> None:
         sent = time.monotonic()
         assert http.post("/v1/documents", files={"file": ("big.txt", b"a" * 200_000_000)}).status_code == 413
         assert time.monotonic() - sent < 10 + BUSY_S
-        (reader,) = children(own.process.pid)
+        (reader,) = children(emptied.process.pid)
         assert peak_mb(reader) < 500
-        assert peak_mb(own.process.pid) - before < 500
+        assert peak_mb(emptied.process.pid) - before < 500
         assert http.post("/v1/documents", files={"file": ("good.md", b"The key is here.")}).json()["state"] == "indexed"
         assert len(http.get("/v1/documents?state=failed").json()["data"]) == len(uploads)
 
 
-def test_an_answer_cites_what_the_user_model_read_and_looks_only_where_it_may(own: AgentProcess) -> None:
-    with own.client() as http:
+def test_an_answer_cites_what_the_user_model_read_and_looks_only_where_it_may(emptied: AgentProcess) -> None:
+    with emptied.client() as http:
         first, second = (
             http.post("/v1/documents", files={"file": (f"{name}.md", f"The key is in the {name}.".encode())}).json()
             for name in ("drawer", "shed")
@@ -125,8 +138,8 @@ def test_an_answer_cites_what_the_user_model_read_and_looks_only_where_it_may(ow
         assert cited(documents=[first["id"], 99]) == {"drawer.md"}
 
 
-def test_every_message_of_an_answer_is_in_the_ledger_and_nothing_of_the_documents_is(own: AgentProcess) -> None:
-    with own.client() as http:
+def test_every_message_of_an_answer_is_in_the_ledger_and_nothing_of_the_documents_is(emptied: AgentProcess) -> None:
+    with emptied.client() as http:
         http.post("/v1/documents", files={"file": ("secret.md", f"The key is at {SENTINEL}.".encode())})
         answer = http.post("/v1/chat/completions", json=asked("Where is the key?")).json()["slingshot"]
         assert SENTINEL in answer["citations"][0]["text"], "the user model has read it"

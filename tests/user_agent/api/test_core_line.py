@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ssd2.errors import InvalidParameter
-from tests.end_to_end.conftest import running_core
+from tests.end_to_end.conftest import CoreProcess, running_core
 from tests.end_to_end.processes import is_running
 from tests.user_agent.api.conftest import agent_environment, asked, eventually, running_agent
 from user_agent.config import load_config
@@ -20,10 +20,11 @@ from user_agent.serve import listening_socket
 CHAT = "/v1/chat/completions"
 
 
-def test_another_core_is_taken_up_and_one_that_is_no_address_changes_nothing(core_folder: Path, tmp_path: Path) -> None:
+def test_another_core_is_taken_up_and_one_that_is_no_address_changes_nothing(
+    core: CoreProcess, core_folder: Path, tmp_path: Path
+) -> None:
     """First λ 1 without any core, then one, then another."""
     with (
-        running_core(core_folder) as first,
         running_core(f"other={core_folder}") as second,
         running_agent(tmp_path, max_tokens=8) as agent,
         agent.client() as http,
@@ -35,11 +36,11 @@ def test_another_core_is_taken_up_and_one_that_is_no_address_changes_nothing(cor
         assert http.patch("/v1/settings", json={"lambda_user": 1}).status_code == 200
         assert http.get("/v1/status").json()["core"]["address"] is None
         assert http.post(CHAT, json=asked()).json()["slingshot"]["figures"]["bytes_up"] == 0
-        for core, name in ((first, core_folder.name), (second, "other")):
-            changed = http.patch("/v1/settings", json={"lambda_user": None, "core": core.address})
+        for taken, name in ((core, core_folder.name), (second, "other")):
+            changed = http.patch("/v1/settings", json={"lambda_user": None, "core": taken.address})
             assert changed.status_code == 200
             status = http.get("/v1/status").json()["core"]
-            assert (status["address"], status["model"], status["is_demo"]) == (core.address, name, False)
+            assert (status["address"], status["model"], status["is_demo"]) == (taken.address, name, False)
             assert http.post(CHAT, json=asked()).status_code == 200
         refused = http.patch("/v1/settings", json={"core": "no address"})
         assert refused.status_code == 400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,17 @@ SAME_DRAWS = "crypto.getRandomValues = (numbers) => numbers.fill(14n);"
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    with running_agent(tmp_path_factory.mktemp("home")) as running:
+    """With the demo's core, which computes nothing ahead: on a guess it computes as much again."""
+    with running_agent(tmp_path_factory.mktemp("home"), speculation=0) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_chromium(playwright), args=["--no-sandbox"])
+        # Without a GPU here, one would be computed on the processor.
+        options = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=_chromium(playwright), args=options)
         yield browser
         browser.close()
 
@@ -40,7 +44,14 @@ def _chromium(playwright: Playwright) -> str:
 
 @pytest.fixture
 def page(agent: AgentProcess, browser: Browser) -> Iterator[Page]:
-    """Open at the welcome; it fails the test if a script failed, or anything but the agent was asked."""
+    """Open at the welcome."""
+    with opened(agent, browser) as page:
+        yield page
+
+
+@contextmanager
+def opened(agent: AgentProcess, browser: Browser) -> Iterator[Page]:
+    """A page at the welcome; it fails the test if a script failed, or anything but the agent was asked."""
     context = browser.new_context(viewport={"width": 1280, "height": 860}, locale="en-GB")
     page = context.new_page()
     failures: list[str] = []

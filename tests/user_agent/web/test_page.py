@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.user_agent.api.conftest import KEY, AgentProcess
+from tests.user_agent.web.conftest import opened
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +25,20 @@ def ask(page: Page, question: str = TWO_SOURCE) -> None:
     """Ask, and wait until the answer is there and kept."""
     page.get_by_label("Question").fill(question)
     page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
+
+
+@pytest.fixture(scope="module")
+def answered(agent: AgentProcess, browser: Browser) -> str:
+    """Where a chat with an answer is, for tests that only look at it."""
+    with opened(agent, browser) as page:
+        ask(page)
+        return page.url
+
+
+def look(page: Page, address: str) -> None:
+    """Go to a chat."""
+    page.goto(address)
     expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
 
 
@@ -125,16 +140,16 @@ def test_the_card_of_a_token_goes_with_its_token(page: Page) -> None:
     expect(page.get_by_role("tooltip")).to_be_hidden()
 
 
-def test_a_citation_names_its_line_and_shows_its_passage_on_a_click(page: Page) -> None:
-    ask(page)
+def test_a_citation_names_its_line_and_shows_its_passage_on_a_click(page: Page, answered: str) -> None:
+    look(page, answered)
     passage = page.locator(".citations").get_by_text("My dentist appointment is at Hazel Hammer.")
     expect(passage).to_be_hidden()
     page.get_by_text("appointments.md, line 3").click()
     expect(passage).to_be_visible()
 
 
-def test_denoising_can_be_scrubbed_from_the_keyboard(page: Page) -> None:
-    ask(page)
+def test_denoising_can_be_scrubbed_from_the_keyboard(page: Page, answered: str) -> None:
+    look(page, answered)
     open_course(page)
     scrubber = page.get_by_role("slider", name="Timestep")
     scrubber.press("Home")
@@ -150,8 +165,8 @@ def test_denoising_can_be_scrubbed_from_the_keyboard(page: Page) -> None:
     assert page.locator(".strip rect").count() == int(scrubber.get_attribute("max") or 0) + 1
 
 
-def test_denoising_replays_from_its_first_timestep_to_its_last(page: Page) -> None:
-    ask(page)
+def test_denoising_replays_from_its_first_timestep_to_its_last(page: Page, answered: str) -> None:
+    look(page, answered)
     open_course(page)
     page.get_by_role("button", name="Replay").click()
     expect(page.locator(".denoising output")).to_contain_text("timestep 976")
@@ -353,8 +368,8 @@ def test_an_agent_that_is_gone_is_waited_for(page: Page) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_nothing_is_wider_than_a_narrow_screen(page: Page, view: str) -> None:
-    ask(page)
+def test_nothing_is_wider_than_a_narrow_screen(page: Page, answered: str, view: str) -> None:
+    look(page, answered)
     page.set_viewport_size({"width": 380, "height": 780})
     page.evaluate("(view) => { if (view !== 'chat') location.hash = `#/${view}`; }", view)
     expect(page.locator("main > *")).to_be_visible()
