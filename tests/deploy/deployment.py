@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +29,12 @@ def server_of(arguments: Sequence[str]) -> ServerConfig:
     options: dict[str, Any] = vars(_parser().parse_args(list(arguments)))
     models, logits_formats = named_models(options.pop("model")), AllowedFormats.parse(options.pop("logits"))
     return ServerConfig(models=models, logits_formats=logits_formats, **options)
+
+
+def ran(program: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A program of this machine, run to its end in the repository's root."""
+    command, environment = [shutil.which(program) or program, *arguments], {**os.environ, **variables}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
 
 
 def seconds_to_stop(server: ServerConfig) -> int:
