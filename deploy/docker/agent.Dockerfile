@@ -40,7 +40,7 @@ WORKDIR /tmp
 VOLUME /data
 EXPOSE 8642
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=6s --start-period=60s --start-interval=2s \
+HEALTHCHECK --interval=10s --timeout=6s --start-period=60s \
     CMD ["is-answering", "http://127.0.0.1:8642/health"]
 ENTRYPOINT ["agent-entrypoint"]
 CMD ["serve"]

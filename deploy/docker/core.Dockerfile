@@ -41,7 +41,7 @@ WORKDIR /tmp
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
 # For a server with --ops-port 9464; models have ten minutes to load.
-HEALTHCHECK --interval=10s --timeout=6s --start-period=600s --start-interval=2s \
+HEALTHCHECK --interval=10s --timeout=6s --start-period=600s \
     CMD ["is-answering", "http://127.0.0.1:9464/ready"]
 ENTRYPOINT ["core-server"]
 CMD ["--help"]
