@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -304,12 +305,13 @@ def serve(
 
 
 def _announce(url: str, state: Any) -> None:
-    """Where the agent is, for the user's eyes; the key stands behind #, which no browser sends."""
+    """Where the agent is. The key stands behind #, which no browser sends, and is for eyes, not for a log."""
     line = state.line
     core = f"{line.address}, the demo's, started on this machine" if line.is_demo else line.address
     typer.echo(f"user-agent: listening on {url}")
-    typer.echo(f"  page      {url}/#key={state.api_key}")
-    typer.echo(f"  REST      {url}/v1   key {state.api_key}")
+    key = state.api_key if sys.stdout.isatty() else None
+    typer.echo(f"  page      {url}/{f'#key={key}' if key else ''}")
+    typer.echo(f"  REST      {url}/v1   key {key or 'as `user-agent config show --key` prints it'}")
     typer.echo(f"  core      {core or 'none: the user model answers alone (λ 1)'}")
     typer.echo(f"  kept in   {state.config.data_dir}, encrypted with a key from: {state.stores.key_source}")
 

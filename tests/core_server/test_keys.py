@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core_server import keys as keys_module
-from core_server.keys import KeyReader, create_key, read_keys, revoke_key
+from core_server.keys import READ_AGAIN_S, KeyReader, create_key, read_keys, revoke_key
 from ssd2.errors import InvalidParameter, NotFound
 
 
@@ -45,6 +46,29 @@ def test_a_change_replaces_the_file_as_a_whole(file: Path) -> None:
     create_key(file, "bob")
     assert len(json.load(before)["keys"]) == 1, "who reads it meanwhile reads the old one to its end"
     before.close()
+
+
+def test_a_secret_of_kubernetes_is_read_anew_when_it_has_been_swapped(tmp_path: Path, now: list[float]) -> None:
+    mounted = tmp_path / "mounted"
+
+    def swap(version: str) -> None:
+        """As kubelet does: a folder for each version, and one link that is replaced."""
+        (mounted / version).mkdir(parents=True)
+        shutil.copy(tmp_path / "keys.json", mounted / version)
+        (mounted / version / "keys.json").chmod(0o440)
+        (mounted / "..new").symlink_to(version)
+        (mounted / "..new").replace(mounted / "..data")
+
+    alice, bob = create_key(tmp_path / "keys.json", "alice")[0], create_key(tmp_path / "keys.json", "bob")[0]
+    swap("..first")
+    (mounted / "keys.json").symlink_to("..data/keys.json")
+    reader = KeyReader(mounted / "keys.json")
+    assert reader.find(alice)
+    revoke_key(tmp_path / "keys.json", "alice")
+    swap("..second")
+    now[0] += READ_AGAIN_S
+    assert reader.find(alice) is None
+    assert reader.find(bob), "the others are as they were"
 
 
 def test_another_secret_under_a_right_id_is_no_key(file: Path) -> None:

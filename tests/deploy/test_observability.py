@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 from core_server.metrics import ENDS, REASONS
 from core_server.observation import Observation
 from ssd2 import errors
+from tests.deploy.deployment import ran
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 OBSERVABILITY = DEPLOY / "observability"
@@ -103,7 +105,14 @@ def test_the_runbook_speaks_of_options_and_errors_that_there_are() -> None:
 
 def test_prometheus_reads_the_alerts_and_the_job_that_they_name() -> None:
     assert [(OBSERVABILITY / file).is_file() for file in PROMETHEUS["rule_files"]] == [True]
+    assert [(OBSERVABILITY / file).is_file() for file in PROMETHEUS["scrape_configs"][0]["file_sd_configs"][0]["files"]]
     assert [job["job_name"] for job in PROMETHEUS["scrape_configs"]] == re.findall(r'job="([^"]+)"', str(ALERTS))
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="Prometheus is not installed")
+def test_prometheus_finds_nothing_amiss() -> None:
+    checked = ran("promtool", "check", "config", "--lint-fatal", OBSERVABILITY / "prometheus.yml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_panels_lie_beside_each_other_and_load_nothing_from_elsewhere() -> None:

@@ -43,5 +43,7 @@ def authorised(request: Request, given: Annotated[HTTPAuthorizationCredentials |
     key = state_of(request).api_key
     if given is None or not hmac.compare_digest(given.credentials.encode(), key.encode()):
         raise ApiError(
-            401, "invalid_api_key", "give the agent's key as `Authorization: Bearer KEY`; it printed it at its start"
+            401,
+            "invalid_api_key",
+            "give the agent's key as `Authorization: Bearer KEY`; `user-agent config show --key` prints it",
         )

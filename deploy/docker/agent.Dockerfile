@@ -1,0 +1,46 @@
+# A user agent. From the repository's root:
+#   docker build --file deploy/docker/agent.Dockerfile --tag slingshot-agent:0.1.0 .
+#
+# torch is the build for processors that constraints.txt names, from the index that pip's configuration names:
+#   docker build --secret id=pip,src=pip.conf …
+# With --build-arg TORCH=cuda it is the index's own, which is larger by gigabytes and runs on processors as well.
+#
+# It runs as any user but root, on a read-only root: /data keeps what the agent keeps, and /tmp has to be writable. There
+# is no keyring in a container: secrets are files in /run/secrets (see agent-entrypoint).
+
+# The tag is pinned, its digest is not: set yours with --build-arg PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:…
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+ARG TORCH=cpu
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/slingshot
+WORKDIR /src
+COPY constraints.txt ./
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    if [ "${TORCH}" = cuda ]; then sed -i 's/^\(torch==[^+]*\)+cpu$/\1/' constraints.txt; fi \
+    && /opt/slingshot/bin/pip install torch --constraint constraints.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY core_server core_server
+COPY user_agent user_agent
+COPY shared shared
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    /opt/slingshot/bin/pip install ".[agent]" --constraint constraints.txt \
+    && /opt/slingshot/bin/pip check
+COPY --chmod=755 deploy/docker/is-answering deploy/docker/agent-entrypoint /opt/slingshot/bin/
+
+FROM ${PYTHON_IMAGE}
+COPY --from=build /opt/slingshot /opt/slingshot
+RUN install --directory --owner=10001 --group=10001 --mode=0700 /data
+# USER: torch asks who it is, and any number may be, also one that /etc/passwd has not.
+ENV PATH=/opt/slingshot/bin:$PATH HOME=/tmp USER=slingshot TMPDIR=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    XDG_CONFIG_HOME=/data/config XDG_DATA_HOME=/data/share SLINGSHOT_HOST=0.0.0.0
+USER 10001:10001
+WORKDIR /tmp
+VOLUME /data
+EXPOSE 8642
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=6s --start-period=60s \
+    CMD ["is-answering", "http://127.0.0.1:8642/health"]
+ENTRYPOINT ["agent-entrypoint"]
+CMD ["serve"]

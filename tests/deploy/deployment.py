@@ -1,0 +1,42 @@
+"""What the files of deploy/ are checked against."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core_server.__main__ import _parser
+from core_server.config import ServerConfig, named_models
+from core_server.engine_client import STOP_TIMEOUT_S
+from core_server.ops import GRACE_S
+from core_server.service import ABORT_TIMEOUT_S
+from ssd2.logits_format import AllowedFormats
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+OBSERVABILITY = DEPLOY / "observability"
+VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def server_of(arguments: Sequence[str]) -> ServerConfig:
+    """The server that `core-server ARGUMENTS` would start; unknown options end the test."""
+    options: dict[str, Any] = vars(_parser().parse_args(list(arguments)))
+    models, logits_formats = named_models(options.pop("model")), AllowedFormats.parse(options.pop("logits"))
+    return ServerConfig(models=models, logits_formats=logits_formats, **options)
+
+
+def ran(program: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A program of this machine, run to its end in the repository's root."""
+    command, environment = [shutil.which(program) or program, *arguments], {**os.environ, **variables}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+
+
+def seconds_to_stop(server: ServerConfig) -> int:
+    """The longest that it takes from SIGTERM to its end."""
+    return math.ceil(server.grace_s + ABORT_TIMEOUT_S + STOP_TIMEOUT_S + GRACE_S)

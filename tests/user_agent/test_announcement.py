@@ -1,0 +1,50 @@
+"""What `user-agent serve` says of itself once it listens."""
+
+from __future__ import annotations
+
+import io
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from user_agent.cli import _announce
+
+URL = "http://127.0.0.1:8642"
+
+
+class _Stream(io.StringIO):
+    def __init__(self, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+@pytest.fixture
+def state() -> SimpleNamespace:
+    return SimpleNamespace(
+        api_key="sk-shown-to-people",
+        line=SimpleNamespace(is_demo=False, address="core.example.org:50051"),
+        config=SimpleNamespace(data_dir="/data"),
+        stores=SimpleNamespace(key_source="keyring"),
+    )
+
+
+def said(state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, *, to_terminal: bool) -> str:
+    stream = _Stream(to_terminal)
+    monkeypatch.setattr(sys, "stdout", stream)
+    _announce(URL, state)
+    return stream.getvalue()
+
+
+def test_people_get_an_address_that_opens_the_page(state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"{URL}/#key=sk-shown-to-people" in said(state, monkeypatch, to_terminal=True)
+
+
+def test_the_key_is_in_no_log_that_keeps_what_it_says(state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged = said(state, monkeypatch, to_terminal=False)
+    assert state.api_key not in logged
+    assert logged.startswith(f"user-agent: listening on {URL}\n")
+    assert "user-agent config show --key" in logged
