@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import httpx
 
@@ -18,23 +20,24 @@ from user_agent.core_client import CoreClient
 from user_agent.documents.passage import Passage
 from user_agent.user_model import UserModel
 
-from .conftest import CoreProcess
+from .conftest import ENVIRONMENT, CoreProcess
 
 SMALL_BUFFER_BYTES = 4096
 
 
 class Switchboard:
-    """A TCP address that leads to one core, and then to another; what leads to the one is cut off, or falls silent."""
+    """A TCP address that leads to one core, and then to another; what leads to the one is cut off, or falls silent.
+
+    Attributes:
+        address: of it.
+        leads_to: where lines lead that are made from now on.
+        silenced: lines that fell silent.
+    """
 
     def __init__(self, leads_to: str) -> None:
-        self.address, self.leads_to = "", leads_to
+        self.address, self.leads_to, self.silenced = "", leads_to, 0
         self._lines: set[asyncio.Task[None]] = set()
         self._flow = _Flow()
-
-    @property
-    def lines(self) -> int:
-        """Connections that neither end has closed."""
-        return len(self._lines)
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._lines.add(line := asyncio.current_task())
@@ -62,8 +65,17 @@ class Switchboard:
 
     def fall_silent(self, leads_to: str) -> None:
         """What there is carries no byte more either way, and ends for neither side; new lines lead elsewhere."""
-        self._flow.goes_on.clear()
+        self.hold()
+        self.silenced += len(self._lines)
         self.leads_to, self._flow = leads_to, _Flow()
+
+    def hold(self) -> None:
+        """Carry nothing until it is let go."""
+        self._flow.goes_on.clear()
+
+    def release(self) -> None:
+        """Carry on."""
+        self._flow.goes_on.set()
 
     def trickle_down(self, pause_s: float) -> None:
         """From now on the agents' side takes a byte at a time, and this long for each."""
@@ -148,10 +160,13 @@ def ids(answer: Answer) -> list[int]:
     return [token.token_id for token in answer.tokens]
 
 
+def metrics_page(core: CoreProcess) -> str:
+    return httpx.get(f"{core.ops}/metrics", trust_env=False, timeout=30).text
+
+
 def figures(core: CoreProcess) -> dict[str, float]:
     """What /metrics says, by the names without their prefix."""
-    lines = httpx.get(f"{core.ops}/metrics", trust_env=False).text.splitlines()
-    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    pairs = (line.rpartition(" ") for line in metrics_page(core).splitlines() if not line.startswith("#"))
     return {name.removeprefix("slingshot_core_"): float(value) for name, _, value in pairs}
 
 
@@ -160,15 +175,43 @@ def ended(core: CoreProcess, how: str) -> float:
     return figures(core)[f'sessions_ended_total{{end="{how}",model="tiny"}}']
 
 
-async def let_go(cores: Sequence[CoreProcess], within_s: float) -> float:
-    """Wait until cores hold no answer and their engines no slot; how long that took, in seconds."""
-    began = time.monotonic()
+async def until(condition: Callable[[], bool], within_s: float) -> None:
+    """Wait for what a process shows from outside, but not for ever."""
     async with asyncio.timeout(within_s):
-        for core in cores:
-            while _held(await asyncio.to_thread(figures, core)):  # noqa: ASYNC110  # it is another process
-                await asyncio.sleep(0.05)
-    return time.monotonic() - began
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110  # it is another process
+            await asyncio.sleep(0.05)
 
 
-def _held(seen: dict[str, float]) -> bool:
+async def let_go(cores: Sequence[CoreProcess], within_s: float) -> None:
+    """Wait until cores hold no answer, and their engines no slot."""
+    await until(lambda: not any(_holds(figures(core)) for core in cores), within_s)
+
+
+def _holds(seen: dict[str, float]) -> bool:
     return bool(seen["sessions_active"] or seen['slots_used_ratio{engine="0"}'])
+
+
+def asking(core: CoreProcess, user_folder: Path, environment: Mapping[str, str] = ENVIRONMENT) -> Popen[str]:
+    """A process that asks for an answer of a few hundred timesteps, on a line as it is by default."""
+    asked = ("ask", "Where is it?", "--core", core.address, "--user-model", str(user_folder), "--lambda-user", "0")
+    how = ("--max-tokens", "32", "--steps", "100", "--patience", "0", "--seed", "3", "--json", "--no-log")
+    command = [sys.executable, "-m", "user_agent", *asked, *how]
+    return Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=environment)
+
+
+def result(agent: Popen[str]) -> tuple[list[int], int]:
+    """Tokens of a process' answer, and how often it has gone on."""
+    out, err = agent.communicate(timeout=120)
+    assert agent.returncode == 0, err
+    answer = json.loads(out)
+    return [token["token_id"] for token in answer["tokens"]], answer["resumed"]
+
+
+def told_bytes(core: CoreProcess) -> float:
+    """What agents have told a core."""
+    return figures(core)['message_bytes_total{direction="up"}']
+
+
+async def in_the_middle(core: CoreProcess, since_bytes: float) -> None:
+    """Wait until an agent has told some dozens of projections."""
+    await until(lambda: told_bytes(core) > since_bytes + 1500, 90)
