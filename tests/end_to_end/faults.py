@@ -192,9 +192,9 @@ def _holds(seen: dict[str, float]) -> bool:
 
 
 def asking(core: CoreProcess, user_folder: Path, environment: Mapping[str, str] = ENVIRONMENT) -> Popen[str]:
-    """A process that asks for an answer of a few hundred timesteps, on a line as it is by default."""
+    """A process that asks for an answer of 160 timesteps, on a line as it is by default."""
     asked = ("ask", "Where is it?", "--core", core.address, "--user-model", str(user_folder), "--lambda-user", "0")
-    how = ("--max-tokens", "32", "--steps", "100", "--patience", "0", "--seed", "3", "--json", "--no-log")
+    how = ("--max-tokens", "32", "--steps", "40", "--patience", "0", "--seed", "3", "--json", "--no-log")
     command = [sys.executable, "-m", "user_agent", *asked, *how]
     return Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=environment)
 

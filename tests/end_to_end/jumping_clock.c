@@ -1,26 +1,27 @@
-/* A wall clock that is off by as many seconds as the file CLOCK_OFFSET says, read anew each time; preloaded.
+/* A wall clock that is off by as many seconds as the file CLOCK_OFFSET holds, in 8 bytes; preloaded.
    The monotonic clocks are left alone, as they are when somebody sets a machine's clock. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
-static long offset(void) {
-    char text[32] = {0};
+static const volatile int64_t *offset;
+
+__attribute__((constructor)) static void begin(void) {
     const char *path = getenv("CLOCK_OFFSET");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    if (file < 0) return 0;
-    ssize_t size = read(file, text, sizeof text - 1);
-    close(file);
-    return size > 0 ? atol(text) : 0;
+    void *mapped = mmap(NULL, sizeof *offset, PROT_READ, MAP_SHARED, file, 0);
+    if (mapped != MAP_FAILED) offset = mapped;
 }
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
     int failed = syscall(SYS_clock_gettime, clock, now);
-    if (!failed && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += offset();
+    if (!failed && offset && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += *offset;
     return failed;
 }
 
