@@ -201,7 +201,7 @@ def asking(core: CoreProcess, user_folder: Path, environment: Mapping[str, str] 
 
 def result(agent: Popen[str]) -> tuple[list[int], int]:
     """Tokens of a process' answer, and how often it has gone on."""
-    out, err = agent.communicate(timeout=120)
+    out, err = agent.communicate(timeout=240)
     assert agent.returncode == 0, err
     answer = json.loads(out)
     return [token["token_id"] for token in answer["tokens"]], answer["resumed"]
@@ -214,4 +214,4 @@ def told_bytes(core: CoreProcess) -> float:
 
 async def in_the_middle(core: CoreProcess, since_bytes: float) -> None:
     """Wait until an agent has told some dozens of projections."""
-    await until(lambda: told_bytes(core) > since_bytes + 1500, 90)
+    await until(lambda: told_bytes(core) > since_bytes + 1500, 240)

@@ -41,6 +41,9 @@ SLOTS, CROWD = 4, 100
 IMPATIENT_S = 3.0
 FROZEN_S = 60
 KEEPALIVE_S = 15
+FRAME_BYTES = 8 * 1782 * 2
+DOWN = 'message_bytes_total{direction="down"}'
+TIMED_OUT, CANCELLED = (f'sessions_ended_total{{end="{end}",model="tiny"}}' for end in ("core_timeout", "cancelled"))
 
 
 @pytest.fixture(scope="module")
@@ -121,23 +124,24 @@ async def test_an_agent_that_asks_on_and_does_not_read_is_let_go_while_others_ha
     loaded = LoadedModel("tiny", load_checkpoint(core_folder))
     opening = open_request(loaded, DecodingParams(block_size=8, max_tokens=8, steps=600))
     unbroken = await answered(user, core.address, question())
-    given_up, down = ended(core, "core_timeout"), figures(core)['message_bytes_total{direction="down"}']
+    before = figures(core)
     async with switchboard(core.address) as board, raw_agent(board.address) as agent:
         call, _ = await agent.open(opening)
         if reads == "a byte a second":
             board.trickle_down(1.0)
-        reading = asyncio.create_task(listen(call)) if reads == "a byte a second" else None
-        telling = asyncio.create_task(tell(call, 599))
-        await until(lambda: ended(core, "core_timeout") > given_up, 60)
+            tasks = {asyncio.create_task(listen(call)), asyncio.create_task(tell(call, 599))}
+        else:
+            tasks = {asyncio.create_task(tell(call, 599))}
+        await let_go([core], 25)  # the agent itself would hang up after 30 s
         assert ids(await answered(user, core.address, question())) == ids(unbroken)
-        await let_go([core], 10)
-        for task in (telling, reading):
-            if task:
-                task.cancel()
-        await asyncio.gather(telling, *([reading] if reading else []), return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         call.cancel()
-    sent = figures(core)['message_bytes_total{direction="down"}'] - down
-    assert 100_000 < sent < 599 * 28_512, "the core had more to say"
+    sent = figures(core)[DOWN] - before[DOWN]
+    assert FRAME_BYTES < sent < 599 * FRAME_BYTES, "the core had more to say"
+    # By its own deadline, or by TCP's where the kernel's buffers are full before gRPC's window is.
+    assert sum(figures(core)[end] - before[end] for end in (TIMED_OUT, CANCELLED)) == 1
 
 
 async def test_a_line_of_a_byte_a_second_ends_in_time_with_a_typed_error(core: CoreProcess, user: UserModel) -> None:
@@ -159,7 +163,8 @@ async def test_of_a_hundred_agents_too_many_each_is_told_so_at_once_and_those_in
             inside = [asyncio.create_task(answered(user, board.address, question(), fault)) for _ in range(SLOTS)]
             await until(lambda: figures(core)["sessions_active"] == SLOTS and fault.happened > 0, 30)
             refusals = await crowd(core, user)
-            assert {type(refusal) for refusal in refusals} == {CoreBusy}
+            others = [repr(error) for error in refusals if type(error) is not CoreBusy]
+            assert others == [], others
             assert all("limit of 4 answers at a time; ask again in a moment" in str(error) for error in refusals)
             assert figures(core)['rejected_total{reason="core_busy"}'] == CROWD
             assert not any(answer.done() for answer in inside)
