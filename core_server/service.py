@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from core_server.callers import CALLER, while_allowed
 from core_server.engine_client import EngineClient, Frames
@@ -34,8 +34,8 @@ ABORT_TIMEOUT_S = 5.0
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_CardContext = grpc.aio.ServicerContext[pb.GetModelCardRequest, pb.GetModelCardResponse]
-_StreamContext = grpc.aio.ServicerContext[bytes, bytes]
+_M = TypeVar("_M", bound=Message)
+_Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class CollaborationService(pb_grpc.CollaborationServiceServicer):
@@ -84,30 +84,29 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         self._is_over.set()
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Register with a server. Streams are of bytes here, so that what is counted is what travels."""
-        handlers = {
-            "GetModelCard": grpc.unary_unary_rpc_method_handler(
-                self.GetModelCard,
-                request_deserializer=pb.GetModelCardRequest.FromString,
-                response_serializer=pb.GetModelCardResponse.SerializeToString,
-            ),
+        """Register with a server.
+
+        Calls are of bytes: so what is counted is what travels, and bytes that are no message end in an error of ours;
+        gRPC would tell the agent the text of a deserializer's exception.
+        """
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            "GetModelCard": grpc.unary_unary_rpc_method_handler(self.GetModelCard),
             "Collaborate": grpc.stream_stream_rpc_method_handler(self.Collaborate),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
 
-    async def GetModelCard(  # noqa: N802  # the contract's name
-        self, request: pb.GetModelCardRequest, context: _CardContext
-    ) -> pb.GetModelCardResponse:
+    async def GetModelCard(self, data: bytes, context: _Context) -> bytes:  # noqa: N802  # the contract's name
         """What is served: the model that fits the request."""
         try:
-            return model_card_to_proto(self._hosted.find(request.model, request.family).card)
+            request = _parsed(pb.GetModelCardRequest, data)
+            return model_card_to_proto(self._hosted.find(request.model, request.family).card).SerializeToString()
         except SlingshotError as error:
             self._observation.metrics.rejected[error.code] += 1
             await refuse(context, refusal_of(error))
             raise
 
     async def Collaborate(  # noqa: N802  # the contract's name
-        self, request_iterator: object, context: _StreamContext
+        self, request_iterator: object, context: _Context
     ) -> None:
         """One answer."""
         try:
@@ -210,7 +209,7 @@ class _AgentStream:
         seen: whoever watches it.
     """
 
-    def __init__(self, rpc_context: _StreamContext, timeout_s: float, seen: SessionObservation) -> None:
+    def __init__(self, rpc_context: _Context, timeout_s: float, seen: SessionObservation) -> None:
         self._rpc_context, self._timeout_s, self.seen = rpc_context, timeout_s, seen
 
     async def read(self) -> pb.CollaborateRequest | None:
@@ -224,10 +223,7 @@ class _AgentStream:
         if not isinstance(data, bytes):
             return None  # it is gRPC's EOF
         self.seen.received(len(data))
-        try:
-            return pb.CollaborateRequest.FromString(data)
-        except DecodeError as error:
-            raise ProtocolViolation("the agent sent bytes that are no message of this protocol") from error
+        return _parsed(pb.CollaborateRequest, data)
 
     async def write(self, message: pb.CollaborateResponse) -> None:
         """Send a message.
@@ -245,6 +241,13 @@ class _AgentStream:
                 return await action
         except TimeoutError as error:
             raise CoreTimeout(f"the agent {what} for {self._timeout_s:g} s, so the core gave up; ask again") from error
+
+
+def _parsed(kind: type[_M], data: bytes) -> _M:
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise ProtocolViolation("the agent sent bytes that are no message of this protocol; update it") from error
 
 
 async def refuse(rpc_context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> None:

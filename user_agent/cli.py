@@ -232,17 +232,19 @@ def ask(
         trace = new_id("ask")
         with tracing(trace):
             answer = asyncio.run(_ask(loaded, asked, line, steering, watch=watch))
+        if docs and collaboration.uses_user and not passages:
+            typer.echo(
+                "user-agent: no passage of your documents matches and fits; the answer does not use them", err=True
+            )
+        if tuned:
+            typer.echo(
+                f"user-agent: λ {collaboration.lambda_user:g}, α {collaboration.alpha:g}: where not given, as tuned on "
+                f"{tuned.tuned_on} for these two models (user-agent tune --show)",
+                err=True,
+            )
+        _print_json(answer, passages) if as_json else _print(answer, passages)
         if not no_log:
             keep_answer(stores.history, question, answer, passages, trace)
-    if docs and collaboration.uses_user and not passages:
-        typer.echo("user-agent: no passage of your documents matches and fits; the answer does not use them", err=True)
-    if tuned:
-        typer.echo(
-            f"user-agent: λ {collaboration.lambda_user:g}, α {collaboration.alpha:g}: where not given, as tuned on "
-            f"{tuned.tuned_on} for these two models (user-agent tune --show)",
-            err=True,
-        )
-    _print_json(answer, passages) if as_json else _print(answer, passages)
 
 
 app.command(epilog=TUNE_EXAMPLES)(tune)

@@ -29,6 +29,7 @@ _OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # without it a line that died without a word is kept for 60 s
     ("grpc.use_local_subchannel_pool", 1),  # else a new channel waits as long as one before it that failed
     ("grpc.enable_http_proxy", 0),  # the address that the user gave is the address that is connected to
 ]

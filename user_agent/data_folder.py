@@ -51,9 +51,7 @@ def held_data_folder(folder: Path, url: str = "") -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreInUse(f"the data folder {folder} is in use by {_holder(lock)}") from None
-        lock.truncate()
-        json.dump({"pid": os.getpid(), "url": url}, lock)
-        lock.flush()
+        _sign(folder / LOCK_FILE, lock, url)
         yield
 
 
@@ -61,7 +59,22 @@ def _open(file: Path) -> TextIO:
     try:
         return open(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
     except OSError as error:
-        raise StoreUnreadable(f"cannot write {file}: {error}; set SLINGSHOT_DATA_DIR to another folder") from error
+        raise _unwritable(file, error) from error
+
+
+def _sign(file: Path, lock: TextIO, url: str) -> None:
+    """Say who holds the lock; past the buffer, which would be written once more on closing."""
+    try:
+        os.ftruncate(lock.fileno(), 0)
+        os.pwrite(lock.fileno(), json.dumps({"pid": os.getpid(), "url": url}).encode(), 0)
+    except OSError as error:
+        raise _unwritable(file, error) from error
+
+
+def _unwritable(file: Path, error: OSError) -> StoreUnreadable:
+    return StoreUnreadable(
+        f"cannot write {file}: {error}; see that its disk has room, or set SLINGSHOT_DATA_DIR to another folder"
+    )
 
 
 def _holder(lock: TextIO) -> str:

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import apsw
 
 from ssd2.errors import NotFound
+from user_agent.database import reported
 from user_agent.transaction import writing
 
 Role: TypeAlias = Literal["user", "assistant"]
@@ -84,7 +86,10 @@ class Message:
 
 
 class History:
-    """Conversations in a database of their own. Safe to use from several threads."""
+    """Conversations in a database of their own. Safe to use from several threads.
+
+    Whatever writes raises `StoreUnreadable` if it cannot, and then all is as it was before.
+    """
 
     def __init__(self, connection: apsw.Connection) -> None:
         """Open a history, or begin one.
@@ -96,7 +101,7 @@ class History:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # what was deleted is overwritten
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'message_by_conversation'").fetchone():
-            with writing(connection):
+            with self._writing():
                 connection.execute(_SCHEMA)
 
     def create(self, title: str) -> Conversation:
@@ -190,7 +195,7 @@ class History:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with self._lock, writing(self._connection):
+        with self._lock, reported(Path(self._connection.filename)), writing(self._connection):
             yield
 
 

@@ -22,11 +22,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import apsw
 
 from ssd2.errors import LedgerUnwritable, NotFound
+from user_agent.database import reported
 from user_agent.sent_message import SentMessage, decode
 from user_agent.transaction import writing
 
@@ -189,11 +191,14 @@ class Ledger:
 
         Args:
             connection: in WAL mode, used by nothing else.
+
+        Raises:
+            StoreUnreadable: if it cannot be begun.
         """
         self._connection, self._lock = connection, threading.Lock()
         connection.execute("PRAGMA synchronous = NORMAL")
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'entry_stays'").fetchone():
-            with writing(connection):
+            with reported(Path(connection.filename)), writing(connection):
                 connection.execute(_SCHEMA)
 
     def record(self, direction: Direction, destination: str, rpc: str, payload: bytes) -> None:

@@ -226,10 +226,14 @@ async def test_a_stream_begins_with_open(served: LoadedModel, start: Start, firs
 
 async def test_bytes_that_are_no_message_are_a_violation(served: LoadedModel, start: Start) -> None:
     _, agent = await start(served)
-    call = agent.channel.stream_stream(f"/{service_module.SERVICE_NAME}/Collaborate")()
-    await call.write(b"\xff\xff\xff")
-    end = await ending(call)
-    assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, "protocol_violation")
+    stream = agent.channel.stream_stream(f"/{service_module.SERVICE_NAME}/Collaborate")()
+    await stream.write(b"\xff\xff\xff")
+    card = agent.channel.unary_unary(f"/{service_module.SERVICE_NAME}/GetModelCard")(b"\xff\xff\xff")
+    for call in (stream, card):
+        trailer = dict(await call.trailing_metadata())
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert trailer["slingshot-error-code"] == "protocol_violation"
+        assert "no message of this protocol" in await call.details()
 
 
 async def test_the_slot_is_free_after_a_half_close_without_close(served: LoadedModel, start: Start) -> None:

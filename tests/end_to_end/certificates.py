@@ -22,6 +22,8 @@ class Certificates:
         expired_key: its private key.
         client: an agent's, signed by the same authority.
         client_key: its private key.
+        expired_client: the same agent's, out of date since yesterday.
+        expired_client_key: its private key.
         other_client: an agent's, signed by the other one.
         other_client_key: its private key.
     """
@@ -34,6 +36,8 @@ class Certificates:
     expired_key: Path
     client: Path
     client_key: Path
+    expired_client: Path
+    expired_client_key: Path
     other_client: Path
     other_client_key: Path
 
@@ -53,6 +57,7 @@ def certificates(folder: Path) -> Certificates:
     _write(ca.issue_cert("localhost"), made.certificate, made.key)
     _write(ca.issue_cert("localhost", not_after=yesterday), made.expired, made.expired_key)
     _write(ca.issue_cert("alice@example.org"), made.client, made.client_key)
+    _write(ca.issue_cert("alice@example.org", not_after=yesterday), made.expired_client, made.expired_client_key)
     _write(other_ca.issue_cert("alice@example.org"), made.other_client, made.other_client_key)
     return made
 

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,10 +43,15 @@ class CoreProcess:
 
 
 @contextmanager
-def running_core(folder: Path | str, *options: str, log: int = subprocess.DEVNULL) -> Iterator[CoreProcess]:
+def running_core(
+    folder: Path | str,
+    *options: str,
+    log: int = subprocess.DEVNULL,
+    environment: Mapping[str, str] = ENVIRONMENT,
+) -> Iterator[CoreProcess]:
     """Start a core server on a free port and end it on leaving; the folder as --model takes it."""
     command = [sys.executable, "-m", "core_server", "--model", str(folder), "--port", "0", "--threads", "1", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=ENVIRONMENT)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     try:
         line = process.stdout.readline()
         ops = re.search(r"/metrics are at (\S+)", line)

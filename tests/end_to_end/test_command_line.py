@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ssd2.errors import StoreUnreadable
+from user_agent.history import History
+
 from .conftest import ENVIRONMENT, CoreProcess, run_agent
 
 
@@ -119,3 +122,17 @@ def test_help_has_examples_and_does_not_wait_for_torch(command: tuple[str, ...])
     assert result.stdout.splitlines()[-1] == "False", "torch was imported"
     if command[1:] != ("--help",) or command[0] == "core_server":
         assert "xamples:" in result.stdout
+
+
+def test_an_answer_that_cannot_be_kept_is_shown_all_the_same(
+    core: CoreProcess, user_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreUnreadable("cannot use history.sqlite: the disk is full; check the disk")
+
+    monkeypatch.setattr(History, "append", full)
+    asked = ("ask", "Hello?", "--core", core.address, "--user-model", str(user_folder), "--lambda-user", "0")
+    done = run_agent(*asked, "--steps", "3", "--max-tokens", "8", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["tokens"]
+    assert "check the disk" in done.stderr

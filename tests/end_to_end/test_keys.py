@@ -239,13 +239,21 @@ async def test_a_core_that_asks_for_certificates_answers_those_who_have_one(
 
 
 @pytest.mark.parametrize(
-    ("has_another", "says"),
-    [(False, "asks for a certificate of this device"), (True, "refuses this device's certificate")],
+    ("which", "says"),
+    [
+        ("none", "asks for a certificate of this device"),
+        ("another authority's", "refuses this device's certificate"),
+        ("out of date", "refuses this device's certificate"),
+    ],
 )
 async def test_an_agent_without_the_right_certificate_is_told_to_get_one(
-    demanding: CoreProcess, files: Certificates, has_another: bool, says: str
+    demanding: CoreProcess, files: Certificates, which: str, says: str
 ) -> None:
-    own = (files.other_client, files.other_client_key) if has_another else (None, None)
+    own = {
+        "none": (None, None),
+        "another authority's": (files.other_client, files.other_client_key),
+        "out of date": (files.expired_client, files.expired_client_key),
+    }[which]
     async with asyncio.timeout(10):
         with pytest.raises(CoreUnavailable, match=f"{says}.*--client-certificate"):
             await _through(demanding, CoreCredentials(files.ca, *own))

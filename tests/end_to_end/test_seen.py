@@ -17,6 +17,7 @@ import pytest
 from ssd2.errors import CoreStopping, EngineLost
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from tests.end_to_end.conftest import CoreProcess, recording_relay, running_core
+from tests.end_to_end.faults import figures
 from tests.end_to_end.processes import engine_processes
 from user_agent.agent import Agent, Question
 from user_agent.answer import CommittedBlock, Observer
@@ -42,12 +43,6 @@ def core(core_folder: Path, request: pytest.FixtureRequest) -> Iterator[CoreProc
 async def agent_of(address: str, user_folder: Path) -> AsyncIterator[Agent]:
     async with CoreClient(address) as client:
         yield Agent(UserModel.load(user_folder, with_weights=False), client)
-
-
-def figures(core: CoreProcess) -> dict[str, float]:
-    lines = httpx.get(f"{core.ops}/metrics", trust_env=False).text.splitlines()
-    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
-    return {name.removeprefix("slingshot_core_"): float(value) for name, _, value in pairs}
 
 
 def readiness(core: CoreProcess) -> int | None:

@@ -24,7 +24,8 @@ from ssd2.wire.codec import PROTOCOL_VERSION, OpenRequest, ProjectedTokens, Step
 from user_agent import agent as agent_module
 from user_agent import core_connection, core_stream
 from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient, CoreStream
+from user_agent.core_client import CoreClient
+from user_agent.core_stream import CoreStream
 from user_agent.credentials import CoreCredentials
 from user_agent.documents.reader import read_passages
 from user_agent.documents.search import search

@@ -1,0 +1,182 @@
+"""Agents that freeze, that do not read, and far too many of them: the core lets go of them, and of nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from core_server.loaded_model import LoadedModel
+from ssd2.checkpoint import load_checkpoint
+from ssd2.errors import CoreBusy, CoreError
+from ssd2.params import DecodingParams
+from ssd2.wire import collaboration_pb2 as pb
+from tests.core_server.conftest import Ending, RawAgent, ending, open_request
+from user_agent.user_model import UserModel
+
+from .conftest import CoreProcess, running_core
+from .faults import (
+    Fault,
+    answered,
+    asking,
+    ended,
+    figures,
+    ids,
+    in_the_middle,
+    let_go,
+    question,
+    result,
+    switchboard,
+    told_bytes,
+    until,
+)
+
+SLOTS, CROWD = 4, 100
+IMPATIENT_S = 3.0
+FROZEN_S = 60
+KEEPALIVE_S = 15
+FRAME_BYTES = 8 * 1782 * 2
+DOWN = 'message_bytes_total{direction="down"}'
+TIMED_OUT, CANCELLED = (f'sessions_ended_total{{end="{end}",model="tiny"}}' for end in ("core_timeout", "cancelled"))
+
+
+@pytest.fixture(scope="module")
+def core(core_folder: Path) -> Iterator[CoreProcess]:
+    """A core that is impatient, and has few places."""
+    options = ("--ops-port", "0", "--max-sessions", str(SLOTS), "--answer-timeout-s", str(IMPATIENT_S))
+    with running_core(f"tiny={core_folder}", *options) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def user(user_folder: Path) -> UserModel:
+    return UserModel.load(user_folder, with_weights=True)
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+async def freeze_and_thaw(core: CoreProcess, user_folder: Path, let_go_s: float, frozen_s: float) -> None:
+    """An agent that stands still in the middle of its answer is let go, and then has its answer all the same."""
+    unbroken, _ = await asyncio.to_thread(result, asking(core, user_folder))
+    before = told_bytes(core)
+    agent = asking(core, user_folder)
+    try:
+        await in_the_middle(core, before)
+        agent.send_signal(signal.SIGSTOP)
+        frozen_at = time.monotonic()
+        await let_go([core], let_go_s)
+        assert state_of(agent.pid) == "T"
+        assert agent.poll() is None
+        await asyncio.sleep(frozen_s - (time.monotonic() - frozen_at))
+        agent.send_signal(signal.SIGCONT)
+        token_ids, resumed = await asyncio.to_thread(result, agent)
+        assert token_ids == unbroken
+        assert resumed > 0
+    finally:
+        agent.kill()
+    await let_go([core], 10)
+
+
+async def test_an_agent_that_freezes_is_let_go_and_goes_on_when_it_thaws(core: CoreProcess, user_folder: Path) -> None:
+    given_up = ended(core, "core_timeout")
+    await freeze_and_thaw(core, user_folder, IMPATIENT_S + 10, frozen_s=0)
+    assert ended(core, "core_timeout") == given_up + 1
+
+
+@pytest.mark.soak
+async def test_an_agent_that_is_frozen_for_a_minute_is_let_go_by_keepalive_and_goes_on(
+    core_folder: Path, user_folder: Path
+) -> None:
+    with running_core(f"tiny={core_folder}", "--ops-port", "0") as patient:
+        await freeze_and_thaw(patient, user_folder, KEEPALIVE_S + 10, FROZEN_S)
+        assert (ended(patient, "cancelled"), ended(patient, "core_timeout")) == (1, 0)
+
+
+@asynccontextmanager
+async def raw_agent(address: str) -> AsyncIterator[RawAgent]:
+    async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        yield RawAgent(channel, 0)
+
+
+async def tell(call: grpc.aio.StreamStreamCall, projections: int) -> None:
+    """Tell one projection after the other, whatever comes back; each takes 28 kB of logits down."""
+    for number in range(projections):
+        message = pb.Projection(number=number, block=0, step=number, token_ids=[5] * 8)
+        await call.write(pb.CollaborateRequest(projection=message))
+
+
+async def listen(call: grpc.aio.StreamStreamCall) -> Ending:
+    return await ending(call)
+
+
+@pytest.mark.parametrize("reads", ["nothing", "a byte a second"])
+async def test_an_agent_that_asks_on_and_does_not_read_is_let_go_while_others_have_their_answers(
+    core: CoreProcess, core_folder: Path, user: UserModel, reads: str
+) -> None:
+    loaded = LoadedModel("tiny", load_checkpoint(core_folder))
+    opening = open_request(loaded, DecodingParams(block_size=8, max_tokens=8, steps=600))
+    unbroken = await answered(user, core.address, question())
+    before = figures(core)
+    async with switchboard(core.address) as board, raw_agent(board.address) as agent:
+        call, _ = await agent.open(opening)
+        if reads == "a byte a second":
+            board.trickle_down(1.0)
+            tasks = {asyncio.create_task(listen(call)), asyncio.create_task(tell(call, 599))}
+        else:
+            tasks = {asyncio.create_task(tell(call, 599))}
+        await let_go([core], 25)  # the agent itself would hang up after 30 s
+        assert ids(await answered(user, core.address, question())) == ids(unbroken)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        call.cancel()
+    sent = figures(core)[DOWN] - before[DOWN]
+    assert FRAME_BYTES < sent < 599 * FRAME_BYTES, "the core had more to say"
+    # By its own deadline, or by TCP's where the kernel's buffers are full before gRPC's window is.
+    assert sum(figures(core)[end] - before[end] for end in (TIMED_OUT, CANCELLED)) == 1
+
+
+async def test_a_line_of_a_byte_a_second_ends_in_time_with_a_typed_error(core: CoreProcess, user: UserModel) -> None:
+    async with switchboard(core.address) as board:
+        fault = Fault(lambda: board.trickle_down(1.0), 1, 5)
+        with pytest.raises(CoreError, match="ask again"):
+            await answered(user, board.address, question(), fault, answer_timeout_s=2.0, patience_s=1.0, within_s=20)
+    assert fault.happened == 1
+    await let_go([core], 10)
+
+
+async def test_of_a_hundred_agents_too_many_each_is_told_so_at_once_and_those_inside_have_their_answers(
+    core_folder: Path, user: UserModel
+) -> None:
+    with running_core(f"tiny={core_folder}", "--ops-port", "0", "--max-sessions", str(SLOTS)) as core:
+        unbroken = await answered(user, core.address, question())
+        async with switchboard(core.address) as board:
+            fault = Fault(board.hold, 0, 3)
+            inside = [asyncio.create_task(answered(user, board.address, question(), fault)) for _ in range(SLOTS)]
+            await until(lambda: figures(core)["sessions_active"] == SLOTS and fault.happened > 0, 30)
+            refusals = await crowd(core, user)
+            others = [repr(error) for error in refusals if type(error) is not CoreBusy]
+            assert others == [], others
+            assert all("limit of 4 answers at a time; ask again in a moment" in str(error) for error in refusals)
+            assert figures(core)['rejected_total{reason="core_busy"}'] == CROWD
+            assert not any(answer.done() for answer in inside)
+            board.release()
+            answers = await asyncio.gather(*inside)
+        assert [ids(answer) for answer in answers] == [ids(unbroken)] * SLOTS
+        await let_go([core], 10)
+        assert ids(await answered(user, core.address, question())) == ids(unbroken)
+
+
+async def crowd(core: CoreProcess, user: UserModel) -> Sequence[object]:
+    """What many agents are told who all come at once, each on a connection of its own."""
+    asked = question(lambda_user=0.0)
+    each = (answered(user, core.address, asked, connect_timeout_s=20.0, within_s=40) for _ in range(CROWD))
+    return await asyncio.gather(*each, return_exceptions=True)
