@@ -6,10 +6,10 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import NoReturn, Protocol, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -34,8 +34,27 @@ ABORT_TIMEOUT_S = 5.0
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_CardContext = grpc.aio.ServicerContext[pb.GetModelCardRequest, pb.GetModelCardResponse]
-_StreamContext = grpc.aio.ServicerContext[bytes, bytes]
+_Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+
+
+class CallContext(Protocol):
+    """What the service needs of a call, as gRPC's own context has it."""
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: _Metadata = ()) -> NoReturn:
+        """End the call with a status; raises to say so."""
+
+
+class StreamContext(CallContext, Protocol):
+    """What it needs of a stream."""
+
+    def invocation_metadata(self) -> _Metadata | None:
+        """What the call came with."""
+
+    async def read(self) -> object:
+        """The next message's bytes; gRPC's EOF if there is none."""
+
+    async def write(self, message: bytes) -> None:
+        """Send a message."""
 
 
 class CollaborationService(pb_grpc.CollaborationServiceServicer):
@@ -93,7 +112,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
 
     async def GetModelCard(  # noqa: N802  # the contract's name
-        self, request: pb.GetModelCardRequest, context: _CardContext
+        self, request: pb.GetModelCardRequest, context: CallContext
     ) -> pb.GetModelCardResponse:
         """What is served: the model that fits the request."""
         try:
@@ -104,7 +123,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             raise
 
     async def Collaborate(  # noqa: N802  # the contract's name
-        self, request_iterator: object, context: _StreamContext
+        self, request_iterator: object, context: StreamContext
     ) -> None:
         """One answer."""
         try:
@@ -205,7 +224,7 @@ class _AgentStream:
         seen: whoever watches it.
     """
 
-    def __init__(self, rpc_context: _StreamContext, timeout_s: float, seen: SessionObservation) -> None:
+    def __init__(self, rpc_context: StreamContext, timeout_s: float, seen: SessionObservation) -> None:
         self._rpc_context, self._timeout_s, self.seen = rpc_context, timeout_s, seen
 
     async def read(self) -> pb.CollaborateRequest | None:
@@ -242,7 +261,7 @@ class _AgentStream:
             raise CoreTimeout(f"the agent {what} for {self._timeout_s:g} s, so the core gave up; ask again") from error
 
 
-async def refuse(rpc_context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> None:
+async def refuse(rpc_context: CallContext, refusal: Refusal) -> None:
     """End a call with a status, its public text and the error's code."""
     trailing_metadata = ((ERROR_CODE_KEY, refusal.code),) if refusal.code else ()
     try:
