@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context
 from typing import Any
 
 import grpc
@@ -62,12 +64,24 @@ class ServeHere:
             async for message in requests:
                 yield message
 
-        async def results() -> AsyncIterator[Any]:
+        frames: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def answer() -> None:
             async for frame in self._replica.Collaborate(gRPCInputStream(received()), own):
+                frames.put_nowait(frame)
+            frames.put_nowait(None)
+
+        async def results() -> AsyncIterator[Any]:
+            while frame := await frames.get():
                 yield own, frame
 
-        async for data in self._results(results(), context):
-            yield data
+        # In a context of its own, as in another process: who calls is known to the proxy alone.
+        answering = asyncio.create_task(answer(), context=Context())
+        try:
+            async for data in self._results(results(), context):
+                yield data
+        finally:
+            answering.cancel()
 
     async def _results(self, results: AsyncIterator[Any], context: Any) -> AsyncIterator[bytes]:
         """A call's own context comes with a message alone; the rest is what Serve makes of an error."""

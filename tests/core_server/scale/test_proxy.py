@@ -203,7 +203,7 @@ async def test_a_key_s_limits_hold_and_a_revoked_one_ends_its_answers(
 async def test_tokens_are_counted_by_the_block(
     served: LoadedModel, proxy: Proxy, secured: dict[str, object], tmp_path: Path
 ) -> None:
-    key, _ = create_key(tmp_path / "keys.json", "24 a minute", tokens_per_minute=24)
+    key, _ = create_key(tmp_path / "keys.json", "16 a minute", tokens_per_minute=16)
     async with proxy(**secured), encrypted(tmp_path) as channel:
         agent = KeyedAgent(channel, key)
         assert len(await agent.decode(served, PARAMS, Seeds.reproducible(1))) == 24
