@@ -7,9 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
 from core_server.config import ServerConfig
 from core_server.scale.replica import CoreReplica
+from core_server.scale.router import FewestSessions
 from core_server.server import SPARE_STREAMS
 from ssd2.errors import InvalidParameter
 from ssd2.logits_format import AllowedFormats
@@ -99,9 +101,10 @@ def deployment_options(arguments: CoreArguments) -> dict[str, Any]:
         resources["GPU"] = float(arguments.tensor_parallel)
     target = arguments.target_sessions or 0.75 * arguments.sessions_per_replica
     return {
-        # A replica refuses by itself what is too much, with our own error; that Serve lets calls wait is for bursts.
+        # A replica itself refuses what is too much, with our own error. Serve lets calls wait only while it finds one.
         "max_ongoing_requests": arguments.sessions_per_replica + SPARE_STREAMS,
         "max_queued_requests": arguments.max_replicas * (arguments.sessions_per_replica + SPARE_STREAMS),
+        "request_router_config": RequestRouterConfig(request_router_class=FewestSessions),  # type: ignore[arg-type]
         "autoscaling_config": {
             "min_replicas": arguments.min_replicas,
             "max_replicas": arguments.max_replicas,

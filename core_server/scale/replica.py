@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from core_server.logs import start_log
 from core_server.server import observed
 from core_server.service import CollaborationService
 from ssd2.wire import collaboration_pb2 as pb
+
+EXIT_ENGINE_LOST = 1
 
 _Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 _log = logging.getLogger(__name__)
@@ -121,9 +124,17 @@ class CoreReplica:
             )
             observation.readiness.engines = self._engines
             self._running = stack.pop_all()
+        self._watching = asyncio.create_task(self._end_with_engine())
+
+    async def _end_with_engine(self) -> None:
+        """End this process when the engine has: a replica that has none refuses quickly, so Serve would prefer it."""
+        await self._engines.gone()
+        _log.error("an engine has ended, so the replica ends; Serve starts another")
+        os._exit(EXIT_ENGINE_LOST)
 
     async def __del__(self) -> None:
         """End the engine; Serve waits for it."""
+        self._watching.cancel()
         self._service.end_answers()
         await self._running.aclose()
 
@@ -131,7 +142,7 @@ class CoreReplica:
         """Say whether to go on: a replica that fails this is replaced.
 
         Raises:
-            EngineLost: if the engine has ended or said nothing for too long.
+            EngineLost: if the engine has ended, or is given up.
         """
         self._engines.for_answer()
 

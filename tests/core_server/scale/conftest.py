@@ -156,4 +156,3 @@ def on_head(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
         monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "here", "Resources": resources}])
 
     return say
-
