@@ -65,6 +65,11 @@ class CoreArguments(BaseModel):
             raise InvalidParameter("there is no model to serve; give at least one, as models: {NAME: DIR}")
         if self.device not in ("cpu", "cuda"):
             raise InvalidParameter(f"device is {self.device!r}; give cpu or cuda, Ray chooses which of the GPUs")
+        if not 1 <= self.min_replicas <= self.max_replicas:
+            raise InvalidParameter(
+                f"min replicas is {self.min_replicas}; it must be at least 1, and at most max replicas "
+                f"({self.max_replicas})"
+            )
         return ServerConfig(
             models=self.models,
             max_sessions=self.sessions_per_replica,
