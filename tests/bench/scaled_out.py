@@ -4,7 +4,8 @@ The same model behind `core-server` and behind Ray Serve, with one replica and w
 (`tests.bench.scripted_agents`) on all of them in turns. Each engine computes with one thread; nothing is computed on
 guesses. On two processors agents, proxy, replicas and engines share these two, so a second replica shows little there.
 
-    step_ms_p50   from a projection to the logits that follow it; median over measurements, as the others
+    step_ms_p5    from a projection to the logits that follow it, as on a machine that does nothing else; median over
+                  measurements, as the others
     step_ratio    of that to the plain server's with as many sessions
     tokens_per_s  of committed blocks
 """
@@ -73,14 +74,15 @@ def run(
 
 
 def _figures(replicas: int, sessions: int, windows: Sequence[Window], plain: Sequence[Window]) -> dict[str, object]:
-    step_ms, plain_ms = (median(window.step_ms_p50 for window in of) for of in (windows, plain))
+    fastest, plain_fastest = (median(window.step_ms_p5 for window in of) for of in (windows, plain))
     return {
         "path": "Ray Serve" if replicas else "core-server",
         "replicas": replicas or 1,
         "sessions": sessions,
-        "step_ms_p50": round(step_ms, 2),
+        "step_ms_p5": round(fastest, 2),
+        "step_ratio": round(fastest / plain_fastest, 2),
+        "step_ms_p50": round(median(window.step_ms_p50 for window in windows), 2),
         "step_ms_p99": round(median(window.step_ms_p99 for window in windows), 2),
-        "step_ratio": round(step_ms / plain_ms, 2),
         "tokens_per_s": round(median(window.tokens_per_s for window in windows), 1),
         "runs": len(windows),
     }

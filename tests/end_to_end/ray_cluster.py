@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ class RayCluster:
     """A running application.
 
     Attributes:
-        address: HOST:PORT of Serve's proxy.
+        address: HOST:PORT that Serve's proxy opens itself, without encryption.
         logs: folder of Serve's.
     """
 
@@ -71,17 +71,20 @@ class RayCluster:
 
 
 @contextmanager
-def running_on_ray(folder: Path, *, cpus: tuple[int, ...] = (1, 1), **arguments: Any) -> Iterator[RayCluster]:
+def running_on_ray(
+    folder: Path, *, cpus: tuple[int, ...] = (1, 1), variables: Mapping[str, str] | None = None, **arguments: Any
+) -> Iterator[RayCluster]:
     """Start nodes and the application, and end both on leaving.
 
     Args:
         folder: checkpoint folder of the core.
         cpus: processors of each node, as far as Ray is concerned.
+        variables: of the environment, beside the tests' own.
         **arguments: of the application.
     """
     with tempfile.TemporaryDirectory(prefix="ray-") as scratch, ExitStack() as stack:
         own = {"HOME": scratch, "RAY_TMPDIR": scratch, "RAY_USAGE_STATS_ENABLED": "0"}
-        environment = {**ENVIRONMENT, **own, "RAY_raylet_start_wait_time_s": "120"}
+        environment = {**ENVIRONMENT, **own, **(variables or {}), "RAY_raylet_start_wait_time_s": "120"}
         log = stack.enter_context((Path(scratch) / "log.txt").open("w+"))
         nodes = stack.enter_context(_nodes(cpus, environment, log))
         ray_address = nodes.stdout.readline().strip()
@@ -131,7 +134,7 @@ def _serve(command: list[str], environment: dict[str, str], log: IO[str]) -> Ite
 def _config(folder: Path, arguments: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The configuration that is documented, on free ports and with another model."""
     config = yaml.safe_load(CONFIG.read_text())
-    config["http_options"]["port"], config["grpc_options"]["port"] = _free_port(), _free_port()
+    config["http_options"]["port"], config["grpc_options"]["port"] = free_port(), free_port()
     (application,) = config["applications"]
     application["args"] = {**application["args"], "models": {"core": str(folder)}, **arguments}
     return config, f"127.0.0.1:{config['grpc_options']['port']}"
@@ -159,7 +162,7 @@ def _command(pid: int) -> bytes:
         return b""
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
