@@ -76,7 +76,7 @@ class CoreServer:
         Raises:
             InvalidParameter: if the address cannot be listened on, or the certificate is no use.
         """
-        credentials = _credentials(self._config)
+        credentials = server_credentials(self._config)
         address = self._config.address()
         try:
             port: int = (
@@ -104,8 +104,12 @@ class CoreServer:
         await stopping
 
 
-def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
-    """What agents are shown, and what they have to show; None without TLS."""
+def server_credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
+    """What agents are shown, and what they have to show; None without TLS.
+
+    Raises:
+        InvalidParameter: if the files cannot be used.
+    """
     if config.tls_certificate is None or config.tls_key is None:
         return None
     try:

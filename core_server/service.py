@@ -6,10 +6,10 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import NoReturn, Protocol, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -35,7 +35,27 @@ ABORT_TIMEOUT_S = 5.0
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Message)
-_Context = grpc.aio.ServicerContext[bytes, bytes]
+_Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+
+
+class CallContext(Protocol):
+    """What the service needs of a call, as gRPC's own context has it."""
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: _Metadata = ()) -> NoReturn:
+        """End the call with a status; raises to say so."""
+
+
+class StreamContext(CallContext, Protocol):
+    """What it needs of a stream."""
+
+    def invocation_metadata(self) -> _Metadata | None:
+        """What the call came with."""
+
+    async def read(self) -> object:
+        """The next message's bytes; gRPC's EOF if there is none."""
+
+    async def write(self, message: bytes) -> None:
+        """Send a message."""
 
 
 class CollaborationService(pb_grpc.CollaborationServiceServicer):
@@ -95,7 +115,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
 
-    async def GetModelCard(self, data: bytes, context: _Context) -> bytes:  # noqa: N802  # the contract's name
+    async def GetModelCard(self, data: bytes, context: CallContext) -> bytes:  # noqa: N802  # the contract's name
         """What is served: the model that fits the request."""
         try:
             request = _parsed(pb.GetModelCardRequest, data)
@@ -106,7 +126,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             raise
 
     async def Collaborate(  # noqa: N802  # the contract's name
-        self, request_iterator: object, context: _Context
+        self, request_iterator: object, context: StreamContext
     ) -> None:
         """One answer."""
         try:
@@ -209,7 +229,7 @@ class _AgentStream:
         seen: whoever watches it.
     """
 
-    def __init__(self, rpc_context: _Context, timeout_s: float, seen: SessionObservation) -> None:
+    def __init__(self, rpc_context: StreamContext, timeout_s: float, seen: SessionObservation) -> None:
         self._rpc_context, self._timeout_s, self.seen = rpc_context, timeout_s, seen
 
     async def read(self) -> pb.CollaborateRequest | None:
@@ -250,7 +270,7 @@ def _parsed(kind: type[_M], data: bytes) -> _M:
         raise ProtocolViolation("the agent sent bytes that are no message of this protocol; update it") from error
 
 
-async def refuse(rpc_context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> None:
+async def refuse(rpc_context: CallContext, refusal: Refusal) -> None:
     """End a call with a status, its public text, the error's code and when to ask again."""
     try:
         async with asyncio.timeout(ABORT_TIMEOUT_S):

@@ -120,6 +120,19 @@ BENCHMARKS = {
             **_MAX_TOKENS,
         },
     ),
+    "scaled_out": Benchmark(
+        "5",
+        "a timestep through Ray Serve's proxy against the plain server's, and tokens a second of 1 and 2 replicas",
+        {
+            **_PAIR,
+            "sessions": Option([1, 8], [1], numbers(int), "agents at a time"),
+            "replicas": Option([1, 2], [1], numbers(int), "on Ray"),
+            **_RUNS,
+            "seconds": Option(4.0, 1.0, float, "that one measurement takes"),
+            "warm_up_s": Option(1.0, 0.2, float, "before it"),
+            **_MAX_TOKENS,
+        },
+    ),
     "growth": Benchmark(
         "4",
         "a server's time and memory as answers and sessions grow, on a random model",

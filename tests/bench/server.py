@@ -53,12 +53,12 @@ def run(
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         servers = {count: stack.enter_context(_server(core, count)) for count in sessions}
         recordings = Path(folder) / "recordings.json"
-        recorded = asyncio.run(_record(servers[sessions[0]].address, user, max(sessions), max_tokens))
+        recorded = asyncio.run(record(servers[sessions[0]].address, user, max(sessions), max_tokens))
         recordings.write_text(json.dumps([asdict(one) for one in recorded]))
         windows: dict[int, list[Window]] = {count: [] for count in sessions}
         for number in range(runs):
             for count, server in servers.items():
-                windows[count].append(_measure(server, recordings, count, warm_up_s, seconds))
+                windows[count].append(measure(server.address, recordings, count, warm_up_s, seconds))
             say(f"run {number + 1} of {runs}")
         memory_mb = {count: anonymous_mb(engine_processes(server)[0]) for count, server in servers.items()}
         for count in sessions:
@@ -70,7 +70,7 @@ def _server(core: Path, sessions: int) -> AbstractContextManager[CoreProcess]:
     return running_core(core, *(str(part) for option in options.items() for part in option))
 
 
-async def _record(address: str, user: Path, count: int, max_tokens: int) -> list[Recording]:
+async def record(address: str, user: Path, count: int, max_tokens: int) -> list[Recording]:
     """What an agent with the user model sends for some questions."""
     loaded, recordings = UserModel.load(user, with_weights=True), []
     async with recording_relay(address) as wire, CoreClient(wire.address) as client:
@@ -83,10 +83,10 @@ async def _record(address: str, user: Path, count: int, max_tokens: int) -> list
     return recordings
 
 
-def _measure(server: CoreProcess, recordings: Path, sessions: int, warm_up_s: float, seconds: float) -> Window:
+def measure(address: str, recordings: Path, sessions: int, warm_up_s: float, seconds: float) -> Window:
     """Have scripted agents keep a server busy."""
     options = {"--sessions": sessions, "--warm-up-s": warm_up_s, "--seconds": seconds}
-    command = [sys.executable, "-m", "tests.bench.scripted_agents", server.address, str(recordings)]
+    command = [sys.executable, "-m", "tests.bench.scripted_agents", address, str(recordings)]
     command += [str(part) for option in options.items() for part in option]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=ENVIRONMENT)
     return Window(**json.loads(done.stdout))

@@ -86,6 +86,18 @@ def test_a_soak_counts_what_is_lost_and_finds_nothing_left_behind(
 
 
 @pytest.mark.slow
+def test_scaled_out_compares_ray_serve_with_the_plain_server(
+    capsys: pytest.CaptureFixture[str], pair: list[str]
+) -> None:
+    pytest.importorskip("ray.serve")
+    plain, behind = _printed(capsys, "scaled_out", "--quick", *pair)
+    assert [(line["path"], line["replicas"]) for line in (plain, behind)] == [("core-server", 1), ("Ray Serve", 1)]
+    assert plain["step_ratio"] == 1
+    assert behind["step_ms_p50"] > 0
+    assert behind["tokens_per_s"] > 0
+
+
+@pytest.mark.slow
 def test_growth_measures_every_block(capsys: pytest.CaptureFixture[str]) -> None:
     lines = _printed(capsys, "growth", "--quick")
     assert [(line["sessions"], line["context_tokens"]) for line in lines] == [

@@ -1,0 +1,239 @@
+"""What stands before every call in Serve's proxy: keys, encryption, and the errors that agents are told.
+
+Serve's configuration names `core_server.scale.proxy.add_to_proxy` in `grpc_servicer_functions`, so this runs in the
+process of the proxy. Serve 2.60 has no interceptors and no TLS there, and it tells clients the text of what failed
+inside; so the calls of our service are taken here, and handed on to Serve's own handlers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import grpc
+import ray
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from ray.serve._private.grpc_util import gRPCGenericServer
+from ray.serve._private.proxy_request_response import gRPCStreamingType
+
+from core_server.callers import CALLER, Caller, Callers, while_allowed
+from core_server.config import ServerConfig
+from core_server.error_catalog import INTERNAL_MESSAGE, refusal_of
+from core_server.keys import KeyReader
+from core_server.server import server_credentials
+from core_server.service import SERVICE_NAME, refuse
+from ssd2.errors import CoreBusy, EngineLost, InvalidParameter, ProtocolViolation, SlingshotError
+from ssd2.wire import collaboration_pb2 as pb
+from ssd2.wire.codec import ERROR_CODE_KEY
+
+PREFIX = "SLINGSHOT_PROXY_"
+"""Of the variables that tell the proxy what `core-server` is told by options: PORT, TLS_CERTIFICATE, TLS_KEY, CLIENT_CA
+and KEYS."""
+
+_HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_SERVE_HEALTH = "/ray.serve.RayServeAPIService/Healthz"
+_log = logging.getLogger(__name__)
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Unary: TypeAlias = Callable[[bytes, _Context], Awaitable[bytes]]
+_Stream: TypeAlias = Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]
+
+
+def add_to_proxy(_: object, server: gRPCGenericServer) -> None:
+    """Add the core to Serve's proxy; see `gRPCOptions.grpc_servicer_functions`.
+
+    Raises:
+        InvalidParameter: if what the environment says cannot be done.
+        InsecureLine: if there are keys and no TLS.
+    """
+    config = proxy_config(os.environ)
+    if config.keys:
+        _check_is_only_proxy()
+    callers = Callers(KeyReader(config.keys)) if config.keys else None
+    calls = ProxyCalls(
+        server.service_handler_factory(f"/{SERVICE_NAME}/GetModelCard", gRPCStreamingType.UNARY_UNARY),
+        server.service_handler_factory(f"/{SERVICE_NAME}/Collaborate", gRPCStreamingType.STREAM_STREAM),
+        callers,
+        takes_tls_alone=config.tls_certificate is not None,
+    )
+    server.add_passthrough_service(SERVICE_NAME)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, calls.handlers()),))
+    server.add_passthrough_service(_HEALTH)
+    health = Health(server.service_handler_factory(_SERVE_HEALTH, gRPCStreamingType.UNARY_UNARY))
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)  # type: ignore[arg-type]  # one of grpc.aio's
+    if credentials := server_credentials(config):
+        server.add_secure_port(config.address(), credentials)
+
+
+def proxy_config(environment: Mapping[str, str]) -> ServerConfig:
+    """What the proxy is told by its environment.
+
+    Raises:
+        InvalidParameter: if it does not fit together.
+        InsecureLine: if there are keys and no TLS.
+    """
+
+    def file(name: str) -> Path | None:
+        return Path(value) if (value := environment.get(PREFIX + name)) else None
+
+    try:
+        port = int(environment.get(f"{PREFIX}PORT", "50051"))
+    except ValueError as error:
+        raise InvalidParameter(f"{PREFIX}PORT is no port; give a number") from error
+    return ServerConfig(
+        {},
+        host="0.0.0.0",  # noqa: S104  # agents come over the network
+        port=port,
+        tls_certificate=file("TLS_CERTIFICATE"),
+        tls_key=file("TLS_KEY"),
+        client_ca=file("CLIENT_CA"),
+        keys=file("KEYS"),
+    )
+
+
+def _check_is_only_proxy() -> None:
+    """A key's limits are counted by one proxy, so there must be no other.
+
+    Raises:
+        InvalidParameter: on any node but the head, which alone has a proxy if that is asked for.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    if not any(node["NodeID"] == here and "node:__internal_head__" in node["Resources"] for node in nodes):
+        raise InvalidParameter(
+            "the limits of keys hold over one proxy alone; set proxy_location: HeadOnly in Serve's configuration"
+        )
+
+
+class ProxyCalls:
+    """The calls of our service."""
+
+    def __init__(self, card: _Unary, stream: _Stream, callers: Callers | None, *, takes_tls_alone: bool) -> None:
+        """Stand before Serve.
+
+        Args:
+            card: Serve's handler of GetModelCard.
+            stream: Serve's handler of Collaborate.
+            callers: who has a key; None to answer everybody.
+            takes_tls_alone: whether calls on the port that Serve opens itself are refused.
+        """
+        self._card, self._stream, self._callers = card, stream, callers
+        self._takes_tls_alone = takes_tls_alone
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+        """By method; messages are bytes here."""
+        return {
+            "GetModelCard": grpc.unary_unary_rpc_method_handler(self.card),
+            "Collaborate": grpc.stream_stream_rpc_method_handler(self.collaborate),
+        }
+
+    async def card(self, request: bytes, rpc_context: _Context) -> bytes:
+        """What is served."""
+        try:
+            self._admit(rpc_context)
+            answer = await self._card(request, rpc_context)
+            _check_end(rpc_context)
+        except SlingshotError as error:
+            await refuse(rpc_context, refusal_of(error))
+            raise
+        return answer
+
+    async def collaborate(self, requests: AsyncIterator[bytes], rpc_context: _Context) -> None:
+        """One answer."""
+        try:
+            self._admit(rpc_context)
+            with CALLER.get().session():
+                await while_allowed(self._relay(requests, rpc_context))
+            _check_end(rpc_context)
+        except SlingshotError as error:
+            await refuse(rpc_context, refusal_of(error))
+
+    def _admit(self, rpc_context: _Context) -> None:
+        """Say who calls.
+
+        Raises:
+            ProtocolViolation: if the line is not encrypted and should be.
+            KeyRefused: if the call has no valid key.
+        """
+        if self._takes_tls_alone and b"ssl" not in rpc_context.auth_context().get("transport_security_type", ()):
+            raise ProtocolViolation("this port is not encrypted; use the core's other one, which its provider knows")
+        if self._callers:
+            given = [value for key, value in rpc_context.invocation_metadata() or () if key == "authorization"]
+            CALLER.set(self._callers.identify(given))
+
+    async def _relay(self, requests: AsyncIterator[bytes], rpc_context: _Context) -> None:
+        counted = CountedRequests(requests, CALLER.get()) if self._callers else requests
+        async for message in self._stream(counted, rpc_context):
+            if message:  # else it brought the status
+                await rpc_context.write(message)
+
+
+class CountedRequests:
+    """A stream's requests, whose tokens are counted as the service does: of each block that begins."""
+
+    def __init__(self, requests: AsyncIterator[bytes], caller: Caller) -> None:
+        self._requests, self._caller = requests, caller
+
+    def __aiter__(self) -> CountedRequests:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await anext(self._requests)
+        with suppress(DecodeError):  # what is no message, the replica refuses
+            self._caller.count(_tokens_begun(pb.CollaborateRequest.FromString(data)))
+        return data
+
+
+def _tokens_begun(message: pb.CollaborateRequest) -> int:
+    """Tokens of the block that begins with a message."""
+    if message.WhichOneof("message") == "open":
+        return int(message.open.block_size)
+    return len(message.projection.token_ids) if message.projection.is_commit else 0
+
+
+def _check_end(rpc_context: _Context) -> None:
+    """Leave a status as a replica set it; what Serve says of its own insides is not for agents.
+
+    Raises:
+        CoreBusy: if Serve has more calls waiting than it takes.
+        EngineLost: if no replica could go on with this one.
+    """
+    trailing = dict(rpc_context.trailing_metadata() or ())
+    if _is_ok(rpc_context) or ERROR_CODE_KEY in trailing or rpc_context.details() == INTERNAL_MESSAGE:
+        return
+    _log.warning("Serve ended a call with status %s", rpc_context.code())
+    if rpc_context.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        raise CoreBusy("the core is at its limit of answers at a time; ask again in a moment")
+    raise EngineLost("no replica of the core can go on with this answer; ask again in a moment")
+
+
+def _is_ok(rpc_context: _Context) -> bool:
+    return not rpc_context.code() or rpc_context.code() is grpc.StatusCode.OK  # 0 before it is set
+
+
+class Health(health_pb2_grpc.HealthServicer):
+    """gRPC's own health check, which is answered without a key: whether a replica can be reached."""
+
+    def __init__(self, serve_health: _Unary) -> None:
+        """Ask Serve.
+
+        Args:
+            serve_health: its own health check.
+        """
+        self._serve_health = serve_health
+
+    async def Check(  # noqa: N802  # the contract's name
+        self, _: health_pb2.HealthCheckRequest, rpc_context: _Context
+    ) -> health_pb2.HealthCheckResponse:
+        """Whether calls can be answered; Serve says so with the status of its own."""
+        await self._serve_health(b"", rpc_context)
+        is_serving = _is_ok(rpc_context)
+        rpc_context.set_code(grpc.StatusCode.OK)
+        rpc_context.set_details("")
+        states = health_pb2.HealthCheckResponse
+        return states(status=states.SERVING if is_serving else states.NOT_SERVING)

@@ -1,0 +1,162 @@
+"""A replica: the same service and engine as of a server, on the streams that Ray Serve hands it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import NoReturn, TypeAlias
+
+import grpc
+from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
+
+from core_server.config import ServerConfig
+from core_server.engines import running_engines
+from core_server.logs import start_log
+from core_server.server import observed
+from core_server.service import CollaborationService
+
+EXIT_ENGINE_LOST = 1
+
+_Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Bytes that go to the proxy as they are; Serve asks a response for its bytes by protobuf's method."""
+
+    data: bytes
+
+    def SerializeToString(self) -> bytes:  # noqa: N802  # protobuf's name
+        """The bytes."""
+        return self.data
+
+
+LAST_WORD = Frame(b"")
+"""Carries a status to the proxy: Serve sends a call's context along with a message alone. No message of the protocol is
+empty, and the proxy sends this one to nobody (`core_server.scale.proxy`)."""
+
+
+class ReplicaCall:
+    """A call on a replica, as the service knows one."""
+
+    def __init__(self, rpc_context: RayServegRPCContext) -> None:
+        self._rpc_context = rpc_context
+
+    def invocation_metadata(self) -> _Metadata:
+        """What the call came with."""
+        return self._rpc_context.invocation_metadata()
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: _Metadata = ()) -> NoReturn:
+        """End the call with a status.
+
+        Raises:
+            grpc.aio.AbortError: always, as gRPC's own does.
+        """
+        self._rpc_context.set_code(code)
+        self._rpc_context.set_details(details)
+        self._rpc_context.set_trailing_metadata(list(trailing_metadata))
+        raise grpc.aio.AbortError
+
+
+class ReplicaStream(ReplicaCall):
+    """One that is a stream."""
+
+    def __init__(self, requests: gRPCInputStream[bytes], rpc_context: RayServegRPCContext) -> None:
+        super().__init__(rpc_context)
+        self._requests = requests
+        self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(maxsize=1)
+
+    async def read(self) -> object:
+        """The next message's bytes; gRPC's EOF if there is none."""
+        return await anext(self._requests, grpc.aio.EOF)
+
+    async def write(self, message: bytes) -> None:
+        """Send a message, once the one before it has been taken."""
+        await self._frames.put(Frame(message))
+
+    async def frames(self, service: CollaborationService) -> AsyncIterator[Frame]:
+        """What the service answers, for as long as it does and somebody listens."""
+        answering = asyncio.create_task(self._answer(service))
+        try:
+            while frame := await self._frames.get():
+                yield frame
+        finally:
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+
+    async def _answer(self, service: CollaborationService) -> None:
+        try:
+            await service.Collaborate(None, self)
+        except grpc.aio.AbortError:
+            await self._frames.put(LAST_WORD)
+        finally:
+            await self._frames.put(None)
+
+
+class CoreReplica:
+    """A front end with its engine, in a process of Ray's.
+
+    Serve makes it, hands it calls, asks how it is and ends it.
+    """
+
+    async def __init__(self, config: ServerConfig) -> None:  # type: ignore[misc]  # Serve awaits it
+        """Start the engine and load the models.
+
+        Raises:
+            SlingshotError: if they cannot be loaded, or the engine does not start.
+        """
+        start_log("replica", config.log_level, config.log_format)
+        async with AsyncExitStack() as stack:
+            observation = await stack.enter_async_context(observed(config, _log.info))
+            self._engines = await stack.enter_async_context(running_engines(config))
+            self._service = CollaborationService(
+                self._engines,
+                max_sessions=config.max_sessions,
+                answer_timeout_s=config.answer_timeout_s,
+                session_timeout_s=config.session_timeout_s,
+                speculation=config.speculation,
+                observation=observation,
+            )
+            observation.readiness.engines = self._engines
+            self._running = stack.pop_all()
+        self._watching = asyncio.create_task(self._end_with_engine())
+
+    async def _end_with_engine(self) -> None:
+        """End this process when the engine has: a replica that has none refuses quickly, so Serve would prefer it."""
+        await self._engines.gone()
+        _log.error("an engine has ended, so the replica ends; Serve starts another")
+        os._exit(EXIT_ENGINE_LOST)
+
+    async def __del__(self) -> None:
+        """End the engine; Serve waits for it."""
+        self._watching.cancel()
+        self._service.end_answers()
+        await self._running.aclose()
+
+    async def check_health(self) -> None:
+        """Say whether to go on: a replica that fails this is replaced.
+
+        Raises:
+            EngineLost: if the engine has ended, or is given up.
+        """
+        self._engines.for_answer()
+
+    async def GetModelCard(  # noqa: N802  # the contract's name
+        self, request: bytes, grpc_context: RayServegRPCContext
+    ) -> Frame:
+        """See the service."""
+        with suppress(grpc.aio.AbortError):
+            return Frame(await self._service.GetModelCard(request, ReplicaCall(grpc_context)))
+        return LAST_WORD
+
+    async def Collaborate(  # noqa: N802  # the contract's name
+        self, requests: gRPCInputStream[bytes], grpc_context: RayServegRPCContext
+    ) -> AsyncIterator[Frame]:
+        """See the service."""
+        async for frame in ReplicaStream(requests, grpc_context).frames(self._service):
+            yield frame

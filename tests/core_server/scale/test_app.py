@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("ray.serve")
+
+from pydantic import ValidationError
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+from ray.serve.schema import ServeDeploySchema
+
+from core_server.scale.app import DEPLOYMENT, CoreArguments, build_app, deployment_options
+from core_server.scale.proxy import PREFIX, proxy_config
+from ssd2.errors import InvalidParameter
+from ssd2.logits_format import AllowedFormats
+from ssd2.wire.codec import MAX_MESSAGE_BYTES
+
+DEPLOY = Path(__file__).parents[3] / "deploy/ray"
+MODELS = {"general": Path("models/core")}
+
+
+def local() -> dict[str, Any]:
+    return yaml.safe_load((DEPLOY / "local.yaml").read_text())
+
+
+def manifests() -> dict[str, dict[str, Any]]:
+    return {one["kind"]: one for one in yaml.safe_load_all((DEPLOY / "rayservice.yaml").read_text())}
+
+
+def on_kubernetes() -> dict[str, Any]:
+    return yaml.safe_load(manifests()["RayService"]["spec"]["serveConfigV2"])
+
+
+def head() -> dict[str, Any]:
+    (container,) = manifests()["RayService"]["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"][
+        "containers"
+    ]
+    return container
+
+
+CONFIGS = pytest.mark.parametrize("config", [local, on_kubernetes])
+
+
+@CONFIGS
+def test_what_is_shipped_is_what_serve_reads_and_builds_the_application(config: Any) -> None:
+    read = ServeDeploySchema.model_validate(config())
+    (application,) = read.applications
+    assert application.import_path == f"{build_app.__module__}:{build_app.__name__}"
+    assert application.route_prefix, "without one Serve hands on no gRPC"
+    built = call_user_app_builder_with_args_if_necessary(build_app, application.args)
+    assert built._bound_deployment.name == DEPLOYMENT
+
+
+@CONFIGS
+def test_what_is_shipped_has_one_proxy_no_reflection_and_http_to_this_machine_alone(config: Any) -> None:
+    read = ServeDeploySchema.model_validate(config())
+    assert read.proxy_location.value == "HeadOnly"
+    assert read.http_options.host == "127.0.0.1"
+    assert not read.grpc_options.enable_reflection
+    assert read.grpc_options.grpc_servicer_functions == ["core_server.scale.proxy.add_to_proxy"]
+
+
+def test_the_manifest_s_proxy_has_tls_and_keys_and_agents_reach_no_other_port() -> None:
+    given = {one["name"]: one["value"] for one in head()["env"]}
+    config = proxy_config(given)
+    assert config.keys
+    assert config.tls_certificate
+    assert given["RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"] == str(MAX_MESSAGE_BYTES)
+    mounted = tuple(volume["mountPath"] for volume in head()["volumeMounts"])
+    assert all(value.startswith(mounted) for name, value in given.items() if name.startswith(PREFIX) and "/" in value)
+    assert [port["targetPort"] for port in manifests()["Service"]["spec"]["ports"]] == ["core"]
+    assert {port["name"]: port["containerPort"] for port in head()["ports"]}["core"] == config.port
+    open_to_all = [rule for rule in manifests()["NetworkPolicy"]["spec"]["ingress"] if "from" not in rule]
+    assert open_to_all == [{"ports": [{"port": config.port}]}]
+
+
+def test_the_manifest_s_workers_have_what_a_replica_takes() -> None:
+    arguments = CoreArguments(**on_kubernetes()["applications"][0]["args"])
+    (bundle,) = deployment_options(arguments)["placement_group_bundles"]
+    (group,) = manifests()["RayService"]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert group["maxReplicas"] >= arguments.max_replicas
+    (worker,) = group["template"]["spec"]["containers"]
+    assert float(worker["resources"]["limits"]["nvidia.com/gpu"]) == bundle["GPU"]
+    assert float(worker["resources"]["requests"]["cpu"]) >= bundle["CPU"]
+    assert any(str(arguments.models["general"]).startswith(volume["mountPath"]) for volume in worker["volumeMounts"])
+
+
+def test_no_pod_of_the_manifest_runs_as_root_or_reports_its_use() -> None:
+    cluster = manifests()["RayService"]["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        for container in pod["containers"]:
+            assert not container["securityContext"]["allowPrivilegeEscalation"]
+            assert {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"} in container["env"]
+
+
+def test_a_replica_is_a_tensor_parallel_group_on_one_node() -> None:
+    options = deployment_options(CoreArguments(models=MODELS, device="cuda", tensor_parallel=4, cpus=8))
+    assert options["placement_group_bundles"] == [{"CPU": 8.0, "GPU": 4.0}]
+    assert options["placement_group_strategy"] == "STRICT_PACK"
+    assert options["ray_actor_options"] == {"num_cpus": 8.0, "num_gpus": 4.0}
+    on_cpu = deployment_options(CoreArguments(models=MODELS, tensor_parallel=2, cpus=2))
+    assert on_cpu["placement_group_bundles"] == [{"CPU": 2.0}]
+
+
+def test_replicas_come_and_go_with_open_sessions() -> None:
+    options = deployment_options(CoreArguments(models=MODELS, sessions_per_replica=16, min_replicas=2, max_replicas=5))
+    assert options["autoscaling_config"] == {"min_replicas": 2, "max_replicas": 5, "target_ongoing_requests": 12.0}
+    assert options["max_ongoing_requests"] > 16, "a replica itself says that it is full"
+    chosen = deployment_options(CoreArguments(models=MODELS, target_sessions=3))
+    assert chosen["autoscaling_config"]["target_ongoing_requests"] == 3
+
+
+def test_arguments_reach_the_replica_as_a_server_s_options() -> None:
+    arguments = CoreArguments(models=MODELS, sessions_per_replica=7, cpus=3, logits="top-k:64", speculation=2)
+    config = arguments.server_config()
+    assert config.models == MODELS
+    assert (config.max_sessions, config.threads, config.speculation) == (7, 3, 2)
+    assert config.logits_formats == AllowedFormats.parse("top-k:64")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"models": {}}, "no model to serve"),
+        ({"models": MODELS, "device": "cuda:1"}, "give cpu or cuda"),
+        ({"models": MODELS, "sessions_per_replica": 0}, "max sessions is 0"),
+        ({"models": MODELS, "min_replicas": 3, "max_replicas": 2}, "min replicas is 3"),
+        ({"models": MODELS, "cpus": 0}, "threads is 0"),
+    ],
+)
+def test_an_application_that_could_not_serve_is_not_built(arguments: dict[str, Any], error: str) -> None:
+    with pytest.raises(InvalidParameter, match=error):
+        build_app(CoreArguments(**arguments))
+
+
+def test_an_argument_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValidationError, match="max_sessions"):
+        CoreArguments(models=MODELS, max_sessions=3)
