@@ -59,7 +59,7 @@ class ReplicaCall:
         """
         self._rpc_context.set_code(code)
         self._rpc_context.set_details(details)
-        self._rpc_context.set_trailing_metadata(list(trailing_metadata))
+        self._rpc_context.set_trailing_metadata(list(trailing_metadata))  # type: ignore[arg-type]  # bytes do as well
         raise grpc.aio.AbortError
 
 
