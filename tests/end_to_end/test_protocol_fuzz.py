@@ -54,7 +54,7 @@ SEQUENCES = int(os.environ.get("FUZZ_SEQUENCES", "0"))
 USUAL_SEQUENCES = 60
 SLOTS, PLACES, GROWTH_MB = 3, 5, 50
 BLOCK, VOCABULARY = 4, 32
-PARAMS = DecodingParams(block_size=BLOCK, max_tokens=8, steps=3)
+PARAMS = DecodingParams(block_size=BLOCK, max_tokens=8, steps=2)
 STATUSES = {kind.code: entry.status for kind, entry in CATALOGUE.items() if entry.is_public}
 CLOSE = pb.CollaborateRequest(close=pb.Close()).SerializeToString()
 
