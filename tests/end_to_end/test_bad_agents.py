@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,9 @@ async def freeze_and_thaw(core: CoreProcess, user_folder: Path, let_go_s: float,
 
 
 async def test_an_agent_that_freezes_is_let_go_and_goes_on_when_it_thaws(core: CoreProcess, user_folder: Path) -> None:
-    given_up = ended(core, "core_timeout")
+    before = figures(core)
     await freeze_and_thaw(core, user_folder, IMPATIENT_S + 10, frozen_s=0)
-    assert ended(core, "core_timeout") == given_up + 1
+    assert sum(figures(core)[end] - before[end] for end in (TIMED_OUT, CANCELLED)) > 0
 
 
 @pytest.mark.soak
@@ -157,12 +157,9 @@ async def test_a_line_of_a_byte_a_second_ends_in_time_with_a_typed_error(core: C
     await let_go([core], 10)
 
 
-@pytest.mark.parametrize("has_own_connection", [True, False], ids=["on their own", "behind one gateway"])
 async def test_of_a_hundred_agents_too_many_each_is_told_so_at_once_and_those_inside_have_their_answers(
-    core_folder: Path, user: UserModel, monkeypatch: pytest.MonkeyPatch, has_own_connection: bool
+    core_folder: Path, user: UserModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own_pool = ("grpc.use_local_subchannel_pool", int(has_own_connection))  # else a process shares its connections
-    monkeypatch.setattr(core_client, "_OPTIONS", [*core_client._OPTIONS, own_pool])
     with running_core(f"tiny={core_folder}", "--ops-port", "0", "--max-sessions", str(SLOTS)) as core:
         unbroken = await answered(user, core.address, question())
         go_on, tell = asyncio.Event(), CoreStream.tell
@@ -174,11 +171,14 @@ async def test_of_a_hundred_agents_too_many_each_is_told_so_at_once_and_those_in
         monkeypatch.setattr(CoreStream, "tell", tell_when_let)
         inside = [asyncio.create_task(answered(user, core.address, question(), within_s=180)) for _ in range(SLOTS)]
         await until(lambda: figures(core)["sessions_active"] == SLOTS, 60)
-        refusals = await crowd(core, user)
+        refusals = await crowd(core, user)  # all on one connection, as behind a gateway: a process shares them
+        own_pool = ("grpc.use_local_subchannel_pool", 1)
+        monkeypatch.setattr(core_client, "_OPTIONS", [*core_client._OPTIONS, own_pool])
+        refusals += await crowd(core, user)
         others = [repr(error) for error in refusals if type(error) is not CoreBusy]
         assert others == [], others
         assert all("limit of 4 answers at a time; ask again in a moment" in str(error) for error in refusals)
-        assert figures(core)['rejected_total{reason="core_busy"}'] == CROWD
+        assert figures(core)['rejected_total{reason="core_busy"}'] == 2 * CROWD
         assert not any(answer.done() for answer in inside)
         go_on.set()
         answers = await asyncio.gather(*inside)
@@ -187,7 +187,7 @@ async def test_of_a_hundred_agents_too_many_each_is_told_so_at_once_and_those_in
         assert ids(await answered(user, core.address, question())) == ids(unbroken)
 
 
-async def crowd(core: CoreProcess, user: UserModel) -> Sequence[object]:
+async def crowd(core: CoreProcess, user: UserModel) -> list[object]:
     """What many agents are told who all come at once."""
     asked = question(lambda_user=0.0)
     each = (answered(user, core.address, asked, connect_timeout_s=20.0, within_s=40) for _ in range(CROWD))
