@@ -26,9 +26,9 @@ from ssd2.wire.codec import MAX_MESSAGE_BYTES
 
 MAX_METADATA_BYTES = 16 * 1024
 
-SPARE_STREAMS = 64
-"""Streams of one connection beyond the sessions: an agent too many has to be told so, and not left
-to wait for a stream; and there are health checks."""
+SPARE_STREAMS = 1024
+"""Streams of one connection beyond the sessions: an agent too many has to be told so, and neither be reset nor
+wait for a stream, even where a gateway carries very many agents on one connection; and there are health checks."""
 
 _log = logging.getLogger(__name__)
 

@@ -200,10 +200,12 @@ def _holds(seen: dict[str, float]) -> bool:
     return bool(seen["sessions_active"] or seen['slots_used_ratio{engine="0"}'])
 
 
-def asking(core: CoreProcess, user_folder: Path, environment: Mapping[str, str] = ENVIRONMENT) -> Popen[str]:
-    """A process that asks for an answer of 160 timesteps, on a line as it is by default."""
+def asking(
+    core: CoreProcess, user_folder: Path, environment: Mapping[str, str] = ENVIRONMENT, steps: int = 40
+) -> Popen[str]:
+    """A process that asks for an answer of four blocks of so many timesteps, on a line as it is by default."""
     asked = ("ask", "Where is it?", "--core", core.address, "--user-model", str(user_folder), "--lambda-user", "0")
-    how = ("--max-tokens", "32", "--steps", "40", "--patience", "0", "--seed", "3", "--json", "--no-log")
+    how = ("--max-tokens", "32", "--steps", str(steps), "--patience", "0", "--seed", "3", "--json", "--no-log")
     command = [sys.executable, "-m", "user_agent", *asked, *how]
     return Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=environment)
 
@@ -222,5 +224,5 @@ def told_bytes(core: CoreProcess) -> float:
 
 
 async def in_the_middle(core: CoreProcess, since_bytes: float) -> None:
-    """Wait until an agent has told some dozens of projections."""
-    await until(lambda: told_bytes(core) > since_bytes + 1500, 240)
+    """Wait until an agent has told some projections."""
+    await until(lambda: told_bytes(core) > since_bytes + 400, 240)

@@ -57,9 +57,8 @@ def jumps(times: list[str]) -> list[int]:
     return [days for before, after in pairwise(seconds) if (days := round((after - before) / DAY_S))]
 
 
-@pytest.mark.parametrize("days", [1, -1])
 async def test_a_clock_that_jumps_on_both_sides_in_mid_answer_changes_nothing(
-    core_folder: Path, user_folder: Path, tmp_path: Path, clock: Clock, days: int
+    core_folder: Path, user_folder: Path, tmp_path: Path, clock: Clock
 ) -> None:
     key, _ = create_key(tmp_path / "keys.json", "somebody", max_sessions=1, tokens_per_minute=100_000)
     environment = {**clock.environment, "SLINGSHOT_CORE_KEY": key}
@@ -70,32 +69,35 @@ async def test_a_clock_that_jumps_on_both_sides_in_mid_answer_changes_nothing(
         running_core(f"tiny={core_folder}", *options, log=file.fileno(), environment=environment) as core,
     ):
         unbroken = result(asking(core, user_folder, environment))
-        before = told_bytes(core)
-        agent = asking(core, user_folder, environment)
-        await in_the_middle(core, before)
-        clock.jump(days * DAY_S)
-        assert result(agent) == unbroken == (unbroken[0], 0)
+        for days in (1, 0):
+            before = told_bytes(core)
+            agent = asking(core, user_folder, environment)
+            await in_the_middle(core, before)
+            clock.jump(days * DAY_S)
+            assert result(agent) == unbroken == (unbroken[0], 0)
         await let_go([core], 10)
-        assert result(asking(core, user_folder, environment)) == unbroken
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert jumps([line["time"] for line in lines]) == [days], "the core's clock has jumped"
+    assert jumps([line["time"] for line in lines]) == [1, -1], "the core's clock has jumped"
     assert all(0 <= line["seconds"] < 300 for line in lines if "seconds" in line)
-    ledger = run_here("ledger", "show", "--json", "--limit", "10000", environment=environment)
-    assert jumps([entry["time"] for entry in json.loads(ledger.stdout)]) == [days], "the agent's clock has jumped"
+    ledger = tmp_path / "ledger.jsonl"
+    assert run_here("ledger", "export", str(ledger), environment=environment).returncode == 0
+    assert jumps([json.loads(entry)["time"] for entry in ledger.read_text().splitlines()]) == [1, -1], (
+        "the agent's clock has jumped"
+    )
     assert run_here("ledger", "verify", environment=environment).returncode == 0
 
 
-@pytest.mark.parametrize("years", [30, -30])
 def test_a_device_whose_clock_is_years_off_is_told_so_of_a_certificate(
-    core_folder: Path, user_folder: Path, tmp_path: Path, clock: Clock, years: int
+    core_folder: Path, user_folder: Path, tmp_path: Path, clock: Clock
 ) -> None:
     files = certificates(tmp_path)
     with running_core(core_folder, *files.core_options) as core:
         core.address = core.address.replace("127.0.0.1", "localhost")
-        clock.jump(years * YEAR_S)
-        agent = asking(core, user_folder, {**clock.environment, "SLINGSHOT_CA": str(files.ca)})
-        out, err = agent.communicate(timeout=60)
-    assert agent.returncode not in (0, None)
-    assert "Traceback" not in err
-    assert "by this device's clock" in " ".join(err.split())
-    assert out == ""
+        for years in (30, -30):
+            clock.jump(years * YEAR_S)
+            agent = asking(core, user_folder, {**clock.environment, "SLINGSHOT_CA": str(files.ca)})
+            out, err = agent.communicate(timeout=240)
+            assert agent.returncode not in (0, None)
+            assert "Traceback" not in err
+            assert "by this device's clock" in " ".join(err.split())
+            assert out == ""

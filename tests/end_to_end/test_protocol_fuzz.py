@@ -54,7 +54,7 @@ SEQUENCES = int(os.environ.get("FUZZ_SEQUENCES", "0"))
 USUAL_SEQUENCES = 60
 SLOTS, PLACES, GROWTH_MB = 3, 5, 50
 BLOCK, VOCABULARY = 4, 32
-PARAMS = DecodingParams(block_size=BLOCK, max_tokens=8, steps=3)
+PARAMS = DecodingParams(block_size=BLOCK, max_tokens=8, steps=2)
 STATUSES = {kind.code: entry.status for kind, entry in CATALOGUE.items() if entry.is_public}
 CLOSE = pb.CollaborateRequest(close=pb.Close()).SerializeToString()
 
@@ -172,12 +172,16 @@ class World:
         """Wait until nothing is left of any stream: no answer, no slot, no task, no waiting report."""
         await eventually(lambda: not self.server.sessions_active and not self.engine.answers)
         await eventually(lambda: self.engine.alive is None or not self.engine.alive.slots_used)
-        if len(asyncio.all_tasks()) > self.tasks:
-            gc.collect()  # a call of ours whose write failed keeps its stream until then
         with contextlib.suppress(TimeoutError):
-            await eventually(lambda: len(asyncio.all_tasks()) <= self.tasks)
-        names = [str(task.get_coro()) for task in asyncio.all_tasks()]
-        assert len(names) <= self.tasks, "\n".join(sorted(names))
+            await eventually(lambda: len(tasks_of_the_core()) <= self.tasks)
+        names = tasks_of_the_core()
+        assert len(names) <= self.tasks, names
+
+
+def tasks_of_the_core() -> list[str]:
+    """Where the loop's tasks are, but for those of gRPC's client: a call whose write failed leaves one behind."""
+    frames = [frame for task in asyncio.all_tasks() for frame in task.get_stack(limit=1)]
+    return [frame.f_code.co_name for frame in frames if not frame.f_code.co_filename.endswith("aio/call.pyx.pxi")]
 
 
 def is_typed(end: Ending) -> bool:
@@ -456,7 +460,7 @@ class Conversations(RuleBasedStateMachine):
 
 
 async def _tasks() -> int:
-    return len(asyncio.all_tasks())
+    return len(tasks_of_the_core())
 
 
 @pytest.fixture

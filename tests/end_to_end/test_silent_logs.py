@@ -59,14 +59,14 @@ def test_the_search_finds_what_is_there() -> None:
     assert not in_a_row([7, 8, 9, 10], "at 8:11, 9 of 10")
 
 
-@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.soak), "json"])
 async def test_no_log_and_no_figure_says_anything_of_an_answer_however_it_ends(
     core_folder: Path, user_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, log_format: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
     user, log, keys = UserModel.load(user_folder, with_weights=True), tmp_path / "log", tmp_path / "keys.json"
     key, entry = create_key(keys, "somebody")
-    options = ("--ops-port", "0", "--keys", str(keys), "--answer-timeout-s", "5", "--log-level", "debug")
+    options = ("--ops-port", "0", "--keys", str(keys), "--answer-timeout-s", "3", "--log-level", "debug")
     with (
         log.open("wb") as file,
         running_core(f"tiny={core_folder}", *options, "--log-format", log_format, log=file.fileno()) as core,
