@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
@@ -79,7 +79,7 @@ class ReplicaStream(ReplicaCall):
         """Send a message, once the one before it has been taken."""
         await self._frames.put(Frame(message))
 
-    async def frames(self, service: CollaborationService) -> AsyncIterator[Frame]:
+    async def frames(self, service: CollaborationService) -> AsyncGenerator[Frame, None]:
         """What the service answers, for as long as it does and somebody listens."""
         answering = asyncio.create_task(self._answer(service))
         try:
@@ -158,5 +158,6 @@ class CoreReplica:
         self, requests: gRPCInputStream[bytes], grpc_context: RayServegRPCContext
     ) -> AsyncIterator[Frame]:
         """See the service."""
-        async for frame in ReplicaStream(requests, grpc_context).frames(self._service):
-            yield frame
+        async with aclosing(ReplicaStream(requests, grpc_context).frames(self._service)) as frames:
+            async for frame in frames:
+                yield frame
