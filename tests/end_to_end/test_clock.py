@@ -93,7 +93,7 @@ def test_a_device_whose_clock_is_years_off_is_told_so_of_a_certificate(
     files = certificates(tmp_path)
     with running_core(core_folder, *files.core_options) as core:
         core.address = core.address.replace("127.0.0.1", "localhost")
-        for years in (1000, -30):
+        for years in (30, -30):
             clock.jump(years * YEAR_S)
             agent = asking(core, user_folder, {**clock.environment, "SLINGSHOT_CA": str(files.ca)})
             out, err = agent.communicate(timeout=240)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import math
 import os
 import socket
 import time
@@ -53,6 +54,9 @@ from tests.end_to_end.processes import anonymous_mb
 
 SEQUENCES = int(os.environ.get("FUZZ_SEQUENCES", "0"))
 USUAL_SEQUENCES = 60
+AT_A_TIME = 100
+"""Hypothesis keeps all that it has drawn until it is done; that would hide what the core keeps."""
+
 SLOTS, PLACES, GROWTH_MB = 3, 5, 50
 BLOCK, VOCABULARY = 4, 32
 PARAMS = DecodingParams(block_size=BLOCK, max_tokens=8, steps=2)
@@ -500,7 +504,7 @@ def world() -> Iterator[World]:
 
 def play(world: World, sequences: int) -> None:
     how = settings(
-        max_examples=sequences,
+        max_examples=min(sequences, AT_A_TIME),
         stateful_step_count=12,
         deadline=None,
         database=None,
@@ -510,7 +514,8 @@ def play(world: World, sequences: int) -> None:
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(lambda: Conversations(world), settings=how)
+    for _ in range(math.ceil(sequences / AT_A_TIME)):
+        run_state_machine_as_test(lambda: Conversations(world), settings=how)
 
 
 def held_mb() -> float:
