@@ -16,7 +16,7 @@ class Certificates:
     Attributes:
         ca: of the authority that signed the core's.
         other_ca: of another one.
-        certificate: the core's, for the name localhost.
+        certificate: the core's, for the name localhost, good for ten years.
         key: its private key.
         expired: the core's with this key, out of date since yesterday.
         expired_key: its private key.
@@ -54,7 +54,8 @@ def certificates(folder: Path) -> Certificates:
     ca.cert_pem.write_to_path(str(made.ca))
     other_ca.cert_pem.write_to_path(str(made.other_ca))
     yesterday = datetime.now(UTC) - timedelta(days=1)
-    _write(ca.issue_cert("localhost"), made.certificate, made.key)
+    in_ten_years = datetime.now(UTC) + timedelta(days=3650)
+    _write(ca.issue_cert("localhost", not_after=in_ten_years), made.certificate, made.key)
     _write(ca.issue_cert("localhost", not_after=yesterday), made.expired, made.expired_key)
     _write(ca.issue_cert("alice@example.org"), made.client, made.client_key)
     _write(ca.issue_cert("alice@example.org", not_after=yesterday), made.expired_client, made.expired_client_key)

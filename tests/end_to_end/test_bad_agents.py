@@ -42,7 +42,7 @@ from .faults import (
 
 SLOTS, CROWD = 4, 100
 IMPATIENT_S = 3.0
-FROZEN_S, STEPS = 60, 150
+FROZEN_S, STEPS = 60, 60
 KEEPALIVE_S = 15
 FRAME_BYTES = 8 * 1782 * 2
 DOWN = 'message_bytes_total{direction="down"}'
