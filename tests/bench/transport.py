@@ -37,7 +37,10 @@ from tests.bench.progress import say
 from tests.end_to_end.certificates import certificates
 from tests.end_to_end.conftest import running_core
 from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient, CoreStream
+from user_agent.core_client import CoreClient
+from user_agent.credentials import CoreCredentials
+from user_agent.patience import OnWait
+from user_agent.resuming_stream import ResumingStream
 from user_agent.user_model import UserModel
 
 
@@ -200,12 +203,12 @@ class _TimedClient(CoreClient):
     """A client whose streams note when logits have arrived."""
 
     def __init__(self, end: CoreEnd, times: list[float]) -> None:
-        super().__init__(end.address, ca=end.ca)
+        super().__init__(end.address, credentials=CoreCredentials(end.ca))
         self._times = times
 
-    async def open(self, request: OpenRequest) -> CoreStream:
+    async def open(self, request: OpenRequest, on_wait: OnWait | None = None) -> ResumingStream:
         """See `CoreClient.open`."""
-        stream = await super().open(request)
+        stream = await super().open(request, on_wait)
         self._times.append(time.perf_counter())
         take = stream.logits
 
