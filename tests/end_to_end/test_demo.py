@@ -28,7 +28,7 @@ KEYS = {"kind", "question", "expected", "core_only", "user_only", "together", "b
 def questions() -> list[dict[str, object]]:
     """What `make demo JSON=1` prints."""
     command = [sys.executable, "-m", "user_agent", "demo", "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)["questions"]
 
