@@ -261,7 +261,7 @@ class Conversations(RuleBasedStateMachine):
         expected = "core_busy" if self.is_full else "opened"
         assert self._open(place, self.world.opening(**changes)) == expected
 
-    @initialize(speculations=st.lists(st.integers(0, 3), max_size=SLOTS))
+    @initialize(speculations=st.lists(st.integers(0, 3), max_size=SLOTS) | st.just([0, 1, 3]))
     def some_are_there(self, speculations: list[int]) -> None:
         for place, speculation in enumerate(speculations):
             self.opens(place, speculation, "own", FLOAT16)
@@ -292,6 +292,11 @@ class Conversations(RuleBasedStateMachine):
         assert world.run(world.agent.decode(world.served, PARAMS, seeds)) == world.expected[seed]
         world.seen["right answers"] += 1
         world.run(eventually(lambda: world.server.sessions_active == len(self.talks)))
+
+    @precondition(lambda self: self.is_full)
+    @rule()
+    def is_one_too_many(self) -> None:
+        assert self._open(PLACES, self.world.opening()) == "core_busy"
 
     # How agents leave.
 
@@ -495,10 +500,12 @@ def world() -> Iterator[World]:
         await asyncio.sleep(0.1)
         return begun
 
+    asyncio.set_event_loop(loop)  # which gRPC asks for where a call is made while the loop does not run
     begun = loop.run_until_complete(begin())
     begun.tasks = begun.run(_tasks())
     yield begun
     loop.run_until_complete(stack.aclose())
+    asyncio.set_event_loop(None)
     loop.close()
 
 
