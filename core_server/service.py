@@ -162,7 +162,9 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         try:
             done, _ = await asyncio.wait(tasks, timeout=self._session_timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if not done:
-                raise CoreTimeout(f"the answer took more than {self._session_timeout_s:g} s, so the core gave it up")
+                raise CoreTimeout(
+                    f"the answer took more than {self._session_timeout_s:g} s, so the core gave it up; ask again"
+                )
             return done.pop().result() or CLOSED
         finally:
             for task in tasks:

@@ -93,7 +93,11 @@ def set_one(
 
 
 CoreAddress = Annotated[
-    str | None, typer.Argument(metavar="HOST:PORT", help="Of the core; default: the one that is configured.")
+    str | None,
+    typer.Argument(
+        metavar="HOST:PORT",
+        help="Of the core, or of its replicas with commas between them, as for --core; default: as configured.",
+    ),
 ]
 
 

@@ -1,5 +1,8 @@
 """The keys that providers give out for their cores: in the system's keyring, one for each core's address.
 
+A core with several replicas is known by all of their addresses together, as they are given: a replica that is added may
+be somebody else's, and is sent no key before the user says so.
+
 Which addresses have one is written down beside, so that the keyring is not opened for a core that needs none.
 """
 
@@ -65,7 +68,7 @@ def keep_core_key(address: str, key: str) -> None:
             f"the system's keyring did not keep the key: {error}; unlock it, or give the key with the variable "
             f"{VARIABLE}"
         ) from error
-    _write_down(_addresses() | {address.lower()})
+    _write_down(_addresses() | {_normal(address)})
 
 
 def forget_core_key(address: str) -> None:
@@ -78,7 +81,7 @@ def forget_core_key(address: str) -> None:
     import keyring
     from keyring.errors import KeyringError, PasswordDeleteError
 
-    if address.lower() not in _addresses():
+    if _normal(address) not in _addresses():
         raise NotFound(f"no key is kept for the core at {address}; there are keys for: {_listed()}")
     try:
         keyring.delete_password(KEYRING_SERVICE, _account(address))
@@ -86,14 +89,14 @@ def forget_core_key(address: str) -> None:
         pass  # it is gone already
     except KeyringError as error:
         raise KeyringUnusable(f"the system's keyring did not delete the key: {error}; unlock it") from error
-    _write_down(_addresses() - {address.lower()})
+    _write_down(_addresses() - {_normal(address)})
 
 
 def _key_for(address: str) -> tuple[str | None, str]:
     """The key and where it is from."""
     if (given := os.environ.get(VARIABLE)) is not None:
         return given.strip(), VARIABLE
-    if address.lower() not in _addresses():
+    if _normal(address) not in _addresses():
         return None, ""
     import keyring
     from keyring.errors import KeyringError
@@ -111,7 +114,12 @@ def _key_for(address: str) -> tuple[str | None, str]:
 
 
 def _account(address: str) -> str:
-    return f"core {address.lower()}"
+    return f"core {_normal(address)}"
+
+
+def _normal(address: str) -> str:
+    """An address, or those of several replicas with commas between them, as a name for their key."""
+    return "".join(address.lower().split())
 
 
 def _addresses() -> frozenset[str]:

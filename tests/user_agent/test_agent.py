@@ -28,6 +28,7 @@ from user_agent.agent import Agent, Question
 from user_agent.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.core_stream import CoreStream
 from user_agent.documents.passage import Passage
+from user_agent.patience import OnWait
 from user_agent.printable import printable
 from user_agent.render import marked, summary
 from user_agent.user_model import UserModel
@@ -71,10 +72,11 @@ class FakeClient:
     """Hands out a `FakeStream`."""
 
     def __init__(self, stream: FakeStream, **card: object) -> None:
-        self.stream, self.card, self.opened = stream, card, []
+        self.stream, self.card, self.opened, self.told_of_waits = stream, card, [], []
 
-    async def model_card(self, model: str, family: str) -> ModelCard:
+    async def model_card(self, model: str, family: str, on_wait: OnWait | None = None) -> ModelCard:
         self.asked_for = (model, family)
+        self.told_of_waits.append(on_wait)
         values = {
             "protocol_version": PROTOCOL_VERSION,
             "model": "fake",
@@ -90,8 +92,9 @@ class FakeClient:
         }
         return ModelCard(**{**values, **self.card})
 
-    async def open(self, request: OpenRequest) -> FakeStream:
+    async def open(self, request: OpenRequest, on_wait: OnWait | None = None) -> FakeStream:
         self.opened.append(request)
+        self.told_of_waits.append(on_wait)
         self.stream.logits_format = request.logits_format
         return self.stream
 
@@ -429,6 +432,12 @@ async def test_an_observer_sees_every_projection_that_the_core_is_told_and_every
     assert {(block.step, block.timestep) for block in observer.committed_blocks} == {
         (2, observer.seen[1].timestep - 200)
     }
+
+
+async def test_an_observer_is_told_of_waits_from_the_first_question_on(user_model: UserModel) -> None:
+    client, observer = _client(user_model), Noting()
+    await Agent(user_model, client).answer(_question(), observer)
+    assert client.told_of_waits == [observer.waiting, observer.waiting]
 
 
 async def test_an_observer_is_told_where_the_core_would_go_another_way(user_model: UserModel) -> None:

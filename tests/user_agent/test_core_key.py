@@ -78,6 +78,13 @@ def test_a_key_goes_to_its_core_alone(desktop: _Keyring) -> None:
         assert credentials_for(other).metadata is None
 
 
+def test_the_key_of_several_replicas_is_theirs_together_and_goes_to_no_other_list(desktop: _Keyring) -> None:
+    keep_core_key(f"{CORE}, {OTHER}", KEY)
+    assert credentials_for(f"{CORE},{OTHER}").key == KEY
+    assert credentials_for(f"{CORE},{OTHER},third.example.org:50051").key is None
+    assert credentials_for(CORE).key is None
+
+
 def test_a_key_is_in_the_keyring_and_in_no_file(desktop: _Keyring, folder: Path) -> None:
     keep_core_key(CORE, KEY)
     assert list(desktop.kept.values()) == [KEY]
