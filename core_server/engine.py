@@ -27,7 +27,7 @@ from core_server.loaded_model import LoadedModel
 from core_server.logs import fields, frames, start_log
 from core_server.parallel import ALONE, Ranks, joined_ranks
 from core_server.scheduler import Batch, Result, Scheduler
-from ssd2.errors import CoreBusy, SlingshotError
+from ssd2.errors import CoreBusy, ProtocolViolation, SlingshotError
 from ssd2.wire.codec import ProjectedTokens
 from ssd2.wire.tensors import pack_logits
 
@@ -98,7 +98,7 @@ class Engine:
         batch: Batch | None = None
         while (commands := self._commands(wait_s=0 if batch else HEARTBEAT_S)) is not None:
             for command in commands:
-                self._scheduler.obey(command)
+                self._obey(command)
             batch = self._scheduler.next_batch()
             if not batch or time.monotonic() >= self._alive_due:
                 self._report_alive()
@@ -118,13 +118,19 @@ class Engine:
         """What has arrived; all ranks are told, so that all go the same rounds."""
         return self._ranks.told(self._inbox.take(wait_s=wait_s) if self._inbox else None)
 
+    def _obey(self, command: Command) -> None:
+        try:
+            self._scheduler.obey(command)
+        except ProtocolViolation as error:
+            self._fail([command.session], error)
+
     def _compute(self, batch: Batch) -> None:
         try:
             self._compute_batch(batch)
         except torch.AcceleratorError:
             raise  # nothing that runs on the device afterwards can be trusted
         except SlingshotError as error:
-            self._fail(batch, error)  # it is about what was asked for, and so the same on every rank
+            self._fail(batch.sessions, error)  # it is about what was asked for, and so the same on every rank
         except Exception as error:
             if self._ranks.shard:
                 raise  # the other ranks may be waiting for this one, and do not know
@@ -135,12 +141,12 @@ class Engine:
         if isinstance(error, torch.OutOfMemoryError):
             self._scheduler.max_batch = max(1, len(batch.rows) // 2)
             _log.warning("out of memory with %d blocks at a time; fewer from now on", len(batch.rows))
-            self._fail(batch, CoreBusy("the core has run out of memory; ask again in a moment"))
+            self._fail(batch.sessions, CoreBusy("the core has run out of memory; ask again in a moment"))
         else:
             name = type(error).__name__
             extra = fields(error=name, frames=frames(error))
             _log.error("%d answers failed with %s", len(batch.answers), name, extra=extra)
-            self._fail(batch, None)
+            self._fail(batch.sessions, None)
 
     @torch.inference_mode()
     def _compute_batch(self, batch: Batch) -> None:
@@ -156,10 +162,10 @@ class Engine:
             answer.waiting = None
             answer.results.append(Result(row.state, ProjectedTokens(tuple(tokens)), own))
 
-    def _fail(self, batch: Batch, error: SlingshotError | None) -> None:
-        for answer in batch.answers:
-            self._scheduler.drop(answer.number)
-            self._report(Failed(answer.number, error))
+    def _fail(self, sessions: Sequence[int], error: SlingshotError | None) -> None:
+        for session in sessions:
+            self._scheduler.drop(session)
+            self._report(Failed(session, error))
 
     def _report(self, report: Report) -> None:
         if self._connection:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core_server.commands import Advance, Begin, Command
 from core_server.lanes import BlockState, Lane, Row
+from ssd2.errors import ProtocolViolation
 from ssd2.wire.codec import OpenRequest, ProjectedTokens
 
 
@@ -50,7 +51,16 @@ class Answer:
     results: deque[Result] = field(default_factory=deque)
 
     def advance(self, projected: ProjectedTokens, *, is_commit: bool) -> None:
-        """Take in a projection. If it was guessed, what follows it is there already; else nothing guessed is of use."""
+        """Take in a projection. If it was guessed, what follows it is there already; else nothing guessed is of use.
+
+        Raises:
+            ProtocolViolation: if it answers logits that were computed on a wrong guess, before those that are due.
+        """
+        if not self.results:
+            raise ProtocolViolation(
+                "the agent answered logits whose guess is not the projection that it had sent; it should drop them and "
+                "wait for those that are due"
+            )
         answered = self.results.popleft()
         following = answered.state.after(projected, is_commit=is_commit, fed_back=answered.fed_back)
         if not self.results or self.results[0].state != following:
@@ -96,6 +106,11 @@ class Batch:
     rows: Sequence[Row]
     is_guessed: bool
 
+    @property
+    def sessions(self) -> list[int]:
+        """Numbers of the answers' sessions."""
+        return [answer.number for answer in self.answers]
+
 
 class Scheduler:
     """The answers of an engine, in the order in which they wait.
@@ -128,7 +143,11 @@ class Scheduler:
         return sum(answer.waiting is not None for answer in self._answers.values())
 
     def obey(self, command: Command) -> None:
-        """Take in what the front end says; of an answer that has ended meanwhile, nothing matters."""
+        """Take in what the front end says; of an answer that has ended meanwhile, nothing matters.
+
+        Raises:
+            ProtocolViolation: if the agent of the command's answer broke the rules; the answer is still there.
+        """
         if isinstance(command, Begin):
             lane = self._lanes[command.model]
             self._answers[command.session] = Answer(command.session, lane, self._free.pop(), command.request)

@@ -297,6 +297,31 @@ async def test_a_cancel_during_a_computation_frees_the_slot(
     (await agent.open(open_request(served, PARAMS)))[0].cancel()
 
 
+async def test_an_agent_that_answers_a_wrong_guess_ends_its_own_answer_and_no_other(
+    served: LoadedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two projections at once, the second for logits that assumed another first: the engine has none to go with it."""
+    blocked = Blocked(StepPosition(2, 0, 2)).install(monkeypatch)
+    server, agent = await start(served, speculation=2)
+    bystander, _ = await agent.open(open_request(served, PARAMS))
+    call, _ = await agent.open(open_request(served, PARAMS, speculation=2))
+    guess = (await call.read()).block_logits.guess
+    assert guess
+    await eventually(blocked.computing.is_set)
+    await call.write(projection(token_ids=[token ^ 1 for token in guess]))
+    await call.write(projection(1, step=1))
+    answered = server.observation.metrics.client_answer_seconds
+    await eventually(lambda: sum(answered.taken().counts) == 2)
+    blocked.going_on.set()
+    end = await ending(call)
+    assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, "protocol_violation")
+    assert "wait for those that are due" in end.details
+    await bystander.write(projection())
+    assert (await bystander.read()).block_logits.number == 1
+    await bystander.write(CLOSE)
+    await eventually(lambda: server.sessions_active == 0)
+
+
 async def test_one_session_too_many_is_told_that_the_core_is_busy(served: LoadedModel, start: Start) -> None:
     _, agent = await start(served, max_sessions=1)
     first, _ = await agent.open(open_request(served, PARAMS))

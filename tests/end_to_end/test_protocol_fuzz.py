@@ -391,6 +391,33 @@ class Conversations(RuleBasedStateMachine):
         self.world.run(eventually(lambda: self._violations() == before + 1))
         self._is_let_go()
 
+    @precondition(lambda self: self.talks)
+    @rule(pick=PLACE, tokens=TOKENS, count=st.integers(1, 6))
+    def answers_all_that_it_is_sent(self, pick: int, tokens: list[int], count: int) -> None:
+        """Guesses too, whatever projection they assume: the core goes on or refuses, and is there for the others."""
+        talk = self._gone(pick)
+        self.world.run(self._all_answered(talk, tokens, count))
+        end = self.world.run(talk.ended())
+        assert end.status in (grpc.StatusCode.OK, grpc.StatusCode.INTERNAL) or is_typed(end), end
+        self._count("answered all")
+        self._is_let_go()
+
+    async def _all_answered(self, talk: Talk, tokens: list[int], count: int) -> None:
+        at = talk.due
+        for by in range(count):
+            is_commit = at.step == len(talk.opening.timesteps) - 1
+            message = pb.Projection(number=at.number, block=at.block, step=at.step, is_commit=is_commit)
+            message.token_ids.extend((token + by) % VOCABULARY for token in tokens)
+            await talk.say(pb.CollaborateRequest(projection=message).SerializeToString())
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                data = await talk.call.read()
+                if isinstance(data, bytes):
+                    at = position_from_proto(pb.CollaborateResponse.FromString(data).block_logits)
+                    continue
+            return
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await talk.call.done_writing()
+
     def _violations(self) -> int:
         return self.world.server.observation.metrics.sessions_ended["tiny", "protocol_violation"]
 
@@ -540,5 +567,5 @@ def test_whatever_agents_say_each_is_answered_and_nothing_stays_behind(world: Wo
     growth = held_mb() - before
     print(f"\n{dict(world.seen)}\n{growth:.1f} MB more, {time.process_time() - began:.0f} s of processor time")
     assert growth < GROWTH_MB
-    assert min(world.seen[what] for what in ("right answers", "went on", "closed", "core_busy")) > 0
+    assert min(world.seen[what] for what in ("right answers", "went on", "closed", "core_busy", "answered all")) > 0
     assert world.seen["protocol_violation"] > world.seen["sequences"] / 10
