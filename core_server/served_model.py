@@ -48,10 +48,15 @@ class ServedModel:
                 f"{self.config.trained_above:g}T: stop there (--stop)"
             )
         prompt_tokens, answer_tokens = len(request.prompt_ids), request.max_blocks * request.block_size
-        if prompt_tokens > (longest := self.config.max_prompt_tokens_before(answer_tokens)):
+        longest = self.config.max_prompt_tokens_before(answer_tokens)
+        if longest < 1:
+            raise PromptTooLong(
+                f"an answer of {answer_tokens} tokens leaves no room for a prompt in this core; ask for a shorter answer"
+            )
+        if prompt_tokens > longest:
             raise PromptTooLong(
                 f"the prompt has {prompt_tokens} tokens; with an answer of {answer_tokens} this core takes at most "
-                f"{max(longest, 0)}: shorten the prompt, or ask for a shorter answer"
+                f"{longest}: shorten the prompt, or ask for a shorter answer"
             )
         check_prompts([request.prompt_ids], self.config)
 

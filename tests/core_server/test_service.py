@@ -118,7 +118,7 @@ BAD_OPENINGS: list[tuple[dict[str, Any], grpc.StatusCode, str, str]] = [
         {"max_blocks": 9},
         grpc.StatusCode.INVALID_ARGUMENT,
         "prompt_too_long",
-        "an answer of 72 this core takes at most 0",
+        "an answer of 72 tokens leaves no room for a prompt",
     ),
     ({"max_blocks": 2**32 - 1}, grpc.StatusCode.INVALID_ARGUMENT, "prompt_too_long", "ask for a shorter answer"),
     ({"prompt_ids": [5] * 97}, grpc.StatusCode.INVALID_ARGUMENT, "prompt_too_long", "97 tokens"),

@@ -8,24 +8,29 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch.nn.functional import one_hot
 
 from core_server.error_catalog import CATALOGUE
 from ssd2.demo.paths import CORE, USER
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.sampler import noised_simplex
 from tests.end_to_end.conftest import ROOT, running_core
 from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient
 from user_agent.user_model import UserModel
 
 README = (ROOT / "protos" / "README.md").read_text()
+PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 QUESTION = "When does Fern Gallery open?"
 SEED = 12345
 
 
 def test_the_agent_of_the_page_gets_the_answer_that_ours_gets(tmp_path: Path) -> None:
-    (program,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    program, _ = PROGRAMS
     (tmp_path / "agent.py").write_text(program.replace("secrets.randbits(63)", str(SEED)))
     generate = [sys.executable, "-m", "grpc_tools.protoc", "-I", str(ROOT / "protos" / "ssd2" / "wire")]
     subprocess.run(
@@ -48,6 +53,19 @@ async def _ours(address: str) -> str:
         answer = await agent.answer(Question(QUESTION, (), CollaborationParams(0.0), params, seeds))
     assert "opens" in answer.text
     return answer.text
+
+
+@pytest.mark.parametrize("token_ids", [None, [5, 0, 100, 101, 7]])
+@pytest.mark.parametrize("seed", [SEED, 2**63 - 1])
+def test_the_noise_of_the_page_is_ours(token_ids: list[int] | None, seed: int) -> None:
+    page: dict[str, Any] = {}
+    exec(PROGRAMS[1], page)  # noqa: S102  # what stands in the page
+    length, vocab_size, block, t, k = 5, 102, 3, 640, 4.0
+    x0_hat = None if token_ids is None else 2 * k * one_hot(torch.tensor([token_ids]), vocab_size) - k
+    params = DecodingParams(block_size=length, simplex_value=k)
+    ours = noised_simplex(x0_hat, [seed], block, t, params, vocab_size)
+    found = torch.tensor(page["x_t"](seed, block, t, k, token_ids, length, vocab_size))
+    torch.testing.assert_close(found, ours[0].double(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [kind for kind, entry in CATALOGUE.items() if entry.is_public])
