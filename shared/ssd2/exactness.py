@@ -202,6 +202,6 @@ def _has_one_draw(mix: _BoundedMix, last: Tensor, uniform: Tensor) -> Tensor:
     low_before, high_before = low_through - low, high_through - high
     low_all, high_all = low_through[..., -1:], high_through[..., -1:]
     u = uniform.double().unsqueeze(-1)
-    is_behind = high_before < u * (high_before + low_all - low_before)
-    is_reached = u * (low_through + high_all - high_through) <= low_through
+    is_behind = high_before < u * (high_before + (low_all - low_before))
+    is_reached = u * (low_through + (high_all - high_through)) <= low_through  # 0 behind the last
     return (is_behind & is_reached & (low > 0)).any(-1)

@@ -19,8 +19,8 @@ from ssd2.errors import CoreBusy, CoreError
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
 from tests.core_server.conftest import Ending, RawAgent, ending, open_request
-from user_agent import core_client
-from user_agent.core_client import CoreStream
+from user_agent import core_connection
+from user_agent.core_stream import CoreStream
 from user_agent.user_model import UserModel
 
 from .conftest import CoreProcess, running_core
@@ -171,10 +171,10 @@ async def test_of_a_hundred_agents_too_many_each_is_told_so_at_once_and_those_in
         monkeypatch.setattr(CoreStream, "tell", tell_when_let)
         inside = [asyncio.create_task(answered(user, core.address, question(), within_s=180)) for _ in range(SLOTS)]
         await until(lambda: figures(core)["sessions_active"] == SLOTS, 60)
-        refusals = await crowd(core, user)  # all on one connection, as behind a gateway: a process shares them
-        own_pool = ("grpc.use_local_subchannel_pool", 1)
-        monkeypatch.setattr(core_client, "_OPTIONS", [*core_client._OPTIONS, own_pool])
-        refusals += await crowd(core, user)
+        refusals = await crowd(core, user)
+        shared = [option for option in core_connection._OPTIONS if option[0] != "grpc.use_local_subchannel_pool"]
+        monkeypatch.setattr(core_connection, "_OPTIONS", shared)
+        refusals += await crowd(core, user)  # all on one connection, as behind a gateway: a process shares them
         others = [repr(error) for error in refusals if type(error) is not CoreBusy]
         assert others == [], others
         assert all("limit of 4 answers at a time; ask again in a moment" in str(error) for error in refusals)

@@ -24,14 +24,13 @@ const NUMBERS = {
 
 export class Settings {
   title = "Settings";
-  #fields = el("div", { className: "fields" });
+  #fields = el("fieldset", { className: "fields" });
   #said = el("span", { role: "status", className: "remark" });
   #settings = {};
   #about = el("dl", { className: "about" });
 
   constructor(status) {
-    const save = reporting((event) => this.#save(event));
-    const form = el("form", { className: "settings", on: { submit: save } }, this.#fields,
+    const form = el("form", { className: "settings", on: { submit: (event) => this.#submit(event) } }, this.#fields,
       el("div", { className: "actions" }, el("button", { className: "primary" }, "Save"), this.#said));
     const forget = () => (forgetKey(), location.reload());
     this.element = el("div", { className: "page" }, form, this.#about,
@@ -48,10 +47,22 @@ export class Settings {
     this.#fields.replaceChildren(...Object.entries(settings).map(([name, setting]) => field(name, setting)));
   }
 
-  async #save(event) {
+  // What is typed meanwhile would be lost, so nothing can be.
+  async #submit(event) {
     event.preventDefault();
+    const inputs = [...event.target.querySelectorAll("input:not(:disabled)")];
+    this.#fields.disabled = true;
+    try {
+      await this.#save(inputs);
+    } finally {
+      this.#fields.disabled = false;
+    }
+  }
+
+  #save = reporting(async (inputs) => {
+    this.#said.textContent = "";
     const changed = {};
-    for (const input of event.target.querySelectorAll("input:not(:disabled)")) {
+    for (const input of inputs) {
       const given = input.value === "" ? null : input.type === "number" ? Number(input.value) : input.value;
       if (given !== (this.#settings[input.name].value ?? null)) changed[input.name] = given;
     }
@@ -59,7 +70,7 @@ export class Settings {
     await this.load();
     this.#said.textContent = "Saved.";
     dispatchEvent(new Event("settings-saved"));
-  }
+  });
 }
 
 function field(name, { value, default: byDefault, help, is_set_outside: isOutside }) {

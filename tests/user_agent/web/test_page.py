@@ -323,6 +323,21 @@ def test_a_changed_setting_is_kept_and_an_empty_one_is_the_default(page: Page, a
             assert http.get("/v1/settings").json()["max_tokens"]["value"] == kept
 
 
+def test_while_settings_are_saved_nothing_is_typed_that_would_be_lost(page: Page) -> None:
+    held: list[Route] = []
+    page.route(
+        "**/v1/settings", lambda route: held.append(route) if route.request.method == "PATCH" else route.continue_()
+    )
+    page.get_by_role("link", name="Settings").click()
+    longest = page.get_by_label("Longest answer")
+    expect(longest).to_be_enabled()
+    page.get_by_role("button", name="Save").click()
+    expect(longest).to_be_disabled()
+    held[0].continue_()
+    expect(longest).to_be_enabled()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+
+
 def test_a_setting_that_no_answer_can_be_made_with_is_refused_and_not_kept(page: Page, agent: AgentProcess) -> None:
     page.get_by_role("link", name="Settings").click()
     for label, given, says in (("Timesteps", "601", "1 to 600"), ("Longest answer", "4000", "lower --max-tokens")):
