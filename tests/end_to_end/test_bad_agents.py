@@ -190,5 +190,6 @@ async def test_of_a_hundred_agents_too_many_each_is_told_so_at_once_and_those_in
 async def crowd(core: CoreProcess, user: UserModel) -> list[object]:
     """What many agents are told who all come at once."""
     asked = question(lambda_user=0.0)
-    each = (answered(user, core.address, asked, connect_timeout_s=20.0, within_s=40) for _ in range(CROWD))
+    at_once = {"connect_timeout_s": 20.0, "patience_s": 0, "within_s": 40}
+    each = (answered(user, core.address, asked, **at_once) for _ in range(CROWD))
     return await asyncio.gather(*each, return_exceptions=True)
