@@ -8,21 +8,29 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from core_server.keys import READ_AGAIN_S, KeyEntry, KeyReader
 from ssd2.errors import KeyRefused, SessionLimitReached, TokenLimitReached
+
+RESUME_S = 60.0
+MAX_BROKEN = 64
+"""How long after a break an answer may go on beyond its key's limit of tokens, and how many of a key's may."""
 
 _SCHEME = "Bearer "
 
 
 class Caller(Protocol):
     """Whoever opens an answer."""
+
+    @property
+    def id(self) -> str | None:
+        """Public part of their key; None without one."""
 
     def session(self) -> AbstractContextManager[None]:
         """One answer in progress; refuses one that is beyond a limit."""
@@ -36,6 +44,8 @@ class Caller(Protocol):
 
 class Anybody:
     """The caller where no key is asked for; the server's own limits are all there are."""
+
+    id = None
 
     def session(self) -> AbstractContextManager[None]:
         """See `Caller`."""
@@ -74,17 +84,20 @@ class Usage:
     """What is used of a key's limits.
 
     Tokens are a bucket that a minute fills. A block may take more than is left, so that no answer is cut off in its
-    middle; the debt has to be filled up before the next answer, and the limit holds in the long run.
+    middle; the debt has to be filled up before the next answer, and the limit holds in the long run. An answer whose
+    line broke is in its middle too: for each there may be a minute's tokens more of debt.
 
     Attributes:
         sessions: answers in progress.
         owed: tokens that are not yet filled up again.
         counted_at: when that was so, on the monotonic clock.
+        broken_at: when answers broke that may go on, likewise.
     """
 
     sessions: int = 0
     owed: float = 0.0
     counted_at: float = 0.0
+    broken_at: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_BROKEN))
 
     def owed_now(self, per_minute: int) -> float:
         """Tokens that are not filled up by now; at the limit and above, there is nothing left."""
@@ -94,12 +107,19 @@ class Usage:
         """Take tokens out."""
         self.owed, self.counted_at = self.owed_now(per_minute) + tokens, time.monotonic()
 
+    def take_up_broken(self) -> bool:
+        """Whether an answer broke a moment ago that this one may be; each is one only once."""
+        while self.broken_at:
+            if time.monotonic() - self.broken_at.popleft() < RESUME_S:
+                return True
+        return False
+
 
 class KeyHolder:
     """A caller with a key."""
 
     def __init__(self, key_id: str, keys: KeyReader, usage: Usage) -> None:
-        self._id, self._keys, self._usage = key_id, keys, usage
+        self.id, self._keys, self._usage = key_id, keys, usage
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -116,6 +136,9 @@ class KeyHolder:
         self._usage.sessions += 1
         try:
             yield
+        except BaseException:
+            self._usage.broken_at.append(time.monotonic())
+            raise
         finally:
             self._usage.sessions -= 1
 
@@ -134,7 +157,7 @@ class KeyHolder:
             await asyncio.sleep(READ_AGAIN_S)
 
     def _entry(self) -> KeyEntry:
-        if entry := self._keys.entry(self._id):
+        if entry := self._keys.entry(self.id):
             return entry
         raise _refused()
 
@@ -173,6 +196,8 @@ def _check_sessions(entry: KeyEntry, usage: Usage) -> None:
 def _check_tokens(entry: KeyEntry, usage: Usage) -> None:
     limit = entry.tokens_per_minute
     if limit is None or (owed := usage.owed_now(limit)) < limit:
+        return
+    if owed < 2 * limit and usage.take_up_broken():
         return
     wait_s = math.floor((owed - limit) * 60 / limit) + 1
     raise TokenLimitReached(f"this key is at its limit of {limit} tokens a minute; ask again in {wait_s} s", wait_s)

@@ -81,7 +81,7 @@ class Authority:
         """
         if not _FILE_NAME.fullmatch(name):
             raise InvalidParameter(f"a client is named {name!r}; use letters, digits, and . _ @ - between them")
-        names = x509.SubjectAlternativeName([x509.RFC822Name(name) if "@" in name else x509.DNSName(name)])
+        names = x509.SubjectAlternativeName([_of_client(name)])
         self._sign(name, names, ExtendedKeyUsageOID.CLIENT_AUTH, folder, f"client-{name}", days)
 
     def _sign(
@@ -93,6 +93,8 @@ class Authority:
         stem: str,
         days: int,
     ) -> None:
+        if days > (left := (self._certificate.not_valid_after_utc - datetime.now(UTC)).days + 1):
+            raise InvalidParameter(f"days is {days}; this authority itself is valid for {left} days more")
         key = ec.generate_private_key(ec.SECP256R1())
         constraints = x509.BasicConstraints(ca=False, path_length=None)
         certificate = (
@@ -109,6 +111,11 @@ class Authority:
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         _write_file(folder / f"{stem}.key", secret, 0o600)
         _write_file(folder / f"{stem}.pem", certificate.public_bytes(Encoding.PEM), 0o644)
+
+
+def expires_at(file: Path) -> float:
+    """When the first certificate of a PEM file ends to be valid, as a Unix timestamp."""
+    return x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc.timestamp()
 
 
 def _builder(
@@ -151,6 +158,13 @@ def _key_usage(*, signs: bool) -> x509.KeyUsage:
 
 def _named(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _of_client(name: str) -> x509.GeneralName:
+    try:
+        return x509.RFC822Name(name) if "@" in name else x509.DNSName(name)
+    except ValueError as error:
+        raise InvalidParameter(f"a client is named {name!r}; with an @ it is an address, such as a@b.org") from error
 
 
 def _general_name(host: str) -> x509.GeneralName:

@@ -51,6 +51,8 @@ class KeyEntry:
     tokens_per_minute: int | None = None
 
     def __post_init__(self) -> None:
+        if not all(isinstance(value, str) for value in (self.id, self.name, self.sha256, self.created)):
+            raise TypeError("id, name, sha256 and created of a key are texts")
         if not self.name.isprintable() or not 0 < len(self.name) <= MAX_NAME_LENGTH:
             raise InvalidParameter(f"a key's name has 1 to {MAX_NAME_LENGTH} printable characters")
         for name in ("max_sessions", "tokens_per_minute"):
@@ -150,8 +152,9 @@ class KeyReader:
             self._entries = {entry.id: entry for entry in read_keys(self._file)}
             _log.info("the key file has changed: %d keys", len(self._entries))
         except InvalidParameter as error:
-            self._entries = {}
-            _log.error("no key is valid any more: %s", error)
+            if self._entries:
+                _log.error("no key is valid any more: %s", error)
+            self._entries, self._state = {}, None  # so that it is tried again
 
 
 def _state(file: Path) -> tuple[int, int, int] | None:
@@ -176,18 +179,24 @@ def _alone_with(file: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+        os.fsync(descriptor)  # that the file was replaced: a key that was revoked must not come back
     finally:
         os.close(descriptor)
 
 
 def _write(file: Path, entries: Sequence[KeyEntry]) -> None:
-    """A whole new file in place of the old one, its owner's alone: a crash leaves the one or the other."""
+    """A whole new file in place of the old one, its owner's alone: a crash leaves the one or the other.
+
+    Whoever changes it, the server that reads it may still do so.
+    """
     new = file.with_name(f"{file.name}.new")
     text = json.dumps({"keys": [asdict(entry) for entry in entries]}, ensure_ascii=False, indent=1) + "\n"
     try:
         new.unlink(missing_ok=True)
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
             opened.write(text)
+            if file.exists() and os.geteuid() == 0:
+                os.fchown(opened.fileno(), file.stat().st_uid, file.stat().st_gid)
             opened.flush()
             os.fsync(opened.fileno())
         new.replace(file)

@@ -31,8 +31,8 @@ def start_log(process: str, level: str, log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(process) if log_format == "json" else TextFormatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    if log_format == "json":
-        sys.excepthook = _log_uncaught
+    logging.getLogger("asyncio").addFilter(_first_line)
+    sys.excepthook = _log_uncaught
 
 
 def fields(**values: str | int | float | list[str] | None) -> dict[str, Any]:
@@ -84,6 +84,12 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+def _first_line(record: logging.LogRecord) -> bool:
+    """Of a task that nobody waited for asyncio says more in the next lines: what its exception said."""
+    record.msg, record.args = record.getMessage().partition("\n")[0], ()
+    return True
+
+
 def _log_uncaught(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
-    """What Python would print, in the form of all other lines."""
+    """What Python would print, in the form of all other lines, without what the exception said."""
     logging.getLogger(__package__).critical("ended with %s", kind.__name__, exc_info=(kind, error, where))

@@ -46,6 +46,7 @@ class Metrics(Collector):
         committed_tokens: that answers had as context from the blocks before, by model.
         message_bytes: of messages, by direction: "up" or "down".
         client_answer_seconds: that agents took from logits to projection.
+        certificate_expires: Unix timestamp of the certificate's end; None without one.
     """
 
     def __init__(self, readiness: Readiness) -> None:
@@ -58,6 +59,7 @@ class Metrics(Collector):
         self.committed_tokens: Counter[str] = Counter()
         self.message_bytes = Counter(up=0, down=0)
         self.client_answer_seconds = Tally(SECONDS)
+        self.certificate_expires: float | None = None
         self.registry.register(self)
 
     def expect(self, models: Sequence[str]) -> None:
@@ -75,6 +77,9 @@ class Metrics(Collector):
 
     def _of_sessions(self) -> Iterator[Metric]:
         yield _gauge("ready", "Whether an answer can be taken now", {(): self._readiness.obstacle is None})
+        if self.certificate_expires:
+            end: dict[_Labels, float] = {(): self.certificate_expires}
+            yield _gauge("certificate_expires_timestamp_seconds", "When the server's certificate ends", end)
         yield _gauge("sessions_active", "Answers in progress", {(): self.sessions_active})
         yield _counter("sessions_opened", "Answers begun", ["model"], _keyed(self.sessions_opened))
         yield _counter("sessions_ended", "Answers, by how they ended", ["model", "end"], self.sessions_ended)

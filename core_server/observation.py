@@ -60,21 +60,23 @@ class SessionObservation:
         self._metrics, self._spans, self._trace = metrics, spans, trace
         self._span: AnswerSpan | None = None
         self._model = ""
+        self._key_id: str | None = None
         self._began = time.monotonic()
         self._asked_ns = 0
         self._timesteps = self._bytes_up = self._bytes_down = 0
         self.id = secrets.token_hex(8)
         self.end = CLOSED
 
-    def opened(self, model: str, active: int, limit: int) -> None:
+    def opened(self, model: str, active: int, limit: int, key_id: str | None = None) -> None:
         """It is an answer now.
 
         Args:
             model: that it is by.
             active: answers in progress, this one among them.
             limit: how many there may be.
+            key_id: public part of the caller's key; None without one.
         """
-        self._model, self._asked_ns = model, time.time_ns()
+        self._model, self._key_id, self._asked_ns = model, key_id, time.time_ns()
         self._metrics.sessions_active += 1
         self._metrics.sessions_opened[model] += 1
         if self._spans:
@@ -138,7 +140,7 @@ class SessionObservation:
     def _fields(self, **more: Any) -> dict[str, Any]:
         trace = self._trace
         trace_ids = {"trace_id": trace.trace_id, "parent_span_id": trace.span_id} if trace else {}
-        return fields(session=self.id, model=self._model or None, **trace_ids, **more)
+        return fields(session=self.id, model=self._model or None, key=self._key_id, **trace_ids, **more)
 
 
 def _end_of(error: BaseException | None) -> str | None:

@@ -51,7 +51,7 @@ class ServedModel:
         longest = self.config.max_prompt_tokens_before(answer_tokens)
         if longest < 1:
             raise PromptTooLong(
-                f"an answer of {answer_tokens} tokens leaves no room for a prompt in this core; ask for a shorter answer"
+                f"an answer of {answer_tokens} tokens leaves no room for a prompt; ask this core for a shorter answer"
             )
         if prompt_tokens > longest:
             raise PromptTooLong(

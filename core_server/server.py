@@ -7,7 +7,7 @@ import logging
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -22,7 +22,7 @@ from core_server.observation import Observation
 from core_server.service import ABORT_TIMEOUT_S, SERVICE_NAME, CollaborationService
 from core_server.spans import spans_to
 from ssd2.errors import EngineLost, InvalidParameter
-from ssd2.wire.codec import MAX_MESSAGE_BYTES
+from ssd2.wire.codec import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES
 
 MAX_METADATA_BYTES = 16 * 1024
 
@@ -30,6 +30,14 @@ SPARE_STREAMS = 1024
 """Streams of one connection beyond the sessions: an agent too many has to be told so, and neither be reset nor
 wait for a stream, even where a gateway carries very many agents on one connection; and there are health checks."""
 
+HEALTH_TIMEOUT_S = 1.0
+"""How long those who watch a server's health may take to read that it stops."""
+
+HANDSHAKE_TIMEOUT_S = 10
+IDLE_TIMEOUT_S = 600
+"""How long a connection may take to begin, and how long it may be without a call; an agent makes another one."""
+
+_MAX_INT32 = 2**31 - 1
 _log = logging.getLogger(__name__)
 
 
@@ -89,6 +97,10 @@ class CoreServer:
                 f"cannot listen on {address}: the port is in use, or the host is not this machine's; "
                 "choose another --port or --host, or --port 0 for any free port"
             ) from error
+        if self._config.tls_certificate:
+            from core_server.certs import expires_at
+
+            self.observation.metrics.certificate_expires = expires_at(self._config.tls_certificate)
         await self._server.start()
         await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
         self.observation.readiness.engines = self._engines
@@ -97,8 +109,10 @@ class CoreServer:
     async def stop(self) -> None:
         """Turn new answers away, let those in progress go on for the grace time, then end them and say why."""
         self.observation.readiness.is_draining = True
-        await self._health.enter_graceful_shutdown()
         stopping = asyncio.create_task(self._server.stop(self._config.grace_s + ABORT_TIMEOUT_S))
+        with suppress(TimeoutError):  # whoever watches and does not read would hold it up
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                await self._health.enter_graceful_shutdown()
         await asyncio.wait({stopping}, timeout=self._config.grace_s)
         self._service.end_answers()
         await stopping
@@ -137,8 +151,9 @@ def _authorities(file: Path) -> bytes:
 
 
 def _options(config: ServerConfig) -> list[tuple[str, int]]:
+    lasts_ms = min(round(config.session_timeout_s * 1000), _MAX_INT32 - 60_000)
     return [
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
@@ -148,6 +163,11 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.http2.ping_timeout_ms", 5_000),  # without it a frozen agent is held for 60 s
         ("grpc.http2.max_pings_without_data", 0),  # keep asking while a long computation sends nothing
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_S * 1000),
+        ("grpc.max_connection_idle_ms", IDLE_TIMEOUT_S * 1000),
+        # A stream whose agent reads its end no more goes with its connection. Answers end before; agents connect anew.
+        ("grpc.max_connection_age_ms", lasts_ms),
+        ("grpc.max_connection_age_grace_ms", lasts_ms + 60_000),
         # Agents ping every 10 s; a ping that comes a little early must not count against them.
         ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import time
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["CollaborationService"].full_
 
 ABORT_TIMEOUT_S = 5.0
 """`abort` waits until the agent has read all that was sent before: for ever, if it reads no more."""
+
+OPEN_TIMEOUT_S = 10.0
+"""How long an agent may take to send Open: no limit of sessions holds it back before."""
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -136,7 +140,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             await refuse(context, refusal_of(error))
 
     async def _collaborate(self, agent: _AgentStream, seen: SessionObservation) -> None:
-        opening = await agent.read()
+        opening = await agent.read(OPEN_TIMEOUT_S)
         if opening is None:
             return
         if opening.WhichOneof("message") != "open":
@@ -146,10 +150,10 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         with CALLER.get().session(), self._slot():
             served = self._hosted.find(request.model, request.family)
             session = CoreSession(next(self._numbers), request, served)
-            seen.opened(served.name, self._sessions_active, self._max_sessions)
-            await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=seen.id)))
             engine = self._engines.for_answer()
-            CALLER.get().count(request.block_size)
+            CALLER.get().count(request.block_size)  # before anything is waited for: others may come meanwhile
+            seen.opened(served.name, self._sessions_active, self._max_sessions, CALLER.get().id)
+            await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=seen.id)))
             with engine.answer(session.begin()) as frames:
                 seen.end = await self._answer(agent, session, engine, frames)
 
@@ -234,14 +238,17 @@ class _AgentStream:
     def __init__(self, rpc_context: StreamContext, timeout_s: float, seen: SessionObservation) -> None:
         self._rpc_context, self._timeout_s, self.seen = rpc_context, timeout_s, seen
 
-    async def read(self) -> pb.CollaborateRequest | None:
+    async def read(self, within_s: float = math.inf) -> pb.CollaborateRequest | None:
         """The next message; None if the agent is gone.
+
+        Args:
+            within_s: how long to wait for it, where that is shorter than for an answer.
 
         Raises:
             CoreTimeout: if it is silent for too long.
             ProtocolViolation: if it sent something that is no message.
         """
-        data = await self._bounded(self._rpc_context.read(), "sent nothing")
+        data = await self._bounded(self._rpc_context.read(), "sent nothing", within_s)
         if not isinstance(data, bytes):
             return None  # it is gRPC's EOF
         self.seen.received(len(data))
@@ -257,12 +264,13 @@ class _AgentStream:
         await self._bounded(self._rpc_context.write(data), "read nothing")
         self.seen.sent(len(data))
 
-    async def _bounded(self, action: Awaitable[_T], what: str) -> _T:
+    async def _bounded(self, action: Awaitable[_T], what: str, within_s: float = math.inf) -> _T:
+        timeout_s = min(self._timeout_s, within_s)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(timeout_s):
                 return await action
         except TimeoutError as error:
-            raise CoreTimeout(f"the agent {what} for {self._timeout_s:g} s, so the core gave up; ask again") from error
+            raise CoreTimeout(f"the agent {what} for {timeout_s:g} s, so the core gave up; ask again") from error
 
 
 def _parsed(kind: type[_M], data: bytes) -> _M:

@@ -14,6 +14,7 @@ import pytest
 from cryptography import x509
 
 from core_server.__main__ import main
+from core_server.certs import expires_at
 from core_server.keys import KeyReader
 from tests.core_server.test_main import ENVIRONMENT, run
 
@@ -46,12 +47,15 @@ def test_a_key_is_printed_once_listed_without_it_and_revoked(
         (("certs", "create", "--out", "/dev/null/x", "--host", "localhost"), "--out"),
         (("certs", "create", "--out", "nowhere"), "--host NAME"),
         (("certs", "create", "--out", "nowhere", "--host", "a", "--days", "0"), "days is 0"),
+        (("certs", "create", "--out", "{folder}", "--host", "a", "--days", "3651"), "is valid for 3650 days more"),
+        (("certs", "create", "--out", "{folder}", "--host", "a", "--days", "9999999"), "is valid for 3650 days more"),
+        (("certs", "create", "--out", "{folder}", "--client", "alice@"), "such as a@b.org"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_that_says_what_to_do(
-    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main(arguments) == 2
+    assert main([argument.replace("{folder}", str(tmp_path)) for argument in arguments]) == 2
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n")) == ("", 1)
     assert says in told.err
@@ -90,6 +94,7 @@ def test_certificates_name_their_hosts_and_their_keys_are_their_owners(tmp_path:
         assert stat.S_IMODE((out / f"{stem}.key").stat().st_mode) == 0o600
         ssl.create_default_context(cafile=out / "ca.pem").load_cert_chain(out / f"{stem}.pem", out / f"{stem}.key")
     certificate = x509.load_pem_x509_certificate((out / "core.pem").read_bytes())
+    assert expires_at(out / "core.pem") == certificate.not_valid_after_utc.timestamp()
     assert abs(certificate.not_valid_after_utc - datetime.now(UTC) - timedelta(days=7)) < timedelta(minutes=5)
     certificate.verify_directly_issued_by(x509.load_pem_x509_certificate((out / "ca.pem").read_bytes()))
 

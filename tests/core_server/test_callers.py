@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import asyncio
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import grpc
@@ -13,6 +14,7 @@ from core_server.callers import Callers, KeyHolder
 from core_server.config import ServerConfig
 from core_server.keys import KeyReader, create_key, revoke_key
 from core_server.loaded_model import LoadedModel
+from core_server.service import _AgentStream
 from ssd2.errors import InsecureLine, InvalidParameter, KeyRefused, SessionLimitReached, TokenLimitReached
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
@@ -73,6 +75,37 @@ def test_tokens_fill_up_within_a_minute_and_a_debt_delays_the_next_answer(file: 
         pass
 
 
+def test_an_answer_that_broke_may_go_on_beyond_the_limit_once(file: Path, now: list[float]) -> None:
+    alice = holder(file, tokens_per_minute=60)
+    with suppress(ConnectionError), alice.session():
+        alice.count(90)
+        raise ConnectionError
+    with alice.session():
+        alice.count(5)
+    with pytest.raises(TokenLimitReached), alice.session():
+        pass
+
+
+def test_an_answer_that_breaks_again_and_again_is_over_at_twice_the_limit(file: Path, now: list[float]) -> None:
+    alice, admitted = holder(file, tokens_per_minute=60), 0
+    for _ in range(9):
+        with suppress(ConnectionError, TokenLimitReached), alice.session():
+            admitted += 1
+            alice.count(30)
+            raise ConnectionError
+    assert admitted == 4
+
+
+def test_an_answer_that_broke_long_ago_goes_on_no_more(file: Path, now: list[float]) -> None:
+    alice = holder(file, tokens_per_minute=60)
+    with suppress(ConnectionError), alice.session():
+        alice.count(119 + 61)
+        raise ConnectionError
+    now[0] += 61.0
+    with pytest.raises(TokenLimitReached), alice.session():
+        pass
+
+
 def test_a_revoked_key_opens_nothing_even_where_its_call_had_begun(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alice = holder(file)
     monkeypatch.setattr("core_server.keys.READ_AGAIN_S", 0.0)
@@ -104,6 +137,32 @@ async def test_every_block_counts_the_last_one_too(served: LoadedModel, start: S
         ends.append(await ending(call))
     assert [end.status for end in ends[:2]] == [grpc.StatusCode.OK] * 2
     assert (ends[2].status, ends[2].code) == (grpc.StatusCode.RESOURCE_EXHAUSTED, TokenLimitReached.code)
+
+
+async def test_of_streams_that_come_at_once_and_do_not_read_no_more_get_in_than_there_are_tokens_for(
+    served: LoadedModel, start: Start, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is counted before it is told that it is open."""
+    key, _ = create_key(file, "alice", tokens_per_minute=20)
+    server, agent = await start(served, keys=file)
+    write, may_go_on = _AgentStream.write, asyncio.Event()
+
+    async def write_when_let(stream: _AgentStream, message: pb.CollaborateResponse) -> None:
+        await may_go_on.wait()
+        await write(stream, message)
+
+    monkeypatch.setattr(_AgentStream, "write", write_when_let)
+    opening = pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS)))
+    calls = [agent.stub.Collaborate(timeout=30, metadata=(("authorization", f"Bearer {key}"),)) for _ in range(50)]
+    for call in calls:
+        await call.write(opening)
+    rejected = server.observation.metrics.rejected
+    await eventually(lambda: server.sessions_active + rejected[TokenLimitReached.code] == 50)
+    assert server.sessions_active == 3, "of eight tokens each"
+    may_go_on.set()
+    for call in calls:
+        call.cancel()
+    await eventually(lambda: server.sessions_active == 0)
 
 
 async def test_a_commit_counts_the_block_that_follows(served: LoadedModel, start: Start, file: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -138,7 +140,34 @@ def test_a_file_that_is_damaged_or_gone_lets_nobody_in_until_it_is_back(file: Pa
         assert reader.find(key) is not None
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", '{"keys": 1}', '{"keys": [{"name": "alice"}]}'])
+def test_a_file_that_could_not_be_read_once_is_tried_again(
+    file: Path, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the process was out of descriptors: nothing about the file changes afterwards."""
+    key, _ = create_key(file, "alice")
+    reader = KeyReader(file)
+    create_key(file, "bob")
+    with monkeypatch.context() as failing:
+        failing.setattr(keys_module, "read_keys", Mock(side_effect=InvalidParameter("too many open files")))
+        now[0] += 1.0
+        assert reader.find(key) is None
+    now[0] += 1.0
+    assert reader.find(key) is not None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root changes files of others")
+def test_whoever_changes_the_file_its_owner_can_still_read_it(file: Path) -> None:
+    create_key(file, "alice")
+    os.chown(file, 12345, 23456)
+    create_key(file, "bob")
+    revoke_key(file, "alice")
+    assert (file.stat().st_uid, file.stat().st_gid, stat.S_IMODE(file.stat().st_mode)) == (12345, 23456, 0o600)
+
+
+NO_SHA256 = '{"keys": [{"id": "a", "name": "alice", "sha256": null, "created": "2026"}]}'
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", NO_SHA256, '{"keys": 1}', '{"keys": [{"name": "alice"}]}'])
 def test_a_server_does_not_start_with_a_file_that_holds_no_keys(file: Path, text: str | None) -> None:
     if text is not None:
         file.write_text(text)

@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from core_server.keys import create_key
 from core_server.lanes import BatchLane
 from core_server.loaded_model import LoadedModel
 from core_server.logs import JsonFormatter, TextFormatter, fields
@@ -72,13 +74,39 @@ def test_an_exception_is_its_frames_without_its_text() -> None:
     assert "secret" not in text
 
 
-def test_what_nobody_caught_is_a_line_as_well() -> None:
-    script = "from core_server.logs import start_log; start_log('engine', 'info', 'json'); raise ValueError('secret')"
+UNCAUGHT = "raise ValueError('secret')"
+NEVER_RETRIEVED = """
+import asyncio
+async def fail():
+    raise ValueError("secret")
+async def main():
+    asyncio.create_task(fail())
+    await asyncio.sleep(0)
+asyncio.run(main())
+"""
+
+
+def log_of(script: str, log_format: str) -> str:
+    script = f"from core_server.logs import start_log; start_log('engine', 'info', '{log_format}')\n{script}"
     done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    return done.stderr
+
+
+def test_what_nobody_caught_is_a_line_as_well() -> None:
+    (line,) = log_of(UNCAUGHT, "json").splitlines()
     assert (json.loads(line)["level"], json.loads(line)["error"]) == ("critical", "ValueError")
-    assert "secret" not in line
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize(
+    ("script", "says"), [(UNCAUGHT, "ended with ValueError"), (NEVER_RETRIEVED, "Task exception was never retrieved")]
+)
+def test_what_an_exception_says_is_in_no_log_even_where_nobody_caught_it(
+    script: str, says: str, log_format: str
+) -> None:
+    log = log_of(script, log_format)
+    assert says in log
+    assert "secret" not in log
 
 
 async def test_a_session_is_told_in_fields(served: LoadedModel, start: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -96,6 +124,22 @@ async def test_a_session_is_told_in_fields(served: LoadedModel, start: Start, ca
     assert closed["bytes_up"] == server.observation.metrics.message_bytes["up"]
     assert closed["bytes_down"] == server.observation.metrics.message_bytes["down"]
     assert "trace_id" not in closed
+
+
+async def test_whose_key_an_answer_was_under_is_in_its_lines_and_the_key_is_not(
+    served: LoadedModel, start: Start, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.INFO)
+    key, entry = create_key(tmp_path / "keys.json", "alice")
+    server, agent = await start(served, keys=tmp_path / "keys.json")
+    call = agent.stub.Collaborate(metadata=(("authorization", f"Bearer {key}"),))
+    await call.write(pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS))))
+    await call.write(pb.CollaborateRequest(close=pb.Close()))
+    await ending(call)
+    await eventually(lambda: server.observation.metrics.sessions_ended["core", "closed"] == 1)
+    lines = json_of([line for line in caplog.records if line.name == "core_server.observation"])
+    assert [line["key"] for line in lines] == [entry.id, entry.id]
+    assert key.removeprefix(f"sk-{entry.id}-") not in str(json_of(caplog.records))
 
 
 async def test_a_trace_context_is_in_the_lines_of_its_session(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
+from pathlib import Path
 
 import grpc
 import pytest
 from prometheus_client import generate_latest
 
+from core_server.certs import Authority
 from core_server.distribution import Tally
 from core_server.loaded_model import LoadedModel
 from core_server.metrics import ENDS
@@ -149,6 +152,15 @@ async def test_an_engine_says_how_it_stands_while_it_never_rests(
     monkeypatch.setattr(type(engine), "alive", told, raising=False)
     await asyncio.gather(*(agent.decode(served, PARAMS, Seeds.reproducible(number)) for number in range(3)))
     assert max(alive.steps_waiting for alive in seen) > 0, "it told while agents waited"
+
+
+async def test_the_end_of_the_certificate_is_seen(served: LoadedModel, start: Start, tmp_path: Path) -> None:
+    Authority.in_folder(tmp_path).sign_core(["localhost"], tmp_path, days=7)
+    server, _ = await start(served, tls_certificate=tmp_path / "core.pem", tls_key=tmp_path / "core.key")
+    left_s = figure(server, "certificate_expires_timestamp_seconds") - time.time()
+    assert 0 <= 7 * 86_400 - left_s < 60
+    without, _ = await start(served)
+    assert b"certificate" not in generate_latest(without.observation.metrics.registry)
 
 
 async def test_servers_share_no_figures(served: LoadedModel, start: Start) -> None:

@@ -6,6 +6,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from core_server import server as server_module
 from core_server.config import ServerConfig
 from core_server.engines import Engines
 from core_server.loaded_model import LoadedModel
@@ -14,7 +15,7 @@ from core_server.service import SERVICE_NAME
 from ssd2.errors import CoreStopping, InvalidParameter
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import MAX_MESSAGE_BYTES
+from ssd2.wire.codec import MAX_REQUEST_BYTES
 from tests.core_server.conftest import Start, ending, engine_in_this_process, eventually, open_request
 
 PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2)
@@ -59,6 +60,51 @@ async def test_an_answer_longer_than_the_grace_time_is_cut_and_its_agent_told_wh
     await eventually(lambda: server.sessions_active == 0)
 
 
+async def test_nobody_who_watches_its_health_and_does_not_read_keeps_a_server_from_stopping(
+    served: LoadedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, agent = await start(served, grace_s=0.1)
+    monkeypatch.setattr(server_module, "HEALTH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(server._health, "enter_graceful_shutdown", asyncio.Event().wait)
+    call, _ = await agent.open(open_request(served, PARAMS))
+    async with asyncio.timeout(5):
+        await server.stop()
+        assert (await ending(call)).code == CoreStopping.code
+
+
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+EMPTY_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("says", "changes", "settings"),
+    [
+        (b"", {"HANDSHAKE_TIMEOUT_S": 1}, {}),
+        (HTTP2_PREFACE + EMPTY_SETTINGS, {"IDLE_TIMEOUT_S": 1}, {}),
+        (HTTP2_PREFACE + EMPTY_SETTINGS, {}, {"session_timeout_s": 1.0}),
+    ],
+    ids=["silent", "without a call", "old"],
+)
+async def test_a_connection_that_is_not_used_ends(
+    served: LoadedModel,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    says: bytes,
+    changes: dict[str, int],
+    settings: dict[str, float],
+) -> None:
+    for name, value in changes.items():
+        monkeypatch.setattr(server_module, name, value)
+    _, agent = await start(served, **settings)
+    reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
+    writer.write(says)
+    async with asyncio.timeout(10):
+        await reader.read()  # to its end
+    writer.close()
+    call, _ = await agent.open(open_request(served, PARAMS))
+    call.cancel()
+
+
 async def test_a_port_in_use_is_refused(served: LoadedModel, start: Start) -> None:
     _, agent = await start(served)
     async with engine_in_this_process(served, slots=1) as engine:
@@ -71,8 +117,8 @@ async def test_a_port_in_use_is_refused(served: LoadedModel, start: Start) -> No
 @pytest.mark.parametrize(
     ("size_bytes", "status"),
     [
-        (5_000_000, grpc.StatusCode.INVALID_ARGUMENT),  # read, and found to be no message
-        (MAX_MESSAGE_BYTES + 1, grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (MAX_REQUEST_BYTES, grpc.StatusCode.INVALID_ARGUMENT),  # read, and found to be no message
+        (MAX_REQUEST_BYTES + 1, grpc.StatusCode.RESOURCE_EXHAUSTED),
     ],
 )
 async def test_messages_are_taken_up_to_the_limit(

@@ -120,7 +120,7 @@ BAD_OPENINGS: list[tuple[dict[str, Any], grpc.StatusCode, str, str]] = [
         "prompt_too_long",
         "an answer of 72 tokens leaves no room for a prompt",
     ),
-    ({"max_blocks": 2**32 - 1}, grpc.StatusCode.INVALID_ARGUMENT, "prompt_too_long", "ask for a shorter answer"),
+    ({"max_blocks": 2**32 - 1}, grpc.StatusCode.INVALID_ARGUMENT, "prompt_too_long", "for a shorter answer"),
     ({"prompt_ids": [5] * 97}, grpc.StatusCode.INVALID_ARGUMENT, "prompt_too_long", "97 tokens"),
     ({"prompt_ids": []}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "empty"),
     ({"prompt_ids": [5, 1782]}, grpc.StatusCode.INVALID_ARGUMENT, "token_out_of_range", "1782"),
@@ -356,6 +356,21 @@ async def test_a_silent_agent_is_given_up(served: LoadedModel, start: Start, has
     assert (end.status, end.code) == (grpc.StatusCode.DEADLINE_EXCEEDED, "core_timeout")
     assert "sent nothing for 0.2 s" in end.details
     await eventually(lambda: server.sessions_active == 0)
+
+
+async def test_an_agent_has_a_moment_for_open_and_no_longer(
+    served: LoadedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No limit of sessions holds streams back on which nothing has come."""
+    monkeypatch.setattr(service_module, "OPEN_TIMEOUT_S", 0.2)
+    _, agent = await start(served)
+    call = await agent.send()
+    end = await ending(call)
+    assert (end.status, end.code) == (grpc.StatusCode.DEADLINE_EXCEEDED, "core_timeout")
+    call, _ = await agent.open(open_request(served, PARAMS))
+    await asyncio.sleep(0.4)
+    await call.write(CLOSE)
+    assert (await ending(call)).status is grpc.StatusCode.OK
 
 
 async def test_an_agent_that_is_never_silent_and_never_done_is_given_up(served: LoadedModel, start: Start) -> None:

@@ -209,6 +209,8 @@ def test_a_commit_comes_through_as_one_hot() -> None:
         ({"token_ids": [1, 2, 3, 4], "counts": [1, 1, 1, 2]}, BlockShapeMismatch),
         ({"token_ids": [1, 2, 3, 4], "counts": [1, 1, 1, 2**32 - 1]}, BlockShapeMismatch),
         ({"token_ids": [1, 2, 3, 4, 5], "counts": [1, 1, 1, 2], "is_commit": True}, BlockShapeMismatch),
+        ({"token_ids": [1, 2, 3, 5, 4], "counts": [1, 1, 1, 2]}, BlockShapeMismatch),
+        ({"token_ids": [1, 4, 4, 3, 5], "counts": [1, 2, 1, 1]}, BlockShapeMismatch),
         ({"token_ids": [1, 2, 3, 32]}, TokenOutOfRange),
         ({"token_ids": [1, 2, 3, 2**32 - 1], "is_commit": True}, TokenOutOfRange),
     ],
@@ -233,6 +235,7 @@ def test_whatever_arrives_is_a_block_of_the_simplex_or_a_typed_error(
     assert len(tokens) == 4
     assert all(0 <= token_id < 32 for position in tokens for token_id in position)
     assert all(len(position) == 1 if is_commit else position for position in tokens)
+    assert all(list(position) == sorted(set(position)) for position in tokens)
 
 
 def frame(logits: torch.Tensor, how: LogitsFormat, at: codec.StepPosition = AT) -> pb.BlockLogits:

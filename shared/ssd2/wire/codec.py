@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from ssd2.errors import (
     BlockShapeMismatch,
@@ -24,8 +25,12 @@ from ssd2.wire import collaboration_pb2 as pb
 PROTOCOL_VERSION = 1
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""Largest message either side takes: full float16 logits of 25 x 50,272 are 2.5 MB, and a
+"""Largest message that an agent takes: full float16 logits of 25 x 50,272 are 2.5 MB, and a
 vocabulary of 256,000 with a block of 64 is 33 MB."""
+
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+"""Largest message that a core takes: it holds one before it knows whom it is from. All of a vocabulary of 50,272 at
+each of 25 positions is 3.8 MB."""
 
 MAX_PROMPT_IDS = 65_536
 """Longest prompt that is looked at, far above any model's: one message must not occupy a server."""
@@ -292,7 +297,8 @@ def projection_from_proto(message: pb.Projection, *, block_size: int, vocab_size
         vocab_size: V.
 
     Raises:
-        BlockShapeMismatch: if it is not a block of L positions, or a commit is not one token each.
+        BlockShapeMismatch: if it is not a block of L positions, the tokens of one do not ascend, or a commit is not
+            one token each.
         TokenOutOfRange: if a token id is outside the vocabulary.
     """
     counts = tuple(message.counts) or (1,) * len(message.token_ids)
@@ -307,7 +313,12 @@ def projection_from_proto(message: pb.Projection, *, block_size: int, vocab_size
         raise TokenOutOfRange(
             f"token id {max(message.token_ids)} is outside the vocabulary of {vocab_size}; use the core's tokenizer"
         )
-    return ProjectedTokens(tuple(message.token_ids), counts if max(counts) > 1 else ())
+    if max(counts) == 1:
+        return ProjectedTokens(tuple(message.token_ids))
+    begins = set(accumulate(counts))
+    if any(b <= a and at not in begins for at, (a, b) in enumerate(pairwise(message.token_ids), 1)):
+        raise BlockShapeMismatch("the tokens of a position have to ascend, each of them once")
+    return ProjectedTokens(tuple(message.token_ids), counts)
 
 
 def position_from_proto(message: pb.Projection | pb.BlockLogits) -> StepPosition:
