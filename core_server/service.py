@@ -23,7 +23,7 @@ from core_server.hosted import HostedModels
 from core_server.metrics import CLOSED, DISCONNECTED
 from core_server.observation import Observation, SessionObservation
 from core_server.session import CoreSession
-from ssd2.errors import CoreBusy, CoreStopping, CoreTimeout, ProtocolViolation, SlingshotError
+from ssd2.errors import CoreBusy, CoreStopping, CoreTimeout, ProtocolViolation
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from ssd2.wire.codec import logits_to_proto, model_card_to_proto, open_from_proto
@@ -122,10 +122,10 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
     async def GetModelCard(self, data: bytes, context: CallContext) -> bytes:  # noqa: N802  # the contract's name
         """What is served: the model that fits the request."""
         try:
-            request = _parsed(pb.GetModelCardRequest, data)
-            return model_card_to_proto(self._hosted.find(request.model, request.family).card).SerializeToString()
-        except SlingshotError as error:
-            self._observation.metrics.rejected[error.code] += 1
+            with self._observation.session(()):
+                request = _parsed(pb.GetModelCardRequest, data)
+                return model_card_to_proto(self._hosted.find(request.model, request.family).card).SerializeToString()
+        except Exception as error:
             await refuse(context, refusal_of(error))
             raise
 

@@ -7,12 +7,13 @@ inside; so the calls of our service are taken here, and handed on to Serve's own
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import ray
@@ -25,23 +26,26 @@ from core_server.callers import CALLER, Caller, Callers, while_allowed
 from core_server.config import ServerConfig
 from core_server.error_catalog import INTERNAL_MESSAGE, refusal_of
 from core_server.keys import KeyReader
+from core_server.logs import fields, frames
 from core_server.server import server_credentials
 from core_server.service import SERVICE_NAME, refuse
-from ssd2.errors import CoreBusy, EngineLost, InvalidParameter, ProtocolViolation, SlingshotError
+from ssd2.errors import CoreBusy, CoreTimeout, EngineLost, InvalidParameter, ProtocolViolation, SlingshotError
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import ERROR_CODE_KEY
 
 PREFIX = "SLINGSHOT_PROXY_"
-"""Of the variables that tell the proxy what `core-server` is told by options: PORT, TLS_CERTIFICATE, TLS_KEY, CLIENT_CA
-and KEYS."""
+"""Of the variables that tell the proxy what `core-server` is told by options: PORT, TLS_CERTIFICATE, TLS_KEY,
+CLIENT_CA, KEYS and ANSWER_TIMEOUT_S."""
 
 _HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _SERVE_HEALTH = "/ray.serve.RayServeAPIService/Healthz"
 _log = logging.getLogger(__name__)
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-_Unary: TypeAlias = Callable[[bytes, _Context], Awaitable[bytes]]
-_Stream: TypeAlias = Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]
+_ForServe: TypeAlias = "_Context | WithoutKey"
+_Unary: TypeAlias = Callable[[bytes, _ForServe], Awaitable[bytes]]
+_Stream: TypeAlias = Callable[[AsyncIterator[bytes], _ForServe], AsyncGenerator[bytes, None]]
+_T = TypeVar("_T")
 
 
 def add_to_proxy(_: object, server: gRPCGenericServer) -> None:
@@ -60,6 +64,7 @@ def add_to_proxy(_: object, server: gRPCGenericServer) -> None:
         server.service_handler_factory(f"/{SERVICE_NAME}/Collaborate", gRPCStreamingType.STREAM_STREAM),
         callers,
         takes_tls_alone=config.tls_certificate is not None,
+        answer_timeout_s=config.answer_timeout_s,
     )
     server.add_passthrough_service(SERVICE_NAME)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, calls.handlers()),))
@@ -81,18 +86,22 @@ def proxy_config(environment: Mapping[str, str]) -> ServerConfig:
     def file(name: str) -> Path | None:
         return Path(value) if (value := environment.get(PREFIX + name)) else None
 
-    try:
-        port = int(environment.get(f"{PREFIX}PORT", "50051"))
-    except ValueError as error:
-        raise InvalidParameter(f"{PREFIX}PORT is no port; give a number") from error
+    def number(name: str, kind: Callable[[str], _T], default: _T) -> _T:
+        given = environment.get(PREFIX + name)
+        try:
+            return kind(given) if given else default
+        except ValueError as error:
+            raise InvalidParameter(f"{PREFIX}{name} is {given!r}; give a number") from error
+
     return ServerConfig(
         {},
         host="0.0.0.0",  # noqa: S104  # agents come over the network
-        port=port,
+        port=number("PORT", int, 50_051),
         tls_certificate=file("TLS_CERTIFICATE"),
         tls_key=file("TLS_KEY"),
         client_ca=file("CLIENT_CA"),
         keys=file("KEYS"),
+        answer_timeout_s=number("ANSWER_TIMEOUT_S", float, ServerConfig.answer_timeout_s),
     )
 
 
@@ -113,7 +122,15 @@ def _check_is_only_proxy() -> None:
 class ProxyCalls:
     """The calls of our service."""
 
-    def __init__(self, card: _Unary, stream: _Stream, callers: Callers | None, *, takes_tls_alone: bool) -> None:
+    def __init__(
+        self,
+        card: _Unary,
+        stream: _Stream,
+        callers: Callers | None,
+        *,
+        takes_tls_alone: bool,
+        answer_timeout_s: float,
+    ) -> None:
         """Stand before Serve.
 
         Args:
@@ -121,36 +138,45 @@ class ProxyCalls:
             stream: Serve's handler of Collaborate.
             callers: who has a key; None to answer everybody.
             takes_tls_alone: whether calls on the port that Serve opens itself are refused.
+            answer_timeout_s: how long an agent may leave unread what it is sent, and not say which card it wants.
         """
         self._card, self._stream, self._callers = card, stream, callers
-        self._takes_tls_alone = takes_tls_alone
+        self._takes_tls_alone, self._answer_timeout_s = takes_tls_alone, answer_timeout_s
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
-        """By method; messages are bytes here."""
+        """By method; messages are bytes here.
+
+        A unary call takes what a stream's handler answers; gRPC would read all of it before it called a unary one.
+        """
         return {
-            "GetModelCard": grpc.unary_unary_rpc_method_handler(self.card),
+            "GetModelCard": grpc.stream_stream_rpc_method_handler(self.card),
             "Collaborate": grpc.stream_stream_rpc_method_handler(self.collaborate),
         }
 
-    async def card(self, request: bytes, rpc_context: _Context) -> bytes:
+    async def card(self, requests: AsyncIterator[bytes], rpc_context: _Context) -> None:
         """What is served."""
-        try:
-            self._admit(rpc_context)
-            answer = await self._card(request, rpc_context)
-            _check_end(rpc_context)
-        except SlingshotError as error:
-            await refuse(rpc_context, refusal_of(error))
-            raise
-        return answer
+        async with self._admitted(rpc_context):
+            request = await self._bounded(anext(requests, b""), "sent nothing")
+            if answer := await self._card(request, WithoutKey(rpc_context)):  # else it brought the status
+                await self._write(answer, rpc_context)
 
     async def collaborate(self, requests: AsyncIterator[bytes], rpc_context: _Context) -> None:
         """One answer."""
-        try:
-            self._admit(rpc_context)
+        async with self._admitted(rpc_context):
             with CALLER.get().session():
                 await while_allowed(self._relay(requests, rpc_context))
+
+    @asynccontextmanager
+    async def _admitted(self, rpc_context: _Context) -> AsyncIterator[None]:
+        """A call of somebody who may make it, which ends as its replica says, or with an error that agents know."""
+        try:
+            self._admit(rpc_context)
+            yield
             _check_end(rpc_context)
-        except SlingshotError as error:
+        except Exception as error:
+            if not isinstance(error, SlingshotError):
+                kind = type(error).__name__
+                _log.error("a call failed with %s", kind, extra=fields(error=kind, frames=frames(error)))
             await refuse(rpc_context, refusal_of(error))
 
     def _admit(self, rpc_context: _Context) -> None:
@@ -167,17 +193,55 @@ class ProxyCalls:
             CALLER.set(self._callers.identify(given))
 
     async def _relay(self, requests: AsyncIterator[bytes], rpc_context: _Context) -> None:
-        counted = CountedRequests(requests, CALLER.get()) if self._callers else requests
-        async for message in self._stream(counted, rpc_context):
-            if message:  # else it brought the status
-                await rpc_context.write(message)
+        counted = CountedRequests(requests, CALLER.get())
+        async with aclosing(self._stream(counted, WithoutKey(rpc_context))) as answer:
+            async for message in answer:
+                if message:  # else it brought the status
+                    counted.answered()
+                    await self._write(message, rpc_context)
+
+    async def _write(self, message: bytes, rpc_context: _Context) -> None:
+        await self._bounded(rpc_context.write(message), "read nothing")
+
+    async def _bounded(self, action: Awaitable[_T], what: str) -> _T:
+        """Wait for the agent, as the service does.
+
+        Raises:
+            CoreTimeout: if it takes too long.
+        """
+        try:
+            async with asyncio.timeout(self._answer_timeout_s):
+                return await action
+        except TimeoutError as error:
+            raise CoreTimeout(
+                f"the agent {what} for {self._answer_timeout_s:g} s, so the core gave up; ask again"
+            ) from error
+
+
+class WithoutKey:
+    """A call's context for Serve, which sends a copy of it to a replica: keys end here."""
+
+    def __init__(self, rpc_context: _Context) -> None:
+        self._rpc_context = rpc_context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rpc_context, name)
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """What the call came with, but for the key."""
+        return tuple(pair for pair in self._rpc_context.invocation_metadata() or () if pair[0] != "authorization")
 
 
 class CountedRequests:
-    """A stream's requests, whose tokens are counted as the service does: of each block that begins."""
+    """A stream's requests, whose tokens are counted as the service does: of each block that begins.
+
+    The first begins when a replica has taken the answer; what it refuses costs nothing.
+    """
 
     def __init__(self, requests: AsyncIterator[bytes], caller: Caller) -> None:
         self._requests, self._caller = requests, caller
+        self._block_size: int | None = None
+        self._is_answered = False
 
     def __aiter__(self) -> CountedRequests:
         return self
@@ -185,15 +249,20 @@ class CountedRequests:
     async def __anext__(self) -> bytes:
         data = await anext(self._requests)
         with suppress(DecodeError):  # what is no message, the replica refuses
-            self._caller.count(_tokens_begun(pb.CollaborateRequest.FromString(data)))
+            self._count(pb.CollaborateRequest.FromString(data))
         return data
 
+    def answered(self) -> None:
+        """A replica has sent a message; its first says that it has taken the answer."""
+        if not self._is_answered:
+            self._is_answered = True
+            self._caller.count(self._block_size or 0)
 
-def _tokens_begun(message: pb.CollaborateRequest) -> int:
-    """Tokens of the block that begins with a message."""
-    if message.WhichOneof("message") == "open":
-        return int(message.open.block_size)
-    return len(message.projection.token_ids) if message.projection.is_commit else 0
+    def _count(self, message: pb.CollaborateRequest) -> None:
+        if self._block_size is None:
+            self._block_size = message.open.block_size
+        elif message.projection.is_commit:
+            self._caller.count(self._block_size)  # of the block that begins, as long as this one
 
 
 def _check_end(rpc_context: _Context) -> None:

@@ -90,12 +90,12 @@ class ReplicaStream(ReplicaCall):
             await asyncio.gather(answering, return_exceptions=True)
 
     async def _answer(self, service: CollaborationService) -> None:
+        """Answer, and say that it was all; once cancelled nothing, for nobody takes it any more."""
         try:
             await service.Collaborate(None, self)
         except grpc.aio.AbortError:
             await self._frames.put(LAST_WORD)
-        finally:
-            await self._frames.put(None)
+        await self._frames.put(None)
 
 
 class CoreReplica:

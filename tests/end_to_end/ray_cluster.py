@@ -18,6 +18,8 @@ from typing import IO, Any
 
 import yaml
 
+from ssd2.wire.codec import MAX_MESSAGE_BYTES
+
 from .conftest import ENVIRONMENT, ROOT
 from .processes import children, is_running
 
@@ -84,6 +86,7 @@ def running_on_ray(
     """
     with tempfile.TemporaryDirectory(prefix="ray-") as scratch, ExitStack() as stack:
         own = {"HOME": scratch, "RAY_TMPDIR": scratch, "RAY_USAGE_STATS_ENABLED": "0"}
+        own["RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"] = str(MAX_MESSAGE_BYTES)
         environment = {**ENVIRONMENT, **own, **(variables or {}), "RAY_raylet_start_wait_time_s": "120"}
         log = stack.enter_context((Path(scratch) / "log.txt").open("w+"))
         nodes = stack.enter_context(_nodes(cpus, environment, log))

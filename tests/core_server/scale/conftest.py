@@ -33,12 +33,14 @@ class ServeHere:
     Attributes:
         fault: raised where Serve would find that its replica is gone or that it takes no more calls.
         is_healthy: what its health check says.
+        metadata: of the calls that replicas were handed.
     """
 
     def __init__(self, replica: CoreReplica) -> None:
         self._replica = replica
         self.fault: Exception | None = None
         self.is_healthy = True
+        self.metadata: list[dict[str, str]] = []
 
     def handler(self, service_method: str, streaming_type: object) -> Callable[..., Any]:
         return {"Healthz": self._health, "GetModelCard": self._card, "Collaborate": self._stream}[
@@ -51,14 +53,20 @@ class ServeHere:
         return b""
 
     async def _card(self, request: bytes, context: Any) -> bytes:
-        frames = [frame async for frame in self._results(self._one(request, RayServegRPCContext(context)), context)]
+        frames = [frame async for frame in self._results(self._one(request, self._own(context)), context)]
         return frames[0] if frames else b""
+
+    def _own(self, context: Any) -> RayServegRPCContext:
+        """What goes to the replica with a call."""
+        own = RayServegRPCContext(context)
+        self.metadata.append(dict(own.invocation_metadata()))
+        return own
 
     async def _one(self, request: bytes, own: RayServegRPCContext) -> AsyncIterator[Any]:
         yield own, await self._replica.GetModelCard(request, own)
 
     async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        own = RayServegRPCContext(context)
+        own = self._own(context)
 
         async def received() -> AsyncIterator[bytes]:
             async for message in requests:

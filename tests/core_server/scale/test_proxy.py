@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,18 +15,20 @@ pytest.importorskip("ray.serve")
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
+from core_server.hosted import HostedModels
 from core_server.keys import READ_AGAIN_S, create_key, revoke_key
 from core_server.loaded_model import LoadedModel
+from core_server.scale.app import CoreArguments
 from core_server.scale.proxy import proxy_config
 from core_server.scale.replica import CoreReplica
-from core_server.service import CollaborationService
+from core_server.service import SERVICE_NAME
 from ssd2.errors import InsecureLine, InvalidParameter
 from ssd2.params import DecodingParams, Seeds
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
-from ssd2.wire.codec import MAX_MESSAGE_BYTES, open_to_proto
+from ssd2.wire.codec import MAX_MESSAGE_BYTES, StepPosition, commit_to_proto, open_to_proto
 from tests.core_server.conftest import RawAgent, decode_alone, ending, eventually, open_request
-from tests.core_server.scale.conftest import Proxy
+from tests.core_server.scale.conftest import Proxy, ServeHere
 from tests.end_to_end.certificates import certificates
 
 PARAMS = DecodingParams(block_size=8, max_tokens=24, steps=3)
@@ -102,16 +104,35 @@ async def test_what_serve_says_of_its_insides_becomes_an_error_that_agents_know(
 
 
 async def test_a_failure_inside_the_service_stays_as_the_service_tells_it(
-    served: LoadedModel, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    served: LoadedModel, proxy: Proxy, replica: CoreReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object) -> None:
-        raise ValueError("secret insides")
-
-    monkeypatch.setattr(CollaborationService, "_collaborate", fail)
+    monkeypatch.setattr(HostedModels, "find", fail)
     async with proxy() as (_, agent):
-        end = await ending(await agent.send(opening(served)))
-    assert (end.status, end.code) == (grpc.StatusCode.INTERNAL, None)
-    assert end.details.startswith("the core failed on this answer")
+        await assert_tells_nothing(agent, opening(served))
+    assert replica._service._observation.metrics.rejected["internal"] == 2
+
+
+async def test_a_failure_of_the_proxy_is_told_to_nobody_and_its_kind_is_logged(
+    served: LoadedModel, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ServeHere, "_card", fail)
+    monkeypatch.setattr(ServeHere, "_stream", fail)
+    async with proxy() as (_, agent):
+        await assert_tells_nothing(agent, opening(served))
+    assert caplog.text.count("a call failed with ValueError") == 2
+    assert "secret" not in caplog.text
+
+
+def fail(*_: object) -> None:
+    raise ValueError("secret insides")
+
+
+async def assert_tells_nothing(agent: RawAgent, message: pb.CollaborateRequest) -> None:
+    """Either call ends with the one text for whatever is not foreseen."""
+    for call in (await agent.send(message), agent.stub.GetModelCard(pb.GetModelCardRequest())):
+        assert await call.code() is grpc.StatusCode.INTERNAL
+        assert (await call.details()).startswith("the core failed on this answer")
+        assert "slingshot-error-code" not in dict(await call.trailing_metadata())
 
 
 async def healthy(channel: grpc.aio.Channel) -> bool:
@@ -175,6 +196,32 @@ async def test_without_a_key_nothing_answers_but_health(
             assert (await ending(call)).code == "key_refused"
 
 
+async def test_who_has_no_key_is_refused_before_anything_is_read(
+    proxy: Proxy, secured: dict[str, object], tmp_path: Path
+) -> None:
+    async with proxy(**secured), encrypted(tmp_path) as channel, asyncio.timeout(10):
+        for method in ("GetModelCard", "Collaborate"):
+            assert (await ending(channel.stream_stream(f"/{SERVICE_NAME}/{method}")())).code == "key_refused"
+
+
+async def test_keys_go_no_further_than_the_proxy(
+    served: LoadedModel, proxy: Proxy, secured: dict[str, object], tmp_path: Path
+) -> None:
+    key, _ = create_key(tmp_path / "keys.json", "trusting")
+    metadata = (("authorization", f"Bearer {key}"), ("traceparent", f"00-{7:032x}-{7:016x}-01"))
+    async with proxy(**secured) as (serve, _), encrypted(tmp_path) as channel:
+        stub = pb_grpc.CollaborationServiceStub(channel)
+        assert (await stub.GetModelCard(pb.GetModelCardRequest(), metadata=metadata)).model == "core"
+        call = stub.Collaborate(metadata=metadata)
+        await call.write(opening(served))
+        assert (await call.read()).opened.session_id
+        call.cancel()
+    assert len(serve.metadata) == 2
+    for handed_on in serve.metadata:
+        assert "authorization" not in handed_on
+        assert handed_on["traceparent"] == metadata[1][1]
+
+
 async def test_the_port_that_serve_opens_answers_nothing_but_health_where_there_is_tls(
     served: LoadedModel, proxy: Proxy, secured: dict[str, object], tmp_path: Path
 ) -> None:
@@ -211,6 +258,76 @@ async def test_tokens_are_counted_by_the_block(
     assert end.code == "token_limit_reached"
 
 
+async def test_an_open_that_a_replica_refuses_costs_its_key_nothing(
+    served: LoadedModel, proxy: Proxy, secured: dict[str, object], tmp_path: Path
+) -> None:
+    key, _ = create_key(tmp_path / "keys.json", "16 a minute", tokens_per_minute=16)
+    too_long = pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS, block_size=4_000_000_000)))
+    async with proxy(**secured), encrypted(tmp_path) as channel:
+        agent = KeyedAgent(channel, key)
+        assert [(await ending(await agent.send(too_long))).code for _ in range(3)] == ["invalid_parameter"] * 3
+        assert len(await agent.decode(served, PARAMS, Seeds.reproducible(1))) == 24
+
+
+async def test_an_agent_that_asks_until_there_is_room_pays_for_one_answer(
+    served: LoadedModel, proxy: Proxy, secured: dict[str, object], tmp_path: Path, replica: CoreReplica
+) -> None:
+    key, _ = create_key(tmp_path / "keys.json", "16 a minute", tokens_per_minute=16)
+    other, _ = create_key(tmp_path / "keys.json", "full house")
+    async with proxy(**secured), encrypted(tmp_path) as channel:
+        held = [(await KeyedAgent(channel, other).open(open_request(served, PARAMS)))[0] for _ in range(2)]
+        agent = KeyedAgent(channel, key)
+        assert [(await ending(await agent.send(opening(served)))).code for _ in range(3)] == ["core_busy"] * 3
+        for call in held:
+            call.cancel()
+        await eventually(lambda: replica._service.sessions_active == 0)
+        assert len(await agent.decode(served, PARAMS, Seeds.reproducible(1))) == 24
+
+
+async def test_a_commit_costs_its_key_a_block_whatever_its_length(
+    served: LoadedModel, proxy: Proxy, secured: dict[str, object], tmp_path: Path
+) -> None:
+    key, _ = create_key(tmp_path / "keys.json", "24 a minute", tokens_per_minute=24)
+    commit = pb.CollaborateRequest(projection=commit_to_proto(StepPosition(0, 0, 0), [7] * 10_000))
+    async with proxy(**secured), encrypted(tmp_path) as channel:
+        agent = KeyedAgent(channel, key)
+        call, _ = await agent.open(open_request(served, PARAMS))
+        await call.write(commit)
+        assert (await ending(call)).code == "block_shape_mismatch"
+        assert len(await agent.decode(served, PARAMS, Seeds.reproducible(1))) == 24
+
+
+async def test_an_agent_that_reads_nothing_is_given_up_and_its_key_is_free_again(
+    served: LoadedModel,
+    proxy: Proxy,
+    secured: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    message = pb.CollaborateResponse(block_logits=pb.BlockLogits(data=bytes(2**20))).SerializeToString()
+
+    async def endless(*_: object) -> AsyncIterator[bytes]:
+        while True:
+            yield message
+
+    monkeypatch.setattr(ServeHere, "_stream", endless)
+    key, _ = create_key(tmp_path / "keys.json", "one at a time", max_sessions=1)
+    async with proxy(**secured, ANSWER_TIMEOUT_S=2) as _, encrypted(tmp_path) as channel, asyncio.timeout(20):
+        frozen = await KeyedAgent(channel, key).send(opening(served))
+        await asyncio.sleep(0.2)
+        assert (await ending(await KeyedAgent(channel, key).send(opening(served)))).code == "session_limit_reached"
+        await asyncio.sleep(3)
+        another = await KeyedAgent(channel, key).send(opening(served))
+        assert (await another.read()).block_logits.data
+        assert (await ending(frozen)).code == "core_timeout"
+
+
+async def test_an_agent_that_does_not_say_which_card_it_wants_is_given_up(proxy: Proxy) -> None:
+    async with proxy(ANSWER_TIMEOUT_S=0.2) as (_, agent), asyncio.timeout(10):
+        call = agent.channel.stream_stream(f"/{SERVICE_NAME}/GetModelCard")()
+        assert (await ending(call)).code == "core_timeout"
+
+
 async def test_bytes_that_are_no_message_are_the_replica_s_to_refuse(
     proxy: Proxy, secured: dict[str, object], tmp_path: Path
 ) -> None:
@@ -236,11 +353,16 @@ def test_keys_take_tls() -> None:
         proxy_config({"SLINGSHOT_PROXY_KEYS": "keys.json"})
 
 
-def test_a_port_that_is_none_is_refused_and_without_variables_there_are_no_keys() -> None:
-    with pytest.raises(InvalidParameter, match="SLINGSHOT_PROXY_PORT is no port"):
-        proxy_config({"SLINGSHOT_PROXY_PORT": "https"})
+@pytest.mark.parametrize("name", ["SLINGSHOT_PROXY_PORT", "SLINGSHOT_PROXY_ANSWER_TIMEOUT_S"])
+def test_a_variable_that_is_no_number_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"{name} is 'https'; give a number"):
+        proxy_config({name: "https"})
+
+
+def test_without_variables_there_are_no_keys_and_no_tls() -> None:
     config = proxy_config({})
     assert (config.keys, config.tls_certificate, config.port) == (None, None, 50_051)
+    assert config.answer_timeout_s == CoreArguments(models={}).answer_timeout_s
 
 
 async def test_no_key_is_in_any_log(

@@ -14,13 +14,13 @@ from core_server.config import ServerConfig
 from core_server.engines import Engines
 from core_server.loaded_model import LoadedModel
 from core_server.scale import replica as replica_module
-from core_server.scale.replica import EXIT_ENGINE_LOST, CoreReplica
+from core_server.scale.replica import EXIT_ENGINE_LOST, CoreReplica, ReplicaStream
 from core_server.scale.router import FewestSessions
 from ssd2.errors import EngineLost
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import open_to_proto
-from tests.core_server.conftest import engine_in_this_process, open_request
+from tests.core_server.conftest import engine_in_this_process, eventually, open_request
 from tests.core_server.scale.conftest import Ended
 
 
@@ -81,6 +81,25 @@ async def test_an_answer_that_serve_takes_back_ends_although_its_agent_is_silent
     assert replica._service.sessions_active == 1
     await asyncio.wait_for(frames.aclose(), 10)  # type: ignore[attr-defined]  # it is a generator
     assert replica._service.sessions_active == 0
+
+
+class Flood:
+    """A service that sends for as long as it may."""
+
+    async def Collaborate(self, _: object, call: ReplicaStream) -> None:  # noqa: N802  # the contract's name
+        while True:
+            await call.write(b"logits")
+
+
+async def test_an_answer_that_serve_takes_back_ends_although_more_of_it_waits_than_is_taken() -> None:
+    async def silent() -> AsyncIterator[bytes]:
+        yield await asyncio.Event().wait()
+
+    call = ReplicaStream(gRPCInputStream(silent()), SilentCall())  # type: ignore[arg-type]
+    frames = call.frames(Flood())  # type: ignore[arg-type]
+    await anext(frames)
+    await eventually(call._frames.full)
+    await asyncio.wait_for(frames.aclose(), 1)
 
 
 async def test_every_replica_is_looked_at_for_an_answer_in_no_order_of_preference() -> None:
