@@ -114,13 +114,18 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="create | list | revoke")
     create = _command(commands, "create", "Make a key and print it, this once.", _KEYS_EXAMPLES)
     create.add_argument("name", metavar="NAME", help="whose it is; no two keys have one name")
-    create.add_argument("--max-sessions", type=int, metavar="N", help="answers in progress at a time (default: any)")
+    create.add_argument(
+        "--max-sessions",
+        type=int,
+        metavar="N",
+        help="answers in progress at a time, at each server that reads the file (default: any)",
+    )
     create.add_argument(
         "--tokens-per-minute",
         type=int,
         metavar="N",
-        help="tokens computed, in the long run: an answer is never cut off, and what it takes beyond the limit delays "
-        "the next one (default: any)",
+        help="tokens computed, in the long run, by each server: an answer is never cut off, and what it takes beyond "
+        "the limit delays the next one (default: any)",
     )
     create.set_defaults(run=_create_key)
     listing = _command(commands, "list", "Show whose keys there are, and their limits.", _KEYS_EXAMPLES)

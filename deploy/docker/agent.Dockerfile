@@ -1,9 +1,9 @@
 # A user agent. From the repository's root:
 #   docker build --file deploy/docker/agent.Dockerfile --tag slingshot-agent:0.1.0 .
 #
-# torch is the build for processors that constraints.txt names, from the index that pip's configuration names:
+# torch is the build for CUDA, which runs on processors as well and is larger by gigabytes, unless pip is told of PyTorch's
+# own index of builds for processors (pytorch.org has its address), as an extra-index-url in a file pip.conf:
 #   docker build --secret id=pip,src=pip.conf …
-# With --build-arg TORCH=cuda it is the index's own, which is larger by gigabytes and runs on processors as well.
 #
 # It runs as any user but root, on a read-only root: /data keeps what the agent keeps, and /tmp has to be writable. There
 # is no keyring in a container: secrets are files in /run/secrets (see agent-entrypoint).
@@ -12,14 +12,12 @@
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
-ARG TORCH=cpu
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/slingshot
 WORKDIR /src
 COPY constraints.txt ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    if [ "${TORCH}" = cuda ]; then sed -i 's/^\(torch==[^+]*\)+cpu$/\1/' constraints.txt; fi \
-    && /opt/slingshot/bin/pip install torch --constraint constraints.txt
+    /opt/slingshot/bin/pip install torch --constraint constraints.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY core_server core_server
 COPY user_agent user_agent

@@ -2,8 +2,11 @@
 #   docker build --file deploy/docker/core.Dockerfile --tag slingshot-core:0.1.0 .
 #
 # torch brings the CUDA libraries that it was built with, so the base needs none, and the host the driver and NVIDIA's
-# container toolkit alone. For processors only, a tenth of the size, with pip's configuration for an index of CPU builds:
-#   docker build --build-arg TORCH=cpu --secret id=pip,src=pip.conf …
+# container toolkit alone. For processors only, a tenth of the size, pip is told of PyTorch's own index of builds for
+# processors (pytorch.org has its address), as an extra-index-url in a file pip.conf:
+#   docker build --secret id=pip,src=pip.conf …
+#
+# For Ray (deploy/ray): --build-arg EXTRAS=scale --tag slingshot-core-ray:0.1.0.
 #
 # It runs as any user but root, on a read-only root: /tmp has to be writable (docker run --read-only --tmpfs /tmp).
 
@@ -11,16 +14,13 @@
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
-ARG TORCH=cuda
 ARG EXTRAS=core
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/slingshot
 WORKDIR /src
 COPY constraints.txt ./
-# The pinned version is of a build for processors (+cpu); without that, pip takes the index's own, which is for CUDA.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    if [ "${TORCH}" = cuda ]; then sed -i 's/^\(torch==[^+]*\)+cpu$/\1/' constraints.txt; fi \
-    && /opt/slingshot/bin/pip install torch --constraint constraints.txt
+    /opt/slingshot/bin/pip install torch --constraint constraints.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY core_server core_server
 COPY user_agent user_agent

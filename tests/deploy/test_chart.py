@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from core_server.config import ServerConfig
 from core_server.observation import Observation
 from core_server.ops import create_app
 from tests.deploy.deployment import DEPLOY, OBSERVABILITY, VERSION, seconds_to_stop, server_of
@@ -145,7 +147,9 @@ def test_values_are_what_the_server_is_told() -> None:
         "maxSessions": 1_000_000,
         "speculation": 5,
         "logits": "float16,top-k:9",
+        "compile": True,
         "answerTimeoutS": 12.5,
+        "sessionTimeoutS": 1_000_000,
         "engineTimeoutS": 13,
         "graceS": 14,
         "logLevel": "warning",
@@ -157,8 +161,19 @@ def test_values_are_what_the_server_is_told() -> None:
     assert (server.device, server.precision, server.tensor_parallel, server.replicas) == ("cuda", "bfloat16", 2, 3)
     assert (server.threads, server.max_sessions, server.speculation) == (7, 1_000_000, 5)
     assert (server.answer_timeout_s, server.engine_timeout_s, server.grace_s) == (12.5, 13, 14)
+    assert (server.compiled, server.session_timeout_s) == (True, 1_000_000)
     assert (str(server.logits_formats), server.log_level) == ("float16,top-k:9", "warning")
     assert server.otlp_endpoint == "http://collector:4317"
+
+
+def test_defaults_are_the_server_s_but_for_those_that_are_named() -> None:
+    given, own = server_of(container_of()["args"]), ServerConfig({})
+    options = {field.name for field in fields(ServerConfig)} - {"host", "port", "ops_host", "ops_port", "log_format"}
+    options -= {"tls_certificate", "tls_key", "client_ca", "keys"}
+    differ = {name for name in options if getattr(given, name) != getattr(own, name)}
+    assert differ - {"threads"} == {"models", "logits_formats", "grace_s"}  # threads: all of them, which may be two
+    (named,) = re.findall(r"but for (.*?), its defaults", (CHART / "values.yaml").read_text())
+    assert named == "models, threads, logits and graceS"
 
 
 def test_a_pod_gets_a_gpu_for_each_rank_and_none_on_processors() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,25 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
+from core_server.config import ServerConfig
 from tests.deploy.deployment import DEPLOY, OBSERVABILITY, ROOT, VERSION, ran, seconds_to_stop, server_of
 
 FILE = DEPLOY / "compose.yaml"
 OWNER = "1000:1000"
 
 
-def composed(file: Path = FILE) -> dict[str, Any]:
-    """The file with its variables as they are by default, and its merges made."""
-    text = re.sub(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", lambda found: found[2] or OWNER, file.read_text())
+def composed(file: Path = FILE, **variables: str) -> dict[str, Any]:
+    """The file with its variables, by default as they are by default, and its merges made."""
+    given = {"SLINGSHOT_USER": OWNER, **variables}
+    variable = r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}"
+    text = re.sub(variable, lambda found: given.get(found[1], found[2]), file.read_text())
     read: dict[str, Any] = yaml.safe_load(text)
     return read
+
+
+def core_of(**variables: str) -> ServerConfig:
+    """The server that is started; Compose splits the one text as a shell does."""
+    return server_of(shlex.split(composed(**variables)["services"]["core"]["command"]))
 
 
 COMPOSED = composed()
@@ -66,7 +75,17 @@ def test_secrets_are_files_and_no_variables_or_arguments(name: str) -> None:
         assert "sk-" not in value
     named = [secret if isinstance(secret, str) else secret["source"] for secret in service.get("secrets", [])]
     assert set(named) <= set(COMPOSED["secrets"])
-    assert not re.search("sk-|BEGIN", " ".join(service.get("command", [])))
+    assert not re.search("sk-|BEGIN", str(service.get("command")))
+
+
+def test_each_image_is_built_with_what_pip_is_told_for_it_alone() -> None:
+    told = {}
+    for name in ("core", "agent"):
+        (secret,) = SERVICES[name]["build"]["secrets"]
+        (asked,) = set(re.findall(r"type=secret,id=(\w+)", (ROOT / SERVICES[name]["build"]["dockerfile"]).read_text()))
+        assert secret["target"] == asked
+        told[name] = COMPOSED["secrets"][secret["source"]]["file"]
+    assert told == {"core": "./local/pip-core.conf", "agent": "./local/pip-agent.conf"}
 
 
 def test_what_is_secret_is_never_committed() -> None:
@@ -77,26 +96,24 @@ def test_what_is_secret_is_never_committed() -> None:
 
 
 def test_the_core_is_told_files_that_it_is_given() -> None:
-    server = server_of(SERVICES["core"]["command"])
+    server = core_of(CORE_OPTIONS="--client-ca=/run/secrets/ca.pem --precision bfloat16")
     targets = {f"/run/secrets/{secret['target']}" for secret in SERVICES["core"]["secrets"]}
-    assert {str(server.tls_certificate), str(server.tls_key)} == targets
+    assert {str(server.tls_certificate), str(server.tls_key), str(server.client_ca)} == targets
+    assert server.precision == "bfloat16"
     keys = {volume["target"]: volume["source"] for volume in SERVICES["core"]["volumes"]}
     assert Path(keys[str(server.keys.parent)]).name == "keys", "the folder: a file by itself would stay the old one"
 
 
 def test_the_core_has_time_to_let_its_answers_end() -> None:
     given_s = int(SERVICES["core"]["stop_grace_period"].removesuffix("s"))
-    assert given_s > seconds_to_stop(server_of(SERVICES["core"]["command"]))
+    assert given_s > seconds_to_stop(core_of())
 
 
 def test_the_agent_is_told_files_that_it_is_given() -> None:
     targets = {f"/run/secrets/{secret['target']}" for secret in SERVICES["agent"]["secrets"]}
     assert SERVICES["agent"]["environment"]["SLINGSHOT_CA"] in targets
     assert {"/run/secrets/SLINGSHOT_CORE_KEY", "/run/secrets/SLINGSHOT_PASSPHRASE"} <= targets
-    assert SERVICES["agent"]["environment"]["SLINGSHOT_CORE"].split(":") == [
-        "core",
-        str(server_of(SERVICES["core"]["command"]).port),
-    ]
+    assert SERVICES["agent"]["environment"]["SLINGSHOT_CORE"].split(":") == ["core", str(core_of().port)]
 
 
 def test_documents_are_the_agent_s_alone_and_it_cannot_change_them() -> None:
@@ -117,7 +134,7 @@ def test_the_agent_meets_the_core_alone_and_where_nothing_leads_outside() -> Non
 
 
 def test_the_ops_port_is_in_the_network_of_those_who_watch_alone() -> None:
-    server = server_of(SERVICES["core"]["command"])
+    server = core_of()
     networks = {name: (given or {}).get("aliases", []) for name, given in SERVICES["core"]["networks"].items()}
     assert {name for name, aliases in networks.items() if server.ops_host in aliases} == {"ops"}
     targets = yaml.safe_load((OBSERVABILITY / "compose/cores.yml").read_text())

@@ -16,7 +16,8 @@ from core_server.observation import Observation
 from ssd2 import errors
 from tests.deploy.deployment import ran
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+HERE = Path(__file__).parent
+DEPLOY = HERE.parents[1] / "deploy"
 OBSERVABILITY = DEPLOY / "observability"
 DASHBOARD: dict[str, Any] = json.loads((OBSERVABILITY / "dashboard.json").read_text())
 ALERTS = [
@@ -78,16 +79,16 @@ def test_every_figure_is_on_the_dashboard() -> None:
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
 def test_every_alert_has_a_section_in_the_runbook(rule: dict[str, Any]) -> None:
-    page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+    assert set(rule["annotations"]) == {"summary", "runbook"}, "a runbook_url would have to be one"
+    page, _, anchor = rule["annotations"]["runbook"].partition("#")
     assert (DEPLOY.parent / page).is_file()
     assert anchor == rule["alert"].lower()
     assert anchor in anchors()
     assert rule["labels"]["severity"] in {"critical", "warning"}
-    assert rule["annotations"]["summary"]
 
 
 def test_every_section_has_its_alert_and_speaks_of_figures_that_there_are() -> None:
-    assert re.findall(r"^## (.+)$", RUNBOOK, re.MULTILINE) == [rule["alert"] for rule in ALERTS]
+    assert re.findall(r"^## (.+)$", RUNBOOK, re.MULTILINE) == [*(rule["alert"] for rule in ALERTS), "Without an alert"]
     assert set(re.findall(r"\bslingshot_\w+", RUNBOOK)) <= exported() | set(families())
     assert set(re.findall(r"\]\(#([^)]+)\)", RUNBOOK)) <= anchors()
     for file in re.findall(r"\]\((?!#)([^)]+)\)", RUNBOOK):
@@ -106,13 +107,29 @@ def test_the_runbook_speaks_of_options_and_errors_that_there_are() -> None:
 def test_prometheus_reads_the_alerts_and_the_job_that_they_name() -> None:
     assert [(OBSERVABILITY / file).is_file() for file in PROMETHEUS["rule_files"]] == [True]
     assert [(OBSERVABILITY / file).is_file() for file in PROMETHEUS["scrape_configs"][0]["file_sd_configs"][0]["files"]]
-    assert [job["job_name"] for job in PROMETHEUS["scrape_configs"]] == re.findall(r'job="([^"]+)"', str(ALERTS))
+    assert {job["job_name"] for job in PROMETHEUS["scrape_configs"]} == set(re.findall(r'job="([^"]+)"', str(ALERTS)))
+
+
+def test_a_restart_is_seen_in_a_counter_that_is_there_from_the_start() -> None:
+    (counter,) = re.findall(r"resets\((\w+)\{", EXPRESSIONS["alert CoreRestarts"])
+    samples = [sample for family in Observation().metrics.collect() for sample in family.samples]
+    assert [s.value for s in samples if s.name == counter and s.labels == {"direction": "up"}] == [0]
+
+
+def test_a_core_that_is_on_no_list_any_more_is_one_that_is_down() -> None:
+    assert 'absent(up{job="slingshot-core"})' in EXPRESSIONS["alert CoreDown"]
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="Prometheus is not installed")
 def test_prometheus_finds_nothing_amiss() -> None:
     checked = ran("promtool", "check", "config", "--lint-fatal", OBSERVABILITY / "prometheus.yml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="Prometheus is not installed")
+def test_cores_that_end_are_told_of_and_those_that_are_restarted_on_purpose_are_not() -> None:
+    tested = ran("promtool", "test", "rules", HERE / "alerts.test.yml")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
 def test_panels_lie_beside_each_other_and_load_nothing_from_elsewhere() -> None:

@@ -134,7 +134,8 @@ def test_a_server_that_cannot_be_started_as_asked_is_not_started_again() -> None
 def test_private_keys_are_handed_over_but_the_file_of_agents_keys_is_read_in_place() -> None:
     server = server_of([*started_by(CORE, {})[1:-1], "--model", "/anywhere"])
     handed_over = {f"%d/{value.partition(':')[0]}" for value in settings(CORE)["LoadCredential"]}
-    assert handed_over == {str(server.tls_certificate), str(server.tls_key)}
+    assert handed_over == {str(server.tls_certificate), str(server.tls_key), "%d/ca.pem"}
+    assert only(CORE, "SetCredential") == "ca.pem:none", "or nothing would start where there is no such file"
     assert server.keys == Path("/var/lib") / only(CORE, "StateDirectory") / "keys.json"
 
 

@@ -54,11 +54,14 @@ def test_what_is_shipped_is_what_serve_reads_and_builds_the_application(config: 
     assert built._bound_deployment.name == DEPLOYMENT
 
 
+def test_http_is_for_this_machine_alone_where_no_operator_asks() -> None:
+    assert ServeDeploySchema.model_validate(local()).http_options.host == "127.0.0.1"
+
+
 @CONFIGS
-def test_what_is_shipped_has_one_proxy_no_reflection_and_http_to_this_machine_alone(config: Any) -> None:
+def test_what_is_shipped_has_one_proxy_and_no_reflection(config: Any) -> None:
     read = ServeDeploySchema.model_validate(config())
     assert read.proxy_location.value == "HeadOnly"
-    assert read.http_options.host == "127.0.0.1"
     assert not read.grpc_options.enable_reflection
     assert read.grpc_options.grpc_servicer_functions == ["core_server.scale.proxy.add_to_proxy"]
 
