@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from ssd2.logits_format import AllowedFormats
 EXIT_ENGINE_LOST = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 128 + signal.SIGTERM
 
 _EXAMPLES = """\
 examples:
@@ -49,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 after SIGTERM or SIGINT, 2 if the server cannot be started as asked, 1 if its engine has ended.
+
+    Raises:
+        SystemExit: with 143, at SIGTERM while the models are being loaded.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] in (["keys"], ["certs"]):
@@ -57,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return manage_access(given)
     options = vars(_parser().parse_args(given))
     start_log("front end", options["log_level"], options["log_format"])
+    # Until the server listens. Without it SIGTERM is ignored where this is the first process, as in a container.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
         models, logits_formats = named_models(options.pop("model")), AllowedFormats.parse(options.pop("logits"))
         config = ServerConfig(models=models, logits_formats=logits_formats, **options)

@@ -77,9 +77,8 @@ class Metrics(Collector):
 
     def _of_sessions(self) -> Iterator[Metric]:
         yield _gauge("ready", "Whether an answer can be taken now", {(): self._readiness.obstacle is None})
-        if self.certificate_expires:
-            end: dict[_Labels, float] = {(): self.certificate_expires}
-            yield _gauge("certificate_expires_timestamp_seconds", "When the server's certificate ends", end)
+        end: dict[_Labels, float] = {(): self.certificate_expires} if self.certificate_expires else {}
+        yield _gauge("certificate_expires_timestamp_seconds", "When the server's certificate ends", end)
         yield _gauge("sessions_active", "Answers in progress", {(): self.sessions_active})
         yield _counter("sessions_opened", "Answers begun", ["model"], _keyed(self.sessions_opened))
         yield _counter("sessions_ended", "Answers, by how they ended", ["model", "end"], self.sessions_ended)

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from core_server.__main__ import main
+from core_server.__main__ import EXIT_TERMINATED, main
 from core_server.config import ServerConfig
 from core_server.server import serve
+from tests.end_to_end.namespaces import NEEDS_NAMESPACES
+from tests.end_to_end.processes import children
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'shared'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
@@ -107,6 +109,20 @@ def test_it_says_where_it_listens_and_ends_when_told(
     rest, log = running.communicate(timeout=30)
     assert (running.returncode, rest) == (0, "")
     assert "stopping" in log
+    assert "Traceback" not in log
+
+
+@NEEDS_NAMESPACES
+def test_it_ends_when_told_while_it_loads_also_as_the_first_process_of_a_container(core_folder: Path) -> None:
+    """The kernel hands the first process no signal that it has no handler for."""
+    command = ["unshare", "-rp", "--fork", "--kill-child", *COMMAND, "--model", str(core_folder), "--ops-port", "0"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as outer:
+        assert outer.stdout is not None
+        assert "/metrics are at" in outer.stdout.readline(), "it listens for that before it loads"
+        (first,) = children(outer.pid)
+        os.kill(first, signal.SIGTERM)
+        rest, log = outer.communicate(timeout=30)
+    assert (outer.returncode, rest) == (EXIT_TERMINATED, "")
     assert "Traceback" not in log
 
 
