@@ -39,7 +39,7 @@ def error_of_status(
 
 
 def _own(code: str | bytes | None, details: str | None, address: str) -> errors.SlingshotError | None:
-    for kind in _leaves(errors.SlingshotError):
+    for kind in errors.SENT_BY_CORES:
         if kind.code == code:
             return kind(f"the core at {address} refused: {printable(details or '')[:MAX_DETAILS]}")
     return None
@@ -55,8 +55,3 @@ def _by_grpc(code: grpc.StatusCode, address: str, when: str) -> errors.Slingshot
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return errors.ProtocolVersionMismatch(f"what answers at {address} is no core of this version")
     return errors.CoreLost(f"the core at {address} failed {when} ({code.name}); ask again, then tell its provider")
-
-
-def _leaves(kind: type[errors.SlingshotError]) -> list[type[errors.SlingshotError]]:
-    children = kind.__subclasses__()
-    return [leaf for child in children for leaf in _leaves(child)] if children else [kind]

@@ -294,3 +294,26 @@ class KeyringUnusable(StoreError):
     """The system's keyring does not keep a core's key, or does not give it back."""
 
     code = "keyring_unusable"
+
+
+SENT_BY_CORES: frozenset[type[SlingshotError]] = frozenset(
+    {
+        InvalidParameter,
+        TokenOutOfRange,
+        BlockShapeMismatch,
+        PromptTooLong,
+        ModelMismatch,
+        TokenizerMismatch,
+        ProtocolVersionMismatch,
+        ProtocolViolation,
+        CoreTimeout,
+        CoreBusy,
+        CoreStopping,
+        EngineLost,
+        KeyRefused,
+        SessionLimitReached,
+        TokenLimitReached,
+    }
+)
+"""What a core may refuse an agent with. Any other code that comes from one is not believed: what the agent says of its
+own files and of its store is for it alone to say."""
