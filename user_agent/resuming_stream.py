@@ -79,7 +79,7 @@ class ResumingStream:
             due: the timestep; its number is counted anew on each stream.
 
         Raises:
-            CoreError: that which broke the line, if no other stream could be had for too long.
+            CoreError: if no other stream could be had for too long; see `Patience.wait`.
             SlingshotError: if a core is there, but cannot go on with this answer.
         """
         while True:
@@ -135,7 +135,7 @@ class ResumingStream:
 
         Raises:
             KeyRefused: if it is that: a key does not become valid by waiting.
-            CoreError: the first one since there were logits, once there is no patience left.
+            CoreError: one of those since there were logits, once there is no patience left; see `Patience.wait`.
         """
         self.cancel()
         if isinstance(error, KeyRefused):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd2.errors import CoreLost, KeyRefused, ModelMismatch, SlingshotError
+from ssd2.errors import CoreLost, KeyRefused, ModelMismatch, SlingshotError, TokenLimitReached
 from ssd2.wire.codec import ProjectedTokens, StepPosition
 from user_agent import patience
 from user_agent.patience import Patience
@@ -137,6 +137,12 @@ async def test_a_stream_that_breaks_while_it_is_told_again_is_dropped_and_the_ne
 async def test_without_patience_the_error_comes_at_once() -> None:
     line = ResumingStream(FakeStream(4), reopening(), Patience(0.0))
     with pytest.raises(CoreLost, match="gone"):
+        await decode(line)
+
+
+async def test_a_core_that_is_back_and_says_until_when_it_gives_no_more_is_what_is_told() -> None:
+    line = ResumingStream(FakeStream(4), reopening(TokenLimitReached("ask again in 40 s", 40.0)), Patience(10.0))
+    with pytest.raises(TokenLimitReached, match="ask again in 40 s"):
         await decode(line)
 
 
