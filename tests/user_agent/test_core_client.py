@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -13,6 +16,7 @@ from core_server.error_catalog import refusal_of
 from ssd2.errors import (
     CoreBusy,
     CoreStopping,
+    CoreTimeout,
     CoreUnavailable,
     EngineLost,
     InvalidParameter,
@@ -25,7 +29,7 @@ from ssd2.errors import (
 from ssd2.logits_format import PREFERRED
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
-from ssd2.wire.codec import ERROR_CODE_KEY, OpenRequest, StepPosition
+from ssd2.wire.codec import ERROR_CODE_KEY, FIRST, OpenRequest, StepPosition
 from user_agent.core_client import CoreClient
 from user_agent.resuming_stream import ResumingStream
 
@@ -187,3 +191,33 @@ async def test_between_a_full_replica_and_none_the_full_one_is_waited_for(start:
 def test_a_list_of_addresses_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(InvalidParameter, match="give --core HOST:PORT"):
         CoreClient(address)
+
+
+class SlowGuesser(pb_grpc.CollaborationServiceServicer):
+    """Sends wrong guesses, each of them in time."""
+
+    async def Collaborate(self, requests: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
+        await context.read()
+        await context.write(pb.CollaborateResponse(opened=pb.Opened(session_id="1")))
+        for _ in range(20):
+            await asyncio.sleep(0.2)
+            await context.write(pb.CollaborateResponse(block_logits=pb.BlockLogits(guess=[9])))
+
+
+@pytest.mark.parametrize(
+    "act", [lambda stream: stream.logits(FIRST), lambda stream: stream.close()], ids=["logits", "end"]
+)
+async def test_guesses_do_not_hold_an_answer_longer_than_its_timeout(
+    act: Callable[[ResumingStream], Coroutine[None, None, object]],
+) -> None:
+    server = grpc.aio.server()
+    pb_grpc.add_CollaborationServiceServicer_to_server(SlowGuesser(), server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    async with CoreClient(address, answer_timeout_s=0.5, patience_s=0) as client:
+        stream = await client.open(replace(OPEN, speculation=16))
+        started = time.monotonic()
+        with suppress(CoreTimeout):
+            await act(stream)
+        assert 0.4 < time.monotonic() - started < 1.0
+    await server.stop(0)
