@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 
 from ssd2 import errors
@@ -16,6 +18,19 @@ MAX_DETAILS = 500
 def no_message(address: str) -> errors.ProtocolViolation:
     """What gRPC gives None for: bytes that it could not read."""
     return errors.ProtocolViolation(f"what answers at {address} is no core: its bytes are no message")
+
+
+def line_closed(address: str) -> errors.CoreLost:
+    """What a call comes to that is in progress when this device closes its line, or that comes after it."""
+    error = errors.CoreLost(f"the line to the core at {address} was closed on this device; ask again")
+    error.retry_after_s = None  # no other try on that line helps
+    return error
+
+
+def is_cancelled() -> bool:
+    """Whether the task is cancelled; grpc.aio raises CancelledError for a call whose channel is closed too."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def error_of_status(

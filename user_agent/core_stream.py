@@ -24,7 +24,7 @@ from ssd2.wire.codec import (
     projection_to_proto,
 )
 from ssd2.wire.tensors import unpack_logits
-from user_agent.core_status import error_of_status, no_message
+from user_agent.core_status import error_of_status, is_cancelled, line_closed, no_message
 
 _T = TypeVar("_T")
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.CollaborateRequest, pb.CollaborateResponse]"
@@ -134,6 +134,10 @@ class CoreStream:
             ) from None
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the call has ended, perhaps meanwhile
             raise self._error or errors.CoreLost(f"the connection to the core at {self._address} broke") from None
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise line_closed(self._address) from None
 
     def _keep_status(self, call: _Call) -> None:
         """Read how the call has ended while that is true: grpcio makes it INTERNAL if a write fails because of it.

@@ -170,7 +170,7 @@ class CoreLost(CoreError):
     """The connection to the core broke in the middle of an answer."""
 
     code = "core_lost"
-    retry_after_s = 0.0
+    retry_after_s: float | None = 0.0  # None where the device has closed the line itself
 
 
 class CoreTimeout(CoreError):

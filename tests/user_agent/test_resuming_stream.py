@@ -11,6 +11,7 @@ from torch import Tensor
 from ssd2.errors import CoreLost, KeyRefused, ModelMismatch, SlingshotError, TokenLimitReached
 from ssd2.wire.codec import ProjectedTokens, StepPosition
 from user_agent import patience
+from user_agent.core_status import line_closed
 from user_agent.patience import Patience
 from user_agent.resuming_stream import ResumingStream
 
@@ -146,8 +147,8 @@ async def test_a_core_that_is_back_and_says_until_when_it_gives_no_more_is_what_
         await decode(line)
 
 
-@pytest.mark.parametrize("error", [ModelMismatch("another"), KeyRefused("revoked")])
-async def test_a_core_that_has_another_model_by_now_or_takes_the_key_no_more_is_not_asked_again(
+@pytest.mark.parametrize("error", [ModelMismatch("another"), KeyRefused("revoked"), line_closed("core:1")])
+async def test_a_core_that_has_another_model_or_takes_the_key_no_more_or_was_given_up_is_not_asked_again(
     error: SlingshotError,
 ) -> None:
     line = ResumingStream(FakeStream(4), reopening(error), Patience(60.0))
