@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssd2.demo.paths import USER
 from ssd2.errors import InvalidParameter
 from user_agent.chat_cli import CHAT_EXAMPLES, chat
 from user_agent.config_cli import DOCTOR_EXAMPLES, doctor
 from user_agent.config_cli import config as config_app
-from user_agent.core_options import ClientCertificate, ClientKey
+from user_agent.core_options import HOW_TO_GIVE_A_CORE, ClientCertificate, ClientKey
 from user_agent.documents.cli import docs as docs_app
 from user_agent.ledger_cli import ledger as ledger_app
 from user_agent.tuning.cli import EXAMPLES as TUNE_EXAMPLES
@@ -26,11 +25,16 @@ from user_agent.tuning.cli import tune
 
 if TYPE_CHECKING:
     from ssd2.control import Control
+    from ssd2.params import CollaborationParams
     from user_agent.agent import Question
     from user_agent.answer import Answer
+    from user_agent.config import AgentConfig
     from user_agent.core_client import CoreClient
+    from user_agent.credentials import CoreCredentials
     from user_agent.documents.collection import Collection
     from user_agent.documents.passage import Passage
+    from user_agent.ledger import Ledger
+    from user_agent.settings import Choice
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,25 +66,24 @@ def ask(
     core: Annotated[
         str | None,
         typer.Option(
-            envvar="SLINGSHOT_CORE",
-            help="HOST:PORT of the core server, or of its replicas with commas between them; not needed at λ = 1.",
+            help="HOST:PORT of the core server, or of its replicas with commas between them; not needed at λ = 1, nor "
+            "where it is kept: `user-agent config set core HOST:PORT`."
         ),
     ] = None,
     ca: Annotated[
         Path | None,
         typer.Option(
-            envvar="SLINGSHOT_CA",
-            help="PEM file that the core's certificate is checked against. Encrypts the line; without it, it is not.",
+            help="PEM file that the core's certificate is checked against. Encrypts the line; without it, it is not."
         ),
     ] = None,
     client_certificate: ClientCertificate = None,
     client_key: ClientKey = None,
     model: Annotated[
-        str, typer.Option(help="Name of the core's model; empty for its first one that fits the user model.")
-    ] = "",
+        str | None, typer.Option(help="Name of the core's model; default: its first one that fits the user model.")
+    ] = None,
     user_model: Annotated[
-        Path, typer.Option(envvar="SLINGSHOT_USER_MODEL", help="Checkpoint folder of the user model.")
-    ] = USER,
+        Path | None, typer.Option(help="Checkpoint folder of the user model; default: the demo's.")
+    ] = None,
     lambda_user: Annotated[
         float | None,
         typer.Option(
@@ -162,15 +165,17 @@ def ask(
     seed: Annotated[
         int | None, typer.Option(help="Repeat a decode. Leave it out for real use: a guessed seed replays your draws.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 48,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens; default: 48.")] = None,
     speculation: Annotated[
-        int,
+        int | None,
         typer.Option(
             help="Timesteps that the core may send ahead, on guesses at what comes back; shortens the wait on a slow "
-            "line, costs bytes, and changes no token. 0: none."
+            "line, costs bytes, and changes no token; default: 4. 0: none."
         ),
-    ] = 4,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer of the core.")] = 10.0,
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds to wait for each answer of the core; default: 10.")
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show every timestep of every block while it is denoised.")
     ] = False,
@@ -179,15 +184,17 @@ def ask(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Answer one question with both models, the documents seen by the small one alone."""
+    """Answer one question with both models, the documents seen by the small one alone.
+
+    What is not given is as set by a variable SLINGSHOT_… or in config.toml (user-agent config), else by default.
+    """
     from ssd2.control import Control
     from ssd2.logits_format import LogitsFormat
     from ssd2.params import Seeds
     from user_agent.agent import Question
     from user_agent.answering import new_id
-    from user_agent.config import load_config
-    from user_agent.core_client import CoreClient
-    from user_agent.core_key import credentials_for
+    from user_agent.config import config_with
+    from user_agent.core_line import credentials_of, needed_line
     from user_agent.decoding import decoding_for
     from user_agent.ledger import tracing
     from user_agent.said import keep_answer
@@ -198,20 +205,22 @@ def ask(
     logits_format = LogitsFormat.parse(logits) if logits is not None else None
     if (control is None) != (not control_label):
         raise InvalidParameter("--control and --control-label go together: a classifier and one of its classes")
-    credentials = credentials_for(core, ca=ca, client_certificate=client_certificate, client_key=client_key)
-    with open_stores(load_config()) as stores:
-        collaboration, tuned = collaboration_for(
-            lambda_user, alpha, core, model, user_model, timeout, credentials, ledger=stores.ledger
-        )
-        if collaboration.uses_core and not core:
-            raise InvalidParameter("λ below 1 needs a core: give its address with --core HOST:PORT or SLINGSHOT_CORE")
-        loaded = UserModel.load(user_model, with_weights=collaboration.uses_user)
+    of_line = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
+    of_models = {"model": model, "user_model": user_model, "lambda_user": lambda_user, "alpha": alpha}
+    of_answer = {"steps": steps, "max_tokens": max_tokens, "speculation": speculation, "timeout": timeout}
+    config = config_with(**of_line, **of_models, **of_answer)
+    credentials = credentials_of(config) if needed_line(config) else None
+    with open_stores(config) as stores:
+        collaboration, tuned = collaboration_for(config, credentials, stores.ledger)
+        if collaboration.uses_core and not config.core:
+            raise InvalidParameter(f"λ below 1 needs a core: {HOW_TO_GIVE_A_CORE}")
+        loaded = UserModel.load(config.user_model, with_weights=collaboration.uses_user)
         params = decoding_for(
             loaded.config,
             patience=patience,
             block_size=block_size,
-            max_tokens=max_tokens,
-            steps=steps,
+            max_tokens=config.max_tokens,
+            steps=config.steps,
             stop=stop,
             schedule=schedule,
             entropy_bound=entropy_bound,
@@ -224,11 +233,11 @@ def ask(
         found = _found(docs, question, stores.documents) if collaboration.uses_user else []
         passages = loaded.fitting(question, found, params.max_answer_tokens)
         seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
-        asked = Question(question, passages, collaboration, params, seeds, model, logits_format, speculation)
+        asked = Question(
+            question, passages, collaboration, params, seeds, config.model, logits_format, config.speculation
+        )
         steering = Control.load(control, control_label, control_strength, loaded.tokenizer) if control else None
-        line = None
-        if core and collaboration.uses_core:
-            line = partial(CoreClient, core, credentials=credentials, answer_timeout_s=timeout, ledger=stores.ledger)
+        line = partial(_client, config, credentials, stores.ledger) if collaboration.uses_core else None
         trace = new_id("ask")
         with tracing(trace):
             answer = asyncio.run(_ask(loaded, asked, line, steering, watch=watch))
@@ -237,11 +246,7 @@ def ask(
                 "user-agent: no passage of your documents matches and fits; the answer does not use them", err=True
             )
         if tuned:
-            typer.echo(
-                f"user-agent: λ {collaboration.lambda_user:g}, α {collaboration.alpha:g}: where not given, as tuned on "
-                f"{tuned.tuned_on} for these two models (user-agent tune --show)",
-                err=True,
-            )
+            _say_tuned(collaboration, tuned)
         _print_json(answer, passages) if as_json else _print(answer, passages)
         if not no_log:
             keep_answer(stores.history, question, answer, passages, trace)
@@ -345,6 +350,12 @@ def _found(docs: list[Path] | None, question: str, library: Collection) -> list[
     return search(corpus.passages, question)
 
 
+def _client(config: AgentConfig, credentials: CoreCredentials | None, ledger: Ledger) -> CoreClient:
+    from user_agent.core_client import CoreClient
+
+    return CoreClient(config.core or "", credentials=credentials, answer_timeout_s=config.timeout, ledger=ledger)
+
+
 async def _ask(
     user_model: Any, question: Question, line: Callable[[], CoreClient] | None, control: Control | None, *, watch: bool
 ) -> Answer:
@@ -356,6 +367,14 @@ async def _ask(
             return await Agent(user_model, None, control).answer(question, observer)
         async with line() as client:
             return await Agent(user_model, client, control).answer(question, observer)
+
+
+def _say_tuned(used: CollaborationParams, tuned: Choice) -> None:
+    typer.echo(
+        f"user-agent: λ {used.lambda_user:g}, α {used.alpha:g}: where not given, as tuned on {tuned.tuned_on} for "
+        "these two models (user-agent tune --show)",
+        err=True,
+    )
 
 
 def _print_json(answer: Answer, passages: list[Passage]) -> None:

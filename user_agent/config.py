@@ -36,7 +36,9 @@ class AgentConfig(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SLINGSHOT_", extra="ignore", frozen=True, validate_default=False)
 
     core: str | None = Field(
-        None, description="HOST:PORT of the core server, or of its replicas with commas between them; none: the demo's"
+        None,
+        description="HOST:PORT of the core server, or of its replicas with commas between them; none: the demo's "
+        "(ask and tune need one)",
     )
     ca: Path | None = Field(
         None, description="PEM file that the core's certificate is checked against; encrypts the line"
@@ -111,6 +113,17 @@ def load_config(**options: Any) -> AgentConfig:
         ) from error
     except (OSError, ValueError) as error:  # tomllib.TOMLDecodeError is a ValueError
         raise InvalidParameter(f"{config_folder() / FILE} cannot be read: {error}") from error
+
+
+def config_with(**options: Any) -> AgentConfig:
+    """The configuration, with options of a command before it; one that is None was not given.
+
+    Whoever uses an option checks its range, and knows it better: that of the steps depends on the model.
+
+    Raises:
+        InvalidParameter: if a variable or the file holds a value outside its range, or the file cannot be read.
+    """
+    return load_config().model_copy(update={name: value for name, value in options.items() if value is not None})
 
 
 def set_outside(**options: Any) -> frozenset[str]:

@@ -84,7 +84,7 @@ def set_one(
     name: Annotated[str, typer.Argument(help="Of the setting; `user-agent config show` lists them.")],
     value: Annotated[str | None, typer.Argument(help="Its value; none for the default.")] = None,
 ) -> None:
-    """Keep a setting in config.toml, for agents that start from now on."""
+    """Keep a setting in config.toml, for whatever starts from now on."""
     from user_agent.config import FILE, save_settings
     from user_agent.settings import config_folder
 

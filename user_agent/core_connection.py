@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from dataclasses import dataclass
 
 import grpc
 
@@ -18,7 +19,7 @@ from ssd2.addresses import is_loopback
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from ssd2.wire.codec import MAX_MESSAGE_BYTES, ModelCard, OpenRequest, model_card_from_proto
-from user_agent.core_status import error_of_status, no_message
+from user_agent.core_status import error_of_status, is_cancelled, line_closed, no_message
 from user_agent.core_stream import CoreStream
 from user_agent.credentials import CoreCredentials, tls_failure
 from user_agent.ledger import Ledger
@@ -33,6 +34,10 @@ _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),  # else a new channel waits as long as one before it that failed
     ("grpc.enable_http_proxy", 0),  # the address that the user gave is the address that is connected to
 ]
+
+_READY = grpc.ChannelConnectivity.READY
+_FAILED = grpc.ChannelConnectivity.TRANSIENT_FAILURE
+_CLOSED = grpc.ChannelConnectivity.SHUTDOWN
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s,:\[\]/]+):[0-9]{1,5}")
 
@@ -59,8 +64,20 @@ def replicas_of(address: str) -> list[str]:
     return replicas
 
 
+@dataclass(eq=False)
+class _Dialled:
+    """A channel, and how many calls on it are in progress: to close it is to end them."""
+
+    channel: grpc.aio.Channel
+    stub: pb_grpc.CollaborationServiceStub
+    calls: int = 0
+
+    def call_ended(self, _: object = None) -> None:
+        self.calls -= 1
+
+
 class CoreConnection:
-    """A channel to one core; nothing is sent before it is used."""
+    """The line to one core; nothing is sent before it is used."""
 
     def __init__(
         self,
@@ -81,32 +98,40 @@ class CoreConnection:
         self._address, self._credentials, self._ledger = address, credentials, ledger
         self._tls = _channel_credentials(credentials) if credentials.ca else None
         self._connect_timeout_s, self._answer_timeout_s = connect_timeout_s, answer_timeout_s
-        self._dial()
+        self._dialled, self._given_up, self._trying = self._dial(), list[_Dialled](), asyncio.Lock()
 
-    def _dial(self) -> None:
+    def _dial(self) -> _Dialled:
         """Make a channel; it connects once it is used."""
-        self._channel = (
+        channel = (
             grpc.aio.secure_channel(self._address, self._tls, options=_OPTIONS)
             if self._tls
             else grpc.aio.insecure_channel(self._address, options=_OPTIONS)
         )
-        recorded = RecordedChannel(self._channel, self._address, self._ledger) if self._ledger else self._channel
-        self._stub = pb_grpc.CollaborationServiceStub(recorded)
+        recorded = RecordedChannel(channel, self._address, self._ledger) if self._ledger else channel
+        return _Dialled(channel, pb_grpc.CollaborationServiceStub(recorded))
 
     async def close(self) -> None:
-        """Hang up."""
-        await self._channel.close()
+        """Hang up; calls in progress end."""
+        for dialled in (*self._given_up, self._dialled):
+            await dialled.channel.close()
 
     async def model_card(self, model: str, family: str) -> ModelCard:
         """See `CoreClient.model_card`."""
         await self.connect()
-        request = pb.GetModelCardRequest(model=model, family=family)
+        request, dialled = pb.GetModelCardRequest(model=model, family=family), self._dialled
+        dialled.calls += 1
         try:
-            card = await self._stub.GetModelCard(
+            card = await dialled.stub.GetModelCard(
                 request, timeout=self._answer_timeout_s, metadata=self._credentials.metadata
             )
         except grpc.aio.AioRpcError as error:
             raise await self._error(error) from None
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise line_closed(self._address) from None
+        finally:
+            dialled.call_ended()
         if card is None:
             raise no_message(self._address)
         return model_card_from_proto(card)
@@ -114,7 +139,10 @@ class CoreConnection:
     async def open(self, request: OpenRequest) -> CoreStream:
         """See `CoreClient.open`."""
         await self.connect()
-        call = self._stub.Collaborate(metadata=self._credentials.metadata)
+        dialled = self._dialled
+        call = dialled.stub.Collaborate(metadata=self._credentials.metadata)
+        dialled.calls += 1
+        call.add_done_callback(dialled.call_ended)
         stream = CoreStream(call, request, self._address, self._answer_timeout_s)
         try:
             await stream.start()
@@ -128,6 +156,7 @@ class CoreConnection:
 
         Raises:
             CoreUnavailable: as soon as it is known that nothing answers at the address, or a certificate does not do.
+            CoreLost: if this device has hung up.
         """
         try:
             async with asyncio.timeout(self._connect_timeout_s):
@@ -142,15 +171,23 @@ class CoreConnection:
 
     async def _is_connected(self) -> bool:
         """Try once. A channel that has failed tries again when it thinks fit, so there is a new one for each try."""
-        failed = grpc.ChannelConnectivity.TRANSIENT_FAILURE
-        if self._channel.get_state() is failed:
-            before = self._channel
-            self._dial()
-            await before.close()
-        channel = self._channel
-        while (state := channel.get_state(try_to_connect=True)) not in (grpc.ChannelConnectivity.READY, failed):
-            await channel.wait_for_state_change(state)
-        return state is grpc.ChannelConnectivity.READY
+        async with self._trying:
+            if self._dialled.channel.get_state() is _FAILED:
+                self._given_up.append(self._dialled)
+                self._dialled = self._dial()
+            await self._close_unused()
+            channel = self._dialled.channel
+            while (state := channel.get_state(try_to_connect=True)) not in (_READY, _FAILED, _CLOSED):
+                await channel.wait_for_state_change(state)
+        if state is _CLOSED:
+            raise line_closed(self._address)
+        return state is _READY
+
+    async def _close_unused(self) -> None:
+        """Close the channels that were given up; a core that stops may still have an answer in progress on one."""
+        for dialled in [one for one in self._given_up if not one.calls]:
+            self._given_up.remove(dialled)
+            await dialled.channel.close()
 
     async def _check_tls(self) -> None:
         """Say what TLS has against the line: gRPC hides it behind a timeout, or behind a line that broke."""

@@ -9,15 +9,8 @@ import typer
 
 ClientCertificate = Annotated[
     Path | None,
-    typer.Option(
-        envvar="SLINGSHOT_CLIENT_CERTIFICATE",
-        help="PEM file of this device's certificate, for a core that asks for one.",
-        show_envvar=False,
-    ),
+    typer.Option(help="PEM file of this device's certificate, for a core that asks for one."),
 ]
-ClientKey = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="SLINGSHOT_CLIENT_KEY", help="PEM file of the private key of --client-certificate.", show_envvar=False
-    ),
-]
+ClientKey = Annotated[Path | None, typer.Option(help="PEM file of the private key of --client-certificate.")]
+
+HOW_TO_GIVE_A_CORE = "give its address with --core HOST:PORT, or keep it with `user-agent config set core HOST:PORT`"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 
 from ssd2 import errors
@@ -16,6 +18,19 @@ MAX_DETAILS = 500
 def no_message(address: str) -> errors.ProtocolViolation:
     """What gRPC gives None for: bytes that it could not read."""
     return errors.ProtocolViolation(f"what answers at {address} is no core: its bytes are no message")
+
+
+def line_closed(address: str) -> errors.CoreLost:
+    """What a call comes to that is in progress when this device closes its line, or that comes after it."""
+    error = errors.CoreLost(f"the line to the core at {address} was closed on this device; ask again")
+    error.retry_after_s = None  # no other try on that line helps
+    return error
+
+
+def is_cancelled() -> bool:
+    """Whether the task is cancelled; grpc.aio raises CancelledError for a call whose channel is closed too."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def error_of_status(
@@ -39,7 +54,7 @@ def error_of_status(
 
 
 def _own(code: str | bytes | None, details: str | None, address: str) -> errors.SlingshotError | None:
-    for kind in _leaves(errors.SlingshotError):
+    for kind in errors.SENT_BY_CORES:
         if kind.code == code:
             return kind(f"the core at {address} refused: {printable(details or '')[:MAX_DETAILS]}")
     return None
@@ -55,8 +70,3 @@ def _by_grpc(code: grpc.StatusCode, address: str, when: str) -> errors.Slingshot
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return errors.ProtocolVersionMismatch(f"what answers at {address} is no core of this version")
     return errors.CoreLost(f"the core at {address} failed {when} ({code.name}); ask again, then tell its provider")
-
-
-def _leaves(kind: type[errors.SlingshotError]) -> list[type[errors.SlingshotError]]:
-    children = kind.__subclasses__()
-    return [leaf for child in children for leaf in _leaves(child)] if children else [kind]

@@ -24,7 +24,7 @@ from ssd2.wire.codec import (
     projection_to_proto,
 )
 from ssd2.wire.tensors import unpack_logits
-from user_agent.core_status import error_of_status, no_message
+from user_agent.core_status import error_of_status, is_cancelled, line_closed, no_message
 
 _T = TypeVar("_T")
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.CollaborateRequest, pb.CollaborateResponse]"
@@ -50,11 +50,15 @@ class CoreStream:
     async def start(self) -> None:
         """Send Open and wait until the core has taken it up."""
         await self._send(pb.CollaborateRequest(open=open_to_proto(self._request)))
-        if (await self._receive()).WhichOneof("message") != "opened":
+        if (await self._bounded(self._receive())).WhichOneof("message") != "opened":
             raise errors.ProtocolViolation(f"the core at {self._address} did not begin with Opened")
 
     async def logits(self, due: StepPosition) -> CoreLogits:
         """The core's logits of one timestep, [1, L, V]: those that answer the last projection, or guessed it."""
+        return await self._bounded(self._due(due))
+
+    async def _due(self, due: StepPosition) -> CoreLogits:
+        """They, behind guesses that were wrong."""
         for _ in range(self._request.speculation + 1):
             response = await self._receive()
             if response.WhichOneof("message") != "block_logits":
@@ -88,13 +92,17 @@ class CoreStream:
         """Tell the core that the answer is done. The answer is complete: what the core makes of it changes nothing."""
         try:
             await self._send(pb.CollaborateRequest(close=pb.Close()))
-            await self._bounded(self._call.done_writing())
-            for _ in range(self._request.speculation + 1):  # what the core had sent ahead
-                if not isinstance(await self._bounded(self._call.read()), pb.CollaborateResponse):
-                    return
-            self.cancel()
+            await self._bounded(self._end())
         except errors.SlingshotError:
             self.cancel()
+
+    async def _end(self) -> None:
+        """Wait until the core has ended the stream too."""
+        await self._call.done_writing()
+        for _ in range(self._request.speculation + 1):  # what the core had sent ahead
+            if not isinstance(await self._call.read(), pb.CollaborateResponse):
+                return
+        self.cancel()
 
     def cancel(self) -> None:
         """Drop the stream at once."""
@@ -105,7 +113,7 @@ class CoreStream:
         self.bytes_up += message.ByteSize()
 
     async def _receive(self) -> pb.CollaborateResponse:
-        message = await self._bounded(self._call.read())
+        message = await self._call.read()
         if message is None:
             raise no_message(self._address)
         if not isinstance(message, pb.CollaborateResponse):  # grpc.aio.EOF
@@ -114,6 +122,7 @@ class CoreStream:
         return message
 
     async def _bounded(self, action: Awaitable[_T]) -> _T:
+        """Whatever is waited for, in the time that the core has for an answer."""
         try:
             async with asyncio.timeout(self._timeout_s):  # wait_for may lose a cancellation before Python 3.12
                 return await action
@@ -125,6 +134,10 @@ class CoreStream:
             ) from None
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the call has ended, perhaps meanwhile
             raise self._error or errors.CoreLost(f"the connection to the core at {self._address} broke") from None
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise line_closed(self._address) from None
 
     def _keep_status(self, call: _Call) -> None:
         """Read how the call has ended while that is true: grpcio makes it INTERNAL if a write fails because of it.

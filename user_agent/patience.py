@@ -32,21 +32,24 @@ class Patience:
 
     def restore(self) -> None:
         """All is well: what fails next is the first failure."""
-        self._failed: tuple[float, CoreError] | None = None
+        self._failed: tuple[float, CoreError] | None = None  # since when, and what to tell
         self._delay_s = FIRST_DELAY_S
 
     async def wait(self, error: CoreError) -> None:
         """Wait after a failure, as long as the core says if it says so.
 
         Raises:
-            CoreError: the first failure, if there would be no patience left then.
+            CoreError: if there would be no patience left then: the last failure that says when to ask again, else the
+                first.
         """
         now = time.monotonic()
-        self._failed = self._failed or (now, error)
-        since, first = self._failed
+        since, telling = self._failed or (now, error)
+        if error.retry_after_s:  # the core is there, and says why not now
+            telling = error
+        self._failed = since, telling
         wait_s = max(self._delay_s * random.uniform(0.5, 1), (error.retry_after_s or 0.0) * random.uniform(1, 1.5))
         if now + wait_s - since >= self._patience_s:
-            raise first
+            raise telling
         self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
         if self._on_wait:
             self._on_wait(error, wait_s)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ssd2.errors import CoreError, KeyRefused
+from ssd2.errors import CoreError, CoreLost, KeyRefused
 from ssd2.logits_format import LogitsFormat
 from ssd2.packed_logits import CoreLogits
 from ssd2.wire.codec import FIRST, ProjectedTokens, StepPosition
@@ -79,7 +79,7 @@ class ResumingStream:
             due: the timestep; its number is counted anew on each stream.
 
         Raises:
-            CoreError: that which broke the line, if no other stream could be had for too long.
+            CoreError: if no other stream could be had for too long; see `Patience.wait`.
             SlingshotError: if a core is there, but cannot go on with this answer.
         """
         while True:
@@ -135,10 +135,11 @@ class ResumingStream:
 
         Raises:
             KeyRefused: if it is that: a key does not become valid by waiting.
-            CoreError: the first one since there were logits, once there is no patience left.
+            CoreLost: if it is this device that has closed the line.
+            CoreError: one of those since there were logits, once there is no patience left; see `Patience.wait`.
         """
         self.cancel()
-        if isinstance(error, KeyRefused):
+        if isinstance(error, KeyRefused) or (isinstance(error, CoreLost) and error.retry_after_s is None):
             raise error
         _log.info("the line to the core broke (%s)", error.code)
         await self._patience.wait(error)

@@ -170,7 +170,7 @@ class CoreLost(CoreError):
     """The connection to the core broke in the middle of an answer."""
 
     code = "core_lost"
-    retry_after_s = 0.0
+    retry_after_s: float | None = 0.0  # None where the device has closed the line itself
 
 
 class CoreTimeout(CoreError):
@@ -294,3 +294,26 @@ class KeyringUnusable(StoreError):
     """The system's keyring does not keep a core's key, or does not give it back."""
 
     code = "keyring_unusable"
+
+
+SENT_BY_CORES: frozenset[type[SlingshotError]] = frozenset(
+    {
+        InvalidParameter,
+        TokenOutOfRange,
+        BlockShapeMismatch,
+        PromptTooLong,
+        ModelMismatch,
+        TokenizerMismatch,
+        ProtocolVersionMismatch,
+        ProtocolViolation,
+        CoreTimeout,
+        CoreBusy,
+        CoreStopping,
+        EngineLost,
+        KeyRefused,
+        SessionLimitReached,
+        TokenLimitReached,
+    }
+)
+"""What a core may refuse an agent with. Any other code that comes from one is not believed: what the agent says of its
+own files and of its store is for it alone to say."""

@@ -24,5 +24,10 @@ def test_what_says_nothing_of_it_gives_none(details: bytes) -> None:
     assert retry_after_s(details) is None
 
 
+@pytest.mark.parametrize("seconds", [3601.0, 2.0**53])
+def test_nobody_is_told_to_wait_longer_than_an_hour(seconds: float) -> None:
+    assert retry_after_s(status_details(8, "", seconds)) == 3600.0
+
+
 def test_a_time_that_has_passed_is_now() -> None:
     assert retry_after_s(status_details(8, "", -5.0)) == 0.0

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import user_agent.cli
+import user_agent.tuning.command
 from core_server.keys import create_key
 from ssd2.errors import InvalidParameter
 from tests.commands import run_here
@@ -67,6 +70,86 @@ def test_what_is_set_on_the_command_line_is_shown_and_used(tmp_path: Path) -> No
     assert made.startswith("sk-slingshot-")
     assert run(tmp_path, "config", "show", "--key").stdout == made
     assert (tmp_path / "config/slingshot/api-key").stat().st_mode & 0o077 == 0
+
+
+SETTINGS = {
+    "core": "core.example.org:1",
+    "ca": "ca.pem",
+    "client_certificate": "client.pem",
+    "client_key": "client.key",
+    "model": "large",
+    "lambda_user": 0.4,
+    "alpha": 2.0,
+    "steps": 7,
+    "max_tokens": 24,
+    "speculation": 3,
+    "timeout": 5.0,
+}
+OTHERS = {**SETTINGS, "core": "other.example.org:1", "ca": "other.pem", "model": "other", "steps": 9, "timeout": 6.0}
+LINE = ("ca", "client_certificate", "client_key")
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What `ask` and `tune` go by, by the names of settings; then they stop."""
+    taken: dict[str, object] = {}
+
+    def stop(**found: object) -> None:
+        taken.update(found)
+        raise InvalidParameter("enough")
+
+    async def asked(_: object, question: Any, line: Any, *__: object, **___: object) -> None:
+        (config, credentials, _), used = line.args, question.collaboration
+        given = {"lambda_user": used.lambda_user, "alpha": used.alpha, "model": question.model}
+        params = {name: getattr(question.params, name) for name in ("steps", "max_tokens")}
+        of_line = {**{name: str(getattr(credentials, name)) for name in LINE}, "core": config.core}
+        stop(**given, **params, **of_line, speculation=question.speculation, timeout=config.timeout)
+
+    def tuned(options: Any, *_: object) -> None:
+        of_line = {name: str(getattr(options.credentials, name)) for name in LINE}
+        stop(**of_line, core=options.core, model=options.model, steps=options.steps, timeout=options.timeout_s)
+
+    monkeypatch.setattr(user_agent.cli, "_ask", asked)
+    monkeypatch.setattr(user_agent.tuning.command, "run_tune", tuned)
+    return taken
+
+
+@pytest.mark.parametrize(
+    "command", [("ask", "Who?"), ("tune", "--docs", "notes", "--yes")], ids=lambda command: command[0]
+)
+def test_ask_and_tune_take_options_before_variables_before_the_file(
+    command: tuple[str, ...], tmp_path: Path, user_folder: Path, taken: dict[str, object]
+) -> None:
+    def told(*options: str, **variables: object) -> dict[str, object]:
+        taken.clear()
+        assert "enough" in run(tmp_path, *command, *options, **variables).stderr
+        return taken
+
+    for name, value in {**SETTINGS, "user_model": user_folder}.items():
+        assert run(tmp_path, "config", "set", name, str(value)).returncode == 0
+    assert {"core", "ca", "model", "steps", "timeout"} < set(told())
+    assert told().items() <= SETTINGS.items()
+    others = {name: value for name, value in OTHERS.items() if value != SETTINGS[name]}
+    assert told(**others).items() <= OTHERS.items()
+    options = [part for name, value in others.items() for part in (f"--{name}", str(value))]
+    assert told(*options, **{**others, "core": "third.example.org:1", "steps": 3}).items() <= OTHERS.items()
+
+
+def test_ask_and_tune_without_a_core_say_how_to_give_one(tmp_path: Path, user_folder: Path) -> None:
+    for command in (("ask", "Who?"), ("tune", "--docs", str(tmp_path))):
+        refused = run(tmp_path, *command, user_model=user_folder)
+        assert refused.returncode == 1
+        assert "`user-agent config set core HOST:PORT`" in refused.stderr
+
+
+def test_ask_takes_a_kept_lambda_for_a_given_one(tmp_path: Path, core: CoreProcess, user_folder: Path) -> None:
+    asked = ("ask", "Who?", "--json")
+    settings = {"user_model": user_folder, "steps": 3, "max_tokens": 8, "lambda_user": 1}
+    assert json.loads(run(tmp_path, *asked, **settings).stdout)["bytes_up"] == 0, "it needs no core"
+    run(tmp_path, "config", "set", "core", core.address)
+    assert json.loads(run(tmp_path, *asked, **settings).stdout)["bytes_up"] == 0
+    answer = json.loads(run(tmp_path, *asked, "--lambda-user", "0.3", **settings).stdout)
+    assert answer["bytes_up"] > 0
 
 
 def test_the_doctor_says_what_is_right_and_what_to_do(tmp_path: Path, core: CoreProcess, user_folder: Path) -> None:

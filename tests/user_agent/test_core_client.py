@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -12,7 +15,9 @@ import pytest
 from core_server.error_catalog import refusal_of
 from ssd2.errors import (
     CoreBusy,
+    CoreLost,
     CoreStopping,
+    CoreTimeout,
     CoreUnavailable,
     EngineLost,
     InvalidParameter,
@@ -25,7 +30,7 @@ from ssd2.errors import (
 from ssd2.logits_format import PREFERRED
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
-from ssd2.wire.codec import ERROR_CODE_KEY, OpenRequest, StepPosition
+from ssd2.wire.codec import ERROR_CODE_KEY, FIRST, OpenRequest, StepPosition
 from user_agent.core_client import CoreClient
 from user_agent.resuming_stream import ResumingStream
 
@@ -59,10 +64,15 @@ async def _commit_again_and_again(stream: ResumingStream) -> None:
 
 
 class FakeCore(pb_grpc.CollaborationServiceServicer):
-    """Opens answers, but refuses the first ones."""
+    """Opens answers, but refuses the first ones; says nothing of its model."""
 
     def __init__(self, *refusals: SlingshotError) -> None:
         self.refusals, self.asked, self.address = list(refusals), 0, ""
+        self.server, self.was_told, self.was_asked = grpc.aio.server(), asyncio.Event(), asyncio.Event()
+
+    async def GetModelCard(self, request: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
+        self.was_asked.set()
+        await asyncio.sleep(60)
 
     async def Collaborate(self, requests: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
         self.asked += 1
@@ -71,24 +81,25 @@ class FakeCore(pb_grpc.CollaborationServiceServicer):
             refusal = refusal_of(self.refusals.pop(0))
             await context.abort(refusal.status, refusal.message, refusal.trailing_metadata)
         await context.write(pb.CollaborateResponse(opened=pb.Opened(session_id="1")))
-        await context.read()
+        if isinstance(await context.read(), pb.CollaborateRequest):
+            self.was_told.set()
 
 
 @pytest.fixture
 async def start() -> AsyncIterator[Callable[..., Awaitable[FakeCore]]]:
-    servers = []
+    cores = []
 
     async def started(*refusals: SlingshotError) -> FakeCore:
-        core, server = FakeCore(*refusals), grpc.aio.server()
-        pb_grpc.add_CollaborationServiceServicer_to_server(core, server)
-        core.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        await server.start()
-        servers.append(server)
+        core = FakeCore(*refusals)
+        pb_grpc.add_CollaborationServiceServicer_to_server(core, core.server)
+        core.address = f"127.0.0.1:{core.server.add_insecure_port('127.0.0.1:0')}"
+        await core.server.start()
+        cores.append(core)
         return core
 
     yield started
-    for server in servers:
-        await server.stop(0)
+    for core in cores:
+        await core.server.stop(0)
 
 
 Start = Callable[..., Awaitable[FakeCore]]
@@ -187,3 +198,133 @@ async def test_between_a_full_replica_and_none_the_full_one_is_waited_for(start:
 def test_a_list_of_addresses_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(InvalidParameter, match="give --core HOST:PORT"):
         CoreClient(address)
+
+
+async def _stopping(core: FakeCore, client: CoreClient) -> asyncio.Task[None]:
+    """The end of a core that has answers in progress and takes no more."""
+    stopping = asyncio.create_task(core.server.stop(10))
+    with suppress(CoreUnavailable):
+        while True:
+            await client.connect()
+            await asyncio.sleep(0.01)
+    return stopping
+
+
+async def test_an_answer_goes_on_at_a_core_that_stops_while_others_try_to_reach_it(start: Start) -> None:
+    core = await start()
+    async with CoreClient(core.address, patience_s=0) as client, asyncio.timeout(20):
+        answer = await client.open(OPEN)
+        stopping = await _stopping(core, client)
+        for _ in range(2):
+            with pytest.raises(CoreUnavailable):
+                await client.connect()
+        await answer.commit(FIRST, [1] * 8)
+        await core.was_told.wait()
+        assert answer.resumed == 0
+        await stopping
+
+
+@pytest.fixture
+def channels(monkeypatch: pytest.MonkeyPatch) -> list[grpc.aio.Channel]:
+    """All that are made."""
+    made: list[grpc.aio.Channel] = []
+    make = grpc.aio.insecure_channel
+    monkeypatch.setattr(
+        grpc.aio, "insecure_channel", lambda *args, **options: made.append(make(*args, **options)) or made[-1]
+    )
+    return made
+
+
+def _open(channels: list[grpc.aio.Channel]) -> int:
+    return sum(channel.get_state() is not grpc.ChannelConnectivity.SHUTDOWN for channel in channels)
+
+
+async def test_vain_tries_leave_no_channel_behind_and_many_at_a_time_are_all_told_why(
+    channels: list[grpc.aio.Channel],
+) -> None:
+    async def try_in(client: CoreClient, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        await client.connect()
+
+    async with CoreClient(NOBODY) as client:
+        for _ in range(20):
+            tries = (try_in(client, 0.0005 * number) for number in range(8))
+            failures = await asyncio.gather(*tries, return_exceptions=True)
+            assert {type(failure) for failure in failures} == {CoreUnavailable}
+        assert len(channels) > 20
+        assert _open(channels) == 1
+    assert _open(channels) == 0
+
+
+async def test_a_channel_that_an_answer_was_left_on_is_closed_after_it(
+    start: Start, channels: list[grpc.aio.Channel]
+) -> None:
+    core = await start()
+    async with CoreClient(core.address, patience_s=0) as client, asyncio.timeout(20):
+        answer = await client.open(OPEN)
+        stopping = await _stopping(core, client)
+        opened = []
+        for _ in range(3):
+            with pytest.raises(CoreUnavailable):
+                await client.connect()
+            opened.append(_open(channels))
+            if len(opened) == 2:
+                answer.cancel()
+                await stopping
+        assert opened == [2, 2, 1]
+
+
+async def test_whoever_asks_when_the_line_is_closed_is_told_so_at_once_and_is_not_cancelled(start: Start) -> None:
+    core = await start()
+    client = CoreClient(core.address)
+    answer = await client.open(OPEN)
+    asking = asyncio.create_task(client.model_card("", ""))
+    waiting = asyncio.create_task(answer.logits(FIRST))
+    await core.was_asked.wait()
+    async with asyncio.timeout(5):
+        await client.__aexit__(None, None, None)
+        for in_vain in (asking, waiting, client.open(OPEN), client.connect()):
+            with pytest.raises(CoreLost, match="was closed on this device; ask again"):
+                await in_vain
+
+
+async def test_whoever_is_cancelled_stays_cancelled(start: Start) -> None:
+    core = await start()
+    async with CoreClient(core.address) as client:
+        answer = await client.open(OPEN)
+        tasks = [asyncio.create_task(client.model_card("", "")), asyncio.create_task(answer.logits(FIRST))]
+        await core.was_asked.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert all(task.cancelled() for task in tasks)
+
+
+class SlowGuesser(pb_grpc.CollaborationServiceServicer):
+    """Sends wrong guesses, each of them in time."""
+
+    async def Collaborate(self, requests: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
+        await context.read()
+        await context.write(pb.CollaborateResponse(opened=pb.Opened(session_id="1")))
+        for _ in range(20):
+            await asyncio.sleep(0.2)
+            await context.write(pb.CollaborateResponse(block_logits=pb.BlockLogits(guess=[9])))
+
+
+@pytest.mark.parametrize(
+    "act", [lambda stream: stream.logits(FIRST), lambda stream: stream.close()], ids=["logits", "end"]
+)
+async def test_guesses_do_not_hold_an_answer_longer_than_its_timeout(
+    act: Callable[[ResumingStream], Coroutine[None, None, object]],
+) -> None:
+    server = grpc.aio.server()
+    pb_grpc.add_CollaborationServiceServicer_to_server(SlowGuesser(), server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    async with CoreClient(address, answer_timeout_s=0.5, patience_s=0) as client:
+        stream = await client.open(replace(OPEN, speculation=16))
+        started = time.monotonic()
+        with suppress(CoreTimeout):
+            await act(stream)
+        assert 0.4 < time.monotonic() - started < 1.0
+    await server.stop(0)

@@ -162,6 +162,16 @@ def test_a_certificate_of_this_device_goes_with_its_key_and_over_tls() -> None:
         CoreCredentials(None, file, file)
 
 
+def test_where_no_core_is_asked_the_keyring_is_not_opened(tmp_path: Path, desktop: _Keyring, user_folder: Path) -> None:
+    environment = agent_environment(
+        tmp_path, core=CORE, user_model=user_folder, lambda_user=1, steps=2, max_tokens=8, passphrase="for tests"
+    )
+    keep_core_key(CORE, KEY)
+    desktop.is_locked = True
+    done = run_here("ask", "Who?", environment=environment)
+    assert (done.returncode, desktop.times_opened) == (0, 1), done.stderr
+
+
 def test_the_command_reads_a_key_from_its_input_and_takes_none_as_an_argument(
     tmp_path: Path, desktop: _Keyring
 ) -> None:

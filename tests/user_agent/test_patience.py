@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ssd2.errors import CoreBusy, CoreLost, CoreTimeout
+from ssd2.errors import CoreBusy, CoreError, CoreLost, CoreTimeout, CoreUnavailable, TokenLimitReached
 from user_agent import patience as patience_module
 from user_agent.patience import FIRST_DELAY_S, LONGEST_DELAY_S, Patience
 
@@ -77,6 +77,29 @@ async def test_a_core_that_says_longer_than_the_time_there_is_is_not_waited_for(
     with pytest.raises(CoreBusy):
         await Patience(10.0).wait(busy(60.0))
     assert clock.slept == []
+
+
+@pytest.mark.parametrize(
+    ("failures", "told"),
+    [
+        ([CoreLost("gone"), TokenLimitReached("ask again in 40 s", 40.0)], TokenLimitReached),
+        ([CoreLost("gone"), busy(1.0), CoreUnavailable("away"), CoreLost("gone"), CoreTimeout("silent")], CoreBusy),
+        ([busy(1.0), TokenLimitReached("ask again in 40 s", 40.0)], TokenLimitReached),
+        ([CoreTimeout("silent"), CoreLost("gone"), CoreUnavailable("away")], CoreTimeout),
+    ],
+)
+async def test_the_last_refusal_that_says_when_to_ask_again_is_told_before_the_first_failure(
+    clock: Clock, failures: list[CoreError], told: type[CoreError]
+) -> None:
+    patience = Patience(10.0)
+
+    async def fail() -> None:
+        for error in (*failures, *[failures[-1]] * 20):
+            await patience.wait(error)
+
+    with pytest.raises(told) as raised:
+        await fail()
+    assert raised.value in failures
 
 
 async def test_after_a_success_the_time_and_the_waits_begin_anew(clock: Clock) -> None:

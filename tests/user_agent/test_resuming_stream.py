@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd2.errors import CoreLost, KeyRefused, ModelMismatch, SlingshotError
+from ssd2.errors import CoreLost, KeyRefused, ModelMismatch, SlingshotError, TokenLimitReached
 from ssd2.wire.codec import ProjectedTokens, StepPosition
 from user_agent import patience
+from user_agent.core_status import line_closed
 from user_agent.patience import Patience
 from user_agent.resuming_stream import ResumingStream
 
@@ -140,8 +141,14 @@ async def test_without_patience_the_error_comes_at_once() -> None:
         await decode(line)
 
 
-@pytest.mark.parametrize("error", [ModelMismatch("another"), KeyRefused("revoked")])
-async def test_a_core_that_has_another_model_by_now_or_takes_the_key_no_more_is_not_asked_again(
+async def test_a_core_that_is_back_and_says_until_when_it_gives_no_more_is_what_is_told() -> None:
+    line = ResumingStream(FakeStream(4), reopening(TokenLimitReached("ask again in 40 s", 40.0)), Patience(10.0))
+    with pytest.raises(TokenLimitReached, match="ask again in 40 s"):
+        await decode(line)
+
+
+@pytest.mark.parametrize("error", [ModelMismatch("another"), KeyRefused("revoked"), line_closed("core:1")])
+async def test_a_core_that_has_another_model_or_takes_the_key_no_more_or_was_given_up_is_not_asked_again(
     error: SlingshotError,
 ) -> None:
     line = ResumingStream(FakeStream(4), reopening(error), Patience(60.0))

@@ -23,6 +23,7 @@ from ssd2.logits_format import FLOAT16, PREFERRED
 from ssd2.params import CollaborationParams, DecodingParams
 from ssd2.sampler import LogitsRequest
 from user_agent.agent import Question
+from user_agent.config import load_config
 from user_agent.documents.passage import Passage
 from user_agent.settings import (
     Choice,
@@ -438,7 +439,9 @@ def test_what_is_given_wins_and_the_core_is_asked_only_where_it_matters(
 
     monkeypatch.setattr(defaults, "_served", served)
     save_choice(replace(_choice(lambda_user=0.4), alpha=0.0, user_sha256=fingerprint(user_folder)))
-    used, choice = defaults.collaboration_for(lambda_user, alpha, core, "", user_folder, 1.0)
+    used, choice = defaults.collaboration_for(
+        load_config(lambda_user=lambda_user, alpha=alpha, core=core, user_model=user_folder)
+    )
     assert (used.lambda_user, used.alpha) == expected
     assert (choice is not None) == is_tuned
     assert asked == ([core] if is_tuned or core == "other:1" else [])
@@ -446,4 +449,5 @@ def test_what_is_given_wins_and_the_core_is_asked_only_where_it_matters(
 
 def test_without_a_choice_for_this_user_model_no_core_is_asked(user_folder: Path) -> None:
     save_choice(_choice())
-    assert defaults.collaboration_for(None, None, "127.0.0.1:1", "", user_folder, 0.1) == (CollaborationParams(), None)
+    config = load_config(core="127.0.0.1:1", user_model=user_folder)
+    assert defaults.collaboration_for(config) == (CollaborationParams(), None)

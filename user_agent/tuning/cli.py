@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ssd2.demo.paths import USER
 from user_agent.core_options import ClientCertificate, ClientKey
 
 if TYPE_CHECKING:
@@ -27,12 +26,14 @@ Examples:
 
 
 Docs = Annotated[list[Path] | None, typer.Option(help="A document, or a folder of them; may be given again.")]
-Core = Annotated[str, typer.Option(envvar="SLINGSHOT_CORE", help="HOST:PORT of the core server.")]
-Ca = Annotated[
-    Path | None,
+Core = Annotated[
+    str | None,
     typer.Option(
-        envvar="SLINGSHOT_CA", help="PEM file that the core's certificate is checked against; encrypts the line."
+        help="HOST:PORT of the core server; not needed where it is kept: `user-agent config set core HOST:PORT`."
     ),
+]
+Ca = Annotated[
+    Path | None, typer.Option(help="PEM file that the core's certificate is checked against; encrypts the line.")
 ]
 Questions = Annotated[
     Path | None,
@@ -43,17 +44,21 @@ Questions = Annotated[
     ),
 ]
 Limit = Annotated[int, typer.Option(help="Most questions to ask.", min=1)]
-Model = Annotated[str, typer.Option(help="Name of the core's model; empty for its first one that fits the user model.")]
-UserFolder = Annotated[Path, typer.Option(envvar="SLINGSHOT_USER_MODEL", help="Checkpoint folder of the user model.")]
+Model = Annotated[
+    str | None, typer.Option(help="Name of the core's model; default: its first one that fits the user model.")
+]
+UserFolder = Annotated[Path | None, typer.Option(help="Checkpoint folder of the user model; default: the demo's.")]
 Steps = Annotated[
     int | None,
     typer.Option(help="Timesteps a block; default: what suits the family, 25 for SSD-2.", show_default=False),
 ]
-MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+MaxTokens = Annotated[
+    int, typer.Option(help="Longest answer, in tokens; shorter than `ask`'s, as a run takes hundreds, and no setting.")
+]
 Seed = Annotated[
     int | None, typer.Option(help="Repeat a run. Leave it out for real use: a guessed seed replays your draws.")
 ]
-Timeout = Annotated[float, typer.Option(help="Seconds to wait for each answer of the core.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds to wait for each answer of the core; default: 10.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before it starts.")]
 Show = Annotated[bool, typer.Option("--show", help="Print what was chosen, and do nothing.")]
 Reset = Annotated[bool, typer.Option("--reset", help="Forget what was chosen, and stopped runs.")]
@@ -62,18 +67,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def tune(
     docs: Docs = None,
-    core: Core = "",
+    core: Core = None,
     ca: Ca = None,
     client_certificate: ClientCertificate = None,
     client_key: ClientKey = None,
     questions: Questions = None,
     questions_limit: Limit = 40,
-    model: Model = "",
-    user_model: UserFolder = USER,
+    model: Model = None,
+    user_model: UserFolder = None,
     steps: Steps = None,
     max_tokens: MaxTokens = 24,
     seed: Seed = None,
-    timeout: Timeout = 10.0,
+    timeout: Timeout = None,
     yes: Yes = False,
     show: Show = False,
     reset: Reset = False,
@@ -82,6 +87,8 @@ def tune(
     """Choose λ and α for your own documents; `ask` then uses them with the same two models.
 
     Compares λ 0, 0.1 … 0.5 and 1 with α 0 and 1. Says what will cross and asks before it starts. A stopped run goes on.
+
+    What is not given is as set by a variable SLINGSHOT_… or in config.toml (user-agent config), else by default.
     """
     if reset or show:
         _reset() if reset else _show(as_json)
@@ -89,28 +96,30 @@ def tune(
     from rich.console import Console
 
     from user_agent.answering import new_id
-    from user_agent.config import load_config
-    from user_agent.core_key import credentials_for
+    from user_agent.config import config_with
+    from user_agent.core_line import credentials_of
     from user_agent.ledger import tracing
     from user_agent.stores import open_stores
     from user_agent.tuning.command import TuneOptions, run_tune
 
+    of_line = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
+    config = config_with(**of_line, model=model, user_model=user_model, steps=steps, timeout=timeout)
     options = TuneOptions(
         docs=tuple(docs or ()),
         questions=questions,
-        core=core,
-        model=model,
-        user_model=user_model,
+        core=config.core or "",
+        model=config.model,
+        user_model=config.user_model,
         questions_limit=questions_limit,
-        steps=steps,
+        steps=config.steps,
         max_tokens=max_tokens,
         seed=seed,
-        timeout_s=timeout,
+        timeout_s=config.timeout,
         is_confirmed=yes,
-        credentials=credentials_for(core, ca=ca, client_certificate=client_certificate, client_key=client_key),
+        credentials=credentials_of(config),
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with open_stores(load_config()) as stores, tracing(new_id("tune")):
+    with open_stores(config) as stores, tracing(new_id("tune")):
         choice, file = run_tune(options, console, stores.ledger)
     if as_json:
         typer.echo(json.dumps(asdict(choice), ensure_ascii=False))

@@ -27,6 +27,7 @@ from ssd2.params import CollaborationParams, DecodingParams
 from ssd2.wire.codec import ModelCard
 from user_agent.agent import Agent
 from user_agent.core_client import CoreClient
+from user_agent.core_options import HOW_TO_GIVE_A_CORE
 from user_agent.credentials import CoreCredentials
 from user_agent.decoding import decoding_for
 from user_agent.documents.passage import Passage
@@ -69,7 +70,7 @@ class TuneOptions:
         if not self.docs:
             raise InvalidParameter("tuning is for your documents: give them with --docs")
         if not self.core:
-            raise InvalidParameter("tuning needs a core: give its address with --core HOST:PORT or SLINGSHOT_CORE")
+            raise InvalidParameter(f"tuning needs a core: {HOW_TO_GIVE_A_CORE}")
         if self.seed is not None and not 0 <= self.seed < MAX_RUN_SEED:
             raise InvalidParameter(f"seed is {self.seed}; it must be in [0, 2^62)")
 

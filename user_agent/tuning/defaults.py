@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssd2.checkpoint import fingerprint, load_config_and_tokenizer
 from ssd2.params import CollaborationParams
+from user_agent.config import AgentConfig
 from user_agent.core_client import CoreClient
 from user_agent.credentials import CoreCredentials
 from user_agent.ledger import Ledger
@@ -16,26 +17,14 @@ BUILT_IN = CollaborationParams()
 
 
 def collaboration_for(
-    lambda_user: float | None,
-    alpha: float | None,
-    core: str | None,
-    model: str,
-    user_model: Path,
-    timeout_s: float,
-    credentials: CoreCredentials | None = None,
-    ledger: Ledger | None = None,
+    config: AgentConfig, credentials: CoreCredentials | None = None, ledger: Ledger | None = None
 ) -> tuple[CollaborationParams, Choice | None]:
     """λ and α, and the saved choice if any of it is used.
 
     Only where something was tuned with this user model is the core asked what it serves.
 
     Args:
-        lambda_user: as given, or None.
-        alpha: as given, or None.
-        core: the core's address, if any.
-        model: name of the core's model, or "" for the first of the user model's family.
-        user_model: checkpoint folder of θ_user.
-        timeout_s: of the core's answer.
+        config: with λ and α as given, or None, the two models, and the core, if any.
         credentials: of the line to the core; None for one that is not encrypted, with no key.
         ledger: where what is sent is entered.
 
@@ -43,11 +32,12 @@ def collaboration_for(
         SlingshotError: if a parameter is out of its range, the saved choices cannot be read, or the core cannot be
             asked.
     """
+    lambda_user, alpha = config.lambda_user, config.alpha
     given = collaboration_of(lambda_user, alpha, None)
     is_all_given = lambda_user is not None and (alpha is not None or lambda_user in (0, 1))
-    if is_all_given or not core or not (tuned := tuned_with(user_model)):
+    if is_all_given or not config.core or not (tuned := tuned_with(config.user_model)):
         return given, None
-    served = asyncio.run(_served(core, model, user_model, timeout_s, credentials, ledger))
+    served = asyncio.run(_served(config.core, config, credentials, ledger))
     choice = next((choice for choice in tuned if choice.core_sha256 == served), None)
     return collaboration_of(lambda_user, alpha, choice), choice
 
@@ -73,14 +63,7 @@ def tuned_with(user_model: Path) -> list[Choice]:
     return [choice for choice in choices if choice.user_sha256 == sha256]
 
 
-async def _served(
-    core: str,
-    model: str,
-    user_model: Path,
-    timeout_s: float,
-    credentials: CoreCredentials | None,
-    ledger: Ledger | None,
-) -> str:
-    config, _ = load_config_and_tokenizer(user_model)
-    async with CoreClient(core, credentials=credentials, answer_timeout_s=timeout_s, ledger=ledger) as client:
-        return (await client.model_card(model, config.family)).model_sha256
+async def _served(core: str, config: AgentConfig, credentials: CoreCredentials | None, ledger: Ledger | None) -> str:
+    model, _ = load_config_and_tokenizer(config.user_model)
+    async with CoreClient(core, credentials=credentials, answer_timeout_s=config.timeout, ledger=ledger) as client:
+        return (await client.model_card(config.model, model.family)).model_sha256

@@ -9,6 +9,9 @@ from google.rpc.status_pb2 import Status
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata that holds it."""
 
+LONGEST_RETRY_S = 3600.0
+"""What a longer time is read as: the other side may write anything."""
+
 
 def status_details(code: int, message: str, retry_after_s: float) -> bytes:
     """A status that says when to ask again.
@@ -26,13 +29,13 @@ def status_details(code: int, message: str, retry_after_s: float) -> bytes:
 
 
 def retry_after_s(details: bytes) -> float | None:
-    """The seconds to wait that a status gives; None if it gives none, or is none."""
+    """The seconds to wait that a status gives, an hour at most; None if it gives none, or is none."""
     try:
         for detail in Status.FromString(details).details:
             info = RetryInfo()
             if detail.Unpack(info):
                 seconds: float = info.retry_delay.ToMilliseconds() / 1000
-                return max(0.0, seconds)
+                return min(max(0.0, seconds), LONGEST_RETRY_S)
     except DecodeError:
         pass
     return None
