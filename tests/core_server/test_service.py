@@ -326,11 +326,8 @@ async def test_no_more_is_computed_ahead_than_the_provider_allows(served: Loaded
     server, agent = await start(served, speculation=1)
     call, _ = await agent.open(open_request(served, PARAMS, speculation=2))
 
-    def computed() -> float | None:
-        return server.observation.metrics.registry.get_sample_value("slingshot_core_step_seconds_count", {"engine": "0"})
-
-    await eventually(lambda: bool(computed()))  # the engine says so once it rests
-    assert computed() == 2, "what is due, and one guess"
+    seen, figure = server.observation.metrics.registry, ("slingshot_core_step_seconds_count", {"engine": "0"})
+    await eventually(lambda: seen.get_sample_value(*figure) == 2)  # what is due and one guess, said once it rests
     call.cancel()
 
 
@@ -401,14 +398,14 @@ async def test_an_agent_has_a_moment_for_open_and_no_longer(
 
 async def test_an_agent_that_is_never_silent_and_never_done_is_given_up(served: LoadedModel, start: Start) -> None:
     """Else it would keep a slot from others for as long as it likes."""
-    server, agent = await start(served, session_timeout_s=0.5)
+    server, agent = await start(served, session_timeout_s=2.0)
     call, _ = await agent.open(open_request(served, PARAMS))
     for number in range(2):
         await call.write(projection(number, step=number))
         await asyncio.sleep(0.1)
     end = await ending(call)
     assert (end.status, end.code) == (grpc.StatusCode.DEADLINE_EXCEEDED, "core_timeout")
-    assert "took more than 0.5 s" in end.details
+    assert "took more than 2 s" in end.details
     await eventually(lambda: server.sessions_active == 0)
 
 
