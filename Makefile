@@ -20,7 +20,7 @@ demo: $(READY)  ## three questions across two processes; JSON=1 for one JSON obj
 	@$(BIN)/user-agent demo $(if $(JSON),--json)
 
 test: $(READY)  ## all tests, on all processors
-	@$(BIN)/pytest -q -n auto --dist loadfile
+	@$(BIN)/pytest -q -rs -n auto --dist loadfile
 
 check: $(READY)  ## style, types, import rule, stale stubs
 	@$(BIN)/ruff check .

@@ -98,6 +98,8 @@ class Load:
         try:
             answer = await answering
         except asyncio.CancelledError:
+            if leaver is None:
+                raise
             self.outcome.left += 1
         except SlingshotError as error:
             self.outcome.errors[error.code] += 1

@@ -190,8 +190,15 @@ async def engine_in_this_process(
 ) -> AsyncIterator[EngineClient]:
     """An engine as a thread, on the same kind of line as one that is a process."""
     ours, theirs = socket.socketpair()
+
+    def run() -> None:
+        try:
+            Engine(models, slots, theirs).run()
+        finally:
+            theirs.shutdown(socket.SHUT_RDWR)  # as the end of its process does
+
     client = EngineClient(*await asyncio.open_connection(sock=ours), timeout_s)
-    thread = threading.Thread(target=lambda: Engine(models, slots, theirs).run(), daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     await client.ready()
     yield client

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from core_server.__main__ import main
 from core_server.certs import expires_at
@@ -97,6 +98,23 @@ def test_certificates_name_their_hosts_and_their_keys_are_their_owners(tmp_path:
     assert expires_at(out / "core.pem") == certificate.not_valid_after_utc.timestamp()
     assert abs(certificate.not_valid_after_utc - datetime.now(UTC) - timedelta(days=7)) < timedelta(minutes=5)
     certificate.verify_directly_issued_by(x509.load_pem_x509_certificate((out / "ca.pem").read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("stem", "usage"), [("core", ExtendedKeyUsageOID.SERVER_AUTH), ("client-alice", ExtendedKeyUsageOID.CLIENT_AUTH)]
+)
+def test_a_certificate_is_good_for_one_side_and_signs_no_other(
+    tmp_path: Path, stem: str, usage: x509.ObjectIdentifier
+) -> None:
+    assert main(["certs", "create", "--out", str(tmp_path), "--host", "localhost", "--client", "alice"]) == 0
+    signed, authority = (x509.load_pem_x509_certificate((tmp_path / f"{one}.pem").read_bytes()) for one in (stem, "ca"))
+    assert list(signed.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [usage]
+    for certificate, is_authority in ((signed, False), (authority, True)):
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        assert (constraints.critical, constraints.value.ca) == (True, is_authority)
+        assert constraints.value.path_length == (0 if is_authority else None), "it signs no other authority"
+        valid_for = datetime.now(UTC) - certificate.not_valid_before_utc
+        assert timedelta(hours=1) <= valid_for < timedelta(hours=1, minutes=5), "another clock may be slow"
 
 
 def test_the_authority_of_a_folder_stays_the_same(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import shutil
@@ -78,6 +79,18 @@ def test_another_secret_under_a_right_id_is_no_key(file: Path) -> None:
     reader = KeyReader(file)
     for wrong in (key[:-1], f"{key}x", f"sk-{entry.id}-", entry.id, entry.sha256, "", "sk-"):
         assert reader.find(wrong) is None
+
+
+def test_a_secret_is_compared_in_constant_time_whether_its_id_is_known_or_not(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _ = create_key(file, "alice")
+    reader, compare = KeyReader(file), Mock(wraps=hmac.compare_digest)
+    monkeypatch.setattr(keys_module.hmac, "compare_digest", compare)
+    for number, given in enumerate((key, f"{key}x", "sk-0-0", "")):
+        assert (reader.find(given) is not None) == (given == key)
+        assert compare.call_count == number + 1
+        assert {len(fingerprint) for fingerprint in compare.call_args.args} == {64}
 
 
 def test_names_are_given_once_and_find_the_key_as_its_id_does(file: Path) -> None:

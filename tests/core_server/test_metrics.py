@@ -77,7 +77,7 @@ async def test_slots_are_seen_while_they_are_used(served: LoadedModel, start: St
 
 
 async def test_every_way_to_end_has_its_count(served: LoadedModel, start: Start) -> None:
-    server, agent = await start(served, answer_timeout_s=0.5)
+    server, agent = await start(served, answer_timeout_s=3.0)
     assert {end: ended(server, end) for end in ENDS} == dict.fromkeys(ENDS, 0)
     for _ in range(2):
         call, _ = await agent.open(open_request(served, PARAMS))

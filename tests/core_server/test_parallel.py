@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from copy import deepcopy
@@ -19,6 +20,7 @@ from torch import distributed as dist
 from core_server.commands import Begin
 from core_server.engine import Engine
 from core_server.engine_client import EngineClient
+from core_server.lanes import BatchLane, Row
 from core_server.loaded_model import LoadedModel
 from core_server.parallel import ALONE, Ranks
 from ssd2.errors import CoreBusy, EngineLost
@@ -102,6 +104,51 @@ async def test_without_other_ranks_only_the_batch_fails(served: LoadedModel, mon
             with pytest.raises(CoreBusy):
                 await first_logits(client, served, 0)
         assert await first_logits(client, served, 1) == FIRST
+
+
+async def test_after_running_out_of_memory_fewer_blocks_are_computed_together(
+    served: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, sizes = BatchLane.logits, []
+    computing, going_on = threading.Event(), threading.Event()
+
+    def compute_with_memory_for_two(lane: BatchLane, rows: Sequence[Row]) -> Tensor:
+        computing.set()
+        assert going_on.wait(10)
+        sizes.append(len(rows))
+        return compute(lane, rows) if len(rows) <= 2 else out_of_memory(torch.empty(0))
+
+    monkeypatch.setattr(BatchLane, "logits", compute_with_memory_for_two)
+    async with engine_in_this_process(served, slots=5) as client:
+
+        async def five(first: int) -> list[object]:
+            """One answer that the engine is busy with, and four that come meanwhile."""
+            computing.clear()
+            going_on.clear()
+            asked = [asyncio.create_task(first_logits(client, served, first))]
+            await asyncio.to_thread(computing.wait, 10)
+            asked += [asyncio.create_task(first_logits(client, served, first + number)) for number in range(1, 5)]
+            await asyncio.sleep(0.5)  # until they have come
+            going_on.set()
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+        async with asyncio.timeout(30):
+            one, *four = await five(0)
+            assert (one, [type(error) for error in four]) == (FIRST, [CoreBusy] * 4)
+            assert await five(5) == [FIRST] * 5
+    assert sizes == [1, 4, 1, 2, 2]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the thread is the engine
+async def test_an_engine_whose_device_has_failed_ends(served: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Tensor) -> Tensor:
+        raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    async with engine_in_this_process(served, slots=2) as client:
+        monkeypatch.setattr(served.checkpoint.model.w_diff, "forward", fail)
+        async with asyncio.timeout(20):
+            with pytest.raises(EngineLost):
+                await first_logits(client, served, 0)
 
 
 @pytest.mark.parametrize("value", [None, [], list(range(100_000))], ids=["nothing", "empty", "long"])

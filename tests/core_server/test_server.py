@@ -72,6 +72,13 @@ async def test_nobody_who_watches_its_health_and_does_not_read_keeps_a_server_fr
         assert (await ending(call)).code == CoreStopping.code
 
 
+@pytest.mark.parametrize("version", ["v1alpha", "v1"])
+async def test_nobody_is_told_by_reflection_what_there_is(served: LoadedModel, start: Start, version: str) -> None:
+    _, agent = await start(served)
+    call = agent.channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")(timeout=10)
+    assert (await ending(call)).status is grpc.StatusCode.UNIMPLEMENTED
+
+
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 EMPTY_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 

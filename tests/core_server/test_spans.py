@@ -1,4 +1,4 @@
-"""Spans of answers. Where OpenTelemetry's SDK is not installed, only that it is asked for by name."""
+"""Spans of answers, and how they leave."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import sys
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 from core_server.config import ServerConfig
 from core_server.engines import Engines
@@ -48,8 +51,6 @@ class Recorded:
 
 
 async def test_spans_hang_below_the_callers(served: LoadedModel) -> None:
-    trace = pytest.importorskip("opentelemetry.trace")
-
     class Span(Recorded, trace.NonRecordingSpan):
         def get_span_context(self) -> Any:
             return trace.SpanContext(int(TRACE, 16), 1, is_remote=False)
@@ -98,11 +99,8 @@ async def test_spans_hang_below_the_callers(served: LoadedModel) -> None:
 
 
 def test_spans_leave_for_the_endpoint_before_the_server_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("opentelemetry.sdk")
-    exporter = pytest.importorskip("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
     sent: list[Any] = []
-    success = pytest.importorskip("opentelemetry.sdk.trace.export").SpanExportResult.SUCCESS
-    monkeypatch.setattr(exporter.OTLPSpanExporter, "export", lambda _, spans: sent.extend(spans) or success)
+    monkeypatch.setattr(OTLPSpanExporter, "export", lambda _, spans: sent.extend(spans) or SpanExportResult.SUCCESS)
     with spans_to("http://localhost:4317") as spans:
         assert spans is not None
         spans.answer(None, "ab", "core").end("closed")

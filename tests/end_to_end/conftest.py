@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ ENVIRONMENT = {
     "XDG_DATA_HOME": f"{_HOME.name}/data",
     "SLINGSHOT_PASSPHRASE": "for tests",
 }
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 120
 
 
 @dataclass
@@ -52,15 +53,19 @@ def running_core(
     """Start a core server on a free port and end it on leaving; the folder as --model takes it."""
     command = [sys.executable, "-m", "core_server", "--model", str(folder), "--port", "0", "--threads", "1", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+    late = threading.Timer(START_TIMEOUT_S, process.kill)  # which ends what is read here
+    late.start()
     try:
         line = process.stdout.readline()
         ops = re.search(r"/metrics are at (\S+)", line)
         if ops:
             line = process.stdout.readline()
+        late.cancel()
         address = re.search(r"listening on (\S+:\d+)", line)
         assert address, f"the core server did not start: {line!r}"
         yield CoreProcess(process, address[1], ops[1] if ops else "")
     finally:
+        late.cancel()
         if process.poll() is None:
             process.kill()
         process.wait(timeout=10)
@@ -70,7 +75,7 @@ def running_core(
 @pytest.fixture(scope="session")
 def core(core_folder: Path) -> Iterator[CoreProcess]:
     """A core server with a random model; tests that end one, or need another, start their own."""
-    with running_core(f"tiny={core_folder}") as running:
+    with running_core(f"tiny={core_folder}", "--ops-port", "0") as running:
         yield running
 
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import PIPE, Popen
 
+import grpc
 import httpx
 
 from ssd2.errors import CoreError
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from tests.core_server.conftest import RawAgent
 from user_agent.agent import Agent, Question
 from user_agent.answer import Answer, CommittedBlock, Observer, ProjectedBlock
 from user_agent.core_client import CoreClient
@@ -24,6 +26,13 @@ from user_agent.user_model import UserModel
 from .conftest import ENVIRONMENT, CoreProcess
 
 SMALL_BUFFER_BYTES = 4096
+
+
+@asynccontextmanager
+async def raw_agent(address: str) -> AsyncIterator[RawAgent]:
+    """An agent that does on its line what a test says, and nothing else."""
+    async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        yield RawAgent(channel, 0)
 
 
 class Switchboard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,11 +15,16 @@ import pytest
 from .conftest import ENVIRONMENT
 
 TIMEOUT_S = 240
-_UNSHARE_ALL = ["unshare", "-rmn", "true"]
-NEEDS_NAMESPACES = pytest.mark.skipif(
-    subprocess.run(_UNSHARE_ALL, capture_output=True, check=False).returncode != 0,
-    reason="this machine lets nobody make namespaces",
-)
+
+
+def _needs(kind: str, program: str) -> pytest.MarkDecorator:
+    unshare = shutil.which("unshare")
+    is_made = unshare and subprocess.run([unshare, kind, "true"], capture_output=True, check=False).returncode == 0
+    reason = f"this machine lets nobody make such a namespace, or has no `unshare` or no `{program}`"
+    return pytest.mark.skipif(not is_made or not shutil.which(program), reason=reason)
+
+
+NEEDS_OWN_NETWORK, NEEDS_OWN_DISK = _needs("-rn", "ip"), _needs("-rm", "mount")
 OWN_NETWORK = ("-rn", "ip link set lo up")
 
 

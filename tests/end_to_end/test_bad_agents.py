@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ import grpc
 import pytest
 
 from core_server.loaded_model import LoadedModel
+from core_server.service import ABORT_TIMEOUT_S
 from ssd2.checkpoint import load_checkpoint
 from ssd2.errors import CoreBusy, CoreError
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
-from tests.core_server.conftest import Ending, RawAgent, ending, open_request
+from tests.core_server.conftest import Ending, ending, open_request
 from user_agent import core_connection
 from user_agent.core_stream import CoreStream
 from user_agent.user_model import UserModel
@@ -34,6 +34,7 @@ from .faults import (
     in_the_middle,
     let_go,
     question,
+    raw_agent,
     result,
     switchboard,
     told_bytes,
@@ -104,12 +105,6 @@ async def test_an_agent_that_is_frozen_for_a_minute_is_let_go_by_keepalive_and_g
         assert (ended(patient, "cancelled"), ended(patient, "core_timeout")) == (1, 0)
 
 
-@asynccontextmanager
-async def raw_agent(address: str) -> AsyncIterator[RawAgent]:
-    async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        yield RawAgent(channel, 0)
-
-
 async def tell(call: grpc.aio.StreamStreamCall, projections: int) -> None:
     """Tell one projection after the other, whatever comes back; each takes 28 kB of logits down."""
     for number in range(projections):
@@ -136,8 +131,10 @@ async def test_an_agent_that_asks_on_and_does_not_read_is_let_go_while_others_ha
             tasks = {asyncio.create_task(listen(call)), asyncio.create_task(tell(call, 599))}
         else:
             tasks = {asyncio.create_task(tell(call, 599))}
+        assert figures(core)["sessions_active"] == 1
+        meanwhile = await answered(user, core.address, question())
+        assert ids(meanwhile) == ids(unbroken)
         await let_go([core], 25)  # the agent itself would hang up after 30 s
-        assert ids(await answered(user, core.address, question())) == ids(unbroken)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -145,7 +142,24 @@ async def test_an_agent_that_asks_on_and_does_not_read_is_let_go_while_others_ha
     sent = figures(core)[DOWN] - before[DOWN]
     assert FRAME_BYTES < sent < 599 * FRAME_BYTES, "the core had more to say"
     # By its own deadline, or by TCP's where the kernel's buffers are full before gRPC's window is.
-    assert sum(figures(core)[end] - before[end] for end in (TIMED_OUT, CANCELLED)) == 1
+    assert sum(figures(core)[end] - before[end] for end in (TIMED_OUT, CANCELLED)) == 1 + meanwhile.resumed
+
+
+async def test_a_core_that_is_told_to_stop_does_not_wait_for_an_agent_that_does_not_read(core_folder: Path) -> None:
+    opening = open_request(
+        LoadedModel("tiny", load_checkpoint(core_folder)), DecodingParams(block_size=8, max_tokens=8, steps=600)
+    )
+    with running_core(f"tiny={core_folder}", "--ops-port", "0", "--grace-s", "1") as stopping:
+        async with raw_agent(stopping.address) as agent:
+            call, _ = await agent.open(opening)
+            telling = asyncio.create_task(tell(call, 599))
+            await until(lambda: figures(stopping)[DOWN] > 2 * FRAME_BYTES, 20)
+            stopping.process.terminate()
+            assert await asyncio.to_thread(stopping.process.wait, 1 + ABORT_TIMEOUT_S + 10) == 0
+            assert not call.done(), "it has read nothing to the end"
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+            call.cancel()
 
 
 async def test_a_line_of_a_byte_a_second_ends_in_time_with_a_typed_error(core: CoreProcess, user: UserModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -80,8 +81,9 @@ async def test_the_end_of_the_engine_ends_the_server_and_agents_are_told(
                 blocks.append(seen.text)
                 return True
 
-        with pytest.raises((EngineLost, CoreStopping), match=r"has lost its engine; ask again|being stopped"):
-            await Agent(user, client).answer(question(), Fault())
+        with pytest.raises((EngineLost, CoreStopping), match=r"(has lost its engine|is being stopped); ask again"):
+            async with asyncio.timeout(40):
+                await Agent(user, client).answer(question(), Fault())
         assert blocks, "the engine was at work"
         assert (await watch.read()).status == NOT_SERVING
     assert core.process.wait(timeout=40) == EXIT_ENGINE_LOST

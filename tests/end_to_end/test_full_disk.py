@@ -18,9 +18,9 @@ from user_agent.user_model import UserModel
 
 from .conftest import ENVIRONMENT, CoreProcess, recording_relay, running_core
 from .faults import Fault, answered, figures, ids, let_go, question
-from .namespaces import NEEDS_NAMESPACES, clear, fill, own_disk, run_apart
+from .namespaces import NEEDS_OWN_DISK, clear, fill, own_disk, run_apart
 
-pytestmark = NEEDS_NAMESPACES
+pytestmark = NEEDS_OWN_DISK
 
 
 @pytest.fixture(scope="module")

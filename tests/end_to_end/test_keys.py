@@ -268,6 +268,18 @@ async def test_a_core_whose_certificate_is_out_of_date_is_not_talked_to(core_fol
                 await _through(core, CoreCredentials(files.ca))
 
 
+async def test_a_client_s_certificate_does_not_do_for_a_core(core_folder: Path, tmp_path: Path) -> None:
+    """Of the same authority, and for the name that is dialled: else any client could stand in for the core."""
+    assert manage_access(["certs", "create", "--out", str(tmp_path), "--client", "localhost"]) == 0
+    pair = (tmp_path / "client-localhost.pem", tmp_path / "client-localhost.key")
+    served_with = ("--tls-certificate", str(pair[0]), "--tls-key", str(pair[1]))
+    with running_core(core_folder, *served_with) as core:
+        core.address = core.address.replace("127.0.0.1", "localhost")
+        async with asyncio.timeout(10):
+            with pytest.raises(CoreUnavailable, match="there is no line to the core"):
+                await _through(core, CoreCredentials(tmp_path / "ca.pem"))
+
+
 async def test_made_certificates_and_a_key_do_for_both_sides(core_folder: Path, tmp_path: Path, keys: Path) -> None:
     made = tmp_path / "certs"
     assert manage_access(["certs", "create", "--out", str(made), "--host", "localhost", "--client", "alice"]) == 0
@@ -316,16 +328,11 @@ PROMPT, SENT, NO_TOKEN = (1, 1701, 1702, 1703), [1601, 1602, 1603, 1604, 1605, 1
 
 @contextmanager
 def _logging_core(core_folder: Path, keys: Path, log: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "core_server", "--model", str(core_folder), "--port", "0", "--keys", str(keys)]
-    with open(log, "w") as written:
-        core = subprocess.Popen(
-            [*command, "--log-level", "debug"], stdout=subprocess.PIPE, stderr=written, text=True, env=ENVIRONMENT
-        )
-    try:
-        yield core.stdout.readline().split("listening on ")[1].split(",")[0]
-    finally:
-        core.terminate()
-        core.communicate(timeout=20)
+    options = ("--keys", str(keys), "--log-level", "debug")
+    with log.open("wb") as file, running_core(core_folder, *options, log=file.fileno()) as core:
+        yield core.address
+        core.process.terminate()
+        core.process.wait(timeout=20)
 
 
 async def _asked_and_broken(address: str, key: str) -> None:

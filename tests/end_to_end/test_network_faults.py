@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from core_server.loaded_model import LoadedModel
+from ssd2.checkpoint import load_checkpoint
+from tests.core_server.conftest import open_request
 from user_agent.user_model import UserModel
 
 from .conftest import CoreProcess, running_core
-from .faults import Fault, answered, ended, ids, let_go, question, switchboard
-from .namespaces import NEEDS_NAMESPACES, OWN_NETWORK, run_apart
+from .faults import Fault, answered, ended, figures, ids, let_go, question, raw_agent, switchboard
+from .namespaces import NEEDS_OWN_NETWORK, OWN_NETWORK, run_apart
 
 KEEPALIVE_S = 15
 """After which either side has to know that the other is gone: 10 s of silence, and 5 s for a ping to come back."""
@@ -49,7 +52,25 @@ async def test_a_line_that_neither_side_ends_is_given_up_by_both_and_the_answer_
     assert ended(first, "cancelled") == cancelled + 1
 
 
-@NEEDS_NAMESPACES
+async def test_an_agent_that_vanishes_without_a_word_while_nothing_is_on_the_way_is_let_go(
+    cores: tuple[CoreProcess, CoreProcess], core_folder: Path
+) -> None:
+    """A ping alone finds that out: the core's own patience is longer."""
+    first, second = cores
+    opening = open_request(LoadedModel("tiny", load_checkpoint(core_folder)), question().params)
+    cancelled = ended(first, "cancelled")
+    async with switchboard(first.address) as board, raw_agent(board.address) as agent:
+        call, _ = await agent.open(opening)
+        await asyncio.sleep(3)  # what was to be acknowledged has been
+        board.fall_silent(second.address)
+        assert figures(first)["sessions_active"] == 1
+        await let_go([first], KEEPALIVE_S + 10)
+        assert board.silenced == 1, "its two ends have not been closed by what is between them"
+        call.cancel()
+    assert ended(first, "cancelled") == cancelled + 1
+
+
+@NEEDS_OWN_NETWORK
 def test_an_answer_outlives_a_network_that_was_cut(core_folder: Path, user_folder: Path) -> None:
     run_apart(OWN_NETWORK, answers_over_a_network_that_is_cut, core_folder, user_folder)
 

@@ -18,13 +18,13 @@ from user_agent.core_client import CoreClient
 from user_agent.user_model import UserModel
 
 from .conftest import CoreProcess, running_core
-from .faults import Fault, answered, ids, question, switchboard
+from .faults import Fault, answered, ids, let_go, question, switchboard
 from .processes import engine_processes
 
 
 @pytest.fixture(scope="module")
 def cores(core: CoreProcess, core_folder: Path) -> Iterator[tuple[CoreProcess, CoreProcess]]:
-    with running_core(f"tiny={core_folder}") as second:
+    with running_core(f"tiny={core_folder}", "--ops-port", "0") as second:
         yield core, second
 
 
@@ -59,6 +59,7 @@ async def test_a_line_that_is_cut_costs_no_token_and_another_core_goes_on(
     async with switchboard(first.address) as board:
         fault = Fault(lambda: board.cut(second.address), block, step)
         broken = await answered(user, board.address, question(**CHANGES[name]), fault)
+        await let_go([first], 10)
     assert (fault.happened, broken.resumed) == (1, 1)
     assert ids(broken) == ids(expected)
     assert broken.bytes_up > expected.bytes_up
@@ -88,6 +89,7 @@ async def test_a_core_that_ends_in_the_middle_of_a_block_costs_no_token_where_th
         expected = unbroken["sampling"]
         assert ids(broken) == ids(expected)
         await asyncio.to_thread(ending.process.wait, 20)
+    await let_go([lasting], 10)
 
 
 async def test_an_agent_that_knows_two_replicas_goes_on_at_the_other_without_waiting_for_the_first(

@@ -85,20 +85,20 @@ async def test_nothing_is_readable_on_an_encrypted_line(
     assert known not in sent
 
 
-@pytest.mark.parametrize("which", ["another authority", "no TLS", "another name"])
+@pytest.mark.parametrize("which", ["another authority", "no TLS", "another name", "a core without TLS"])
 async def test_a_core_that_cannot_prove_itself_gets_nothing(
-    encrypted: CoreProcess, files: Certificates, user_folder: Path, which: str
+    core: CoreProcess, encrypted: CoreProcess, files: Certificates, user_folder: Path, which: str
 ) -> None:
     user = UserModel.load(user_folder, with_weights=False)
-    ca = {"another authority": files.other_ca, "no TLS": None, "another name": files.ca}[which]
-    address = encrypted.address.replace("localhost", "127.0.0.1") if which == "another name" else encrypted.address
-    told = {
-        "another authority": "not signed by what --ca names",
-        "no TLS": "no core answers",
-        "another name": "for another name",
-    }
-    with pytest.raises(CoreUnavailable, match=told[which]):
-        await tokens(address, ca, user)
+    address, ca, told = {
+        "another authority": (encrypted.address, files.other_ca, "not signed by what --ca names"),
+        "no TLS": (encrypted.address, None, "no core answers"),
+        "another name": (encrypted.address.replace("localhost", "127.0.0.1"), files.ca, "for another name"),
+        "a core without TLS": (core.address, files.ca, "does not encrypt; its provider has to start it with"),
+    }[which]
+    async with asyncio.timeout(10):
+        with pytest.raises(CoreUnavailable, match=told):
+            await tokens(address, ca, user)
 
 
 def test_files_that_are_no_certificates_are_named(files: Certificates, core_folder: Path, tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import pytest
@@ -24,6 +26,7 @@ from ssd2.errors import (
     KeyRefused,
     ModelMismatch,
     PromptTooLong,
+    ProtocolViolation,
     SlingshotError,
     TokenLimitReached,
 )
@@ -64,10 +67,14 @@ async def _commit_again_and_again(stream: ResumingStream) -> None:
 
 
 class FakeCore(pb_grpc.CollaborationServiceServicer):
-    """Opens answers, but refuses the first ones; says nothing of its model."""
+    """Opens answers, but refuses the first ones: at once, or with `opens_first` once they are opened.
 
-    def __init__(self, *refusals: SlingshotError) -> None:
-        self.refusals, self.asked, self.address = list(refusals), 0, ""
+    It says nothing of its model.
+    """
+
+    def __init__(self, *refusals: SlingshotError, opens_first: bool = False, guesses: int = 0) -> None:
+        self.refusals, self.opens_first, self.guesses = list(refusals), opens_first, guesses
+        self.asked, self.address = 0, ""
         self.server, self.was_told, self.was_asked = grpc.aio.server(), asyncio.Event(), asyncio.Event()
 
     async def GetModelCard(self, request: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
@@ -77,20 +84,28 @@ class FakeCore(pb_grpc.CollaborationServiceServicer):
     async def Collaborate(self, requests: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
         self.asked += 1
         await context.read()
+        if self.opens_first:
+            await self._open(context)
         if self.refusals:
             refusal = refusal_of(self.refusals.pop(0))
             await context.abort(refusal.status, refusal.message, refusal.trailing_metadata)
-        await context.write(pb.CollaborateResponse(opened=pb.Opened(session_id="1")))
+        if not self.opens_first:
+            await self._open(context)
+        for _ in range(self.guesses):
+            await context.write(pb.CollaborateResponse(block_logits=pb.BlockLogits(guess=[1] * 8)))
         if isinstance(await context.read(), pb.CollaborateRequest):
             self.was_told.set()
+
+    async def _open(self, context: grpc.aio.ServicerContext) -> None:
+        await context.write(pb.CollaborateResponse(opened=pb.Opened(session_id="1")))
 
 
 @pytest.fixture
 async def start() -> AsyncIterator[Callable[..., Awaitable[FakeCore]]]:
     cores = []
 
-    async def started(*refusals: SlingshotError) -> FakeCore:
-        core = FakeCore(*refusals)
+    async def started(*refusals: SlingshotError, **how: Any) -> FakeCore:
+        core = FakeCore(*refusals, **how)
         pb_grpc.add_CollaborationServiceServicer_to_server(core, core.server)
         core.address = f"127.0.0.1:{core.server.add_insecure_port('127.0.0.1:0')}"
         await core.server.start()
@@ -183,6 +198,53 @@ async def test_where_nobody_answers_it_is_said_as_soon_as_it_is_known(start: Sta
                 CoreUnavailable, match=r"no core answers at (127\.0\.0\.1|localhost):1; check the address"
             ):
                 await client.open(OPEN)
+
+
+async def test_a_core_that_comes_back_is_reached_at_the_next_try() -> None:
+    """A channel that has failed a few times would wait for seconds before it tries again."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    server = grpc.aio.server()
+    pb_grpc.add_CollaborationServiceServicer_to_server(FakeCore(), server)
+    async with CoreClient(address, patience_s=0) as client:
+        for _ in range(4):
+            with pytest.raises(CoreUnavailable):
+                await client.open(OPEN)
+        server.add_insecure_port(address)
+        await server.start()
+        (await client.open(OPEN)).cancel()
+    await server.stop(0)
+
+
+async def test_a_replica_that_broke_an_answer_is_the_last_that_goes_on_with_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "randrange", lambda _: 0)  # the first one is asked first
+    one = await start(EngineLost("broken"), opens_first=True)
+    other = await start(PromptTooLong("it got there"), opens_first=True)
+    async with CoreClient(f"{one.address},{other.address}") as client:
+        stream = await client.open(OPEN)
+        with pytest.raises(PromptTooLong, match="it got there"):
+            await stream.logits(FIRST)
+    assert (one.asked, other.asked) == (1, 1)
+
+
+async def test_a_core_that_guesses_on_and_does_not_answer_is_given_up(start: Start) -> None:
+    core = await start(guesses=2000)
+    async with CoreClient(core.address, patience_s=0) as client:
+        stream = await client.open(replace(OPEN, speculation=2))
+        with pytest.raises(ProtocolViolation, match="guesses on and does not answer"):
+            await stream.logits(FIRST)
+
+
+async def test_what_a_core_says_is_short_and_writes_no_escape_sequence_to_a_terminal(start: Start) -> None:
+    core = await start(PromptTooLong("\x1b[31mred\x07" + "x" * 5000))
+    async with CoreClient(core.address) as client:
+        with pytest.raises(PromptTooLong, match="red") as raised:
+            await client.open(OPEN)
+    said = str(raised.value)
+    assert said.isprintable()
+    assert len(said) < 600
 
 
 async def test_between_a_full_replica_and_none_the_full_one_is_waited_for(start: Start) -> None:

@@ -135,6 +135,21 @@ async def test_a_stream_that_breaks_while_it_is_told_again_is_dropped_and_the_ne
     assert line.resumed == 1
 
 
+async def test_patience_is_whole_again_once_there_are_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two breaks that are further apart than it lasts, with an answer that goes on in between."""
+    now = [0.0]
+    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
+
+    class SlowStream(FakeStream):
+        async def logits(self, due: StepPosition) -> StepPosition:
+            now[0] += 0.9
+            return await super().logits(due)
+
+    line = ResumingStream(SlowStream(3), reopening(SlowStream(5), SlowStream()), Patience(1.0))
+    await decode(line)
+    assert line.resumed == 2
+
+
 async def test_without_patience_the_error_comes_at_once() -> None:
     line = ResumingStream(FakeStream(4), reopening(), Patience(0.0))
     with pytest.raises(CoreLost, match="gone"):
