@@ -165,8 +165,9 @@ class CoreConnection:
         except TimeoutError:
             pass
         await self._check_tls()
+        or_ca = "" if self._credentials.ca else "give --ca FILE if it has a certificate, "
         raise errors.CoreUnavailable(
-            f"no core answers at {self._address}; check the address (--core), or start one with `core-server`"
+            f"no core answers at {self._address}; check the address (--core), {or_ca}or start one with `core-server`"
         )
 
     async def _is_connected(self) -> bool:

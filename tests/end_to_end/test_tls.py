@@ -92,7 +92,7 @@ async def test_a_core_that_cannot_prove_itself_gets_nothing(
     user = UserModel.load(user_folder, with_weights=False)
     address, ca, told = {
         "another authority": (encrypted.address, files.other_ca, "not signed by what --ca names"),
-        "no TLS": (encrypted.address, None, "no core answers"),
+        "no TLS": (encrypted.address, None, "no core answers.*give --ca FILE if it has a certificate"),
         "another name": (encrypted.address.replace("localhost", "127.0.0.1"), files.ca, "for another name"),
         "a core without TLS": (core.address, files.ca, "does not encrypt; its provider has to start it with"),
     }[which]
