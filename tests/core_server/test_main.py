@@ -15,7 +15,7 @@ import pytest
 from core_server.__main__ import EXIT_TERMINATED, main
 from core_server.config import ServerConfig
 from core_server.server import serve
-from tests.end_to_end.namespaces import NEEDS_NAMESPACES
+from tests.end_to_end.namespaces import NEEDS_OWN_PROCESSES
 from tests.end_to_end.processes import children
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +112,7 @@ def test_it_says_where_it_listens_and_ends_when_told(
     assert "Traceback" not in log
 
 
-@NEEDS_NAMESPACES
+@NEEDS_OWN_PROCESSES
 def test_it_ends_when_told_while_it_loads_also_as_the_first_process_of_a_container(core_folder: Path) -> None:
     """The kernel hands the first process no signal that it has no handler for."""
     command = ["unshare", "-rp", "--fork", "--kill-child", *COMMAND, "--model", str(core_folder), "--ops-port", "0"]

@@ -106,7 +106,8 @@ async def test_a_connection_that_is_not_used_ends(
     reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
     writer.write(says)
     async with asyncio.timeout(10):
-        await reader.read()  # to its end
+        await reader.read()
+    assert reader.at_eof()
     writer.close()
     call, _ = await agent.open(open_request(served, PARAMS))
     call.cancel()

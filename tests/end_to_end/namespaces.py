@@ -25,6 +25,7 @@ def _needs(kind: str, program: str) -> pytest.MarkDecorator:
 
 
 NEEDS_OWN_NETWORK, NEEDS_OWN_DISK = _needs("-rn", "ip"), _needs("-rm", "mount")
+NEEDS_OWN_PROCESSES = _needs("-rpf", "unshare")
 OWN_NETWORK = ("-rn", "ip link set lo up")
 
 
