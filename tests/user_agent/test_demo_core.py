@@ -1,0 +1,44 @@
+"""The demo's core beside an agent, however the agent ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.processes import is_running
+from user_agent.demo_core import demo_core, exit_on_sigterm
+
+
+@pytest.fixture(autouse=True)
+def _as_in_an_agent() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    exit_on_sigterm()
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_an_agent_that_is_told_to_end_while_it_starts_its_core_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    create, started = asyncio.create_subprocess_exec, list[int]()
+
+    async def create_and_be_told(*arguments: Any, **more: Any) -> asyncio.subprocess.Process:
+        process = await create(*arguments, **more)
+        started.append(process.pid)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+    async def agent() -> None:
+        async with demo_core():
+            pass
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", create_and_be_told)
+    with pytest.raises(SystemExit):
+        asyncio.run(agent())
+    (core,) = started
+    assert not is_running(core)
