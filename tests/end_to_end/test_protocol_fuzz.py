@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import logging
 import math
 import os
 import socket
@@ -536,6 +537,7 @@ def world() -> Iterator[World]:
         await asyncio.sleep(0.1)
         return begun
 
+    logging.disable()  # pytest keeps every line; that too would hide what the core keeps
     asyncio.set_event_loop(loop)  # which gRPC asks for where a call is made while the loop does not run
     begun = loop.run_until_complete(begin())
     begun.tasks = begun.run(_tasks())
@@ -543,6 +545,7 @@ def world() -> Iterator[World]:
     loop.run_until_complete(stack.aclose())
     asyncio.set_event_loop(None)
     loop.close()
+    logging.disable(logging.NOTSET)
 
 
 def play(world: World, sequences: int) -> None:
