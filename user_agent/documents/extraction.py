@@ -15,6 +15,7 @@ from typing import BinaryIO
 from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats.section import Section
 from user_agent.documents.frames import receive, send
+from user_agent.documents.visible import visible
 
 _WORKER = [sys.executable, "-P", "-m", "user_agent.documents.extraction_worker"]
 
@@ -116,10 +117,9 @@ def _understood(frame: bytes) -> list[Section]:
 
 
 def _text(value: object) -> str:
-    """As UTF-8 can tell it: a lone surrogate, which JSON and PDF can hold, becomes a question mark."""
     if not isinstance(value, str):
         raise TypeError("no text")
-    return value.encode("utf-8", "replace").decode()
+    return visible(value)
 
 
 def _number(value: object) -> int | None:
