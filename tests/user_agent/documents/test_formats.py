@@ -130,7 +130,12 @@ def test_of_markdown_the_markup_goes_and_the_text_stays() -> None:
         "# Heading\n\n> A **bold** [link](https://x.example) and `code`.\n\n"
         "```py\nprint(1)\n```\n---\n| a | b |\n|---|:-:|\n12**34\n"
     )
-    assert _texts(text, ".md") == ["A bold link (https://x.example) and code.", "print(1)", "| a | b |", "12**34"]
+    assert _texts(text, ".md") == [
+        "Heading: A bold link (https://x.example) and code.",
+        "print(1)",
+        "| a | b |",
+        "12**34",
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".html", ".json", ".csv", ".eml", ".md"])

@@ -17,7 +17,7 @@ def test_a_folder_is_read_with_its_subfolders_in_order(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
     passages = read_passages(tmp_path)
     assert [(p.text, p.source.name, p.line) for p in passages] == [
-        ("The key is in the drawer.", "home.md", 3),
+        ("At home: The key is in the drawer.", "home.md", 3),
         ("The code is 4711.", "home.md", 5),
         ("My plumber is Ada Stone.", "b.txt", 1),
     ]
