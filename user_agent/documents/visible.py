@@ -21,9 +21,10 @@ _INVISIBLE = f"{_FORMAT}{_CONTROL}{_BLANK}"
 # England's flag and its like are spelt with tag characters behind a black flag.
 _FLAG = "\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f"
 # Persian, the scripts of India and emoji need joiners behind a character; between Latin letters they only hide.
-_JOINER = f"(?<=[^\\x00-\u02ff\u1e00-\u206f\u3000-\u303f{_INVISIBLE}])[\u200c\u200d]"
+_JOINED = f"[^\\x00-\u02ff\u1e00-\u206f\u3000-\u303f\ufe00-\ufe0f{_INVISIBLE}]"
+_JOINER = f"(?:(?<={_JOINED})|(?<={_JOINED}[\ufe00-\ufe0f]))[\u200c\u200d]"
 # A selector chooses one of a character's shapes, so a second one has no use but to carry bits.
-_SELECTOR = f"(?<=[^\\s\ufe00-\ufe0f{_INVISIBLE}])[\ufe00-\ufe0f]"
+_SELECTOR = f"(?<=[^\\s\u200c\u200d\ufe00-\ufe0f{_INVISIBLE}])[\ufe00-\ufe0f]"
 _IDEOGRAPH_SELECTOR = "(?<=[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[\U000e0100-\U000e01ef]"
 
 _KEPT = f"{_FLAG}|{_JOINER}|{_SELECTOR}|{_IDEOGRAPH_SELECTOR}"
@@ -36,5 +37,5 @@ def visible(text: str) -> str:
 
     Zero-width joiners stay where a script or an emoji needs them.
     """
-    shown = _SPACE.sub(" ", _KEPT_OR_NOT.sub(r"\1", text))
-    return shown.encode("utf-8", "replace").decode()
+    whole = text.encode("utf-8", "replace").decode()
+    return _SPACE.sub(" ", _KEPT_OR_NOT.sub(r"\1", whole))

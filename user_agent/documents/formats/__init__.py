@@ -36,6 +36,9 @@ _MODULES = {
 }
 SUFFIXES = tuple(_MODULES)
 
+READER_VERSION = 2
+"""Raise it with every change to what is read of a file: the next sync reads again what an older reader has read."""
+
 
 def sections(data: bytes, suffix: str) -> Iterator[Section]:
     """The text of a file, in its order, without characters that nobody sees.
