@@ -23,7 +23,24 @@ MARKED = (
     *("snake_case_name", "_MARK", "1. of May", "2**8", "C++", "- 5", "* note", "+ 1", "# 3", "> 2", "| pipe |", "||"),
     *("[x]", "[ ]", "(y)", "a[0]", "!", "~~no~~", "=", "==", "--", "---", "***", "{1}", "$5", "100%", "@home", "^2"),
     *("https://x.example/__init__.py/_a_?b=*c*&d=1", "<user>@<host>", "AT&T", "R&D;", "'tis", "5'", '6"', "C:\\Users"),
-    *("\\", "/", ":", ";", ",", "key: value", "a;b", "a,b", "a\\tb", "null", "1.10", "1e5", "0x1F", "\ufffd", "…", "‚x‘"),
+    *(
+        "\\",
+        "/",
+        ":",
+        ";",
+        ",",
+        "key: value",
+        "a;b",
+        "a,b",
+        "a\\tb",
+        "null",
+        "1.10",
+        "1e5",
+        "0x1F",
+        "\ufffd",
+        "…",
+        "‚x‘",
+    ),
 )
 LETTERS = st.characters(codec="utf-8", categories=("Lu", "Ll", "Lo", "Nd"))
 WORDS = st.one_of(st.sampled_from(MARKED), st.text(LETTERS, min_size=1, max_size=8))
@@ -101,7 +118,9 @@ def test_the_text_of_a_web_page_is_stored(lines: list[str]) -> None:
 @cheap
 @given(TEXTS)
 def test_the_text_of_a_pdf_is_stored(lines: list[str]) -> None:
-    pages = ["\n".join(line.encode("ascii", "ignore").decode().split()) for line in lines]  # a long line leaves the page
+    pages = [
+        "\n".join(line.encode("ascii", "ignore").decode().split()) for line in lines
+    ]  # a long line leaves the page
     escaped = [page.replace("\\", r"\\").replace("(", r"\(").replace(")", r"\)") for page in pages]
     assert _same(_stored(made.pdf(*escaped), ".pdf"), *pages)
 

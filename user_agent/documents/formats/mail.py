@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage, MIMEPart
 
@@ -59,6 +60,9 @@ def _sections_of(part: MIMEPart) -> Iterator[Section]:
 
 
 def _content(part: MIMEPart) -> str:
+    if part.get_content_charset("us-ascii") == "us-ascii":  # what is assumed where mail names none
+        with suppress(UnicodeDecodeError):
+            return bytes(part.get_payload(decode=True)).decode()
     try:
         return str(part.get_content())
     except (LookupError, UnicodeError) as error:

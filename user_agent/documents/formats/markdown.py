@@ -108,7 +108,7 @@ class _Document:
             if token.type in ("softbreak", "hardbreak"):
                 parts.append("\n")
             elif token.type == "html_inline":
-                parts.append(self._html.text_of(token.content, paragraph))
+                parts.append(self._html.text_of(token.content, paragraph).replace("\n", " "))
             elif not self._html.is_seen:
                 continue
             elif token.type == "link_open":
