@@ -20,6 +20,7 @@ from user_agent.documents.formats.raw_html import RawHTML, is_html
 from user_agent.documents.formats.section import Section
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|$)", re.DOTALL)
+_MARK = re.compile(r"[*_`\[\]<&\\]")
 _CELL_BORDER = re.compile(r"((?<!\\)\|)")
 
 
@@ -90,6 +91,8 @@ class _Document:
 
     def _lines(self, text: str, line: int) -> Iterator[tuple[int, str]]:
         """The lines of a paragraph as they are shown, each with its number; one may be in several of the file."""
+        if not _MARK.search(text):  # most prose, three times as fast
+            return enumerate(text.split("\n") if self._html.is_seen else (), start=line)
         tokens = inline_of(text, self._references)
         numbers, end = [line], 0
         for token in tokens:
