@@ -85,6 +85,23 @@ def test_the_three_ways_of_feeding_back_differ() -> None:
     assert (found[1] - found[0]).abs().max() > 1e-3
 
 
+def test_a_timestep_asked_for_again_takes_in_the_prediction_before_it() -> None:
+    denoiser = Denoiser(tiny_model(3), [[1, 4]], "own")
+    x_t = [torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    nothing = torch.empty(1, 0, dtype=torch.int64)
+
+    def asked(step: int, seen: Tensor) -> Tensor:
+        return denoiser.logits(LogitsRequest(0, step, 900 - step, seen, None, None, nothing))
+
+    asked(0, x_t[0])
+    expected = asked(1, x_t[1])
+    asked(1, x_t[2])
+    assert torch.equal(asked(1, x_t[1]), expected)
+    asked(2, x_t[3])
+    with pytest.raises(ValueError, match="timestep 1 of block 0"):
+        asked(1, x_t[1])
+
+
 def encoded_tokens(context_timestep: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many tokens of context are encoded, time after time."""
     model = tiny_model(3, context_timestep=context_timestep)
