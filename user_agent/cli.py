@@ -135,7 +135,7 @@ def ask(
     ] = 1,
     stop: Annotated[
         float | None,
-        typer.Option(help="Share of T that a block's timesteps stop at; default: 0.4 for SSD-2.", show_default=False),
+        typer.Option(help="Share of T at which a block's timesteps stop; default: the model's.", show_default=False),
     ] = None,
     block_size: Annotated[
         int | None, typer.Option(help="Tokens denoised together; default: what the user model was trained with.")
