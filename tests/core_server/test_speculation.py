@@ -125,7 +125,7 @@ def test_a_wrong_guess_changes_no_logits_that_are_due(model: Model, seed: int) -
 
 
 def test_a_slot_holds_nothing_of_the_answer_that_had_it_before(model: Model) -> None:
-    """A line that breaks leaves guesses behind; the next answer in the slot, another's or the same, sees none of them."""
+    """A line that breaks leaves guesses behind; the next answer in the slot sees none of them."""
     opening, used = opening_of(model), lane_for(model, 1)
     broken = Core(used, speculation=4, **opening)
     broken.due()
