@@ -42,7 +42,9 @@ MARKED = (
         "‚x‘",
     ),
 )
-LETTERS = st.characters(codec="utf-8", categories=("Lu", "Ll", "Lo", "Nd"), exclude_characters="\u115f\u1160\u3164\uffa0")
+LETTERS = st.characters(
+    codec="utf-8", categories=("Lu", "Ll", "Lo", "Nd"), exclude_characters="\u115f\u1160\u3164\uffa0"
+)
 WORDS = st.one_of(st.sampled_from(MARKED), st.text(LETTERS, min_size=1, max_size=8))
 LINES = st.lists(WORDS, min_size=1, max_size=6).map(lambda words: "Note " + " ".join(words) + " end")
 TEXTS = st.lists(LINES, min_size=1, max_size=4)

@@ -11,7 +11,8 @@
 | .json | the values of one object | |
 | .eml | the header; then the blocks of the body | |
 
-Not read: what is in pictures, headers and footnotes of .docx, attachments of .eml (their names are).
+What a reader of the file sees is what is read. Not read: what the file hides (.html, .md, .docx), what is in pictures,
+headers and footnotes of .docx, attachments of .eml (their names are).
 """
 
 from __future__ import annotations
