@@ -42,9 +42,8 @@ MARKED = (
         "‚x‘",
     ),
 )
-LETTERS = st.characters(
-    codec="utf-8", categories=("Lu", "Ll", "Lo", "Nd"), exclude_characters="\u115f\u1160\u3164\uffa0"
-)
+FILLERS = "\u115f\u1160\u3164\uffa0"  # letters that nobody sees
+LETTERS = st.characters(codec="utf-8", categories=("Lu", "Ll", "Lo", "Nd"), exclude_characters=FILLERS)
 WORDS = st.one_of(st.sampled_from(MARKED), st.text(LETTERS, min_size=1, max_size=8))
 LINES = st.lists(WORDS, min_size=1, max_size=6).map(lambda words: "Note " + " ".join(words) + " end")
 TEXTS = st.lists(LINES, min_size=1, max_size=4)
