@@ -37,7 +37,10 @@ async def demo_core() -> AsyncIterator[str]:
         line = (await server.stdout.readline()).decode() if server.stdout else ""
         address = re.search(r"listening on (\S+:\d+)", line)
         if not address:
-            raise CoreUnavailable("the demo's core server did not start; its error is above. Give a core with --core")
+            raise CoreUnavailable(
+                "the demo's core server did not start; the agent's log has its error. Give the address of another core",
+                parameter="core",
+            )
         yield address[1]
     finally:
         if server:

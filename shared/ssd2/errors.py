@@ -49,13 +49,22 @@ from __future__ import annotations
 class SlingshotError(Exception):
     """Base of all errors raised on purpose. Its text is meant for the person at the keyboard.
 
+    The text names no option of one command line: it is read in a terminal, in a browser and by clients of the REST
+    endpoint. Each of them adds the remedy that its reader has, by `parameter`.
+
     Attributes:
         code: stable, for programs.
         retry_after_s: seconds after which the same may be asked again, with hope; None: something has to change first.
+        parameter: the setting or the part of the question that has to change; None if it is none, or not one.
+        limit: the most that it may be; None if there is no such number.
     """
 
     code = "slingshot_error"
     retry_after_s: float | None = None
+
+    def __init__(self, message: str, *, parameter: str | None = None, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.parameter, self.limit = parameter, limit
 
 
 class InputError(SlingshotError):

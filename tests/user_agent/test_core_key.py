@@ -18,6 +18,7 @@ from tests.user_agent.api.conftest import agent_environment
 from user_agent.config_cli import set_core_key
 from user_agent.core_client import CoreClient
 from user_agent.core_key import FILE, credentials_for, forget_core_key, keep_core_key
+from user_agent.core_options import with_remedy
 from user_agent.credentials import CoreCredentials
 
 CORE, OTHER = "core.example.org:50051", "other.example.org:50051"
@@ -142,7 +143,7 @@ def test_a_key_is_in_nobodys_repr() -> None:
 
 @pytest.mark.parametrize("address", [CORE, "192.0.2.1:1", "[2001:db8::1]:1", "localhost.example.org:1", "127.1:1"])
 async def test_a_key_does_not_cross_the_network_in_the_clear(address: str) -> None:
-    with pytest.raises(InsecureLine, match="--ca FILE"):
+    with pytest.raises(InsecureLine, match="CA certificate"):
         CoreClient(address, credentials=CoreCredentials(key=KEY))
     await CoreClient(address).__aexit__(None, None, None)
 
@@ -158,8 +159,9 @@ def test_a_certificate_of_this_device_goes_with_its_key_and_over_tls() -> None:
     for files in ((file, file, None), (file, None, file)):
         with pytest.raises(InvalidParameter, match="go together"):
             CoreCredentials(*files)
-    with pytest.raises(InvalidParameter, match="give --ca"):
+    with pytest.raises(InvalidParameter, match="CA certificate") as raised:
         CoreCredentials(None, file, file)
+    assert with_remedy(raised.value).endswith("(--ca FILE, or `user-agent config set ca FILE`)")
 
 
 def test_where_no_core_is_asked_the_keyring_is_not_opened(tmp_path: Path, desktop: _Keyring, user_folder: Path) -> None:
