@@ -166,7 +166,10 @@ def ask(
     seed: Annotated[
         int | None, typer.Option(help="Repeat a decode. Leave it out for real use: a guessed seed replays your draws.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens; default: 48.")] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="Longest answer, in tokens, as far as there is room behind the question; default: 48."),
+    ] = None,
     speculation: Annotated[
         int | None,
         typer.Option(

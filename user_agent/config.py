@@ -56,7 +56,9 @@ class AgentConfig(BaseSettings):
     steps: int | None = Field(
         None, ge=1, le=TRAINED_TIMESTEPS, description="most timesteps of a block; none: what suits the model"
     )
-    max_tokens: int = Field(48, ge=1, le=4096, description="longest answer, in tokens")
+    max_tokens: int = Field(
+        48, ge=1, le=4096, description="longest answer, in tokens; no more than there is room for behind the question"
+    )
     speculation: int = Field(4, ge=0, le=64, description="timesteps that the core may send ahead on guesses")
     timeout: float = Field(10.0, gt=0, description="seconds to wait for each answer of the core")
     host: str = Field("127.0.0.1", description="address to listen on")

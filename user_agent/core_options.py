@@ -25,6 +25,7 @@ _REMEDIES = {
     "timeout": "`user-agent config set timeout SECONDS`",
     "logits": "--logits FORMAT",
     "block_size": "--block-size",
+    "max_tokens": "--max-tokens",
 }
 """By the parameter of an error: what a reader in a terminal can do. The page and the REST endpoint have their own."""
 

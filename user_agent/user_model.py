@@ -80,7 +80,7 @@ class UserModel:
         needed = len(self.core_prompt(instruction))
         room = self.config.max_answer_tokens_behind(needed)
         if room < params.block_size:
-            raise self._too_long(needed, params.block_size)
+            raise self._too_long(needed, params.block_size, "block_size")
         return params.within(room)
 
     def fitting(self, instruction: str, passages: Sequence[Passage], answer_tokens: int) -> Fitted:
@@ -99,7 +99,7 @@ class UserModel:
         """
         longest = self.config.max_prompt_tokens_before(answer_tokens)
         if (needed := len(self.core_prompt(instruction))) > longest:
-            raise self._too_long(needed, answer_tokens)
+            raise self._too_long(needed, answer_tokens, "max_tokens")
         room = longest - needed
         given: list[Passage] = []
         left_out: list[Passage] = []
@@ -150,8 +150,14 @@ class UserModel:
                 chosen = tried
         return _joined(every, chosen) if chosen else None
 
-    def _too_long(self, needed: int, answer_tokens: int) -> PromptTooLong:
-        most = max(self.config.max_prompt_tokens_before(answer_tokens), 0)
+    def _too_long(self, needed: int, answer_tokens: int, of_the_answer: str) -> PromptTooLong:
+        """Say whether the question is to change, or what made the answer so long."""
+        most = self.config.max_prompt_tokens_before(answer_tokens)
+        if most < len(self.core_prompt("")):
+            return PromptTooLong(
+                f"{answer_tokens} tokens of answer leave no room for a question in the user model: ask for fewer",
+                parameter=of_the_answer,
+            )
         return PromptTooLong(
             f"the question has {needed} tokens; with an answer of {answer_tokens} the user model takes {most}: "
             "shorten it",

@@ -65,6 +65,7 @@ def _fails(result: subprocess.CompletedProcess[str], *says: str) -> None:
         (("--projection", "softmax"), ("'softmax'", "greedy, sampling, multi-hot")),
         (("--block-size", "0"), ("block size is 0",)),
         (("--max-tokens", "0"), ("max tokens is 0",)),
+        (("--block-size", "200"), ("200 tokens of answer leave no room for a question", "(--block-size)")),
         (("--seed", "-1"), ("seed is -1",)),
         (("--self-conditioning", "mixed"), ("reveal", "own or projection")),
         (("--docs", "/nowhere/notes"), ("/nowhere/notes", "--docs")),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+import user_agent
+from ssd2 import errors
 from tests.user_agent.api.conftest import KEY, asked
 from tests.user_agent.test_answering import FEW, LONG, MANY, QUESTION, answering, core
 from user_agent.api.app import create_app
@@ -130,3 +134,22 @@ async def test_a_setting_that_cannot_be_is_named_and_no_option_of_a_command_line
     assert (response.status_code, error["param"]) == (400, param)
     assert error["message"].startswith(says)
     assert "--" not in error["message"]
+
+
+ROOT = Path(user_agent.__file__).parent
+OF_THE_TERMINAL = ("serve.py", "core_options.py", "reader.py")
+"""With the modules whose names end in cli.py; the reader reads what `ask` and `tune` are given with --docs."""
+
+
+def test_no_error_that_reaches_the_page_names_an_option_of_a_command_line() -> None:
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    files = [file for file in ROOT.rglob("*.py") if not file.name.endswith(("cli.py", *OF_THE_TERMINAL))]
+    files = [file for file in files if file.parent.name != "tuning"]
+    shared = [ROOT.parent / "shared/ssd2" / name for name in ("params.py", "timesteps.py", "logits_format.py")]
+    for file in (*files, *shared):
+        for call in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(call, ast.Call) or ast.unparse(call.func).rpartition(".")[2] not in kinds:
+                continue
+            told = [part.value for part in ast.walk(call) if isinstance(part, ast.Constant)]
+            text = re.sub("`[^`]*`", "", "".join(part for part in told if isinstance(part, str)))
+            assert not re.search(r"(?<![\w-])--[a-z]", text), f"{file.name}, line {call.lineno}: {text}"
