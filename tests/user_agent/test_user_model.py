@@ -40,14 +40,14 @@ def test_passages_fill_the_context_best_first_and_the_others_are_known(user_fold
 def test_the_first_passage_that_does_not_fit_is_cut_to_the_sentences_that_match(user_folder: Path) -> None:
     model = UserModel.load(user_folder, with_weights=False)
     about = "My dentist appointment is at Amber Arch."
-    long = _passage(" ".join([about] * 8 + ["The code for the shed is 4711."] + [about] * 8))
+    matching = "The code for the shed is 4711, and nobody but me knows it."
+    long = _passage(" ".join([about] * 12 + [matching] + [about] * 12))
     first, last = _passage("The shed is green."), _passage("The shed is old. " * 40)
     fitted = model.fitting("What is my shed code?", [first, long, last], ANSWER_TOKENS)
     cut = fitted.passages[1]
     assert fitted.passages[0] == first
     assert (cut.is_cut, cut.place) == (True, long.place)
-    assert "The code for the shed is 4711." in cut.text
-    assert set(sentences(cut.text)) == set(sentences(long.text)), "room that is left is used"
+    assert set(sentences(cut.text)) == {matching, about}, "room that is left is used"
     assert fitted.left_out == [last], "one passage at most is cut"
     assert _prompt_tokens(model, "What is my shed code?", fitted.passages) <= model.config.max_prompt_tokens
 
