@@ -17,7 +17,7 @@ from ssd2.errors import InvalidParameter
 from user_agent.chat_cli import CHAT_EXAMPLES, chat
 from user_agent.config_cli import DOCTOR_EXAMPLES, doctor
 from user_agent.config_cli import config as config_app
-from user_agent.core_options import HOW_TO_GIVE_A_CORE, ClientCertificate, ClientKey
+from user_agent.core_options import HOW_TO_GIVE_A_CORE, Ca, ClientCertificate, ClientKey, Insecure
 from user_agent.documents.cli import docs as docs_app
 from user_agent.ledger_cli import ledger as ledger_app
 from user_agent.tuning.cli import EXAMPLES as TUNE_EXAMPLES
@@ -70,12 +70,8 @@ def ask(
             "where it is kept: `user-agent config set core HOST:PORT`."
         ),
     ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            help="PEM file that the core's certificate is checked against. Encrypts the line; without it, it is not."
-        ),
-    ] = None,
+    ca: Ca = None,
+    insecure: Insecure = None,
     client_certificate: ClientCertificate = None,
     client_key: ClientKey = None,
     model: Annotated[
@@ -208,7 +204,7 @@ def ask(
     of_line = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
     of_models = {"model": model, "user_model": user_model, "lambda_user": lambda_user, "alpha": alpha}
     of_answer = {"steps": steps, "max_tokens": max_tokens, "speculation": speculation, "timeout": timeout}
-    config = config_with(**of_line, **of_models, **of_answer)
+    config = config_with(**of_line, **of_models, **of_answer, insecure=insecure)
     credentials = credentials_of(config) if needed_line(config) else None
     with open_stores(config) as stores:
         collaboration, tuned = collaboration_for(config, credentials, stores.ledger)
@@ -280,7 +276,8 @@ def serve(
             "machine."
         ),
     ] = None,
-    ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
+    ca: Ca = None,
+    insecure: Insecure = None,
     client_certificate: ClientCertificate = None,
     client_key: ClientKey = None,
     host: Annotated[
@@ -307,14 +304,18 @@ def serve(
     from user_agent.serve import serve as run
 
     line = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
-    options = {**line, "host": host, "port": port, "data_dir": data_dir}
+    options = {**line, "insecure": insecure, "host": host, "port": port, "data_dir": data_dir}
     asyncio.run(run(_announce, **options, max_answers=max_answers, max_waiting=max_waiting))
 
 
 def _announce(url: str, state: Any) -> None:
     """Where the agent is. The key stands behind #, which no browser sends, and is for eyes, not for a log."""
+    from user_agent.core_line import how_protected
+
     line = state.line
-    core = f"{line.address}, the demo's, started on this machine" if line.is_demo else line.address
+    core = line.address and f"{line.address}, {how_protected(state.config, line.address)}"
+    if line.is_demo:
+        core = f"{line.address}, the demo's, started on this machine"
     typer.echo(f"user-agent: listening on {url}")
     key = state.api_key if sys.stdout.isatty() else None
     typer.echo(f"  page      {url}/{f'#key={key}' if key else ''}")

@@ -6,13 +6,12 @@ import asyncio
 import json
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssd2.errors import InvalidParameter, SlingshotError, StoreUnreadable
-from user_agent.core_options import ClientCertificate, ClientKey
+from user_agent.core_options import Ca, ClientCertificate, ClientKey, Insecure
 
 if TYPE_CHECKING:
     from user_agent.config import AgentConfig
@@ -153,7 +152,8 @@ def doctor(
     core: Annotated[
         str | None, typer.Option(help="HOST:PORT of the core server; default: as configured.", show_default=False)
     ] = None,
-    ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
+    ca: Ca = None,
+    insecure: Insecure = None,
     client_certificate: ClientCertificate = None,
     client_key: ClientKey = None,
     as_json: AsJson = False,
@@ -162,7 +162,7 @@ def doctor(
     from user_agent.config import load_config
 
     options = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
-    findings = _findings(load_config(**options))
+    findings = _findings(load_config(**options, insecure=insecure))
     if as_json:
         typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, ensure_ascii=False))
     else:
@@ -191,7 +191,7 @@ def _user_model(config: AgentConfig) -> str:
 def _core(config: AgentConfig) -> str:
     from user_agent.agent import check_card
     from user_agent.core_client import CoreClient
-    from user_agent.core_line import credentials_of
+    from user_agent.core_line import credentials_of, how_protected
     from user_agent.stores import open_stores
     from user_agent.user_model import UserModel
 
@@ -207,7 +207,7 @@ def _core(config: AgentConfig) -> str:
             async with line as client:
                 card = await client.model_card(config.model, model.config.family)
         check_card(card, model, config.model)
-        how = "encrypted" if config.ca else "NOT encrypted (--ca)"
+        how = how_protected(config, address)
         key = f", with the key from {credentials.key_source}" if credentials.key else ""
         return f"{address}, {how}{key}: {card.model}, {card.parameters:,} parameters, the user model's tokenizer"
 

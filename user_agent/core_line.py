@@ -7,15 +7,18 @@ from pathlib import Path
 
 from user_agent.config import AgentConfig
 from user_agent.core_client import CoreClient
+from user_agent.core_connection import is_local
 from user_agent.core_key import credentials_for
 from user_agent.credentials import CoreCredentials
 from user_agent.demo_core import demo_core
 from user_agent.ledger import Ledger
 
 
-def needed_line(config: AgentConfig) -> tuple[str | Path | None, ...]:
+def needed_line(config: AgentConfig) -> tuple[str | Path | bool | None, ...]:
     """What tells one line from another: address and certificates; empty where no core is asked, with λ 1."""
-    return () if config.lambda_user == 1 else (config.core, config.ca, config.client_certificate, config.client_key)
+    if config.lambda_user == 1:
+        return ()
+    return config.core, config.ca, config.client_certificate, config.client_key, config.insecure
 
 
 def credentials_of(config: AgentConfig) -> CoreCredentials:
@@ -25,8 +28,21 @@ def credentials_of(config: AgentConfig) -> CoreCredentials:
         SlingshotError: if it cannot be had.
     """
     return credentials_for(
-        config.core, ca=config.ca, client_certificate=config.client_certificate, client_key=config.client_key
+        config.core,
+        ca=config.ca,
+        client_certificate=config.client_certificate,
+        client_key=config.client_key,
+        insecure=config.insecure,
     )
+
+
+def how_protected(config: AgentConfig, address: str) -> str:
+    """Say who can read along on the line to a core."""
+    if config.ca:
+        return "encrypted"
+    if is_local(address):
+        return "on this machine"
+    return "NOT encrypted: whoever is on the way can read questions and answers (insecure is set)"
 
 
 class CoreLine:

@@ -8,7 +8,7 @@
     │   ├── PromptTooLong          the prompt does not fit the model's context
     │   ├── DocumentsUnreadable    a document or folder cannot be read
     │   ├── NotFound               nothing of that name or number is kept here
-    │   └── InsecureLine           a key would travel on a line that is not encrypted
+    │   └── InsecureLine           a line to another machine would not be encrypted
     ├── ModelError                 a model is missing, broken or not the one expected
     │   ├── ModelNotFound          no checkpoint at that place
     │   ├── CheckpointInvalid      the checkpoint's files do not fit together
@@ -101,7 +101,7 @@ class NotFound(InputError):
 
 
 class InsecureLine(InputError):
-    """A key would travel on a line that is not encrypted."""
+    """A line to another machine would not be encrypted."""
 
     code = "insecure_line"
 

@@ -27,7 +27,7 @@ def state() -> SimpleNamespace:
     return SimpleNamespace(
         api_key="sk-shown-to-people",
         line=SimpleNamespace(is_demo=False, address="core.example.org:50051"),
-        config=SimpleNamespace(data_dir="/data"),
+        config=SimpleNamespace(data_dir="/data", ca=None),
         stores=SimpleNamespace(key_source="keyring"),
     )
 
@@ -48,3 +48,18 @@ def test_the_key_is_in_no_log_that_keeps_what_it_says(state: SimpleNamespace, mo
     assert state.api_key not in logged
     assert logged.startswith(f"user-agent: listening on {URL}\n")
     assert "user-agent config show --key" in logged
+
+
+@pytest.mark.parametrize(
+    ("address", "ca", "says"),
+    [
+        ("core.example.org:1", "ca.pem", "encrypted"),
+        ("127.0.0.1:1", None, "on this machine"),
+        ("b:1", None, "NOT encr"),
+    ],
+)
+def test_it_is_said_who_can_read_along(
+    state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, address: str, ca: str | None, says: str
+) -> None:
+    state.line.address, state.config.ca = address, ca
+    assert f"core      {address}, {says}" in said(state, monkeypatch, to_terminal=True)

@@ -157,7 +157,7 @@ def test_the_doctor_says_what_is_right_and_what_to_do(tmp_path: Path, core: Core
     findings = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert done.returncode == 0
     assert all(finding["is_ok"] for finding in findings.values())
-    assert "NOT encrypted" in findings["core"]["says"]
+    assert "on this machine" in findings["core"]["says"]
     assert "passphrase" in findings["key"]["says"]
     ill = run(tmp_path, "doctor", "--core", "127.0.0.1:9", "--json", user_model=tmp_path, timeout=1)
     findings = {finding["what"]: finding for finding in json.loads(ill.stdout)["findings"]}

@@ -15,6 +15,7 @@ from user_agent.answering import check
 from user_agent.api.errors import documented
 from user_agent.api.state import AppState, state_of
 from user_agent.config import CHANGEABLE, AgentConfig, save_settings, set_outside
+from user_agent.core_connection import is_local
 from user_agent.core_line import needed_line
 
 router = APIRouter(prefix="/v1", tags=["Settings"])
@@ -37,11 +38,24 @@ class Setting(BaseModel):
 
 
 class Core(BaseModel):
-    """The core, or why it does not answer."""
+    """The core, or why it does not answer.
+
+    Attributes:
+        address: HOST:PORT, or several with commas between them; None where none is asked.
+        is_demo: the demo's, which the agent starts itself.
+        is_encrypted: the line to it is.
+        is_local: it is on this machine, so that nobody is on the way.
+        model: its name.
+        family: of the model.
+        parameters: of the model.
+        max_prompt_tokens: longest question, in tokens.
+        error: why it does not answer.
+    """
 
     address: str | None
     is_demo: bool
     is_encrypted: bool
+    is_local: bool
     model: str | None = None
     family: str | None = None
     parameters: int | None = None
@@ -114,7 +128,13 @@ async def status(request: Request) -> Status:
 
 
 async def _core(state: AppState) -> Core:
-    core = Core(address=state.line.address, is_demo=state.line.is_demo, is_encrypted=state.config.ca is not None)
+    line = state.line
+    core = Core(
+        address=line.address,
+        is_demo=line.is_demo,
+        is_encrypted=state.config.ca is not None and not line.is_demo,
+        is_local=line.address is not None and is_local(line.address),
+    )
     try:
         card = await state.answering.card()
     except SlingshotError as error:

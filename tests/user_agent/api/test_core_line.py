@@ -42,8 +42,9 @@ def test_another_core_is_taken_up_and_one_that_is_no_address_changes_nothing(
             status = http.get("/v1/status").json()["core"]
             assert (status["address"], status["model"], status["is_demo"]) == (taken.address, name, False)
             assert http.post(CHAT, json=asked()).status_code == 200
-        refused = http.patch("/v1/settings", json={"core": "no address"})
-        assert refused.status_code == 400
+        for wrong, code in (("no address", "invalid_parameter"), ("core.example.org:50051", "insecure_line")):
+            refused = http.patch("/v1/settings", json={"core": wrong})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, code)
         assert http.get("/v1/settings").json()["core"]["value"] == second.address
         assert http.post(CHAT, json=asked()).status_code == 200
 
