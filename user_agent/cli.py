@@ -311,6 +311,7 @@ def serve(
 def _announce(url: str, state: Any) -> None:
     """Where the agent is. The key stands behind #, which no browser sends, and is for eyes, not for a log."""
     from user_agent.core_line import how_protected
+    from user_agent.documents.extraction import exposure_warning
 
     line = state.line
     core = line.address and f"{line.address}, {how_protected(state.config, line.address)}"
@@ -322,6 +323,8 @@ def _announce(url: str, state: Any) -> None:
     typer.echo(f"  REST      {url}/v1   key {key or 'as `user-agent config show --key` prints it'}")
     typer.echo(f"  core      {core or 'none: the user model answers alone (λ 1)'}")
     typer.echo(f"  kept in   {state.config.data_dir}, encrypted with a key from: {state.stores.key_source}")
+    if exposure := state.stores.documents.exposure():
+        typer.echo(f"user-agent: warning: {exposure_warning(exposure)}", err=True)
 
 
 @app.command()

@@ -141,11 +141,18 @@ class Finding:
         what: the thing.
         is_ok: whether the agent can work with it.
         says: how it is, or what to do about it.
+        is_warning: whether it should be otherwise all the same.
     """
 
     what: str
     is_ok: bool
     says: str
+    is_warning: bool = False
+
+    @property
+    def mark(self) -> str:
+        """A sign for it."""
+        return ("!" if self.is_warning else "✓") if self.is_ok else "✗"
 
 
 def doctor(
@@ -166,7 +173,7 @@ def doctor(
     if as_json:
         typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, ensure_ascii=False))
     else:
-        _print_table(("", "what", "how it is"), (("✓" if f.is_ok else "✗", f.what, f.says) for f in findings))
+        _print_table(("", "what", "how it is"), ((f.mark, f.what, f.says) for f in findings))
     if not all(finding.is_ok for finding in findings):
         raise typer.Exit(1)
 
@@ -178,7 +185,17 @@ def _findings(config: AgentConfig) -> list[Finding]:
             found.append(Finding(what, True, look(config)))
         except SlingshotError as error:
             found.append(Finding(what, False, str(error)))
-    return found
+    return [*found, _reading()]
+
+
+def _reading() -> Finding:
+    from user_agent.documents.extraction import Extractor, exposure_warning
+
+    with Extractor() as extractor:
+        exposure = extractor.exposure()
+    if exposure:
+        return Finding("reading files", True, exposure_warning(exposure), is_warning=True)
+    return Finding("reading files", True, "in a process without network, which can read what your account can")
 
 
 def _user_model(config: AgentConfig) -> str:

@@ -28,7 +28,7 @@ def state() -> SimpleNamespace:
         api_key="sk-shown-to-people",
         line=SimpleNamespace(is_demo=False, address="core.example.org:50051"),
         config=SimpleNamespace(data_dir="/data", ca=None),
-        stores=SimpleNamespace(key_source="keyring"),
+        stores=SimpleNamespace(key_source="keyring", documents=SimpleNamespace(exposure=lambda: "")),
     )
 
 
@@ -63,3 +63,13 @@ def test_it_is_said_who_can_read_along(
 ) -> None:
     state.line.address, state.config.ca = address, ca
     assert f"core      {address}, {says}" in said(state, monkeypatch, to_terminal=True)
+
+
+def test_it_is_said_that_files_are_read_on_the_network(
+    state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said(state, monkeypatch, to_terminal=True)
+    assert capsys.readouterr().err == ""
+    state.stores.documents.exposure = lambda: "refused here"
+    said(state, monkeypatch, to_terminal=True)
+    assert "without isolation from the network on this machine (refused here)" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from user_agent.api.state import AppState, state_of
 from user_agent.config import CHANGEABLE, AgentConfig, save_settings, set_outside
 from user_agent.core_connection import is_local
 from user_agent.core_line import needed_line
+from user_agent.documents.extraction import exposure_warning
 
 router = APIRouter(prefix="/v1", tags=["Settings"])
 
@@ -71,6 +72,8 @@ class Status(BaseModel):
         user_model: folder of the user model.
         key_source: where the key of what is kept comes from: keyring, passphrase or file.
         data_dir: where it is kept.
+        is_reader_isolated: whether files are read in a process without network.
+        reader_warning: what follows if they are not.
         version: of Slingshot.
     """
 
@@ -78,6 +81,8 @@ class Status(BaseModel):
     user_model: str
     key_source: str
     data_dir: str
+    is_reader_isolated: bool
+    reader_warning: str | None
     version: str
 
 
@@ -118,11 +123,14 @@ async def change(
 async def status(request: Request) -> Status:
     """How the agent is, and whether its core answers."""
     state = state_of(request)
+    exposure = await asyncio.to_thread(state.stores.documents.exposure)
     return Status(
         core=await _core(state),
         user_model=str(state.config.user_model),
         key_source=state.stores.key_source,
         data_dir=str(state.config.data_dir),
+        is_reader_isolated=not exposure,
+        reader_warning=exposure_warning(exposure) if exposure else None,
         version=version("slingshot"),
     )
 

@@ -8,11 +8,17 @@ const SUGGESTED = [
   "What is the phone number of the place of my dentist appointment?",
 ];
 
+const LEARNS = "The server’s provider learns your questions and every word of the answers, those quoted from your documents " +
+  "too. One that attacks can get at more of the passages found for a question: use only a provider that you trust not to.";
+const LEARNS_NOTHING = "In this demo both run on this machine. A core elsewhere learns your questions and every word of the " +
+  "answers, those quoted from your documents too.";
+
 export function welcome(status, onAsk) {
   const isDemo = status?.core?.is_demo;
   return el("div", { className: "welcome" },
     el("h2", {}, "Ask about what you keep here"),
-    el("p", {}, "A large model on a server and a small one on this device answer together. Your documents stay."),
+    el("p", {}, "A large model on a server and a small one on this device answer together. Only the small one reads your documents."),
+    el("p", {}, isDemo ? LEARNS_NOTHING : LEARNS),
     isDemo && demo(onAsk),
     status?.core?.error && el("p", { className: "notice" }, status.core.error));
 }

@@ -245,6 +245,7 @@ def test_the_status_says_what_the_agent_works_with(agent: AgentProcess, core: Co
     assert status["core"]["address"] == core.address
     assert status["core"]["model"] == "tiny" or status["core"]["parameters"] > 0
     assert (status["core"]["is_demo"], status["core"]["error"], status["key_source"]) == (False, None, "passphrase")
+    assert status["is_reader_isolated"] == (status["reader_warning"] is None)
     assert (status["core"]["is_local"], status["core"]["is_encrypted"]) == (True, False)
 
 

@@ -126,3 +126,10 @@ def test_a_document_writes_no_escape_sequence_and_no_markup_to_the_terminal(docs
 @pytest.mark.parametrize("command", ["link", "list", "status", "remove", "search", "sync"])
 def test_help_shows_examples(docs: Docs, command: str) -> None:
     assert f"user-agent docs {command}" in docs(command, "--help").stdout
+
+
+def test_reading_on_the_network_is_said_on_stderr(docs: Docs, notes: Path, refused_namespaces: None) -> None:
+    for command in (("link", str(notes)), ("sync", "--json")):
+        done = docs(*command)
+        assert "without isolation from the network" in done.stderr
+        assert "isolation" not in done.stdout

@@ -108,6 +108,16 @@ def test_a_folder_that_is_not_there_is_said_so(page: Page) -> None:
     expect(page.get_by_role("alert")).to_contain_text("/no/such/folder")
 
 
+def test_it_says_where_files_are_read_on_the_network(agent: AgentProcess, browser: Browser) -> None:
+    page = browser.new_page()
+    warned = {"is_reader_isolated": False, "reader_warning": "files are read without isolation from the network"}
+    page.route("**/v1/status", lambda route: route.fulfill(json={**route.fetch().json(), **warned}))
+    page.goto(f"{agent.url}/#key={KEY}")
+    page.get_by_role("link", name="Documents").click()
+    expect(page.get_by_text("Files are read without isolation from the network.")).to_be_visible()
+    page.close()
+
+
 def test_an_uploaded_file_can_be_removed_again(page: Page) -> None:
     page.get_by_role("link", name="Documents").click()
     note = {"name": "letter.txt", "mimeType": "text/plain", "buffer": b"The letter is from Ada."}
