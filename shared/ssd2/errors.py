@@ -20,6 +20,7 @@
     ├── CoreError                  the core cannot answer
     │   ├── CoreUnavailable        nothing answers at that address
     │   ├── CoreLost               the connection broke in the middle of an answer
+    │   ├── DemoCoreEnded          the demo's core, which the agent started itself, has ended
     │   ├── CoreTimeout            the core did not answer in time
     │   ├── CoreBusy               the core is at its limit of sessions
     │   ├── CoreStopping           the core is being stopped, and the answer was not done in time
@@ -171,6 +172,13 @@ class CoreLost(CoreError):
 
     code = "core_lost"
     retry_after_s: float | None = 0.0  # None where the device has closed the line itself
+
+
+class DemoCoreEnded(CoreError):
+    """The demo's core, which the agent has started itself, has ended."""
+
+    code = "demo_core_ended"
+    retry_after_s: float | None = 1.0  # None where it is not started again
 
 
 class CoreTimeout(CoreError):

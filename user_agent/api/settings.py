@@ -51,6 +51,7 @@ class Core(BaseModel):
         parameters: of the model.
         max_prompt_tokens: longest question, in tokens.
         error: why it does not answer.
+        is_starting: the demo's core has ended and is being started again.
     """
 
     address: str | None
@@ -62,6 +63,7 @@ class Core(BaseModel):
     parameters: int | None = None
     max_prompt_tokens: int | None = None
     error: str | None = None
+    is_starting: bool = False
 
 
 class Status(BaseModel):
@@ -143,6 +145,8 @@ async def _core(state: AppState) -> Core:
         is_encrypted=state.config.ca is not None and not line.is_demo,
         is_local=line.address is not None and is_local(line.address),
     )
+    if failure := line.failure:
+        return core.model_copy(update={"error": str(failure), "is_starting": failure.retry_after_s is not None})
     try:
         card = await state.answering.card()
     except SlingshotError as error:

@@ -420,6 +420,22 @@ def test_the_theme_can_be_switched_and_stays(page: Page) -> None:
     expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
 
 
+def test_while_the_demos_core_is_started_again_the_page_says_so(page: Page) -> None:
+    ended = {"error": "the demo's core ended, and is being started again", "is_starting": True}
+    core = page.evaluate("fetch('/ready').then((found) => found.json())")
+    page.route("**/ready", lambda route: route.fulfill(status=503, json={**core, "code": "demo_core_ended"}))
+    page.route("**/v1/chat/completions", lambda route: None)  # it waits for the core
+    page.get_by_label("Question").fill("When does Fern Gallery open?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".answer.live")).to_contain_text("The demo’s core ended; starting it again…")
+    page.keyboard.press("Escape")
+    page.route("**/v1/status", lambda route: route.fulfill(json={"core": ended}), times=2)
+    page.get_by_role("link", name="New chat").click()
+    page.reload()
+    expect(page.locator(".welcome .notice")).to_have_text("The demo's core ended, and is being started again.")
+    expect(page.locator(".welcome .notice")).to_have_count(0)
+
+
 STREAMS = """async () => {
     const { LiveAnswer } = await import("/web/answer.js");
     const [controllers, encoder] = [{}, new TextEncoder()];
