@@ -19,7 +19,7 @@ Examples:
 
   user-agent chat                                    (the demo's two models, everything on this machine)
 
-  user-agent chat --core core.example.org:50051 --watch
+  user-agent chat --core core.example.org:50051 --ca provider.pem --watch
 
 Each question stands for itself: the models read one instruction at a time. An empty line or Ctrl-D ends it.
 """

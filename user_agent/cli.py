@@ -41,13 +41,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Ask a large model on a provider's server and a small one on this device together. "
-    "Your documents stay on this device.",
+    "Only the small one reads your documents; the provider reads every word that an answer takes from them.",
 )
 
 ASK_EXAMPLES = """
 Examples:
 
-  user-agent ask "Where did I put my spare key?" --docs ~/notes --core core.example.org:50051
+  user-agent ask "Where did I put my spare key?" --docs ~/notes --core core.example.org:50051 --ca provider.pem
 
   user-agent ask "When does Fern Gallery open?" --core localhost:50051 --lambda-user 0
 
@@ -59,7 +59,7 @@ Examples:
 
 @app.command(epilog=ASK_EXAMPLES)
 def ask(
-    question: Annotated[str, typer.Argument(help="What both models see. The documents are never sent.")],
+    question: Annotated[str, typer.Argument(help="Question for both models; it is sent.")],
     docs: Annotated[
         list[Path] | None, typer.Option(help="A document, or a folder of them; may be given again.")
     ] = None,
@@ -180,7 +180,7 @@ def ask(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Answer one question with both models, the documents seen by the small one alone.
+    """Answer one question with both models; only the small one reads the documents, and the provider reads the answer.
 
     What is not given is as set by a variable SLINGSHOT_… or in config.toml (user-agent config), else by default.
     """

@@ -30,6 +30,8 @@ Examples:
 
   user-agent config set core core.example.org:50051
 
+  user-agent config set ca ~/slingshot/provider.pem
+
   user-agent config set lambda_user 0.4
 
   user-agent config set lambda_user   (back to the default)
@@ -51,7 +53,7 @@ Examples:
 
   user-agent doctor
 
-  user-agent doctor --core core.example.org:50051 --json
+  user-agent doctor --core core.example.org:50051 --ca provider.pem --json
 """
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
 
-  user-agent tune --docs ~/notes --core core.example.org:50051   (nothing of the documents is sent)
+  user-agent tune --docs ~/notes --core localhost:50051   (nothing of the documents is sent)
 
   user-agent tune --docs ~/notes --questions mine.tsv --core localhost:50051   (asks what is in the file)
 
