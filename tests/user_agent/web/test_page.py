@@ -76,6 +76,7 @@ def test_without_a_key_the_page_asks_for_it_and_says_that_a_wrong_one_is_wrong(
 
 def test_a_first_start_leads_to_an_own_folder_and_an_own_core(page: Page) -> None:
     expect(page.get_by_text("You are looking at a demo")).to_be_visible()
+    expect(page.get_by_text("learns your questions and every word of the answers")).to_be_visible()
     page.get_by_role("link", name="Use my own folder").click()
     expect(page.get_by_label("Folder on this machine")).to_be_focused()
     page.get_by_role("link", name="New chat").click()
