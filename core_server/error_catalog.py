@@ -76,6 +76,7 @@ CATALOGUE: dict[type[errors.SlingshotError], Entry] = {
     errors.CheckpointInvalid: Entry(grpc.StatusCode.INTERNAL, is_public=False),
     errors.CoreUnavailable: Entry(grpc.StatusCode.UNAVAILABLE, is_public=False),
     errors.CoreLost: Entry(grpc.StatusCode.UNAVAILABLE, is_public=False),
+    errors.DemoCoreEnded: Entry(grpc.StatusCode.INTERNAL, is_public=False),
     errors.JudgeRefused: Entry(grpc.StatusCode.INTERNAL, is_public=False),
     errors.JudgeUnavailable: Entry(grpc.StatusCode.INTERNAL, is_public=False),
     errors.JudgeReplyInvalid: Entry(grpc.StatusCode.INTERNAL, is_public=False),

@@ -8,7 +8,7 @@
     │   ├── PromptTooLong          the prompt does not fit the model's context
     │   ├── DocumentsUnreadable    a document or folder cannot be read
     │   ├── NotFound               nothing of that name or number is kept here
-    │   └── InsecureLine           a key would travel on a line that is not encrypted
+    │   └── InsecureLine           a line to another machine would not be encrypted
     ├── ModelError                 a model is missing, broken or not the one expected
     │   ├── ModelNotFound          no checkpoint at that place
     │   ├── CheckpointInvalid      the checkpoint's files do not fit together
@@ -20,6 +20,7 @@
     ├── CoreError                  the core cannot answer
     │   ├── CoreUnavailable        nothing answers at that address
     │   ├── CoreLost               the connection broke in the middle of an answer
+    │   ├── DemoCoreEnded          the demo's core, which the agent started itself, has ended
     │   ├── CoreTimeout            the core did not answer in time
     │   ├── CoreBusy               the core is at its limit of sessions
     │   ├── CoreStopping           the core is being stopped, and the answer was not done in time
@@ -110,7 +111,7 @@ class NotFound(InputError):
 
 
 class InsecureLine(InputError):
-    """A key would travel on a line that is not encrypted."""
+    """A line to another machine would not be encrypted."""
 
     code = "insecure_line"
 
@@ -180,6 +181,13 @@ class CoreLost(CoreError):
 
     code = "core_lost"
     retry_after_s: float | None = 0.0  # None where the device has closed the line itself
+
+
+class DemoCoreEnded(CoreError):
+    """The demo's core, which the agent has started itself, has ended."""
+
+    code = "demo_core_ended"
+    retry_after_s: float | None = 1.0  # None where it is not started again
 
 
 class CoreTimeout(CoreError):
