@@ -115,6 +115,35 @@ def test_what_was_forgotten_is_encoded_anew(model: SSD2, monkeypatch: pytest.Mon
     assert encoded(pool, model, {1: context_of(model, LONG, 500)}, monkeypatch) == len(LONG)
 
 
+def test_a_slot_that_is_written_over_is_not_copied_from_as_what_it_was() -> None:
+    """Slot 0 turns to another timestep, copying it from slot 1, in the round in which slot 2 wants slot 0's old one."""
+    model = tiny_model(3, context_timestep="quantised")
+    pool = ContextPool(model, slots=3, max_tokens=48)
+    pool.hold({0: context_of(model, LONG, 950), 1: context_of(model, LONG, 500)})
+    pool.hold({0: context_of(model, (*LONG, 30), 500), 2: context_of(model, (*LONG, 31), 950)})
+    found = logits_by_slot(pool, [0, 2], [500, 950])
+    assert_as_written(model, found, 0, (*LONG, 30), 500)
+    assert_as_written(model, found, 1, (*LONG, 31), 950)
+
+
+def test_an_encoding_that_fails_halfway_leaves_nothing_wrong_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(3, context_timestep="quantised")
+    pool = ContextPool(model, slots=3, max_tokens=48)
+    pool.hold({0: context_of(model, LONG, 950)})
+    with monkeypatch.context() as patch:
+        patch.setattr(model.transformer.layers[1], "forward", fail)  # the first layer's have been written by then
+        with pytest.raises(RuntimeError, match="halfway"):
+            pool.hold({0: context_of(model, LONG, 500)})
+    pool.hold({1: context_of(model, LONG, 950), 0: context_of(model, LONG, 500)})
+    found = logits_by_slot(pool, [1, 0], [950, 500])
+    assert_as_written(model, found, 0, LONG, 950)
+    assert_as_written(model, found, 1, LONG, 500)
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError("halfway")
+
+
 def test_slots_grow_without_losing_what_they_hold(model: SSD2, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = ContextPool(model, slots=2, max_tokens=len(LONG) + 4)
     pool.hold({1: context_of(model, LONG, 500)})

@@ -9,7 +9,7 @@ A slot's keys and values are computed once for as many slots as begin with the s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -171,12 +171,16 @@ class ContextPool:
         shared, other = max((context.shared_with(held), index) for index, held in enumerate(self._held))
         if shared < MIN_SHARED_TOKENS:
             return 0
+        self.forget(slot)  # at once: no other slot may copy from it what is being written over
         self._memory[:, :, slot, :shared] = self._memory[:, :, other, :shared]
+        self._held[slot] = replace(context, token_ids=context.token_ids[:shared])
         return shared
 
     def _encode(self, contexts: Mapping[int, tuple[Context, int]]) -> None:
         """Compute keys and values of contexts by slot, each from the number on of tokens that it has."""
         missing = {slot: (c, done) for slot, (c, done) in contexts.items() if done < len(c.token_ids)}
+        for slot, (context, done) in missing.items():  # all that is left if this fails halfway
+            self._held[slot] = replace(context, token_ids=context.token_ids[:done])
         if missing:
             self._encode_missing(list(missing), *zip(*missing.values(), strict=True))
         for slot, (context, _) in contexts.items():
