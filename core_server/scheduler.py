@@ -42,6 +42,7 @@ class Answer:
         lane: that computes it.
         slot: that it has there.
         request: how it is decoded.
+        scope: see `Row`.
         waiting: what has to be computed; None while the agent has the word.
         results: computed and not yet answered: the first for certain, each other one on a guess at the
             projection of the one before.
@@ -51,6 +52,7 @@ class Answer:
     lane: Lane
     slot: int
     request: OpenRequest
+    scope: str | None
     waiting: BlockState | None = field(default_factory=BlockState)
     results: deque[Result] = field(default_factory=deque)
 
@@ -91,7 +93,7 @@ class Answer:
 
     def row(self, state: BlockState) -> Row:
         """Its part of a batch."""
-        return Row(self.slot, self.request, state)
+        return Row(self.slot, self.request, state, self.scope)
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ class Scheduler:
         """
         if isinstance(command, Begin):
             lane = self._lanes[command.model]
-            self._answers[command.session] = Answer(command.session, lane, self._free.pop(), command.request)
+            slot = self._free.pop()
+            self._answers[command.session] = Answer(command.session, lane, slot, command.request, command.scope)
         elif command.session not in self._answers:
             return
         elif isinstance(command, Advance):

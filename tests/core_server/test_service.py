@@ -453,6 +453,12 @@ class StuckPeer:
     def invocation_metadata(self) -> None:
         return None
 
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
+    def peer(self) -> str:
+        return "unix:"
+
     async def read(self) -> bytes:
         return self.message.SerializeToString()
 
