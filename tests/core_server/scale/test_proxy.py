@@ -132,7 +132,10 @@ def fail(*_: object) -> None:
 
 async def assert_tells_nothing(agent: RawAgent, message: pb.CollaborateRequest) -> None:
     """Either call ends with the one text for whatever is not foreseen."""
-    for call in (await agent.send(message), agent.stub.GetModelCard(pb.GetModelCardRequest())):
+    stream = agent.stub.Collaborate(timeout=30)
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it has failed before it was told anything
+        await stream.write(message)
+    for call in (stream, agent.stub.GetModelCard(pb.GetModelCardRequest())):
         assert await call.code() is grpc.StatusCode.INTERNAL
         assert (await call.details()).startswith("the core failed on this answer")
         assert "slingshot-error-code" not in dict(await call.trailing_metadata())
