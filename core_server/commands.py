@@ -94,9 +94,15 @@ class End:
 
 @dataclass(frozen=True)
 class Ready:
-    """The engine has loaded its models."""
+    """The engine has loaded its models.
+
+    Attributes:
+        models: that it has.
+        slots: answers that it takes at a time.
+    """
 
     models: tuple[ServedModel, ...]
+    slots: int
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Engine:
         self._scheduler = Scheduler(lanes, slots)
         self._step_seconds, self._batch_size = Tally(SECONDS), Tally(SIZES)
         self._alive_due = 0.0
-        self._report(Ready(tuple(model.served for model in models)))
+        self._report(Ready(tuple(model.served for model in models), slots))
 
     def run(self) -> None:
         """Go round until the front end is gone."""

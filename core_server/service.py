@@ -152,10 +152,11 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             served = self._hosted.find(request.model, request.family)
             session = CoreSession(next(self._numbers), request, served)
             engine = self._engines.for_answer()
-            CALLER.get().count(request.block_size)  # before anything is waited for: others may come meanwhile
-            seen.opened(served.name, self._sessions_active, self._max_sessions, CALLER.get().id)
-            await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=seen.id)))
+            # Before anything is waited for: others may come meanwhile, and find these tokens left, or this slot free.
+            CALLER.get().count(request.block_size)
             with engine.answer(session.begin(scope)) as frames:
+                seen.opened(served.name, self._sessions_active, self._max_sessions, CALLER.get().id)
+                await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=seen.id)))
                 seen.end = await self._answer(agent, session, engine, frames)
 
     async def _answer(self, agent: _AgentStream, session: CoreSession, engine: EngineClient, frames: Frames) -> str:

@@ -19,6 +19,7 @@ from core_server.engines import running_engines
 from core_server.logs import start_log
 from core_server.server import observed
 from core_server.service import CollaborationService
+from ssd2.errors import EngineLost
 
 EXIT_ENGINE_LOST = 1
 
@@ -154,7 +155,8 @@ class CoreReplica:
         Raises:
             EngineLost: if the engine has ended, or is given up.
         """
-        self._engines.for_answer()
+        if not self._engines.living:
+            raise EngineLost("the engine has ended")
 
     async def GetModelCard(  # noqa: N802  # the contract's name
         self, request: bytes, grpc_context: RayServegRPCContext

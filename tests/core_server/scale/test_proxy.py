@@ -51,7 +51,7 @@ async def test_tokens_behind_serve_are_those_of_one_process(served: LoadedModel,
 
 
 async def test_a_full_replica_says_so_with_its_own_error_and_no_message_before_it(
-    served: LoadedModel, proxy: Proxy
+    served: LoadedModel, proxy: Proxy, replica: CoreReplica
 ) -> None:
     async with proxy() as (_, agent):
         held = [await agent.open(open_request(served, PARAMS)) for _ in range(2)]
@@ -61,6 +61,7 @@ async def test_a_full_replica_says_so_with_its_own_error_and_no_message_before_i
         end = await ending(call)
         assert (end.status, end.code) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "core_busy")
         assert end.details.startswith("the core is at its limit of 2 answers")
+        await replica.check_health()  # or Serve would replace it for being full
         for call, _ in held:
             call.cancel()
 
