@@ -22,7 +22,7 @@ from transformers import (
     OPTForCausalLM,
 )
 
-from core_server.commands import Advance, Begin
+from core_server.commands import Advance, Begin, End
 from core_server.lanes import Lane, lane_for
 from core_server.scheduler import Result, Scheduler
 from ssd2.checkpoint import load_checkpoint
@@ -99,22 +99,43 @@ class Core:
         self.scheduler.obey(Advance(0, projected, is_commit))
 
 
+def opening_of(model: Model) -> dict[str, Any]:
+    length, timesteps = (4, (950, 700, 500)) if model.config.block_size > 1 else (1, (1000,))
+    return {"block_size": length, "timesteps": timesteps, "max_blocks": 12}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_wrong_guess_changes_no_logits_that_are_due(model: Model, seed: int) -> None:
     """The agent agrees with the core's choice in about half of the timesteps, as real pairs do."""
-    draw, config = random.Random(seed), model.config
-    length, timesteps = (4, (950, 700, 500)) if config.block_size > 1 else (1, (1000,))
-    opening = {"block_size": length, "timesteps": timesteps, "max_blocks": 12}
+    draw, opening = random.Random(seed), opening_of(model)
+    length, last_step = opening["block_size"], len(opening["timesteps"]) - 1
     ahead = Core(lane_for(model, 1), speculation=4, **opening)
     plain = Core(lane_for(model, 1), speculation=0, **opening)
     for turn in range(12 if length == 1 else 24):
         (result, found), (_, expected) = ahead.due(), plain.due()
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4, msg=f"turn {turn}")
-        other = ProjectedTokens(tuple(draw.randrange(3, config.vocab_size) for _ in range(length)))
+        other = ProjectedTokens(tuple(draw.randrange(3, model.config.vocab_size) for _ in range(length)))
         projected = result.greedy if draw.random() < 0.5 else other
-        is_commit = result.state.at.step == len(timesteps) - 1 or draw.random() < 0.2
+        is_commit = result.state.at.step == last_step or draw.random() < 0.2
         if is_commit and result.state.at.block == 11:
             break
         for core in (ahead, plain):
             core.advance(projected, is_commit=is_commit)
     assert ahead.dropped > 3, "no guess was wrong"
+
+
+def test_a_slot_holds_nothing_of_the_answer_that_had_it_before(model: Model) -> None:
+    """A line that breaks leaves guesses behind; the next answer in the slot sees none of them."""
+    opening, used = opening_of(model), lane_for(model, 1)
+    broken = Core(used, speculation=4, **opening)
+    broken.due()
+    broken.scheduler.obey(End(0))
+    for prompt_ids in ((1, 5, 9), (1, 8, 7, 6)):
+        found, expected = (
+            Core(lane, speculation=4, prompt_ids=prompt_ids, **opening) for lane in (used, lane_for(model, 1))
+        )
+        for token in (3, 9, 15):
+            torch.testing.assert_close(found.due()[1], expected.due()[1], atol=1e-4, rtol=1e-4)
+            for core in (found, expected):
+                core.advance(ProjectedTokens((token,) * opening["block_size"]), is_commit=True)
+        found.scheduler.obey(End(0))

@@ -36,7 +36,7 @@ PAIRS = (
     ("Write a sentence about the sea.", "We rented a house by the sea in Brittany."),
     ("Who leads the budget meeting?", "Budget meeting moved to Friday; Ravi leads it."),
     ("Name three colours.", "The kitchen will be painted green."),
-    ("What is 12 plus 30?", "Invoice 42 is still open."),
+    ("List three fruits.", "Buy apples and pears on Saturday."),
     ("Where is the spare key?", "The spare key is under the blue pot."),
     ("Explain why the sky is blue.", "The kids asked why the sky is blue."),
     ("How much was the plumber?", "Plumber: 180 euros, paid on 2 June."),

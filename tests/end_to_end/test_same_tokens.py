@@ -36,6 +36,7 @@ def _question(number: int, lambda_user: float, projection: str, self_conditionin
         block_size=8,
         max_tokens=20,
         steps=steps,
+        stop=0.4,
         projection=projection,
         top_p=0.8,
         self_conditioning=self_conditioning,

@@ -17,7 +17,9 @@ from ssd2.params import DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, decode
 
 PROMPTS = [[1, 5, 9], [1, 7, 8, 6, 30, 11], [1]]
-PARAMS = DecodingParams(block_size=4, max_tokens=12, steps=18, top_p=0.9)  # some buckets of Q = 50 hold two of 18
+PARAMS = DecodingParams(
+    block_size=4, max_tokens=12, steps=18, stop=0.4, top_p=0.9
+)  # some buckets of Q = 50 hold two of 18
 SEEDS = [Seeds(row, 50 + row) for row in range(len(PROMPTS))]
 NO_EOS = -1
 
