@@ -155,8 +155,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=defaults.replicas,
         metavar="N",
-        help="engines, each with all models on GPUs of its own; an answer goes to the one that has the fewest "
-        "(default: %(default)s)",
+        help="engines, each with all models on GPUs of its own; an answer goes to the one that has the fewest, and one "
+        "that ends is started again while the others go on (default: %(default)s)",
     )
     add(
         "--precision",
@@ -213,8 +213,8 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=defaults.engine_timeout_s,
         metavar="S",
-        help="seconds that the process that computes may say nothing before the server gives it up and ends; more than "
-        "one batch takes (default: %(default)g)",
+        help="seconds that an engine may say nothing before it is given up: one of several is killed and started "
+        "again, with the last one the server ends; more than one batch takes (default: %(default)g)",
     )
     add(
         "--logits",

@@ -9,10 +9,11 @@ import asyncio
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Protocol
 
 from core_server.keys import READ_AGAIN_S, KeyEntry, KeyReader
@@ -22,7 +23,11 @@ RESUME_S = 60.0
 MAX_BROKEN = 64
 """How long after a break an answer may go on beyond its key's limit of tokens, and how many of a key's may."""
 
+SCOPE_KEY = "slingshot-scope"
+"""Metadata in which a proxy tells its replicas the scope of an answer."""
+
 _SCHEME = "Bearer "
+_TELL_APART = ("key:", "certificate:", "ipv4:", "ipv6:")
 
 
 class Caller(Protocol):
@@ -61,6 +66,33 @@ class Anybody:
 
 CALLER: ContextVar[Caller] = ContextVar("CALLER", default=Anybody())  # noqa: B039  # it has no state
 """Who the call is from that is being answered."""
+
+
+class Line(Protocol):
+    """What gRPC knows of where a call comes from."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Properties of the encryption, such as the certificate that the agent has shown."""
+
+    def peer(self) -> str:
+        """The connection's other end: address and port."""
+
+
+def scope_of(line: Line) -> str | None:
+    """Name the answers that a call's prompt may be shared with: those of its key, certificate or connection.
+
+    Args:
+        line: that the call came on.
+
+    Returns:
+        A name for the first of these that there is; None for no other answer: over a Unix socket all look alike.
+    """
+    if key_id := CALLER.get().id:
+        return f"key:{key_id}"
+    if certificate := b"".join(line.auth_context().get("x509_pem_cert", ())):
+        return f"certificate:{sha256(certificate).hexdigest()}"
+    peer = line.peer()
+    return peer if peer.startswith(_TELL_APART) else None
 
 
 async def while_allowed(answer: Coroutine[object, object, None]) -> None:

@@ -59,6 +59,7 @@ class EngineClient:
 
     Attributes:
         models: that it has, once it is ready.
+        slots: answers that it takes at a time, likewise.
         alive: its last word on how it stands; None before the first.
         ends_by_itself: whether it ends once it is hung up on: not while it loads, nor if it has said nothing for too
             long.
@@ -77,6 +78,7 @@ class EngineClient:
         self._heard_at = time.monotonic()
         self._listening: asyncio.Task[None] | None = None
         self.models: tuple[ServedModel, ...] = ()
+        self.slots = 0
         self.alive: Alive | None = None
         self.ends_by_itself = False
 
@@ -108,7 +110,7 @@ class EngineClient:
             raise report.error
         if not isinstance(report, Ready):
             raise EngineLost("the engine ended while it loaded the models; its log says why")
-        self.models, self._heard_at = report.models, time.monotonic()
+        self.models, self.slots, self._heard_at = report.models, report.slots, time.monotonic()
         self._listening = asyncio.create_task(self._listen())
 
     async def gone(self) -> None:

@@ -71,11 +71,13 @@ class Row:
         slot: of the answer.
         request: how it is decoded.
         state: where it stands.
+        scope: of the answers that its prompt may be shared with; None for none.
     """
 
     slot: int
     request: OpenRequest
     state: BlockState
+    scope: str | None = None
 
     @property
     def timestep(self) -> int:
@@ -192,7 +194,7 @@ class BatchLane:
     def _context(self, row: Row) -> Context:
         prompt, config = row.request.prompt_ids, self._model.config
         first_position, timestep = config.first_position(len(prompt)), config.quantised(row.timestep)
-        return Context((*prompt, *row.state.answer_ids), first_position, timestep)
+        return Context((*prompt, *row.state.answer_ids), first_position, timestep, len(prompt), row.scope)
 
     def _fed_back(self, model: SSD2, rows: Sequence[Row]) -> Tensor:
         nothing = model.w_pred.weight.new_zeros(rows[0].request.block_size, model.config.hidden_size)

@@ -73,7 +73,8 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """See `Collector`."""
         yield from self._of_sessions()
-        yield from self._of_engines(dict(enumerate(self._readiness.engines or ())))
+        engines = self._readiness.engines
+        yield from self._of_engines(engines.living if engines else {}, engines.restarts if engines else {})
 
     def _of_sessions(self) -> Iterator[Metric]:
         yield _gauge("ready", "Whether an answer can be taken now", {(): self._readiness.obstacle is None})
@@ -88,11 +89,15 @@ class Metrics(Collector):
         taken = self.client_answer_seconds.taken()
         yield _histogram("client_answer_seconds", "Time from logits to the agent's projection", [], {(): taken})
 
-    def _of_engines(self, engines: Mapping[int, EngineClient]) -> Iterator[Metric]:
+    def _of_engines(self, engines: Mapping[int, EngineClient], restarts: Mapping[int, int]) -> Iterator[Metric]:
         def of_each(figure: Callable[[Alive], _T]) -> dict[_Labels, _T]:
             return {(str(n),): figure(engine.alive) for n, engine in engines.items() if engine.alive}
 
         label = ["engine"]
+        running: dict[_Labels, float] = {(str(n),): n in engines for n in restarts}
+        yield _gauge("engine_running", "1 while an engine runs, 0 while it is restarted or given up", running, label)
+        counts: dict[_Labels, int] = {(str(n),): count for n, count in restarts.items()}
+        yield _counter("engine_restarts", "How often an engine has been started again", label, counts)
         silences: dict[_Labels, float] = {(str(n),): engine.silence_s for n, engine in engines.items()}
         yield _gauge("engine_heartbeat_age_seconds", "Time since an engine's last word", silences, label)
         ratios = of_each(lambda alive: alive.slots_used / alive.slots)

@@ -203,7 +203,7 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         _log.info("stopping; answers in progress have %g s", config.grace_s)
         await server.stop()
         if not told_to_stop.is_set():
-            raise EngineLost("an engine has ended, so the server ends; start it again, its log says what happened")
+            raise EngineLost("no engine is left, so the server ends; start it again, its log says what happened")
 
 
 @asynccontextmanager

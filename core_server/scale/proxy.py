@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.proxy_request_response import gRPCStreamingType
 
-from core_server.callers import CALLER, Caller, Callers, while_allowed
+from core_server.callers import CALLER, SCOPE_KEY, Caller, Callers, scope_of, while_allowed
 from core_server.config import ServerConfig
 from core_server.error_catalog import INTERNAL_MESSAGE, refusal_of
 from core_server.keys import KeyReader
@@ -219,17 +219,20 @@ class ProxyCalls:
 
 
 class WithoutKey:
-    """A call's context for Serve, which sends a copy of it to a replica: keys end here."""
+    """A call's context for Serve, which sends a copy of it to a replica: keys end here, and a scope begins here."""
 
     def __init__(self, rpc_context: _Context) -> None:
         self._rpc_context = rpc_context
+        self._scope = scope_of(rpc_context)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._rpc_context, name)
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """What the call came with, but for the key."""
-        return tuple(pair for pair in self._rpc_context.invocation_metadata() or () if pair[0] != "authorization")
+        """What the call came with but for the key, and the scope of its answer, which no agent chooses."""
+        given = self._rpc_context.invocation_metadata() or ()
+        kept = tuple(pair for pair in given if pair[0] not in ("authorization", SCOPE_KEY))
+        return (*kept, (SCOPE_KEY, self._scope)) if self._scope else kept
 
 
 class CountedRequests:
