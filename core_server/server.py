@@ -195,7 +195,8 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         what = ", ".join(
             f"{one.name} ({one.card.family}, {one.card.parameters:,} parameters)" for one in engines.models
         )
-        announce(f"listening on {config.address(port)}, serving {what}")
+        where = f"in {config.weights_precision} on {config.device}"
+        announce(f"listening on {config.address(port)}, serving {what} {where}")
         ends = {asyncio.create_task(told_to_stop.wait()), asyncio.create_task(engines.gone())}
         _, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
