@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from core_server.commands import Ready
+from core_server.engine import Engine
 from core_server.lanes import (
     MAX_GRAPH_BATCH,
     BatchLane,
@@ -31,6 +33,7 @@ from ssd2.sampler import LogitsRequest, ProjectedRows, noised_rows, noised_simpl
 from ssd2.simplex import ids_to_simplex
 from ssd2.wire.codec import OpenRequest, ProjectedTokens, StepPosition
 from tests.conftest import experts_of, tiny_model
+from tests.core_server.conftest import serve_in_memory
 
 LENGTH, VOCAB = 4, 32
 SLOTS = 4
@@ -210,6 +213,14 @@ def test_all_graphs_are_made_before_the_first_request(kind: str, networks: int) 
     record = FakeRecorder()
     BatchLane(model_of(kind), SLOTS, record=record)
     assert record.captures == networks * len(graph_batches(SLOTS)) * len(graph_extents(48))
+
+
+def test_an_engine_is_ready_when_its_graphs_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    record, seen = FakeRecorder(), []
+    monkeypatch.setattr("core_server.engine.lane_for", lambda model, slots, **_: BatchLane(model, slots, record=record))
+    monkeypatch.setattr(Engine, "_report", lambda _, report: seen.append((type(report), record.captures)))
+    Engine([serve_in_memory(tiny_model(3, vocab_size=1782))], SLOTS, None)
+    assert seen == [(Ready, len(graph_batches(SLOTS)))]
 
 
 LONG = tiny_model(3, max_positions=300)
