@@ -119,7 +119,8 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
         "--max-sessions",
         type=int,
         metavar="N",
-        help="answers in progress at a time, at each server that reads the file (default: any)",
+        help="answers in progress at a time, at each server that reads the file (default: half of the server's "
+        "--max-sessions, all if there is no other key; any on Ray)",
     )
     create.add_argument(
         "--tokens-per-minute",

@@ -141,8 +141,8 @@ class Usage:
 class KeyHolder:
     """A caller with a key."""
 
-    def __init__(self, key_id: str, keys: KeyReader, usage: Usage) -> None:
-        self.id, self._keys, self._usage = key_id, keys, usage
+    def __init__(self, key_id: str, keys: KeyReader, usage: Usage, max_sessions: int | None) -> None:
+        self.id, self._keys, self._usage, self._max_sessions = key_id, keys, usage, max_sessions
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -155,7 +155,7 @@ class KeyHolder:
             TimestepLimitReached: the same of timesteps.
         """
         entry = self._entry()
-        _check_sessions(entry, self._usage)
+        self._check_sessions(entry.max_sessions or self._share)
         _check_rates(entry, self._usage)
         self._usage.sessions += 1
         try:
@@ -183,6 +183,17 @@ class KeyHolder:
         while self._entry():  # noqa: ASYNC110  # a file tells nobody that it has changed
             await asyncio.sleep(READ_AGAIN_S)
 
+    @property
+    def _share(self) -> int | None:
+        """Answers at a time of a key without a limit: half of the server's where others might want the rest."""
+        return (self._max_sessions + 1) // 2 if self._max_sessions and self._keys.count > 1 else None
+
+    def _check_sessions(self, limit: int | None) -> None:
+        if limit is not None and self._usage.sessions >= limit:
+            raise SessionLimitReached(
+                f"this key is at its limit of {limit} answers at a time; ask again when one has ended"
+            )
+
     def _entry(self) -> KeyEntry:
         if entry := self._keys.entry(self.id):
             return entry
@@ -192,8 +203,14 @@ class KeyHolder:
 class Callers:
     """Everybody who has a key, and what they use."""
 
-    def __init__(self, keys: KeyReader) -> None:
-        self._keys = keys
+    def __init__(self, keys: KeyReader, max_sessions: int | None = None) -> None:
+        """Know the keys.
+
+        Args:
+            keys: of the file.
+            max_sessions: answers that the server takes at a time, for keys to share; None if it is not known.
+        """
+        self._keys, self._max_sessions = keys, max_sessions
         self._usage: defaultdict[str, Usage] = defaultdict(Usage)
 
     def identify(self, authorization: Sequence[str | bytes]) -> KeyHolder:
@@ -210,14 +227,7 @@ class Callers:
         entry = self._keys.find(text.removeprefix(_SCHEME))
         if entry is None or not text.startswith(_SCHEME):
             raise _refused()
-        return KeyHolder(entry.id, self._keys, self._usage[entry.id])
-
-
-def _check_sessions(entry: KeyEntry, usage: Usage) -> None:
-    if entry.max_sessions is not None and usage.sessions >= entry.max_sessions:
-        raise SessionLimitReached(
-            f"this key is at its limit of {entry.max_sessions} answers at a time; ask again when one has ended"
-        )
+        return KeyHolder(entry.id, self._keys, self._usage[entry.id], self._max_sessions)
 
 
 def _check_rates(entry: KeyEntry, usage: Usage) -> None:

@@ -39,7 +39,8 @@ class KeyEntry:
         name: whose it is, for the provider.
         sha256: of the whole key, in hex.
         created: time in ISO 8601, UTC.
-        max_sessions: answers in progress at a time under this key; None for as many as the server takes.
+        max_sessions: answers in progress at a time under this key; None for half of those that the server takes, or for
+            all if there is no other key.
         tokens_per_minute: that it may have computed, in the long run; None for any number.
         timesteps_per_minute: likewise.
     """
@@ -134,6 +135,11 @@ class KeyReader:
         self._file = file
         self._state, self._looked_at = _state(file), time.monotonic()  # before it is read: it may change meanwhile
         self._entries = {entry.id: entry for entry in read_keys(file)}
+
+    @property
+    def count(self) -> int:
+        """Keys that there are, as read last."""
+        return len(self._entries)
 
     def find(self, key: str) -> KeyEntry | None:
         """The entry of a key; None if it is no key of this file. Both take the same path."""

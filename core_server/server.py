@@ -52,7 +52,9 @@ class CoreServer:
         self._config, self._engines = config, engines
         self.observation = observation or Observation()
         self._server = grpc.aio.server(
-            interceptors=[KeyInterceptor(Callers(KeyReader(config.keys)), self.observation.metrics)]
+            interceptors=[
+                KeyInterceptor(Callers(KeyReader(config.keys), config.max_sessions), self.observation.metrics)
+            ]
             if config.keys
             else [],
             options=_options(config),

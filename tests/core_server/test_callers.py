@@ -13,7 +13,7 @@ import pytest
 from core_server import callers as callers_module
 from core_server.callers import Callers, KeyHolder, tokens_charged
 from core_server.config import ServerConfig
-from core_server.keys import KeyReader, create_key, revoke_key
+from core_server.keys import READ_AGAIN_S, KeyReader, create_key, revoke_key
 from core_server.loaded_model import LoadedModel
 from core_server.service import _AgentStream
 from ssd2.errors import (
@@ -61,6 +61,43 @@ def test_sessions_are_counted_per_key_and_given_back(file: Path) -> None:
         stack.enter_context(callers.identify([f"Bearer {bob}"]).session())
     with callers.identify([f"Bearer {alice}"]).session():
         pass
+
+
+@pytest.mark.parametrize(("max_sessions", "share"), [(1, 1), (5, 3), (16, 8)])
+def test_a_key_without_a_limit_takes_half_of_the_sessions_where_there_are_others(
+    file: Path, max_sessions: int, share: int, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, reader = create_key(file, "alice")[0], KeyReader(file)
+    callers = Callers(reader, max_sessions)
+
+    def taken(key: str) -> int:
+        with ExitStack() as stack, suppress(SessionLimitReached):
+            for count in range(max_sessions):
+                stack.enter_context(callers.identify([f"Bearer {key}"]).session())
+                taken = count + 1
+        return taken
+
+    assert taken(alice) == max_sessions, "it is the only one"
+    many = create_key(file, "many", max_sessions=max_sessions)[0]
+    now[0] += READ_AGAIN_S
+    assert (taken(alice), taken(many)) == (share, max_sessions)
+
+
+async def test_of_two_keys_none_takes_all_sessions(served: LoadedModel, start: Start, file: Path) -> None:
+    alice, bob = create_key(file, "alice")[0], create_key(file, "bob")[0]
+    _, agent = await start(served, keys=file, max_sessions=2)
+    opening = pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS)))
+    authorizations = [(("authorization", f"Bearer {key}"),) for key in (alice, alice, bob)]
+    calls = [agent.stub.Collaborate(timeout=10, metadata=metadata) for metadata in authorizations]
+    for call in calls:
+        await call.write(opening)
+        if call is not calls[1]:
+            assert (await call.read()).opened.session_id
+        else:
+            assert (await ending(call)).code == SessionLimitReached.code
+    for call in (calls[0], calls[2]):
+        await call.write(pb.CollaborateRequest(close=pb.Close()))
+        assert (await ending(call)).status is grpc.StatusCode.OK
 
 
 def test_tokens_fill_up_within_a_minute_and_a_debt_delays_the_next_answer(file: Path, now: list[float]) -> None:
