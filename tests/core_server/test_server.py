@@ -18,7 +18,7 @@ from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import MAX_REQUEST_BYTES
 from tests.core_server.conftest import Start, ending, engine_in_this_process, eventually, open_request
 
-PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2)
+PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2, stop=0.4)
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 

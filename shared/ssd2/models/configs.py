@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from ssd2.errors import CheckpointInvalid
 from ssd2.params import SIMPLEX_VALUE
-from ssd2.timesteps import DEFAULT_STEPS, EARLY_STOP, EXPERT_RANGES
+from ssd2.timesteps import DEFAULT_STEPS, EXPERT_RANGES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +49,7 @@ class ModelConfig(Protocol):
 
     @property
     def trained_above(self) -> float:
-        """Share of T above which there is a network for every timestep; what one was trained on is not recorded."""
+        """Share of T above which there is a network for every timestep."""
         ...
 
     @property
@@ -107,6 +107,7 @@ class SSD2Config:
             out, so that the context's keys and values never go stale.
         answer_position: position of an answer's first token, prompts ending just before it, so that
             blocks always begin at the same positions. None: prompts begin at position 0, as in OPT.
+        stop: share of T that a decode stops at: what the model was trained above, or what was measured to do.
     """
 
     vocab_size: int
@@ -122,6 +123,7 @@ class SSD2Config:
     simplex_value: float = 5.0
     context_timestep: str = "quantised"
     answer_position: int | None = None
+    stop: float = 0.0
 
     def __post_init__(self) -> None:
         if self.context_timestep not in ("quantised", "none"):
@@ -147,6 +149,8 @@ class SSD2Config:
                 raise CheckpointInvalid(f"{name} is {value!r}; it must be a whole number of at least {lowest}")
         if not isinstance(self.simplex_value, int | float) or not 0 < self.simplex_value < float("inf"):
             raise CheckpointInvalid(f"simplex_value is {self.simplex_value!r}; it must be a number above 0")
+        if not isinstance(self.stop, int | float) or not 0 <= self.stop < 1:
+            raise CheckpointInvalid(f"stop is {self.stop!r}; it must be a share of T in [0, 1)")
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> Self:
@@ -166,13 +170,13 @@ class SSD2Config:
 
     @property
     def trained_above(self) -> float:
-        """Share of T above which there is a network for every timestep; what one was trained on is not recorded."""
+        """Share of T above which there is a network for every timestep; it may know little of those below `stop`."""
         return 0.0
 
     @property
     def default_stop(self) -> float:
         """Share of T that a decode stops at, unless asked otherwise."""
-        return EARLY_STOP
+        return self.stop
 
     @property
     def default_steps(self) -> int:
