@@ -33,8 +33,8 @@ examples:
       the same, to agents with a key and a certificate alone
   core-server keys --help; core-server certs --help
       make both
-  core-server --model models/core --port 50051 --device cuda --precision bfloat16
-      compute on a GPU
+  core-server --model models/core --port 50051 --device cuda
+      compute on a GPU, in bfloat16 unless --precision says otherwise
   core-server --model models/core --port 50051 --device cuda --tensor-parallel 4
       cut the model over four GPUs: faster answers, and models too large for one
   core-server --model models/core --port 50051 --device cuda --replicas 2 --tensor-parallel 4 --max-sessions 128
@@ -161,8 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--precision",
         default=defaults.precision,
-        help="what the weights are held in: float32, bfloat16 (half the memory, for GPUs), or int8 (a quarter; takes "
-        "the extra int8) (default: %(default)s)",
+        help="what the weights are held in: float32, bfloat16 (half the memory, for GPUs), int8 (a quarter; takes the "
+        "extra int8), or auto: bfloat16 on cuda, float32 elsewhere (default: %(default)s)",
     )
     add(
         "--threads",

@@ -233,6 +233,7 @@ def _run(start: Start, connection: socket.socket | None, ranks: Ranks) -> None:
         refusal = error
     refusals = [error for error in ranks.all_of(refusal) if error]
     if not refusals:
+        _log.info("loaded %s in %s on %s", ", ".join(start.models), start.precision, device)
         serving.meet(device)
         Engine(models, start.slots, connection, serving, compiled=start.compiled).run()
     elif connection:

@@ -207,7 +207,7 @@ def _start(config: ServerConfig, replica: int) -> Start:
         models=config.models,
         slots=config.slots_per_engine,
         devices=config.devices(replica),
-        precision=config.precision,
+        precision=config.weights_precision,
         logits_formats=config.logits_formats,
         threads=config.threads_per_rank,
         compiled=config.compiled,

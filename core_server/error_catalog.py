@@ -70,6 +70,7 @@ CATALOGUE: dict[type[errors.SlingshotError], Entry] = {
     errors.KeyRefused: Entry(grpc.StatusCode.UNAUTHENTICATED, is_public=True),
     errors.SessionLimitReached: Entry(grpc.StatusCode.RESOURCE_EXHAUSTED, is_public=True),
     errors.TokenLimitReached: Entry(grpc.StatusCode.RESOURCE_EXHAUSTED, is_public=True),
+    errors.TimestepLimitReached: Entry(grpc.StatusCode.RESOURCE_EXHAUSTED, is_public=True),
     # These name the provider's files and addresses. None of them has a cause in a call.
     errors.DocumentsUnreadable: Entry(grpc.StatusCode.INTERNAL, is_public=False),
     errors.ModelNotFound: Entry(grpc.StatusCode.INTERNAL, is_public=False),

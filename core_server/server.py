@@ -52,7 +52,9 @@ class CoreServer:
         self._config, self._engines = config, engines
         self.observation = observation or Observation()
         self._server = grpc.aio.server(
-            interceptors=[KeyInterceptor(Callers(KeyReader(config.keys)), self.observation.metrics)]
+            interceptors=[
+                KeyInterceptor(Callers(KeyReader(config.keys), config.max_sessions), self.observation.metrics)
+            ]
             if config.keys
             else [],
             options=_options(config),
@@ -195,7 +197,8 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         what = ", ".join(
             f"{one.name} ({one.card.family}, {one.card.parameters:,} parameters)" for one in engines.models
         )
-        announce(f"listening on {config.address(port)}, serving {what}")
+        where = f"in {config.weights_precision} on {config.device}"
+        announce(f"listening on {config.address(port)}, serving {what} {where}")
         ends = {asyncio.create_task(told_to_stop.wait()), asyncio.create_task(engines.gone())}
         _, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:

@@ -158,6 +158,8 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
                 seen.opened(served.name, self._sessions_active, self._max_sessions, CALLER.get().id)
                 await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=seen.id)))
                 seen.end = await self._answer(agent, session, engine, frames)
+            if seen.end == CLOSED:
+                seen.finished(request.block_size)
 
     async def _answer(self, agent: _AgentStream, session: CoreSession, engine: EngineClient, frames: Frames) -> str:
         """Send logits for every projection until the agent has had enough; says how it ended."""
@@ -227,7 +229,7 @@ async def _take_projections(
         committed_tokens = len(advance.projected.token_ids) if advance.is_commit else 0
         agent.seen.took_projection(time.monotonic() - began, committed_tokens)
         engine.send(advance)
-        CALLER.get().count(committed_tokens)  # of the block that begins, as long as this one
+        CALLER.get().count(session.block_size, session.due.step)  # of the timestep that begins
 
 
 class _AgentStream:

@@ -27,7 +27,8 @@
     │   ├── EngineLost             the core's process that computes has ended
     │   ├── KeyRefused             the core takes no call without a valid key
     │   ├── SessionLimitReached    the key is at its limit of answers at a time
-    │   └── TokenLimitReached      the key is at its limit of tokens a minute
+    │   ├── TokenLimitReached      the key is at its limit of tokens a minute
+    │   └── TimestepLimitReached   the key is at its limit of timesteps a minute
     ├── AgentError                 the agent on the device cannot answer
     │   └── AgentBusy              it is at its limit of answers
     ├── JudgeError                 the model that judges answers cannot be asked
@@ -240,6 +241,16 @@ class TokenLimitReached(CoreError):
         self.retry_after_s = retry_after_s
 
 
+class TimestepLimitReached(CoreError):
+    """The key that a call came with is at its limit of timesteps a minute."""
+
+    code = "timestep_limit_reached"
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class AgentError(SlingshotError):
     """The agent on the device cannot do what it was asked for."""
 
@@ -330,6 +341,7 @@ SENT_BY_CORES: frozenset[type[SlingshotError]] = frozenset(
         KeyRefused,
         SessionLimitReached,
         TokenLimitReached,
+        TimestepLimitReached,
     }
 )
 """What a core may refuse an agent with. Any other code that comes from one is not believed: what the agent says of its
