@@ -19,6 +19,7 @@ EXIT_ENGINE_LOST = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 128 + signal.SIGTERM
+EXIT_HUNG_UP = 128 + signal.SIGHUP
 
 _EXAMPLES = """\
 examples:
@@ -50,10 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a core server until it is told to stop, or make keys and certificates for one.
 
     Returns:
-        The exit code: 0 after SIGTERM or SIGINT, 2 if the server cannot be started as asked, 1 if its engine has ended.
+        The exit code: 0 after SIGTERM, SIGINT or SIGHUP, 2 if the server cannot be started as asked, 1 if its engine
+        has ended.
 
     Raises:
-        SystemExit: with 143, at SIGTERM while the models are being loaded.
+        SystemExit: with 143 or 129, at SIGTERM or SIGHUP while the models are being loaded.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] in (["keys"], ["certs"]):
@@ -64,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_log("front end", options["log_level"], options["log_format"])
     # Until the server listens. Without it SIGTERM is ignored where this is the first process, as in a container.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(EXIT_HUNG_UP))
     try:
         models, logits_formats = named_models(options.pop("model")), AllowedFormats.parse(options.pop("logits"))
         config = ServerConfig(models=models, logits_formats=logits_formats, **options)
@@ -206,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=defaults.grace_s,
         metavar="S",
-        help="seconds that answers in progress may go on after SIGTERM (default: %(default)g)",
+        help="seconds that answers in progress may go on after SIGTERM or SIGHUP (default: %(default)g)",
     )
     add(
         "--engine-timeout-s",

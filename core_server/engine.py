@@ -19,15 +19,16 @@ from pathlib import Path
 
 import torch
 
-from core_server.commands import Alive, Command, Computed, Failed, NotReady, Ready, Report, Start, receive, send
+from core_server.commands import Alive, Broken, Command, Computed, Failed, NotReady, Ready, Report, Start, receive, send
 from core_server.config import HEARTBEAT_S
 from core_server.distribution import SECONDS, SIZES, Tally
-from core_server.lanes import lane_for
+from core_server.lanes import Lane, lane_for
 from core_server.loaded_model import LoadedModel
 from core_server.logs import fields, frames, start_log
 from core_server.parallel import ALONE, Ranks, joined_ranks
 from core_server.scheduler import Batch, Result, Scheduler
-from ssd2.errors import CoreBusy, ProtocolViolation, SlingshotError
+from core_server.self_test import finite_rows, self_test
+from ssd2.errors import CoreBusy, ModelBroken, ProtocolViolation, SlingshotError
 from ssd2.wire.codec import ProjectedTokens
 from ssd2.wire.tensors import pack_logits
 
@@ -76,7 +77,7 @@ class Engine:
         *,
         compiled: bool = False,
     ) -> None:
-        """Reserve the slots, and say what is there.
+        """Reserve the slots.
 
         Args:
             models: with different names; or this rank's shares of them.
@@ -88,13 +89,24 @@ class Engine:
         self._connection, self._ranks = connection, ranks
         self._inbox = Inbox(connection) if connection else None
         lanes = {model.name: lane_for(model.checkpoint.model, slots, compiled=compiled) for model in models}
+        self._served = {lanes[model.name]: model.served for model in models}
+        self._suspects: set[Lane] = set()
         self._scheduler = Scheduler(lanes, slots)
         self._step_seconds, self._batch_size = Tally(SECONDS), Tally(SIZES)
         self._alive_due = 0.0
-        self._report(Ready(tuple(model.served for model in models)))
+
+    def test_models(self) -> None:
+        """Compute something with each model; what comes out is the same on every rank.
+
+        Raises:
+            ModelBroken: if one gives nothing that an answer can be made of.
+        """
+        for lane, served in self._served.items():
+            self_test(lane, served, self._scheduler.slots)
 
     def run(self) -> None:
-        """Go round until the front end is gone."""
+        """Say what is there, and go round until the front end is gone."""
+        self._report(Ready(tuple(self._served.values())))
         batch: Batch | None = None
         while (commands := self._commands(wait_s=0 if batch else HEARTBEAT_S)) is not None:
             for command in commands:
@@ -107,6 +119,7 @@ class Engine:
                 self._compute(batch)
                 self._step_seconds.add(time.perf_counter() - began)
                 self._batch_size.add(len(batch.rows))
+            self._test_suspects()
 
     def _report_alive(self) -> None:
         """Where the engine stands: whenever it has nothing to compute, and once in a heartbeat while it has."""
@@ -152,7 +165,10 @@ class Engine:
     def _compute_batch(self, batch: Batch) -> None:
         """One timestep of some answers. What only their next one needs is computed while the agents are at theirs."""
         logits = batch.lane.logits(batch.rows)
-        for answer, row, block_logits in zip(batch.answers, batch.rows, logits, strict=True):
+        are_finite = finite_rows(logits)
+        for answer, row, block_logits, is_finite in zip(batch.answers, batch.rows, logits, are_finite, strict=True):
+            if not is_finite:
+                continue
             guess = row.state.last_tokens(row.request.block_size) if batch.is_guessed else ()
             packed = pack_logits(block_logits, row.request.logits_format)
             self._report(Computed(answer.number, row.state.at, packed, guess))
@@ -161,6 +177,26 @@ class Engine:
         for answer, row, tokens, own in zip(batch.answers, batch.rows, greedy, fed_back, strict=True):
             answer.waiting = None
             answer.results.append(Result(row.state, ProjectedTokens(tuple(tokens)), own))
+        if broken := [number for number, is_finite in zip(batch.sessions, are_finite, strict=True) if not is_finite]:
+            self._fail_broken(broken, batch.lane)
+
+    def _fail_broken(self, sessions: Sequence[int], lane: Lane) -> None:
+        """End answers whose logits are not finite, and no others: what an agent asked for may be the reason."""
+        name = self._served[lane].name
+        _log.error("%d answers ended: the model %s gave logits that are not finite", len(sessions), name)
+        self._fail(sessions, ModelBroken(f"the model {name} gave logits that are not finite; tell the core's provider"))
+        self._suspects.add(lane)
+
+    def _test_suspects(self) -> None:
+        """Test models that have failed an answer: one that fails this too is reported as broken."""
+        while self._suspects:
+            lane = self._suspects.pop()
+            served = self._served[lane]
+            try:
+                self_test(lane, served, self._scheduler.slots)
+            except ModelBroken as error:
+                _log.error("%s", error)
+                self._report(Broken(served.name))
 
     def _fail(self, sessions: Sequence[int], error: SlingshotError | None) -> None:
         for session in sessions:
@@ -205,8 +241,14 @@ def _run(start: Start, connection: socket.socket | None, ranks: Ranks) -> None:
     refusals = [error for error in ranks.all_of(refusal) if error]
     if not refusals:
         serving.meet(device)
-        Engine(models, start.slots, connection, serving, compiled=start.compiled).run()
-    elif connection:
+        engine = Engine(models, start.slots, connection, serving, compiled=start.compiled)
+        try:
+            engine.test_models()
+        except ModelBroken as error:
+            refusals = [error]
+        else:
+            engine.run()
+    if refusals and connection:
         send(connection, NotReady(refusals[0]))
 
 

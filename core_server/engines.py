@@ -26,6 +26,11 @@ class Engines:
         """That each of them has."""
         return self._engines[0].models
 
+    @property
+    def broken_models(self) -> set[str]:
+        """Names of those that one of them has found broken."""
+        return {name for engine in self._engines for name in engine.broken_models}
+
     def for_answer(self) -> EngineClient:
         """The engine for one more answer: the one that has the fewest.
 

@@ -30,5 +30,7 @@ class Readiness:
             return "loading"
         if any(engine.is_gone for engine in self.engines):
             return "an engine has ended"
+        if broken := self.engines.broken_models:
+            return f"broken models: {', '.join(sorted(broken))}"
         silence_s = max(engine.silence_s for engine in self.engines)
         return f"an engine has said nothing for {silence_s:.0f} s" if silence_s > MAX_SILENCE_S else None

@@ -22,8 +22,10 @@
     │   ├── CoreLost               the connection broke in the middle of an answer
     │   ├── CoreTimeout            the core did not answer in time
     │   ├── CoreBusy               the core is at its limit of sessions
+    │   ├── CoreLoading            the core is still loading its models
     │   ├── CoreStopping           the core is being stopped, and the answer was not done in time
     │   ├── EngineLost             the core's process that computes has ended
+    │   ├── ModelBroken            the core's model gives numbers that are not finite
     │   ├── KeyRefused             the core takes no call without a valid key
     │   ├── SessionLimitReached    the key is at its limit of answers at a time
     │   └── TokenLimitReached      the key is at its limit of tokens a minute
@@ -186,6 +188,13 @@ class CoreBusy(CoreError):
     retry_after_s = 1.0
 
 
+class CoreLoading(CoreError):
+    """The core is still loading its models."""
+
+    code = "core_loading"
+    retry_after_s = 1.0
+
+
 class CoreStopping(CoreError):
     """The core is being stopped, and the answer was not done in time."""
 
@@ -198,6 +207,12 @@ class EngineLost(CoreError):
 
     code = "engine_lost"
     retry_after_s = 1.0
+
+
+class ModelBroken(CoreError):
+    """The core's model gives numbers that are not finite: for one answer, or for all."""
+
+    code = "model_broken"
 
 
 class KeyRefused(CoreError):
@@ -308,8 +323,10 @@ SENT_BY_CORES: frozenset[type[SlingshotError]] = frozenset(
         ProtocolViolation,
         CoreTimeout,
         CoreBusy,
+        CoreLoading,
         CoreStopping,
         EngineLost,
+        ModelBroken,
         KeyRefused,
         SessionLimitReached,
         TokenLimitReached,

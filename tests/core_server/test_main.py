@@ -126,12 +126,13 @@ def test_it_ends_when_told_while_it_loads_also_as_the_first_process_of_a_contain
     assert "Traceback" not in log
 
 
-def test_an_interrupt_ends_it_as_well(core_folder: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_an_interrupt_or_a_hangup_ends_it_as_well(core_folder: Path, number: signal.Signals) -> None:
     lines = []
 
     def interrupt(line: str) -> None:
         lines.append(line)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     asyncio.run(asyncio.wait_for(serve(ServerConfig({"core": core_folder}, threads=64), interrupt), 60))
     assert len(lines) == 1

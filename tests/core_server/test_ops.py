@@ -91,7 +91,8 @@ async def test_an_engine_that_says_nothing_is_not_ready(
 def test_one_silent_engine_of_several_is_enough() -> None:
     readiness = Observation().readiness
     silences = (0.1, 11.0)
-    readiness.engines = Engines([SimpleNamespace(is_gone=False, silence_s=s) for s in silences])  # type: ignore[misc]
+    engines = [SimpleNamespace(is_gone=False, silence_s=s, broken_models=set()) for s in silences]
+    readiness.engines = Engines(engines)  # type: ignore[arg-type]
     assert readiness.obstacle == "an engine has said nothing for 11 s"
 
 
