@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from core_server.config import ServerConfig, default_threads, named_models
@@ -20,6 +22,9 @@ EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 128 + signal.SIGTERM
 EXIT_HUNG_UP = 128 + signal.SIGHUP
+
+MAX_DESCRIPTORS = 2**20
+"""File descriptors that are asked for where the system names no limit."""
 
 _EXAMPLES = """\
 examples:
@@ -63,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return manage_access(given)
     options = vars(_parser().parse_args(given))
+    raise_descriptor_limit()
     start_log("front end", options["log_level"], options["log_format"])
     # Until the server listens. Without it SIGTERM is ignored where this is the first process, as in a container.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
@@ -80,6 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # while the model is being loaded
         return EXIT_INTERRUPTED
     return 0
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process, and those that it starts, all the file descriptors that it may have; an agent takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # the system's own limit may be lower
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _tell(error: SlingshotError, log_format: str) -> None:

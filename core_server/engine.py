@@ -24,6 +24,7 @@ from core_server.config import HEARTBEAT_S
 from core_server.distribution import SECONDS, SIZES, Tally
 from core_server.lanes import Lane, lane_for
 from core_server.loaded_model import LoadedModel
+from core_server.loading import load_models
 from core_server.logs import fields, frames, start_log
 from core_server.parallel import ALONE, Ranks, joined_ranks
 from core_server.scheduler import Batch, Result, Scheduler
@@ -230,12 +231,9 @@ def _run(start: Start, connection: socket.socket | None, ranks: Ranks) -> None:
     start_log("engine", start.log_level, start.log_format)
     torch.set_num_threads(start.threads)
     serving, device = ranks.bounded(start.timeout_s), start.devices[ranks.rank]
-    models, refusal = [], None
+    models, refusal = list[LoadedModel](), None
     try:
-        models = [
-            LoadedModel.load(folder, name, device, serving.shard, start.precision, start.logits_formats)
-            for name, folder in start.models.items()
-        ]
+        models = load_models(start, serving)
     except SlingshotError as error:
         refusal = error
     refusals = [error for error in ranks.all_of(refusal) if error]
