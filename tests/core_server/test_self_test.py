@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from core_server.__main__ import EXIT_REFUSED, main
+from core_server.config import ServerConfig
 from core_server.engine import Engine
 from core_server.lanes import BatchLane, Row, lane_for
 from core_server.loaded_model import LoadedModel
 from core_server.self_test import finite_rows, self_test
+from core_server.server import serve
 from ssd2.checkpoint import load_checkpoint, save_checkpoint
 from ssd2.convert import export_opt
 from ssd2.errors import ModelBroken
@@ -117,16 +118,13 @@ def test_rows_that_softmaxes_can_be_made_of_are_told_from_others(
     assert finite_rows(logits) == [True, finite, True]
 
 
-def test_a_broken_model_is_told_at_the_start_and_nothing_is_served(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_broken_model_is_told_at_the_start_and_nothing_is_served(tmp_path: Path) -> None:
     model = demo_shaped_model(1)
     fill(model, 3e38)  # a finite number, whose logits are none
     save_checkpoint(tmp_path / "model", model, DEMO_TOKENIZER.read_text())
-    assert main(["--model", f"general={tmp_path / 'model'}", "--threads", "1"]) == EXIT_REFUSED
-    told = capfd.readouterr()
-    assert told.out == ""
-    assert "core-server: error: the model general is broken: it gives logits that are not finite; try" in told.err
+    async with asyncio.timeout(60):
+        with pytest.raises(ModelBroken, match="the model general is broken: it gives logits that are not finite; try"):
+            await serve(ServerConfig({"general": tmp_path / "model"}, threads=1), pytest.fail)
 
 
 Logits = Callable[[BatchLane, Sequence[Row]], Tensor]
@@ -172,6 +170,8 @@ async def test_a_model_that_fails_its_self_test_as_well_ends_the_servers_readine
     call, _ = await agent.open(open_request(served, PARAMS))
     monkeypatch.setattr(BatchLane, "logits", breaking(BatchLane.logits, lambda _: True, math.nan))
     await call.write(pb.CollaborateRequest(projection=pb.Projection(token_ids=[5] * 8)))
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call.read()
     ended = await ending(call)
     assert (ended.status, ended.code) == (grpc.StatusCode.DATA_LOSS, ModelBroken.code)
     assert ended.details == "the model core gave logits that are not finite; tell the core's provider"

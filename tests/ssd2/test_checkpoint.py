@@ -280,6 +280,16 @@ def test_a_checkpoint_that_replaces_another_has_checksums_of_its_own(summed: Pat
     assert torch.equal(load_checkpoint(summed).model.state_dict()["w_pred.weight"], demo_shaped_model(7).w_pred.weight)
 
 
+def test_a_checkpoint_that_was_half_replaced_has_no_checksums(summed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoint_module, "save_file", stop)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(summed, demo_shaped_model(7), DEMO_TOKENIZER.read_text())
+    assert not (summed / SHA256SUMS).exists()
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_weight_that_is_no_finite_number_is_found(folder: Path, number: float, dtype: torch.dtype) -> None:
