@@ -31,7 +31,7 @@ class BlockState:
         at: the timestep whose logits are next.
         answer_ids: of the committed blocks.
         projected: the previous projection; None at a block's first timestep.
-        unchanged: how many times in a row a block's projection was the one before it.
+        unchanged: how many times in a row a block's projection was the one before it, at timesteps where that counts.
         fed_back: the model's own previous prediction as it takes it in, [L, D]; None where it takes in none.
     """
 
@@ -45,12 +45,21 @@ class BlockState:
         """Those of the projection that led here: the previous one, or the commit of the block before."""
         return self.projected.token_ids if self.projected else self.answer_ids[-block_size:]
 
-    def after(self, projected: ProjectedTokens, *, is_commit: bool, fed_back: Tensor | None) -> BlockState:
-        """What a projection makes of it: the next timestep, or the next block."""
+    def after(
+        self, projected: ProjectedTokens, *, is_commit: bool, fed_back: Tensor | None, counts: bool = True
+    ) -> BlockState:
+        """Return what a projection makes of it: the next timestep, or the next block.
+
+        Args:
+            projected: the projection.
+            is_commit: whether it ends the block.
+            fed_back: of the next timestep, see above.
+            counts: whether patience counts at this timestep; see `ssd2.block_end`.
+        """
         at = self.at.after(is_commit=is_commit)
         if is_commit:
             return BlockState(at, (*self.answer_ids, *projected.token_ids))  # line 13 of Algorithm 2
-        unchanged = self.unchanged + 1 if projected == self.projected else 0
+        unchanged = self.unchanged + 1 if counts and projected == self.projected else 0
         return BlockState(at, self.answer_ids, projected, unchanged, fed_back)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core_server.commands import Advance, Begin, Command
 from core_server.lanes import BlockState, Lane, Row
+from ssd2.block_end import patience_from
 from ssd2.errors import ProtocolViolation
 from ssd2.wire.codec import OpenRequest, ProjectedTokens
 
@@ -62,7 +63,7 @@ class Answer:
                 "wait for those that are due"
             )
         answered = self.results.popleft()
-        following = answered.state.after(projected, is_commit=is_commit, fed_back=answered.fed_back)
+        following = self._after(answered, projected, is_commit=is_commit)
         if not self.results or self.results[0].state != following:
             self.results.clear()
             self.waiting = following
@@ -79,11 +80,19 @@ class Answer:
         last = self.results[-1]
         before = last.state.projected
         projected = before if before and not before.counts else last.greedy
-        is_settled = projected == before and last.state.unchanged + 1 == self.request.patience
-        is_commit = is_settled or last.state.at.step == len(self.request.timesteps) - 1
+        unchanged = self._after(last, projected, is_commit=False).unchanged
+        is_commit = (unchanged > 0 and unchanged == self.request.patience) or last.state.at.step == len(
+            self.request.timesteps
+        ) - 1
         if is_commit and last.state.at.block == self.request.max_blocks - 1:
             return None
-        return last.state.after(projected, is_commit=is_commit, fed_back=last.fed_back)
+        return self._after(last, projected, is_commit=is_commit)
+
+    def _after(self, result: Result, projected: ProjectedTokens, *, is_commit: bool) -> BlockState:
+        """Return where the answer stands after the projection of a timestep."""
+        timesteps = self.request.timesteps
+        counts = timesteps[result.state.at.step] <= patience_from(timesteps[-1] - 1, self.request.vocab_size)
+        return result.state.after(projected, is_commit=is_commit, fed_back=result.fed_back, counts=counts)
 
     def row(self, state: BlockState) -> Row:
         """Its part of a batch."""

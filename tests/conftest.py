@@ -80,9 +80,10 @@ def plain_logits(
 
 
 def demo_shaped_model(seed: int, **changes: object) -> SSD2:
-    """A small random model with the demo tokenizer's vocabulary."""
+    """A small random model with the demo tokenizer's vocabulary, and its pair's stop."""
     shape = {
         "vocab_size": 1782,
+        "stop": 0.4,
         "max_positions": 160,
         "block_size": 8,
         "context_timestep": "none",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ssd2.block_end import patience_of_the_core
 from ssd2.collaboration import UserLogits, UserTerms, mix_terms
 from ssd2.control import Control
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, ProtocolVersionMismatch, TokenizerMismatch
@@ -255,7 +256,7 @@ class Agent:
                 self_conditioning=question.params.self_conditioning,
                 logits_format=logits_format,
                 speculation=question.speculation,
-                patience=question.params.patience_of_the_core,
+                patience=patience_of_the_core(question.params, self._user_model.config.vocab_size),
             ),
             on_wait,
         )

@@ -108,8 +108,9 @@ def ask(
     patience: Annotated[
         int | None,
         typer.Option(
-            help="A block ends once its tokens stay the same for so many timesteps after the first; default: 2 for 25 "
-            "--steps, in proportion for more, never fewer. 0: never before the last timestep.",
+            help="End a block once its tokens stay the same for this many timesteps; where --stop is below 0.26 (for a "
+            "vocabulary of 50,272), only timesteps below it count. Default: 2 for 25 --steps, in proportion for more, "
+            "never fewer. 0 ends no block before its last timestep.",
             show_default=False,
         ),
     ] = None,
@@ -135,7 +136,7 @@ def ask(
     ] = 1,
     stop: Annotated[
         float | None,
-        typer.Option(help="Share of T that a block's timesteps stop at; default: 0.4 for SSD-2.", show_default=False),
+        typer.Option(help="Share of T at which a block's timesteps stop; default: the model's.", show_default=False),
     ] = None,
     block_size: Annotated[
         int | None, typer.Option(help="Tokens denoised together; default: what the user model was trained with.")

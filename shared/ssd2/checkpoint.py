@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -225,11 +225,12 @@ def join_experts(folders: Sequence[Path], borders: Sequence[float], to: Path) ->
         raise InvalidParameter(f"there are {len(folders)} models and {len(borders)} ranges; give one model a range")
     loaded = [load_checkpoint(folder) for folder in folders]
     models = [checkpoint.model for checkpoint in loaded if isinstance(checkpoint.model, SSD2)]
-    shapes = {(model.config, checkpoint.tokenizer.sha256) for model, checkpoint in zip(models, loaded, strict=False)}
+    configs = [replace(model.config, stop=borders[0]) for model in models]  # each was trained above a border of its own
+    shapes = {(config, checkpoint.tokenizer.sha256) for config, checkpoint in zip(configs, loaded, strict=False)}
     if len(models) < len(loaded) or len(shapes) != 1:
         raise CheckpointInvalid("experts are SSD-2 models of one shape and tokenizer; finetune them from one model")
     ranges = tuple(zip(borders, [*borders[1:], 1.0], strict=True))
-    experts = TimeRangeExperts(ExpertsConfig(**asdict(models[0].config), ranges=ranges))
+    experts = TimeRangeExperts(ExpertsConfig(**asdict(configs[0]), ranges=ranges))
     for expert, model in zip(experts.experts, models, strict=True):
         expert.load_state_dict(model.state_dict())
     save_checkpoint(to, experts, (folders[0] / TOKENIZER).read_text(encoding="utf-8"), _stored_dtype(folders[0]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ssd2.errors import InvalidParameter
-from ssd2.timesteps import DEFAULT_STEPS, EARLY_STOP, decoding_timesteps
+from ssd2.timesteps import DEFAULT_STEPS, decoding_timesteps
 
 if TYPE_CHECKING:
     from ssd2.models.configs import ModelConfig
@@ -36,7 +36,7 @@ class DecodingParams:
         block_size: L, tokens denoised together.
         max_tokens: longest answer; rounded up to whole blocks.
         steps: timesteps a block is decoded with.
-        stop: early stop as a share of T (§3.1); 0 decodes down to t = 1.
+        stop: early stop as a share of T (§3.1); 0 decodes down to t = 1. A checkpoint says its own.
         projection: one of `PROJECTIONS`, line 9 of Algorithm 2.
         top_p: nucleus mass of the sampling and multi-hot projections.
         temperature: that the logits are divided by before these two project; the paper's is 1.
@@ -45,7 +45,7 @@ class DecodingParams:
         simplex_value: K, in logit units.
         schedule: one of `ssd2.timesteps.SCHEDULES`, how the timesteps are spread.
         patience: a block ends once its projection has been the same for this many timesteps after
-            the first; None: at its last timestep. See `ssd2.block_end`.
+            the first, of those at which patience counts; None: at its last timestep. See `ssd2.block_end`.
         entropy_bound: and only while the mix's mean entropy is below this, in nats; None: whatever it is.
         core_every: the core is asked at every that many timesteps, and its last logits are mixed in
             between. 1 is Algorithm 2; more is approximate.
@@ -54,7 +54,7 @@ class DecodingParams:
     block_size: int
     max_tokens: int = 48
     steps: int = DEFAULT_STEPS
-    stop: float = EARLY_STOP
+    stop: float = 0.0
     projection: str = "sampling"
     top_p: float = 0.2
     temperature: float = 1.0
@@ -133,12 +133,6 @@ class DecodingParams:
     def core_timesteps(self) -> tuple[int, ...]:
         """Those of a block's timesteps at which the core is asked."""
         return tuple(t for step, t in enumerate(self.timesteps) if self.asks_core_at(step))
-
-    @property
-    def patience_of_the_core(self) -> int:
-        """`patience` where what the core sees of a block tells it when the block ends; else 0."""
-        is_all_seen = self.core_every == 1 and self.entropy_bound is None
-        return self.patience or 0 if is_all_seen else 0
 
     def with_all_timesteps(self) -> DecodingParams:
         """The same, but no block ends before its last timestep."""

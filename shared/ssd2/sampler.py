@@ -86,7 +86,7 @@ def decode(
             x_t = noised_simplex(x0_hat, noise_seeds, block, t, params, vocab_size, device)  # lines 1, 10 and 11
             logits = yield LogitsRequest(block, step, t, x_t, x0_hat, logits, answer_ids, end.is_done)  # lines 3 to 8
             x0_hat = project(logits, params, sampling_seeds, block, t)  # line 9
-            end.see(logits, x0_hat, commit(logits, x0_hat))
+            end.see(t, logits, x0_hat, commit(logits, x0_hat))
             if end.is_over:
                 break
         answer_ids = torch.cat([answer_ids, end.token_ids], -1)  # line 13

@@ -21,7 +21,7 @@ from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import open_to_proto
 from tests.core_server.conftest import Start, ending, eventually, open_request
 
-PARAMS = DecodingParams(block_size=8, max_tokens=24, steps=3)
+PARAMS = DecodingParams(block_size=8, max_tokens=24, steps=3, stop=0.4)
 
 
 @pytest.fixture

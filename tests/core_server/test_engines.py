@@ -21,7 +21,7 @@ from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import open_to_proto
 from tests.core_server.conftest import RawAgent, ending, engine_in_this_process, eventually, open_request, serving
 
-PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2)
+PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2, stop=0.4)
 
 
 @asynccontextmanager

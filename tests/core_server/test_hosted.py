@@ -16,7 +16,7 @@ from ssd2.wire.codec import ERROR_CODE_KEY, open_to_proto
 from tests.conftest import experts_of, tiny_model
 from tests.core_server.conftest import Start, decode_alone, ending, open_request, serve_in_memory
 
-PARAMS = DecodingParams(block_size=4, max_tokens=12, steps=12)
+PARAMS = DecodingParams(block_size=4, max_tokens=12, steps=12, stop=0.4)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from ssd2.wire.codec import open_to_proto
 from tests.core_server.conftest import Start, ending, eventually, open_request
 from tests.core_server.test_main import ENVIRONMENT
 
-PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2)
+PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2, stop=0.4)
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 

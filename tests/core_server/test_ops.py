@@ -27,7 +27,7 @@ from ssd2.params import DecodingParams, Seeds
 from tests.core_server.conftest import Start, eventually, open_request
 from tests.end_to_end.processes import children
 
-PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2)
+PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2, stop=0.4)
 
 
 @asynccontextmanager

@@ -30,7 +30,7 @@ from ssd2.params import DecodingParams
 from ssd2.wire.codec import FIRST, StepPosition
 from tests.core_server.conftest import engine_in_this_process, open_request
 
-PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2)
+PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2, stop=0.4)
 
 
 def ranks_of(rank: int, store: dist.Store, timeout_s: float = 5) -> Ranks:

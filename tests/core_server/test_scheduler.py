@@ -7,13 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from core_server.commands import Advance, Begin, End
 from core_server.lanes import Row
 from core_server.scheduler import Batch, Result, Scheduler
+from ssd2.block_end import BlockEnd, patience_of_the_core
+from ssd2.params import DecodingParams
+from ssd2.simplex import ids_to_simplex
 from ssd2.wire.codec import ProjectedTokens, StepPosition
-from tests.core_server.test_lanes import request
+from tests.core_server.test_lanes import VOCAB, request
 
 GREEDY = ProjectedTokens((9, 9, 9, 9))
 TOKENS = ProjectedTokens((3, 4, 5, 6))
@@ -225,3 +230,37 @@ def test_a_multi_hot_projection_is_no_guess_at_the_next(scheduler: Scheduler) ->
     found = of_one(scheduler)
     assert found
     assert found[1] == GREEDY
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    steps=st.integers(2, 30),
+    stop=st.sampled_from([0.0, 0.2, 0.35, 0.4, 0.5]),
+    patience=st.integers(1, 3),
+    changes=st.lists(st.booleans(), min_size=30, max_size=30),
+)
+def test_the_core_guesses_a_commit_where_the_agents_patience_ends(
+    steps: int, stop: float, patience: int, changes: list[bool]
+) -> None:
+    """Both apply one rule to what both see: the projections, the timesteps and V."""
+    params = DecodingParams(block_size=4, steps=steps, stop=stop, patience=patience)
+    end = BlockEnd(params, torch.tensor([False]))
+    core = Scheduler({"a": FakeLane()}, slots=1)
+    told = patience_of_the_core(params, VOCAB)
+    core.obey(begin(0, speculation=1, timesteps=params.timesteps, patience=told))
+    compute(core.next_batch())
+    projected, at_last = TOKENS, steps - 1
+    for step, t in enumerate(params.timesteps):
+        if changes[step]:
+            projected = OTHERS if projected == TOKENS else TOKENS
+        ids = torch.tensor([projected.token_ids])
+        end.see(t, torch.zeros(1, 4, VOCAB), ids_to_simplex(ids, VOCAB, 5.0), ids)
+        is_guessed_commit = len(core._answers[0].results) > 1 and core._answers[0].results[1].state.at.block == 1
+        guessed_right = step > 0 and not changes[step]  # the guess is the projection before
+        if guessed_right:
+            assert is_guessed_commit == (end.is_over or step == at_last)
+        if end.is_over or step == at_last:
+            return
+        advance(core, 0, projected)
+        while batch := core.next_batch():
+            compute(batch)

@@ -28,7 +28,7 @@ from ssd2.wire.codec import MAX_REQUEST_BYTES, open_to_proto
 from ssd2.wire.retry import STATUS_DETAILS_KEY, retry_after_s
 from tests.core_server.conftest import RawAgent, Start, ending, engine_in_this_process, eventually, open_request
 
-PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2)
+PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2, stop=0.4)
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 

@@ -34,7 +34,7 @@ from tests.core_server.conftest import (
     serve_in_memory,
 )
 
-PARAMS = DecodingParams(block_size=8, max_tokens=24, steps=3)
+PARAMS = DecodingParams(block_size=8, max_tokens=24, steps=3, stop=0.4)
 
 
 def opening(served: LoadedModel, **changes: Any) -> pb.CollaborateRequest:
@@ -76,7 +76,7 @@ async def test_tokens_over_the_wire_are_those_of_one_process(
 async def test_tokens_are_the_same_with_a_context_that_sees_the_timestep(start: Start) -> None:
     served = serve_in_memory(tiny_model(3, max_positions=64, context_timestep="quantised"))
     _, agent = await start(served)
-    params = DecodingParams(block_size=4, max_tokens=12, steps=15)
+    params = DecodingParams(block_size=4, max_tokens=12, steps=15, stop=0.4)
     seeds = Seeds.reproducible(1)
     assert await agent.decode(served, params, seeds) == decode_alone(served, params, seeds)
 
@@ -84,7 +84,7 @@ async def test_tokens_are_the_same_with_a_context_that_sees_the_timestep(start: 
 async def test_full_logits_of_the_papers_size_pass(start: Start) -> None:
     served = serve_in_memory(tiny_model(4, vocab_size=50_272, hidden_size=8, max_positions=64, block_size=25))
     _, agent = await start(served)
-    params = DecodingParams(block_size=25, max_tokens=25, steps=2, projection="multi-hot", top_p=0.9)
+    params = DecodingParams(block_size=25, max_tokens=25, steps=2, stop=0.4, projection="multi-hot", top_p=0.9)
     seeds = Seeds.reproducible(1)
     assert await agent.decode(served, params, seeds) == decode_alone(served, params, seeds)
 
@@ -168,7 +168,7 @@ async def test_a_provider_that_allows_no_full_logits_sends_none(
 async def test_a_prompt_beyond_the_positions_is_refused(start: Start) -> None:
     served = serve_in_memory(tiny_model(6, max_positions=48))  # prompts begin at position 0
     _, agent = await start(served)
-    params = DecodingParams(block_size=4, max_tokens=4, steps=2)
+    params = DecodingParams(block_size=4, max_tokens=4, steps=2, stop=0.4)
     for prompt_tokens in (45, 5000):
         request = open_request(served, params, prompt_ids=(5,) * prompt_tokens)
         end = await ending(await agent.send(pb.CollaborateRequest(open=open_to_proto(request))))

@@ -13,7 +13,7 @@ from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import OpenRequest, ProjectedTokens, StepPosition
 from tests.core_server.conftest import open_request
 
-PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=3)
+PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=3, stop=0.4)
 TOKENS = (5, 6, 7, 8, 9, 10, 11, 12)
 
 

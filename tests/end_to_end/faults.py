@@ -154,7 +154,7 @@ class Fault(Observer):
 
 def question(instruction: str = "Where is it?", lambda_user: float = 0.3, **changes: object) -> Question:
     """Four blocks of twelve timesteps."""
-    params = DecodingParams(block_size=8, max_tokens=32, steps=12, **changes)
+    params = DecodingParams(block_size=8, max_tokens=32, steps=12, stop=0.4, **changes)
     passages = [Passage("The key is in the blue drawer.", Path("notes.md"), 1)] if lambda_user else ()
     collaboration = CollaborationParams(lambda_user, 1.0 if lambda_user else 0.0)
     return Question(instruction, passages, collaboration, params, Seeds.reproducible(3), speculation=2)

@@ -121,7 +121,7 @@ async def test_an_agent_that_asks_on_and_does_not_read_is_let_go_while_others_ha
     core: CoreProcess, core_folder: Path, user: UserModel, reads: str
 ) -> None:
     loaded = LoadedModel("tiny", load_checkpoint(core_folder))
-    opening = open_request(loaded, DecodingParams(block_size=8, max_tokens=8, steps=600))
+    opening = open_request(loaded, DecodingParams(block_size=8, max_tokens=8, steps=600, stop=0.4))
     unbroken = await answered(user, core.address, question())
     before = figures(core)
     async with switchboard(core.address) as board, raw_agent(board.address) as agent:
@@ -147,7 +147,8 @@ async def test_an_agent_that_asks_on_and_does_not_read_is_let_go_while_others_ha
 
 async def test_a_core_that_is_told_to_stop_does_not_wait_for_an_agent_that_does_not_read(core_folder: Path) -> None:
     opening = open_request(
-        LoadedModel("tiny", load_checkpoint(core_folder)), DecodingParams(block_size=8, max_tokens=8, steps=600)
+        LoadedModel("tiny", load_checkpoint(core_folder)),
+        DecodingParams(block_size=8, max_tokens=8, steps=600, stop=0.4),
     )
     with running_core(f"tiny={core_folder}", "--ops-port", "0", "--grace-s", "1") as stopping:
         async with raw_agent(stopping.address) as agent:

@@ -165,7 +165,7 @@ def test_an_address_that_is_none(user_folder: Path, address: str) -> None:
 async def _interrupted(core: CoreProcess, user_folder: Path, number: int, timeout_s: float) -> None:
     """Send a signal to the core after the first block of a long answer; the agent, left alone, gives up soon after."""
     user = UserModel.load(user_folder, with_weights=True)
-    params = DecodingParams(block_size=8, max_tokens=48, steps=150)
+    params = DecodingParams(block_size=8, max_tokens=48, steps=150, stop=0.4)
     question = Question("Hello?", [], CollaborationParams(0.3, 0), params, Seeds.reproducible(3))
     hit: list[float] = []
 

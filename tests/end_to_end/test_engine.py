@@ -37,7 +37,7 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 20) -> None:
 
 
 def question() -> Question:
-    params = DecodingParams(block_size=8, max_tokens=64, steps=25)
+    params = DecodingParams(block_size=8, max_tokens=64, steps=25, stop=0.4)
     return Question("Where is it?", (), CollaborationParams(0.0), params, Seeds.reproducible(1))
 
 

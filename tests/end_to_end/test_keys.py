@@ -61,7 +61,7 @@ def user(user_folder: Path) -> UserModel:
 
 
 def question() -> Question:
-    params = DecodingParams(block_size=8, max_tokens=16, steps=3)
+    params = DecodingParams(block_size=8, max_tokens=16, steps=3, stop=0.4)
     return Question("Where is it?", (), CollaborationParams(0.0), params, Seeds.reproducible(1))
 
 

@@ -20,7 +20,7 @@ from tests.end_to_end.processes import engine_processes
 
 SLOTS = 8
 GROWTH_MB = 50
-PARAMS = DecodingParams(block_size=8, max_tokens=24, steps=3)
+PARAMS = DecodingParams(block_size=8, max_tokens=24, steps=3, stop=0.4)
 PROJECTION = pb.CollaborateRequest(projection=pb.Projection(token_ids=[5] * 8))
 CLOSE = pb.CollaborateRequest(close=pb.Close())
 

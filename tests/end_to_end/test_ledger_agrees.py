@@ -55,7 +55,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 @pytest.fixture
 def question() -> Question:
-    params = DecodingParams(block_size=8, max_tokens=24, steps=5, top_p=0.5)
+    params = DecodingParams(block_size=8, max_tokens=24, steps=5, stop=0.4, top_p=0.5)
     passages = [Passage("My shed code is 4711.", Path("notes.md"), 1)]
     return Question("What is my shed code?", passages, CollaborationParams(0.4, 1.0), params, Seeds.reproducible(5))
 

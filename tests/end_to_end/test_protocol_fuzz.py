@@ -61,7 +61,7 @@ AT_A_TIME = 100
 
 SLOTS, PLACES, GROWTH_MB = 3, 5, 50
 BLOCK, VOCABULARY = 4, 32
-PARAMS = DecodingParams(block_size=BLOCK, max_tokens=8, steps=2)
+PARAMS = DecodingParams(block_size=BLOCK, max_tokens=8, steps=2, stop=0.4)
 STATUSES = {kind.code: entry.status for kind, entry in CATALOGUE.items() if entry.is_public}
 CLOSE = pb.CollaborateRequest(close=pb.Close()).SerializeToString()
 

@@ -78,7 +78,7 @@ def user(user_folder: Path) -> UserModel:
 
 
 def question(number: int) -> Question:
-    params = DecodingParams(block_size=8, max_tokens=32, steps=12)
+    params = DecodingParams(block_size=8, max_tokens=32, steps=12, stop=0.4)
     collaboration = CollaborationParams(0.3, 0.0)
     return Question("Where is it?", (), collaboration, params, Seeds.reproducible(number), speculation=2)
 

@@ -36,6 +36,7 @@ def _question(number: int, lambda_user: float, projection: str, self_conditionin
         block_size=8,
         max_tokens=20,
         steps=steps,
+        stop=0.4,
         projection=projection,
         top_p=0.8,
         self_conditioning=self_conditioning,
@@ -204,9 +205,9 @@ def core_of_all_families(families: Path) -> Iterator[CoreProcess]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("lambda_user", [0.0, 0.4])
+@pytest.mark.parametrize(("lambda_user", "speculation"), [(0.0, 0), (0.4, 0), (0.0, 4), (0.4, 4)])
 async def test_every_family_through_one_server(
-    core_of_all_families: CoreProcess, families: Path, name: str, lambda_user: float
+    core_of_all_families: CoreProcess, families: Path, name: str, lambda_user: float, speculation: int
 ) -> None:
     user = _user(families / f"user-{name}")
     block_size = min(user.config.block_size, 8)
@@ -214,7 +215,8 @@ async def test_every_family_through_one_server(
     params = DecodingParams.for_model(user.config, block_size=block_size, max_tokens=9, steps=steps, top_p=0.8)
     collaboration = CollaborationParams(lambda_user, alpha=1.0)
     asked = Question("Where is it?", PASSAGES, collaboration, params, Seeds.reproducible(1), model=name)
-    (remote,) = await _over_grpc([asked], core_of_all_families.address, user)
+    ahead = replace(asked, speculation=speculation)
+    (remote,) = await _over_grpc([ahead], core_of_all_families.address, user)
     assert remote == _in_process(asked, families / f"core-{name}", families / f"user-{name}")
     assert len(remote) >= 8
 

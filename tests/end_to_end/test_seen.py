@@ -30,7 +30,7 @@ TEXT, NOISE_SEED = "Where is the Zq9sentinel?", 8_765_432_101_234
 
 
 def question(text: str = TEXT) -> Question:
-    params = DecodingParams(block_size=8, max_tokens=64, steps=5)
+    params = DecodingParams(block_size=8, max_tokens=64, steps=5, stop=0.4)
     return Question(text, (), CollaborationParams(0.0), params, Seeds(noise=NOISE_SEED, sampling=3))
 
 

@@ -31,7 +31,7 @@ NOISE_SEED, SAMPLING_SEED = 8_765_432_101_234, 7_654_321_987
 
 
 def question() -> Question:
-    params = DecodingParams(block_size=8, max_tokens=32, steps=12)
+    params = DecodingParams(block_size=8, max_tokens=32, steps=12, stop=0.4)
     passages = [Passage(f"The key is in the {HIDDEN} drawer.", Path(FILE), 1)]
     collaboration, seeds = CollaborationParams(0.3, 1.0), Seeds(noise=NOISE_SEED, sampling=SAMPLING_SEED)
     return Question(f"Where is the {ASKED}?", passages, collaboration, params, seeds, speculation=2)

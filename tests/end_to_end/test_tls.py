@@ -33,7 +33,7 @@ def encrypted(core_folder: Path, files: Certificates) -> Iterator[CoreProcess]:
 
 
 def question() -> Question:
-    params = DecodingParams(block_size=8, max_tokens=8, steps=4)
+    params = DecodingParams(block_size=8, max_tokens=8, steps=4, stop=0.4)
     return Question("Where is it?", (), CollaborationParams(0.0), params, Seeds.reproducible(1))
 
 

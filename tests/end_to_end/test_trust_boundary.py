@@ -88,7 +88,7 @@ def user(user_folder: Path) -> UserModel:
 @pytest.fixture
 def question(tmp_path: Path, user: UserModel) -> Question:
     (tmp_path / "diary-of-mallory.md").write_text(f"The shed code is {SENTINEL}.\n")
-    params = DecodingParams(block_size=8, max_tokens=16, steps=5, projection="multi-hot", top_p=0.5)
+    params = DecodingParams(block_size=8, max_tokens=16, steps=5, stop=0.4, projection="multi-hot", top_p=0.5)
     passages = user.fitting(INSTRUCTION, search(read_passages(tmp_path), INSTRUCTION), params.max_answer_tokens)
     assert any(SENTINEL in passage.text for passage in passages), "the sentinel has to be before the user model"
     return Question(INSTRUCTION, passages, CollaborationParams(LAMBDA_USER, ALPHA), params, Seeds.reproducible(5))

@@ -64,7 +64,7 @@ def notes(tmp_path: Path) -> Path:
 def questions(tmp_path: Path, user_folder: Path) -> Path:
     """Questions whose answers are what the random user model says alone, with α 0: no note is about them."""
     user = UserModel.load(user_folder, with_weights=True)
-    params, lines = DecodingParams(block_size=8, max_tokens=16, steps=STEPS), []
+    params, lines = DecodingParams(block_size=8, max_tokens=16, steps=STEPS, stop=0.4), []
     setting = CollaborationParams(1.0, 0.0)
     for number, text in enumerate(QUESTIONS):
         alone = Question(text, [], setting, params, pass_seeds(SEED, setting, number))
@@ -127,7 +127,7 @@ async def test_a_recording_holds_all_timesteps_and_serves_blocks_that_end_early(
     core: CoreProcess, user_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the core alone would end early is recorded to the last timestep: a mix may need it."""
-    params = DecodingParams(block_size=8, max_tokens=16, steps=6, projection="greedy", patience=1)
+    params = DecodingParams(block_size=8, max_tokens=16, steps=6, stop=0.4, projection="greedy", patience=1)
     async with CoreClient(core.address) as client:
         recordings = await record(UserModel.load(user_folder, with_weights=False), client, params, SEED)
     assert all([len(block) for block in recording.logits] == [6, 6] for recording in recordings)

@@ -135,7 +135,10 @@ async def test_the_recorder_sees_the_public_instructions(core: CoreProcess, user
 async def test_a_recording_holds_the_cores_logits_as_they_arrive(
     core: CoreProcess, core_folder: Path, user_folder: Path
 ) -> None:
-    bare, params = UserModel.load(user_folder, with_weights=False), DecodingParams(block_size=8, max_tokens=8, steps=3)
+    bare, params = (
+        UserModel.load(user_folder, with_weights=False),
+        DecodingParams(block_size=8, max_tokens=8, steps=3, stop=0.4),
+    )
     async with CoreClient(core.address) as client:
         recorded = (await recording.record(bare, client, params, 5))[0]
     arrived: list[Tensor] = []

@@ -18,6 +18,7 @@ from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound, Prom
 from ssd2.models.autoregressive import AutoregressiveLM, NextToken
 from ssd2.models.predict import begin
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.sampler import LogitsRequest
 
 PROMPTS = [[1, 40, 41, 42, 43], [1, 50, 51]]
 SEEDS = [Seeds.reproducible(3), Seeds.reproducible(4)]
@@ -133,6 +134,30 @@ def test_more_than_one_token_at_once_is_refused(checkpoint: Checkpoint) -> None:
     params = DecodingParams(block_size=4, steps=1, max_tokens=8)
     with pytest.raises(InvalidParameter, match="one token at a time"):
         answers(checkpoint, None, CollaborationParams(0.0), params)
+
+
+def test_logits_are_a_function_of_prompt_and_answer_whatever_was_asked_before(checkpoint: Checkpoint) -> None:
+    """A core asks for a block again, with other tokens before it, when its guess at them was wrong."""
+    predictor = begin(checkpoint.model, PROMPTS, "own")
+    for answer in ([], [7], [7, 8], [7, 9], [7, 9], [6], [], [6, 8, 9, 5], [6, 8]):
+        answer_ids = torch.tensor([answer, [3, *answer][: len(answer)]], dtype=torch.int64)
+        asked = LogitsRequest(len(answer), 0, 1000, torch.zeros(2, 1, 1782), None, None, answer_ids)
+        expected = begin(checkpoint.model, PROMPTS, "own").logits(asked)
+        torch.testing.assert_close(predictor.logits(asked), expected, atol=1e-5, rtol=1e-5, msg=str(answer))
+
+
+def test_a_network_that_fails_midway_leaves_no_half_read_cache(checkpoint: Checkpoint) -> None:
+    assert isinstance(checkpoint.model, AutoregressiveLM)
+    predictor, network = NextToken(checkpoint.model, PROMPTS), checkpoint.model.network
+    nothing, one = torch.empty(2, 0, dtype=torch.int64), torch.tensor([[7], [8]])
+    predictor.logits(LogitsRequest(0, 0, 1000, torch.zeros(2, 1, 1782), None, None, nothing))
+    second = LogitsRequest(1, 0, 1000, torch.zeros(2, 1, 1782), None, None, one)
+    failing = network.lm_head.register_forward_pre_hook(lambda *_: 1 / 0)  # every layer has written to the cache then
+    with pytest.raises(ZeroDivisionError):
+        predictor.logits(second)
+    failing.remove()
+    expected = NextToken(checkpoint.model, PROMPTS).logits(second)
+    torch.testing.assert_close(predictor.logits(second), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

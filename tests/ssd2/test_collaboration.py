@@ -20,7 +20,7 @@ from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, decode
 
 V, EOS = 32, 2
-PARAMS = DecodingParams(block_size=4, max_tokens=12, steps=4, top_p=0.9)
+PARAMS = DecodingParams(block_size=4, max_tokens=12, steps=4, stop=0.4, top_p=0.9)
 WITH_DOCS, WITHOUT = [[1, 9, 8, 7, 5], [1, 6, 5]], [[1, 5], [1, 7, 5]]
 SEEDS = [Seeds.reproducible(1), Seeds.reproducible(2)]
 
@@ -36,7 +36,9 @@ def _together(
 @pytest.mark.parametrize("self_conditioning", ["own", "projection", "mixed"])
 def test_it_is_the_ensemble_of_three_passes_at_every_timestep(self_conditioning: str) -> None:
     """The three passes of §3.2 run one by one, against the user's two as one batch."""
-    params = DecodingParams(block_size=4, max_tokens=12, steps=4, top_p=0.9, self_conditioning=self_conditioning)
+    params = DecodingParams(
+        block_size=4, max_tokens=12, steps=4, stop=0.4, top_p=0.9, self_conditioning=self_conditioning
+    )
     passes = [
         Denoiser(tiny_model(1), WITHOUT, self_conditioning),
         Denoiser(tiny_model(2), WITH_DOCS, self_conditioning),
@@ -69,6 +71,7 @@ def test_a_row_whose_blocks_end_early_does_not_depend_on_the_others(projection: 
         block_size=4,
         max_tokens=12,
         steps=8,
+        stop=0.6,
         top_p=0.9,
         projection=projection,
         self_conditioning=self_conditioning,

@@ -17,7 +17,9 @@ from ssd2.params import DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest, decode
 
 PROMPTS = [[1, 5, 9], [1, 7, 8, 6, 30, 11], [1]]
-PARAMS = DecodingParams(block_size=4, max_tokens=12, steps=18, top_p=0.9)  # some buckets of Q = 50 hold two of 18
+PARAMS = DecodingParams(
+    block_size=4, max_tokens=12, steps=18, stop=0.4, top_p=0.9
+)  # some buckets of Q = 50 hold two of 18
 SEEDS = [Seeds(row, 50 + row) for row in range(len(PROMPTS))]
 NO_EOS = -1
 
@@ -83,6 +85,23 @@ def test_the_three_ways_of_feeding_back_differ() -> None:
         (a - b).abs().max() > 1e-3 for a, b in ((found[1], found[3]), (found[3], found[5]), (found[1], found[5]))
     )
     assert (found[1] - found[0]).abs().max() > 1e-3
+
+
+def test_a_timestep_asked_for_again_takes_in_the_prediction_before_it() -> None:
+    denoiser = Denoiser(tiny_model(3), [[1, 4]], "own")
+    x_t = [torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    nothing = torch.empty(1, 0, dtype=torch.int64)
+
+    def asked(step: int, seen: Tensor) -> Tensor:
+        return denoiser.logits(LogitsRequest(0, step, 900 - step, seen, None, None, nothing))
+
+    asked(0, x_t[0])
+    expected = asked(1, x_t[1])
+    asked(1, x_t[2])
+    assert torch.equal(asked(1, x_t[1]), expected)
+    asked(2, x_t[3])
+    with pytest.raises(ValueError, match="timestep 1 of block 0"):
+        asked(1, x_t[1])
 
 
 def encoded_tokens(context_timestep: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:

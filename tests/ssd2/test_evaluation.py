@@ -32,7 +32,7 @@ from ssd2.packed_logits import as_received
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.sampler import LogitsRequest
 
-DECODING = DecodingParams(block_size=8, max_tokens=8, steps=2)
+DECODING = DecodingParams(block_size=8, max_tokens=8, steps=2, stop=0.4)
 EXPERIMENT = Experiment(
     "tiny",
     "Tiny",
@@ -227,7 +227,7 @@ def test_results_from_before_the_latest_settings_are_known_and_not_computed_agai
 
 
 def _experiment(*changes: dict[str, object], lambda_user: float = 0.4) -> Experiment:
-    decoding = DecodingParams(block_size=8, max_tokens=24, steps=6, projection="greedy")
+    decoding = DecodingParams(block_size=8, max_tokens=24, steps=6, stop=0.4, projection="greedy")
     settings = [
         Setting(str(change), CollaborationParams(lambda_user), replace(decoding, **change)) for change in changes
     ]
@@ -385,7 +385,7 @@ def test_answers_are_kept_for_other_measurements(core_folder: Path, user_folder:
     by_system = read_generations([file], by="system")
     assert list(by_system) == list(SYSTEMS)
     pair = Pair(load_checkpoint(core_folder), load_checkpoint(user_folder))
-    decoding = DecodingParams(block_size=8, steps=2)
+    decoding = DecodingParams(block_size=8, steps=2, stop=0.4)
     items = unseen_items("public", 2, 0)
     for system, collaboration in (("core_only", CollaborationParams(0)), ("user_only", CollaborationParams(1, 1))):
         texts = answer_items(pair, items, collaboration, decoding, 0, 2)

@@ -33,7 +33,7 @@ def test_below_the_last_range_there_is_none() -> None:
 def test_a_decode_asks_each_expert_at_its_timesteps_and_only_there() -> None:
     """Logits of the experts are those of the single model that stands in the range."""
     singles = [tiny_model(seed) for seed in range(3)]
-    params = DecodingParams(block_size=4, max_tokens=4, steps=12, self_conditioning="projection")
+    params = DecodingParams(block_size=4, max_tokens=4, steps=12, stop=0.4, self_conditioning="projection")
     together = begin(experts_of(*singles), [[1, 5]], "projection")
     alone = [begin(model, [[1, 5]], "projection") for model in singles]
     run = decode(params, [Seeds.reproducible(1)], vocab_size=32, eos_token_id=-1)
@@ -64,7 +64,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three checkpoints of one shape, in half precision, and one of another shape."""
     folders = [tmp_path_factory.mktemp("expert") for _ in range(4)]
     for seed, folder in enumerate(folders):
-        model = demo_shaped_model(seed, ffn_size=32 if seed < 3 else 16)
+        stop = (0.4, 0.6, 0.8, 0.4)[seed]  # as each was trained
+        model = demo_shaped_model(seed, ffn_size=32 if seed < 3 else 16, stop=stop)
         save_checkpoint(folder, model, DEMO_TOKENIZER.read_text(), torch.float16)
     return folders
 
@@ -74,6 +75,7 @@ def test_the_command_joins_models_of_one_shape_the_lowest_range_first(folders: l
     assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
     joined = load_checkpoint(tmp_path / "joined").model
     assert isinstance(joined, TimeRangeExperts)
+    assert joined.config.default_stop == 0.4
     for timestep, folder in zip((500, 700, 900), folders, strict=False):
         alone = load_checkpoint(folder).model.state_dict()
         assert all(torch.equal(alone[name], value) for name, value in joined.at(timestep).state_dict().items())

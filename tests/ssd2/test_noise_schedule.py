@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssd2.errors import InvalidParameter
-from ssd2.noise_schedule import alpha_bar
+from ssd2.noise_schedule import alpha_bar, readable_from
 from ssd2.timesteps import decoding_timesteps
 
 
@@ -52,10 +52,24 @@ def test_timesteps_start_at_t_and_stay_above_the_early_stop(steps: int, stop_in_
     assert all(gap in (room // steps, -(-room // steps)) for gap in gaps)
 
 
-def test_the_default_stop_is_the_papers() -> None:
-    assert decoding_timesteps(3) == (1000, 800, 600)
-    assert decoding_timesteps(1) == (1000,)
-    assert decoding_timesteps(600) == tuple(range(1000, 400, -1))
+def test_a_stop_at_04_visits_the_papers_timesteps() -> None:
+    assert decoding_timesteps(3, 0.4) == (1000, 800, 600)
+    assert decoding_timesteps(1, 0.4) == (1000,)
+    assert decoding_timesteps(600, 0.4) == tuple(range(1000, 400, -1))
+
+
+@pytest.mark.parametrize(("vocab_size", "share"), [(512, 0.33), (1782, 0.30), (50272, 0.26)])
+def test_the_projected_token_is_read_in_x_t_from_the_gate_on(vocab_size: int, share: float) -> None:
+    assert readable_from(vocab_size) == pytest.approx(1000 * share, abs=5)
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for t in (readable_from(vocab_size), 500):
+        alpha_bar_t = alpha_bar(torch.tensor(t))
+        x_t = (1 - alpha_bar_t).sqrt() * torch.randn(200, vocab_size, generator=generator)
+        x_t[:, 0] += 2 * alpha_bar_t.sqrt()  # the token at +K, in units of K
+        found.append((x_t.argmax(-1) == 0).float().mean().item())
+    assert found[0] > 0.5, "at the gate it is the largest entry more often than not"
+    assert found[1] < 0.25, "halfway to T it is lost in the noise"
 
 
 def test_without_an_early_stop_every_timestep_can_be_visited() -> None:

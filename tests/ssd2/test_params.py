@@ -25,10 +25,10 @@ from ssd2.params import CollaborationParams, DecodingParams, Seeds
         ({"simplex_value": float("nan")}, "simplex value is nan"),
         ({"simplex_value": float("inf")}, "simplex value is inf"),
         ({"steps": 0}, "steps is 0"),
-        ({"steps": 601}, "room for 1 to 600"),
+        ({"steps": 601, "stop": 0.4}, "room for 1 to 600"),
         ({"stop": 1.0}, "stop is 1.0"),
         ({"schedule": "odd"}, "even, changes"),
-        ({"schedule": "changes", "steps": 401}, "room for 1 to 400"),
+        ({"schedule": "changes", "steps": 401, "stop": 0.4}, "room for 1 to 400"),
         ({"patience": 0}, "patience is 0"),
         ({"entropy_bound": 0.1}, "beside patience"),
         ({"patience": 1, "entropy_bound": 0.0}, "entropy bound is 0.0"),
@@ -49,19 +49,19 @@ def test_answers_are_rounded_up_to_whole_blocks(max_tokens: int, blocks: int) ->
 def test_the_timesteps_are_those_of_the_schedule() -> None:
     assert DecodingParams(block_size=8, steps=4, stop=0.2).timesteps == (1000, 800, 600, 400)
     assert DecodingParams(block_size=8, steps=1).timesteps == (1000,)
-    assert DecodingParams(block_size=8, steps=10, schedule="changes").timesteps[:3] == (1000, 900, 800)
+    assert DecodingParams(block_size=8, steps=10, stop=0.4, schedule="changes").timesteps[:3] == (1000, 900, 800)
 
 
 def test_the_core_is_asked_at_the_first_timestep_and_at_every_so_many_after_it() -> None:
     params = DecodingParams(block_size=8, steps=5, stop=0.0, core_every=2)
     assert params.core_timesteps == (1000, 600, 200)
     assert [params.asks_core_at(step) for step in range(5)] == [True, False, True, False, True]
-    assert DecodingParams(block_size=8, steps=3, core_every=100).core_timesteps == (1000,)
+    assert DecodingParams(block_size=8, steps=3, stop=0.4, core_every=100).core_timesteps == (1000,)
 
 
 def test_all_timesteps_leaves_out_the_early_end_alone() -> None:
-    params = DecodingParams(block_size=8, steps=7, patience=2, entropy_bound=0.5, core_every=3)
-    assert params.with_all_timesteps() == DecodingParams(block_size=8, steps=7, core_every=3)
+    params = DecodingParams(block_size=8, steps=7, stop=0.4, patience=2, entropy_bound=0.5, core_every=3)
+    assert params.with_all_timesteps() == DecodingParams(block_size=8, steps=7, stop=0.4, core_every=3)
 
 
 @pytest.mark.parametrize(

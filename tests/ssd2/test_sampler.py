@@ -121,7 +121,7 @@ def test_decoding_is_algorithm_2(projection: str, stop: float) -> None:
 
 
 def test_requests_carry_the_place_and_the_previous_prediction() -> None:
-    params = DecodingParams(block_size=3, max_tokens=6, steps=4)
+    params = DecodingParams(block_size=3, max_tokens=6, steps=4, stop=0.4)
     _, requests, given = drive(fake_model, params, seeds_for(2))
     places = [(request.block, request.step, request.timestep) for request in requests]
     assert places == [(block, step, t) for block in (0, 1) for step, t in enumerate((1000, 850, 700, 550))]
@@ -137,7 +137,7 @@ def test_requests_carry_the_place_and_the_previous_prediction() -> None:
 
 
 def test_every_block_begins_at_pure_noise_of_scale_k() -> None:
-    params = DecodingParams(block_size=25, max_tokens=50, steps=2, simplex_value=3.0)
+    params = DecodingParams(block_size=25, max_tokens=50, steps=2, stop=0.4, simplex_value=3.0)
     _, requests, _ = drive(fake_model, params, seeds_for(8))
     first, second = (request.x_t for request in requests if request.step == 0)
     assert first.std().item() == pytest.approx(3.0, rel=0.05)
@@ -146,7 +146,7 @@ def test_every_block_begins_at_pure_noise_of_scale_k() -> None:
 
 def test_committed_blocks_are_the_context_of_the_next() -> None:
     answer = [3, 4, 5, 6, 7, 8, 9, 10, 11]
-    params = DecodingParams(block_size=3, max_tokens=9, steps=2)
+    params = DecodingParams(block_size=3, max_tokens=9, steps=2, stop=0.4)
     _, requests, _ = drive(scripted(answer, answer[::-1]), params, seeds_for(2))
     for request in requests:
         done = 3 * request.block
@@ -155,25 +155,25 @@ def test_committed_blocks_are_the_context_of_the_next() -> None:
 
 
 def test_an_answer_is_cut_before_its_first_eos() -> None:
-    params = DecodingParams(block_size=4, max_tokens=12, steps=2)
+    params = DecodingParams(block_size=4, max_tokens=12, steps=2, stop=0.4)
     answers, _, _ = drive(scripted([3, 4, 5, 6, 7, EOS, 8, EOS, 3, 3]), params, seeds_for(1))
     assert answers == [[3, 4, 5, 6, 7]]
 
 
 def test_an_eos_at_the_start_gives_an_empty_answer() -> None:
-    answers, _, _ = drive(scripted([EOS]), DecodingParams(block_size=4, max_tokens=8, steps=2), seeds_for(1))
+    answers, _, _ = drive(scripted([EOS]), DecodingParams(block_size=4, max_tokens=8, steps=2, stop=0.4), seeds_for(1))
     assert answers == [[]]
 
 
 def test_decoding_stops_as_soon_as_every_row_has_an_eos() -> None:
-    params = DecodingParams(block_size=2, max_tokens=20, steps=3)
+    params = DecodingParams(block_size=2, max_tokens=20, steps=3, stop=0.4)
     answers, requests, _ = drive(scripted([3, EOS], [4, 5, 6, 7, EOS], [8, 9, EOS]), params, seeds_for(3))
     assert answers == [[3], [4, 5, 6, 7], [8, 9]]
     assert len(requests) == 3 * 3  # the second row needs three blocks of three timesteps
 
 
 def test_an_answer_without_eos_ends_at_max_tokens() -> None:
-    params = DecodingParams(block_size=4, max_tokens=6, steps=2)
+    params = DecodingParams(block_size=4, max_tokens=6, steps=2, stop=0.4)
     answers, requests, _ = drive(scripted([3, 4, 5, 6, 7, 8, 10, 11]), params, seeds_for(1))
     assert answers == [[3, 4, 5, 6, 7, 8]]
     assert requests[-1].block == 1
@@ -181,7 +181,7 @@ def test_an_answer_without_eos_ends_at_max_tokens() -> None:
 
 @pytest.mark.parametrize("projection", ["greedy", "sampling", "multi-hot"])
 def test_a_rows_answer_does_not_depend_on_the_batch(projection: str) -> None:
-    params = DecodingParams(block_size=3, max_tokens=9, steps=4, projection=projection, top_p=0.8)
+    params = DecodingParams(block_size=3, max_tokens=9, steps=4, stop=0.4, projection=projection, top_p=0.8)
 
     def ends_early(request: LogitsRequest) -> Tensor:
         """Rows end in different blocks, as their first noise has it."""
@@ -214,20 +214,20 @@ def settling(*settles_at: int) -> Model:
 def test_a_block_ends_when_its_tokens_have_stayed_the_same(
     projection: str, patience: int | None, timesteps: int
 ) -> None:
-    params = DecodingParams(block_size=4, max_tokens=8, steps=7, projection=projection, patience=patience)
+    params = DecodingParams(block_size=4, max_tokens=8, steps=7, stop=0.6, projection=projection, patience=patience)
     answers, requests, _ = drive(settling(2), params, seeds_for(1))
     assert len(requests) == timesteps
     assert answers == [[5] * 4 + [6] * 4]
 
 
 def test_tokens_that_go_on_changing_get_all_timesteps() -> None:
-    params = DecodingParams(block_size=4, max_tokens=8, steps=9, patience=1)
+    params = DecodingParams(block_size=4, max_tokens=8, steps=9, stop=0.6, patience=1)
     _, requests, _ = drive(settling(100), params, seeds_for(1))
     assert len(requests) == 2 * 9
 
 
 def test_a_row_that_is_done_waits_for_the_others_with_the_tokens_that_it_would_have_alone() -> None:
-    params = DecodingParams(block_size=4, max_tokens=8, steps=8, patience=2)
+    params = DecodingParams(block_size=4, max_tokens=8, steps=8, stop=0.6, patience=2)
     answers, requests, _ = drive(settling(0, 3, 100), params, seeds_for(3))
     at_work = {block: [r.rows_at_work for r in requests if r.block == block] for block in (0, 1)}
     assert at_work == {0: [3, 3, 3, 2, 2, 2, 1, 1], 1: [3, 3, 3, 3, 2, 2, 2, 1]}
@@ -243,7 +243,7 @@ def test_a_token_that_the_model_takes_back_after_its_rows_end_does_not_come_into
         logits[1:, :, 3 + request.step] = 50.0
         return logits
 
-    params = DecodingParams(block_size=4, max_tokens=4, steps=6, patience=2)
+    params = DecodingParams(block_size=4, max_tokens=4, steps=6, stop=0.6, patience=2)
     for rows in (1, 2):
         assert drive(relapsing, params, seeds_for(rows))[0][0] == [3] * 4
 
@@ -256,7 +256,7 @@ def test_rows_whose_answer_has_ended_are_not_waited_for() -> None:
         logits[0, :, EOS if request.block == 0 else 5 + request.step] = 99.0
         return logits
 
-    params = DecodingParams(block_size=4, max_tokens=12, steps=6, patience=1)
+    params = DecodingParams(block_size=4, max_tokens=12, steps=6, stop=0.6, patience=1)
     answers, requests, _ = drive(model, params, seeds_for(2))
     assert answers == [[], [3] * 4 + [4] * 4 + [5] * 4]
     assert [request.rows_at_work for request in requests] == [2] * 2 + [1] * (3 + 4)
@@ -271,7 +271,7 @@ def undecided(request: LogitsRequest) -> Tensor:
 
 def test_it_is_the_projection_that_has_to_stay_the_same_not_the_argmax_of_the_mix() -> None:
     """What is drawn crosses; that the argmax behind the draws stays the same does not, and must not show."""
-    params = DecodingParams(block_size=16, max_tokens=16, steps=6, top_p=1.0, patience=1)
+    params = DecodingParams(block_size=16, max_tokens=16, steps=6, stop=0.6, top_p=1.0, patience=1)
     assert len(drive(undecided, params, seeds_for(1))[1]) == 6
     for projection in ("greedy", "multi-hot"):
         certain = replace(params, projection=projection)
@@ -279,7 +279,7 @@ def test_it_is_the_projection_that_has_to_stay_the_same_not_the_argmax_of_the_mi
 
 
 def test_an_entropy_bound_keeps_a_block_going_while_the_mix_is_undecided() -> None:
-    params = DecodingParams(block_size=4, max_tokens=4, steps=6, projection="greedy", patience=1)
+    params = DecodingParams(block_size=4, max_tokens=4, steps=6, stop=0.6, projection="greedy", patience=1)
     for bound, timesteps in ((None, 2), (0.70, 2), (0.69, 6)):  # log(2) is 0.693
         assert len(drive(undecided, replace(params, entropy_bound=bound), seeds_for(1))[1]) == timesteps
 
@@ -295,7 +295,9 @@ def test_the_temperature_divides_the_logits_that_are_projected(projection: str) 
 @pytest.mark.parametrize("patience", [1, 2])
 @pytest.mark.parametrize(("projection", "top_p"), [("greedy", 1.0), ("sampling", 0.1), ("multi-hot", 0.8)])
 def test_where_a_rows_blocks_end_does_not_depend_on_the_batch(projection: str, top_p: float, patience: int) -> None:
-    params = DecodingParams(block_size=3, max_tokens=9, steps=9, projection=projection, top_p=top_p, patience=patience)
+    params = DecodingParams(
+        block_size=3, max_tokens=9, steps=9, stop=0.6, projection=projection, top_p=top_p, patience=patience
+    )
 
     def calm(request: LogitsRequest) -> Tensor:
         """Nearly deaf to the noise, so that tokens come to stay the same, in each row at its own time."""
@@ -310,22 +312,22 @@ def test_where_a_rows_blocks_end_does_not_depend_on_the_batch(projection: str, t
 
 
 def test_the_schedule_decides_which_timesteps_are_asked_for() -> None:
-    params = DecodingParams(block_size=4, max_tokens=4, steps=10, schedule="changes")
+    params = DecodingParams(block_size=4, max_tokens=4, steps=10, stop=0.4, schedule="changes")
     _, requests, _ = drive(fake_model, params, seeds_for(1))
     assert [request.timestep for request in requests] == [1000, 900, 800, 760, 720, 680, 640, 600, 534, 467]
 
 
 def test_the_sampling_projection_follows_the_devices_own_seed() -> None:
-    params = DecodingParams(block_size=4, max_tokens=8, steps=5, top_p=1.0)
+    params = DecodingParams(block_size=4, max_tokens=8, steps=5, stop=0.4, top_p=1.0)
     answers = {str(drive(fake_model, params, [Seeds(1, sampling)])[0]) for sampling in range(5)}
     assert len(answers) == 5
-    greedy = DecodingParams(block_size=4, max_tokens=8, steps=5, projection="greedy")
+    greedy = DecodingParams(block_size=4, max_tokens=8, steps=5, stop=0.4, projection="greedy")
     assert len({str(drive(fake_model, greedy, [Seeds(1, sampling)])[0]) for sampling in range(5)}) == 1
     assert len({str(drive(fake_model, greedy, [Seeds(noise, 1)])[0]) for noise in range(5)}) > 1
 
 
 def test_the_core_can_follow_the_trajectory_from_projections_and_the_public_seed() -> None:
-    params = DecodingParams(block_size=4, max_tokens=8, steps=5, top_p=1.0)
+    params = DecodingParams(block_size=4, max_tokens=8, steps=5, stop=0.4, top_p=1.0)
     _, requests, _ = drive(fake_model, params, [Seeds(1, 77)])
     for request in requests:
         x_t = noised_simplex(request.x0_hat, [1], request.block, request.timestep, params, VOCAB)
@@ -333,7 +335,7 @@ def test_the_core_can_follow_the_trajectory_from_projections_and_the_public_seed
 
 
 def test_a_multi_hot_block_commits_its_most_likely_tokens() -> None:
-    params = DecodingParams(block_size=5, max_tokens=5, steps=3, projection="multi-hot", top_p=0.9)
+    params = DecodingParams(block_size=5, max_tokens=5, steps=3, stop=0.4, projection="multi-hot", top_p=0.9)
     answers, requests, given = drive(fake_model, params, seeds_for(3))
     assert requests[-1].x0_hat is not None
     assert bool(((requests[-1].x0_hat > 0).sum(-1) > 1).any())

@@ -86,7 +86,7 @@ def test_logits_are_those_of_one_process(name: str, ranks: int) -> None:
 
 
 def answer(model: SSD2 | TimeRangeExperts) -> list[int]:
-    params = DecodingParams(block_size=8, max_tokens=16, steps=5, projection="sampling", top_p=0.8)
+    params = DecodingParams(block_size=8, max_tokens=16, steps=5, stop=0.4, projection="sampling", top_p=0.8)
     config = model.config
     core = Denoiser(model, [(1, 20, 21)], "own")
     run = decode(params, [Seeds.reproducible(3)], vocab_size=config.vocab_size, eos_token_id=config.eos_token_id)

@@ -105,7 +105,7 @@ def user_model(user_folder: Path) -> UserModel:
 
 
 def _question(lambda_user: float = 0.3, alpha: float = 1.0, **params: object) -> Question:
-    decoding = DecodingParams(**{"block_size": 4, "max_tokens": 12, "steps": 3, "top_p": 0.9, **params})
+    decoding = DecodingParams(**{"block_size": 4, "max_tokens": 12, "steps": 3, "stop": 0.4, "top_p": 0.9, **params})
     passages = [Passage("My shed code is 4711.", Path("a.md"), 1)]
     collaboration = CollaborationParams(lambda_user, alpha)
     return Question("What is my shed code?", passages, collaboration, decoding, Seeds.reproducible(7))

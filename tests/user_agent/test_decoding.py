@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from conftest import tiny_config
 
+from ssd2.block_end import patience_from, patience_of_the_core
+from ssd2.checkpoint import load_config_and_tokenizer
+from ssd2.demo.paths import CORE, USER
 from ssd2.errors import InvalidParameter
 from ssd2.params import DecodingParams
 from user_agent.decoding import decoding_for, default_patience
@@ -21,6 +24,15 @@ def test_the_default_follows_the_steps_that_are_decoded_with() -> None:
     assert decoding_for(tiny_config()).patience == 2
     assert decoding_for(tiny_config(), steps=100).patience == 8
     assert decoding_for(tiny_config(), steps=100, patience=3).patience == 3
+
+
+def test_the_shipped_pair_stops_where_it_was_trained_to_and_ends_blocks_early() -> None:
+    for folder in (CORE, USER):
+        config, _ = load_config_and_tokenizer(folder)
+        params = decoding_for(config)
+        assert (params.stop, params.patience, params.timesteps[-1]) == (0.4, 2, 424)
+        assert patience_of_the_core(params, config.vocab_size) == 2
+        assert patience_from(1000 * params.stop, config.vocab_size) == 1000, "patience counts at every timestep"
 
 
 def test_patience_0_is_none() -> None:

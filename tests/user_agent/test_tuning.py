@@ -384,15 +384,15 @@ def test_a_recorded_core_repeats_what_was_sent_row_by_row_also_to_blocks_that_en
 
 
 def test_the_size_of_a_recording_is_what_comes_down() -> None:
-    params = DecodingParams(block_size=8, max_tokens=24, steps=25)
+    params = DecodingParams(block_size=8, max_tokens=24, steps=25, stop=0.4)
     assert recording_bytes(params, 1782, FLOAT16) == 6 * 3 * 25 * 8 * 1782 * 2
     assert recording_bytes(params, 1782, PREFERRED) == 6 * 3 * 25 * 8 * (4 + 3 * 64)
 
 
 def test_recordings_that_no_memory_holds_are_refused() -> None:
-    check_recording_size(DecodingParams(block_size=25, max_tokens=24, steps=25), 50272)
+    check_recording_size(DecodingParams(block_size=25, max_tokens=24, steps=25, stop=0.4), 50272)
     with pytest.raises(InvalidParameter, match="--steps or --max-tokens"):
-        check_recording_size(DecodingParams(block_size=25, max_tokens=24, steps=600), 50272)
+        check_recording_size(DecodingParams(block_size=25, max_tokens=24, steps=600, stop=0.4), 50272)
 
 
 def test_bars_are_as_long_as_their_shares() -> None:

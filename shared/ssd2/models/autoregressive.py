@@ -50,12 +50,12 @@ class NextToken:
         self._model = model
         self._prompt_ids, self._mask = left_padded(prompts, model.config, model.network.device)
         self._cache: Any = None
+        self._read_ids = self._prompt_ids[:, :0]  # [B, C], the tokens that the cache holds
         self._logits: Tensor | None = None
-        self._answered = -1
 
     @torch.inference_mode()
     def logits(self, request: LogitsRequest) -> Tensor:
-        """Logits of the next token, the same at every timestep of its block.
+        """Return the logits of the next token: a function of prompt and committed ids, whatever was asked before.
 
         Returns:
             [B, 1, V], float32.
@@ -68,21 +68,24 @@ class NextToken:
             raise InvalidParameter(
                 f"block size is {request.x_t.shape[1]}; an autoregressive model writes one token at a time: use 1"
             )
-        if request.block != self._answered or self._logits is None:
-            self._logits, self._answered = self._read(request.answer_ids), request.block
+        token_ids = torch.cat([self._prompt_ids, request.answer_ids], -1)
+        if self._logits is None or not torch.equal(token_ids, self._read_ids):
+            self._logits = self._read(token_ids)
         return self._logits
 
-    def _read(self, answer_ids: Tensor) -> Tensor:
-        """Read what has come since the last token."""
-        done = 0 if self._cache is None else self._cache.get_seq_length()
-        token_ids = torch.cat([self._prompt_ids, answer_ids], -1)
+    def _read(self, token_ids: Tensor) -> Tensor:
+        """Read the tokens that the cache does not hold yet."""
         if token_ids.shape[1] > self._model.config.max_prompt_tokens:
             raise PromptTooLong(
                 f"prompt and answer have come to {token_ids.shape[1]} tokens, this model takes at most "
                 f"{self._model.config.max_prompt_tokens}; shorten the prompt or the answer"
             )
-        mask = torch.cat([self._mask, torch.ones_like(answer_ids, dtype=torch.bool)], -1)
+        done = self._cut_back(token_ids)
+        mask = torch.cat(
+            [self._mask, self._mask.new_ones(len(token_ids), token_ids.shape[1] - self._mask.shape[1])], -1
+        )
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        self._read_ids = token_ids[:, :0]  # if the network fails midway, nothing is known of the cache
         output = self._model.network(
             input_ids=token_ids[:, done:],
             attention_mask=mask.long(),
@@ -91,6 +94,28 @@ class NextToken:
             use_cache=True,
             logits_to_keep=1,
         )
-        self._cache = output.past_key_values
+        self._cache, self._read_ids = output.past_key_values, token_ids
         logits: Tensor = output.logits[:, -1:].float()
         return logits
+
+    def _cut_back(self, token_ids: Tensor) -> int:
+        """Cut the cache back to what the tokens share with it, less the last one, whose logits are wanted.
+
+        Tokens differ where the answer goes on otherwise than was guessed. A cache that cannot be cut (of a sliding
+        window, of a recurrent network) is dropped.
+
+        Returns:
+            How many tokens the cache holds.
+        """
+        held = self._read_ids
+        shortest = min(held.shape[1], token_ids.shape[1] - 1)
+        is_same = (held[:, :shortest] == token_ids[:, :shortest]).all(0)
+        kept = int(is_same.long().cumprod(0).sum())
+        if kept < held.shape[1] or not kept:
+            try:
+                self._cache.crop(kept - held.shape[1])
+            except (AttributeError, NotImplementedError, RuntimeError, ValueError):
+                kept = 0
+        if not kept or self._cache.get_seq_length() != kept:
+            self._cache, kept = None, 0
+        return kept

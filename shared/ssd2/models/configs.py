@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from ssd2.errors import CheckpointInvalid
 from ssd2.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE
-from ssd2.timesteps import DEFAULT_STEPS, EARLY_STOP, EXPERT_RANGES
+from ssd2.timesteps import DEFAULT_STEPS, EXPERT_RANGES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,7 +128,7 @@ class ModelConfig(Protocol):
 
     @property
     def trained_above(self) -> float:
-        """Share of T above which there is a network for every timestep; what one was trained on is not recorded."""
+        """Share of T above which there is a network for every timestep."""
         ...
 
     @property
@@ -186,6 +186,7 @@ class SSD2Config:
             out, so that the context's keys and values never go stale.
         answer_position: position of an answer's first token, prompts ending just before it, so that
             blocks always begin at the same positions. None: prompts begin at position 0, as in OPT.
+        stop: share of T that a decode stops at: what the model was trained above, or what was measured to do.
     """
 
     vocab_size: int
@@ -201,6 +202,7 @@ class SSD2Config:
     simplex_value: float = 5.0
     context_timestep: str = "quantised"
     answer_position: int | None = None
+    stop: float = 0.0
 
     def __post_init__(self) -> None:
         if self.context_timestep not in ("quantised", "none"):
@@ -225,6 +227,8 @@ class SSD2Config:
                 f"simplex_value is {repr(self.simplex_value)[:40]}; it must be a number above 0 and below "
                 f"{MAX_SIMPLEX_VALUE:g}"
             )
+        if type(self.stop) not in (int, float) or not 0 <= self.stop < 1:
+            raise CheckpointInvalid(f"stop is {repr(self.stop)[:40]}; it must be a share of T in [0, 1)")
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> Self:
@@ -244,13 +248,13 @@ class SSD2Config:
 
     @property
     def trained_above(self) -> float:
-        """Share of T above which there is a network for every timestep; what one was trained on is not recorded."""
+        """Share of T above which there is a network for every timestep; it may know little of those below `stop`."""
         return 0.0
 
     @property
     def default_stop(self) -> float:
         """Share of T that a decode stops at, unless asked otherwise."""
-        return EARLY_STOP
+        return self.stop
 
     @property
     def default_steps(self) -> int:

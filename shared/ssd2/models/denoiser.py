@@ -40,11 +40,14 @@ class Denoiser:
         self._model, self._self_conditioning = model, self_conditioning
         self._prompts = [tuple(prompt) for prompt in prompts]
         self._pools: dict[SSD2, ContextPool] = {}
-        self._own_logits: Tensor | None = None
+        self._own: list[tuple[int, int, Tensor]] = []  # block, step and logits of the last predictions, V-sized
 
     @torch.inference_mode()
     def logits(self, request: LogitsRequest) -> Tensor:
-        """Logits for one timestep; requests come in the order of the decode.
+        """Return the logits of one timestep.
+
+        A timestep may be asked for again, with the same answer or another; those before it not, as own predictions
+        are too large to be kept.
 
         Returns:
             [B, L, V], float32.
@@ -52,6 +55,7 @@ class Denoiser:
         Raises:
             PromptTooLong: if the answer has grown past the model's positions.
             InvalidParameter: if there is no expert for the timestep.
+            ValueError: if the model's own prediction before the timestep is not known.
         """
         model, block_size = self._model.at(request.timestep), request.x_t.shape[1]
         answers = request.answer_ids.tolist()
@@ -65,12 +69,23 @@ class Denoiser:
         self_cond = None if request.step == 0 else self._self_cond(request)
         fed_back = None if self_cond is None else model.feed_back(self_cond)
         t = torch.full((len(answers),), request.timestep, device=request.x_t.device)
-        self._own_logits = pool.denoise(range(len(answers)), request.x_t, fed_back, t)
-        return self._own_logits
+        logits = pool.denoise(range(len(answers)), request.x_t, fed_back, t)
+        if self._self_conditioning == "own":
+            self._own = [*self._earlier(request)[-1:], (request.block, request.step, logits)]
+        return logits
 
     def _self_cond(self, request: LogitsRequest) -> Tensor | None:
-        choices = {"own": self._own_logits, "projection": request.x0_hat, "mixed": request.mixed_logits}
-        return choices[self._self_conditioning]
+        if self._self_conditioning == "own":
+            if not (earlier := self._earlier(request)):
+                raise ValueError(
+                    f"timestep {request.step} of block {request.block} is asked for before the one before it"
+                )
+            return earlier[-1][-1]
+        return request.x0_hat if self._self_conditioning == "projection" else request.mixed_logits
+
+    def _earlier(self, request: LogitsRequest) -> list[tuple[int, int, Tensor]]:
+        """Own predictions at earlier timesteps of the same block; none where another answer led to it."""
+        return [own for own in self._own if own[0] == request.block and own[1] < request.step]
 
     def _context(self, row: int, answer_ids: list[int], timestep: int) -> Context:
         prompt, config = self._prompts[row], self._model.config

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Trainer:
         self.params, self.out, self._recipe = recipe.training, out, recipe
         self._execution = execution or Execution()
         config, tokenizer, self._tokenizer_json = _config_and_tokenizer(recipe, start)
+        config = replace(config, stop=self.params.timesteps_above)  # a decode stops where the training does
         self._tokenizer_sha256 = tokenizer.sha256
         self._parallel = ParallelModel(self._first_model(config), self.params.objective, self._execution)
         self.optimizer = _optimizer(self.model, self.params)
@@ -220,7 +221,8 @@ class Trainer:
             CheckpointInvalid: if its model has another shape.
         """
         config, tokenizer = load_config_and_tokenizer(folder)
-        if (config, tokenizer.sha256) != (self.model.config, self._tokenizer_sha256):
+        is_same = isinstance(config, SSD2Config) and replace(config, stop=self.model.config.stop) == self.model.config
+        if not is_same or tokenizer.sha256 != self._tokenizer_sha256:
             raise CheckpointInvalid(f"the model in {folder} has another shape or tokenizer than the recipe's")
         read_here = self._execution.is_first or self._execution.sharding == "ddp"
         self._parallel.load_weights(load_checkpoint(folder).model.state_dict() if read_here else {})

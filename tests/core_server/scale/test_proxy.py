@@ -31,7 +31,7 @@ from tests.core_server.conftest import RawAgent, decode_alone, ending, eventuall
 from tests.core_server.scale.conftest import Proxy, ServeHere
 from tests.end_to_end.certificates import certificates
 
-PARAMS = DecodingParams(block_size=8, max_tokens=24, steps=3)
+PARAMS = DecodingParams(block_size=8, max_tokens=24, steps=3, stop=0.4)
 PORT = 50_967
 
 

@@ -1,0 +1,137 @@
+"""SmolLM2-135M-Instruct on both sides: what tiny random models are too tame to show.
+
+Runs where the model is: in the folder that SLINGSHOT_SMOLLM2 names, or in the hub's cache on this machine. Nothing is
+downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ssd2.logits_format import FLOAT16
+from ssd2.models.autoregressive import AutoregressiveLM
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from user_agent.agent import Agent, Question
+from user_agent.core_client import CoreClient
+from user_agent.documents.passage import Passage
+from user_agent.user_model import UserModel
+
+from .conftest import CoreProcess, running_core
+
+NAME, VARIABLE = "HuggingFaceTB/SmolLM2-135M-Instruct", "SLINGSHOT_SMOLLM2"
+ANSWER_TOKENS = 16
+NEAR = 0.02
+"""Two logits this close may change places on the wire in float16, or with the order of a sum."""
+
+PAIRS = (
+    ("What is the capital of France?", "Our trip to Paris begins on 3 May."),
+    ("When is my dentist appointment?", "Dentist: Tuesday 14 March at 9:30, Dr. Meyer."),
+    ("Write a sentence about the sea.", "We rented a house by the sea in Brittany."),
+    ("Who leads the budget meeting?", "Budget meeting moved to Friday; Ravi leads it."),
+    ("Name three colours.", "The kitchen will be painted green."),
+    ("List three fruits.", "Buy apples and pears on Saturday."),
+    ("Where is the spare key?", "The spare key is under the blue pot."),
+    ("Explain why the sky is blue.", "The kids asked why the sky is blue."),
+    ("How much was the plumber?", "Plumber: 180 euros, paid on 2 June."),
+    ("Translate 'good morning' into French.", "French course on Mondays."),
+)
+
+
+def model_folder() -> Path | None:
+    if folder := os.environ.get(VARIABLE):
+        return Path(folder)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(NAME, local_files_only=True))
+    except OSError:
+        return None
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    found = model_folder()
+    if found is None:
+        pytest.skip(f"{NAME} is not on this machine; give its folder with {VARIABLE}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def smollm2(folder: Path) -> Iterator[CoreProcess]:
+    with running_core(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def user(folder: Path) -> UserModel:
+    return UserModel.load(folder, with_weights=True)
+
+
+def question(number: int, lambda_user: float, speculation: int) -> Question:
+    instruction, note = PAIRS[number]
+    return Question(
+        instruction,
+        [Passage(note, Path("note.md"), 1)],
+        CollaborationParams(lambda_user, alpha=1.0),
+        DecodingParams(block_size=1, steps=1, max_tokens=ANSWER_TOKENS, projection="greedy"),
+        Seeds.reproducible(number),
+        logits_format=FLOAT16,
+        speculation=speculation,
+    )
+
+
+async def answer(core: CoreProcess, user: UserModel, asked: Question) -> list[int]:
+    async with CoreClient(core.address) as client:
+        return [token.token_id for token in (await Agent(user, client).answer(asked)).tokens]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lambda_user", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("number", range(len(PAIRS)))
+async def test_speculation_changes_no_token(
+    smollm2: CoreProcess, user: UserModel, number: int, lambda_user: float
+) -> None:
+    asked = question(number, lambda_user, speculation=0)
+    expected = await answer(smollm2, user, asked)
+    assert await answer(smollm2, user, replace(asked, speculation=4)) == expected
+    assert expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(PAIRS)))
+async def test_the_core_alone_writes_what_transformers_generates(
+    smollm2: CoreProcess, user: UserModel, number: int
+) -> None:
+    asked = question(number, 0.0, speculation=4)
+    found = await answer(smollm2, user, asked)
+    expected, gaps = generated(user, user.core_prompt(asked.instruction))
+    differences = [at for at, (ours, theirs) in enumerate(zip(found, expected, strict=False)) if ours != theirs]
+    if differences and gaps[differences[0]] < NEAR:
+        pytest.skip(f"the two likeliest tokens of place {differences[0]} are {gaps[differences[0]]:.4f} apart")
+    assert found == expected
+
+
+def generated(user: UserModel, prompt: list[int]) -> tuple[list[int], list[float]]:
+    """Transformers' own greedy answer, before its end, and how far apart the two largest logits are at each place."""
+    assert isinstance(user.model, AutoregressiveLM)
+    network: Any = user.model.network
+    with torch.no_grad():
+        output = network.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+            max_new_tokens=ANSWER_TOKENS,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    tokens = output.sequences[0, len(prompt) :].tolist()
+    largest = torch.stack(output.logits)[:, 0].topk(2).values
+    end = user.config.eos_token_id
+    return tokens[: tokens.index(end)] if end in tokens else tokens, (largest[:, 0] - largest[:, 1]).tolist()
