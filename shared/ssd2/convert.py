@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssd2.checkpoint import save_checkpoint
+from ssd2.checksums import SHA256SUMS, write_checksums
 from ssd2.errors import CheckpointInvalid, InvalidParameter
 from ssd2.models.configs import SSD2Config
 from ssd2.models.ssd2 import SSD2
@@ -101,8 +102,10 @@ def export_opt(model: SSD2, out: Path, tokenizer_json: str, dtype: torch.dtype =
     weights = {_opt_name(name): value for name, value in model.state_dict().items() if not name.startswith(_NOT_IN_OPT)}
     opt.load_state_dict({**weights, "lm_head.weight": model.context_embedding.weight})
     try:
+        (out / SHA256SUMS).unlink(missing_ok=True)  # of what was there before
         opt.to(dtype).save_pretrained(out)
         (out / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
+        write_checksums(out, [file.name for file in out.iterdir() if file.suffix in (".json", ".safetensors")])
     except OSError as error:
         raise InvalidParameter(f"cannot write to {out}: {error}; give another --to") from error
 

@@ -23,8 +23,10 @@
     │   ├── DemoCoreEnded          the demo's core, which the agent started itself, has ended
     │   ├── CoreTimeout            the core did not answer in time
     │   ├── CoreBusy               the core is at its limit of sessions
+    │   ├── CoreLoading            the core is still loading its models
     │   ├── CoreStopping           the core is being stopped, and the answer was not done in time
     │   ├── EngineLost             the core's process that computes has ended
+    │   ├── ModelBroken            the core's model gives numbers that are not finite
     │   ├── KeyRefused             the core takes no call without a valid key
     │   ├── SessionLimitReached    the key is at its limit of answers at a time
     │   ├── TokenLimitReached      the key is at its limit of tokens a minute
@@ -204,6 +206,13 @@ class CoreBusy(CoreError):
     retry_after_s = 1.0
 
 
+class CoreLoading(CoreError):
+    """The core is still loading its models."""
+
+    code = "core_loading"
+    retry_after_s = 1.0
+
+
 class CoreStopping(CoreError):
     """The core is being stopped, and the answer was not done in time."""
 
@@ -216,6 +225,12 @@ class EngineLost(CoreError):
 
     code = "engine_lost"
     retry_after_s = 1.0
+
+
+class ModelBroken(CoreError):
+    """The core's model gives numbers that are not finite: for one answer, or for all."""
+
+    code = "model_broken"
 
 
 class KeyRefused(CoreError):
@@ -336,8 +351,10 @@ SENT_BY_CORES: frozenset[type[SlingshotError]] = frozenset(
         ProtocolViolation,
         CoreTimeout,
         CoreBusy,
+        CoreLoading,
         CoreStopping,
         EngineLost,
+        ModelBroken,
         KeyRefused,
         SessionLimitReached,
         TokenLimitReached,
