@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from user_agent.core_options import ClientCertificate, ClientKey, with_remedy
+from user_agent.core_options import Ca, ClientCertificate, ClientKey, Insecure, with_remedy
 
 if TYPE_CHECKING:
     from user_agent.answering import Answered, Answering
@@ -19,7 +19,7 @@ Examples:
 
   user-agent chat                                    (the demo's two models, everything on this machine)
 
-  user-agent chat --core core.example.org:50051 --watch
+  user-agent chat --core core.example.org:50051 --ca provider.pem --watch
 
 Each question stands alone: the models do not see the earlier ones. An empty line or Ctrl-D ends the chat.
 """
@@ -33,7 +33,8 @@ def chat(
     core: Annotated[
         str | None, typer.Option(help="HOST:PORT of the core server; none: the demo's, on this machine.")
     ] = None,
-    ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
+    ca: Ca = None,
+    insecure: Insecure = None,
     client_certificate: ClientCertificate = None,
     client_key: ClientKey = None,
     lambda_user: Annotated[
@@ -57,7 +58,7 @@ def chat(
     from user_agent.user_model import UserModel
 
     line_options = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
-    config = load_config(**line_options, lambda_user=lambda_user, alpha=alpha, data_dir=data_dir)
+    config = load_config(**line_options, insecure=insecure, lambda_user=lambda_user, alpha=alpha, data_dir=data_dir)
 
     exit_on_sigterm()
 

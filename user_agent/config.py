@@ -41,7 +41,11 @@ class AgentConfig(BaseSettings):
         "(ask and tune need one)",
     )
     ca: Path | None = Field(
-        None, description="PEM file that the core's certificate is checked against; encrypts the line"
+        None,
+        description="CA certificate of the core's provider (PEM); encrypts the line, which a core elsewhere needs",
+    )
+    insecure: bool = Field(
+        False, description="allow an unencrypted line to a core on another machine, across a network that you trust"
     )
     client_certificate: Path | None = Field(
         None, description="PEM file of this device's certificate, for a core that asks for one"

@@ -30,6 +30,7 @@ class CoreCredentials:
         client_key: its private key.
         key: that the core's provider gave out; None for none.
         key_source: where the key is from, in words.
+        insecure: allow an unencrypted line to another machine; a key does not go over it all the same.
 
     Raises:
         InvalidParameter: if they do not go together, or the key cannot be sent as one.
@@ -40,6 +41,7 @@ class CoreCredentials:
     client_key: Path | None = None
     key: str | None = field(default=None, repr=False)
     key_source: str = ""
+    insecure: bool = False
 
     def __post_init__(self) -> None:
         if (self.client_certificate is None) != (self.client_key is None):

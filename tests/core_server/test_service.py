@@ -422,7 +422,7 @@ async def test_an_unexpected_exception_stays_inside(
     end = await ending(call)
     assert (end.status, end.details, end.code) == (grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, None)
     assert "secret" not in str(end.metadata)
-    assert "1 answers failed with RuntimeError" in caplog.text
+    assert "an answer failed with RuntimeError" in caplog.text
     log = "\n".join(map(TextFormatter().format, caplog.records))
     assert re.search(r"\n  \S+test_service.py:\d+ in fail\n", log), "the log says where"
     assert "secret" not in log
@@ -452,6 +452,12 @@ class StuckPeer:
 
     def invocation_metadata(self) -> None:
         return None
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
+    def peer(self) -> str:
+        return "unix:"
 
     async def read(self) -> bytes:
         return self.message.SerializeToString()

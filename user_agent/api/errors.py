@@ -19,6 +19,7 @@ _STATUS: dict[type[errors.SlingshotError], int] = {
     errors.CoreBusy: 429,
     errors.SessionLimitReached: 429,
     errors.TokenLimitReached: 429,
+    errors.TimestepLimitReached: 429,
     errors.NotFound: 404,
     errors.CoreTimeout: 504,
     errors.CoreError: 503,

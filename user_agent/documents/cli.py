@@ -173,6 +173,10 @@ def _held_collection(data_dir: Path | None) -> Iterator[Collection]:
 
 def _sync(library: Collection, as_json: bool, *, retry_failed: bool, links: Iterable[Any] = ()) -> None:
     """Sync under a progress bar; then what was read, and what was not with its reason."""
+    from user_agent.documents.extraction import exposure_warning
+
+    if exposure := library.exposure():
+        typer.echo(f"user-agent: warning: {exposure_warning(exposure)}", err=True)
     before = {document.path: document.reason for document in library.documents()}
     done = _with_bar(library, retry_failed=retry_failed)
     documents = library.documents()

@@ -1,6 +1,6 @@
 // One answer: while it is made, as it was kept, and why there is none.
 
-import { ApiError } from "/web/api.js";
+import { ApiError, ready } from "/web/api.js";
 import { ask } from "/web/asking.js";
 import { citationList } from "/web/citations.js";
 import { Denoising } from "/web/denoising.js";
@@ -9,6 +9,13 @@ import { bytes, counted, seconds } from "/web/format.js";
 import { remedy } from "/web/notices.js";
 import { markedText } from "/web/tokens.js";
 
+const LOOK_EVERY_MS = 1000;
+const DEMO_CORE_ENDED = "demo_core_ended";
+const STARTING = "The demo’s core ended; starting it again…";
+
+const waitingFor = ({ code, message }) => (code === DEMO_CORE_ENDED ? STARTING : `${message}. Trying again.`);
+const pause = () => new Promise((done) => setTimeout(done, LOOK_EVERY_MS));
+
 /** An answer in the making. Afterwards `message` is what is kept of it, or null. */
 export class LiveAnswer {
   #denoising = new Denoising();
@@ -16,6 +23,7 @@ export class LiveAnswer {
   #waits = el("p", { className: "remark", role: "status" });
   element = el("article", { className: "answer live" }, this.#text, this.#waits, this.#denoising.element);
   message = null;
+  #hasBegun = false;
 
   constructor(question, options) {
     Object.assign(this, { question, options });
@@ -24,20 +32,33 @@ export class LiveAnswer {
   /** Ask, and tell `onText` of every block. Whoever stops it gets what there is so far. */
   async run(signal, onText) {
     const made = { text: "", trace: null };
+    this.#watchStart();
     try {
       for await (const part of ask(this.question, this.options, signal)) this.#take(part, made, signal, onText);
     } catch (error) {
       if (error.name !== "AbortError") throw error;
       made.data = this.#stopped();
+    } finally {
+      this.#hasBegun = true;
     }
     if (made.text) this.message = this.#kept(made);
     return made.trace;
   }
 
+  /** Say what is waited for before there is a trace that says it. */
+  async #watchStart() {
+    for (await pause(); !this.#hasBegun; await pause()) {
+      const core = await ready();
+      if (!this.#hasBegun) this.#waits.textContent = core?.code === DEMO_CORE_ENDED ? STARTING : "";
+    }
+  }
+
   #take(part, made, signal, onText) {
     if (part.trace) {
+      this.#hasBegun = true;
+      this.#waits.textContent = "";
       made.trace = part.trace;
-      const onEvent = ({ waits }) => (this.#waits.textContent = waits ? `${waits.message}. Trying again.` : "");
+      const onEvent = ({ waits }) => (this.#waits.textContent = waits ? waitingFor(waits) : "");
       this.#denoising.follow(part.trace, { signal, onEvent }).catch(() => {}); // the answer itself says what went wrong
     }
     if (part.slingshot) made.data = { ...part.slingshot, is_cut: part.isCut };

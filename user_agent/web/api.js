@@ -48,6 +48,9 @@ export const patch = (path, body) => json("PATCH", path, { body });
 export const remove = (path) => json("DELETE", path);
 export const download = async (path) => (await request("GET", path)).blob();
 
+/** Whether an answer could be had: {status, reason, code}; null if nobody says. Nothing is sent to the core for it. */
+export const ready = () => fetch("/ready").then((response) => response.json()).catch(() => null);
+
 /** The path with those of the parameters that have a value. */
 export function withQuery(path, parameters) {
   const given = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);

@@ -22,9 +22,11 @@ export function report(error) {
 }
 
 /** Where the setting that an error names can be changed; null if it is none, or in sight. */
-export const remedy = ({ param }) =>
-  SETTINGS.has(param) && route().page !== "settings"
-    ? el("a", { href: `${address("settings")}?focus=${param}` }, "Change it in Settings") : null;
+export function remedy({ param }) {
+  const setting = param === "insecure" ? "ca" : param; // an unencrypted line is not allowed from the page
+  return SETTINGS.has(setting) && route().page !== "settings"
+    ? el("a", { href: `${address("settings")}?focus=${setting}` }, "Change it in Settings") : null;
+}
 
 /** A listener whose failures are shown. */
 export const reporting = (action) => async (...given) => {

@@ -169,3 +169,10 @@ def test_a_search_without_a_user_model_names_what_is_missing(
     monkeypatch.setenv("SLINGSHOT_USER_MODEL", str(notes / "nowhere"))
     with pytest.raises(ModelNotFound, match="nowhere"):
         docs("search", "spare key")
+
+
+def test_reading_on_the_network_is_said_on_stderr(docs: Docs, notes: Path, refused_namespaces: None) -> None:
+    for command in (("link", str(notes)), ("sync", "--json")):
+        done = docs(*command)
+        assert "without isolation from the network" in done.stderr
+        assert "isolation" not in done.stdout

@@ -76,6 +76,7 @@ def test_without_a_key_the_page_asks_for_it_and_says_that_a_wrong_one_is_wrong(
 
 def test_a_first_start_leads_to_an_own_folder_and_an_own_core(page: Page) -> None:
     expect(page.get_by_text("You are looking at a demo")).to_be_visible()
+    expect(page.get_by_text("learns your questions and every word of the answers")).to_be_visible()
     page.get_by_role("link", name="Use my own folder").click()
     expect(page.get_by_label("Folder on this machine")).to_be_focused()
     page.get_by_role("link", name="New chat").click()
@@ -106,6 +107,16 @@ def test_a_folder_that_is_not_there_is_said_so(page: Page) -> None:
     page.get_by_label("Folder on this machine").fill("/no/such/folder")
     page.get_by_role("button", name="Link folder").click()
     expect(page.get_by_role("alert")).to_contain_text("/no/such/folder")
+
+
+def test_it_says_where_files_are_read_on_the_network(agent: AgentProcess, browser: Browser) -> None:
+    page = browser.new_page()
+    warned = {"is_reader_isolated": False, "reader_warning": "files are read without isolation from the network"}
+    page.route("**/v1/status", lambda route: route.fulfill(json={**route.fetch().json(), **warned}))
+    page.goto(f"{agent.url}/#key={KEY}")
+    page.get_by_role("link", name="Documents").click()
+    expect(page.get_by_text("Files are read without isolation from the network.")).to_be_visible()
+    page.close()
 
 
 def test_an_uploaded_file_can_be_removed_again(page: Page) -> None:
@@ -466,6 +477,22 @@ def test_the_theme_can_be_switched_and_stays(page: Page) -> None:
     assert page.evaluate(colour) != light
     page.reload()
     expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+
+
+def test_while_the_demos_core_is_started_again_the_page_says_so(page: Page) -> None:
+    ended = {"error": "the demo's core ended, and is being started again", "is_starting": True}
+    core = page.evaluate("fetch('/ready').then((found) => found.json())")
+    page.route("**/ready", lambda route: route.fulfill(status=503, json={**core, "code": "demo_core_ended"}))
+    page.route("**/v1/chat/completions", lambda route: None)  # it waits for the core
+    page.get_by_label("Question").fill("When does Fern Gallery open?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".answer.live")).to_contain_text("The demo’s core ended; starting it again…")
+    page.keyboard.press("Escape")
+    page.route("**/v1/status", lambda route: route.fulfill(json={"core": ended}), times=2)
+    page.get_by_role("link", name="New chat").click()
+    page.reload()
+    expect(page.locator(".welcome .notice")).to_have_text("The demo's core ended, and is being started again.")
+    expect(page.locator(".welcome .notice")).to_have_count(0)
 
 
 STREAMS = """async () => {
