@@ -152,7 +152,7 @@ LOCAL = ("localhost:1", "127.0.0.1:1", "127.3.2.1:1", "[::1]:1", "LOCALHOST:1")
 
 
 @pytest.mark.parametrize("address", [*REMOTE, f"{LOCAL[0]},{REMOTE[0]}", f"{REMOTE[0]},{LOCAL[0]}"])
-def test_a_line_to_another_machine_is_encrypted_unless_the_user_allows_otherwise(address: str) -> None:
+async def test_a_line_to_another_machine_is_encrypted_unless_the_user_allows_otherwise(address: str) -> None:
     with pytest.raises(InsecureLine, match=r"another machine.*not be encrypted"):
         CoreClient(address)
 
