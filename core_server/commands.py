@@ -61,11 +61,13 @@ class Begin:
         session: number of the answer, never used twice.
         model: name of the model, one of those that the engine is ready with.
         request: checked against the model.
+        scope: of the answers that its prompt may be shared with; None for none.
     """
 
     session: int
     model: str
     request: OpenRequest
+    scope: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,15 @@ class End:
 
 @dataclass(frozen=True)
 class Ready:
-    """The engine has loaded its models."""
+    """The engine has loaded its models.
+
+    Attributes:
+        models: that it has.
+        slots: answers that it takes at a time.
+    """
 
     models: tuple[ServedModel, ...]
+    slots: int
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,17 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Broken:
+    """A model that has failed an answer fails its self-test as well.
+
+    Attributes:
+        model: its name.
+    """
+
+    model: str
+
+
+@dataclass(frozen=True)
 class Alive:
     """The engine goes round, and has come this far since it began.
 
@@ -154,7 +173,7 @@ class NotReady:
 
 
 Command: TypeAlias = Begin | Advance | End
-Report: TypeAlias = Ready | NotReady | Computed | Failed | Alive
+Report: TypeAlias = Ready | NotReady | Computed | Failed | Broken | Alive
 
 
 def send(connection: socket.socket, message: Report) -> None:

@@ -17,6 +17,10 @@ from core_server.config import host_and_port
 from core_server.observation import Observation
 from ssd2.errors import InvalidParameter
 
+BACKLOG = 16
+"""Connections that wait to be taken. Where there are no file descriptors left, asyncio tries to take as many, and logs
+as many failures, each second; uvicorn's own number is 2,048."""
+
 GRACE_S = 1
 """How long a request may go on once the server is done."""
 
@@ -32,7 +36,7 @@ class Ready(BaseModel):
 
     Attributes:
         status: so or not.
-        reason: why not.
+        reason: why not; or what is amiss although it can.
     """
 
     status: Literal["ready", "not ready"]
@@ -60,7 +64,7 @@ def create_app(observation: Observation) -> FastAPI:
         if obstacle := observation.readiness.obstacle:
             response.status_code = 503
             return Ready(status="not ready", reason=obstacle)
-        return Ready(status="ready")
+        return Ready(status="ready", reason=observation.readiness.limitation)
 
     @app.get("/metrics")
     async def metrics() -> Response:  # in the loop that counts, so that nothing changes meanwhile
@@ -93,6 +97,7 @@ async def serving_ops(host: str, port: int, observation: Observation) -> AsyncIt
             server_header=False,
             timeout_graceful_shutdown=GRACE_S,
             lifespan="off",
+            backlog=BACKLOG,
         )
         server = _Server(options)
         serving = asyncio.create_task(server.serve(sockets=[listening]))

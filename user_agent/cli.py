@@ -20,6 +20,7 @@ from user_agent.config_cli import config as config_app
 from user_agent.core_options import HOW_TO_GIVE_A_CORE, Ca, ClientCertificate, ClientKey, Insecure
 from user_agent.documents.cli import docs as docs_app
 from user_agent.ledger_cli import ledger as ledger_app
+from user_agent.search_cli import SEARCH_EXAMPLES, search
 from user_agent.tuning.cli import EXAMPLES as TUNE_EXAMPLES
 from user_agent.tuning.cli import tune
 
@@ -162,7 +163,10 @@ def ask(
     seed: Annotated[
         int | None, typer.Option(help="Repeat a decode. Leave it out for real use: a guessed seed replays your draws.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens; default: 48.")] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="Longest answer, in tokens, as far as there is room behind the question; default: 48."),
+    ] = None,
     speculation: Annotated[
         int | None,
         typer.Option(
@@ -212,7 +216,7 @@ def ask(
         if collaboration.uses_core and not config.core:
             raise InvalidParameter(f"λ below 1 needs a core: {HOW_TO_GIVE_A_CORE}")
         loaded = UserModel.load(config.user_model, with_weights=collaboration.uses_user)
-        params = decoding_for(
+        asked_params = decoding_for(
             loaded.config,
             patience=patience,
             block_size=block_size,
@@ -227,32 +231,40 @@ def ask(
             temperature=temperature,
             self_conditioning=self_conditioning,
         )
+        params = loaded.limited(question, asked_params)
         found = _found(docs, question, stores.documents) if collaboration.uses_user else []
-        passages = loaded.fitting(question, found, params.max_answer_tokens)
-        seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
+        fitted = loaded.fitting(question, found, params.max_answer_tokens)
         asked = Question(
-            question, passages, collaboration, params, seeds, config.model, logits_format, config.speculation
+            question,
+            fitted.passages,
+            collaboration,
+            params,
+            Seeds.fresh() if seed is None else Seeds.reproducible(seed),
+            config.model,
+            logits_format,
+            config.speculation,
+            fitted.left_out,
+            asked_params.max_tokens,
         )
         steering = Control.load(control, control_label, control_strength, loaded.tokenizer) if control else None
         line = partial(_client, config, credentials, stores.ledger) if collaboration.uses_core else None
         trace = new_id("ask")
         with tracing(trace):
             answer = asyncio.run(_ask(loaded, asked, line, steering, watch=watch))
-        if docs and collaboration.uses_user and not passages:
-            typer.echo(
-                "user-agent: no passage of your documents matches and fits; the answer does not use them", err=True
-            )
+        if docs and collaboration.uses_user and not found:
+            typer.echo("user-agent: no passage of your documents matches; the answer does not use them", err=True)
         if tuned:
             _say_tuned(collaboration, tuned)
-        _print_json(answer, passages) if as_json else _print(answer, passages)
+        _print_json(answer, asked) if as_json else _print(answer, asked)
         if not no_log:
-            keep_answer(stores.history, question, answer, passages, trace)
+            keep_answer(stores.history, asked, answer, trace)
 
 
 app.command(epilog=TUNE_EXAMPLES)(tune)
 app.command(epilog=CHAT_EXAMPLES)(chat)
 app.command(epilog=DOCTOR_EXAMPLES)(doctor)
 app.add_typer(config_app, name="config")
+docs_app.command(epilog=SEARCH_EXAMPLES)(search)
 app.add_typer(docs_app, name="docs")
 app.add_typer(ledger_app, name="ledger")
 
@@ -382,21 +394,24 @@ def _say_tuned(used: CollaborationParams, tuned: Choice) -> None:
     )
 
 
-def _print_json(answer: Answer, passages: list[Passage]) -> None:
-    sources = [{"text": p.text, "source": str(p.source), "line": p.line, "page": p.page} for p in passages]
-    typer.echo(json.dumps({**asdict(answer), "passages": sources}, ensure_ascii=False))
+def _print_json(answer: Answer, asked: Question) -> None:
+    from user_agent.traces import fit_json, passage_json
+
+    passages = [passage_json(passage) for passage in asked.passages]
+    typer.echo(json.dumps({**asdict(answer), "passages": passages, **fit_json(asked)}, ensure_ascii=False))
 
 
-def _print(answer: Answer, passages: list[Passage]) -> None:
+def _print(answer: Answer, asked: Question) -> None:
     from rich.console import Console
 
     from user_agent.printable import printable
-    from user_agent.render import marked, summary
+    from user_agent.render import marked, remarks, summary
 
     Console(highlight=False).print(marked(answer), soft_wrap=True)
     console = Console(stderr=True, highlight=False, style="dim")
     console.print(summary(answer))
-    for passage in passages:
-        console.print(
-            f"  {printable(passage.place)}  {printable(passage.text)}", markup=False, emoji=False, soft_wrap=True
-        )
+    for passage in asked.passages:
+        place = f"{passage.place}{', in part' if passage.is_cut else ''}"
+        console.print(f"  {printable(place)}  {printable(passage.text)}", markup=False, emoji=False, soft_wrap=True)
+    for remark in remarks(asked):
+        console.print(remark, markup=False, emoji=False, soft_wrap=True)

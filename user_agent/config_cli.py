@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssd2.errors import InvalidParameter, SlingshotError, StoreUnreadable
-from user_agent.core_options import Ca, ClientCertificate, ClientKey, Insecure
+from user_agent.core_options import Ca, ClientCertificate, ClientKey, Insecure, with_remedy
 
 if TYPE_CHECKING:
     from user_agent.config import AgentConfig
@@ -186,7 +186,7 @@ def _findings(config: AgentConfig) -> list[Finding]:
         try:
             found.append(Finding(what, True, look(config)))
         except SlingshotError as error:
-            found.append(Finding(what, False, str(error)))
+            found.append(Finding(what, False, with_remedy(error)))
     return [*found, _reading()]
 
 

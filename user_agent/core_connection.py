@@ -58,8 +58,9 @@ def replicas_of(address: str) -> list[str]:
     replicas = [replica.strip() for replica in address.split(",")]
     if not all(_ADDRESS.fullmatch(replica) for replica in replicas):
         raise errors.InvalidParameter(
-            f"the core's address is {address!r}; give --core HOST:PORT, such as core.example.org:50051, or those of "
-            "several replicas with commas between them"
+            f"the core's address is {address!r}; give it as HOST:PORT, such as core.example.org:50051, or those of "
+            "several replicas with commas between them",
+            parameter="core",
         )
     return replicas
 
@@ -174,9 +175,10 @@ class CoreConnection:
         except TimeoutError:
             pass
         await self._check_tls()
-        or_ca = "" if self._credentials.ca else "give --ca FILE if it has a certificate, "
+        or_ca = "" if self._credentials.ca else "give its CA certificate if it has one, "
         raise errors.CoreUnavailable(
-            f"no core answers at {self._address}; check the address (--core), {or_ca}or start one with `core-server`"
+            f"no core answers at {self._address}; check the address, {or_ca}or start one with `core-server`",
+            parameter="core",
         )
 
     async def _is_connected(self) -> bool:
@@ -203,8 +205,10 @@ class CoreConnection:
         """Say what TLS has against the line: gRPC hides it behind a timeout, or behind a line that broke."""
         if not self._credentials.ca:
             return
-        if why := await tls_failure(self._address, self._credentials, self._connect_timeout_s):
-            raise errors.CoreUnavailable(f"there is no line to the core at {self._address}: {why}") from None
+        if failure := await tls_failure(self._address, self._credentials, self._connect_timeout_s):
+            raise errors.CoreUnavailable(
+                f"there is no line to the core at {self._address}: {failure.why}", parameter=failure.parameter
+            ) from None
 
     async def _error(self, error: grpc.aio.AioRpcError) -> errors.SlingshotError:
         code, details, trailer = error.code(), error.details(), error.trailing_metadata()
@@ -223,15 +227,16 @@ def _check_line(address: str, credentials: CoreCredentials) -> None:
         return
     if credentials.key:
         raise errors.InsecureLine(
-            f"the key for the core at {address} would cross the network in the clear; give --ca FILE with its "
-            "provider's CA certificate, or take the key away with `user-agent config forget-core-key`"
+            f"the key for the core at {address} would cross the network in the clear; give its provider's CA "
+            "certificate, or take the key away with `user-agent config forget-core-key`",
+            parameter="ca",
         )
     if not credentials.insecure:
         raise errors.InsecureLine(
             f"the core at {address} is on another machine, and the line to it would not be encrypted: whoever is on "
-            "the way could read questions and answers, or answer in its place. Get the provider's CA certificate and "
-            "give it with --ca FILE (in the page: Settings, Certificate); or, if you trust every network on the "
-            "way, allow it with --insecure"
+            "the way could read questions and answers, or answer in its place. Give the provider's CA certificate; "
+            "or, if you trust every network on the way, allow an unencrypted line",
+            parameter="insecure",
         )
 
 

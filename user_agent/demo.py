@@ -90,10 +90,10 @@ async def _ask_systems(
 ) -> dict[str, Answer]:
     """One question, answered by every system on the same seeds."""
     params = decoding_for(user_model.config)
-    fitting = user_model.fitting(question.text, search(passages, question.text), params.max_answer_tokens)
+    fitted = user_model.fitting(question.text, search(passages, question.text), params.max_answer_tokens)
     seeds = Seeds.reproducible(seed)
     return {
-        system: await agent.answer(Question(question.text, fitting, collaboration, params, seeds))
+        system: await agent.answer(Question(question.text, fitted.passages, collaboration, params, seeds))
         for system, collaboration in SYSTEMS.items()
     }
 

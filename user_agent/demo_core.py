@@ -69,7 +69,10 @@ class DemoCore:
         line = (await self._server.stdout.readline()).decode() if self._server.stdout else ""
         address = re.search(r"listening on (\S+:\d+)", line)
         if not address:
-            raise CoreUnavailable("the demo's core server did not start; its error is above. Give a core with --core")
+            raise CoreUnavailable(
+                "the demo's core server did not start; the agent's log has its error. Give the address of another core",
+                parameter="core",
+            )
         self.address, self.failure = address[1], None
         return self._server
 

@@ -23,11 +23,14 @@
     │   ├── DemoCoreEnded          the demo's core, which the agent started itself, has ended
     │   ├── CoreTimeout            the core did not answer in time
     │   ├── CoreBusy               the core is at its limit of sessions
+    │   ├── CoreLoading            the core is still loading its models
     │   ├── CoreStopping           the core is being stopped, and the answer was not done in time
     │   ├── EngineLost             the core's process that computes has ended
+    │   ├── ModelBroken            the core's model gives numbers that are not finite
     │   ├── KeyRefused             the core takes no call without a valid key
     │   ├── SessionLimitReached    the key is at its limit of answers at a time
-    │   └── TokenLimitReached      the key is at its limit of tokens a minute
+    │   ├── TokenLimitReached      the key is at its limit of tokens a minute
+    │   └── TimestepLimitReached   the key is at its limit of timesteps a minute
     ├── AgentError                 the agent on the device cannot answer
     │   └── AgentBusy              it is at its limit of answers
     ├── JudgeError                 the model that judges answers cannot be asked
@@ -50,13 +53,22 @@ from __future__ import annotations
 class SlingshotError(Exception):
     """Base of all errors raised on purpose. Its text is meant for the person at the keyboard.
 
+    The text names no option of one command line: it is read in a terminal, in a browser and by clients of the REST
+    endpoint. Each of them adds the remedy that its reader has, by `parameter`.
+
     Attributes:
         code: stable, for programs.
         retry_after_s: seconds after which the same may be asked again, with hope; None: something has to change first.
+        parameter: the setting or the part of the question that has to change; None if it is none, or not one.
+        limit: the most that it may be; None if there is no such number.
     """
 
     code = "slingshot_error"
     retry_after_s: float | None = None
+
+    def __init__(self, message: str, *, parameter: str | None = None, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.parameter, self.limit = parameter, limit
 
 
 class InputError(SlingshotError):
@@ -194,6 +206,13 @@ class CoreBusy(CoreError):
     retry_after_s = 1.0
 
 
+class CoreLoading(CoreError):
+    """The core is still loading its models."""
+
+    code = "core_loading"
+    retry_after_s = 1.0
+
+
 class CoreStopping(CoreError):
     """The core is being stopped, and the answer was not done in time."""
 
@@ -206,6 +225,12 @@ class EngineLost(CoreError):
 
     code = "engine_lost"
     retry_after_s = 1.0
+
+
+class ModelBroken(CoreError):
+    """The core's model gives numbers that are not finite: for one answer, or for all."""
+
+    code = "model_broken"
 
 
 class KeyRefused(CoreError):
@@ -225,6 +250,16 @@ class TokenLimitReached(CoreError):
     """The key that a call came with is at its limit of tokens a minute."""
 
     code = "token_limit_reached"
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TimestepLimitReached(CoreError):
+    """The key that a call came with is at its limit of timesteps a minute."""
+
+    code = "timestep_limit_reached"
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -316,11 +351,14 @@ SENT_BY_CORES: frozenset[type[SlingshotError]] = frozenset(
         ProtocolViolation,
         CoreTimeout,
         CoreBusy,
+        CoreLoading,
         CoreStopping,
         EngineLost,
+        ModelBroken,
         KeyRefused,
         SessionLimitReached,
         TokenLimitReached,
+        TimestepLimitReached,
     }
 )
 """What a core may refuse an agent with. Any other code that comes from one is not believed: what the agent says of its

@@ -23,7 +23,7 @@ from core_server.engine_client import EngineClient
 from core_server.lanes import BatchLane, Row
 from core_server.loaded_model import LoadedModel
 from core_server.parallel import ALONE, Ranks
-from ssd2.errors import CoreBusy, EngineLost
+from ssd2.errors import CoreBusy, EngineLost, ModelBroken
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.tensor_parallel import shard_model
 from ssd2.params import DecodingParams
@@ -68,6 +68,26 @@ async def engine_of_two_ranks(
     theirs.close()
 
 
+@pytest.mark.parametrize("broken", [0, 1])
+def test_all_ranks_find_a_model_broken_of_which_one_has_a_broken_share(served: LoadedModel, broken: int) -> None:
+    store = dist.HashStore()
+
+    def found(rank: int) -> bool:
+        ranks, model = ranks_of(rank, store), deepcopy(served.checkpoint.model)
+        assert isinstance(model, SSD2)
+        assert ranks.shard
+        shard_model(model, ranks.shard)
+        if rank == broken:
+            model.transformer.layers[1].fc2.weight.data.fill_(torch.nan)
+        share = LoadedModel(served.name, replace(served.checkpoint, model=model))
+        with pytest.raises(ModelBroken):
+            Engine([share], 2, None, ranks).test_models()
+        return True
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(found, range(2))) == [True, True]
+
+
 def out_of_memory(inputs: Tensor) -> Tensor:
     raise torch.OutOfMemoryError("in the middle of a batch")
 
@@ -97,7 +117,9 @@ async def test_a_rank_that_runs_out_of_memory_ends_all(served: LoadedModel, fail
     assert isinstance(errors[1 - failing], RuntimeError), "it waited for the other, but not for ever"
 
 
-async def test_without_other_ranks_only_the_batch_fails(served: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_other_ranks_a_block_that_alone_runs_out_of_memory_ends_its_answer_alone(
+    served: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with engine_in_this_process(served, slots=2) as client:
         with monkeypatch.context() as patched:
             patched.setattr(served.checkpoint.model.w_diff, "forward", out_of_memory)
@@ -133,10 +155,9 @@ async def test_after_running_out_of_memory_fewer_blocks_are_computed_together(
             return await asyncio.gather(*asked, return_exceptions=True)
 
         async with asyncio.timeout(30):
-            one, *four = await five(0)
-            assert (one, [type(error) for error in four]) == (FIRST, [CoreBusy] * 4)
-            assert await five(5) == [FIRST] * 5
-    assert sizes == [1, 4, 1, 2, 2]
+            for first in (0, 5):
+                assert await five(first) == [FIRST] * 5
+    assert sizes == [1, 4, 2, 2, 1, 2, 2]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the thread is the engine

@@ -22,6 +22,7 @@ from user_agent.config import CHANGEABLE, load_config
 from user_agent.config_cli import set_core_key
 from user_agent.core_client import CoreClient
 from user_agent.core_key import FILE, credentials_for, forget_core_key, keep_core_key
+from user_agent.core_options import with_remedy
 from user_agent.credentials import CoreCredentials
 
 CORE, OTHER = "core.example.org:50051", "other.example.org:50051"
@@ -152,7 +153,7 @@ LOCAL = ("localhost:1", "127.0.0.1:1", "127.3.2.1:1", "[::1]:1", "LOCALHOST:1")
 
 @pytest.mark.parametrize("address", [*REMOTE, f"{LOCAL[0]},{REMOTE[0]}", f"{REMOTE[0]},{LOCAL[0]}"])
 def test_a_line_to_another_machine_is_encrypted_unless_the_user_allows_otherwise(address: str) -> None:
-    with pytest.raises(InsecureLine, match=r"--ca FILE.*--insecure"):
+    with pytest.raises(InsecureLine, match=r"another machine.*not be encrypted"):
         CoreClient(address)
 
 
@@ -184,8 +185,9 @@ def test_a_certificate_of_this_device_goes_with_its_key_and_over_tls() -> None:
     for files in ((file, file, None), (file, None, file)):
         with pytest.raises(InvalidParameter, match="go together"):
             CoreCredentials(*files)
-    with pytest.raises(InvalidParameter, match="give --ca"):
+    with pytest.raises(InvalidParameter, match="CA certificate") as raised:
         CoreCredentials(None, file, file)
+    assert with_remedy(raised.value).endswith("(--ca FILE, or `user-agent config set ca FILE`)")
 
 
 def test_where_no_core_is_asked_the_keyring_is_not_opened(tmp_path: Path, desktop: _Keyring, user_folder: Path) -> None:

@@ -6,6 +6,7 @@ import { citationList } from "/web/citations.js";
 import { Denoising } from "/web/denoising.js";
 import { button, el } from "/web/dom.js";
 import { bytes, counted, seconds } from "/web/format.js";
+import { remedy } from "/web/notices.js";
 import { markedText } from "/web/tokens.js";
 
 const LOOK_EVERY_MS = 1000;
@@ -72,7 +73,8 @@ export class LiveAnswer {
   #stopped() {
     const { frames, passages, start } = this.#denoising.trace;
     const tokens = frames.filter((frame) => frame.isCommit).flatMap((frame) => frame.finals);
-    return { tokens, citations: passages, figures: null, lambda_user: start?.lambda_user ?? null, is_stopped: true };
+    const { lambda_user = null, left_out = [], max_tokens = null, clamped_from = null } = start ?? {};
+    return { tokens, citations: passages, figures: null, lambda_user, left_out, max_tokens, clamped_from, is_stopped: true };
   }
 
   #kept({ text, trace, data }) {
@@ -85,13 +87,19 @@ export class LiveAnswer {
 export function keptAnswer({ text, trace, data }) {
   const { tokens = [], citations = [] } = data ?? {};
   const shown = el("div", { className: "text" }, tokens.length ? markedText(tokens, citations) : text);
-  return el("article", { className: "answer" }, shown, remark(data), citationList(citations), course(trace), figures(data));
+  return el("article", { className: "answer" }, shown, remarks(data), citationList(citations, data?.left_out), course(trace),
+    figures(data));
 }
 
-function remark(data) {
-  const said = data?.is_stopped ? "Stopped before its end." : data?.is_cut ? "Cut at the longest answer; see Settings." : "";
-  return said && el("p", { className: "remark" }, said);
+function remarks(data) {
+  const said = [data?.is_stopped && "Stopped before its end.", data?.clamped_from && clamped(data),
+    data?.is_cut && !data.clamped_from && "Cut at the longest answer; see Settings."];
+  return said.filter(Boolean).map((text) => el("p", { className: "remark" }, text));
 }
+
+const clamped = ({ is_cut: isCut, max_tokens: most, clamped_from: wanted }) =>
+  `${isCut ? "Cut at" : "At most"} ${counted(most, "token")}, not ${wanted.toLocaleString("en")}: ` +
+  "the models have no more room behind this question.";
 
 /** How it came about, asked for when somebody looks. */
 function course(trace) {
@@ -120,7 +128,8 @@ function figures(data) {
 export function failedAnswer(error, again) {
   const retry = button("Ask again", again, { className: "primary" });
   if (error.status === 429) countDown(retry, error.retryAfter || 2);
-  return el("article", { className: "answer failed", role: "alert" }, el("p", {}, error.message), retry);
+  return el("article", { className: "answer failed", role: "alert" }, el("p", {}, error.message), remedy(error),
+    error.code !== "prompt_too_long" && retry);
 }
 
 function countDown(retry, left) {
