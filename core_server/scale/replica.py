@@ -18,6 +18,7 @@ from core_server.engines import running_engines
 from core_server.logs import start_log
 from core_server.server import observed
 from core_server.service import CollaborationService
+from ssd2.errors import ModelBroken
 
 EXIT_ENGINE_LOST = 1
 
@@ -143,8 +144,11 @@ class CoreReplica:
 
         Raises:
             EngineLost: if the engine has ended, or is given up.
+            ModelBroken: if a model has failed its self-test: a new replica loads it anew.
         """
         self._engines.for_answer()
+        if broken := self._engines.broken_models:
+            raise ModelBroken(f"broken models: {', '.join(sorted(broken))}")
 
     async def GetModelCard(  # noqa: N802  # the contract's name
         self, request: bytes, grpc_context: RayServegRPCContext
