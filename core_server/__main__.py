@@ -39,8 +39,8 @@ examples:
       the same, to agents with a key and a certificate alone
   core-server keys --help; core-server certs --help
       make both
-  core-server --model models/core --port 50051 --device cuda --precision bfloat16
-      compute on a GPU
+  core-server --model models/core --port 50051 --device cuda
+      compute on a GPU, in bfloat16 unless --precision says otherwise
   core-server --model models/core --port 50051 --device cuda --tensor-parallel 4
       cut the model over four GPUs: faster answers, and models too large for one
   core-server --model models/core --port 50051 --device cuda --replicas 2 --tensor-parallel 4 --max-sessions 128
@@ -174,14 +174,14 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=defaults.replicas,
         metavar="N",
-        help="engines, each with all models on GPUs of its own; an answer goes to the one that has the fewest "
-        "(default: %(default)s)",
+        help="engines, each with all models on GPUs of its own; an answer goes to the one that has the fewest, and one "
+        "that ends is started again while the others go on (default: %(default)s)",
     )
     add(
         "--precision",
         default=defaults.precision,
-        help="what the weights are held in: float32, bfloat16 (half the memory, for GPUs), or int8 (a quarter; takes "
-        "the extra int8) (default: %(default)s)",
+        help="what the weights are held in: float32, bfloat16 (half the memory, for GPUs), int8 (a quarter; takes the "
+        "extra int8), or auto: bfloat16 on cuda, float32 elsewhere (default: %(default)s)",
     )
     add(
         "--threads",
@@ -232,8 +232,8 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=defaults.engine_timeout_s,
         metavar="S",
-        help="seconds that the process that computes may say nothing before the server gives it up and ends; more than "
-        "one batch takes (default: %(default)g)",
+        help="seconds that an engine may say nothing before it is given up: one of several is killed and started "
+        "again, with the last one the server ends; more than one batch takes (default: %(default)g)",
     )
     add(
         "--logits",

@@ -61,11 +61,13 @@ class Begin:
         session: number of the answer, never used twice.
         model: name of the model, one of those that the engine is ready with.
         request: checked against the model.
+        scope: of the answers that its prompt may be shared with; None for none.
     """
 
     session: int
     model: str
     request: OpenRequest
+    scope: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,15 @@ class End:
 
 @dataclass(frozen=True)
 class Ready:
-    """The engine has loaded its models."""
+    """The engine has loaded its models.
+
+    Attributes:
+        models: that it has.
+        slots: answers that it takes at a time.
+    """
 
     models: tuple[ServedModel, ...]
+    slots: int
 
 
 @dataclass(frozen=True)

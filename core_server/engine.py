@@ -13,8 +13,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from core_server.logs import fields, frames, start_log
 from core_server.parallel import ALONE, Ranks, joined_ranks
 from core_server.scheduler import Batch, Result, Scheduler
 from core_server.self_test import finite_rows, self_test
+from ssd2.devices import is_out_of_memory
 from ssd2.errors import CoreBusy, ModelBroken, ProtocolViolation, SlingshotError
 from ssd2.wire.codec import ProjectedTokens
 from ssd2.wire.tensors import pack_logits
@@ -107,7 +109,7 @@ class Engine:
 
     def run(self) -> None:
         """Say what is there, and go round until the front end is gone."""
-        self._report(Ready(tuple(self._served.values())))
+        self._report(Ready(tuple(self._served.values()), self._scheduler.slots))
         batch: Batch | None = None
         while (commands := self._commands(wait_s=0 if batch else HEARTBEAT_S)) is not None:
             for command in commands:
@@ -118,6 +120,7 @@ class Engine:
             if batch:
                 began = time.perf_counter()
                 self._compute(batch)
+                self._scheduler.grow_back()
                 self._step_seconds.add(time.perf_counter() - began)
                 self._batch_size.add(len(batch.rows))
             self._test_suspects()
@@ -136,57 +139,71 @@ class Engine:
         try:
             self._scheduler.obey(command)
         except ProtocolViolation as error:
-            self._fail([command.session], error)
-
-    def _compute(self, batch: Batch) -> None:
-        try:
-            self._compute_batch(batch)
-        except torch.AcceleratorError:
-            raise  # nothing that runs on the device afterwards can be trusted
-        except SlingshotError as error:
-            self._fail(batch.sessions, error)  # it is about what was asked for, and so the same on every rank
-        except Exception as error:
-            if self._ranks.shard:
-                raise  # the other ranks may be waiting for this one, and do not know
-            self._recover(batch, error)
-
-    def _recover(self, batch: Batch, error: Exception) -> None:
-        """Fail a batch's answers, and go on with the others."""
-        if isinstance(error, torch.OutOfMemoryError):
-            self._scheduler.max_batch = max(1, len(batch.rows) // 2)
-            _log.warning("out of memory with %d blocks at a time; fewer from now on", len(batch.rows))
-            self._fail(batch.sessions, CoreBusy("the core has run out of memory; ask again in a moment"))
-        else:
-            name = type(error).__name__
-            extra = fields(error=name, frames=frames(error))
-            _log.error("%d answers failed with %s", len(batch.answers), name, extra=extra)
-            self._fail(batch.sessions, None)
+            self._end(command.session, error)
 
     @torch.inference_mode()
-    def _compute_batch(self, batch: Batch) -> None:
+    def _compute(self, batch: Batch) -> None:
         """One timestep of some answers. What only their next one needs is computed while the agents are at theirs."""
-        logits = batch.lane.logits(batch.rows)
-        are_finite = finite_rows(logits)
-        for answer, row, block_logits, is_finite in zip(batch.answers, batch.rows, logits, are_finite, strict=True):
-            if not is_finite:
-                continue
+        self._by_halves(batch, self._compute_logits)
+
+    def _by_halves(self, batch: Batch, work: Callable[[Batch], None]) -> bool:
+        """Do work on a batch or, if it fails, on each half of it: an answer that fails alone ends, and no other does.
+
+        Returns:
+            True if no answer failed.
+        """
+        try:
+            work(batch)
+        except Exception as error:
+            if not self._can_go_on_after(error):
+                raise
+            if len(batch.rows) == 1:
+                self._end(batch.answers[0].number, error)
+                return False
+            lacked_memory = is_out_of_memory(error)
+        else:
+            return True
+        # Not in the handler: until it is left, the exception holds on to all that the failed attempt had in memory.
+        first, second = (self._by_halves(half, work) for half in batch.halves())
+        is_whole = first and second
+        if lacked_memory and is_whole:  # else one row is too large by itself, which says nothing of the others
+            self._scheduler.shrink(len(batch.rows))
+            _log.warning("out of memory with %d blocks at a time; fewer from now on", len(batch.rows))
+        return is_whole
+
+    def _can_go_on_after(self, error: Exception) -> bool:
+        if isinstance(error, torch.AcceleratorError):
+            return False  # nothing that runs on the device afterwards can be trusted
+        # Ours are about what was asked for, and so the same on every rank. Of others the other ranks, which may be
+        # waiting for this one, know nothing.
+        return isinstance(error, SlingshotError) or not self._ranks.shard
+
+    def _compute_logits(self, batch: Batch) -> None:
+        computed = replace(batch, logits=batch.lane.logits(batch.rows))
+        # From here on nothing of it is computed again: agents have been sent some.
+        for one, is_finite in zip(computed.singles(), finite_rows(computed.computed), strict=True):
+            self._by_halves(one, self._hand_out if is_finite else self._suspect)
+        self._by_halves(computed, self._prepare_next)
+
+    def _hand_out(self, batch: Batch) -> None:
+        for answer, row, block_logits in zip(batch.answers, batch.rows, batch.computed, strict=True):
             guess = row.state.last_tokens(row.request.block_size) if batch.is_guessed else ()
             packed = pack_logits(block_logits, row.request.logits_format)
             self._report(Computed(answer.number, row.state.at, packed, guess))
-        greedy = logits.argmax(-1).tolist()
-        fed_back = batch.lane.feed_back(batch.rows, logits)
+
+    def _prepare_next(self, batch: Batch) -> None:
+        greedy = batch.computed.argmax(-1).tolist()
+        fed_back = batch.lane.feed_back(batch.rows, batch.computed)
         for answer, row, tokens, own in zip(batch.answers, batch.rows, greedy, fed_back, strict=True):
             answer.waiting = None
             answer.results.append(Result(row.state, ProjectedTokens(tuple(tokens)), own))
-        if broken := [number for number, is_finite in zip(batch.sessions, are_finite, strict=True) if not is_finite]:
-            self._fail_broken(broken, batch.lane)
 
-    def _fail_broken(self, sessions: Sequence[int], lane: Lane) -> None:
-        """End answers whose logits are not finite, and no others: what an agent asked for may be the reason."""
-        name = self._served[lane].name
-        _log.error("%d answers ended: the model %s gave logits that are not finite", len(sessions), name)
-        self._fail(sessions, ModelBroken(f"the model {name} gave logits that are not finite; tell the core's provider"))
-        self._suspects.add(lane)
+    def _suspect(self, batch: Batch) -> None:
+        """End an answer whose logits are not finite: what its agent asked for may be the reason, or the model."""
+        name = self._served[batch.lane].name
+        _log.error("an answer ended: the model %s gave logits that are not finite", name)
+        self._suspects.add(batch.lane)
+        raise ModelBroken(f"the model {name} gave logits that are not finite; tell the core's provider")
 
     def _test_suspects(self) -> None:
         """Test models that have failed an answer: one that fails this too is reported as broken."""
@@ -198,11 +215,22 @@ class Engine:
             except ModelBroken as error:
                 _log.error("%s", error)
                 self._report(Broken(served.name))
+            except Exception as error:
+                if not self._can_go_on_after(error):
+                    raise
+                _log.error("the self-test of the model %s failed with %s", served.name, type(error).__name__)
 
-    def _fail(self, sessions: Sequence[int], error: SlingshotError | None) -> None:
-        for session in sessions:
-            self._scheduler.drop(session)
-            self._report(Failed(session, error))
+    def _end(self, session: int, error: Exception) -> None:
+        """End an answer that cannot go on, unless it has ended already."""
+        if not self._scheduler.drop(session):
+            return
+        if is_out_of_memory(error):
+            _log.warning("out of memory with a single block; its answer has ended")
+            error = CoreBusy("the core has run out of memory; ask again in a moment")
+        elif not isinstance(error, SlingshotError):
+            name = type(error).__name__
+            _log.error("an answer failed with %s", name, extra=fields(error=name, frames=frames(error)))
+        self._report(Failed(session, error if isinstance(error, SlingshotError) else None))
 
     def _report(self, report: Report) -> None:
         if self._connection:

@@ -72,6 +72,7 @@ class EngineClient:
 
     Attributes:
         models: that it has, once it is ready.
+        slots: answers that it takes at a time, likewise.
         alive: its last word on how it stands; None before the first.
         broken_models: names of those that have failed an answer and then their self-test.
         ends_by_itself: whether it ends once it is hung up on: not while it loads, nor if it has said nothing for too
@@ -91,6 +92,7 @@ class EngineClient:
         self._heard_at = time.monotonic()
         self._listening: asyncio.Task[None] | None = None
         self.models: tuple[ServedModel, ...] = ()
+        self.slots = 0
         self.alive: Alive | None = None
         self.broken_models: set[str] = set()
         self.ends_by_itself = False
@@ -123,7 +125,7 @@ class EngineClient:
             raise report.error
         if not isinstance(report, Ready):
             raise EngineLost("the engine ended while it loaded the models; its log says why")
-        self.models, self._heard_at = report.models, time.monotonic()
+        self.models, self.slots, self._heard_at = report.models, report.slots, time.monotonic()
         self._listening = asyncio.create_task(self._listen())
 
     async def gone(self) -> None:
@@ -222,7 +224,7 @@ def _start(config: ServerConfig, replica: int) -> Start:
         models=config.models,
         slots=config.slots_per_engine,
         devices=config.devices(replica),
-        precision=config.precision,
+        precision=config.weights_precision,
         logits_formats=config.logits_formats,
         threads=config.threads_per_rank,
         compiled=config.compiled,

@@ -36,7 +36,7 @@ class Ready(BaseModel):
 
     Attributes:
         status: so or not.
-        reason: why not.
+        reason: why not; or what is amiss although it can.
     """
 
     status: Literal["ready", "not ready"]
@@ -64,7 +64,7 @@ def create_app(observation: Observation) -> FastAPI:
         if obstacle := observation.readiness.obstacle:
             response.status_code = 503
             return Ready(status="not ready", reason=obstacle)
-        return Ready(status="ready")
+        return Ready(status="ready", reason=observation.readiness.limitation)
 
     @app.get("/metrics")
     async def metrics() -> Response:  # in the loop that counts, so that nothing changes meanwhile

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from core_server.config import HEARTBEAT_S
-from core_server.engines import Engines
-
-MAX_SILENCE_S = 10 * HEARTBEAT_S
-"""An engine that says nothing for longer is stuck, or at a batch that new answers would wait for."""
+from core_server.engines import MAX_SILENCE_S, Engines
 
 
 class Readiness:
@@ -28,9 +24,22 @@ class Readiness:
             return "draining"
         if self.engines is None:
             return "loading"
-        if any(engine.is_gone for engine in self.engines):
+        if not (living := self.engines.living):
             return "an engine has ended"
         if broken := self.engines.broken_models:
             return f"broken models: {', '.join(sorted(broken))}"
-        silence_s = max(engine.silence_s for engine in self.engines)
+        silence_s = min(engine.silence_s for engine in living.values())  # one that can take an answer is enough
         return f"an engine has said nothing for {silence_s:.0f} s" if silence_s > MAX_SILENCE_S else None
+
+    @property
+    def limitation(self) -> str | None:
+        """What is amiss although an answer can be taken; None if nothing is."""
+        if self.engines is None:
+            return None
+        of = f"of {len(self.engines.restarts)}"
+        if ended := len(self.engines.restarts) - len(self.engines.living):
+            return f"degraded: {ended} {of} engines ended, {len(self.engines.given_up)} given up"
+        if broken := sum(bool(engine.broken_models) for engine in self.engines.living.values()):
+            return f"degraded: {broken} {of} engines with a broken model"
+        silent = sum(engine.silence_s > MAX_SILENCE_S for engine in self.engines.living.values())
+        return f"degraded: {silent} {of} engines silent" if silent else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -13,6 +13,10 @@ from core_server.lanes import BlockState, Lane, Row
 from ssd2.block_end import patience_from
 from ssd2.errors import ProtocolViolation
 from ssd2.wire.codec import OpenRequest, ProjectedTokens
+
+GROWTH_BATCHES = 256
+"""After running out of memory, batches until one block more is computed together: memory may be free again, and to find
+that it is not costs one batch in so many, and no answer."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Answer:
         lane: that computes it.
         slot: that it has there.
         request: how it is decoded.
+        scope: see `Row`.
         waiting: what has to be computed; None while the agent has the word.
         results: computed and not yet answered: the first for certain, each other one on a guess at the
             projection of the one before.
@@ -48,6 +53,7 @@ class Answer:
     lane: Lane
     slot: int
     request: OpenRequest
+    scope: str | None
     waiting: BlockState | None = field(default_factory=BlockState)
     results: deque[Result] = field(default_factory=deque)
 
@@ -96,7 +102,7 @@ class Answer:
 
     def row(self, state: BlockState) -> Row:
         """Its part of a batch."""
-        return Row(self.slot, self.request, state)
+        return Row(self.slot, self.request, state, self.scope)
 
 
 @dataclass(frozen=True)
@@ -108,17 +114,38 @@ class Batch:
         answers: B of them.
         rows: what is computed of each.
         is_guessed: whether the rows' projections are guesses.
+        logits: of the rows, [B, L, V]; None before they are computed.
     """
 
     lane: Lane
     answers: Sequence[Answer]
     rows: Sequence[Row]
     is_guessed: bool
+    logits: Tensor | None = None
 
     @property
-    def sessions(self) -> list[int]:
-        """Numbers of the answers' sessions."""
-        return [answer.number for answer in self.answers]
+    def computed(self) -> Tensor:
+        """The logits.
+
+        Raises:
+            RuntimeError: if they are not computed yet.
+        """
+        if self.logits is None:
+            raise RuntimeError("the batch has no logits yet")
+        return self.logits
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The first half of the rows, and the others."""
+        middle = len(self.rows) // 2
+        return self._part(slice(middle)), self._part(slice(middle, None))
+
+    def singles(self) -> Iterator[Batch]:
+        """Each row as a batch of its own."""
+        return (self._part(slice(index, index + 1)) for index in range(len(self.rows)))
+
+    def _part(self, which: slice) -> Batch:
+        logits = None if self.logits is None else self.logits[which]
+        return Batch(self.lane, self.answers[which], self.rows[which], self.is_guessed, logits)
 
 
 class Scheduler:
@@ -140,6 +167,7 @@ class Scheduler:
         self._free = list(range(slots))
         self._answers: dict[int, Answer] = {}
         self.max_batch = slots
+        self._batches_until_growth = GROWTH_BATCHES
 
     @property
     def slots_used(self) -> int:
@@ -159,7 +187,8 @@ class Scheduler:
         """
         if isinstance(command, Begin):
             lane = self._lanes[command.model]
-            self._answers[command.session] = Answer(command.session, lane, self._free.pop(), command.request)
+            slot = self._free.pop()
+            self._answers[command.session] = Answer(command.session, lane, slot, command.request, command.scope)
         elif command.session not in self._answers:
             return
         elif isinstance(command, Advance):
@@ -169,11 +198,29 @@ class Scheduler:
         else:
             self.drop(command.session)
 
-    def drop(self, session: int) -> None:
-        """End an answer and free its slot."""
-        answer = self._answers.pop(session)
-        answer.lane.forget(answer.slot)
-        self._free.append(answer.slot)
+    def drop(self, session: int) -> bool:
+        """End an answer and free its slot; False if it has ended already."""
+        answer = self._answers.pop(session, None)
+        if answer:
+            answer.lane.forget(answer.slot)
+            self._free.append(answer.slot)
+        return answer is not None
+
+    def shrink(self, blocks: int) -> None:
+        """Compute at most half as many blocks together from now on.
+
+        Args:
+            blocks: that there was not enough memory for.
+        """
+        self.max_batch = max(1, min(self.max_batch, blocks // 2))
+        self._batches_until_growth = GROWTH_BATCHES
+
+    def grow_back(self) -> None:
+        """Count a batch; after many of them, compute one more block together, until all are allowed again."""
+        self._batches_until_growth -= 1
+        if self._batches_until_growth <= 0:
+            self._batches_until_growth = GROWTH_BATCHES
+            self.max_batch = min(self.slots, self.max_batch + 1)
 
     def next_batch(self) -> Batch | None:
         """All that is waiting and can be one batch with what waits longest; else the same of guesses."""

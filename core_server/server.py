@@ -58,7 +58,9 @@ class CoreServer:
         self._service: CollaborationService | None = None
         self.observation = observation or Observation()
         self._server = grpc.aio.server(
-            interceptors=[KeyInterceptor(Callers(KeyReader(config.keys)), self.observation.metrics)]
+            interceptors=[
+                KeyInterceptor(Callers(KeyReader(config.keys), config.max_sessions), self.observation.metrics)
+            ]
             if config.keys
             else [],
             options=_options(config),
@@ -211,7 +213,8 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         what = ", ".join(
             f"{one.name} ({one.card.family}, {one.card.parameters:,} parameters)" for one in engines.models
         )
-        announce(f"listening on {config.address(port)}, serving {what}")
+        where = f"in {config.weights_precision} on {config.device}"
+        announce(f"listening on {config.address(port)}, serving {what} {where}")
         ends = {asyncio.create_task(told_to_stop.wait()), asyncio.create_task(engines.gone())}
         _, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
@@ -219,7 +222,7 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         _log.info("stopping; answers in progress have %g s", config.grace_s)
         await server.stop()
         if not told_to_stop.is_set():
-            raise EngineLost("an engine has ended, so the server ends; start it again, its log says what happened")
+            raise EngineLost("no engine is left, so the server ends; start it again, its log says what happened")
 
 
 def stop_signals() -> list[signal.Signals]:

@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from core_server.callers import CALLER, while_allowed
+from core_server.callers import CALLER, Line, scope_of, while_allowed
 from core_server.engine_client import EngineClient, Frames
 from core_server.engines import Engines
 from core_server.error_catalog import Refusal, refusal_of
@@ -49,7 +49,7 @@ class CallContext(Protocol):
         """End the call with a status; raises to say so."""
 
 
-class StreamContext(CallContext, Protocol):
+class StreamContext(CallContext, Line, Protocol):
     """What it needs of a stream."""
 
     def invocation_metadata(self) -> _Metadata | None:
@@ -135,11 +135,12 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         """One answer."""
         try:
             with self._observation.session(context.invocation_metadata() or ()) as seen:
-                await while_allowed(self._collaborate(_AgentStream(context, self._answer_timeout_s, seen), seen))
+                agent = _AgentStream(context, self._answer_timeout_s, seen)
+                await while_allowed(self._collaborate(agent, seen, scope_of(context)))
         except Exception as error:
             await refuse(context, refusal_of(error))
 
-    async def _collaborate(self, agent: _AgentStream, seen: SessionObservation) -> None:
+    async def _collaborate(self, agent: _AgentStream, seen: SessionObservation, scope: str | None) -> None:
         opening = await agent.read(OPEN_TIMEOUT_S)
         if opening is None:
             return
@@ -152,12 +153,15 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             if served.name in self._engines.broken_models:
                 raise ModelBroken(f"the model {served.name} is broken; ask another core, and tell this one's provider")
             session = CoreSession(next(self._numbers), request, served)
-            engine = self._engines.for_answer()
-            CALLER.get().count(request.block_size)  # before anything is waited for: others may come meanwhile
-            seen.opened(served.name, self._sessions_active, self._max_sessions, CALLER.get().id)
-            await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=seen.id)))
-            with engine.answer(session.begin()) as frames:
+            engine = self._engines.for_answer(served.name)
+            # Before anything is waited for: others may come meanwhile, and find these tokens left, or this slot free.
+            CALLER.get().count(request.block_size)
+            with engine.answer(session.begin(scope)) as frames:
+                seen.opened(served.name, self._sessions_active, self._max_sessions, CALLER.get().id)
+                await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=seen.id)))
                 seen.end = await self._answer(agent, session, engine, frames)
+            if seen.end == CLOSED:
+                seen.finished(request.block_size)
 
     async def _answer(self, agent: _AgentStream, session: CoreSession, engine: EngineClient, frames: Frames) -> str:
         """Send logits for every projection until the agent has had enough; says how it ended."""
@@ -227,7 +231,7 @@ async def _take_projections(
         committed_tokens = len(advance.projected.token_ids) if advance.is_commit else 0
         agent.seen.took_projection(time.monotonic() - began, committed_tokens)
         engine.send(advance)
-        CALLER.get().count(committed_tokens)  # of the block that begins, as long as this one
+        CALLER.get().count(session.block_size, session.due.step)  # of the timestep that begins
 
 
 class _AgentStream:

@@ -37,9 +37,18 @@ class CoreSession:
         """The timestep whose projection the agent has to send."""
         return self._due
 
-    def begin(self) -> Begin:
-        """The first command."""
-        return Begin(self.number, self._served.name, self._request)
+    @property
+    def block_size(self) -> int:
+        """L of every block."""
+        return self._request.block_size
+
+    def begin(self, scope: str | None = None) -> Begin:
+        """The first command.
+
+        Args:
+            scope: see `Begin`.
+        """
+        return Begin(self.number, self._served.name, self._request, scope)
 
     def advance(self, message: pb.Projection) -> Advance:
         """The command that follows from a projection. A commit ends its block, at whichever timestep it comes.

@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.proxy_request_response import gRPCStreamingType
 
-from core_server.callers import CALLER, Caller, Callers, while_allowed
+from core_server.callers import CALLER, SCOPE_KEY, Caller, Callers, scope_of, while_allowed
 from core_server.config import ServerConfig
 from core_server.error_catalog import INTERNAL_MESSAGE, refusal_of
 from core_server.keys import KeyReader
@@ -219,21 +219,24 @@ class ProxyCalls:
 
 
 class WithoutKey:
-    """A call's context for Serve, which sends a copy of it to a replica: keys end here."""
+    """A call's context for Serve, which sends a copy of it to a replica: keys end here, and a scope begins here."""
 
     def __init__(self, rpc_context: _Context) -> None:
         self._rpc_context = rpc_context
+        self._scope = scope_of(rpc_context)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._rpc_context, name)
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """What the call came with, but for the key."""
-        return tuple(pair for pair in self._rpc_context.invocation_metadata() or () if pair[0] != "authorization")
+        """What the call came with but for the key, and the scope of its answer, which no agent chooses."""
+        given = self._rpc_context.invocation_metadata() or ()
+        kept = tuple(pair for pair in given if pair[0] not in ("authorization", SCOPE_KEY))
+        return (*kept, (SCOPE_KEY, self._scope)) if self._scope else kept
 
 
 class CountedRequests:
-    """A stream's requests, whose tokens are counted as the service does: of each block that begins.
+    """A stream's requests, counted as the service does: each timestep that begins, and the tokens that it is charged.
 
     The first begins when a replica has taken the answer; what it refuses costs nothing.
     """
@@ -261,8 +264,9 @@ class CountedRequests:
     def _count(self, message: pb.CollaborateRequest) -> None:
         if self._block_size is None:
             self._block_size = message.open.block_size
-        elif message.projection.is_commit:
-            self._caller.count(self._block_size)  # of the block that begins, as long as this one
+        elif message.HasField("projection"):
+            at = message.projection
+            self._caller.count(self._block_size, 0 if at.is_commit else at.step + 1)  # of the timestep that begins
 
 
 def _check_end(rpc_context: _Context) -> None:

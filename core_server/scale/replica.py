@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
@@ -13,12 +13,13 @@ from typing import NoReturn, TypeAlias
 import grpc
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
+from core_server.callers import SCOPE_KEY
 from core_server.config import ServerConfig
 from core_server.engines import running_engines
 from core_server.logs import start_log
 from core_server.server import observed
 from core_server.service import CollaborationService
-from ssd2.errors import ModelBroken
+from ssd2.errors import EngineLost, ModelBroken
 
 EXIT_ENGINE_LOST = 1
 
@@ -71,6 +72,15 @@ class ReplicaStream(ReplicaCall):
         super().__init__(rpc_context)
         self._requests = requests
         self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(maxsize=1)
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Nothing: who calls is for the proxy to say."""
+        return {}
+
+    def peer(self) -> str:
+        """The scope of the answer, as the proxy says."""
+        scope = dict(self.invocation_metadata()).get(SCOPE_KEY, "")
+        return scope if isinstance(scope, str) else ""
 
     async def read(self) -> object:
         """The next message's bytes; gRPC's EOF if there is none."""
@@ -146,7 +156,8 @@ class CoreReplica:
             EngineLost: if the engine has ended, or is given up.
             ModelBroken: if a model has failed its self-test: a new replica loads it anew.
         """
-        self._engines.for_answer()
+        if not self._engines.living:
+            raise EngineLost("the engine has ended")
         if broken := self._engines.broken_models:
             raise ModelBroken(f"broken models: {', '.join(sorted(broken))}")
 

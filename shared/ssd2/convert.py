@@ -38,19 +38,20 @@ _NOT_IN_OPT = ("w_diff.", "w_pred.", "diffusion_time_embedding.", "context_time_
 
 
 def convert_opt(
-    source: str, out: Path, *, block_size: int = 25, context_timestep: str = "quantised", seed: int = 0
+    source: str, out: Path, *, block_size: int = 25, context_timestep: str = "none", seed: int = 0
 ) -> SSD2Config:
     """Make an SSD-2 checkpoint out of an OPT model, to be trained from there.
 
     Transformer, token and position embeddings are OPT's. W_diff starts as the token embeddings, so
-    that a noiseless block is embedded as its tokens would be; W_pred and Emb_ctx-time start at 0,
-    Emb_diff-time small and random.
+    that a noiseless block is embedded as its tokens would be; W_pred starts at 0, and so does Emb_ctx-time
+    where it is asked for, Emb_diff-time small and random.
 
     Args:
         source: a name on the Hugging Face hub, facebook/opt-125m say, or a local folder.
         out: checkpoint folder; made if missing, files of the same names are replaced.
         block_size: L that the model will be trained with; the paper's is 25.
-        context_timestep: see `SSD2Config`.
+        context_timestep: "none", or "quantised" for the paper's Emb_ctx-time, with which a server encodes each context
+            anew for every 50 timesteps; see `SSD2Config`.
         seed: of Emb_diff-time.
 
     Returns:

@@ -138,6 +138,14 @@ class DecodingParams:
         """The same, but no block ends before its last timestep."""
         return replace(self, patience=None, entropy_bound=None)
 
+    def within(self, room: int) -> DecodingParams:
+        """The same, but an answer no longer than the whole blocks that have room in this many tokens.
+
+        Raises:
+            InvalidParameter: if not one block has.
+        """
+        return replace(self, max_tokens=min(self.max_tokens, room // self.block_size * self.block_size))
+
     @property
     def max_blocks(self) -> int:
         """Blocks that hold `max_tokens`."""

@@ -109,9 +109,8 @@ def test_it_says_where_it_listens_and_ends_when_told(
 ) -> None:
     assert running.stdout is not None
     line = running.stdout.readline()
-    listening = re.fullmatch(
-        r"core-server: listening on 127\.0\.0\.1:(\d+), serving general \(ssd-2, [\d,]+ parameters\)\n", line
-    )
+    serving = r"serving general \(ssd-2, [\d,]+ parameters\) in float32 on cpu"
+    listening = re.fullmatch(rf"core-server: listening on 127\.0\.0\.1:(\d+), {serving}\n", line)
     assert listening
 
     assert main(["--model", str(core_folder), "--port", listening[1], "--threads", "64"]) == 2
@@ -122,6 +121,7 @@ def test_it_says_where_it_listens_and_ends_when_told(
     running.send_signal(signal.SIGTERM)
     rest, log = running.communicate(timeout=30)
     assert (running.returncode, rest) == (0, "")
+    assert "parameters in float32 on cpu" in log
     assert "stopping" in log
     assert "Traceback" not in log
 

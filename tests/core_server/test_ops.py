@@ -89,12 +89,28 @@ async def test_an_engine_that_says_nothing_is_not_ready(
         assert await is_ready(client) == (503, "an engine has said nothing for 0 s")
 
 
-def test_one_silent_engine_of_several_is_enough() -> None:
-    readiness = Observation().readiness
-    silences = (0.1, 11.0)
-    engines = [SimpleNamespace(is_gone=False, silence_s=s, broken_models=set()) for s in silences]
-    readiness.engines = Engines(engines)  # type: ignore[arg-type]
-    assert readiness.obstacle == "an engine has said nothing for 11 s"
+@pytest.mark.parametrize(
+    ("silences", "is_gone", "status", "reason"),
+    [
+        ((0.1, 11.0), (False, False), 200, "degraded: 1 of 2 engines silent"),
+        ((0.1, 0.1), (True, False), 200, "degraded: 1 of 2 engines ended, 0 given up"),
+        ((0.1, 11.0), (True, False), 503, "an engine has said nothing for 11 s"),
+        ((12.0, 11.0), (False, False), 503, "an engine has said nothing for 11 s"),
+        ((0.1, 0.1), (True, True), 503, "an engine has ended"),
+    ],
+)
+async def test_one_engine_that_can_take_an_answer_is_enough(
+    silences: tuple[float, ...], is_gone: tuple[bool, ...], status: int, reason: str
+) -> None:
+    observation = Observation()
+    observation.readiness.engines = Engines(
+        [
+            SimpleNamespace(is_gone=g, silence_s=s, models=(), broken_models=set())
+            for s, g in zip(silences, is_gone, strict=True)
+        ]  # type: ignore[misc]
+    )
+    async with asking(observation) as client:
+        assert await is_ready(client) == (status, reason)
 
 
 async def test_a_port_in_use_is_refused() -> None:

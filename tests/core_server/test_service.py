@@ -133,7 +133,7 @@ BAD_OPENINGS: list[tuple[dict[str, Any], grpc.StatusCode, str, str]] = [
         {"logits_format": 3, "top_k": 1025},
         grpc.StatusCode.INVALID_ARGUMENT,
         "invalid_parameter",
-        "it allows float16,uint8,top-k:1024",
+        "it offers float16,uint8,top-k:1024",
     ),
 ]
 
@@ -159,7 +159,7 @@ async def test_a_provider_that_allows_no_full_logits_sends_none(
     opening = pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS, logits_format=asked)))
     end = await ending(await agent.send(opening))
     assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter")
-    assert "it allows top-k:64" in end.details
+    assert "it offers top-k:64" in end.details
     assert server.sessions_active == 0
     seeds, few = Seeds.reproducible(1), LogitsFormat("top-k", 64)
     assert await agent.decode(served, PARAMS, seeds, few) == decode_alone(served, PARAMS, seeds, few)
@@ -422,7 +422,7 @@ async def test_an_unexpected_exception_stays_inside(
     end = await ending(call)
     assert (end.status, end.details, end.code) == (grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, None)
     assert "secret" not in str(end.metadata)
-    assert "1 answers failed with RuntimeError" in caplog.text
+    assert "an answer failed with RuntimeError" in caplog.text
     log = "\n".join(map(TextFormatter().format, caplog.records))
     assert re.search(r"\n  \S+test_service.py:\d+ in fail\n", log), "the log says where"
     assert "secret" not in log
@@ -452,6 +452,12 @@ class StuckPeer:
 
     def invocation_metadata(self) -> None:
         return None
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
+    def peer(self) -> str:
+        return "unix:"
 
     async def read(self) -> bytes:
         return self.message.SerializeToString()

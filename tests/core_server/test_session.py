@@ -32,7 +32,7 @@ def projection(number: int, block: int, step: int, *, is_commit: bool = False) -
 
 
 def test_each_message_becomes_a_command(session: CoreSession, request_to_serve: OpenRequest) -> None:
-    assert session.begin() == Begin(7, "core", request_to_serve)
+    assert session.begin("key:abc") == Begin(7, "core", request_to_serve, "key:abc")
     assert session.advance(projection(0, 0, 0)) == Advance(7, ProjectedTokens(TOKENS), is_commit=False)
     several = pb.Projection(number=1, block=0, step=1, token_ids=(4, *TOKENS), counts=(2, *[1] * 7))
     expected = ProjectedTokens((4, *TOKENS), (2, 1, 1, 1, 1, 1, 1, 1))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -16,7 +18,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from core_server.__main__ import EXIT_ENGINE_LOST
 from ssd2.errors import CoreStopping, EngineLost
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from tests.end_to_end.conftest import CoreProcess, running_core
+from tests.end_to_end import faults
+from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, running_core
+from tests.end_to_end.faults import answered, figures
 from tests.end_to_end.processes import engine_processes, is_running
 from user_agent.agent import Agent, Question
 from user_agent.answer import CommittedBlock, Observer
@@ -52,9 +56,6 @@ def core(core_folder: Path, request: pytest.FixtureRequest) -> Iterator[CoreProc
     [
         pytest.param((), 0, signal.SIGKILL, id="killed"),
         pytest.param((), 0, signal.SIGSTOP, id="stopped"),
-        # Which of the two computes is not known here: its answer fails, or the server's end comes before the answer's.
-        pytest.param(TWO_ENGINES, 0, signal.SIGKILL, id="one-of-two-killed", marks=pytest.mark.slow),
-        pytest.param(TWO_ENGINES, 1, signal.SIGKILL, id="other-of-two-killed", marks=pytest.mark.slow),
         pytest.param(TWO_RANKS, 0, signal.SIGKILL, id="torchrun-killed", marks=pytest.mark.slow),
         pytest.param(TWO_RANKS, 1, signal.SIGKILL, id="first-rank-killed", marks=pytest.mark.slow),
         pytest.param(TWO_RANKS, 2, signal.SIGKILL, id="second-rank-killed", marks=pytest.mark.slow),
@@ -88,6 +89,70 @@ async def test_the_end_of_the_engine_ends_the_server_and_agents_are_told(
         assert (await watch.read()).status == NOT_SERVING
     assert core.process.wait(timeout=40) == EXIT_ENGINE_LOST
     eventually(lambda: not any(is_running(pid) for pid in processes))
+
+
+def leftovers(core: CoreProcess, folder: Path) -> tuple[int, int, int]:
+    """Engines of a server, their sockets, and the folders for these."""
+    sockets = Path("/proc/net/unix").read_text().count(f"{folder}/core-server-")
+    return len(engine_processes(core)), sockets, leftover_folders(folder)
+
+
+def leftover_folders(folder: Path) -> int:
+    return len(list(folder.glob("core-server-*")))
+
+
+def once_both_are_there(happen: Callable[[], object]) -> faults.Fault:
+    arrived = itertools.count(1)
+    return faults.Fault(lambda: next(arrived) == 2 and happen(), 1, 4)
+
+
+def of_both(core: CoreProcess, name: str) -> float:
+    """A figure of a server's engines, added up."""
+    seen = figures(core)
+    return sum(seen[f'{name}{{engine="{number}"}}'] for number in (0, 1))
+
+
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)], ids=["killed", "stuck"]
+)
+async def test_one_engine_of_two_ends_and_no_answer_loses_a_token(
+    core_folder: Path, user_folder: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    """Both are lost, one after the other; each is there again before the next, and nothing of it is left."""
+    user, environment = UserModel.load(user_folder, with_weights=True), {**ENVIRONMENT, "TMPDIR": str(tmp_path)}
+    options = ("--replicas", "2", "--max-sessions", "4", "--engine-timeout-s", "5", "--ops-port", "0")
+    with running_core(f"tiny={core_folder}", *options, environment=environment) as core:
+        expected = await answered(user, core.address, faults.question())
+        before = leftovers(core, tmp_path)
+        assert before == (2, 4, 2), "of each one that listens and one that is connected"
+        for lost in (1, 2):
+            victim = min(engine_processes(core))  # the older one, so that each has its turn
+            both = once_both_are_there(partial(os.kill, victim, how))
+            # One on each engine, as each goes to the one that has the fewest.
+            answers = await asyncio.gather(
+                *(answered(user, core.address, faults.question(), both, patience_s=60) for _ in range(2))
+            )
+            assert [faults.ids(answer) for answer in answers] == [faults.ids(expected)] * 2
+            assert sorted(answer.resumed for answer in answers) == [0, 1]
+            await faults.until(lambda lost=lost: of_both(core, "engine_restarts_total") == lost, 60)
+            assert not is_running(victim)
+            assert of_both(core, "engine_running") == 2
+        await faults.let_go([core], 20)
+        eventually(lambda: leftovers(core, tmp_path) == before)
+        assert faults.ids(await answered(user, core.address, faults.question())) == faults.ids(expected)
+        core.process.terminate()
+        assert core.process.wait(timeout=20) == 0
+    assert leftover_folders(tmp_path) == 0
+
+
+@pytest.mark.slow
+def test_the_end_of_both_engines_ends_the_server(core_folder: Path) -> None:
+    with running_core(core_folder, *TWO_ENGINES, "--grace-s", "1") as core:
+        processes = engine_processes(core)
+        for pid in processes:
+            os.kill(pid, signal.SIGKILL)
+        assert core.process.wait(timeout=40) == EXIT_ENGINE_LOST
+        eventually(lambda: not any(is_running(pid) for pid in processes))
 
 
 one_process_or_two_ranks = pytest.mark.parametrize(

@@ -284,7 +284,7 @@ async def test_between_a_full_replica_and_none_the_full_one_is_waited_for(start:
 
 @pytest.mark.parametrize("address", ["", ",", "host:1,", "host:1,host", "a b:1"])
 def test_a_list_of_addresses_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(InvalidParameter, match="give --core HOST:PORT"):
+    with pytest.raises(InvalidParameter, match="give it as HOST:PORT"):
         CoreClient(address)
 
 

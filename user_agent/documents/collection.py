@@ -63,6 +63,10 @@ class Collection:
         """Of the sync that runs, or the last one."""
         return self._progress
 
+    def exposure(self) -> str:
+        """See `Extractor.exposure`."""
+        return self._extractor.exposure()
+
     def link(self, path: Path) -> Link:
         """Keep a folder or a file from now on; its documents are there after the next `sync`.
 

@@ -152,6 +152,11 @@ class ModelConfig(Protocol):
         ...
 
     @property
+    def max_positions(self) -> int:
+        """The longest prompt and answer together."""
+        ...
+
+    @property
     def max_prompt_tokens(self) -> int:
         """The longest prompt that leaves room for one block of answer."""
         ...
@@ -163,6 +168,10 @@ class ModelConfig(Protocol):
 
     def max_prompt_tokens_before(self, answer_tokens: int) -> int:
         """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
+        ...
+
+    def max_answer_tokens_behind(self, prompt_tokens: int) -> int:
+        """The longest answer that has room behind a prompt of this many tokens; below 1 if none has."""
         ...
 
 
@@ -277,6 +286,12 @@ class SSD2Config:
             return self.max_positions - answer_tokens
         return self.answer_position if self.answer_position + answer_tokens <= self.max_positions else 0
 
+    def max_answer_tokens_behind(self, prompt_tokens: int) -> int:
+        """The longest answer that has room behind a prompt of this many tokens; below 1 if none has."""
+        if self.answer_position is None:
+            return self.max_positions - prompt_tokens
+        return self.max_positions - self.answer_position if prompt_tokens <= self.answer_position else 0
+
     def first_position(self, prompt_tokens: _Number) -> _Number:
         """Where a prompt of this many tokens begins."""
         return self.answer_position - prompt_tokens if self.answer_position else 0 * prompt_tokens
@@ -368,6 +383,10 @@ class SSDLMConfig:
         """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
         return self.max_positions - answer_tokens
 
+    def max_answer_tokens_behind(self, prompt_tokens: int) -> int:
+        """The longest answer that has room behind a prompt of this many tokens; below 1 if none has."""
+        return self.max_positions - prompt_tokens
+
 
 @dataclass(frozen=True)
 class AutoregressiveConfig:
@@ -407,3 +426,7 @@ class AutoregressiveConfig:
     def max_prompt_tokens_before(self, answer_tokens: int) -> int:
         """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
         return self.max_positions - answer_tokens
+
+    def max_answer_tokens_behind(self, prompt_tokens: int) -> int:
+        """The longest answer that has room behind a prompt of this many tokens; below 1 if none has."""
+        return self.max_positions - prompt_tokens

@@ -3,13 +3,15 @@
 A context is encoded causally and never sees the block (App. A), so its keys and values serve every
 timestep of a block, and every later block: what a slot holds is only ever added to. A model with a
 context timestep embedding needs them anew whenever the quantised timestep changes (footnote 16).
-A slot's keys and values are computed once for as many slots as begin with the same tokens.
+A slot's keys and values are computed once for as many slots as begin with the same tokens, where that tells nobody
+what others ask: prompts alone are shared, and only within a scope. Who sees how long an answer takes could find out
+else what another user's prompt or answer begins with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -30,15 +32,25 @@ class Context:
         token_ids: of the prompt and the committed blocks.
         first_position: position of the first of them.
         timestep: that they are encoded for, quantised; 0 for a model without a context timestep.
+        prompt_tokens: how many of them are of the prompt, and not of the answer.
+        scope: whose they are; prompts of one scope are shared, and those of None with nobody.
     """
 
     token_ids: tuple[int, ...]
     first_position: int
     timestep: int
+    prompt_tokens: int = 0
+    scope: Hashable = None
 
-    def shared_with(self, other: Context | None) -> int:
-        """How many tokens two contexts begin with whose keys and values are the same."""
-        if other is None or (self.first_position, self.timestep) != (other.first_position, other.timestep):
+    def shared_with(self, other: Context) -> int:
+        """Count the tokens of another slot's context that this one may begin with a copy of."""
+        if self.scope is None or self.scope != other.scope:
+            return 0
+        return min(self.same_as(other), self.prompt_tokens, other.prompt_tokens)
+
+    def same_as(self, other: Context) -> int:
+        """Count the tokens that two contexts begin with whose keys and values are the same."""
+        if (self.first_position, self.timestep) != (other.first_position, other.timestep):
             return 0
         mine, theirs = self.token_ids, other.token_ids
         if mine[: len(theirs)] == theirs:  # the common case: a block was added
@@ -159,24 +171,28 @@ class ContextPool:
         """Those that need not wait for another one of them, to copy what both begin with."""
         leading: dict[int, Context] = {}
         for slot, context in waiting.items():
-            kept = context.shared_with(self._held[slot])
+            kept = context.same_as(self._held[slot])
             if kept or all(context.shared_with(other) < MIN_SHARED_TOKENS for other in leading.values()):
                 leading[slot] = context
         return leading
 
     def _found(self, slot: int, context: Context) -> int:
         """How many of a context's tokens the slot holds, once one that holds none has copied what another has."""
-        if kept := context.shared_with(self._held[slot]):
+        if kept := context.same_as(self._held[slot]):
             return kept
         shared, other = max((context.shared_with(held), index) for index, held in enumerate(self._held))
         if shared < MIN_SHARED_TOKENS:
             return 0
+        self.forget(slot)  # at once: no other slot may copy from it what is being written over
         self._memory[:, :, slot, :shared] = self._memory[:, :, other, :shared]
+        self._held[slot] = replace(context, token_ids=context.token_ids[:shared])
         return shared
 
     def _encode(self, contexts: Mapping[int, tuple[Context, int]]) -> None:
         """Compute keys and values of contexts by slot, each from the number on of tokens that it has."""
         missing = {slot: (c, done) for slot, (c, done) in contexts.items() if done < len(c.token_ids)}
+        for slot, (context, done) in missing.items():  # all that is left if this fails halfway
+            self._held[slot] = replace(context, token_ids=context.token_ids[:done])
         if missing:
             self._encode_missing(list(missing), *zip(*missing.values(), strict=True))
         for slot, (context, _) in contexts.items():

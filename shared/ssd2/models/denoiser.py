@@ -89,7 +89,8 @@ class Denoiser:
 
     def _context(self, row: int, answer_ids: list[int], timestep: int) -> Context:
         prompt, config = self._prompts[row], self._model.config
-        return Context((*prompt, *answer_ids), config.first_position(len(prompt)), config.quantised(timestep))
+        first_position, quantised = config.first_position(len(prompt)), config.quantised(timestep)
+        return Context((*prompt, *answer_ids), first_position, quantised, len(prompt), scope="this decode")
 
     def _check_room(self, tokens: int) -> None:
         longest, config = max(len(prompt) for prompt in self._prompts), self._model.config

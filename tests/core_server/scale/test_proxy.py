@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ pytest.importorskip("ray.serve")
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
+from core_server.callers import SCOPE_KEY
 from core_server.hosted import HostedModels
 from core_server.keys import READ_AGAIN_S, create_key, revoke_key
 from core_server.loaded_model import LoadedModel
@@ -22,6 +24,7 @@ from core_server.scale.app import CoreArguments
 from core_server.scale.proxy import proxy_config
 from core_server.scale.replica import CoreReplica
 from core_server.service import SERVICE_NAME
+from core_server.session import CoreSession
 from ssd2.errors import InsecureLine, InvalidParameter
 from ssd2.params import DecodingParams, Seeds
 from ssd2.wire import collaboration_pb2 as pb
@@ -48,7 +51,7 @@ async def test_tokens_behind_serve_are_those_of_one_process(served: LoadedModel,
 
 
 async def test_a_full_replica_says_so_with_its_own_error_and_no_message_before_it(
-    served: LoadedModel, proxy: Proxy
+    served: LoadedModel, proxy: Proxy, replica: CoreReplica
 ) -> None:
     async with proxy() as (_, agent):
         held = [await agent.open(open_request(served, PARAMS)) for _ in range(2)]
@@ -58,6 +61,7 @@ async def test_a_full_replica_says_so_with_its_own_error_and_no_message_before_i
         end = await ending(call)
         assert (end.status, end.code) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "core_busy")
         assert end.details.startswith("the core is at its limit of 2 answers")
+        await replica.check_health()  # or Serve would replace it for being full
         for call, _ in held:
             call.cancel()
 
@@ -129,7 +133,10 @@ def fail(*_: object) -> None:
 
 async def assert_tells_nothing(agent: RawAgent, message: pb.CollaborateRequest) -> None:
     """Either call ends with the one text for whatever is not foreseen."""
-    for call in (await agent.send(message), agent.stub.GetModelCard(pb.GetModelCardRequest())):
+    stream = agent.stub.Collaborate(timeout=30)
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it has failed before it was told anything
+        await stream.write(message)
+    for call in (stream, agent.stub.GetModelCard(pb.GetModelCardRequest())):
         assert await call.code() is grpc.StatusCode.INTERNAL
         assert (await call.details()).startswith("the core failed on this answer")
         assert "slingshot-error-code" not in dict(await call.trailing_metadata())
@@ -222,6 +229,38 @@ async def test_keys_go_no_further_than_the_proxy(
         assert handed_on["traceparent"] == metadata[1][1]
 
 
+async def test_a_replica_is_told_whose_prompt_it_is_by_the_proxy_and_by_no_agent(
+    served: LoadedModel, proxy: Proxy, secured: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    begin = CoreSession.begin
+    monkeypatch.setattr(CoreSession, "begin", lambda session, scope: begun.append(scope) or begin(session, scope))
+    key, entry = create_key(tmp_path / "keys.json", "curious")
+    metadata = (("authorization", f"Bearer {key}"), (SCOPE_KEY, "key:somebody"))
+    async with proxy(**secured), encrypted(tmp_path) as channel:
+        for _ in range(2):
+            call = pb_grpc.CollaborationServiceStub(channel).Collaborate(metadata=metadata)
+            await call.write(opening(served))
+            assert (await call.read()).opened.session_id
+    assert begun == [f"key:{entry.id}"] * 2
+
+
+async def test_without_keys_a_replica_is_told_the_connection(
+    served: LoadedModel, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    begin = CoreSession.begin
+    monkeypatch.setattr(CoreSession, "begin", lambda session, scope: begun.append(scope) or begin(session, scope))
+    async with proxy() as (_, agent):
+        for metadata in ((), ((SCOPE_KEY, "ipv4:192.0.2.7:1"),)):
+            call = agent.stub.Collaborate(metadata=metadata)
+            await call.write(opening(served))
+            assert (await call.read()).opened.session_id
+    first, second = begun
+    assert first == second
+    assert re.fullmatch(r"ipv4:127\.0\.0\.1:\d+", first)
+
+
 async def test_the_port_that_serve_opens_answers_nothing_but_health_where_there_is_tls(
     served: LoadedModel, proxy: Proxy, secured: dict[str, object], tmp_path: Path
 ) -> None:
@@ -256,6 +295,22 @@ async def test_tokens_are_counted_by_the_block(
         assert len(await agent.decode(served, PARAMS, Seeds.reproducible(1))) == 24
         end = await ending(await agent.send(opening(served)))
     assert end.code == "token_limit_reached"
+
+
+async def test_timesteps_are_counted_as_they_are_asked_for(
+    served: LoadedModel, proxy: Proxy, secured: dict[str, object], tmp_path: Path
+) -> None:
+    key, _ = create_key(tmp_path / "keys.json", "two a minute", timesteps_per_minute=2)
+    async with proxy(**secured), encrypted(tmp_path) as channel:
+        agent = KeyedAgent(channel, key)
+        call, _ = await agent.open(open_request(served, PARAMS))
+        for number in range(2):
+            projected = pb.Projection(number=number, step=number, token_ids=[5] * 8)
+            await call.write(pb.CollaborateRequest(projection=projected))
+            await call.read()
+        await call.write(pb.CollaborateRequest(close=pb.Close()))
+        assert (await ending(call)).status is grpc.StatusCode.OK
+        assert (await ending(await agent.send(opening(served)))).code == "timestep_limit_reached"
 
 
 async def test_an_open_that_a_replica_refuses_costs_its_key_nothing(

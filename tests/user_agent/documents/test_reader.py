@@ -115,3 +115,8 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -
         big.truncate(MAX_FILE_BYTES + 1)
     with pytest.raises(DocumentsUnreadable, match=r"big\.txt has 20,971,521 bytes"):
         read_passages(tmp_path / "big.txt")
+
+
+def test_reading_on_the_network_is_told(tmp_path: Path, refused_namespaces: None) -> None:
+    (tmp_path / "a.txt").write_text("My plumber is Ada Stone.")
+    assert "without isolation from the network" in next(read_documents([tmp_path]).told())
