@@ -25,8 +25,14 @@ _log = logging.getLogger(__name__)
 
 
 def exit_on_sigterm() -> None:
-    """Have SIGTERM end this process as an exit does, so that a core that it has started is ended too."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Have SIGTERM, or the end of its terminal, end this process as an exit does: a core that it started ends too."""
+    for number in _ending_signals():
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
+
+
+def _ending_signals() -> list[signal.Signals]:
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # as `nohup` has it
+    return [signal.SIGTERM, signal.SIGHUP] if hangs_up else [signal.SIGTERM]
 
 
 class DemoCore:
@@ -138,12 +144,13 @@ async def _end(server: asyncio.subprocess.Process) -> None:
 
 @contextmanager
 def _sigterm_later() -> Iterator[None]:
-    """Have SIGTERM wait until the block is left."""
+    """Have SIGTERM and SIGHUP wait until the block is left."""
     told: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    before = {n: signal.signal(n, lambda number, _: told.append(number)) for n in _ending_signals()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if told:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(told[0])
