@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from core_server.config import ServerConfig, default_threads, named_models
@@ -19,6 +21,10 @@ EXIT_ENGINE_LOST = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 128 + signal.SIGTERM
+EXIT_HUNG_UP = 128 + signal.SIGHUP
+
+MAX_DESCRIPTORS = 2**20
+"""File descriptors that are asked for where the system names no limit."""
 
 _EXAMPLES = """\
 examples:
@@ -33,8 +39,8 @@ examples:
       the same, to agents with a key and a certificate alone
   core-server keys --help; core-server certs --help
       make both
-  core-server --model models/core --port 50051 --device cuda --precision bfloat16
-      compute on a GPU
+  core-server --model models/core --port 50051 --device cuda
+      compute on a GPU, in bfloat16 unless --precision says otherwise
   core-server --model models/core --port 50051 --device cuda --tensor-parallel 4
       cut the model over four GPUs: faster answers, and models too large for one
   core-server --model models/core --port 50051 --device cuda --replicas 2 --tensor-parallel 4 --max-sessions 128
@@ -50,10 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a core server until it is told to stop, or make keys and certificates for one.
 
     Returns:
-        The exit code: 0 after SIGTERM or SIGINT, 2 if the server cannot be started as asked, 1 if its engine has ended.
+        The exit code: 0 after SIGTERM, SIGINT or SIGHUP, 2 if the server cannot be started as asked, 1 if its engine
+        has ended.
 
     Raises:
-        SystemExit: with 143, at SIGTERM while the models are being loaded.
+        SystemExit: with 143 or 129, at SIGTERM or SIGHUP while the models are being loaded.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] in (["keys"], ["certs"]):
@@ -61,9 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return manage_access(given)
     options = vars(_parser().parse_args(given))
+    raise_descriptor_limit()
     start_log("front end", options["log_level"], options["log_format"])
     # Until the server listens. Without it SIGTERM is ignored where this is the first process, as in a container.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(EXIT_HUNG_UP))
     try:
         models, logits_formats = named_models(options.pop("model")), AllowedFormats.parse(options.pop("logits"))
         config = ServerConfig(models=models, logits_formats=logits_formats, **options)
@@ -76,6 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # while the model is being loaded
         return EXIT_INTERRUPTED
     return 0
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process, and those that it starts, all the file descriptors that it may have; an agent takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # the system's own limit may be lower
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _tell(error: SlingshotError, log_format: str) -> None:
@@ -161,8 +180,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--precision",
         default=defaults.precision,
-        help="what the weights are held in: float32, bfloat16 (half the memory, for GPUs), or int8 (a quarter; takes "
-        "the extra int8) (default: %(default)s)",
+        help="what the weights are held in: float32, bfloat16 (half the memory, for GPUs), int8 (a quarter; takes the "
+        "extra int8), or auto: bfloat16 on cuda, float32 elsewhere (default: %(default)s)",
     )
     add(
         "--threads",
@@ -206,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=defaults.grace_s,
         metavar="S",
-        help="seconds that answers in progress may go on after SIGTERM (default: %(default)g)",
+        help="seconds that answers in progress may go on after SIGTERM or SIGHUP (default: %(default)g)",
     )
     add(
         "--engine-timeout-s",

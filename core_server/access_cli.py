@@ -12,6 +12,7 @@ from typing import Any
 
 from core_server.keys import KeyEntry, create_key, read_keys, revoke_key
 from ssd2.errors import InvalidParameter, SlingshotError
+from ssd2.timesteps import DEFAULT_STEPS
 
 EXIT_REFUSED = 2
 DAYS = 365
@@ -57,8 +58,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _create_key(keys: Path, name: str, max_sessions: int | None, tokens_per_minute: int | None) -> None:
-    key, entry = create_key(keys, name, max_sessions=max_sessions, tokens_per_minute=tokens_per_minute)
+def _create_key(keys: Path, name: str, **limits: int | None) -> None:
+    key, entry = create_key(keys, name, **limits)
     sys.stderr.write(f"core-server: key {entry.id} for {entry.name}; it is shown this once:\n")
     sys.stdout.write(f"{key}\n")
 
@@ -69,7 +70,7 @@ def _list_keys(keys: Path, as_json: bool) -> None:
         shown = [{name: value for name, value in asdict(entry).items() if name != "sha256"} for entry in entries]
         sys.stdout.write(json.dumps({"keys": shown}, ensure_ascii=False) + "\n")
         return
-    rows = [("ID", "NAME", "CREATED", "SESSIONS", "TOKENS/MIN"), *(_row(entry) for entry in entries)]
+    rows = [("ID", "NAME", "CREATED", "SESSIONS", "TOKENS/MIN", "TIMESTEPS/MIN"), *(_row(entry) for entry in entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -77,7 +78,7 @@ def _list_keys(keys: Path, as_json: bool) -> None:
 
 
 def _row(entry: KeyEntry) -> tuple[str, ...]:
-    limits = (entry.max_sessions, entry.tokens_per_minute)
+    limits = (entry.max_sessions, entry.tokens_per_minute, entry.timesteps_per_minute)
     return (entry.id, entry.name, entry.created, *("-" if limit is None else str(limit) for limit in limits))
 
 
@@ -118,14 +119,22 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
         "--max-sessions",
         type=int,
         metavar="N",
-        help="answers in progress at a time, at each server that reads the file (default: any)",
+        help="answers in progress at a time, at each server that reads the file (default: half of the server's "
+        "--max-sessions, all if there is no other key; any on Ray)",
     )
     create.add_argument(
         "--tokens-per-minute",
         type=int,
         metavar="N",
-        help="tokens computed, in the long run, by each server: an answer is never cut off, and what it takes beyond "
-        "the limit delays the next one (default: any)",
+        help="tokens computed, in the long run, by each server. A block costs its tokens for each "
+        f"{DEFAULT_STEPS} timesteps begun. An answer is never cut off; what it takes beyond the limit delays the next "
+        "one (default: any)",
+    )
+    create.add_argument(
+        "--timesteps-per-minute",
+        type=int,
+        metavar="N",
+        help="timesteps computed, in the long run, likewise (default: any)",
     )
     create.set_defaults(run=_create_key)
     listing = _command(commands, "list", "Show whose keys there are, and their limits.", _KEYS_EXAMPLES)

@@ -14,14 +14,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from hashlib import sha256
+from operator import itemgetter
 from typing import Protocol
 
 from core_server.keys import READ_AGAIN_S, KeyEntry, KeyReader
-from ssd2.errors import KeyRefused, SessionLimitReached, TokenLimitReached
+from ssd2.errors import KeyRefused, SessionLimitReached, TimestepLimitReached, TokenLimitReached
+from ssd2.timesteps import DEFAULT_STEPS
 
 RESUME_S = 60.0
 MAX_BROKEN = 64
-"""How long after a break an answer may go on beyond its key's limit of tokens, and how many of a key's may."""
+"""How long after a break an answer may go on beyond its key's limits a minute, and how many of a key's may."""
 
 SCOPE_KEY = "slingshot-scope"
 """Metadata in which a proxy tells its replicas the scope of an answer."""
@@ -40,8 +42,8 @@ class Caller(Protocol):
     def session(self) -> AbstractContextManager[None]:
         """One answer in progress; refuses one that is beyond a limit."""
 
-    def count(self, tokens: int) -> None:
-        """Tokens of a block that begins."""
+    def count(self, block_size: int, step: int = 0) -> None:
+        """Count a timestep that begins, with the tokens that it is charged; see `tokens_charged`."""
 
     async def revoked(self) -> None:
         """Wait until this caller may go on no more, and say so with an error."""
@@ -56,7 +58,7 @@ class Anybody:
         """See `Caller`."""
         return nullcontext()
 
-    def count(self, tokens: int) -> None:
+    def count(self, block_size: int, step: int = 0) -> None:
         """See `Caller`."""
 
     async def revoked(self) -> None:
@@ -111,33 +113,54 @@ async def while_allowed(answer: Coroutine[object, object, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def tokens_charged(block_size: int, step: int) -> int:
+    """Tokens that a timestep is charged: its block's with the first one, and again with every 25th after it.
+
+    So a limit of tokens bounds the timesteps too: a block of 1,000 costs 40 times what one of 25 does.
+    """
+    return 0 if step % DEFAULT_STEPS else block_size
+
+
+@dataclass
+class Bucket:
+    """What is used of a limit a minute, in tokens or timesteps: a bucket that a minute fills.
+
+    An answer may take more than is left, so that none is cut off in its middle; the debt has to be filled up before the
+    next one, and the limit holds in the long run. An answer whose line broke is in its middle too: for each there may
+    be a minute's worth more of debt.
+
+    Attributes:
+        owed: what is not yet filled up again.
+        counted_at: when that was so, on the monotonic clock.
+    """
+
+    owed: float = 0.0
+    counted_at: float = 0.0
+
+    def owed_now(self, per_minute: int) -> float:
+        """What is not filled up by now; at the limit and above, there is nothing left."""
+        return max(0.0, self.owed - (time.monotonic() - self.counted_at) * per_minute / 60)
+
+    def take(self, amount: int, per_minute: int) -> None:
+        """Take something out."""
+        self.owed, self.counted_at = self.owed_now(per_minute) + amount, time.monotonic()
+
+
 @dataclass
 class Usage:
     """What is used of a key's limits.
 
-    Tokens are a bucket that a minute fills. A block may take more than is left, so that no answer is cut off in its
-    middle; the debt has to be filled up before the next answer, and the limit holds in the long run. An answer whose
-    line broke is in its middle too: for each there may be a minute's tokens more of debt.
-
     Attributes:
         sessions: answers in progress.
-        owed: tokens that are not yet filled up again.
-        counted_at: when that was so, on the monotonic clock.
-        broken_at: when answers broke that may go on, likewise.
+        tokens: charged, see `tokens_charged`.
+        timesteps: that were asked for.
+        broken_at: when answers broke that may go on, on the monotonic clock.
     """
 
     sessions: int = 0
-    owed: float = 0.0
-    counted_at: float = 0.0
+    tokens: Bucket = field(default_factory=Bucket)
+    timesteps: Bucket = field(default_factory=Bucket)
     broken_at: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_BROKEN))
-
-    def owed_now(self, per_minute: int) -> float:
-        """Tokens that are not filled up by now; at the limit and above, there is nothing left."""
-        return max(0.0, self.owed - (time.monotonic() - self.counted_at) * per_minute / 60)
-
-    def count(self, tokens: int, per_minute: int) -> None:
-        """Take tokens out."""
-        self.owed, self.counted_at = self.owed_now(per_minute) + tokens, time.monotonic()
 
     def take_up_broken(self) -> bool:
         """Whether an answer broke a moment ago that this one may be; each is one only once."""
@@ -150,8 +173,8 @@ class Usage:
 class KeyHolder:
     """A caller with a key."""
 
-    def __init__(self, key_id: str, keys: KeyReader, usage: Usage) -> None:
-        self.id, self._keys, self._usage = key_id, keys, usage
+    def __init__(self, key_id: str, keys: KeyReader, usage: Usage, max_sessions: int | None) -> None:
+        self.id, self._keys, self._usage, self._max_sessions = key_id, keys, usage, max_sessions
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -161,10 +184,11 @@ class KeyHolder:
             KeyRefused: if the key has been revoked meanwhile.
             SessionLimitReached: if it has as many answers in progress as it may.
             TokenLimitReached: if it has no tokens left; says when it will.
+            TimestepLimitReached: the same of timesteps.
         """
         entry = self._entry()
-        _check_sessions(entry, self._usage)
-        _check_tokens(entry, self._usage)
+        self._check_sessions(entry.max_sessions or self._share)
+        _check_rates(entry, self._usage)
         self._usage.sessions += 1
         try:
             yield
@@ -174,10 +198,13 @@ class KeyHolder:
         finally:
             self._usage.sessions -= 1
 
-    def count(self, tokens: int) -> None:
+    def count(self, block_size: int, step: int = 0) -> None:
         """See `Caller`."""
-        if limit := self._entry().tokens_per_minute:
-            self._usage.count(tokens, limit)
+        entry = self._entry()
+        if limit := entry.tokens_per_minute:
+            self._usage.tokens.take(tokens_charged(block_size, step), limit)
+        if limit := entry.timesteps_per_minute:
+            self._usage.timesteps.take(1, limit)
 
     async def revoked(self) -> None:
         """See `Caller`.
@@ -188,6 +215,17 @@ class KeyHolder:
         while self._entry():  # noqa: ASYNC110  # a file tells nobody that it has changed
             await asyncio.sleep(READ_AGAIN_S)
 
+    @property
+    def _share(self) -> int | None:
+        """Answers at a time of a key without a limit: half of the server's where others might want the rest."""
+        return (self._max_sessions + 1) // 2 if self._max_sessions and self._keys.count > 1 else None
+
+    def _check_sessions(self, limit: int | None) -> None:
+        if limit is not None and self._usage.sessions >= limit:
+            raise SessionLimitReached(
+                f"this key is at its limit of {limit} answers at a time; ask again when one has ended"
+            )
+
     def _entry(self) -> KeyEntry:
         if entry := self._keys.entry(self.id):
             return entry
@@ -197,8 +235,14 @@ class KeyHolder:
 class Callers:
     """Everybody who has a key, and what they use."""
 
-    def __init__(self, keys: KeyReader) -> None:
-        self._keys = keys
+    def __init__(self, keys: KeyReader, max_sessions: int | None = None) -> None:
+        """Know the keys.
+
+        Args:
+            keys: of the file.
+            max_sessions: answers that the server takes at a time, for keys to share; None if it is not known.
+        """
+        self._keys, self._max_sessions = keys, max_sessions
         self._usage: defaultdict[str, Usage] = defaultdict(Usage)
 
     def identify(self, authorization: Sequence[str | bytes]) -> KeyHolder:
@@ -215,24 +259,21 @@ class Callers:
         entry = self._keys.find(text.removeprefix(_SCHEME))
         if entry is None or not text.startswith(_SCHEME):
             raise _refused()
-        return KeyHolder(entry.id, self._keys, self._usage[entry.id])
+        return KeyHolder(entry.id, self._keys, self._usage[entry.id], self._max_sessions)
 
 
-def _check_sessions(entry: KeyEntry, usage: Usage) -> None:
-    if entry.max_sessions is not None and usage.sessions >= entry.max_sessions:
-        raise SessionLimitReached(
-            f"this key is at its limit of {entry.max_sessions} answers at a time; ask again when one has ended"
-        )
-
-
-def _check_tokens(entry: KeyEntry, usage: Usage) -> None:
-    limit = entry.tokens_per_minute
-    if limit is None or (owed := usage.owed_now(limit)) < limit:
+def _check_rates(entry: KeyEntry, usage: Usage) -> None:
+    """Refuse an answer beyond a limit a minute, for as long as the one that takes longest to fill up."""
+    rates = (
+        (TokenLimitReached, "tokens", entry.tokens_per_minute, usage.tokens),
+        (TimestepLimitReached, "timesteps", entry.timesteps_per_minute, usage.timesteps),
+    )
+    shares = [(bucket.owed_now(limit) / limit, limit, what, kind) for kind, what, limit, bucket in rates if limit]
+    share, limit, what, kind = max(shares, key=itemgetter(0), default=(0.0, 0, "", TokenLimitReached))
+    if share < 1 or (share < 2 and usage.take_up_broken()):
         return
-    if owed < 2 * limit and usage.take_up_broken():
-        return
-    wait_s = math.floor((owed - limit) * 60 / limit) + 1
-    raise TokenLimitReached(f"this key is at its limit of {limit} tokens a minute; ask again in {wait_s} s", wait_s)
+    wait_s = math.floor((share - 1) * 60) + 1
+    raise kind(f"this key is at its limit of {limit} {what} a minute; ask again in {wait_s} s", wait_s)
 
 
 def _refused() -> KeyRefused:

@@ -136,6 +136,17 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Broken:
+    """A model that has failed an answer fails its self-test as well.
+
+    Attributes:
+        model: its name.
+    """
+
+    model: str
+
+
+@dataclass(frozen=True)
 class Alive:
     """The engine goes round, and has come this far since it began.
 
@@ -162,7 +173,7 @@ class NotReady:
 
 
 Command: TypeAlias = Begin | Advance | End
-Report: TypeAlias = Ready | NotReady | Computed | Failed | Alive
+Report: TypeAlias = Ready | NotReady | Computed | Failed | Broken | Alive
 
 
 def send(connection: socket.socket, message: Report) -> None:

@@ -18,6 +18,9 @@ MAX_NAME_LENGTH = 128
 HEARTBEAT_S = 1.0
 """An engine reports at least this often, but for the batch that it is computing."""
 
+AUTO_PRECISION = "auto"
+"""bfloat16 on a GPU of NVIDIA's, whose matrix units take it many times as fast as float32; float32 elsewhere."""
+
 
 def default_threads() -> int:
     """Processors that a computation uses: all."""
@@ -38,7 +41,7 @@ class ServerConfig:
         keys: file of the keys that calls have to come with; None to answer everybody.
         max_sessions: answers in progress at a time; one more is refused.
         device: where the models run, as torch names it; the first of them where there are several.
-        precision: what their weights are held in: float32, bfloat16 or int8.
+        precision: what their weights are held in: float32, bfloat16, int8 or `AUTO_PRECISION`.
         tensor_parallel: GPUs that every model is cut over; an engine has as many ranks.
         replicas: engines, each with all models and with GPUs of its own.
         threads: processors that all ranks of all engines use together.
@@ -64,7 +67,7 @@ class ServerConfig:
     keys: Path | None = None
     max_sessions: int = 16
     device: str = "cpu"
-    precision: str = "float32"
+    precision: str = AUTO_PRECISION
     tensor_parallel: int = 1
     replicas: int = 1
     threads: int = field(default_factory=default_threads)
@@ -133,6 +136,13 @@ class ServerConfig:
                 f"device is {self.device!r}; several GPUs are named by the first of them, such as cuda or cuda:4, and "
                 "cpu shares the processors"
             )
+
+    @property
+    def weights_precision(self) -> str:
+        """What the weights are held in."""
+        if self.precision != AUTO_PRECISION:
+            return self.precision
+        return "bfloat16" if self.device.partition(":")[0] == "cuda" else "float32"
 
     @property
     def ranks(self) -> int:

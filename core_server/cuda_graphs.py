@@ -1,10 +1,10 @@
-"""A function of tensors as CUDA graphs: captured once for each size of its arguments, and replayed."""
+"""Functions of tensors as CUDA graphs: captured at the start for a fixed set of sizes, and replayed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,55 +12,119 @@ from torch import Tensor
 _WARM_UP_RUNS = 3
 """Before a capture: what is allocated or compiled at first use must not be part of a graph."""
 
+_Replay: TypeAlias = Callable[[], None]
+
+
+class Recorder(Protocol):
+    """Records what a function does on its device."""
+
+    def __call__(self, run: Callable[[], None]) -> _Replay:
+        """Run a function and return another one that does the same again, on the same memory."""
+        ...
+
+
+class CudaRecorder:
+    """Records kernels as CUDA graphs, which share one pool of memory: only one of them runs at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Record on one GPU.
+
+        Args:
+            device: where the functions compute; the current device may be another one.
+        """
+        self._device = device
+        self._memory: Any = None
+
+    def __call__(self, run: Callable[[], None]) -> _Replay:
+        """See `Recorder`."""
+        with torch.cuda.device(self._device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UP_RUNS):
+                    run()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._memory):
+                run()
+        self._memory = graph.pool()
+        return graph.replay
+
 
 @dataclass(frozen=True)
 class _Captured:
-    graph: torch.cuda.CUDAGraph
-    inputs: list[Tensor]
+    replay: _Replay
+    inputs: Sequence[Tensor]
     output: Tensor
 
 
 class CudaGraphs:
     """Launches all kernels of a function at once, where launching them one by one takes longer than they do.
 
-    The output is overwritten by the next call.
+    What has other sizes than those that were captured is computed as it is: each graph takes memory, so nothing that
+    an agent asks for makes one. All graphs have one output, which the next call overwrites.
     """
 
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        """Wrap a function.
+    def __init__(self, record: Recorder, output: Tensor) -> None:
+        """Begin without a graph.
+
+        Args:
+            record: makes them.
+            output: where the results go, [B, …], with B the largest batch.
+        """
+        self._record, self._output = record, output
+        self._inputs: dict[Hashable, list[Tensor]] = {}
+        self._captured: dict[Hashable, _Captured] = {}
+
+    def capture(
+        self,
+        function: Callable[..., Tensor],
+        group: tuple[Tensor, ...],
+        first: Tensor,
+        second: Tensor,
+        **static: Hashable,
+    ) -> None:
+        """Make the graph of a function for arguments of these sizes.
 
         Args:
             function: of a tuple of tensors and two tensors, with keywords that are no tensors; does the same
                 operations for all values of tensors of the same sizes.
+            group: its first argument.
+            first: its second one, [B, …].
+            second: its third one.
+            static: its keywords.
         """
-        self._function = function
-        self._captured: dict[Hashable, _Captured] = {}
-        self._memory: Any = None  # one pool for all graphs: only one runs at a time
-
-    def __call__(self, group: tuple[Tensor, ...], first: Tensor, second: Tensor, **static: Hashable) -> Tensor:
-        """The function's output, on a captured graph."""
         given = [*group, first, second]
-        key = (tuple(tensor.shape for tensor in given), tuple(static.items()))
-        if key not in self._captured:
-            self._captured[key] = self._capture([tensor.clone() for tensor in given], static)
-        captured = self._captured[key]
+        inputs = self._inputs.setdefault(_sizes(given), [tensor.clone() for tensor in given])
+        output = self._output[: len(first)]
+
+        def run() -> None:
+            output.copy_(function(tuple(inputs[:-2]), *inputs[-2:], **static))
+
+        self._captured[_key(function, given, static)] = _Captured(self._record(run), inputs, output)
+
+    def __call__(
+        self,
+        function: Callable[..., Tensor],
+        group: tuple[Tensor, ...],
+        first: Tensor,
+        second: Tensor,
+        **static: Hashable,
+    ) -> Tensor:
+        """The function's output, by its graph if there is one of these sizes."""
+        given = [*group, first, second]
+        captured = self._captured.get(_key(function, given, static))
+        if captured is None:
+            return function(group, first, second, **static)
         for ours, tensor in zip(captured.inputs, given, strict=True):
             ours.copy_(tensor)
-        captured.graph.replay()
+        captured.replay()
         return captured.output
 
-    def _capture(self, inputs: list[Tensor], static: dict[str, Hashable]) -> _Captured:
-        def run() -> Tensor:
-            return self._function(tuple(inputs[:-2]), *inputs[-2:], **static)
 
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UP_RUNS):
-                run()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory):
-            output = run()
-        self._memory = graph.pool()
-        return _Captured(graph, inputs, output)
+def _sizes(tensors: Sequence[Tensor]) -> Hashable:
+    return tuple(tensor.shape for tensor in tensors)
+
+
+def _key(function: Callable[..., Tensor], tensors: Sequence[Tensor], static: dict[str, Hashable]) -> Hashable:
+    return function, _sizes(tensors), tuple(sorted(static.items()))

@@ -20,16 +20,18 @@ from pathlib import Path
 
 import torch
 
-from core_server.commands import Alive, Command, Computed, Failed, NotReady, Ready, Report, Start, receive, send
+from core_server.commands import Alive, Broken, Command, Computed, Failed, NotReady, Ready, Report, Start, receive, send
 from core_server.config import HEARTBEAT_S
 from core_server.distribution import SECONDS, SIZES, Tally
-from core_server.lanes import lane_for
+from core_server.lanes import Lane, lane_for
 from core_server.loaded_model import LoadedModel
+from core_server.loading import load_models
 from core_server.logs import fields, frames, start_log
 from core_server.parallel import ALONE, Ranks, joined_ranks
 from core_server.scheduler import Batch, Result, Scheduler
+from core_server.self_test import finite_rows, self_test
 from ssd2.devices import is_out_of_memory
-from ssd2.errors import CoreBusy, ProtocolViolation, SlingshotError
+from ssd2.errors import CoreBusy, ModelBroken, ProtocolViolation, SlingshotError
 from ssd2.wire.codec import ProjectedTokens
 from ssd2.wire.tensors import pack_logits
 
@@ -78,7 +80,7 @@ class Engine:
         *,
         compiled: bool = False,
     ) -> None:
-        """Reserve the slots, and say what is there.
+        """Reserve the slots.
 
         Args:
             models: with different names; or this rank's shares of them.
@@ -90,13 +92,24 @@ class Engine:
         self._connection, self._ranks = connection, ranks
         self._inbox = Inbox(connection) if connection else None
         lanes = {model.name: lane_for(model.checkpoint.model, slots, compiled=compiled) for model in models}
+        self._served = {lanes[model.name]: model.served for model in models}
+        self._suspects: set[Lane] = set()
         self._scheduler = Scheduler(lanes, slots)
         self._step_seconds, self._batch_size = Tally(SECONDS), Tally(SIZES)
         self._alive_due = 0.0
-        self._report(Ready(tuple(model.served for model in models), slots))
+
+    def test_models(self) -> None:
+        """Compute something with each model; what comes out is the same on every rank.
+
+        Raises:
+            ModelBroken: if one gives nothing that an answer can be made of.
+        """
+        for lane, served in self._served.items():
+            self_test(lane, served, self._scheduler.slots)
 
     def run(self) -> None:
-        """Go round until the front end is gone."""
+        """Say what is there, and go round until the front end is gone."""
+        self._report(Ready(tuple(self._served.values()), self._scheduler.slots))
         batch: Batch | None = None
         while (commands := self._commands(wait_s=0 if batch else HEARTBEAT_S)) is not None:
             for command in commands:
@@ -110,6 +123,7 @@ class Engine:
                 self._scheduler.grow_back()
                 self._step_seconds.add(time.perf_counter() - began)
                 self._batch_size.add(len(batch.rows))
+            self._test_suspects()
 
     def _report_alive(self) -> None:
         """Where the engine stands: whenever it has nothing to compute, and once in a heartbeat while it has."""
@@ -167,8 +181,8 @@ class Engine:
     def _compute_logits(self, batch: Batch) -> None:
         computed = replace(batch, logits=batch.lane.logits(batch.rows))
         # From here on nothing of it is computed again: agents have been sent some.
-        for one in computed.singles():
-            self._by_halves(one, self._hand_out)
+        for one, is_finite in zip(computed.singles(), finite_rows(computed.computed), strict=True):
+            self._by_halves(one, self._hand_out if is_finite else self._suspect)
         self._by_halves(computed, self._prepare_next)
 
     def _hand_out(self, batch: Batch) -> None:
@@ -183,6 +197,28 @@ class Engine:
         for answer, row, tokens, own in zip(batch.answers, batch.rows, greedy, fed_back, strict=True):
             answer.waiting = None
             answer.results.append(Result(row.state, ProjectedTokens(tuple(tokens)), own))
+
+    def _suspect(self, batch: Batch) -> None:
+        """End an answer whose logits are not finite: what its agent asked for may be the reason, or the model."""
+        name = self._served[batch.lane].name
+        _log.error("an answer ended: the model %s gave logits that are not finite", name)
+        self._suspects.add(batch.lane)
+        raise ModelBroken(f"the model {name} gave logits that are not finite; tell the core's provider")
+
+    def _test_suspects(self) -> None:
+        """Test models that have failed an answer: one that fails this too is reported as broken."""
+        while self._suspects:
+            lane = self._suspects.pop()
+            served = self._served[lane]
+            try:
+                self_test(lane, served, self._scheduler.slots)
+            except ModelBroken as error:
+                _log.error("%s", error)
+                self._report(Broken(served.name))
+            except Exception as error:
+                if not self._can_go_on_after(error):
+                    raise
+                _log.error("the self-test of the model %s failed with %s", served.name, type(error).__name__)
 
     def _end(self, session: int, error: Exception) -> None:
         """End an answer that cannot go on, unless it has ended already."""
@@ -223,19 +259,22 @@ def _run(start: Start, connection: socket.socket | None, ranks: Ranks) -> None:
     start_log("engine", start.log_level, start.log_format)
     torch.set_num_threads(start.threads)
     serving, device = ranks.bounded(start.timeout_s), start.devices[ranks.rank]
-    models, refusal = [], None
+    models, refusal = list[LoadedModel](), None
     try:
-        models = [
-            LoadedModel.load(folder, name, device, serving.shard, start.precision, start.logits_formats)
-            for name, folder in start.models.items()
-        ]
+        models = load_models(start, serving)
     except SlingshotError as error:
         refusal = error
     refusals = [error for error in ranks.all_of(refusal) if error]
     if not refusals:
         serving.meet(device)
-        Engine(models, start.slots, connection, serving, compiled=start.compiled).run()
-    elif connection:
+        engine = Engine(models, start.slots, connection, serving, compiled=start.compiled)
+        try:
+            engine.test_models()
+        except ModelBroken as error:
+            refusals = [error]
+        else:
+            engine.run()
+    if refusals and connection:
         send(connection, NotReady(refusals[0]))
 
 

@@ -12,7 +12,20 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from core_server.commands import Alive, Begin, Command, Computed, End, Failed, NotReady, Ready, Start, read, write
+from core_server.commands import (
+    Alive,
+    Begin,
+    Broken,
+    Command,
+    Computed,
+    End,
+    Failed,
+    NotReady,
+    Ready,
+    Start,
+    read,
+    write,
+)
 from core_server.config import ServerConfig
 from core_server.served_model import ServedModel
 from core_server.torchrun import ranks_environment, torchrun
@@ -61,6 +74,7 @@ class EngineClient:
         models: that it has, once it is ready.
         slots: answers that it takes at a time, likewise.
         alive: its last word on how it stands; None before the first.
+        broken_models: names of those that have failed an answer and then their self-test.
         ends_by_itself: whether it ends once it is hung up on: not while it loads, nor if it has said nothing for too
             long.
     """
@@ -80,6 +94,7 @@ class EngineClient:
         self.models: tuple[ServedModel, ...] = ()
         self.slots = 0
         self.alive: Alive | None = None
+        self.broken_models: set[str] = set()
         self.ends_by_itself = False
 
     @property
@@ -128,6 +143,8 @@ class EngineClient:
                         frames.put(report)
                 elif isinstance(report, Alive):
                     self.alive = report
+                elif isinstance(report, Broken):
+                    self.broken_models.add(report.model)
         except TimeoutError:
             self.ends_by_itself = False
             _log.error("the engine has said nothing for %g s", self._timeout_s)
@@ -207,7 +224,7 @@ def _start(config: ServerConfig, replica: int) -> Start:
         models=config.models,
         slots=config.slots_per_engine,
         devices=config.devices(replica),
-        precision=config.precision,
+        precision=config.weights_precision,
         logits_formats=config.logits_formats,
         threads=config.threads_per_rank,
         compiled=config.compiled,

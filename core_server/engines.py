@@ -54,8 +54,20 @@ class Engines:
         """Those that have not ended, by their numbers."""
         return {number: engine for number, engine in self._engines.items() if not engine.is_gone}
 
-    def for_answer(self) -> EngineClient:
+    @property
+    def broken_models(self) -> set[str]:
+        """Names of the models that no engine is left for."""
+        return (
+            set.intersection(*broken)
+            if (broken := [engine.broken_models for engine in self.living.values()])
+            else set()
+        )
+
+    def for_answer(self, model: str) -> EngineClient:
         """Choose the engine for one more answer: of those with room the one that has the fewest, a silent one last.
+
+        Args:
+            model: name of the answer's model; engines that have found it broken are left out.
 
         Raises:
             EngineLost: if all have ended.
@@ -63,7 +75,8 @@ class Engines:
         """
         if not (living := self.living):
             raise EngineLost("the core has lost its engine; ask again in a moment")
-        free = [engine for engine in living.values() if engine.answers < engine.slots]
+        able = [engine for engine in living.values() if model not in engine.broken_models]
+        free = [engine for engine in able if engine.answers < engine.slots]
         if not free:
             raise CoreBusy(
                 f"the core is at its limit of answers with {len(living)} of its {len(self._engines)} engines; ask "

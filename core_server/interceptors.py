@@ -11,8 +11,8 @@ from grpc_health.v1 import health_pb2
 from core_server.callers import CALLER, Callers
 from core_server.error_catalog import refusal_of
 from core_server.metrics import Metrics
-from core_server.service import refuse
-from ssd2.errors import KeyRefused
+from core_server.service import SERVICE_NAME, refuse
+from ssd2.errors import CoreLoading, KeyRefused, SlingshotError
 
 _HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -46,7 +46,33 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
 
-def _refusing(error: KeyRefused) -> _Handler:
+class CallsWhenLoaded(grpc.GenericRpcHandler):
+    """Refuses the service's calls while the models are loaded, and hands them on from then on.
+
+    Attributes:
+        handler: of the service; None until it is there.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        """Begin to refuse.
+
+        Args:
+            metrics: where refused calls are counted.
+        """
+        self._metrics = metrics
+        self.handler: grpc.GenericRpcHandler | None = None
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> _Handler | None:
+        """See `grpc.GenericRpcHandler`."""
+        if self.handler:
+            return self.handler.service(handler_call_details)
+        if not handler_call_details.method.startswith(f"/{SERVICE_NAME}/"):
+            return None
+        self._metrics.rejected[CoreLoading.code] += 1
+        return _refusing(CoreLoading("the core is loading its models; ask again in a moment"))
+
+
+def _refusing(error: SlingshotError) -> _Handler:
     """A handler for any call: it reads nothing, and a unary call takes the end of a stream for its own."""
 
     async def answer(_: object, rpc_context: grpc.aio.ServicerContext[Any, Any]) -> None:

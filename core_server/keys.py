@@ -39,8 +39,10 @@ class KeyEntry:
         name: whose it is, for the provider.
         sha256: of the whole key, in hex.
         created: time in ISO 8601, UTC.
-        max_sessions: answers in progress at a time under this key; None for as many as the server takes.
+        max_sessions: answers in progress at a time under this key; None for half of those that the server takes, or for
+            all if there is no other key.
         tokens_per_minute: that it may have computed, in the long run; None for any number.
+        timesteps_per_minute: likewise.
     """
 
     id: str
@@ -49,13 +51,14 @@ class KeyEntry:
     created: str
     max_sessions: int | None = None
     tokens_per_minute: int | None = None
+    timesteps_per_minute: int | None = None
 
     def __post_init__(self) -> None:
         if not all(isinstance(value, str) for value in (self.id, self.name, self.sha256, self.created)):
             raise TypeError("id, name, sha256 and created of a key are texts")
         if not self.name.isprintable() or not 0 < len(self.name) <= MAX_NAME_LENGTH:
             raise InvalidParameter(f"a key's name has 1 to {MAX_NAME_LENGTH} printable characters")
-        for name in ("max_sessions", "tokens_per_minute"):
+        for name in ("max_sessions", "tokens_per_minute", "timesteps_per_minute"):
             limit = getattr(self, name)
             if limit is not None and (not isinstance(limit, int) or limit < 1):
                 raise InvalidParameter(f"{name.replace('_', ' ')} is {limit}; it must be at least 1")
@@ -78,10 +81,13 @@ def read_keys(file: Path) -> list[KeyEntry]:
         raise InvalidParameter(f"{file} does not hold keys; bring back a copy, or make a new file") from error
 
 
-def create_key(
-    file: Path, name: str, *, max_sessions: int | None = None, tokens_per_minute: int | None = None
-) -> tuple[str, KeyEntry]:
+def create_key(file: Path, name: str, **limits: int | None) -> tuple[str, KeyEntry]:
     """Make a key, and the file if there is none.
+
+    Args:
+        file: of the keys.
+        name: whose it is.
+        limits: of `KeyEntry`, by name; without one, any number.
 
     Returns:
         The key, which is kept nowhere, and its entry.
@@ -96,7 +102,7 @@ def create_key(
         key_id = secrets.token_hex(6)
         key = f"sk-{key_id}-{secrets.token_urlsafe(32)}"
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        entry = KeyEntry(key_id, name, _sha256(key), created, max_sessions, tokens_per_minute)
+        entry = KeyEntry(key_id, name, _sha256(key), created, **limits)
         _write(file, [*entries, entry])
     return key, entry
 
@@ -129,6 +135,11 @@ class KeyReader:
         self._file = file
         self._state, self._looked_at = _state(file), time.monotonic()  # before it is read: it may change meanwhile
         self._entries = {entry.id: entry for entry in read_keys(file)}
+
+    @property
+    def count(self) -> int:
+        """Keys that there are, as read last."""
+        return len(self._entries)
 
     def find(self, key: str) -> KeyEntry | None:
         """The entry of a key; None if it is no key of this file. Both take the same path."""
@@ -190,7 +201,9 @@ def _write(file: Path, entries: Sequence[KeyEntry]) -> None:
     Whoever changes it, the server that reads it may still do so.
     """
     new = file.with_name(f"{file.name}.new")
-    text = json.dumps({"keys": [asdict(entry) for entry in entries]}, ensure_ascii=False, indent=1) + "\n"
+    # Limits that are not set are left out: a server of a release that does not know one of them reads the file too.
+    keys = [{name: value for name, value in asdict(entry).items() if value is not None} for entry in entries]
+    text = json.dumps({"keys": keys}, ensure_ascii=False, indent=1) + "\n"
     try:
         new.unlink(missing_ok=True)
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:

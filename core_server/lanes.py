@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
+from itertools import product
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from core_server.cuda_graphs import CudaGraphs
+from core_server.cuda_graphs import CudaGraphs, CudaRecorder, Recorder
 from ssd2.models.context_pool import Context, ContextPool
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.predict import Model, Predictor, begin
@@ -19,8 +20,11 @@ from ssd2.params import DecodingParams
 from ssd2.sampler import LogitsRequest, ProjectedRows, noised_rows, noised_simplex
 from ssd2.wire.codec import FIRST, OpenRequest, ProjectedTokens, StepPosition
 
-EXTENT_QUANTUM = 64
-"""Where sizes are static, a batch looks at contexts up to a multiple of this many tokens."""
+MAX_GRAPH_BATCH = 16
+"""Blocks of the largest batch with a CUDA graph: larger ones keep a GPU busy for longer than their launches take."""
+
+MIN_GRAPH_EXTENT = 128
+"""Tokens of the shortest context with one; longer ones have twice as many, and so on."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,11 @@ class Row:
         """T of the logits that are next."""
         return self.request.timesteps[self.state.at.step]
 
+    def is_plain(self, block_size: int) -> bool:
+        """Whether its block has this length, and the projection before it one token a position."""
+        projected = self.state.projected
+        return self.request.block_size == block_size and (not projected or len(projected.token_ids) == block_size)
+
 
 class Lane(Protocol):
     """The answers of one model."""
@@ -93,7 +102,7 @@ class Lane(Protocol):
         ...
 
     def logits(self, rows: Sequence[Row]) -> Tensor:
-        """Logits of rows of one kind, [B, L, V], float32."""
+        """Logits of rows of one kind, [B, L, V], float32; the next call may overwrite them."""
         ...
 
     def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
@@ -115,8 +124,25 @@ def lane_for(model: Model, slots: int, *, compiled: bool = False) -> Lane:
     """
     if not isinstance(model, SSD2 | TimeRangeExperts):
         return SingleLane(model)
-    has_graphs = next(model.parameters()).device.type == "cuda"
-    return BatchLane(model, slots, compiled=compiled, has_graphs=has_graphs)
+    device = next(model.parameters()).device
+    record = CudaRecorder(device) if device.type == "cuda" else None
+    return BatchLane(model, slots, compiled=compiled, record=record)
+
+
+def graph_batches(slots: int) -> list[int]:
+    """Sizes of batches with a graph: powers of two, up to one that all slots fit or the largest."""
+    batches = [1]
+    while batches[-1] < min(slots, MAX_GRAPH_BATCH):
+        batches.append(2 * batches[-1])
+    return batches
+
+
+def graph_extents(max_tokens: int) -> list[int]:
+    """Lengths of contexts, with the block behind them, that have a graph; the last is that of a slot."""
+    extents = [MIN_GRAPH_EXTENT]
+    while extents[-1] < max_tokens:
+        extents.append(2 * extents[-1])
+    return [*extents[:-1], max_tokens]
 
 
 class BatchLane:
@@ -126,25 +152,39 @@ class BatchLane:
     """
 
     def __init__(
-        self, model: SSD2 | TimeRangeExperts, slots: int, *, compiled: bool = False, has_graphs: bool = False
+        self, model: SSD2 | TimeRangeExperts, slots: int, *, compiled: bool = False, record: Recorder | None = None
     ) -> None:
-        """Reserve the slots.
+        """Reserve the slots, and make all graphs that there will be.
 
         Args:
             model: the network, or one for each range of timesteps.
             slots: answers at a time.
             compiled: whether the noise is compiled.
-            has_graphs: whether the step is captured as CUDA graphs, for batches and contexts of certain sizes
-                that others are padded to.
+            record: makes CUDA graphs of the step, for batches and contexts of certain sizes that others are padded
+                to; None for none.
         """
         self._model, self._slots = model, slots
-        self._has_static_sizes = has_graphs
         experts = [expert for expert in model.modules() if isinstance(expert, SSD2)]
         pools = {expert: ContextPool(expert, slots + 1, model.config.max_positions) for expert in experts}  # one spare
         noised = torch.compile(noised_rows) if compiled else noised_rows
-        steps = {expert: partial(_step, pool, noised) for expert, pool in pools.items()}
         self._pools = pools
-        self._steps = {expert: CudaGraphs(step) if has_graphs else step for expert, step in steps.items()}
+        self._steps = {expert: partial(_step, pool, noised) for expert, pool in pools.items()}
+        self._batches, self._extents = graph_batches(slots), graph_extents(model.config.max_positions)
+        self._graphs = self._captured(record) if record else None
+
+    @torch.no_grad()  # as batches are computed: with gradients a GPU would round the logits to bfloat16
+    def _captured(self, record: Recorder) -> CudaGraphs:
+        """Graphs of all experts and sizes, the largest first, in whose memory the others find room."""
+        config, device = self._model.config, next(iter(self._pools.values())).device
+        graphs = CudaGraphs(record, torch.empty(self._batches[-1], config.block_size, config.vocab_size, device=device))
+        for model, pool in self._pools.items():
+            for batch, extent in product(reversed(self._batches), reversed(self._extents)):
+                projected = blank_rows(batch, config.block_size, device)
+                fed_back = model.w_pred.weight.new_zeros(batch, config.block_size, config.hidden_size)
+                places = pool.places([self._slots] * batch)
+                sizes = {"block_size": config.block_size, "extent": extent}
+                graphs.capture(self._steps[model], astuple(projected), fed_back, places, **sizes)
+        return graphs
 
     def kind(self, row: Row) -> Hashable:
         """See `Lane.kind`."""
@@ -155,12 +195,11 @@ class BatchLane:
         model, block_size = self._model.at(rows[0].timestep), rows[0].request.block_size
         pool, slots = self._pools[model], [row.slot for row in rows]
         pool.hold({row.slot: self._context(row) for row in rows})
-        spare = self._spare_rows(len(rows))
-        extent = pool.extent(slots, block_size)
-        if self._has_static_sizes:
-            extent = min(-(-extent // EXTENT_QUANTUM) * EXTENT_QUANTUM, pool.max_tokens)
+        batch, extent = self._padded_sizes(rows, pool.extent(slots, block_size))
+        spare = batch - len(rows)
         padded = [*rows, *[replace(rows[0], slot=self._slots)] * spare]
-        logits = self._steps[model](
+        compute = partial(self._graphs, self._steps[model]) if self._graphs else self._steps[model]
+        logits = compute(
             astuple(_projected_rows(padded, pool.device)),
             self._fed_back(model, padded),
             pool.places([*slots, *[self._slots] * spare]),
@@ -169,9 +208,12 @@ class BatchLane:
         )
         return logits[: len(rows)]
 
-    def _spare_rows(self, rows: int) -> int:
-        """Rows that a batch is filled up with, of the spare slot: to the next power of two."""
-        return (1 << (rows - 1).bit_length()) - rows if self._has_static_sizes else 0
+    def _padded_sizes(self, rows: Sequence[Row], extent: int) -> tuple[int, int]:
+        """Blocks and extent of the graph that fits a batch; those of the batch itself where there is none."""
+        batch, block_size = len(rows), self._model.config.block_size
+        if not self._graphs or batch > self._batches[-1] or any(not row.is_plain(block_size) for row in rows):
+            return batch, extent
+        return next(b for b in self._batches if b >= batch), next(e for e in self._extents if e >= extent)
 
     def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
         """See `Lane.feed_back`; line 7 of Algorithm 2, for the model of each row's next timestep."""
@@ -266,6 +308,13 @@ def _step(
     rows = ProjectedRows(*projected)
     x_t = noised(rows, block_size, pool.vocab_size)
     return pool.denoise_at(places, extent, x_t, fed_back, rows.timestep)
+
+
+def blank_rows(batch: int, block_size: int, device: torch.device) -> ProjectedRows:
+    """Rows at a block's first timestep, of the sizes that those with one token a position have."""
+    zeros = torch.zeros(batch, dtype=torch.int64, device=device)
+    tokens = zeros[:, None].repeat(1, block_size)
+    return ProjectedRows(zeros, zeros, zeros + 1, zeros.float(), zeros == 0, positions=tokens, token_ids=tokens)
 
 
 def _projected_rows(rows: Sequence[Row], device: torch.device) -> ProjectedRows:

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
+import time
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 LOG_FORMATS = ("text", "json")
+
+MAX_REPEATED, REPEATED_WITHIN_S = 60, 60.0
+"""Warnings or errors of one kind that are written within so many seconds."""
 
 _TEXT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 _FIELDS = "slingshot_fields"
@@ -28,7 +35,7 @@ def start_log(process: str, level: str, log_format: str) -> None:
         level: name of the lowest level that is written.
         log_format: one of `LOG_FORMATS`.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LimitedHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(process) if log_format == "json" else TextFormatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger("asyncio").addFilter(_first_line)
@@ -46,6 +53,58 @@ def fields(**values: str | int | float | list[str] | None) -> dict[str, Any]:
 def frames(error: BaseException) -> list[str]:
     """Where it failed, not what it said."""
     return [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+
+
+@dataclass
+class _Repeated:
+    """Lines of one kind within a minute."""
+
+    began: float
+    lines: int = 0
+
+    @property
+    def left_out(self) -> int:
+        return self.lines - MAX_REPEATED
+
+
+class LimitedHandler(logging.StreamHandler[TextIO]):
+    """Writes a warning or an error of one kind so often within a minute, then only how many more there were.
+
+    What goes wrong can do so thousands of times a second, and the disk is for others too. Lines of answers that go
+    well are as many as these, and all are written.
+    """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream)
+        self._clock = clock
+        self._repeated: dict[tuple[str, int, str], _Repeated] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        now = self._clock()
+        self._write_left_out(now)
+        if record.levelno >= logging.WARNING:
+            kind = record.name, record.levelno, str(record.msg)  # before arguments are put in
+            repeated = self._repeated.setdefault(kind, _Repeated(now))
+            repeated.lines += 1
+            if repeated.left_out > 0:
+                return
+        super().emit(record)
+
+    def close(self) -> None:
+        """See `logging.Handler`."""
+        self._write_left_out(math.inf)
+        super().close()
+
+    def _write_left_out(self, now: float) -> None:
+        """Say what was left out in the minutes that are over."""
+        over = [kind for kind, repeated in self._repeated.items() if now - repeated.began >= REPEATED_WITHIN_S]
+        for name, level, message in over:
+            repeated = self._repeated.pop((name, level, message))
+            if repeated.left_out > 0:
+                arguments = (message, repeated.left_out)
+                text = "… %s … was repeated %d times and left out"
+                super().emit(logging.LogRecord(name, level, "", 0, text, arguments, None))
 
 
 class TextFormatter(logging.Formatter):

@@ -1,7 +1,8 @@
 """A core server's figures for Prometheus.
 
 While answers go on only plain numbers are counted; they become Prometheus' families when somebody asks.
-No label holds anything that an agent sent: models are the provider's, ends and reasons are codes of `ssd2.errors`.
+No label holds anything that an agent sent: models and keys' ids are the provider's, ends and reasons are codes of
+`ssd2.errors`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ class Metrics(Collector):
         sessions_opened: by model.
         sessions_ended: by model and how they ended, one of `ENDS`.
         rejected: calls that ended with an error before they were an answer, by its code.
-        committed_tokens: that answers had as context from the blocks before, by model.
+        committed_tokens: of blocks that agents finished, by model: by a commit, or the last one by Close.
+        timesteps: that agents asked for, by model: the first with Open, one more with each projection.
+        unused_guesses: timesteps sent ahead whose logits no projection answered, by model.
+        key_tokens: as `committed_tokens`, by model and key.
+        key_timesteps: as `timesteps`, by model and key.
         message_bytes: of messages, by direction: "up" or "down".
         client_answer_seconds: that agents took from logits to projection.
         certificate_expires: Unix timestamp of the certificate's end; None without one.
@@ -57,6 +62,10 @@ class Metrics(Collector):
         self.sessions_ended: Counter[_Labels] = Counter()
         self.rejected = Counter(dict.fromkeys(REASONS, 0))
         self.committed_tokens: Counter[str] = Counter()
+        self.timesteps: Counter[str] = Counter()
+        self.unused_guesses: Counter[str] = Counter()
+        self.key_tokens: Counter[_Labels] = Counter()
+        self.key_timesteps: Counter[_Labels] = Counter()
         self.message_bytes = Counter(up=0, down=0)
         self.client_answer_seconds = Tally(SECONDS)
         self.certificate_expires: float | None = None
@@ -65,8 +74,8 @@ class Metrics(Collector):
     def expect(self, models: Sequence[str]) -> None:
         """Begin all series of some models at 0: a rate is blind to the step from no series to 1."""
         for model in models:
-            self.sessions_opened[model] += 0
-            self.committed_tokens[model] += 0
+            for counts in (self.sessions_opened, self.committed_tokens, self.timesteps, self.unused_guesses):
+                counts[model] += 0
             for end in ENDS:
                 self.sessions_ended[model, end] += 0
 
@@ -84,10 +93,21 @@ class Metrics(Collector):
         yield _counter("sessions_opened", "Answers begun", ["model"], _keyed(self.sessions_opened))
         yield _counter("sessions_ended", "Answers, by how they ended", ["model", "end"], self.sessions_ended)
         yield _counter("rejected", "Calls refused before they were an answer", ["reason"], _keyed(self.rejected))
-        yield _counter("committed_tokens", "Tokens of committed blocks", ["model"], _keyed(self.committed_tokens))
+        yield from self._of_usage()
         yield _counter("message_bytes", "Bytes of messages", ["direction"], _keyed(self.message_bytes))
         taken = self.client_answer_seconds.taken()
         yield _histogram("client_answer_seconds", "Time from logits to the agent's projection", [], {(): taken})
+
+    def _of_usage(self) -> Iterator[Metric]:
+        model, key = ["model"], ["model", "key"]
+        tokens = "Tokens of blocks that agents finished; blocks replayed after a break count again"
+        yield _counter("committed_tokens", tokens, model, _keyed(self.committed_tokens))
+        timesteps = "Timesteps that agents asked for; those replayed after a break count again"
+        yield _counter("timesteps", timesteps, model, _keyed(self.timesteps))
+        guesses = "Timesteps sent ahead on guesses that were wrong or came after the answer's end"
+        yield _counter("unused_guesses", guesses, model, _keyed(self.unused_guesses))
+        yield _counter("key_tokens", f"By key: {tokens}", key, self.key_tokens)
+        yield _counter("key_timesteps", f"By key: {timesteps}", key, self.key_timesteps)
 
     def _of_engines(self, engines: Mapping[int, EngineClient], restarts: Mapping[int, int]) -> Iterator[Metric]:
         def of_each(figure: Callable[[Alive], _T]) -> dict[_Labels, _T]:

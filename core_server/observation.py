@@ -63,7 +63,8 @@ class SessionObservation:
         self._key_id: str | None = None
         self._began = time.monotonic()
         self._asked_ns = 0
-        self._timesteps = self._bytes_up = self._bytes_down = 0
+        self._blocks = self._tokens = self._timesteps = self._bytes_up = self._bytes_down = 0
+        self._frames_sent = self._timesteps_sent = 0  # more frames than timesteps where guesses were wrong
         self.id = secrets.token_hex(8)
         self.end = CLOSED
 
@@ -79,6 +80,7 @@ class SessionObservation:
         self._model, self._key_id, self._asked_ns = model, key_id, time.time_ns()
         self._metrics.sessions_active += 1
         self._metrics.sessions_opened[model] += 1
+        self._count(timesteps=1)
         if self._spans:
             self._span = self._spans.answer(self._trace, self.id, model)
         _log.info("session %s: opened with %s, %d of %d", self.id, model, active, limit, extra=self._fields())
@@ -95,7 +97,8 @@ class SessionObservation:
 
     def gave_logits(self, at: StepPosition, *, is_guess: bool) -> None:
         """The agent has been sent a timestep's logits; guesses that were wrong are sent anew."""
-        self._timesteps = at.number + 1
+        self._frames_sent += 1
+        self._timesteps_sent = at.number + 1
         if self._span:
             self._span.timestep(at, is_guess=is_guess, began_ns=self._asked_ns)
 
@@ -108,7 +111,21 @@ class SessionObservation:
         """
         self._asked_ns = time.time_ns()
         self._metrics.client_answer_seconds.add(seconds)
-        self._metrics.committed_tokens[self._model] += committed_tokens
+        self._count(tokens=committed_tokens, timesteps=1)
+
+    def finished(self, block_size: int) -> None:
+        """The agent has closed its answer: its last block, which no commit ends, is done too."""
+        self._count(tokens=block_size)
+
+    def _count(self, *, tokens: int = 0, timesteps: int = 0) -> None:
+        self._blocks += tokens > 0
+        self._tokens += tokens
+        self._timesteps += timesteps
+        self._metrics.committed_tokens[self._model] += tokens
+        self._metrics.timesteps[self._model] += timesteps
+        if self._key_id:
+            self._metrics.key_tokens[self._model, self._key_id] += tokens
+            self._metrics.key_timesteps[self._model, self._key_id] += timesteps
 
     def __enter__(self) -> SessionObservation:
         return self
@@ -118,6 +135,8 @@ class SessionObservation:
         if self._model:
             self._metrics.sessions_active -= 1
             self._metrics.sessions_ended[self._model, end] += 1
+            used = min(self._timesteps, self._timesteps_sent)
+            self._metrics.unused_guesses[self._model] += self._frames_sent - used
         elif isinstance(error, Exception):
             self._metrics.rejected[end] += 1
         if self._span:
@@ -127,7 +146,8 @@ class SessionObservation:
 
     def _log_end(self, end: str, error: BaseException | None) -> None:
         """In full where it was an answer, and never the text of an error: it may hold what the agent sent."""
-        totals = {"timesteps": self._timesteps, "bytes_up": self._bytes_up, "bytes_down": self._bytes_down}
+        usage = {"blocks": self._blocks, "tokens": self._tokens, "timesteps": self._timesteps}
+        totals = {**usage, "bytes_up": self._bytes_up, "bytes_down": self._bytes_down}
         seconds = round(time.monotonic() - self._began, 3)
         about: dict[str, Any] = {"end": end, "seconds": seconds, **totals}
         if isinstance(error, Exception) and not isinstance(error, SlingshotError):
@@ -135,7 +155,8 @@ class SessionObservation:
             _log.error("session %s: failed with %s", self.id, about["error"], extra=self._fields(**about))
             return
         level = logging.WARNING if isinstance(error, Exception) else logging.INFO
-        _log.log(level, "session %s: %s after %d timesteps", self.id, end, self._timesteps, extra=self._fields(**about))
+        said = "session %s: %s after %d blocks, %d tokens, %d timesteps"
+        _log.log(level, said, self.id, end, *usage.values(), extra=self._fields(**about))
 
     def _fields(self, **more: Any) -> dict[str, Any]:
         trace = self._trace

@@ -17,6 +17,10 @@ from core_server.config import host_and_port
 from core_server.observation import Observation
 from ssd2.errors import InvalidParameter
 
+BACKLOG = 16
+"""Connections that wait to be taken. Where there are no file descriptors left, asyncio tries to take as many, and logs
+as many failures, each second; uvicorn's own number is 2,048."""
+
 GRACE_S = 1
 """How long a request may go on once the server is done."""
 
@@ -93,6 +97,7 @@ async def serving_ops(host: str, port: int, observation: Observation) -> AsyncIt
             server_header=False,
             timeout_graceful_shutdown=GRACE_S,
             lifespan="off",
+            backlog=BACKLOG,
         )
         server = _Server(options)
         serving = asyncio.create_task(server.serve(sockets=[listening]))

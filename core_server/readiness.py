@@ -26,6 +26,8 @@ class Readiness:
             return "loading"
         if not (living := self.engines.living):
             return "an engine has ended"
+        if broken := self.engines.broken_models:
+            return f"broken models: {', '.join(sorted(broken))}"
         silence_s = min(engine.silence_s for engine in living.values())  # one that can take an answer is enough
         return f"an engine has said nothing for {silence_s:.0f} s" if silence_s > MAX_SILENCE_S else None
 
@@ -37,5 +39,7 @@ class Readiness:
         of = f"of {len(self.engines.restarts)}"
         if ended := len(self.engines.restarts) - len(self.engines.living):
             return f"degraded: {ended} {of} engines ended, {len(self.engines.given_up)} given up"
+        if broken := sum(bool(engine.broken_models) for engine in self.engines.living.values()):
+            return f"degraded: {broken} {of} engines with a broken model"
         silent = sum(engine.silence_s > MAX_SILENCE_S for engine in self.engines.living.values())
         return f"degraded: {silent} {of} engines silent" if silent else None

@@ -45,7 +45,7 @@ class ServedModel:
         if request.timesteps[-1] <= self.config.trained_above * TRAINED_TIMESTEPS:
             raise InvalidParameter(
                 f"the decode goes down to timestep {request.timesteps[-1]}; this model's experts begin above "
-                f"{self.config.trained_above:g}T: stop there (--stop)"
+                f"{self.config.trained_above:g}T: stop there"
             )
         prompt_tokens, answer_tokens = len(request.prompt_ids), request.max_blocks * request.block_size
         longest = self.config.max_prompt_tokens_before(answer_tokens)

@@ -7,16 +7,17 @@ import logging
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from core_server.callers import Callers
 from core_server.config import ServerConfig
 from core_server.engines import Engines, running_engines
-from core_server.interceptors import KeyInterceptor
+from core_server.health import HealthService
+from core_server.interceptors import CallsWhenLoaded, KeyInterceptor
 from core_server.keys import KeyReader
 from core_server.observation import Observation
 from core_server.service import ABORT_TIMEOUT_S, SERVICE_NAME, CollaborationService
@@ -29,9 +30,6 @@ MAX_METADATA_BYTES = 16 * 1024
 SPARE_STREAMS = 1024
 """Streams of one connection beyond the sessions: an agent too many has to be told so, and neither be reset nor
 wait for a stream, even where a gateway carries very many agents on one connection; and there are health checks."""
-
-HEALTH_TIMEOUT_S = 1.0
-"""How long those who watch a server's health may take to read that it stops."""
 
 HANDSHAKE_TIMEOUT_S = 10
 IDLE_TIMEOUT_S = 600
@@ -48,35 +46,38 @@ class CoreServer:
         observation: what is seen of it.
     """
 
-    def __init__(self, engines: Engines, config: ServerConfig, observation: Observation | None = None) -> None:
+    def __init__(self, engines: Engines | None, config: ServerConfig, observation: Observation | None = None) -> None:
+        """Make a server that listens once it is started.
+
+        Args:
+            engines: that serve; None to refuse calls until `open`.
+            config: how to serve.
+            observation: what is seen of it; None for one of its own.
+        """
         self._config, self._engines = config, engines
+        self._service: CollaborationService | None = None
         self.observation = observation or Observation()
         self._server = grpc.aio.server(
-            interceptors=[KeyInterceptor(Callers(KeyReader(config.keys)), self.observation.metrics)]
+            interceptors=[
+                KeyInterceptor(Callers(KeyReader(config.keys), config.max_sessions), self.observation.metrics)
+            ]
             if config.keys
             else [],
             options=_options(config),
             compression=grpc.Compression.NoCompression,
         )
-        self._health = health.aio.HealthServicer()
-        self._service = CollaborationService(
-            engines,
-            max_sessions=config.max_sessions,
-            answer_timeout_s=config.answer_timeout_s,
-            session_timeout_s=config.session_timeout_s,
-            speculation=config.speculation,
-            observation=self.observation,
-        )
-        self._service.add_to(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._calls = CallsWhenLoaded(self.observation.metrics)
+        self._server.add_generic_rpc_handlers((self._calls,))
+        health = HealthService(self.observation.readiness, SERVICE_NAME)
+        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
 
     @property
     def sessions_active(self) -> int:
         """Answers in progress."""
-        return self._service.sessions_active
+        return self._service.sessions_active if self._service else 0
 
     async def start(self) -> int:
-        """Listen, and say so to health checks.
+        """Listen, and answer if there are engines.
 
         Returns:
             The port.
@@ -102,19 +103,33 @@ class CoreServer:
 
             self.observation.metrics.certificate_expires = expires_at(self._config.tls_certificate)
         await self._server.start()
-        await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
-        self.observation.readiness.engines = self._engines
+        if self._engines:
+            self.open(self._engines)
         return port
 
+    def open(self, engines: Engines) -> None:
+        """Answer from now on."""
+        self._service = CollaborationService(
+            engines,
+            max_sessions=self._config.max_sessions,
+            answer_timeout_s=self._config.answer_timeout_s,
+            session_timeout_s=self._config.session_timeout_s,
+            speculation=self._config.speculation,
+            observation=self.observation,
+        )
+        self._calls.handler = self._service.handler()
+        self.observation.readiness.engines = engines
+
     async def stop(self) -> None:
-        """Turn new answers away, let those in progress go on for the grace time, then end them and say why."""
+        """Turn new answers away, let those in progress go on for the grace time, then end them and say why.
+
+        Whoever watches the server's health is told by `HealthService`, which looks at the readiness.
+        """
         self.observation.readiness.is_draining = True
         stopping = asyncio.create_task(self._server.stop(self._config.grace_s + ABORT_TIMEOUT_S))
-        with suppress(TimeoutError):  # whoever watches and does not read would hold it up
-            async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                await self._health.enter_graceful_shutdown()
         await asyncio.wait({stopping}, timeout=self._config.grace_s)
-        self._service.end_answers()
+        if self._service:
+            self._service.end_answers()
         await stopping
 
 
@@ -174,7 +189,7 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
 
 
 async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
-    """Start the engines with the models and serve them until SIGTERM or SIGINT.
+    """Listen, start the engines with the models and serve them until SIGTERM, SIGINT or SIGHUP.
 
     Args:
         config: what to serve, and how.
@@ -186,16 +201,20 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         CheckpointInvalid: if it is damaged.
         EngineLost: if an engine ends before it is told to.
     """
-    async with observed(config, announce) as observation, running_engines(config) as engines:
+    async with (
+        observed(config, announce) as observation,
+        _listening(CoreServer(None, config, observation)) as (server, port),
+        running_engines(config) as engines,
+    ):
         told_to_stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
-        server = CoreServer(engines, config, observation)
-        port = await server.start()
+        server.open(engines)
         what = ", ".join(
             f"{one.name} ({one.card.family}, {one.card.parameters:,} parameters)" for one in engines.models
         )
-        announce(f"listening on {config.address(port)}, serving {what}")
+        where = f"in {config.weights_precision} on {config.device}"
+        announce(f"listening on {config.address(port)}, serving {what} {where}")
         ends = {asyncio.create_task(told_to_stop.wait()), asyncio.create_task(engines.gone())}
         _, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
@@ -204,6 +223,26 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         await server.stop()
         if not told_to_stop.is_set():
             raise EngineLost("no engine is left, so the server ends; start it again, its log says what happened")
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Signals that a server drains at; SIGHUP only where it is not to outlive its terminal (`nohup`)."""
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangs_up else [])]
+
+
+@asynccontextmanager
+async def _listening(server: CoreServer) -> AsyncIterator[tuple[CoreServer, int]]:
+    """Take the port before minutes of loading: one that is in use shows at once.
+
+    Yields:
+        The server and its port.
+    """
+    port = await server.start()
+    try:
+        yield server, port
+    finally:
+        await server.stop()
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from core_server.hosted import HostedModels
 from core_server.metrics import CLOSED, DISCONNECTED
 from core_server.observation import Observation, SessionObservation
 from core_server.session import CoreSession
-from ssd2.errors import CoreBusy, CoreStopping, CoreTimeout, ProtocolViolation
+from ssd2.errors import CoreBusy, CoreStopping, CoreTimeout, ModelBroken, ProtocolViolation
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from ssd2.wire.codec import logits_to_proto, model_card_to_proto, open_from_proto
@@ -107,8 +107,8 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         """End the answers in progress: what gRPC itself would tell their agents is no reason."""
         self._is_over.set()
 
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Register with a server.
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a server hands calls to.
 
         Calls are of bytes: so what is counted is what travels, and bytes that are no message end in an error of ours;
         gRPC would tell the agent the text of a deserializer's exception.
@@ -117,7 +117,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             "GetModelCard": grpc.unary_unary_rpc_method_handler(self.GetModelCard),
             "Collaborate": grpc.stream_stream_rpc_method_handler(self.Collaborate),
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
     async def GetModelCard(self, data: bytes, context: CallContext) -> bytes:  # noqa: N802  # the contract's name
         """What is served: the model that fits the request."""
@@ -150,14 +150,18 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         request = replace(request, speculation=min(request.speculation, self._speculation))
         with CALLER.get().session(), self._slot():
             served = self._hosted.find(request.model, request.family)
+            if served.name in self._engines.broken_models:
+                raise ModelBroken(f"the model {served.name} is broken; ask another core, and tell this one's provider")
             session = CoreSession(next(self._numbers), request, served)
-            engine = self._engines.for_answer()
+            engine = self._engines.for_answer(served.name)
             # Before anything is waited for: others may come meanwhile, and find these tokens left, or this slot free.
             CALLER.get().count(request.block_size)
             with engine.answer(session.begin(scope)) as frames:
                 seen.opened(served.name, self._sessions_active, self._max_sessions, CALLER.get().id)
                 await agent.write(pb.CollaborateResponse(opened=pb.Opened(session_id=seen.id)))
                 seen.end = await self._answer(agent, session, engine, frames)
+            if seen.end == CLOSED:
+                seen.finished(request.block_size)
 
     async def _answer(self, agent: _AgentStream, session: CoreSession, engine: EngineClient, frames: Frames) -> str:
         """Send logits for every projection until the agent has had enough; says how it ended."""
@@ -227,7 +231,7 @@ async def _take_projections(
         committed_tokens = len(advance.projected.token_ids) if advance.is_commit else 0
         agent.seen.took_projection(time.monotonic() - began, committed_tokens)
         engine.send(advance)
-        CALLER.get().count(committed_tokens)  # of the block that begins, as long as this one
+        CALLER.get().count(session.block_size, session.due.step)  # of the timestep that begins
 
 
 class _AgentStream:

@@ -37,6 +37,11 @@ class CoreSession:
         """The timestep whose projection the agent has to send."""
         return self._due
 
+    @property
+    def block_size(self) -> int:
+        """L of every block."""
+        return self._request.block_size
+
     def begin(self, scope: str | None = None) -> Begin:
         """The first command.
 

@@ -6,6 +6,7 @@ import sys
 
 from ssd2.errors import SlingshotError
 from user_agent.cli import app
+from user_agent.core_options import with_remedy
 
 
 def main() -> None:
@@ -13,7 +14,7 @@ def main() -> None:
     try:
         app()
     except SlingshotError as error:
-        sys.exit(f"user-agent: error: {error}")
+        sys.exit(f"user-agent: error: {with_remedy(error)}")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ class Question:
         model: name of the core's model, or "" for the first of the user model's family.
         logits_format: of the core's logits; None for the best that its provider allows.
         speculation: timesteps that the core may send ahead, on guesses at the projections; no token depends on it.
+        left_out: passages that were found and did not fit.
+        asked_tokens: longest answer that was asked for, where `params` have room for less; None for what they say.
     """
 
     instruction: str
@@ -53,6 +55,8 @@ class Question:
     model: str = ""
     logits_format: LogitsFormat | None = None
     speculation: int = 0
+    left_out: Sequence[Passage] = ()
+    asked_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.speculation <= MAX_SPECULATION:
@@ -62,6 +66,12 @@ class Question:
                 "self-conditioning 'mixed' would send mixed logits to the core, which reveal the user model's; use own "
                 "or projection"
             )
+
+    @property
+    def clamped_from(self) -> int | None:
+        """The longest answer that was asked for, if there was no room for it."""
+        asked = self.asked_tokens or 0
+        return asked if asked > self.params.max_tokens else None
 
 
 @dataclass(frozen=True)
@@ -234,7 +244,7 @@ class Agent:
 
     async def _open(self, question: Question, observer: Observer | None) -> ResumingStream:
         if self._client is None:
-            raise InvalidParameter("λ below 1 needs a core; give its address with --core HOST:PORT")
+            raise InvalidParameter("λ below 1 needs a core; give its address", parameter="core")
         on_wait = observer.waiting if observer else None
         card = await self._client.model_card(question.model, self._user_model.config.family, on_wait)
         self._check(card, question)
@@ -267,12 +277,16 @@ class Agent:
         prompt_tokens = len(self._user_model.core_prompt(question.instruction))
         if prompt_tokens > card.max_prompt_tokens:
             raise PromptTooLong(
-                f"the question has {prompt_tokens} tokens, this core takes at most {card.max_prompt_tokens}; shorten it"
+                f"the question has {prompt_tokens} tokens; this core takes {card.max_prompt_tokens}: shorten it",
+                parameter="question",
+                limit=card.max_prompt_tokens,
             )
         if question.params.block_size > card.max_block_size:
             raise InvalidParameter(
-                f"block size is {question.params.block_size}, this core takes at most {card.max_block_size}; lower "
-                "--block-size"
+                f"block size is {question.params.block_size}, this core takes at most {card.max_block_size}; "
+                "use smaller blocks",
+                parameter="block_size",
+                limit=card.max_block_size,
             )
 
     def _terms(self, question: Question) -> UserTerms | None:
@@ -332,12 +346,14 @@ def check_card(card: ModelCard, user_model: UserModel, model: str) -> None:
     if card.family != config.family:
         raise ModelMismatch(
             f"the core offers a model of the family {card.family!r}, the user model is of {config.family!r}, and "
-            "their logits mean different things; use a user model of the core's family (--user-model)"
+            "their logits mean different things; use a user model of the core's family",
+            parameter="user_model",
         )
     if (card.tokenizer_sha256, card.vocab_size) != (user_model.tokenizer.sha256, config.vocab_size):
         raise TokenizerMismatch(
             f"the core's model {card.model!r} has another tokenizer than the user model, so their logits cannot "
-            "be mixed; use a user model that was made for this core (--user-model)"
+            "be mixed; use a user model that was made for this core",
+            parameter="user_model",
         )
 
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from ssd2.errors import AgentBusy, CoreError, SlingshotError
 from ssd2.logits_format import LogitsFormat
-from ssd2.params import CollaborationParams, Seeds
+from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.wire.codec import ModelCard
 from user_agent.agent import Agent, Question
 from user_agent.answer import Answer, CommittedBlock, Observer, ProjectedBlock
@@ -20,9 +20,9 @@ from user_agent.core_client import CoreClient
 from user_agent.decoding import decoding_for
 from user_agent.documents.passage import Passage
 from user_agent.ledger import tracing
-from user_agent.traces import Trace, Traces, passage_json
+from user_agent.traces import Trace, Traces, fit_json, passage_json
 from user_agent.tuning.defaults import collaboration_of, tuned_with
-from user_agent.user_model import UserModel
+from user_agent.user_model import Fitted, UserModel
 
 Search: TypeAlias = Callable[[str, Sequence[int] | None], Sequence[Passage]]
 """Passages for a question, the best first, from all documents or from those with the given ids."""
@@ -66,16 +66,14 @@ class Answered:
     Attributes:
         answer: with its tokens; of a stopped one all tokens up to the end of the last block.
         text: of it, without the text that stopped it and what is behind.
-        passages: that the user model had.
-        collaboration: λ and α.
+        question: as it was put to the models, with what fitted and what did not.
         prompt_tokens: that the user model read; at λ = 0 the core.
         finish_reason: "stop" or "length".
     """
 
     answer: Answer
     text: str
-    passages: Sequence[Passage]
-    collaboration: CollaborationParams
+    question: Question
     prompt_tokens: int
     finish_reason: Literal["stop", "length"]
 
@@ -109,10 +107,9 @@ def check(config: AgentConfig, user_model: UserModel) -> None:
 
     Raises:
         InvalidParameter: if there is no such decode.
-        PromptTooLong: if the longest answer leaves no room for a question.
+        PromptTooLong: if the model has no room for any question.
     """
-    params = decoding_for(user_model.config, steps=config.steps, max_tokens=config.max_tokens)
-    user_model.fitting("", (), params.max_answer_tokens)
+    user_model.limited("", decoding_for(user_model.config, steps=config.steps, max_tokens=config.max_tokens))
 
 
 class Answering:
@@ -167,6 +164,17 @@ class Answering:
             return None
         return await self._client.model_card(self._config.model, self._user_model.config.family)
 
+    async def passages_for(self, instruction: str, documents: Sequence[int] | None) -> Fitted:
+        """Choose the passages that an answer as configured would be given for a question. Nothing is sent.
+
+        Raises:
+            PromptTooLong: if the question does not fit.
+        """
+        asked, config = Asked(instruction, documents=documents), self._config
+        params = decoding_for(self._user_model.config, steps=config.steps, max_tokens=config.max_tokens)
+        limited = await asyncio.to_thread(self._user_model.limited, instruction, params)
+        return await asyncio.to_thread(self._passages_for, asked, limited)
+
     @property
     def answers(self) -> int:
         """That are computed or wait."""
@@ -189,7 +197,7 @@ class Answering:
         if self._admitted >= self._config.max_answers + self._config.max_waiting:
             raise AgentBusy(
                 f"this agent computes {self._config.max_answers} answers at a time and lets {self._config.max_waiting} "
-                "wait; ask again in a moment, or start it with a larger --max-waiting"
+                "wait; ask again in a moment"
             )
         trace = self.traces.begin(trace_id, self._user_model.tokenizer)
         task = asyncio.create_task(self._in_turn(asked, trace, observer))
@@ -224,6 +232,7 @@ class Answering:
             "answer.start",
             instruction=asked.instruction,
             passages=[passage_json(passage) for passage in question.passages],
+            **fit_json(question),
             lambda_user=collaboration.lambda_user,
             alpha=collaboration.alpha,
             steps=question.params.steps,
@@ -235,8 +244,7 @@ class Answering:
         return Answered(
             answer=answer,
             text=text,
-            passages=question.passages,
-            collaboration=collaboration,
+            question=question,
             prompt_tokens=self._prompt_tokens(question),
             finish_reason="length" if answer.end == "length" else "stop",
         )
@@ -244,7 +252,7 @@ class Answering:
     async def _question(self, asked: Asked) -> Question:
         config, model = self._config, self._user_model
         collaboration = await self._collaboration(asked)
-        params = decoding_for(
+        asked_params = decoding_for(
             model.config,
             steps=asked.steps or config.steps,
             max_tokens=asked.max_tokens or config.max_tokens,
@@ -252,15 +260,26 @@ class Answering:
             temperature=asked.temperature or None,
             projection="greedy" if asked.temperature == 0 else None,
         )
-        found: Sequence[Passage] = ()
+        params = await asyncio.to_thread(model.limited, asked.instruction, asked_params)
+        fitted = Fitted()
         if collaboration.uses_user and asked.documents != ():
-            found = await asyncio.to_thread(self._search, asked.instruction, asked.documents)
-        passages = await asyncio.to_thread(model.fitting, asked.instruction, found, params.max_answer_tokens)
-        seeds = Seeds.fresh() if asked.seed is None else Seeds.reproducible(asked.seed)
-        logits_format = None if asked.logits is None else LogitsFormat.parse(asked.logits)
+            fitted = await asyncio.to_thread(self._passages_for, asked, params)
         return Question(
-            asked.instruction, passages, collaboration, params, seeds, config.model, logits_format, config.speculation
+            asked.instruction,
+            fitted.passages,
+            collaboration,
+            params,
+            Seeds.fresh() if asked.seed is None else Seeds.reproducible(asked.seed),
+            config.model,
+            None if asked.logits is None else LogitsFormat.parse(asked.logits),
+            config.speculation,
+            fitted.left_out,
+            asked_params.max_tokens,
         )
+
+    def _passages_for(self, asked: Asked, params: DecodingParams) -> Fitted:
+        found = self._search(asked.instruction, asked.documents)
+        return self._user_model.fitting(asked.instruction, found, params.max_answer_tokens)
 
     async def _collaboration(self, asked: Asked) -> CollaborationParams:
         """λ and α as asked, as configured, as tuned for the two models, or built in."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from user_agent.core_options import ClientCertificate, ClientKey
+from user_agent.core_options import Ca, ClientCertificate, ClientKey, Insecure, with_remedy
 
 if TYPE_CHECKING:
     from user_agent.answering import Answered, Answering
@@ -19,17 +19,22 @@ Examples:
 
   user-agent chat                                    (the demo's two models, everything on this machine)
 
-  user-agent chat --core core.example.org:50051 --watch
+  user-agent chat --core core.example.org:50051 --ca provider.pem --watch
 
-Each question stands for itself: the models read one instruction at a time. An empty line or Ctrl-D ends it.
+Each question stands alone: the models do not see the earlier ones. An empty line or Ctrl-D ends the chat.
 """
+
+STANDS_ALONE = (
+    "Each question stands alone: the models do not see the earlier ones. An empty line or Ctrl-D ends the chat."
+)
 
 
 def chat(
     core: Annotated[
         str | None, typer.Option(help="HOST:PORT of the core server; none: the demo's, on this machine.")
     ] = None,
-    ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
+    ca: Ca = None,
+    insecure: Insecure = None,
     client_certificate: ClientCertificate = None,
     client_key: ClientKey = None,
     lambda_user: Annotated[
@@ -45,7 +50,7 @@ def chat(
         typer.Option(help="Folder of what the agent keeps; default: ~/.local/share/slingshot.", show_default=False),
     ] = None,
 ) -> None:
-    """Ask one question after the other, with your linked documents (user-agent docs link)."""
+    """Ask one question after the other, each on its own, with your linked documents (user-agent docs link)."""
     from user_agent.config import load_config
     from user_agent.core_line import CoreLine
     from user_agent.demo_core import exit_on_sigterm
@@ -53,7 +58,7 @@ def chat(
     from user_agent.user_model import UserModel
 
     line_options = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
-    config = load_config(**line_options, lambda_user=lambda_user, alpha=alpha, data_dir=data_dir)
+    config = load_config(**line_options, insecure=insecure, lambda_user=lambda_user, alpha=alpha, data_dir=data_dir)
 
     exit_on_sigterm()
 
@@ -79,15 +84,16 @@ async def _conversation(answering: Answering, history: History | None, *, watch:
     from ssd2.errors import SlingshotError
     from user_agent.said import keep_answer
 
+    typer.echo(STANDS_ALONE, err=True)
     kept: str | None = None
     while question := (await asyncio.to_thread(_line)).strip():
         try:
             answered, trace_id = await _answer(answering, question, watch=watch)
         except SlingshotError as error:
-            typer.echo(f"user-agent: error: {error}", err=True)
+            typer.echo(f"user-agent: error: {with_remedy(error)}", err=True)
             continue
         if history:
-            kept = keep_answer(history, question, answered.answer, answered.passages, trace_id, kept)
+            kept = keep_answer(history, answered.question, answered.answer, trace_id, kept)
 
 
 def _line() -> str:
@@ -101,12 +107,14 @@ async def _answer(answering: Answering, question: str, *, watch: bool) -> tuple[
     from rich.console import Console
 
     from user_agent.answering import Asked, new_id
-    from user_agent.render import marked, summary
+    from user_agent.render import marked, remarks, summary
     from user_agent.watching import TerminalObserver
 
     trace_id = new_id("chat")
     with TerminalObserver(answering.user_model.tokenizer, watch=watch) as observer:
         answered = await answering.start(Asked(question), trace_id, observer)
     Console(highlight=False).print(marked(answered.answer), soft_wrap=True)
-    Console(stderr=True, highlight=False, style="dim").print(summary(answered.answer))
+    console = Console(stderr=True, highlight=False, style="dim")
+    for line in (summary(answered.answer), *remarks(answered.question)):
+        console.print(line, markup=False, emoji=False, soft_wrap=True)
     return answered, trace_id

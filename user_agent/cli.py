@@ -17,9 +17,10 @@ from ssd2.errors import InvalidParameter
 from user_agent.chat_cli import CHAT_EXAMPLES, chat
 from user_agent.config_cli import DOCTOR_EXAMPLES, doctor
 from user_agent.config_cli import config as config_app
-from user_agent.core_options import HOW_TO_GIVE_A_CORE, ClientCertificate, ClientKey
+from user_agent.core_options import HOW_TO_GIVE_A_CORE, Ca, ClientCertificate, ClientKey, Insecure
 from user_agent.documents.cli import docs as docs_app
 from user_agent.ledger_cli import ledger as ledger_app
+from user_agent.search_cli import SEARCH_EXAMPLES, search
 from user_agent.tuning.cli import EXAMPLES as TUNE_EXAMPLES
 from user_agent.tuning.cli import tune
 
@@ -41,13 +42,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Ask a large model on a provider's server and a small one on this device together. "
-    "Your documents stay on this device.",
+    "Only the small one reads your documents; the provider reads every word that an answer takes from them.",
 )
 
 ASK_EXAMPLES = """
 Examples:
 
-  user-agent ask "Where did I put my spare key?" --docs ~/notes --core core.example.org:50051
+  user-agent ask "Where did I put my spare key?" --docs ~/notes --core core.example.org:50051 --ca provider.pem
 
   user-agent ask "When does Fern Gallery open?" --core localhost:50051 --lambda-user 0
 
@@ -59,7 +60,7 @@ Examples:
 
 @app.command(epilog=ASK_EXAMPLES)
 def ask(
-    question: Annotated[str, typer.Argument(help="What both models see. The documents are never sent.")],
+    question: Annotated[str, typer.Argument(help="Question for both models; it is sent.")],
     docs: Annotated[
         list[Path] | None, typer.Option(help="A document, or a folder of them; may be given again.")
     ] = None,
@@ -70,12 +71,8 @@ def ask(
             "where it is kept: `user-agent config set core HOST:PORT`."
         ),
     ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            help="PEM file that the core's certificate is checked against. Encrypts the line; without it, it is not."
-        ),
-    ] = None,
+    ca: Ca = None,
+    insecure: Insecure = None,
     client_certificate: ClientCertificate = None,
     client_key: ClientKey = None,
     model: Annotated[
@@ -166,7 +163,10 @@ def ask(
     seed: Annotated[
         int | None, typer.Option(help="Repeat a decode. Leave it out for real use: a guessed seed replays your draws.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens; default: 48.")] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="Longest answer, in tokens, as far as there is room behind the question; default: 48."),
+    ] = None,
     speculation: Annotated[
         int | None,
         typer.Option(
@@ -185,7 +185,7 @@ def ask(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Answer one question with both models, the documents seen by the small one alone.
+    """Answer one question with both models; only the small one reads the documents, and the provider reads the answer.
 
     What is not given is as set by a variable SLINGSHOT_… or in config.toml (user-agent config), else by default.
     """
@@ -209,14 +209,14 @@ def ask(
     of_line = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
     of_models = {"model": model, "user_model": user_model, "lambda_user": lambda_user, "alpha": alpha}
     of_answer = {"steps": steps, "max_tokens": max_tokens, "speculation": speculation, "timeout": timeout}
-    config = config_with(**of_line, **of_models, **of_answer)
+    config = config_with(**of_line, **of_models, **of_answer, insecure=insecure)
     credentials = credentials_of(config) if needed_line(config) else None
     with open_stores(config) as stores:
         collaboration, tuned = collaboration_for(config, credentials, stores.ledger)
         if collaboration.uses_core and not config.core:
             raise InvalidParameter(f"λ below 1 needs a core: {HOW_TO_GIVE_A_CORE}")
         loaded = UserModel.load(config.user_model, with_weights=collaboration.uses_user)
-        params = decoding_for(
+        asked_params = decoding_for(
             loaded.config,
             patience=patience,
             block_size=block_size,
@@ -231,32 +231,40 @@ def ask(
             temperature=temperature,
             self_conditioning=self_conditioning,
         )
+        params = loaded.limited(question, asked_params)
         found = _found(docs, question, stores.documents) if collaboration.uses_user else []
-        passages = loaded.fitting(question, found, params.max_answer_tokens)
-        seeds = Seeds.fresh() if seed is None else Seeds.reproducible(seed)
+        fitted = loaded.fitting(question, found, params.max_answer_tokens)
         asked = Question(
-            question, passages, collaboration, params, seeds, config.model, logits_format, config.speculation
+            question,
+            fitted.passages,
+            collaboration,
+            params,
+            Seeds.fresh() if seed is None else Seeds.reproducible(seed),
+            config.model,
+            logits_format,
+            config.speculation,
+            fitted.left_out,
+            asked_params.max_tokens,
         )
         steering = Control.load(control, control_label, control_strength, loaded.tokenizer) if control else None
         line = partial(_client, config, credentials, stores.ledger) if collaboration.uses_core else None
         trace = new_id("ask")
         with tracing(trace):
             answer = asyncio.run(_ask(loaded, asked, line, steering, watch=watch))
-        if docs and collaboration.uses_user and not passages:
-            typer.echo(
-                "user-agent: no passage of your documents matches and fits; the answer does not use them", err=True
-            )
+        if docs and collaboration.uses_user and not found:
+            typer.echo("user-agent: no passage of your documents matches; the answer does not use them", err=True)
         if tuned:
             _say_tuned(collaboration, tuned)
-        _print_json(answer, passages) if as_json else _print(answer, passages)
+        _print_json(answer, asked) if as_json else _print(answer, asked)
         if not no_log:
-            keep_answer(stores.history, question, answer, passages, trace)
+            keep_answer(stores.history, asked, answer, trace)
 
 
 app.command(epilog=TUNE_EXAMPLES)(tune)
 app.command(epilog=CHAT_EXAMPLES)(chat)
 app.command(epilog=DOCTOR_EXAMPLES)(doctor)
 app.add_typer(config_app, name="config")
+docs_app.command(epilog=SEARCH_EXAMPLES)(search)
 app.add_typer(docs_app, name="docs")
 app.add_typer(ledger_app, name="ledger")
 
@@ -281,7 +289,8 @@ def serve(
             "machine."
         ),
     ] = None,
-    ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
+    ca: Ca = None,
+    insecure: Insecure = None,
     client_certificate: ClientCertificate = None,
     client_key: ClientKey = None,
     host: Annotated[
@@ -308,20 +317,27 @@ def serve(
     from user_agent.serve import serve as run
 
     line = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
-    options = {**line, "host": host, "port": port, "data_dir": data_dir}
+    options = {**line, "insecure": insecure, "host": host, "port": port, "data_dir": data_dir}
     asyncio.run(run(_announce, **options, max_answers=max_answers, max_waiting=max_waiting))
 
 
 def _announce(url: str, state: Any) -> None:
     """Where the agent is. The key stands behind #, which no browser sends, and is for eyes, not for a log."""
+    from user_agent.core_line import how_protected
+    from user_agent.documents.extraction import exposure_warning
+
     line = state.line
-    core = f"{line.address}, the demo's, started on this machine" if line.is_demo else line.address
+    core = line.address and f"{line.address}, {how_protected(state.config, line.address)}"
+    if line.is_demo:
+        core = f"{line.address}, the demo's, started on this machine"
     typer.echo(f"user-agent: listening on {url}")
     key = state.api_key if sys.stdout.isatty() else None
     typer.echo(f"  page      {url}/{f'#key={key}' if key else ''}")
     typer.echo(f"  REST      {url}/v1   key {key or 'as `user-agent config show --key` prints it'}")
     typer.echo(f"  core      {core or 'none: the user model answers alone (λ 1)'}")
     typer.echo(f"  kept in   {state.config.data_dir}, encrypted with a key from: {state.stores.key_source}")
+    if exposure := state.stores.documents.exposure():
+        typer.echo(f"user-agent: warning: {exposure_warning(exposure)}", err=True)
 
 
 @app.command()
@@ -378,21 +394,24 @@ def _say_tuned(used: CollaborationParams, tuned: Choice) -> None:
     )
 
 
-def _print_json(answer: Answer, passages: list[Passage]) -> None:
-    sources = [{"text": p.text, "source": str(p.source), "line": p.line, "page": p.page} for p in passages]
-    typer.echo(json.dumps({**asdict(answer), "passages": sources}, ensure_ascii=False))
+def _print_json(answer: Answer, asked: Question) -> None:
+    from user_agent.traces import fit_json, passage_json
+
+    passages = [passage_json(passage) for passage in asked.passages]
+    typer.echo(json.dumps({**asdict(answer), "passages": passages, **fit_json(asked)}, ensure_ascii=False))
 
 
-def _print(answer: Answer, passages: list[Passage]) -> None:
+def _print(answer: Answer, asked: Question) -> None:
     from rich.console import Console
 
     from user_agent.printable import printable
-    from user_agent.render import marked, summary
+    from user_agent.render import marked, remarks, summary
 
     Console(highlight=False).print(marked(answer), soft_wrap=True)
     console = Console(stderr=True, highlight=False, style="dim")
     console.print(summary(answer))
-    for passage in passages:
-        console.print(
-            f"  {printable(passage.place)}  {printable(passage.text)}", markup=False, emoji=False, soft_wrap=True
-        )
+    for passage in asked.passages:
+        place = f"{passage.place}{', in part' if passage.is_cut else ''}"
+        console.print(f"  {printable(place)}  {printable(passage.text)}", markup=False, emoji=False, soft_wrap=True)
+    for remark in remarks(asked):
+        console.print(remark, markup=False, emoji=False, soft_wrap=True)

@@ -41,7 +41,11 @@ class AgentConfig(BaseSettings):
         "(ask and tune need one)",
     )
     ca: Path | None = Field(
-        None, description="PEM file that the core's certificate is checked against; encrypts the line"
+        None,
+        description="CA certificate of the core's provider (PEM); encrypts the line, which a core elsewhere needs",
+    )
+    insecure: bool = Field(
+        False, description="allow an unencrypted line to a core on another machine, across a network that you trust"
     )
     client_certificate: Path | None = Field(
         None, description="PEM file of this device's certificate, for a core that asks for one"
@@ -56,7 +60,9 @@ class AgentConfig(BaseSettings):
     steps: int | None = Field(
         None, ge=1, le=TRAINED_TIMESTEPS, description="most timesteps of a block; none: what suits the model"
     )
-    max_tokens: int = Field(48, ge=1, le=4096, description="longest answer, in tokens")
+    max_tokens: int = Field(
+        48, ge=1, le=4096, description="longest answer, in tokens; no more than there is room for behind the question"
+    )
     speculation: int = Field(4, ge=0, le=64, description="timesteps that the core may send ahead on guesses")
     timeout: float = Field(10.0, gt=0, description="seconds to wait for each answer of the core")
     host: str = Field("127.0.0.1", description="address to listen on")
@@ -105,14 +111,19 @@ def load_config(**options: Any) -> AgentConfig:
     try:
         return AgentConfig(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "configuration"
+        name, why = _first_fault(error)
         raise InvalidParameter(
-            f"{name.replace('_', ' ')}: {first['msg'][0].lower()}{first['msg'][1:]}; set --{name.replace('_', '-')}, "
-            f"SLINGSHOT_{name.upper()} or {name} in {config_folder() / FILE}"
+            f"{why}; set --{name.replace('_', '-')}, SLINGSHOT_{name.upper()} or {name} in {config_folder() / FILE}"
         ) from error
     except (OSError, ValueError) as error:  # tomllib.TOMLDecodeError is a ValueError
         raise InvalidParameter(f"{config_folder() / FILE} cannot be read: {error}") from error
+
+
+def _first_fault(error: ValidationError) -> tuple[str, str]:
+    """The setting that is wrong, and why."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else "configuration"
+    return name, f"{name.replace('_', ' ')}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def config_with(**options: Any) -> AgentConfig:
@@ -153,8 +164,11 @@ def save_settings(changes: Mapping[str, Any], **options: Any) -> AgentConfig:
     write_private(file, "".join(f"{name} = {_toml(value)}\n" for name, value in kept.items() if value is not None))
     try:
         return load_config(**options)
-    except InvalidParameter:
+    except InvalidParameter as error:
         write_private(file, before)
+        if isinstance(error.__cause__, ValidationError):  # its reader has just given the value, and knows where
+            name, why = _first_fault(error.__cause__)
+            raise InvalidParameter(why, parameter=name) from error
         raise
 
 

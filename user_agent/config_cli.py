@@ -6,13 +6,12 @@ import asyncio
 import json
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssd2.errors import InvalidParameter, SlingshotError, StoreUnreadable
-from user_agent.core_options import ClientCertificate, ClientKey
+from user_agent.core_options import Ca, ClientCertificate, ClientKey, Insecure, with_remedy
 
 if TYPE_CHECKING:
     from user_agent.config import AgentConfig
@@ -30,6 +29,8 @@ SET_EXAMPLES = """
 Examples:
 
   user-agent config set core core.example.org:50051
+
+  user-agent config set ca ~/slingshot/provider.pem
 
   user-agent config set lambda_user 0.4
 
@@ -52,7 +53,7 @@ Examples:
 
   user-agent doctor
 
-  user-agent doctor --core core.example.org:50051 --json
+  user-agent doctor --core core.example.org:50051 --ca provider.pem --json
 """
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -142,18 +143,26 @@ class Finding:
         what: the thing.
         is_ok: whether the agent can work with it.
         says: how it is, or what to do about it.
+        is_warning: whether it should be otherwise all the same.
     """
 
     what: str
     is_ok: bool
     says: str
+    is_warning: bool = False
+
+    @property
+    def mark(self) -> str:
+        """A sign for it."""
+        return ("!" if self.is_warning else "✓") if self.is_ok else "✗"
 
 
 def doctor(
     core: Annotated[
         str | None, typer.Option(help="HOST:PORT of the core server; default: as configured.", show_default=False)
     ] = None,
-    ca: Annotated[Path | None, typer.Option(help="PEM file that the core's certificate is checked against.")] = None,
+    ca: Ca = None,
+    insecure: Insecure = None,
     client_certificate: ClientCertificate = None,
     client_key: ClientKey = None,
     as_json: AsJson = False,
@@ -162,11 +171,11 @@ def doctor(
     from user_agent.config import load_config
 
     options = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
-    findings = _findings(load_config(**options))
+    findings = _findings(load_config(**options, insecure=insecure))
     if as_json:
         typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, ensure_ascii=False))
     else:
-        _print_table(("", "what", "how it is"), (("✓" if f.is_ok else "✗", f.what, f.says) for f in findings))
+        _print_table(("", "what", "how it is"), ((f.mark, f.what, f.says) for f in findings))
     if not all(finding.is_ok for finding in findings):
         raise typer.Exit(1)
 
@@ -177,8 +186,18 @@ def _findings(config: AgentConfig) -> list[Finding]:
         try:
             found.append(Finding(what, True, look(config)))
         except SlingshotError as error:
-            found.append(Finding(what, False, str(error)))
-    return found
+            found.append(Finding(what, False, with_remedy(error)))
+    return [*found, _reading()]
+
+
+def _reading() -> Finding:
+    from user_agent.documents.extraction import Extractor, exposure_warning
+
+    with Extractor() as extractor:
+        exposure = extractor.exposure()
+    if exposure:
+        return Finding("reading files", True, exposure_warning(exposure), is_warning=True)
+    return Finding("reading files", True, "in a process without network, which can read what your account can")
 
 
 def _user_model(config: AgentConfig) -> str:
@@ -191,7 +210,7 @@ def _user_model(config: AgentConfig) -> str:
 def _core(config: AgentConfig) -> str:
     from user_agent.agent import check_card
     from user_agent.core_client import CoreClient
-    from user_agent.core_line import credentials_of
+    from user_agent.core_line import credentials_of, how_protected
     from user_agent.stores import open_stores
     from user_agent.user_model import UserModel
 
@@ -207,7 +226,7 @@ def _core(config: AgentConfig) -> str:
             async with line as client:
                 card = await client.model_card(config.model, model.config.family)
         check_card(card, model, config.model)
-        how = "encrypted" if config.ca else "NOT encrypted (--ca)"
+        how = how_protected(config, address)
         key = f", with the key from {credentials.key_source}" if credentials.key else ""
         return f"{address}, {how}{key}: {card.model}, {card.parameters:,} parameters, the user model's tokenizer"
 

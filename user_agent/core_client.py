@@ -42,7 +42,7 @@ class CoreClient:
 
         Args:
             address: HOST:PORT; of several replicas, which serve the same model, with commas between them.
-            credentials: whom the line trusts and who it says it is; None for one that is not encrypted, with no key.
+            credentials: whom the line trusts and who it says it is; None for a line on this machine, with no key.
             connect_timeout_s: how long to try to reach a replica.
             answer_timeout_s: how long to wait for each of its answers.
             patience_s: how long after all of them failed to begin another try: in the middle of an answer whatever it
@@ -51,7 +51,7 @@ class CoreClient:
 
         Raises:
             InvalidParameter: if an address is none, a time is no time, or a file cannot be read.
-            InsecureLine: if a key would leave this machine on a line that is not encrypted.
+            InsecureLine: if the line would leave this machine unencrypted, and that is not allowed, or a key is sent.
         """
         if not 0 < answer_timeout_s < float("inf"):
             raise errors.InvalidParameter(f"timeout is {answer_timeout_s} s; it must be above 0 and finite")

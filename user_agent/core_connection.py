@@ -58,10 +58,20 @@ def replicas_of(address: str) -> list[str]:
     replicas = [replica.strip() for replica in address.split(",")]
     if not all(_ADDRESS.fullmatch(replica) for replica in replicas):
         raise errors.InvalidParameter(
-            f"the core's address is {address!r}; give --core HOST:PORT, such as core.example.org:50051, or those of "
-            "several replicas with commas between them"
+            f"the core's address is {address!r}; give it as HOST:PORT, such as core.example.org:50051, or those of "
+            "several replicas with commas between them",
+            parameter="core",
         )
     return replicas
+
+
+def is_local(address: str) -> bool:
+    """True if all replicas of an address are this machine, so that nobody is on the way to them."""
+    return all(is_loopback(_host(replica)) for replica in replicas_of(address))
+
+
+def _host(replica: str) -> str:
+    return replica.rpartition(":")[0]
 
 
 @dataclass(eq=False)
@@ -92,7 +102,7 @@ class CoreConnection:
 
         Raises:
             InvalidParameter: if a file cannot be read.
-            InsecureLine: if a key would leave this machine on a line that is not encrypted.
+            InsecureLine: if the line would leave this machine unencrypted, and that is not allowed, or a key is sent.
         """
         _check_line(address, credentials)
         self._address, self._credentials, self._ledger = address, credentials, ledger
@@ -105,7 +115,7 @@ class CoreConnection:
         channel = (
             grpc.aio.secure_channel(self._address, self._tls, options=_OPTIONS)
             if self._tls
-            else grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+            else grpc.aio.insecure_channel(_plain_target(self._address), options=_OPTIONS)
         )
         recorded = RecordedChannel(channel, self._address, self._ledger) if self._ledger else channel
         return _Dialled(channel, pb_grpc.CollaborationServiceStub(recorded))
@@ -165,9 +175,10 @@ class CoreConnection:
         except TimeoutError:
             pass
         await self._check_tls()
-        or_ca = "" if self._credentials.ca else "give --ca FILE if it has a certificate, "
+        or_ca = "" if self._credentials.ca else "give its CA certificate if it has one, "
         raise errors.CoreUnavailable(
-            f"no core answers at {self._address}; check the address (--core), {or_ca}or start one with `core-server`"
+            f"no core answers at {self._address}; check the address, {or_ca}or start one with `core-server`",
+            parameter="core",
         )
 
     async def _is_connected(self) -> bool:
@@ -194,8 +205,10 @@ class CoreConnection:
         """Say what TLS has against the line: gRPC hides it behind a timeout, or behind a line that broke."""
         if not self._credentials.ca:
             return
-        if why := await tls_failure(self._address, self._credentials, self._connect_timeout_s):
-            raise errors.CoreUnavailable(f"there is no line to the core at {self._address}: {why}") from None
+        if failure := await tls_failure(self._address, self._credentials, self._connect_timeout_s):
+            raise errors.CoreUnavailable(
+                f"there is no line to the core at {self._address}: {failure.why}", parameter=failure.parameter
+            ) from None
 
     async def _error(self, error: grpc.aio.AioRpcError) -> errors.SlingshotError:
         code, details, trailer = error.code(), error.details(), error.trailing_metadata()
@@ -206,12 +219,36 @@ class CoreConnection:
 
 
 def _check_line(address: str, credentials: CoreCredentials) -> None:
-    """Refuse a line that somebody on the way could read the key on."""
-    if credentials.key and not credentials.ca and not is_loopback(address.rpartition(":")[0]):
+    """Refuse a line that somebody on the way could read.
+
+    A name is not looked up for that: but for "localhost" it may mean another machine tomorrow.
+    """
+    if credentials.ca or is_local(address):
+        return
+    if credentials.key:
         raise errors.InsecureLine(
-            f"the key for the core at {address} would cross the network in the clear; give --ca FILE with its "
-            "provider's CA certificate, or take the key away with `user-agent config forget-core-key`"
+            f"the key for the core at {address} would cross the network in the clear; give its provider's CA "
+            "certificate, or take the key away with `user-agent config forget-core-key`",
+            parameter="ca",
         )
+    if not credentials.insecure:
+        raise errors.InsecureLine(
+            f"the core at {address} is on another machine, and the line to it would not be encrypted: whoever is on "
+            "the way could read questions and answers, or answer in its place. Give the provider's CA certificate; "
+            "or, if you trust every network on the way, allow an unencrypted line",
+            parameter="insecure",
+        )
+
+
+def _plain_target(address: str) -> str:
+    """Return what gRPC connects to on an unencrypted line.
+
+    "localhost" becomes this machine's own addresses: a resolver that has it elsewhere is not asked.
+    """
+    if _host(address).lower() != "localhost":
+        return address
+    port = address.rpartition(":")[2]
+    return f"ipv6:[::1]:{port},[::ffff:127.0.0.1]:{port}"
 
 
 def _channel_credentials(credentials: CoreCredentials) -> grpc.ChannelCredentials:

@@ -29,6 +29,7 @@ def credentials_for(
     ca: Path | None = None,
     client_certificate: Path | None = None,
     client_key: Path | None = None,
+    insecure: bool = False,
 ) -> CoreCredentials:
     """What a line to a core is made with: the files that are given, and the key that is kept for its address.
 
@@ -37,13 +38,14 @@ def credentials_for(
         ca: see `CoreCredentials`.
         client_certificate: see there.
         client_key: see there.
+        insecure: see there.
 
     Raises:
         InvalidParameter: if they do not go together.
         KeyringUnusable: if a key is kept, and the keyring does not give it.
     """
     key, source = _key_for(address or "")
-    return CoreCredentials(ca, client_certificate, client_key, key, source)
+    return CoreCredentials(ca, client_certificate, client_key, key, source, insecure)
 
 
 def keep_core_key(address: str, key: str) -> None:

@@ -130,7 +130,8 @@ class CoreStream:
             self.cancel()
             raise errors.CoreTimeout(
                 f"the core at {self._address} did not answer within {self._timeout_s:g} s; ask again, or give it "
-                "longer with --timeout"
+                "longer",
+                parameter="timeout",
             ) from None
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the call has ended, perhaps meanwhile
             raise self._error or errors.CoreLost(f"the connection to the core at {self._address} broke") from None

@@ -8,6 +8,7 @@ import ssl
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ssd2.errors import InvalidParameter
 
@@ -29,6 +30,7 @@ class CoreCredentials:
         client_key: its private key.
         key: that the core's provider gave out; None for none.
         key_source: where the key is from, in words.
+        insecure: allow an unencrypted line to another machine; a key does not go over it all the same.
 
     Raises:
         InvalidParameter: if they do not go together, or the key cannot be sent as one.
@@ -39,14 +41,18 @@ class CoreCredentials:
     client_key: Path | None = None
     key: str | None = field(default=None, repr=False)
     key_source: str = ""
+    insecure: bool = False
 
     def __post_init__(self) -> None:
         if (self.client_certificate is None) != (self.client_key is None):
             raise InvalidParameter(
-                "a certificate of this device and its key go together: --client-certificate FILE --client-key FILE"
+                "a certificate of this device and its key go together: give both", parameter="client_certificate"
             )
         if self.client_certificate and not self.ca:
-            raise InvalidParameter("a certificate of this device goes over an encrypted line alone: give --ca FILE")
+            raise InvalidParameter(
+                "a certificate of this device goes over an encrypted line only: give the core's CA certificate",
+                parameter="ca",
+            )
         if self.key is not None and not _KEY.fullmatch(self.key):
             raise InvalidParameter(
                 "the core's key is empty, too long, or holds spaces or signs that no key has; give it as its provider "
@@ -83,7 +89,19 @@ class CoreCredentials:
         return context
 
 
-async def tls_failure(address: str, credentials: CoreCredentials, timeout_s: float) -> str | None:
+class TlsFailure(NamedTuple):
+    """Why an encrypted line does not come about.
+
+    Attributes:
+        why: what is wrong and what to do.
+        parameter: the setting that has to change; None if it is none of this device's.
+    """
+
+    why: str
+    parameter: str | None = None
+
+
+async def tls_failure(address: str, credentials: CoreCredentials, timeout_s: float) -> TlsFailure | None:
     """Why an encrypted line does not come about, as far as TLS knows; asked once gRPC has failed, which does not say.
 
     The two sides shake hands once more, and nothing else is sent.
@@ -94,7 +112,7 @@ async def tls_failure(address: str, credentials: CoreCredentials, timeout_s: flo
         timeout_s: how long to try.
 
     Returns:
-        What is wrong and what to do; None if TLS has nothing against it, or nothing answers.
+        What is wrong; None if TLS has nothing against it, or nothing answers.
     """
     host, _, port = address.rpartition(":")
     try:
@@ -106,35 +124,41 @@ async def tls_failure(address: str, credentials: CoreCredentials, timeout_s: flo
         return _about_the_cores(error)
     except ssl.SSLError as error:
         if "WRONG_VERSION" in (error.reason or ""):
-            return "what answers there does not encrypt; its provider has to start it with --tls-certificate"
+            return TlsFailure(
+                "what answers there does not encrypt; its provider has to start it with --tls-certificate"
+            )
         is_taken = False  # an alert
     except (OSError, ValueError):  # TimeoutError is an OSError
         return None
     return None if is_taken else _about_this_side(has_certificate=credentials.client_certificate is not None)
 
 
-def _about_the_cores(error: ssl.SSLCertVerificationError) -> str:
+def _about_the_cores(error: ssl.SSLCertVerificationError) -> TlsFailure:
     if error.verify_code in _OUT_OF_DATE:
-        return (
+        return TlsFailure(
             f"its certificate is out of date by this device's clock ({error.verify_message}); tell its provider to "
             "renew it, or set the clock"
         )
     if error.verify_code in _ANOTHER_NAME:
-        return "its certificate is for another name; give --core with the name that its provider has it for"
-    return (
-        f"its certificate is not signed by what --ca names ({error.verify_message}); get the provider's CA certificate "
-        "and give it with --ca"
+        return TlsFailure(
+            "its certificate is for another name; give the core's address with the name that its provider has it for",
+            "core",
+        )
+    return TlsFailure(
+        f"its certificate is not signed by the given CA certificate ({error.verify_message}); get that of its "
+        "provider, and give it",
+        "ca",
     )
 
 
-def _about_this_side(*, has_certificate: bool) -> str:
+def _about_this_side(*, has_certificate: bool) -> TlsFailure:
     """A core's gRPC hangs up and says nothing; with TLS 1.3 only after this side has found nothing amiss."""
-    if has_certificate:
-        return (
-            "it hangs up, as a core does that refuses this device's certificate; get a new one from its provider, and "
-            "give it with --client-certificate and --client-key"
-        )
-    return (
-        "it hangs up, as a core does that asks for a certificate of this device; get one from its provider, and give "
-        "it with --client-certificate and --client-key"
+    asks, get = (
+        ("refuses this device's certificate", "a new one")
+        if has_certificate
+        else ("asks for a certificate of this device", "one")
+    )
+    return TlsFailure(
+        f"it hangs up, as a core does that {asks}; get {get} from its provider, and give it with its key",
+        "client_certificate",
     )

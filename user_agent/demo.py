@@ -70,9 +70,10 @@ def run_demo(*, seed: int, as_json: bool) -> None:
 
 async def _ask_all(seed: int, console: Console) -> list[dict[str, object]]:
     reports = []
-    async with demo_core() as address, CoreClient(address) as client:
+    async with demo_core() as core, CoreClient(core.address) as client:
         console.print(
-            f"Core server listening on {address}, a process of its own. It never sees the notes in {NOTES.name}/."
+            f"Core server listening on {core.address}, a process of its own. It is not given the notes in "
+            f"{NOTES.name}/, and sees of them what the answers say."
         )
         user_model, passages = UserModel.load(USER, with_weights=True), read_passages(NOTES)
         agent = Agent(user_model, client)
@@ -89,10 +90,10 @@ async def _ask_systems(
 ) -> dict[str, Answer]:
     """One question, answered by every system on the same seeds."""
     params = decoding_for(user_model.config)
-    fitting = user_model.fitting(question.text, search(passages, question.text), params.max_answer_tokens)
+    fitted = user_model.fitting(question.text, search(passages, question.text), params.max_answer_tokens)
     seeds = Seeds.reproducible(seed)
     return {
-        system: await agent.answer(Question(question.text, fitting, collaboration, params, seeds))
+        system: await agent.answer(Question(question.text, fitted.passages, collaboration, params, seeds))
         for system, collaboration in SYSTEMS.items()
     }
 

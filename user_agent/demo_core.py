@@ -1,47 +1,135 @@
-"""A core server with the demo's model, started by the agent as a process of its own."""
+"""A core server with the demo's model, started by the agent as a process of its own, and again when it ends."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from ssd2.demo.paths import CORE
-from ssd2.errors import CoreUnavailable
+from ssd2.errors import CoreUnavailable, DemoCoreEnded
 
+RESTART_DELAYS_S = (0.0, 1.0, 2.0, 4.0, 8.0)
+STEADY_S = 60.0
+"""A core that has run for so long did not end because of how it was started: its restarts are counted anew."""
+
+_COMMAND = (sys.executable, "-m", "core_server")
 _STOP_TIMEOUT_S = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 def exit_on_sigterm() -> None:
-    """Have SIGTERM end this process as an exit does, so that a core that it has started is ended too."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Have SIGTERM, or the end of its terminal, end this process as an exit does: a core that it started ends too."""
+    for number in _ending_signals():
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
+
+
+def _ending_signals() -> list[signal.Signals]:
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # as `nohup` has it
+    return [signal.SIGTERM, signal.SIGHUP] if hangs_up else [signal.SIGTERM]
+
+
+class DemoCore:
+    """The process, which is started again at the same address whenever it ends, but not for ever.
+
+    Attributes:
+        address: HOST:PORT.
+        failure: why it cannot be asked just now; None while it runs.
+    """
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.failure: DemoCoreEnded | None = None
+        self._server: asyncio.subprocess.Process | None = None
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start it, and see from now on that it runs.
+
+        Raises:
+            CoreUnavailable: if it does not start.
+        """
+        server = await self._launch("0")
+        self._keeping = asyncio.create_task(self._keep(server))
+
+    async def close(self) -> None:
+        """End it, whatever it is doing."""
+        if self._keeping:
+            self._keeping.cancel()
+            await asyncio.wait({self._keeping})
+        if self._server:
+            await _end(self._server)
+
+    async def _launch(self, port: str) -> asyncio.subprocess.Process:
+        options = ("--model", f"demo-core={CORE}", "--port", port, "--log-level", "warning")
+        with _sigterm_later():  # else nobody knows of a process that has been started already
+            self._server = await asyncio.create_subprocess_exec(
+                *_COMMAND, *options, stdout=asyncio.subprocess.PIPE, start_new_session=True
+            )
+        line = (await self._server.stdout.readline()).decode() if self._server.stdout else ""
+        address = re.search(r"listening on (\S+:\d+)", line)
+        if not address:
+            raise CoreUnavailable(
+                "the demo's core server did not start; the agent's log has its error. Give the address of another core",
+                parameter="core",
+            )
+        self.address, self.failure = address[1], None
+        return self._server
+
+    async def _keep(self, server: asyncio.subprocess.Process) -> None:
+        """Start it again each time it has ended, until it has ended too often in a row."""
+        delays = iter(RESTART_DELAYS_S)
+        started = time.monotonic()
+        while True:
+            await server.wait()
+            if time.monotonic() - started >= STEADY_S:
+                delays = iter(RESTART_DELAYS_S)
+            self.failure = ended()
+            if (delay := next(delays, None)) is None:
+                self.failure = _given_up()
+                _log.error("%s", self.failure)
+                return
+            _log.warning("the demo's core ended (exit code %s); starting it again", server.returncode)
+            await asyncio.sleep(delay)
+            started = time.monotonic()
+            with suppress(CoreUnavailable, OSError):  # then it has ended once more, or there is no room for a process
+                await self._launch(self.address.rpartition(":")[2])
+            server = self._server or server
 
 
 @asynccontextmanager
-async def demo_core() -> AsyncIterator[str]:
-    """Its address on this machine; ended on leaving.
+async def demo_core() -> AsyncIterator[DemoCore]:
+    """Run the demo's core on this machine until the block is left.
 
     Raises:
         CoreUnavailable: if it does not start.
     """
-    options = ("--model", f"demo-core={CORE}", "--port", "0", "--log-level", "warning")
-    server: asyncio.subprocess.Process | None = None
+    core = DemoCore()
     try:
-        with _sigterm_later():  # else nobody knows of a process that has been started already
-            server = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "core_server", *options, stdout=asyncio.subprocess.PIPE, start_new_session=True
-            )
-        line = (await server.stdout.readline()).decode() if server.stdout else ""
-        address = re.search(r"listening on (\S+:\d+)", line)
-        if not address:
-            raise CoreUnavailable("the demo's core server did not start; its error is above. Give a core with --core")
-        yield address[1]
+        await core.start()
+        yield core
     finally:
-        if server:
-            await _end(server)
+        await core.close()
+
+
+def ended() -> DemoCoreEnded:
+    """Return the error of a core that has ended and is being started again."""
+    return DemoCoreEnded("the demo's core ended, and is being started again; ask again in a moment")
+
+
+def _given_up() -> DemoCoreEnded:
+    error = DemoCoreEnded(
+        f"the demo's core ended {len(RESTART_DELAYS_S) + 1} times in a row, and is not started again; stop the agent, "
+        "see what its log says, and start it anew, or give it a core of your own in the settings"
+    )
+    error.retry_after_s = None
+    return error
 
 
 async def _end(server: asyncio.subprocess.Process) -> None:
@@ -56,12 +144,13 @@ async def _end(server: asyncio.subprocess.Process) -> None:
 
 @contextmanager
 def _sigterm_later() -> Iterator[None]:
-    """Have SIGTERM wait until the block is left."""
+    """Have SIGTERM and SIGHUP wait until the block is left."""
     told: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    before = {n: signal.signal(n, lambda number, _: told.append(number)) for n in _ending_signals()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if told:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(told[0])

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from user_agent.agent import Question
 from user_agent.answer import Answer
 from user_agent.printable import printable
+
+MOST_NAMED = 5
+"""Passages that did not fit, named one by one."""
 
 
 def token_style(*, is_changed: bool) -> str:
@@ -33,3 +37,19 @@ def summary(answer: Answer) -> str:
         f"the core was asked {answer.round_trips} times{ahead}; "
         f"{answer.bytes_up:,} bytes up, {answer.bytes_down:,} down{resumed}"
     )
+
+
+def remarks(question: Question) -> list[str]:
+    """Say what did not fit, a sentence each."""
+    said = []
+    if question.clamped_from:
+        said.append(
+            f"The answer has at most {question.params.max_tokens} tokens, not {question.clamped_from}: the models have "
+            "no more room behind this question."
+        )
+    if left_out := question.left_out:
+        count = f"{len(left_out)} more passage{'s were' if len(left_out) > 1 else ' was'}"
+        places = [printable(passage.place) for passage in left_out[:MOST_NAMED]]
+        rest = [f"and {len(left_out) - MOST_NAMED} others"] if len(left_out) > MOST_NAMED else []
+        said.append(f"{count} found and did not fit: {', '.join([*places, *rest])}")
+    return said

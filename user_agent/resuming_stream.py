@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ssd2.errors import CoreError, CoreLost, KeyRefused
+from ssd2.errors import CoreError, CoreLost, DemoCoreEnded, KeyRefused
 from ssd2.logits_format import LogitsFormat
 from ssd2.packed_logits import CoreLogits
 from ssd2.wire.codec import FIRST, ProjectedTokens, StepPosition
@@ -136,10 +136,12 @@ class ResumingStream:
         Raises:
             KeyRefused: if it is that: a key does not become valid by waiting.
             CoreLost: if it is this device that has closed the line.
+            DemoCoreEnded: if the demo's core is not started again.
             CoreError: one of those since there were logits, once there is no patience left; see `Patience.wait`.
         """
         self.cancel()
-        if isinstance(error, KeyRefused) or (isinstance(error, CoreLost) and error.retry_after_s is None):
+        is_over = isinstance(error, CoreLost | DemoCoreEnded) and error.retry_after_s is None
+        if isinstance(error, KeyRefused) or is_over:
             raise error
         _log.info("the line to the core broke (%s)", error.code)
         await self._patience.wait(error)

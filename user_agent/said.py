@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 
+from user_agent.agent import Question
 from user_agent.answer import Answer
-from user_agent.documents.passage import Passage
 from user_agent.history import History
-from user_agent.traces import passage_json, token_json
+from user_agent.traces import fit_json, passage_json, token_json
 
 LONGEST_TITLE = 80
 
 
 def keep_answer(
     history: History,
-    question: str,
+    question: Question,
     answer: Answer,
-    passages: Sequence[Passage],
     trace: str,
     conversation: str | None = None,
 ) -> str:
@@ -25,19 +23,18 @@ def keep_answer(
 
     Args:
         history: where.
-        question: what was asked.
+        question: what was asked, with the passages that the user model had.
         answer: to it.
-        passages: that the user model had.
         trace: id of the answer in the ledger.
         conversation: that it belongs to; None for a new one.
 
     Returns:
         The conversation's id.
     """
-    kept = conversation or history.create(question[:LONGEST_TITLE]).id
+    kept = conversation or history.create(question.instruction[:LONGEST_TITLE]).id
     figures = asdict(answer)
     del figures["text"], figures["tokens"]
-    history.append(kept, "user", question)
+    history.append(kept, "user", question.instruction)
     history.append(
         kept,
         "assistant",
@@ -45,7 +42,8 @@ def keep_answer(
         trace,
         {
             "tokens": [token_json(token) for token in answer.tokens],
-            "citations": [passage_json(passage) for passage in passages],
+            "citations": [passage_json(passage) for passage in question.passages],
+            **fit_json(question),
             "figures": figures,
         },
     )

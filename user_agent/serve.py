@@ -24,6 +24,10 @@ from user_agent.stores import open_stores
 from user_agent.traces import Traces
 from user_agent.user_model import UserModel
 
+BACKLOG = 16
+"""Connections that wait to be taken. Where there are no file descriptors left, asyncio tries to take as many, and logs
+as many failures, each second; uvicorn's own number is 2,048."""
+
 GRACE_S = 3
 """How long answers in progress may go on once the agent is told to stop."""
 
@@ -52,6 +56,7 @@ async def serve(announce: Callable[[str, AppState], None], **options: Any) -> No
                 date_header=False,
                 timeout_graceful_shutdown=GRACE_S,
                 lifespan="off",
+                backlog=BACKLOG,
             )
             announce(url, state)
             await uvicorn.Server(server).serve(sockets=[listening])
@@ -68,8 +73,9 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
         line = CoreLine(stores.ledger)
         try:
             loading = asyncio.create_task(asyncio.to_thread(UserModel.load, config.user_model, with_weights=True))
-            await asyncio.gather(line.connect(config), loading)  # both take seconds
             library = stores.documents
+            # The first two take seconds; the third is told once the agent listens.
+            await asyncio.gather(line.connect(config), loading, asyncio.to_thread(library.exposure))
             if line.is_demo and not library.links() and not library.documents():
                 library.link(NOTES)
             library.watch()

@@ -9,12 +9,15 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssd2.errors import CoreError, NotFound
 from ssd2.tokenizer import Tokenizer
 from user_agent.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.documents.passage import Passage
+
+if TYPE_CHECKING:
+    from user_agent.agent import Question
 
 MAX_TRACES = 256
 
@@ -133,13 +136,21 @@ def token_json(token: AnswerToken) -> dict[str, Any]:
 
 
 def passage_json(passage: Passage) -> dict[str, Any]:
-    """A passage as a citation."""
+    """A passage as a citation: of a cut one, what the user model was given."""
+    return {"text": passage.text, **_place_json(passage), "is_cut": passage.is_cut}
+
+
+def fit_json(question: Question) -> dict[str, Any]:
+    """What did not fit: the passages, by their places, and the longest answer that was asked for."""
     return {
-        "text": passage.text,
-        "source": str(passage.source),
-        "line": passage.line,
-        "page": passage.page,
+        "left_out": [_place_json(passage) for passage in question.left_out],
+        "max_tokens": question.params.max_tokens,
+        "clamped_from": question.clamped_from,
     }
+
+
+def _place_json(passage: Passage) -> dict[str, Any]:
+    return {"source": str(passage.source), "line": passage.line, "page": passage.page}
 
 
 class Traces:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ssd2.checkpoint import load_checkpoint, load_config_and_tokenizer
@@ -11,9 +11,24 @@ from ssd2.collaboration import UserTerms
 from ssd2.errors import ModelNotFound, PromptTooLong
 from ssd2.models.configs import ModelConfig
 from ssd2.models.predict import Model
-from ssd2.params import CollaborationParams
+from ssd2.params import CollaborationParams, DecodingParams
 from ssd2.tokenizer import Tokenizer
+from user_agent.documents.formats.section import sentences
 from user_agent.documents.passage import Passage
+from user_agent.documents.search import search
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What becomes of the passages that were found for a question.
+
+    Attributes:
+        passages: that the user model is given, the best first; one of them may be cut.
+        left_out: that have no room, not even in part.
+    """
+
+    passages: Sequence[Passage] = ()
+    left_out: Sequence[Passage] = ()
 
 
 @dataclass(frozen=True)
@@ -47,10 +62,32 @@ class UserModel:
         """The prompt with w_inst alone: what the core sees."""
         return self.tokenizer.encode_prompt(instruction, bos_token_id=self.config.bos_token_id)
 
-    def fitting(self, instruction: str, passages: Sequence[Passage], answer_tokens: int) -> list[Passage]:
-        """The passages that fit the model's context beside the instruction, the first ones first.
+    @property
+    def longest_answer(self) -> int:
+        """Tokens of the longest answer that has room, behind the shortest question."""
+        room = self.config.max_answer_tokens_behind(len(self.core_prompt("")))
+        return room // self.config.block_size * self.config.block_size
 
-        A passage that does not fit is left out whole; shorter ones behind it may still fit.
+    def limited(self, instruction: str, params: DecodingParams) -> DecodingParams:
+        """Shorten the longest answer to the room behind the instruction, in whole blocks.
+
+        The core is told how many blocks an answer may have. So this sees no passage, and the documents take what room
+        is left.
+
+        Raises:
+            PromptTooLong: if not one block has room.
+        """
+        needed = len(self.core_prompt(instruction))
+        room = self.config.max_answer_tokens_behind(needed)
+        if room < params.block_size:
+            raise self._too_long(needed, params.block_size, "block_size")
+        return params.within(room)
+
+    def fitting(self, instruction: str, passages: Sequence[Passage], answer_tokens: int) -> Fitted:
+        """Choose the passages that fit the model's context beside the instruction, the first ones first.
+
+        Of the first passage that does not fit whole the sentences that fit are given, those that match the instruction
+        before others. Shorter passages behind it may still fit.
 
         Args:
             instruction: w_inst.
@@ -61,20 +98,22 @@ class UserModel:
             PromptTooLong: if the instruction alone does not fit.
         """
         longest = self.config.max_prompt_tokens_before(answer_tokens)
-        needed = len(self.core_prompt(instruction))
-        if needed > longest:
-            raise PromptTooLong(
-                f"the question has {needed} tokens; with an answer of {answer_tokens} the user model takes "
-                f"{max(longest, 0)}: shorten it, or lower --max-tokens or --block-size"
-            )
+        if (needed := len(self.core_prompt(instruction))) > longest:
+            raise self._too_long(needed, answer_tokens, "max_tokens")
         room = longest - needed
-        chosen: list[Passage] = []
+        given: list[Passage] = []
+        left_out: list[Passage] = []
         for passage in passages:
-            added = self._tokens_added(instruction, passage)
-            if added <= room:
-                chosen.append(passage)
-                room -= added
-        return chosen
+            shown: Passage | None = passage
+            if self._tokens_added(instruction, passage) > room:
+                may_cut = not any(one.is_cut for one in given)
+                shown = self._cut(instruction, passage, room) if may_cut else None
+            if shown:
+                given.append(shown)
+                room -= self._tokens_added(instruction, shown)
+            else:
+                left_out.append(passage)
+        return Fitted(given, left_out)
 
     def terms(
         self,
@@ -86,11 +125,46 @@ class UserModel:
         """The model's part in one decode."""
         if self.model is None:
             raise ModelNotFound("the user model was loaded without its weights")
-        texts = [passage.text for passage in passages]
-        with_docs = self.tokenizer.encode_prompt(instruction, texts, bos_token_id=self.config.bos_token_id)
+        with_docs = self._prompt(instruction, passages)
         return UserTerms(self.model, [with_docs], [self.core_prompt(instruction)], collaboration, self_conditioning)
 
+    def _prompt(self, instruction: str, passages: Sequence[Passage]) -> list[int]:
+        texts = [passage.text for passage in passages]
+        return self.tokenizer.encode_prompt(instruction, texts, bos_token_id=self.config.bos_token_id)
+
     def _tokens_added(self, instruction: str, passage: Passage) -> int:
-        bos = self.config.bos_token_id
-        with_passage = self.tokenizer.encode_prompt(instruction, [passage.text], bos_token_id=bos)
-        return len(with_passage) - len(self.core_prompt(instruction))
+        return len(self._prompt(instruction, [passage])) - len(self.core_prompt(instruction))
+
+    def _cut(self, instruction: str, passage: Passage, room: int) -> Passage | None:
+        """Cut a passage to the sentences that fit, in their order; None if none does."""
+        every = [replace(passage, text=text, is_cut=True) for text in sentences(passage.text)]
+        alone = [at for at, sentence in enumerate(every) if self._tokens_added(instruction, sentence) <= room]
+        if not alone:
+            return None
+        matching = search(every, instruction)
+        best_first = sorted(alone, key=lambda at: every[at] not in matching)
+        chosen: list[int] = []
+        for at in best_first:
+            tried = sorted([*chosen, at])
+            if self._tokens_added(instruction, _joined(every, tried)) <= room:
+                chosen = tried
+        return _joined(every, chosen) if chosen else None
+
+    def _too_long(self, needed: int, answer_tokens: int, of_the_answer: str) -> PromptTooLong:
+        """Say whether the question is to change, or what made the answer so long."""
+        most = self.config.max_prompt_tokens_before(answer_tokens)
+        if most < len(self.core_prompt("")):
+            return PromptTooLong(
+                f"{answer_tokens} tokens of answer leave no room for a question in the user model: ask for fewer",
+                parameter=of_the_answer,
+            )
+        return PromptTooLong(
+            f"the question has {needed} tokens; with an answer of {answer_tokens} the user model takes {most}: "
+            "shorten it",
+            parameter="question",
+            limit=most,
+        )
+
+
+def _joined(every: Sequence[Passage], chosen: Sequence[int]) -> Passage:
+    return replace(every[0], text=" ".join(every[at].text for at in chosen))

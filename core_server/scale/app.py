@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
-from core_server.config import ServerConfig
+from core_server.config import AUTO_PRECISION, ServerConfig
 from core_server.scale.replica import CoreReplica
 from core_server.scale.router import FewestSessions
 from core_server.server import SPARE_STREAMS
@@ -43,7 +43,7 @@ class CoreArguments(BaseModel):
     max_replicas: int = 1
     target_sessions: float | None = None
     device: str = "cpu"
-    precision: str = "float32"
+    precision: str = AUTO_PRECISION
     tensor_parallel: int = 1
     cpus: int = 1
     compiled: bool = False

@@ -236,7 +236,7 @@ class WithoutKey:
 
 
 class CountedRequests:
-    """A stream's requests, whose tokens are counted as the service does: of each block that begins.
+    """A stream's requests, counted as the service does: each timestep that begins, and the tokens that it is charged.
 
     The first begins when a replica has taken the answer; what it refuses costs nothing.
     """
@@ -264,8 +264,9 @@ class CountedRequests:
     def _count(self, message: pb.CollaborateRequest) -> None:
         if self._block_size is None:
             self._block_size = message.open.block_size
-        elif message.projection.is_commit:
-            self._caller.count(self._block_size)  # of the block that begins, as long as this one
+        elif message.HasField("projection"):
+            at = message.projection
+            self._caller.count(self._block_size, 0 if at.is_commit else at.step + 1)  # of the timestep that begins
 
 
 def _check_end(rpc_context: _Context) -> None:

@@ -19,7 +19,7 @@ from core_server.engines import running_engines
 from core_server.logs import start_log
 from core_server.server import observed
 from core_server.service import CollaborationService
-from ssd2.errors import EngineLost
+from ssd2.errors import EngineLost, ModelBroken
 
 EXIT_ENGINE_LOST = 1
 
@@ -154,9 +154,12 @@ class CoreReplica:
 
         Raises:
             EngineLost: if the engine has ended, or is given up.
+            ModelBroken: if a model has failed its self-test: a new replica loads it anew.
         """
         if not self._engines.living:
             raise EngineLost("the engine has ended")
+        if broken := self._engines.broken_models:
+            raise ModelBroken(f"broken models: {', '.join(sorted(broken))}")
 
     async def GetModelCard(  # noqa: N802  # the contract's name
         self, request: bytes, grpc_context: RayServegRPCContext

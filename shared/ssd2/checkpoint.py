@@ -1,4 +1,4 @@
-"""Checkpoints: a folder with config.json, weights and tokenizer.json, and its fingerprint.
+"""Checkpoints: a folder with config.json, weights and tokenizer.json, their checksums, and its fingerprint.
 
 Our own models, SSD-LM in its published layout and, as transformers stores them, causal language models.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from ssd2.checksums import SHA256SUMS, check_checksums, write_checksums
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 from ssd2.models.configs import AutoregressiveConfig, ExpertsConfig, SSD2Config, SSDLMConfig
 from ssd2.models.experts import TimeRangeExperts
@@ -25,6 +28,7 @@ from ssd2.models.tensor_parallel import Shard, shard_model
 from ssd2.pretrained import (
     EMBED_SUM,
     EMBED_TIMESTEP,
+    WEIGHT_SUFFIXES,
     autoregressive_config,
     read_autoregressive,
     read_ssd_lm,
@@ -39,6 +43,8 @@ Config = SSD2Config | SSDLMConfig | AutoregressiveConfig
 
 _OUR_CONFIGS: dict[str, type[SSD2Config]] = {"ssd2": SSD2Config, "ssd2-experts": ExpertsConfig}
 """By the model_type in config.json."""
+
+_LAYER = re.compile(r".*\.layers\.\d+(?=\.)")
 
 
 @dataclass(frozen=True)
@@ -71,17 +77,24 @@ def load_checkpoint(
 
     Raises:
         ModelNotFound: if the folder or one of its files is missing.
-        CheckpointInvalid: if the files are damaged or do not fit together.
+        CheckpointInvalid: if the files are damaged or do not fit together, or a weight is no finite number.
         InvalidParameter: if the model cannot be cut into so many parts, or not be held in that precision.
     """
     config, tokenizer = load_config_and_tokenizer(folder)
+    if isinstance(config, SSD2Config):
+        _check_layers(folder / WEIGHTS, config)
+    with ThreadPoolExecutor(1) as beside:  # the checksums take as long as the fingerprint
+        checking = beside.submit(check_checksums, folder)
+        sha256 = fingerprint(folder)
+        checking.result()
     model = _read(folder, config)
+    _check_finite(folder, model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if shard:
         shard_model(model, shard)
     set_precision(model, precision)
     model = model.to(device).eval().requires_grad_(False)
-    return Checkpoint(model, tokenizer, fingerprint(folder), parameters)
+    return Checkpoint(model, tokenizer, sha256, parameters)
 
 
 def _read(folder: Path, config: Config) -> Model:
@@ -92,16 +105,46 @@ def _read(folder: Path, config: Config) -> Model:
 
 def _read_ssd2(folder: Path, config: SSD2Config) -> SSD2 | TimeRangeExperts:
     """A model whose weights are mapped from the file: what nobody looks at does not get into memory."""
-    if not (folder / WEIGHTS).is_file():
-        raise ModelNotFound(f"no {WEIGHTS} in {folder}; give the folder of a checkpoint")
     with torch.device("meta"):
         model = TimeRangeExperts(config) if isinstance(config, ExpertsConfig) else SSD2(config)
     try:
         model.load_state_dict(load_file(folder / WEIGHTS), assign=True)
     except (SafetensorError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointInvalid(f"{folder / WEIGHTS} does not fit its config.json: {reason}") from error
+        raise _misfit(folder / WEIGHTS, str(error)) from error
     return model
+
+
+def _check_layers(file: Path, config: SSD2Config) -> None:
+    """Count the layers in the file's header: as many are made as config.json says, before a weight is looked at.
+
+    Raises:
+        ModelNotFound: if there is no such file.
+        CheckpointInvalid: if the two do not agree.
+    """
+    if not file.is_file():
+        raise ModelNotFound(f"no {file.name} in {file.parent}; give the folder of a checkpoint")
+    try:
+        with safe_open(file, "pt") as weights:
+            stored = {found[0] for name in weights.keys() if (found := _LAYER.match(name))}  # noqa: SIM118  # no dict
+    except (SafetensorError, OSError) as error:
+        raise _misfit(file, str(error)) from error
+    described = config.num_layers * (len(config.ranges) if isinstance(config, ExpertsConfig) else 1)
+    if len(stored) != described:
+        raise _misfit(file, f"it holds {len(stored)} layers, not {described}")
+
+
+def _misfit(file: Path, reason: str) -> CheckpointInvalid:
+    return CheckpointInvalid(f"{file} does not fit its config.json: {' '.join(reason.split())[:200]}")
+
+
+def _check_finite(folder: Path, model: Model) -> None:
+    """Refuse what no training that went well leaves: one such number is in every answer that comes near it."""
+    for name, weight in model.named_parameters():
+        if weight.numel() and not all(torch.isfinite(extreme) for extreme in weight.detach().aminmax()):
+            raise CheckpointInvalid(
+                f"{name} of the model in {folder} holds numbers that are not finite; copy the checkpoint again, or "
+                "train it again from a step before they came"
+            )
 
 
 def load_config_and_tokenizer(folder: Path) -> tuple[Config, Tokenizer]:
@@ -114,6 +157,7 @@ def load_config_and_tokenizer(folder: Path) -> tuple[Config, Tokenizer]:
     if not folder.is_dir():
         raise ModelNotFound(f"there is no model folder {folder}; give the folder of a checkpoint")
     config = _read_config(folder / CONFIG)
+    check_checksums(folder, only=(CONFIG, TOKENIZER))
     is_ours = isinstance(config, SSD2Config)
     tokenizer = Tokenizer.from_file(folder / TOKENIZER) if is_ours else read_tokenizer_of(folder, config.vocab_size)
     if tokenizer.vocab_size > config.vocab_size:
@@ -129,12 +173,15 @@ def _read_config(file: Path) -> Config:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelNotFound(f"no {CONFIG} in {file.parent}; give the folder of a checkpoint") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointInvalid(f"{file} is not JSON: {error}") from error
     if not isinstance(values, dict) or "model_type" not in values:
         raise CheckpointInvalid(f'{file} does not describe a model: it has no "model_type"')
-    if (ours := _OUR_CONFIGS.get(values.pop("model_type"))) is not None:
-        return ours.from_dict(values)
+    if isinstance(kind := values.pop("model_type"), str) and (ours := _OUR_CONFIGS.get(kind)) is not None:
+        try:
+            return ours.from_dict(values)
+        except CheckpointInvalid as error:
+            raise CheckpointInvalid(f"{file}: {error}") from error
     is_ssd_lm = (file.parent / EMBED_SUM).is_file()
     return ssd_lm_config(file.parent) if is_ssd_lm else autoregressive_config(file.parent)
 
@@ -151,12 +198,14 @@ def save_checkpoint(
         dtype: of the stored weights; float16 halves the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / SHA256SUMS).unlink(missing_ok=True)  # of what was there before
     kind = next(name for name, ours in _OUR_CONFIGS.items() if ours is type(model.config))
     config = {"model_type": kind, **asdict(model.config)}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS)
+    write_checksums(folder, (CONFIG, TOKENIZER, WEIGHTS))
 
 
 def join_experts(folders: Sequence[Path], borders: Sequence[float], to: Path) -> None:
@@ -196,7 +245,7 @@ def _stored_dtype(folder: Path) -> torch.dtype:
 def fingerprint(folder: Path) -> str:
     """SHA-256 over config and weights, as the model card gives it and Open repeats it."""
     digest = hashlib.sha256()
-    weights = (file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+    weights = (file.name for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
     parts = (name for name in (EMBED_SUM, EMBED_TIMESTEP) if (folder / name).is_file())
     for name in (CONFIG, *sorted(weights), *parts):
         with (folder / name).open("rb") as file:

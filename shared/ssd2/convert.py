@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssd2.checkpoint import save_checkpoint
+from ssd2.checksums import SHA256SUMS, write_checksums
 from ssd2.errors import CheckpointInvalid, InvalidParameter
 from ssd2.models.configs import SSD2Config
 from ssd2.models.ssd2 import SSD2
@@ -37,19 +38,20 @@ _NOT_IN_OPT = ("w_diff.", "w_pred.", "diffusion_time_embedding.", "context_time_
 
 
 def convert_opt(
-    source: str, out: Path, *, block_size: int = 25, context_timestep: str = "quantised", seed: int = 0
+    source: str, out: Path, *, block_size: int = 25, context_timestep: str = "none", seed: int = 0
 ) -> SSD2Config:
     """Make an SSD-2 checkpoint out of an OPT model, to be trained from there.
 
     Transformer, token and position embeddings are OPT's. W_diff starts as the token embeddings, so
-    that a noiseless block is embedded as its tokens would be; W_pred and Emb_ctx-time start at 0,
-    Emb_diff-time small and random.
+    that a noiseless block is embedded as its tokens would be; W_pred starts at 0, and so does Emb_ctx-time
+    where it is asked for, Emb_diff-time small and random.
 
     Args:
         source: a name on the Hugging Face hub, facebook/opt-125m say, or a local folder.
         out: checkpoint folder; made if missing, files of the same names are replaced.
         block_size: L that the model will be trained with; the paper's is 25.
-        context_timestep: see `SSD2Config`.
+        context_timestep: "none", or "quantised" for the paper's Emb_ctx-time, with which a server encodes each context
+            anew for every 50 timesteps; see `SSD2Config`.
         seed: of Emb_diff-time.
 
     Returns:
@@ -100,8 +102,10 @@ def export_opt(model: SSD2, out: Path, tokenizer_json: str, dtype: torch.dtype =
     weights = {_opt_name(name): value for name, value in model.state_dict().items() if not name.startswith(_NOT_IN_OPT)}
     opt.load_state_dict({**weights, "lm_head.weight": model.context_embedding.weight})
     try:
+        (out / SHA256SUMS).unlink(missing_ok=True)  # of what was there before
         opt.to(dtype).save_pretrained(out)
         (out / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
+        write_checksums(out, [file.name for file in out.iterdir() if file.suffix in (".json", ".safetensors")])
     except OSError as error:
         raise InvalidParameter(f"cannot write to {out}: {error}; give another --to") from error
 

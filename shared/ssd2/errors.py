@@ -8,7 +8,7 @@
     │   ├── PromptTooLong          the prompt does not fit the model's context
     │   ├── DocumentsUnreadable    a document or folder cannot be read
     │   ├── NotFound               nothing of that name or number is kept here
-    │   └── InsecureLine           a key would travel on a line that is not encrypted
+    │   └── InsecureLine           a line to another machine would not be encrypted
     ├── ModelError                 a model is missing, broken or not the one expected
     │   ├── ModelNotFound          no checkpoint at that place
     │   ├── CheckpointInvalid      the checkpoint's files do not fit together
@@ -20,13 +20,17 @@
     ├── CoreError                  the core cannot answer
     │   ├── CoreUnavailable        nothing answers at that address
     │   ├── CoreLost               the connection broke in the middle of an answer
+    │   ├── DemoCoreEnded          the demo's core, which the agent started itself, has ended
     │   ├── CoreTimeout            the core did not answer in time
     │   ├── CoreBusy               the core is at its limit of sessions
+    │   ├── CoreLoading            the core is still loading its models
     │   ├── CoreStopping           the core is being stopped, and the answer was not done in time
     │   ├── EngineLost             the core's process that computes has ended
+    │   ├── ModelBroken            the core's model gives numbers that are not finite
     │   ├── KeyRefused             the core takes no call without a valid key
     │   ├── SessionLimitReached    the key is at its limit of answers at a time
-    │   └── TokenLimitReached      the key is at its limit of tokens a minute
+    │   ├── TokenLimitReached      the key is at its limit of tokens a minute
+    │   └── TimestepLimitReached   the key is at its limit of timesteps a minute
     ├── AgentError                 the agent on the device cannot answer
     │   └── AgentBusy              it is at its limit of answers
     ├── JudgeError                 the model that judges answers cannot be asked
@@ -49,13 +53,22 @@ from __future__ import annotations
 class SlingshotError(Exception):
     """Base of all errors raised on purpose. Its text is meant for the person at the keyboard.
 
+    The text names no option of one command line: it is read in a terminal, in a browser and by clients of the REST
+    endpoint. Each of them adds the remedy that its reader has, by `parameter`.
+
     Attributes:
         code: stable, for programs.
         retry_after_s: seconds after which the same may be asked again, with hope; None: something has to change first.
+        parameter: the setting or the part of the question that has to change; None if it is none, or not one.
+        limit: the most that it may be; None if there is no such number.
     """
 
     code = "slingshot_error"
     retry_after_s: float | None = None
+
+    def __init__(self, message: str, *, parameter: str | None = None, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.parameter, self.limit = parameter, limit
 
 
 class InputError(SlingshotError):
@@ -101,7 +114,7 @@ class NotFound(InputError):
 
 
 class InsecureLine(InputError):
-    """A key would travel on a line that is not encrypted."""
+    """A line to another machine would not be encrypted."""
 
     code = "insecure_line"
 
@@ -173,6 +186,13 @@ class CoreLost(CoreError):
     retry_after_s: float | None = 0.0  # None where the device has closed the line itself
 
 
+class DemoCoreEnded(CoreError):
+    """The demo's core, which the agent has started itself, has ended."""
+
+    code = "demo_core_ended"
+    retry_after_s: float | None = 1.0  # None where it is not started again
+
+
 class CoreTimeout(CoreError):
     """The core did not answer in time."""
 
@@ -183,6 +203,13 @@ class CoreBusy(CoreError):
     """The core has no free session."""
 
     code = "core_busy"
+    retry_after_s = 1.0
+
+
+class CoreLoading(CoreError):
+    """The core is still loading its models."""
+
+    code = "core_loading"
     retry_after_s = 1.0
 
 
@@ -198,6 +225,12 @@ class EngineLost(CoreError):
 
     code = "engine_lost"
     retry_after_s = 1.0
+
+
+class ModelBroken(CoreError):
+    """The core's model gives numbers that are not finite: for one answer, or for all."""
+
+    code = "model_broken"
 
 
 class KeyRefused(CoreError):
@@ -217,6 +250,16 @@ class TokenLimitReached(CoreError):
     """The key that a call came with is at its limit of tokens a minute."""
 
     code = "token_limit_reached"
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TimestepLimitReached(CoreError):
+    """The key that a call came with is at its limit of timesteps a minute."""
+
+    code = "timestep_limit_reached"
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -308,11 +351,14 @@ SENT_BY_CORES: frozenset[type[SlingshotError]] = frozenset(
         ProtocolViolation,
         CoreTimeout,
         CoreBusy,
+        CoreLoading,
         CoreStopping,
         EngineLost,
+        ModelBroken,
         KeyRefused,
         SessionLimitReached,
         TokenLimitReached,
+        TimestepLimitReached,
     }
 )
 """What a core may refuse an agent with. Any other code that comes from one is not believed: what the agent says of its

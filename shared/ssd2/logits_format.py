@@ -122,7 +122,7 @@ class AllowedFormats:
         """
         if not self.allows(asked):
             raise InvalidParameter(
-                f"logits as {asked} are not to be had of this core, it allows {self}; choose among these with --logits"
+                f"this core does not offer logits as {asked}; it offers {self}: choose among these", parameter="logits"
             )
 
     def best(self) -> LogitsFormat:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 SIMPLEX_VALUE = 5.0
 """K of SSD-LM and SSD-2, in logit units."""
 
+MAX_SIMPLEX_VALUE = 1000.0
+"""K is below it: its noise and what a model makes of it stay far from the end of float32."""
+
 PROJECTIONS = ("greedy", "sampling", "multi-hot")
 """From logits back onto the simplex; see `ssd2.simplex`."""
 
@@ -79,8 +82,10 @@ class DecodingParams:
             raise InvalidParameter(
                 f"self-conditioning is {self.self_conditioning!r}; choose from {', '.join(SELF_CONDITIONING)}"
             )
-        if not 0 < self.simplex_value < float("inf"):
-            raise InvalidParameter(f"simplex value is {self.simplex_value}; it must be a number above 0")
+        if not 0 < self.simplex_value < MAX_SIMPLEX_VALUE:
+            raise InvalidParameter(
+                f"simplex value is {self.simplex_value}; it must be above 0 and below {MAX_SIMPLEX_VALUE:g}"
+            )
         if self.core_every < 1:
             raise InvalidParameter(f"core every is {self.core_every}; the core is asked at every timestep (1) or fewer")
         decoding_timesteps(self.steps, self.stop, self.schedule)
@@ -132,6 +137,14 @@ class DecodingParams:
     def with_all_timesteps(self) -> DecodingParams:
         """The same, but no block ends before its last timestep."""
         return replace(self, patience=None, entropy_bound=None)
+
+    def within(self, room: int) -> DecodingParams:
+        """The same, but an answer no longer than the whole blocks that have room in this many tokens.
+
+        Raises:
+            InvalidParameter: if not one block has.
+        """
+        return replace(self, max_tokens=min(self.max_tokens, room // self.block_size * self.block_size))
 
     @property
     def max_blocks(self) -> int:

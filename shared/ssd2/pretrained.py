@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,18 @@ from torch import nn
 
 from ssd2.errors import CheckpointInvalid, ModelNotFound
 from ssd2.models.autoregressive import AutoregressiveLM
-from ssd2.models.configs import AutoregressiveConfig, SSDLMConfig
+from ssd2.models.configs import AutoregressiveConfig, SSDLMConfig, check_sizes
 from ssd2.models.ssd_lm import SSDLM
 from ssd2.tokenizer import TOKENIZER, Tokenizer
 
 EMBED_SUM, EMBED_TIMESTEP = "embed_sum_layer.pt", "timestep_layer.pt"
 """What SSD-LM's published checkpoint holds beside the files of a RoBERTa."""
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
+"""Of the files that transformers keeps weights in."""
+
+MOST_PARAMETERS_PER_BYTE = 2
+"""Of a weights file, where two weights share a byte."""
 
 
 def transformers() -> Any:
@@ -39,11 +46,11 @@ def read_config(source: str) -> Any:
 
     Raises:
         ModelNotFound: if there is none.
-        CheckpointInvalid: if it is not the config of a model.
+        CheckpointInvalid: if it is not the config of a model, or of one larger than there can be.
     """
     is_folder = Path(source).is_dir()
-    if is_folder and not (Path(source) / "config.json").is_file():
-        raise ModelNotFound(f"no config.json in {source}; give the folder of a model, or its name on the hub")
+    if is_folder:
+        _check_config_file(Path(source) / "config.json")
     try:
         return transformers().AutoConfig.from_pretrained(source, **_as_found(source))
     except (OSError, ValueError) as error:
@@ -53,6 +60,19 @@ def read_config(source: str) -> Any:
             f"no model {source!r}, neither as a folder nor on the Hugging Face hub; check the name and the "
             f"network connection, or download the model and give its folder ({first_line(error)})"
         ) from error
+
+
+def _check_config_file(file: Path) -> None:
+    """Look at the sizes before transformers does, which makes lists of as many entries as there are layers."""
+    if not file.is_file():
+        raise ModelNotFound(f"no {file.name} in {file.parent}; give the folder of a model, or its name on the hub")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        check_sizes(values if isinstance(values, dict) else {})
+    except CheckpointInvalid as error:
+        raise CheckpointInvalid(f"{file}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointInvalid(f"the {file.name} in {file.parent} describes no model: {first_line(error)}") from error
 
 
 def read_tokenizer(source: str, vocab_size: int) -> str:
@@ -128,6 +148,7 @@ def autoregressive_config(folder: Path) -> AutoregressiveConfig:
     if not isinstance(positions, int) or not isinstance(eos, int):
         raise CheckpointInvalid(f"the config.json in {folder} lacks max_position_embeddings or one eos_token_id")
     bos, pad = config.bos_token_id, config.pad_token_id
+    pad = None if pad == -1 else pad  # as some published ones have it
     return AutoregressiveConfig(
         vocab_size=config.vocab_size,
         max_positions=positions,
@@ -197,6 +218,8 @@ def read_network(source: str, kind: str) -> Any:
         ModelNotFound: if there are no weights.
         CheckpointInvalid: if they are damaged or incomplete.
     """
+    if Path(source).is_dir():
+        _check_parameters(Path(source), kind)
     try:
         network, report = getattr(transformers(), kind).from_pretrained(
             source, dtype=torch.float32, output_loading_info=True, **_as_found(source)
@@ -212,6 +235,25 @@ def read_network(source: str, kind: str) -> Any:
     if missing := sorted(report["missing_keys"]):
         raise CheckpointInvalid(f"the weights of {source} lack {', '.join(missing[:3])}; download them again")
     return network
+
+
+def _check_parameters(folder: Path, kind: str) -> None:
+    """Refuse a network that its files cannot hold: transformers would make all that is missing, in full size.
+
+    Raises:
+        CheckpointInvalid: if the config describes more weights than there are.
+    """
+    stored_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
+    config, network_kind = read_config(str(folder)), getattr(transformers(), kind)
+    make = getattr(network_kind, "from_config", None) or network_kind._from_config  # of one that looks for its class
+    with torch.device("meta"):
+        network = make(config)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if stored_bytes and parameters > stored_bytes * MOST_PARAMETERS_PER_BYTE:
+        raise CheckpointInvalid(
+            f"the weights of {folder} are damaged or do not fit its config.json: it describes {parameters:,} of them, "
+            f"there are {stored_bytes:,} bytes; download it again"
+        )
 
 
 def _as_found(source: str) -> dict[str, bool]:

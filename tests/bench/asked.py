@@ -42,7 +42,7 @@ def question(user: UserModel, item: Item, number: int, max_tokens: int | None = 
     """
     params = decoding_for(user.config, **{**DECODING, "max_tokens": max_tokens})
     notes = [Passage(note, Path("notes.md"), line) for line, note in enumerate(item.notes, 1)]
-    passages = user.fitting(item.question, notes, params.max_answer_tokens)
+    passages = user.fitting(item.question, notes, params.max_answer_tokens).passages
     return Question(
         item.question, passages, COLLABORATION, params, Seeds.reproducible(number), **{**QUESTION, **changed}
     )

@@ -24,15 +24,21 @@ def test_a_key_is_printed_once_listed_without_it_and_revoked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(tmp_path / "keys.json")
-    assert main(["keys", "create", "alice", "--keys", file, "--max-sessions", "4"]) == 0
+    limits = ("--max-sessions", "4", "--timesteps-per-minute", "900")
+    assert main(["keys", "create", "alice", "--keys", file, *limits]) == 0
     key = capsys.readouterr().out.strip()
     assert KeyReader(Path(file)).find(key)
     assert main(["keys", "list", "--keys", file]) == 0
     assert main(["keys", "list", "--keys", file, "--json"]) == 0
     table, _, listed = capsys.readouterr().out.strip().rpartition("\n")
     assert [row.split()[1] for row in table.splitlines()] == ["NAME", "alice"]
+    assert [row.split()[3:] for row in table.splitlines()] == [
+        ["SESSIONS", "TOKENS/MIN", "TIMESTEPS/MIN"],
+        ["4", "-", "900"],
+    ]
     ((entry),) = json.loads(listed)["keys"]
     assert (entry["name"], entry["max_sessions"], entry["tokens_per_minute"]) == ("alice", 4, None)
+    assert entry["timesteps_per_minute"] == 900
     assert key.split("-", 2)[2] not in table + listed
     assert "sha256" not in listed
     assert main(["keys", "revoke", "alice", "--keys", file]) == 0

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
 
 from core_server import callers as callers_module
-from core_server.callers import Callers, KeyHolder
+from core_server.callers import Callers, KeyHolder, tokens_charged
 from core_server.config import ServerConfig
-from core_server.keys import KeyReader, create_key, revoke_key
+from core_server.keys import READ_AGAIN_S, KeyReader, create_key, revoke_key
 from core_server.loaded_model import LoadedModel
 from core_server.service import _AgentStream
-from ssd2.errors import InsecureLine, InvalidParameter, KeyRefused, SessionLimitReached, TokenLimitReached
+from ssd2.errors import (
+    CoreError,
+    InsecureLine,
+    InvalidParameter,
+    KeyRefused,
+    SessionLimitReached,
+    TimestepLimitReached,
+    TokenLimitReached,
+)
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import open_to_proto
@@ -52,6 +61,43 @@ def test_sessions_are_counted_per_key_and_given_back(file: Path) -> None:
         stack.enter_context(callers.identify([f"Bearer {bob}"]).session())
     with callers.identify([f"Bearer {alice}"]).session():
         pass
+
+
+@pytest.mark.parametrize(("max_sessions", "share"), [(1, 1), (5, 3), (16, 8)])
+def test_a_key_without_a_limit_takes_half_of_the_sessions_where_there_are_others(
+    file: Path, max_sessions: int, share: int, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, reader = create_key(file, "alice")[0], KeyReader(file)
+    callers = Callers(reader, max_sessions)
+
+    def taken(key: str) -> int:
+        with ExitStack() as stack, suppress(SessionLimitReached):
+            for count in range(max_sessions):
+                stack.enter_context(callers.identify([f"Bearer {key}"]).session())
+                taken = count + 1
+        return taken
+
+    assert taken(alice) == max_sessions, "it is the only one"
+    many = create_key(file, "many", max_sessions=max_sessions)[0]
+    now[0] += READ_AGAIN_S
+    assert (taken(alice), taken(many)) == (share, max_sessions)
+
+
+async def test_of_two_keys_none_takes_all_sessions(served: LoadedModel, start: Start, file: Path) -> None:
+    alice, bob = create_key(file, "alice")[0], create_key(file, "bob")[0]
+    _, agent = await start(served, keys=file, max_sessions=2)
+    opening = pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS)))
+    authorizations = [(("authorization", f"Bearer {key}"),) for key in (alice, alice, bob)]
+    calls = [agent.stub.Collaborate(timeout=10, metadata=metadata) for metadata in authorizations]
+    for call in calls:
+        await call.write(opening)
+        if call is not calls[1]:
+            assert (await call.read()).opened.session_id
+        else:
+            assert (await ending(call)).code == SessionLimitReached.code
+    for call in (calls[0], calls[2]):
+        await call.write(pb.CollaborateRequest(close=pb.Close()))
+        assert (await ending(call)).status is grpc.StatusCode.OK
 
 
 def test_tokens_fill_up_within_a_minute_and_a_debt_delays_the_next_answer(file: Path, now: list[float]) -> None:
@@ -104,6 +150,42 @@ def test_an_answer_that_broke_long_ago_goes_on_no_more(file: Path, now: list[flo
     now[0] += 61.0
     with pytest.raises(TokenLimitReached), alice.session():
         pass
+
+
+def test_timesteps_have_a_limit_that_fills_up_within_a_minute(file: Path, now: list[float]) -> None:
+    alice = holder(file, timesteps_per_minute=60, tokens_per_minute=1000)
+    with alice.session():
+        for step in range(90):
+            alice.count(8, step)
+    with pytest.raises(TimestepLimitReached, match="60 timesteps a minute; ask again in 31 s"), alice.session():
+        pass
+    now[0] += 31.0
+    with alice.session():
+        pass
+
+
+def test_of_two_limits_the_one_that_takes_longer_is_told(file: Path, now: list[float]) -> None:
+    alice = holder(file, timesteps_per_minute=2, tokens_per_minute=60)
+    with alice.session():
+        alice.count(120), alice.count(0, 1)
+    with pytest.raises(TokenLimitReached, match="in 61 s"), alice.session():
+        pass
+
+
+def test_an_answer_that_broke_goes_on_beyond_both_limits(file: Path, now: list[float]) -> None:
+    alice = holder(file, timesteps_per_minute=2, tokens_per_minute=60)
+    with suppress(ConnectionError), alice.session():
+        alice.count(60), alice.count(0, 1)
+        raise ConnectionError
+    with alice.session():
+        pass
+    with pytest.raises(TokenLimitReached), alice.session():
+        pass
+
+
+@pytest.mark.parametrize(("timesteps", "blocks"), [(1, 1), (25, 1), (26, 2), (1000, 40)])
+def test_a_block_is_charged_once_for_every_25_timesteps(timesteps: int, blocks: int) -> None:
+    assert sum(tokens_charged(8, step) for step in range(timesteps)) == 8 * blocks
 
 
 def test_a_revoked_key_opens_nothing_even_where_its_call_had_begun(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +261,27 @@ async def test_a_commit_counts_the_block_that_follows(served: LoadedModel, start
     again = agent.stub.Collaborate(timeout=30, metadata=(("authorization", f"Bearer {key}"),))
     await again.write(pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS))))
     assert (await ending(again)).code == TokenLimitReached.code
+
+
+@pytest.mark.parametrize(
+    ("limits", "refused"),
+    [({"timesteps_per_minute": 20}, TimestepLimitReached), ({"tokens_per_minute": 12}, TokenLimitReached)],
+)
+async def test_26_timesteps_of_one_block_reach_a_limit(
+    served: LoadedModel, start: Start, file: Path, limits: dict[str, int], refused: type[CoreError]
+) -> None:
+    key, _ = create_key(file, "alice", **limits)
+    _, agent = await start(served, keys=file)
+    opening = pb.CollaborateRequest(open=open_to_proto(open_request(served, replace(PARAMS, steps=60))))
+    call, again = (agent.stub.Collaborate(timeout=30, metadata=(("authorization", f"Bearer {key}"),)) for _ in range(2))
+    await call.write(opening)
+    for number in range(25):
+        projected = pb.Projection(number=number, step=number, token_ids=[5] * 8)
+        await call.write(pb.CollaborateRequest(projection=projected))
+    await call.write(pb.CollaborateRequest(close=pb.Close()))
+    assert (await ending(call)).status is grpc.StatusCode.OK
+    await again.write(opening)
+    assert (await ending(again)).code == refused.code
 
 
 async def test_a_refused_key_takes_no_session(served: LoadedModel, start: Start, file: Path) -> None:

@@ -80,6 +80,23 @@ def test_every_rank_of_every_engine_has_a_gpu_of_its_own(
     assert [config.devices(replica) for replica in range(replicas)] == expected
 
 
+@pytest.mark.parametrize(
+    ("device", "precision", "expected"),
+    [
+        ("cpu", "auto", "float32"),
+        ("mps", "auto", "float32"),
+        ("cuda", "auto", "bfloat16"),
+        ("cuda:3", "auto", "bfloat16"),
+        ("cuda", "float32", "float32"),
+        ("cuda", "int8", "int8"),
+        ("cpu", "bfloat16", "bfloat16"),
+    ],
+)
+def test_a_gpu_computes_in_bfloat16_unless_told_otherwise(device: str, precision: str, expected: str) -> None:
+    assert ServerConfig({}, device=device, precision=precision).weights_precision == expected
+    assert ServerConfig({}, device=device).precision == "auto"
+
+
 def test_engines_share_sessions_and_processors() -> None:
     config = ServerConfig({}, max_sessions=17, threads=9, replicas=2, tensor_parallel=2)
     assert (config.slots_per_engine, config.threads_per_rank) == (9, 2)

@@ -47,3 +47,8 @@ def test_an_engine_whose_front_end_is_gone_ends_without_a_word(
         engine.main()
     assert ended.value.code == 1
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cuda:1", "bfloat16"), ("cpu", "float32")])
+def test_an_engine_is_told_the_precision_that_fits_its_device(device: str, precision: str) -> None:
+    assert engine_client._start(ServerConfig({}, device=device), 0).precision == precision

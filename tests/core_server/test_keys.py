@@ -114,12 +114,23 @@ def test_names_are_given_once_and_find_the_key_as_its_id_does(file: Path) -> Non
         ({"name": "a" * 65}, "1 to 64"),
         ({"max_sessions": 0}, "max sessions is 0"),
         ({"tokens_per_minute": -1}, "tokens per minute is -1"),
+        ({"timesteps_per_minute": 0}, "timesteps per minute is 0"),
     ],
 )
 def test_what_is_no_name_or_limit_leaves_the_file_as_it_was(file: Path, changes: dict[str, object], says: str) -> None:
     with pytest.raises(InvalidParameter, match=says):
         create_key(file, **{"name": "alice", **changes})
     assert not file.exists()
+
+
+def test_a_limit_that_is_not_set_is_not_in_the_file(file: Path) -> None:
+    """So that a server of a release before it was there reads the file."""
+    create_key(file, "alice", timesteps_per_minute=9)
+    create_key(file, "bob")
+    alice, bob = json.loads(file.read_text())["keys"]
+    assert alice["timesteps_per_minute"] == 9
+    assert set(bob) == {"id", "name", "sha256", "created"}
+    assert [entry.timesteps_per_minute for entry in read_keys(file)] == [9, None]
 
 
 def test_keys_made_at_the_same_time_are_all_kept(file: Path) -> None:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from core_server.lanes import BatchLane, BlockState, Row, SingleLane, lane_for
+from core_server.commands import Ready
+from core_server.engine import Engine
+from core_server.lanes import (
+    MAX_GRAPH_BATCH,
+    BatchLane,
+    BlockState,
+    Row,
+    SingleLane,
+    graph_batches,
+    graph_extents,
+    lane_for,
+)
 from ssd2.logits_format import FLOAT16
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.predict import begin
@@ -17,8 +31,9 @@ from ssd2.models.ssd2 import SSD2
 from ssd2.params import DecodingParams
 from ssd2.sampler import LogitsRequest, ProjectedRows, noised_rows, noised_simplex
 from ssd2.simplex import ids_to_simplex
-from ssd2.wire.codec import OpenRequest, ProjectedTokens
+from ssd2.wire.codec import OpenRequest, ProjectedTokens, StepPosition
 from tests.conftest import experts_of, tiny_model
+from tests.core_server.conftest import serve_in_memory
 
 LENGTH, VOCAB = 4, 32
 SLOTS = 4
@@ -80,13 +95,36 @@ def model_of(kind: str) -> SSD2 | TimeRangeExperts:
     return tiny_model(3, context_timestep=kind)
 
 
-@pytest.mark.parametrize("has_static_sizes", [False, True])
+class FakeRecorder:
+    """Records a function by keeping it; what a CUDA graph does again on the same memory, it does too.
+
+    Attributes:
+        captures: how many were made.
+        replays: how often any was replayed.
+    """
+
+    def __init__(self) -> None:
+        self.captures = self.replays = 0
+
+    def __call__(self, run: Callable[[], None]) -> Callable[[], None]:
+        self.captures += 1
+        run()
+
+        def replay() -> None:
+            self.replays += 1
+            run()
+
+        return replay
+
+
+@pytest.mark.parametrize("record", [None, FakeRecorder()], ids=["eager", "graphs"])
 @pytest.mark.parametrize("kind", ["quantised", "none", "experts"])
-def test_rows_at_different_timesteps_blocks_and_contexts_are_as_if_alone(kind: str, has_static_sizes: bool) -> None:
-    """With static sizes, as they are on a GPU, three rows are filled up to four and contexts to the slots' end."""
+def test_rows_at_different_timesteps_blocks_and_contexts_are_as_if_alone(
+    kind: str, record: FakeRecorder | None
+) -> None:
+    """With graphs, as on a GPU, three rows are filled up to four and contexts to the slots' end."""
     model = model_of(kind)
-    lane = BatchLane(model, SLOTS)
-    lane._has_static_sizes = has_static_sizes
+    lane = BatchLane(model, SLOTS, record=record)
     references = [Reference(model, each) for each in REQUESTS]
     states = [BlockState() for _ in REQUESTS]
     commits = {0: 2, 1: 1, 2: 0}  # each answer ends its blocks at another timestep
@@ -153,6 +191,80 @@ def test_a_projection_in_doubt_is_compared_by_what_it_says() -> None:
     assert state != BlockState().after(TOKENS[2], is_commit=False, fed_back=None)
     assert state != BlockState().after(TOKENS[0], is_commit=True, fed_back=None)
     assert replace(state, at=BlockState().at) != state
+
+
+@pytest.mark.parametrize(
+    ("slots", "positions", "batches", "extents"),
+    [
+        (1, 48, [1], [48]),
+        (4, 128, [1, 2, 4], [128]),
+        (5, 300, [1, 2, 4, 8], [128, 256, 300]),
+        (1000, 2048, [1, 2, 4, 8, 16], [128, 256, 512, 1024, 2048]),
+    ],
+)
+def test_graphs_are_few_whatever_the_slots_and_positions(
+    slots: int, positions: int, batches: list[int], extents: list[int]
+) -> None:
+    assert (graph_batches(slots), graph_extents(positions)) == (batches, extents)
+
+
+@pytest.mark.parametrize(("kind", "networks"), [("none", 1), ("experts", 3)])
+def test_all_graphs_are_made_before_the_first_request(kind: str, networks: int) -> None:
+    record = FakeRecorder()
+    BatchLane(model_of(kind), SLOTS, record=record)
+    assert record.captures == networks * len(graph_batches(SLOTS)) * len(graph_extents(48))
+
+
+def test_an_engine_is_ready_when_its_graphs_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    record, seen = FakeRecorder(), []
+    monkeypatch.setattr("core_server.engine.lane_for", lambda model, slots, **_: BatchLane(model, slots, record=record))
+    monkeypatch.setattr(Engine, "_report", lambda _, report: seen.append((type(report), record.captures)))
+    Engine([serve_in_memory(tiny_model(3, vocab_size=1782))], SLOTS, None)
+    assert seen == [(Ready, len(graph_batches(SLOTS)))]
+
+
+LONG = tiny_model(3, max_positions=300)
+RECORD = FakeRecorder()
+EAGER, GRAPHED = BatchLane(LONG, 20), BatchLane(LONG, 20, record=RECORD)
+
+
+@st.composite
+def any_rows(draw: st.DrawFn) -> list[Row]:
+    """A batch of anything that an agent may send: any block size, tokens a position, length and number of answers."""
+    block_size = draw(st.sampled_from([LENGTH, LENGTH, 1, 7]))
+    prompts = draw(st.lists(st.integers(1, 290), min_size=1, max_size=20))
+    rows = []
+    for slot, length in enumerate(prompts):
+        counts = draw(st.lists(st.integers(1, 3), min_size=block_size, max_size=block_size))
+        tokens = tuple(token for count in counts for token in range(3 + slot, 3 + slot + count))
+        one_each = ProjectedTokens(tuple(range(3, 3 + block_size)))
+        projected = draw(st.sampled_from([None, one_each, one_each, ProjectedTokens(tokens, tuple(counts))]))
+        asked = request(
+            prompt_ids=(1, *(3 + (slot + place) % 29 for place in range(length - 1))), block_size=block_size
+        )
+        state = BlockState(StepPosition(0, 0, bool(projected)), projected=projected)
+        rows.append(Row(slot, asked, state))
+    return rows
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(any_rows())
+def test_nothing_that_agents_send_makes_a_graph_and_all_is_as_without(rows: list[Row]) -> None:
+    captures, replays = RECORD.captures, RECORD.replays
+    with torch.inference_mode():
+        torch.testing.assert_close(GRAPHED.logits(rows), EAGER.logits(rows), atol=1e-4, rtol=1e-4)
+    assert RECORD.captures == captures
+    projected = [row.state.projected for row in rows if row.state.projected]
+    is_plain = rows[0].request.block_size == LENGTH and all(len(one.token_ids) == LENGTH for one in projected)
+    assert RECORD.replays - replays == (is_plain and len(rows) <= MAX_GRAPH_BATCH)
+
+
+def test_all_graphs_have_one_output() -> None:
+    lane = BatchLane(LONG, SLOTS, record=FakeRecorder())
+    rows = [Row(slot, each, BlockState()) for slot, each in enumerate(REQUESTS)]
+    longer = Row(3, request(prompt_ids=(1,) * 200), BlockState())
+    outputs = [lane.logits(batch) for batch in (rows, rows[:1], [longer])]
+    assert len({output.untyped_storage().data_ptr() for output in outputs}) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
@@ -16,7 +17,7 @@ import pytest
 from core_server.keys import create_key
 from core_server.lanes import BatchLane
 from core_server.loaded_model import LoadedModel
-from core_server.logs import JsonFormatter, TextFormatter, fields
+from core_server.logs import MAX_REPEATED, JsonFormatter, LimitedHandler, TextFormatter, fields
 from core_server.observation import Observation
 from ssd2.errors import ProtocolViolation
 from ssd2.params import DecodingParams, Seeds
@@ -109,6 +110,35 @@ def test_what_an_exception_says_is_in_no_log_even_where_nobody_caught_it(
     assert "secret" not in log
 
 
+def test_what_is_logged_again_and_again_is_left_out_and_counted() -> None:
+    now, stream = [0.0], io.StringIO()
+    handler = LimitedHandler(stream, clock=lambda: now[0])
+    log = logging.Logger("core_server.x")
+    log.addHandler(handler)
+    for number in range(1000):
+        log.warning("number %d failed", number)
+        log.info("number %d went well", number)
+        log.warning("another kind: %d", number % 2) if number < MAX_REPEATED else None
+    lines = stream.getvalue().splitlines()
+    assert lines.count("number 5 went well") == 1
+    assert [line for line in lines if "failed" in line] == [f"number {n} failed" for n in range(MAX_REPEATED)]
+    assert len([line for line in lines if "another kind" in line]) == MAX_REPEATED
+    now[0] = 61.0
+    log.info("something else")
+    log.warning("number %d failed", 7)
+    ends = stream.getvalue().splitlines()[len(lines) :]
+    left_out = f"… number %d failed … was repeated {1000 - MAX_REPEATED} times and left out"
+    assert ends == [left_out, "something else", "number 7 failed"]
+    assert len(handler._repeated) == 1, "what is over is forgotten"
+
+
+def test_what_was_left_out_is_counted_at_the_end_too() -> None:
+    script = "import logging\nfor n in range(100): logging.getLogger('x').error('no %d', n)"
+    *lines, last = log_of(script, "json").splitlines()
+    assert len(lines) == MAX_REPEATED
+    assert json.loads(last)["message"] == f"… no %d … was repeated {100 - MAX_REPEATED} times and left out"
+
+
 async def test_a_session_is_told_in_fields(served: LoadedModel, start: Start, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="core_server.observation")
     server, agent = await start(served)
@@ -119,7 +149,8 @@ async def test_a_session_is_told_in_fields(served: LoadedModel, start: Start, ca
     assert (opened["model"], closed["model"]) == ("core", "core")
     assert re.fullmatch("[0-9a-f]{16}", opened["session"])
     assert (closed["session"], closed["end"]) == (opened["session"], "closed")
-    assert closed["timesteps"] in (2, 4)
+    assert (closed["timesteps"], closed["tokens"]) == (PARAMS.steps * closed["blocks"], 8 * closed["blocks"])
+    assert closed["blocks"] in (1, 2)
     assert closed["seconds"] > 0
     assert closed["bytes_up"] == server.observation.metrics.message_bytes["up"]
     assert closed["bytes_down"] == server.observation.metrics.message_bytes["down"]

@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 
 from core_server.certs import Authority
 from core_server.distribution import Tally
+from core_server.keys import create_key
 from core_server.loaded_model import LoadedModel
 from core_server.metrics import ENDS
 from core_server.server import CoreServer
@@ -23,6 +24,17 @@ from tests.core_server.conftest import PROMPT, Start, ending, eventually, open_r
 
 PARAMS = DecodingParams(block_size=8, max_tokens=24, steps=3, stop=0.4)
 CLOSE = pb.CollaborateRequest(close=pb.Close())
+
+
+def projection(number: int = 0, block: int = 0, step: int = 0, **changes: bool) -> pb.CollaborateRequest:
+    return pb.CollaborateRequest(
+        projection=pb.Projection(number=number, block=block, step=step, token_ids=[5] * 8, **changes)
+    )
+
+
+def commit() -> pb.CollaborateRequest:
+    """The end of the first block, at its first timestep."""
+    return projection(is_commit=True)
 
 
 def figure(server: CoreServer, name: str, **labels: str) -> float | None:
@@ -39,7 +51,9 @@ async def test_a_whole_answer_is_counted(served: LoadedModel, start: Start) -> N
     await eventually(lambda: ended(server, "closed") == 1)
     blocks = len(tokens) // PARAMS.block_size
     assert figure(server, "sessions_opened_total", model="core") == 1
-    assert figure(server, "committed_tokens_total", model="core") == (blocks - 1) * PARAMS.block_size
+    assert figure(server, "committed_tokens_total", model="core") == blocks * PARAMS.block_size
+    assert figure(server, "timesteps_total", model="core") == blocks * PARAMS.steps
+    assert figure(server, "unused_guesses_total", model="core") == 0
     assert figure(server, "client_answer_seconds_count") == blocks * PARAMS.steps - 1, "the last is answered by Close"
 
     await eventually(lambda: figure(server, "step_seconds_count", engine="0") == blocks * PARAMS.steps)
@@ -47,6 +61,85 @@ async def test_a_whole_answer_is_counted(served: LoadedModel, start: Start) -> N
     assert figure(server, "batch_size_sum", engine="0") == blocks * PARAMS.steps
     await eventually(lambda: figure(server, "slots_used_ratio", engine="0") == 0)
     assert figure(server, "steps_waiting", engine="0") == 0
+
+
+async def test_the_last_block_of_every_answer_is_counted(served: LoadedModel, start: Start) -> None:
+    server, agent = await start(served)
+    params = DecodingParams(block_size=8, max_tokens=8, steps=2)
+    for number in range(10):
+        await agent.decode(served, params, Seeds.reproducible(number))
+    await eventually(lambda: ended(server, "closed") == 10)
+    assert figure(server, "committed_tokens_total", model="core") == 10 * 8
+
+
+@pytest.mark.parametrize("leave", ["cancel", "done_writing"])
+async def test_a_block_that_its_agent_left_open_is_not_counted(served: LoadedModel, start: Start, leave: str) -> None:
+    server, agent = await start(served)
+    call, _ = await agent.open(open_request(served, PARAMS))
+    await call.write(commit())
+    await call.read()
+    if leave == "cancel":
+        call.cancel()
+    else:
+        await call.done_writing()
+    await eventually(lambda: figure(server, "sessions_active") == 0)
+    assert figure(server, "committed_tokens_total", model="core") == 8, "the first block"
+    assert figure(server, "timesteps_total", model="core") == 2
+
+
+async def test_blocks_that_are_replayed_after_a_break_count_again(served: LoadedModel, start: Start) -> None:
+    server, agent = await start(served)
+    for is_last in (False, True):
+        call, _ = await agent.open(open_request(served, PARAMS))
+        await call.write(commit())
+        await call.read()
+        if is_last:
+            await call.write(CLOSE)
+            await ending(call)
+        else:
+            call.cancel()
+    await eventually(lambda: ended(server, "closed") == 1)
+    assert figure(server, "committed_tokens_total", model="core") == 8 + 16
+
+
+async def test_guesses_that_nobody_used_are_counted_apart(served: LoadedModel, start: Start) -> None:
+    server, agent = await start(served)
+    call, _ = await agent.open(open_request(served, PARAMS, speculation=2))
+    sent = 1
+    for _ in range(2):  # guesses at the projection of the first timestep, and of the second
+        assert (await call.read()).block_logits.guess
+        sent += 1
+    wrong = [(token + 1) % 1782 for token in range(8)]
+    await call.write(pb.CollaborateRequest(projection=pb.Projection(token_ids=wrong)))
+    while True:
+        sent += 1
+        if not (await call.read()).block_logits.guess:
+            break
+    call.cancel()
+    await eventually(lambda: figure(server, "sessions_active") == 0)
+    assert figure(server, "timesteps_total", model="core") == 2
+    assert figure(server, "unused_guesses_total", model="core") >= sent - 2
+
+
+async def test_what_a_key_used_is_counted_by_its_id(served: LoadedModel, start: Start, tmp_path: Path) -> None:
+    (key, entry), (_, unused) = (create_key(tmp_path / "keys.json", name) for name in ("alice", "bob"))
+    server, agent = await start(served, keys=tmp_path / "keys.json")
+    call = agent.stub.Collaborate(timeout=30, metadata=(("authorization", f"Bearer {key}"),))
+    await call.write(pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS))))
+    for message in (commit(), projection(1, 1, 0), CLOSE):
+        await call.write(message)
+    await ending(call)
+    await eventually(lambda: ended(server, "closed") == 1)
+    assert figure(server, "key_tokens_total", model="core", key=entry.id) == 2 * 8
+    assert figure(server, "key_timesteps_total", model="core", key=entry.id) == 3
+    assert figure(server, "key_tokens_total", model="core", key=unused.id) is None
+
+
+async def test_without_keys_nothing_is_counted_by_key(served: LoadedModel, start: Start) -> None:
+    server, agent = await start(served)
+    await agent.decode(served, PARAMS, Seeds.reproducible(1))
+    shown = generate_latest(server.observation.metrics.registry).decode()
+    assert not re.search(r"^slingshot_core_key_\w+_total\{", shown, re.MULTILINE)
 
 
 async def test_bytes_are_those_of_the_messages(served: LoadedModel, start: Start) -> None:

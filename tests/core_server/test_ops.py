@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from core_server.config import ServerConfig
 from core_server.engines import Engines, running_engines
 from core_server.loaded_model import LoadedModel
 from core_server.observation import Observation
-from core_server.ops import create_app, serving_ops
+from core_server.ops import BACKLOG, create_app, serving_ops
 from core_server.server import CoreServer, serve
 from ssd2.errors import InvalidParameter
 from ssd2.params import DecodingParams, Seeds
@@ -103,7 +104,10 @@ async def test_one_engine_that_can_take_an_answer_is_enough(
 ) -> None:
     observation = Observation()
     observation.readiness.engines = Engines(
-        [SimpleNamespace(is_gone=g, silence_s=s, models=()) for s, g in zip(silences, is_gone, strict=True)]  # type: ignore[misc]
+        [
+            SimpleNamespace(is_gone=g, silence_s=s, models=(), broken_models=set())
+            for s, g in zip(silences, is_gone, strict=True)
+        ]  # type: ignore[misc]
     )
     async with asking(observation) as client:
         assert await is_ready(client) == (status, reason)
@@ -115,6 +119,50 @@ async def test_a_port_in_use_is_refused() -> None:
         with pytest.raises(InvalidParameter, match="--ops-port"):
             async with serving_ops("127.0.0.1", port, Observation()):
                 pass
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Let this process open a few more file descriptors and no others."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/dev/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + count, before[1]))
+    taken = list[int]()
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        for _ in range(count):
+            os.close(taken.pop())
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_without_file_descriptors_the_ops_port_is_quiet_and_then_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def failures() -> int:
+        return caplog.text.count("out of system resource")
+
+    async with serving_ops("127.0.0.1", 0, Observation()) as address, asyncio.timeout(30):
+        host, _, port = address.rpartition(":")
+        sockets = [socket.socket() for _ in range(8)]
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(f"http://{address}/health")).status_code == 200
+            with descriptors_left(2):
+                for one in sockets:
+                    one.setblocking(False)
+                    await asyncio.get_running_loop().sock_connect(one, (host, int(port)))
+                await eventually(lambda: failures() > 0)
+                assert failures() <= BACKLOG
+            for one in sockets:
+                one.close()
+            assert (await client.get(f"http://{address}/health", headers={"connection": "close"})).status_code == 200
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(f"http://{address}/health")).status_code == 200
 
 
 async def test_signals_stay_the_servers_own() -> None:

@@ -23,7 +23,7 @@ from core_server.engine_client import EngineClient
 from core_server.lanes import BatchLane, Row
 from core_server.loaded_model import LoadedModel
 from core_server.parallel import ALONE, Ranks
-from ssd2.errors import CoreBusy, EngineLost
+from ssd2.errors import CoreBusy, EngineLost, ModelBroken
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.tensor_parallel import shard_model
 from ssd2.params import DecodingParams
@@ -66,6 +66,26 @@ async def engine_of_two_ranks(
         client.close()
         await asyncio.to_thread(threads.shutdown)
     theirs.close()
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_all_ranks_find_a_model_broken_of_which_one_has_a_broken_share(served: LoadedModel, broken: int) -> None:
+    store = dist.HashStore()
+
+    def found(rank: int) -> bool:
+        ranks, model = ranks_of(rank, store), deepcopy(served.checkpoint.model)
+        assert isinstance(model, SSD2)
+        assert ranks.shard
+        shard_model(model, ranks.shard)
+        if rank == broken:
+            model.transformer.layers[1].fc2.weight.data.fill_(torch.nan)
+        share = LoadedModel(served.name, replace(served.checkpoint, model=model))
+        with pytest.raises(ModelBroken):
+            Engine([share], 2, None, ranks).test_models()
+        return True
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(found, range(2))) == [True, True]
 
 
 def out_of_memory(inputs: Tensor) -> Tensor:

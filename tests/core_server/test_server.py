@@ -1,22 +1,32 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
+import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from core_server import health as health_module
 from core_server import server as server_module
 from core_server.config import ServerConfig
 from core_server.engines import Engines
 from core_server.loaded_model import LoadedModel
-from core_server.server import CoreServer
+from core_server.observation import Observation
+from core_server.ops import create_app
+from core_server.server import CoreServer, serve, stop_signals
 from core_server.service import SERVICE_NAME
-from ssd2.errors import CoreStopping, InvalidParameter
+from ssd2.errors import CoreLoading, CoreStopping, InvalidParameter, ModelBroken
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import MAX_REQUEST_BYTES
-from tests.core_server.conftest import Start, ending, engine_in_this_process, eventually, open_request
+from ssd2.wire.codec import MAX_REQUEST_BYTES, open_to_proto
+from ssd2.wire.retry import STATUS_DETAILS_KEY, retry_after_s
+from tests.core_server.conftest import RawAgent, Start, ending, engine_in_this_process, eventually, open_request
 
 PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2, stop=0.4)
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -34,6 +44,100 @@ async def test_health_says_when_the_server_stops(served: LoadedModel, start: Sta
     stopping = asyncio.create_task(server.stop())
     assert (await watch.read()).status == NOT_SERVING
     await stopping
+
+
+@asynccontextmanager
+async def listening(observation: Observation) -> AsyncIterator[tuple[CoreServer, RawAgent]]:
+    """A server that has no engines yet."""
+    server = CoreServer(None, ServerConfig({}, grace_s=0.0), observation)
+    port = await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield server, RawAgent(channel, port)
+        await server.stop()
+
+
+@pytest.mark.parametrize("name", ["", SERVICE_NAME])
+async def test_health_and_ready_say_the_same_in_every_state(
+    served: LoadedModel, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(health_module, "WATCH_INTERVAL_S", 0.01)
+    observation, request = Observation(), health_pb2.HealthCheckRequest(service=name)
+    engine = SimpleNamespace(is_gone=False, silence_s=0.0, broken_models=set(), models=(served.served,))
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(app=create_app(observation)), base_url="http://core")
+    async with http as client, listening(observation) as (server, agent), asyncio.timeout(20):
+        health = health_pb2_grpc.HealthStub(agent.channel)
+        watch = health.Watch(request)
+        watched = (await watch.read()).status
+
+        async def told() -> tuple[int, str | None]:
+            nonlocal watched
+            ready = await client.get("/ready")
+            status = (await health.Check(request)).status
+            assert status == (SERVING if ready.status_code == 200 else NOT_SERVING)
+            if status != watched:
+                watched = (await watch.read()).status
+            assert status == watched
+            return ready.status_code, ready.json()["reason"]
+
+        assert await told() == (503, "loading")
+        server.open(Engines([engine]))  # type: ignore[list-item]
+        assert await told() == (200, None)
+        engine.silence_s = 16.0
+        assert await told() == (503, "an engine has said nothing for 16 s")
+        engine.silence_s = 0.0
+        assert await told() == (200, None)
+        engine.broken_models.add("core")
+        assert await told() == (503, "broken models: core")
+        engine.is_gone = True
+        assert await told() == (503, "an engine has ended")
+        engine.is_gone, engine.broken_models = False, set()
+        assert await told() == (200, None)
+        observation.readiness.is_draining = True
+        assert await told() == (503, "draining")
+        assert await watch.read() is grpc.aio.EOF
+
+
+async def test_the_health_of_something_else_is_not_known(served: LoadedModel, start: Start) -> None:
+    _, agent = await start(served)
+    health, request = health_pb2_grpc.HealthStub(agent.channel), health_pb2.HealthCheckRequest(service="else")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await health.Check(request)
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    watch = health.Watch(request)
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    watch.cancel()
+
+
+async def test_a_server_that_loads_tells_agents_so_and_when_to_ask_again(served: LoadedModel) -> None:
+    opening = pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS)))
+    async with listening(Observation()) as (server, agent):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await agent.stub.GetModelCard(pb.GetModelCardRequest(), timeout=5)
+        metadata = dict(refused.value.trailing_metadata())
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert retry_after_s(metadata[STATUS_DETAILS_KEY]) == 1
+        assert (await ending(await agent.send(opening))).code == CoreLoading.code
+        assert server.observation.metrics.rejected[CoreLoading.code] == 2
+        other = agent.channel.unary_unary("/somebody.Else/Call")
+        with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
+            await other(b"")
+        async with engine_in_this_process(served, slots=16) as engine:
+            server.open(Engines([engine]))
+            assert (await agent.stub.GetModelCard(pb.GetModelCardRequest(), timeout=5)).model == "core"
+            call, _ = await agent.open(open_request(served, PARAMS))
+            call.cancel()
+            await eventually(lambda: server.sessions_active == 0)
+
+
+async def test_no_new_answer_is_taken_of_a_broken_model(served: LoadedModel) -> None:
+    opening = pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS)))
+    async with listening(Observation()) as (server, agent), engine_in_this_process(served, slots=16) as engine:
+        server.open(Engines([engine]))
+        engine.broken_models.add("core")
+        refused = await ending(await agent.send(opening))
+        assert (refused.status, refused.code) == (grpc.StatusCode.DATA_LOSS, ModelBroken.code)
+        assert "the model core is broken" in refused.details
+        assert server.observation.metrics.rejected[ModelBroken.code] == 1
 
 
 async def test_an_answer_in_progress_has_the_grace_time(served: LoadedModel, start: Start) -> None:
@@ -64,8 +168,10 @@ async def test_nobody_who_watches_its_health_and_does_not_read_keeps_a_server_fr
     served: LoadedModel, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, agent = await start(served, grace_s=0.1)
-    monkeypatch.setattr(server_module, "HEALTH_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(server._health, "enter_graceful_shutdown", asyncio.Event().wait)
+    monkeypatch.setattr(server_module, "ABORT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(health_module, "WATCH_INTERVAL_S", 3600.0)  # as if it waited to be read
+    watch = health_pb2_grpc.HealthStub(agent.channel).Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == SERVING
     call, _ = await agent.open(open_request(served, PARAMS))
     async with asyncio.timeout(5):
         await server.stop()
@@ -120,6 +226,25 @@ async def test_a_port_in_use_is_refused(served: LoadedModel, start: Start) -> No
         with pytest.raises(InvalidParameter, match="--port"):
             await second.start()
         await second.stop()
+
+
+async def test_a_port_in_use_is_told_before_an_engine_starts(
+    served: LoadedModel, start: Start, core_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, agent = await start(served)
+    monkeypatch.setattr(server_module, "running_engines", lambda _: pytest.fail("an engine was started"))
+    with pytest.raises(InvalidParameter, match="--port"):
+        await serve(ServerConfig({"core": core_folder}, port=agent.port), print)
+
+
+def test_a_hangup_drains_unless_it_is_to_outlive_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert stop_signals() == [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` has it
+        assert stop_signals() == [signal.SIGTERM, signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ BAD_OPENINGS: list[tuple[dict[str, Any], grpc.StatusCode, str, str]] = [
         {"logits_format": 3, "top_k": 1025},
         grpc.StatusCode.INVALID_ARGUMENT,
         "invalid_parameter",
-        "it allows float16,uint8,top-k:1024",
+        "it offers float16,uint8,top-k:1024",
     ),
 ]
 
@@ -159,7 +159,7 @@ async def test_a_provider_that_allows_no_full_logits_sends_none(
     opening = pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS, logits_format=asked)))
     end = await ending(await agent.send(opening))
     assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter")
-    assert "it allows top-k:64" in end.details
+    assert "it offers top-k:64" in end.details
     assert server.sessions_active == 0
     seeds, few = Seeds.reproducible(1), LogitsFormat("top-k", 64)
     assert await agent.decode(served, PARAMS, seeds, few) == decode_alone(served, PARAMS, seeds, few)

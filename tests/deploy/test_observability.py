@@ -36,7 +36,7 @@ EXPRESSIONS = {
     **{f"variable {v['name']}": v["query"] for v in DASHBOARD["templating"]["list"] if v["type"] == "query"},
 }
 SUFFIXES = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
-LABELS = {"model", "end", "reason", "direction", "engine", "le", "instance", "job"}
+LABELS = {"model", "key", "end", "reason", "direction", "engine", "le", "instance", "job"}
 
 
 def families() -> dict[str, str]:

@@ -91,8 +91,8 @@ async def test_a_core_that_cannot_prove_itself_gets_nothing(
 ) -> None:
     user = UserModel.load(user_folder, with_weights=False)
     address, ca, told = {
-        "another authority": (encrypted.address, files.other_ca, "not signed by what --ca names"),
-        "no TLS": (encrypted.address, None, "no core answers.*give --ca FILE if it has a certificate"),
+        "another authority": (encrypted.address, files.other_ca, "not signed by the given CA certificate"),
+        "no TLS": (encrypted.address, None, "no core answers.*give its CA certificate if it has one"),
         "another name": (encrypted.address.replace("localhost", "127.0.0.1"), files.ca, "for another name"),
         "a core without TLS": (core.address, files.ca, "does not encrypt; its provider has to start it with"),
     }[which]

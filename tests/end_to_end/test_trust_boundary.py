@@ -27,6 +27,7 @@ from user_agent.agent import Agent, Question
 from user_agent.core_client import CoreClient
 from user_agent.core_stream import CoreStream
 from user_agent.credentials import CoreCredentials
+from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_passages
 from user_agent.documents.search import search
 from user_agent.user_model import UserModel
@@ -67,7 +68,7 @@ def _secrets(question: Question, user: UserModel) -> Iterator[Secret]:
     ids = [_varints(user.tokenizer.encode(text)) for text in texts]
     raw = [struct.pack(f"<{len(i)}I", *i) for i in (user.tokenizer.encode(text) for text in texts)]
     yield Secret("sentinel", (*(text.encode() for text in texts), *(t.encode("utf-16-le") for t in texts), *ids, *raw))
-    for passage in question.passages:
+    for passage in (*question.passages, *question.left_out):
         yield Secret("passage", (passage.text.encode(), _varints(user.tokenizer.encode(passage.text))))
         yield Secret("document name", (passage.source.name.encode(), str(passage.source).encode()))
     yield Secret("sampling seed", _fixed(question.seeds.sampling))
@@ -89,9 +90,12 @@ def user(user_folder: Path) -> UserModel:
 def question(tmp_path: Path, user: UserModel) -> Question:
     (tmp_path / "diary-of-mallory.md").write_text(f"The shed code is {SENTINEL}.\n")
     params = DecodingParams(block_size=8, max_tokens=16, steps=5, stop=0.4, projection="multi-hot", top_p=0.5)
-    passages = user.fitting(INSTRUCTION, search(read_passages(tmp_path), INSTRUCTION), params.max_answer_tokens)
-    assert any(SENTINEL in passage.text for passage in passages), "the sentinel has to be before the user model"
-    return Question(INSTRUCTION, passages, CollaborationParams(LAMBDA_USER, ALPHA), params, Seeds.reproducible(5))
+    found = [*search(read_passages(tmp_path), INSTRUCTION), Passage("Quillvane " * 300, tmp_path / "attic-of-oskar.md")]
+    fitted = user.fitting(INSTRUCTION, found, params.max_answer_tokens)
+    assert any(SENTINEL in passage.text for passage in fitted.passages), "the sentinel is before the user model"
+    assert fitted.left_out
+    mixed, seeds = CollaborationParams(LAMBDA_USER, ALPHA), Seeds.reproducible(5)
+    return Question(INSTRUCTION, fitted.passages, mixed, params, seeds, left_out=fitted.left_out)
 
 
 async def _record(

@@ -201,6 +201,44 @@ def test_damaged_folders_are_refused(gpt2_folder: Path, tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"n_layer": 10**9}, "n_layer is 1000000000"),
+        ({"n_layer": 1e9}, r"n_layer is 1000000000\.0"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is"),
+        ({"n_embd": 2**40}, "n_embd is"),
+        ({"n_positions": 10**9}, "n_positions is"),
+        ({"vocab_size": 10**9}, "vocab_size is"),
+        ({"text_config": {"num_local_experts": 10**9}}, "num_local_experts is"),
+        ({"n_layer": 900}, "do not fit its config.json: it describes [0-9,]+ of them"),
+        ({"eos_token_id": 1782}, "outside the vocabulary"),
+        ({"pad_token_id": -5}, "pad_token_id is -5"),
+    ],
+)
+def test_sizes_that_no_model_has_or_its_files_do_not_hold_are_refused_at_once(
+    gpt2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
+) -> None:
+    for name in ("tokenizer.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((gpt2_folder / name).read_bytes())
+    config = json.loads((gpt2_folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+    monkeypatch.setattr(GPT2LMHeadModel, "from_pretrained", pytest.fail)
+    with pytest.raises(CheckpointInvalid, match=says):
+        load_checkpoint(tmp_path)
+
+
+def test_an_exported_model_has_checksums_that_loading_checks(opt_folder: Path, tmp_path: Path) -> None:
+    for file in opt_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    load_checkpoint(tmp_path)
+    weights = bytearray((tmp_path / "model.safetensors").read_bytes())
+    weights[-100] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    with pytest.raises(CheckpointInvalid, match=r"model\.safetensors is damaged"):
+        load_checkpoint(tmp_path)
+
+
 def test_a_models_own_code_is_neither_run_nor_asked_about(
     opt_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

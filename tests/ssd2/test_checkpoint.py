@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,26 @@ import torch
 from conftest import DEMO_TOKENIZER, demo_shaped_model, tiny_model
 from safetensors.torch import load_file, save_file
 
+from ssd2 import checkpoint as checkpoint_module
 from ssd2.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from ssd2.checksums import SHA256SUMS
 from ssd2.errors import CheckpointInvalid, ModelNotFound
+
+SUM = shutil.which("sha256sum")
 
 
 @pytest.fixture
 def folder(core_folder: Path, tmp_path: Path) -> Path:
-    """A good checkpoint, to be damaged."""
-    return Path(shutil.copytree(core_folder, tmp_path / "model"))
+    """A good checkpoint without checksums, to be damaged."""
+    copy = Path(shutil.copytree(core_folder, tmp_path / "model"))
+    (copy / SHA256SUMS).unlink()
+    return copy
+
+
+@pytest.fixture
+def summed(core_folder: Path, tmp_path: Path) -> Path:
+    """A good checkpoint with its checksums, to be damaged."""
+    return Path(shutil.copytree(core_folder, tmp_path / "summed"))
 
 
 def change_config(folder: Path, **changes: object) -> None:
@@ -179,6 +193,11 @@ def test_a_config_that_makes_no_sense_is_refused(folder: Path, changes: dict[str
         {"answer_position": -3},
         {"simplex_value": 0},
         {"simplex_value": "5"},
+        {"simplex_value": 1e308},
+        {"simplex_value": True},
+        {"num_layers": True},
+        {"answer_position": 96.0},
+        {"eos_token_id": 10**400},
     ],
 )
 def test_a_config_with_a_value_of_the_wrong_sort_is_refused(folder: Path, changes: dict[str, Any]) -> None:
@@ -192,4 +211,90 @@ def test_an_incomplete_config_names_what_is_missing(folder: Path) -> None:
     del config["ffn_size"]
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointInvalid, match="ffn_size"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("value", [10**9, 1e9, 10**400], ids=["whole", "float", "longest"])
+@pytest.mark.parametrize(
+    "name", ["vocab_size", "hidden_size", "num_layers", "num_heads", "ffn_size", "max_positions", "block_size"]
+)
+def test_a_size_that_no_model_has_is_refused_by_name(folder: Path, name: str, value: float) -> None:
+    change_config(folder, **{name: value})
+    with pytest.raises(CheckpointInvalid, match=rf"config\.json: {name} is 1.{{,80}}from 1 to [\d,]+$"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ranges": [[i / 1000, (i + 1) / 1000] for i in range(1000)]}, {"num_layers": 900}]
+)
+def test_as_many_layers_as_the_weights_file_has_are_made_and_no_more(
+    folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_module, "SSD2", pytest.fail)
+    monkeypatch.setattr(checkpoint_module, "TimeRangeExperts", pytest.fail)
+    change_config(folder, model_type="ssd2-experts", **changes)
+    with pytest.raises(CheckpointInvalid, match=r"not 2700$|experts at most"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.skipif(SUM is None, reason="sha256sum is not installed")
+def test_what_is_saved_has_checksums_that_sha256sum_finds_right(core_folder: Path) -> None:
+    command = [SUM or "", "--check", SHA256SUMS]
+    done = subprocess.run(command, cwd=core_folder, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "config.json: OK\nmodel.safetensors: OK\ntokenizer.json: OK\n"
+
+
+@pytest.mark.parametrize("name", ["core", "user"])
+def test_the_shipped_pair_has_checksums_of_all_its_files(name: str) -> None:
+    folder = DEMO_TOKENIZER.parent / name
+    listed = {line.split()[1] for line in (folder / SHA256SUMS).read_text().splitlines()}
+    assert listed == {file.name for file in folder.iterdir()} - {SHA256SUMS}
+    load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_flipped_byte_is_found_and_its_file_named(summed: Path, name: str) -> None:
+    load_checkpoint(summed)
+    content = bytearray((summed / name).read_bytes())
+    if name == "config.json":
+        content = content.replace(b'"eos_token_id": 2', b'"eos_token_id": 3')
+    elif name == "tokenizer.json":
+        content = content.replace(b"9", b"8", 1)
+    else:
+        content[-100] ^= 1  # the lowest bits of a weight: its number is as good as any other
+    (summed / name).write_bytes(content)
+    with pytest.raises(CheckpointInvalid, match=rf"{name} is damaged: .*SHA-256"):
+        load_checkpoint(summed)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"no checksum\n", b"0" * 64 + b"  weights.safetensors\n"])
+def test_damaged_checksums_are_refused(summed: Path, content: bytes) -> None:
+    (summed / SHA256SUMS).write_bytes(content)
+    with pytest.raises(CheckpointInvalid, match=SHA256SUMS):
+        load_checkpoint(summed)
+
+
+def test_a_checkpoint_that_replaces_another_has_checksums_of_its_own(summed: Path) -> None:
+    save_checkpoint(summed, demo_shaped_model(7), DEMO_TOKENIZER.read_text())
+    assert torch.equal(load_checkpoint(summed).model.state_dict()["w_pred.weight"], demo_shaped_model(7).w_pred.weight)
+
+
+def test_a_checkpoint_that_was_half_replaced_has_no_checksums(summed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoint_module, "save_file", stop)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(summed, demo_shaped_model(7), DEMO_TOKENIZER.read_text())
+    assert not (summed / SHA256SUMS).exists()
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_weight_that_is_no_finite_number_is_found(folder: Path, number: float, dtype: torch.dtype) -> None:
+    weights = {name: value.to(dtype) for name, value in load_file(folder / "model.safetensors").items()}
+    weights["position_embedding.weight"][150, 3] = number
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointInvalid, match=r"position_embedding\.weight .* not finite"):
         load_checkpoint(folder)

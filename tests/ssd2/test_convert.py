@@ -16,8 +16,10 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
+from typer.testing import CliRunner
 
 from ssd2.checkpoint import Checkpoint, load_checkpoint
+from ssd2.cli import app
 from ssd2.convert import convert_opt
 from ssd2.errors import CheckpointInvalid, ModelNotFound
 from ssd2.models.predict import begin
@@ -163,9 +165,6 @@ def test_what_opt_does_not_have_starts_as_documented(converted: Checkpoint, opt:
     one_hot = torch.nn.functional.one_hot(torch.tensor([7, 42]), 320).float()
     torch.testing.assert_close(model.w_diff(one_hot), embedding[[7, 42]])
     assert not model.w_pred.weight.any()
-    assert model.context_time_embedding is not None
-    assert not model.context_time_embedding.weight.any()
-    assert not model.context_time_embedding.bias.any()
     assert 0 < model.diffusion_time_embedding.weight.abs().max() < 0.2
 
 
@@ -174,7 +173,7 @@ def test_the_config_is_that_of_the_opt_model(converted: Checkpoint) -> None:
     assert (config.vocab_size, config.hidden_size, config.num_layers, config.num_heads) == (320, 32, 2, 4)
     assert (config.ffn_size, config.max_positions, config.block_size) == (48, 40, 4)
     assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (2, 2, 1)
-    assert (config.context_timestep, config.answer_position) == ("quantised", None)
+    assert (config.context_timestep, config.answer_position) == ("none", None)
     assert config.default_stop == 0, "no stop was measured"
 
 
@@ -197,10 +196,21 @@ def test_the_tokenizer_adds_no_token_of_its_own(converted: Checkpoint, opt_folde
     assert converted.tokenizer.encode_prompt("helps", bos_token_id=2).count(2) == 1
 
 
-def test_context_timestep_none_leaves_its_embedding_out(opt_folder: Path, tmp_path: Path) -> None:
-    config = convert_opt(str(opt_folder), tmp_path / "new" / "model", context_timestep="none", block_size=8)
-    assert (config.context_timestep, config.block_size) == ("none", 8)
-    assert load_checkpoint(tmp_path / "new" / "model").model.context_time_embedding is None
+def test_a_context_timestep_is_there_when_it_is_asked_for(opt_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "model"
+    convert_opt(str(opt_folder), out, context_timestep="quantised", block_size=8)
+    model = load_checkpoint(out).model
+    assert (model.config.context_timestep, model.config.block_size) == ("quantised", 8)
+    assert not model.context_time_embedding.weight.any()
+    assert not model.context_time_embedding.bias.any()
+
+
+def test_the_command_leaves_the_context_timestep_out_unless_asked(opt_folder: Path, tmp_path: Path) -> None:
+    for options, written in (((), "none"), (("--context-timestep", "quantised"), "quantised")):
+        out = tmp_path / written
+        arguments = ["convert", "--from", str(opt_folder), "--to", str(out), "--block-size", "4", *options]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+        assert json.loads((out / "config.json").read_text())["context_timestep"] == written
 
 
 def test_converting_twice_gives_the_same_checkpoint(opt_folder: Path, converted: Checkpoint, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_the_doctor_says_what_is_right_and_what_to_do(tmp_path: Path, core: Core
     findings = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert done.returncode == 0
     assert all(finding["is_ok"] for finding in findings.values())
-    assert "NOT encrypted" in findings["core"]["says"]
+    assert "on this machine" in findings["core"]["says"]
     assert "passphrase" in findings["key"]["says"]
     ill = run(tmp_path, "doctor", "--core", "127.0.0.1:9", "--json", user_model=tmp_path, timeout=1)
     findings = {finding["what"]: finding for finding in json.loads(ill.stdout)["findings"]}
@@ -166,6 +166,16 @@ def test_the_doctor_says_what_is_right_and_what_to_do(tmp_path: Path, core: Core
     other = run(tmp_path, "doctor", "--core", core.address, user_model=user_folder, passphrase="other")
     assert other.returncode == 1
     assert "SLINGSHOT_PASSPHRASE" in " ".join(other.stdout.split())
+
+
+def test_the_doctor_warns_where_files_are_read_on_the_network(
+    tmp_path: Path, core: CoreProcess, user_folder: Path, refused_namespaces: None
+) -> None:
+    asked = ("doctor", "--core", core.address)
+    done = run_here(*asked, "--json", environment=agent_environment(tmp_path, user_model=user_folder, passphrase="x"))
+    (found,) = (one for one in json.loads(done.stdout)["findings"] if one["what"] == "reading files")
+    assert (found["is_ok"], found["is_warning"], done.returncode) == (True, True, 0)
+    assert "without isolation from the network" in found["says"]
 
 
 def test_the_doctor_says_when_the_core_refuses_the_key(tmp_path: Path, core_folder: Path, user_folder: Path) -> None:

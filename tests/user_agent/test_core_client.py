@@ -17,6 +17,7 @@ import pytest
 from core_server.error_catalog import refusal_of
 from ssd2.errors import (
     CoreBusy,
+    CoreLoading,
     CoreLost,
     CoreStopping,
     CoreTimeout,
@@ -24,6 +25,7 @@ from ssd2.errors import (
     EngineLost,
     InvalidParameter,
     KeyRefused,
+    ModelBroken,
     ModelMismatch,
     PromptTooLong,
     ProtocolViolation,
@@ -118,6 +120,13 @@ async def start() -> AsyncIterator[Callable[..., Awaitable[FakeCore]]]:
 
 
 Start = Callable[..., Awaitable[FakeCore]]
+CANNOT_ANSWER = [
+    CoreBusy("full"),
+    CoreLoading("loads"),
+    CoreStopping("stops"),
+    EngineLost("broken"),
+    ModelBroken("not finite"),
+]
 NOBODY = "127.0.0.1:1"
 
 
@@ -136,7 +145,7 @@ async def test_a_replica_that_is_not_there_is_passed_over(start: Start) -> None:
 
 
 @pytest.mark.usefixtures("_begins_at")
-@pytest.mark.parametrize("refusal", [CoreBusy("full"), CoreStopping("stops"), EngineLost("broken")])
+@pytest.mark.parametrize("refusal", CANNOT_ANSWER)
 async def test_a_replica_that_cannot_answer_is_passed_over(start: Start, refusal: SlingshotError) -> None:
     one, other = await start(refusal), await start()
     async with CoreClient(f"{one.address},{other.address}", patience_s=0) as client:
@@ -162,6 +171,23 @@ async def test_a_full_core_is_asked_again_when_it_says_so_and_whoever_waits_is_t
         (await client.open(OPEN, lambda *what: told.append(what))).cancel()
     assert core.asked == 3
     assert [(type(error), 0.2 <= seconds <= 0.3) for error, seconds in told] == [(CoreBusy, True)] * 2
+
+
+async def test_a_core_that_loads_is_asked_again_until_it_answers(start: Start) -> None:
+    loading = CoreLoading("loading")
+    loading.retry_after_s = 0.1
+    core = await start(loading, loading)
+    async with CoreClient(core.address) as client:
+        (await client.open(OPEN)).cancel()
+    assert core.asked == 3
+
+
+async def test_a_broken_model_of_the_only_core_is_told_at_once(start: Start) -> None:
+    core = await start(ModelBroken("not finite"))
+    async with CoreClient(core.address) as client:
+        with pytest.raises(ModelBroken, match="not finite"):
+            await client.open(OPEN)
+    assert core.asked == 1
 
 
 async def test_without_patience_a_full_core_is_told_at_once(start: Start) -> None:
@@ -258,7 +284,7 @@ async def test_between_a_full_replica_and_none_the_full_one_is_waited_for(start:
 
 @pytest.mark.parametrize("address", ["", ",", "host:1,", "host:1,host", "a b:1"])
 def test_a_list_of_addresses_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(InvalidParameter, match="give --core HOST:PORT"):
+    with pytest.raises(InvalidParameter, match="give it as HOST:PORT"):
         CoreClient(address)
 
 

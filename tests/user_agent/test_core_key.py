@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import stat
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
+import grpc
 import keyring
 import pytest
 from keyring.backend import KeyringBackend
@@ -15,9 +18,11 @@ from ssd2.addresses import is_loopback
 from ssd2.errors import InsecureLine, InvalidParameter, KeyringUnusable, NotFound
 from tests.commands import run_here
 from tests.user_agent.api.conftest import agent_environment
+from user_agent.config import CHANGEABLE, load_config
 from user_agent.config_cli import set_core_key
 from user_agent.core_client import CoreClient
 from user_agent.core_key import FILE, credentials_for, forget_core_key, keep_core_key
+from user_agent.core_options import with_remedy
 from user_agent.credentials import CoreCredentials
 
 CORE, OTHER = "core.example.org:50051", "other.example.org:50051"
@@ -140,17 +145,39 @@ def test_a_key_is_in_nobodys_repr() -> None:
     assert KEY not in repr(CoreCredentials(key=KEY))
 
 
-@pytest.mark.parametrize("address", [CORE, "192.0.2.1:1", "[2001:db8::1]:1", "localhost.example.org:1", "127.1:1"])
-async def test_a_key_does_not_cross_the_network_in_the_clear(address: str) -> None:
-    with pytest.raises(InsecureLine, match="--ca FILE"):
-        CoreClient(address, credentials=CoreCredentials(key=KEY))
-    await CoreClient(address).__aexit__(None, None, None)
+NAMES = (CORE, "localhost.example.org:1", "localhost.:1", "unix:1")
+REMOTE = (*NAMES, "192.0.2.1:1", "[2001:db8::1]:1", "127.1:1", "0.0.0.0:1")
+"""A name is another machine's whatever it resolves to, but for localhost."""
+LOCAL = ("localhost:1", "127.0.0.1:1", "127.3.2.1:1", "[::1]:1", "LOCALHOST:1")
 
 
-@pytest.mark.parametrize("address", ["localhost:1", "127.0.0.1:1", "127.3.2.1:1", "[::1]:1", "LOCALHOST:1"])
+@pytest.mark.parametrize("address", [*REMOTE, f"{LOCAL[0]},{REMOTE[0]}", f"{REMOTE[0]},{LOCAL[0]}"])
+async def test_a_line_to_another_machine_is_encrypted_unless_the_user_allows_otherwise(address: str) -> None:
+    with pytest.raises(InsecureLine, match=r"another machine.*not be encrypted"):
+        CoreClient(address)
+
+
+@pytest.mark.parametrize("address", REMOTE)
+async def test_a_key_does_not_cross_the_network_in_the_clear_even_on_an_allowed_line(address: str) -> None:
+    with pytest.raises(InsecureLine, match=r"the key .* in the clear"):
+        CoreClient(address, credentials=CoreCredentials(key=KEY, insecure=True))
+    async with CoreClient(address, credentials=CoreCredentials(insecure=True)):
+        pass
+
+
+@pytest.mark.parametrize("address", LOCAL)
 async def test_a_key_goes_to_this_machine_as_it_is(address: str) -> None:
     async with CoreClient(address, credentials=CoreCredentials(key=KEY)):
         assert is_loopback(address.rpartition(":")[0])
+
+
+@pytest.mark.parametrize("address", ["localhost:7", "LocalHost:7"])
+def test_no_resolver_is_asked_where_localhost_is(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dialled: list[str] = []
+    monkeypatch.setattr(grpc.aio, "insecure_channel", lambda target, **_: dialled.append(target) or Mock())
+    CoreClient(address)
+    assert [target.partition(":")[0] for target in dialled] == ["ipv6"], "no name"
+    assert "[::1]:7,[::ffff:127.0.0.1]:7" in dialled[0]
 
 
 def test_a_certificate_of_this_device_goes_with_its_key_and_over_tls() -> None:
@@ -158,8 +185,9 @@ def test_a_certificate_of_this_device_goes_with_its_key_and_over_tls() -> None:
     for files in ((file, file, None), (file, None, file)):
         with pytest.raises(InvalidParameter, match="go together"):
             CoreCredentials(*files)
-    with pytest.raises(InvalidParameter, match="give --ca"):
+    with pytest.raises(InvalidParameter, match="CA certificate") as raised:
         CoreCredentials(None, file, file)
+    assert with_remedy(raised.value).endswith("(--ca FILE, or `user-agent config set ca FILE`)")
 
 
 def test_where_no_core_is_asked_the_keyring_is_not_opened(tmp_path: Path, desktop: _Keyring, user_folder: Path) -> None:
@@ -195,3 +223,30 @@ def test_a_key_on_a_terminal_is_asked_for_and_not_shown(desktop: _Keyring, monke
     set_core_key(CORE)
     assert asked[0]["hide_input"]
     assert list(desktop.kept.values()) == [KEY]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("ask", "Who?"), ("serve", "--port", "0"), ("chat",), ("tune", "--docs", "{home}", "--yes"), ("doctor", "--json")],
+    ids=lambda command: command[0],
+)
+def test_every_command_refuses_a_line_that_anybody_could_read(
+    command: tuple[str, ...], tmp_path: Path, user_folder: Path
+) -> None:
+    environment = agent_environment(tmp_path, core="192.0.2.1:1", user_model=user_folder, passphrase="for tests")
+    (tmp_path / "note.txt").write_text("The shed code is 4711.")
+    done = run_here(*(part.format(home=tmp_path) for part in command), environment=environment)
+    assert (done.returncode, "--insecure" in done.stdout + done.stderr) == (1, True), done.stderr
+
+
+def test_a_line_is_allowed_by_option_variable_or_file_and_by_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = partial(agent_environment, tmp_path)
+    assert [load_config(insecure=given).insecure for given in (None, True)] == [False, True]
+    assert run_here("config", "set", "insecure", "true", environment=allowed()).returncode == 0
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert load_config().insecure
+    monkeypatch.setenv("SLINGSHOT_INSECURE", "false")
+    assert not load_config().insecure
+    assert "insecure" not in CHANGEABLE, "whoever has the key of the REST endpoint cannot allow it"

@@ -12,6 +12,7 @@ from ssd2.errors import CoreLost, KeyRefused, ModelMismatch, SlingshotError, Tok
 from ssd2.wire.codec import ProjectedTokens, StepPosition
 from user_agent import patience
 from user_agent.core_status import line_closed
+from user_agent.demo_core import _given_up
 from user_agent.patience import Patience
 from user_agent.resuming_stream import ResumingStream
 
@@ -162,7 +163,7 @@ async def test_a_core_that_is_back_and_says_until_when_it_gives_no_more_is_what_
         await decode(line)
 
 
-@pytest.mark.parametrize("error", [ModelMismatch("another"), KeyRefused("revoked"), line_closed("core:1")])
+@pytest.mark.parametrize("error", [ModelMismatch("another"), KeyRefused("revoked"), line_closed("core:1"), _given_up()])
 async def test_a_core_that_has_another_model_or_takes_the_key_no_more_or_was_given_up_is_not_asked_again(
     error: SlingshotError,
 ) -> None:

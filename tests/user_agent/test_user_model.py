@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ssd2.errors import CheckpointInvalid, ModelNotFound, PromptTooLong
-from ssd2.params import CollaborationParams
-from user_agent.documents.formats.section import Section, cut
+from ssd2.params import CollaborationParams, DecodingParams
+from user_agent.documents.formats.section import Section, cut, sentences
 from user_agent.documents.passage import Passage
 from user_agent.documents.store import DocumentStore, Reading
 from user_agent.user_model import UserModel
@@ -18,19 +22,75 @@ def _passage(text: str) -> Passage:
     return Passage(text, Path("notes.md"), 1)
 
 
-def test_passages_fill_the_context_best_first_and_none_is_cut(user_folder: Path) -> None:
+def _prompt_tokens(model: UserModel, question: str, passages: Sequence[Passage]) -> int:
+    return len(model.tokenizer.encode_prompt(question, [p.text for p in passages], bos_token_id=1))
+
+
+def test_passages_fill_the_context_best_first_and_the_others_are_known(user_folder: Path) -> None:
     model = UserModel.load(user_folder, with_weights=True)
-    long = _passage("My dentist appointment is at Amber Arch. " * 30)
-    short = [_passage(f"The code for the shed is {number}.") for number in range(1000, 1030)]
-    chosen = model.fitting("What is my shed code?", [short[0], long, *short[1:]], ANSWER_TOKENS)
-    assert chosen[:2] == short[:2]
-    assert long not in chosen
-    prompt = model.tokenizer.encode_prompt("What is my shed code?", [p.text for p in chosen], bos_token_id=1)
-    added = model.tokenizer.encode_prompt("", [short[0].text], bos_token_id=1)
-    assert len(prompt) <= model.config.max_prompt_tokens_before(ANSWER_TOKENS) < len(prompt) + len(added)
+    found = [_passage(f"The code for the shed is {number}.") for number in range(1000, 1030)]
+    fitted = model.fitting("What is my shed code?", found, ANSWER_TOKENS)
+    assert [*fitted.passages, *fitted.left_out] == found
+    assert fitted.left_out
+    longest = model.config.max_prompt_tokens_before(ANSWER_TOKENS)
+    used = _prompt_tokens(model, "What is my shed code?", fitted.passages)
+    assert used <= longest < used + _prompt_tokens(model, "", found[:1])
 
 
-def test_what_the_store_finds_is_shown_whole_and_the_best_first(user_folder: Path, tmp_path: Path) -> None:
+def test_the_first_passage_that_does_not_fit_is_cut_to_the_sentences_that_match(user_folder: Path) -> None:
+    model = UserModel.load(user_folder, with_weights=False)
+    about = "My dentist appointment is at Amber Arch."
+    matching = "The code for the shed is 4711, and nobody but me knows it."
+    long = _passage(" ".join([about] * 12 + [matching] + [about] * 12))
+    first, last = _passage("The shed is green."), _passage("The shed is old. " * 40)
+    fitted = model.fitting("What is my shed code?", [first, long, last], ANSWER_TOKENS)
+    cut = fitted.passages[1]
+    assert fitted.passages[0] == first
+    assert (cut.is_cut, cut.place) == (True, long.place)
+    assert set(sentences(cut.text)) == {matching, about}, "room that is left is used"
+    assert fitted.left_out == [last], "one passage at most is cut"
+    assert _prompt_tokens(model, "What is my shed code?", fitted.passages) <= model.config.max_prompt_tokens
+
+
+def test_the_sentences_of_a_cut_passage_stay_in_their_order(user_folder: Path) -> None:
+    model = UserModel.load(user_folder, with_weights=False)
+    long = _passage(" ".join(f"The code for the box number {number} is {number * 7}." for number in range(40)))
+    (cut,) = model.fitting("What is the code?", [long], ANSWER_TOKENS).passages
+    numbers = [int(number) for number in re.findall(r"number (\d+)", cut.text)]
+    assert numbers == sorted(numbers)
+    assert len(numbers) > 1
+
+
+def test_a_passage_of_which_no_sentence_fits_is_left_out_and_shorter_ones_are_not(user_folder: Path) -> None:
+    model = UserModel.load(user_folder, with_weights=False)
+    endless, short = _passage("my shed " * 200), _passage("The shed code is 4711.")
+    fitted = model.fitting("What is my shed code?", [endless, short], ANSWER_TOKENS)
+    assert (fitted.passages, fitted.left_out) == ([short], [endless])
+
+
+@given(words=st.integers(0, 120), max_tokens=st.integers(1, 10_000), block_size=st.integers(1, 200))
+def test_the_longest_answer_is_what_has_room_behind_the_question(
+    user_folder: Path, words: int, max_tokens: int, block_size: int
+) -> None:
+    model = UserModel.load(user_folder, with_weights=False)
+    question, asked = "word " * words, DecodingParams(block_size=block_size, max_tokens=max_tokens)
+    needed = len(model.core_prompt(question))
+    fits = [
+        blocks * block_size
+        for blocks in range(1, 161)
+        if needed <= model.config.max_prompt_tokens_before(blocks * block_size)
+    ]
+    if not fits:
+        with pytest.raises(PromptTooLong) as raised:
+            model.limited(question, asked)
+        is_the_block_s_fault = model.config.max_prompt_tokens_before(block_size) < len(model.core_prompt(""))
+        assert raised.value.parameter == ("block_size" if is_the_block_s_fault else "question")
+        return
+    assert model.limited(question, asked).max_tokens == min(max_tokens, max(fits))
+    assert model.fitting(question, [], model.limited(question, asked).max_answer_tokens).passages == []
+
+
+def test_what_the_store_finds_is_given_in_whole_sentences_and_the_best_first(user_folder: Path, tmp_path: Path) -> None:
     sentences = [
         f"The code for the shed number {number} is {number * 7} and nobody else knows it." for number in range(40)
     ]
@@ -38,16 +98,17 @@ def test_what_the_store_finds_is_shown_whole_and_the_best_first(user_folder: Pat
     pieces = list(cut([Section("My shed code is 4711.", 1), Section(" ".join(sentences), 2)]))
     store.put_upload(Reading(Path("notes.md"), "indexed", pieces=pieces), b"")
     found = store.search("What is my shed code?")
-    chosen = UserModel.load(user_folder, with_weights=False).fitting("What is my shed code?", found, ANSWER_TOKENS)
-    assert chosen[0].text == "My shed code is 4711."
-    assert chosen == [passage for passage in found if passage in chosen]
-    assert all(passage.text.endswith(".") for passage in chosen)
+    fitted = UserModel.load(user_folder, with_weights=False).fitting("What is my shed code?", found, ANSWER_TOKENS)
+    assert fitted.passages[0].text == "My shed code is 4711."
+    whole = [passage for passage in fitted.passages if not passage.is_cut]
+    assert whole == [passage for passage in found if passage in whole]
+    assert all(passage.text.endswith(".") for passage in fitted.passages)
     store.close()
 
 
 def test_what_fits_can_be_decoded(user_folder: Path) -> None:
     model = UserModel.load(user_folder, with_weights=True)
-    passages = model.fitting("What is my shed code?", [_passage("The shed code is 4711.")] * 50, ANSWER_TOKENS)
+    passages = model.fitting("What is my shed code?", [_passage("The shed code is 4711.")] * 50, ANSWER_TOKENS).passages
     assert model.terms("What is my shed code?", passages, CollaborationParams(), "own")
 
 

@@ -110,12 +110,19 @@ class Passage(BaseModel):
     source: str
     line: int | None
     page: int | None
+    is_cut: bool
 
 
 class Passages(BaseModel):
-    """The best match first."""
+    """What was found for a question, the best match first.
+
+    Attributes:
+        data: what the user model would be given; one of them may be cut to the sentences that fit.
+        left_out: what does not fit.
+    """
 
     data: list[Passage]
+    left_out: list[Passage]
 
 
 class Removed(BaseModel):
@@ -188,9 +195,11 @@ async def progress(request: Request) -> Progress:
 
 @router.post("/search", responses=documented())
 async def search(request: Request, body: SearchRequest) -> Passages:
-    """The passages that the user model would be shown. Nothing is sent."""
-    found = await asyncio.to_thread(_collection(request).search, body.query, body.documents)
-    return Passages(data=[Passage(**passage_json(passage)) for passage in found[: body.limit]])
+    """Show what the user model would be given for a question, and what does not fit; `limit` counts both."""
+    fitted = await state_of(request).answering.passages_for(body.query, body.documents)
+    given = [Passage(**passage_json(passage)) for passage in fitted.passages[: body.limit]]
+    left_out = [Passage(**passage_json(passage)) for passage in fitted.left_out[: body.limit - len(given)]]
+    return Passages(data=given, left_out=left_out)
 
 
 @router.delete("/{document_id}", responses=documented())

@@ -19,6 +19,7 @@ _STATUS: dict[type[errors.SlingshotError], int] = {
     errors.CoreBusy: 429,
     errors.SessionLimitReached: 429,
     errors.TokenLimitReached: 429,
+    errors.TimestepLimitReached: 429,
     errors.NotFound: 404,
     errors.CoreTimeout: 504,
     errors.CoreError: 503,
@@ -29,14 +30,26 @@ _STATUS: dict[type[errors.SlingshotError], int] = {
 
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
+_QUESTION_FIELDS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
+"""What a route calls the question."""
+
 
 class ErrorBody(BaseModel):
-    """What is wrong."""
+    """What is wrong.
+
+    Attributes:
+        message: and what to do about it.
+        type: kind of the status.
+        param: field of the request, or setting of the agent, that has to change; null if it is none.
+        code: stable.
+        limit: the most that `param` may be, in tokens where it is a text; left out where there is no such number.
+    """
 
     message: str
     type: str
     param: str | None = None
     code: str
+    limit: int | None = None
 
 
 class ErrorResponse(BaseModel):
@@ -73,9 +86,12 @@ def error_body(error: errors.SlingshotError | ApiError) -> tuple[int, dict[str, 
     if isinstance(error, ApiError):
         status, code, param = error.status, error.code, error.param
     else:
-        status, code, param = status_of(error), error.code, None
+        status, code, param = status_of(error), error.code, error.parameter
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    return status, {"error": {"message": str(error), "type": kind, "param": param, "code": code}}
+    body: dict[str, Any] = {"message": str(error), "type": kind, "param": param, "code": code}
+    if isinstance(error, errors.SlingshotError) and error.limit is not None:
+        body["limit"] = error.limit
+    return status, {"error": body}
 
 
 def status_of(error: errors.SlingshotError) -> int:
@@ -97,7 +113,9 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(errors.SlingshotError)
     @app.exception_handler(ApiError)
-    async def on_purpose(_: Request, error: Exception) -> JSONResponse:
+    async def on_purpose(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, errors.SlingshotError) and error.parameter == "question":
+            error.parameter = _QUESTION_FIELDS.get(request.url.path)
         return answered(error)  # type: ignore[arg-type]
 
     @app.exception_handler(RequestValidationError)

@@ -16,7 +16,7 @@ from user_agent.answer import CommittedBlock, Observer
 from user_agent.answering import Answered, Answering, Asked
 from user_agent.api.errors import ApiError, error_body
 from user_agent.api.openai_types import Generation, SlingshotAnswer, SlingshotOptions
-from user_agent.traces import passage_json, token_json
+from user_agent.traces import fit_json, passage_json, token_json
 
 POLL_S = 0.2
 """How often it is looked whether a client is still there."""
@@ -176,13 +176,14 @@ def _event(data: dict[str, Any]) -> str:
 
 def slingshot_answer(answered: Answered, trace_id: str) -> SlingshotAnswer:
     """What is said of an answer beyond OpenAI's fields."""
-    figures = asdict(answered.answer)
+    figures, question = asdict(answered.answer), answered.question
     del figures["text"], figures["tokens"]
     return SlingshotAnswer(
         trace=trace_id,
-        lambda_user=answered.collaboration.lambda_user,
-        alpha=answered.collaboration.alpha,
-        citations=[passage_json(passage) for passage in answered.passages],
+        lambda_user=question.collaboration.lambda_user,
+        alpha=question.collaboration.alpha,
+        citations=[passage_json(passage) for passage in question.passages],
+        **fit_json(question),
         tokens=[token_json(token) for token in answered.answer.tokens],
         figures=figures,
     )

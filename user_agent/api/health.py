@@ -25,10 +25,12 @@ class Ready(BaseModel):
     Attributes:
         status: ready, or what is missing.
         reason: in words.
+        code: of the error that it is.
     """
 
     status: Literal["ready", "no core"]
     reason: str | None = None
+    code: str | None = None
 
 
 @router.get("/health")
@@ -44,5 +46,5 @@ async def ready(request: Request, response: Response) -> Ready:
         await answering_of(request).ready()
     except SlingshotError as error:
         response.status_code = 503
-        return Ready(status="no core", reason=str(error))
+        return Ready(status="no core", reason=str(error), code=error.code)
     return Ready(status="ready")

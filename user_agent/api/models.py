@@ -26,4 +26,11 @@ async def model(model: str, request: Request) -> ModelInfo:
 
 
 def _model(request: Request) -> ModelInfo:
-    return ModelInfo(id=MODEL, created=state_of(request).started, owned_by="slingshot")
+    user_model = state_of(request).answering.user_model
+    return ModelInfo(
+        id=MODEL,
+        created=state_of(request).started,
+        owned_by="slingshot",
+        context_length=user_model.config.max_positions,
+        max_output_tokens=user_model.longest_answer,
+    )

@@ -65,7 +65,7 @@ class Generation(BaseModel):
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     stop: str | list[str] | None = None
     seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
-    max_tokens: Annotated[int | None, Field(ge=1, le=4096)] = None
+    max_tokens: Annotated[int | None, Field(ge=1)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     slingshot: SlingshotOptions | None = None
@@ -148,7 +148,7 @@ class ChatRequest(Generation):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)]
-    max_completion_tokens: Annotated[int | None, Field(ge=1, le=4096)] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
 
     def longest(self) -> int | None:
         """Most tokens of the answer, or None.
@@ -224,7 +224,10 @@ class SlingshotAnswer(BaseModel):
 
     Attributes:
         trace: id for /v1/traces/{id}/events.
-        citations: passages that the user model read.
+        citations: passages that the user model read, as it read them.
+        left_out: where the passages stand that were found and did not fit.
+        max_tokens: longest answer that was allowed.
+        clamped_from: what was asked for or configured, where there is no room for it behind the question; else null.
         tokens: each with what the models gave it and whether the user's side changed it.
         figures: timesteps, bytes and seconds.
     """
@@ -233,6 +236,9 @@ class SlingshotAnswer(BaseModel):
     lambda_user: float
     alpha: float
     citations: list[dict[str, Any]]
+    left_out: list[dict[str, Any]]
+    max_tokens: int
+    clamped_from: int | None
     tokens: list[dict[str, Any]]
     figures: dict[str, Any]
 
@@ -273,12 +279,19 @@ class Completion(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """One model."""
+    """One model.
+
+    Attributes:
+        context_length: tokens of the longest prompt and answer together.
+        max_output_tokens: longest answer behind the shortest question; more is clamped.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str
+    context_length: int
+    max_output_tokens: int
 
 
 class ModelList(BaseModel):

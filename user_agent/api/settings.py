@@ -15,7 +15,9 @@ from user_agent.answering import check
 from user_agent.api.errors import documented
 from user_agent.api.state import AppState, state_of
 from user_agent.config import CHANGEABLE, AgentConfig, save_settings, set_outside
+from user_agent.core_connection import is_local
 from user_agent.core_line import needed_line
+from user_agent.documents.extraction import exposure_warning
 
 router = APIRouter(prefix="/v1", tags=["Settings"])
 
@@ -37,16 +39,31 @@ class Setting(BaseModel):
 
 
 class Core(BaseModel):
-    """The core, or why it does not answer."""
+    """The core, or why it does not answer.
+
+    Attributes:
+        address: HOST:PORT, or several with commas between them; None where none is asked.
+        is_demo: the demo's, which the agent starts itself.
+        is_encrypted: the line to it is.
+        is_local: it is on this machine, so that nobody is on the way.
+        model: its name.
+        family: of the model.
+        parameters: of the model.
+        max_prompt_tokens: longest question, in tokens.
+        error: why it does not answer.
+        is_starting: the demo's core has ended and is being started again.
+    """
 
     address: str | None
     is_demo: bool
     is_encrypted: bool
+    is_local: bool
     model: str | None = None
     family: str | None = None
     parameters: int | None = None
     max_prompt_tokens: int | None = None
     error: str | None = None
+    is_starting: bool = False
 
 
 class Status(BaseModel):
@@ -57,6 +74,8 @@ class Status(BaseModel):
         user_model: folder of the user model.
         key_source: where the key of what is kept comes from: keyring, passphrase or file.
         data_dir: where it is kept.
+        is_reader_isolated: whether files are read in a process without network.
+        reader_warning: what follows if they are not.
         version: of Slingshot.
     """
 
@@ -64,6 +83,8 @@ class Status(BaseModel):
     user_model: str
     key_source: str
     data_dir: str
+    is_reader_isolated: bool
+    reader_warning: str | None
     version: str
 
 
@@ -104,17 +125,28 @@ async def change(
 async def status(request: Request) -> Status:
     """How the agent is, and whether its core answers."""
     state = state_of(request)
+    exposure = await asyncio.to_thread(state.stores.documents.exposure)
     return Status(
         core=await _core(state),
         user_model=str(state.config.user_model),
         key_source=state.stores.key_source,
         data_dir=str(state.config.data_dir),
+        is_reader_isolated=not exposure,
+        reader_warning=exposure_warning(exposure) if exposure else None,
         version=version("slingshot"),
     )
 
 
 async def _core(state: AppState) -> Core:
-    core = Core(address=state.line.address, is_demo=state.line.is_demo, is_encrypted=state.config.ca is not None)
+    line = state.line
+    core = Core(
+        address=line.address,
+        is_demo=line.is_demo,
+        is_encrypted=state.config.ca is not None and not line.is_demo,
+        is_local=line.address is not None and is_local(line.address),
+    )
+    if failure := line.failure:
+        return core.model_copy(update={"error": str(failure), "is_starting": failure.retry_after_s is not None})
     try:
         card = await state.answering.card()
     except SlingshotError as error:

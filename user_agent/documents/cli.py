@@ -50,11 +50,6 @@ Examples:
 
   user-agent docs remove 17   (an upload, by its number in `docs list`)
 """
-SEARCH_EXAMPLES = """
-Example:
-
-  user-agent docs search "dentist appointment"
-"""
 SYNC_EXAMPLES = """
 Examples:
 
@@ -127,46 +122,30 @@ def list_documents(
     as_json: AsJson = False,
 ) -> None:
     """Every file that was found: what can be searched, what could not be read, and what is no document."""
-    with _collection(data_dir) as (library, _):
+    with opened_collection(data_dir) as (library, _):
         found = [document for document in library.documents() if state in (None, document.state)]
     if as_json:
-        _print_json({"documents": [asdict(document) for document in found]})
+        print_json({"documents": [asdict(document) for document in found]})
         return
     rows = ((str(d.id), str(d.path), d.state, str(d.passages) if d.state == "indexed" else "", d.reason) for d in found)
-    _print_table(("id", "document", "state", "passages", "why"), rows)
+    print_table(("id", "document", "state", "passages", "why"), rows)
 
 
 @docs.command(epilog=STATUS_EXAMPLES)
 def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """The links, how many documents there are, and where the key is."""
-    with _collection(data_dir) as (library, key):
+    with opened_collection(data_dir) as (library, key):
         links, counts = library.links(), Counter(document.state for document in library.documents())
     if as_json:
-        _print_json({"links": [asdict(link) for link in links], "key": key.source, **_states(counts)})
+        print_json({"links": [asdict(link) for link in links], "key": key.source, **_states(counts)})
         return
-    _print_table(("link", "indexed", "since"), ((str(k.path), str(k.documents), k.linked_at) for k in links))
+    print_table(("link", "indexed", "since"), ((str(k.path), str(k.documents), k.linked_at) for k in links))
     told = ", ".join(f"{number} {state}" for state, number in _states(counts).items())
     typer.echo(f"{told}; encrypted with a key from: {key.source}")
 
 
-@docs.command(epilog=SEARCH_EXAMPLES)
-def search(
-    query: Annotated[str, typer.Argument(help="Words, or a question.")],
-    limit: Annotated[int, typer.Option(help="Most passages to print.", min=1)] = 10,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """The passages that the user model would be shown for a question, the best first. Nothing is sent."""
-    with _collection(data_dir) as (library, _):
-        found = library.search(query)[:limit]
-    if as_json:
-        _print_json({"passages": [asdict(passage) for passage in found]})
-        return
-    _print_table(("where", "passage"), ((passage.place, passage.text) for passage in found))
-
-
 @contextmanager
-def _collection(data_dir: Path | None) -> Iterator[tuple[Collection, StoreKey]]:
+def opened_collection(data_dir: Path | None) -> Iterator[tuple[Collection, StoreKey]]:
     """To read from, also while an agent has the folder."""
     from user_agent.data_folder import default_data_folder, make_data_folder
     from user_agent.documents.collection import Collection
@@ -188,19 +167,23 @@ def _held_collection(data_dir: Path | None) -> Iterator[Collection]:
     """To write to; an agent that has the folder does that itself."""
     from user_agent.data_folder import default_data_folder, held_data_folder
 
-    with held_data_folder(data_dir or default_data_folder()), _collection(data_dir) as (library, _):
+    with held_data_folder(data_dir or default_data_folder()), opened_collection(data_dir) as (library, _):
         yield library
 
 
 def _sync(library: Collection, as_json: bool, *, retry_failed: bool, links: Iterable[Any] = ()) -> None:
     """Sync under a progress bar; then what was read, and what was not with its reason."""
+    from user_agent.documents.extraction import exposure_warning
+
+    if exposure := library.exposure():
+        typer.echo(f"user-agent: warning: {exposure_warning(exposure)}", err=True)
     before = {document.path: document.reason for document in library.documents()}
     done = _with_bar(library, retry_failed=retry_failed)
     documents = library.documents()
     failed = [document for document in documents if document.state == "failed"]
     if as_json:
         figures = {key: value for key, value in asdict(done).items() if key != "current"}
-        _print_json(
+        print_json(
             {"links": [asdict(link) for link in links], **figures, "failed_documents": list(map(asdict, failed))}
         )
         return
@@ -246,14 +229,16 @@ def _states(counts: Counter[Any]) -> dict[str, int]:
 
 
 def _out(as_json: bool, values: dict[str, Any], text: str) -> None:
-    _print_json(values) if as_json else typer.echo(_safe(text))
+    print_json(values) if as_json else typer.echo(_safe(text))
 
 
-def _print_json(values: dict[str, Any]) -> None:
+def print_json(values: dict[str, Any]) -> None:
+    """Print one JSON object."""
     typer.echo(json.dumps(values, ensure_ascii=False, default=str))
 
 
-def _print_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+def print_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Print rows under their header; a document's text is neither markup nor control sequences."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

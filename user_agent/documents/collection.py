@@ -63,6 +63,10 @@ class Collection:
         """Of the sync that runs, or the last one."""
         return self._progress
 
+    def exposure(self) -> str:
+        """See `Extractor.exposure`."""
+        return self._extractor.exposure()
+
     def link(self, path: Path) -> Link:
         """Keep a folder or a file from now on; its documents are there after the next `sync`.
 
@@ -155,8 +159,9 @@ class Collection:
     ) -> Progress:
         """Read what is new or changed below the links, and forget what is gone. One sync at a time.
 
-        A file with the size and time of change of before is not opened; one with the same bytes is not read anew. A
-        link that cannot be looked at, as on a disk that is not there, keeps its documents.
+        A file with the size and time of change of before is not opened; one with the same bytes is not read anew. What
+        an older version of the reader has read is read again, uploads included. A link that cannot be looked at, as on
+        a disk that is not there, keeps its documents.
 
         Args:
             on_progress: called after each file.

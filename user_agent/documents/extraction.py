@@ -15,19 +15,37 @@ from typing import BinaryIO
 from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats.section import Section
 from user_agent.documents.frames import receive, send
+from user_agent.documents.visible import visible
 
 _WORKER = [sys.executable, "-P", "-m", "user_agent.documents.extraction_worker"]
+
+
+def exposure_warning(why: str) -> str:
+    """Say what it means that files are read on the network.
+
+    Args:
+        why: what `Extractor.exposure` gave.
+    """
+    return (
+        f"files are read without isolation from the network on this machine ({why}): a damaged or hostile file that "
+        "takes over its reader could send what your account can read. Add only files that you trust, or let this "
+        "program make user namespaces (in a container its seccomp profile decides that, elsewhere sysctl "
+        "user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns)"
+    )
 
 
 class Extractor:
     """Reads files in a child process that is kept between them. For any number of threads, one file at a time.
 
-    The child bounds itself (`extraction_worker`): 10 s a file, 500 MB, no network where the system allows that.
+    The child bounds itself (`extraction_worker`): 10 s a file, 500 MB, no network where the system allows that. It can
+    read what this user can, and start programs.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_greeted = False
+        self._exposure: str | None = None  # as a child says it before it reads any file
 
     def __enter__(self) -> Extractor:
         return self
@@ -36,6 +54,18 @@ class Extractor:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.close()
+
+    def exposure(self) -> str:
+        """Say why files are read on the network; empty if they are not. Starts the child if there is none."""
+        if self._exposure is not None:
+            return self._exposure  # and does not wait for a file that is being read
+        with self._lock:
+            process = self._running()
+            try:
+                return self._greeted(process)
+            except (OSError, EOFError, ValueError, KeyError, TypeError):
+                self._end(process)
+                return "the process that reads them does not start"
 
     def extract(self, data: bytes, suffix: str) -> list[Section]:
         """The text of a file in pieces for searching, in its order.
@@ -50,6 +80,7 @@ class Extractor:
         with self._lock:
             process = self._running()
             try:
+                self._greeted(process)
                 pieces = _understood(self._asked(process, data, suffix))
             except (OSError, EOFError, ValueError, KeyError, TypeError):
                 raise DocumentsUnreadable(self._end(process)) from None
@@ -68,6 +99,7 @@ class Extractor:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
+            self._is_greeted = False
             # Without SLINGSHOT_PASSPHRASE. In a session of its own: Ctrl-C is for the parent, which says what was done.
             self._process = subprocess.Popen(  # noqa: S603  our own module
                 _WORKER,
@@ -78,6 +110,13 @@ class Extractor:
                 start_new_session=True,
             )
         return self._process
+
+    def _greeted(self, process: subprocess.Popen[bytes]) -> str:
+        """Read the child's first frame, once; no file can have taken the child over before it."""
+        if self._exposure is None or not self._is_greeted:
+            self._exposure = _text(json.loads(receive(_pipes(process)[1]))["exposure"])
+            self._is_greeted = True
+        return self._exposure
 
     @staticmethod
     def _asked(process: subprocess.Popen[bytes], data: bytes, suffix: str) -> bytes:
@@ -116,10 +155,9 @@ def _understood(frame: bytes) -> list[Section]:
 
 
 def _text(value: object) -> str:
-    """As UTF-8 can tell it: a lone surrogate, which JSON and PDF can hold, becomes a question mark."""
     if not isinstance(value, str):
         raise TypeError("no text")
-    return value.encode("utf-8", "replace").decode()
+    return visible(value)
 
 
 def _number(value: object) -> int | None:

@@ -1,7 +1,10 @@
-"""The process that reads files: what a hostile one can do in it is little, and is over with it.
+"""The process that reads files: bounds what a hostile one takes, and ends with it.
 
-Frames in on standard input: the suffix, then the file's bytes. A frame out on standard output for each file: JSON,
-either `{"pieces": [[text, line, page], …]}` or `{"reason": …}`. It imports no torch: 500 MB would not hold it.
+It runs as the user: whoever takes it over can read the user's files, make and remove some, and start programs.
+
+The first frame out on standard output is `{"exposure": …}`: why it is still on the network, empty if it is not.
+Frames in on standard input: the suffix, then the file's bytes. A frame out for each file: JSON, either
+`{"pieces": [[text, line, page], …]}` or `{"reason": …}`. It imports no torch: 500 MB would not hold it.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ def main() -> None:
     """Read files until the other end hangs up. One that takes too long ends this process by SIGALRM."""
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no reply
-    limit_this_process()
+    send(replies, json.dumps({"exposure": limit_this_process()}).encode())
     with suppress(EOFError):
         while True:
             suffix, data = receive(sys.stdin.buffer).decode(), receive(sys.stdin.buffer)
@@ -38,15 +41,27 @@ def main() -> None:
             send(replies, reply)
 
 
-def limit_this_process() -> None:
-    """Bound its memory, let it write neither file nor core dump, and take it off the network where that is allowed."""
+def limit_this_process() -> str:
+    """Bound its memory, let it write neither file nor core dump, and take it off the network where that is allowed.
+
+    Returns:
+        Why it is still on the network; empty if it is not.
+    """
     with suppress(ValueError):  # macOS knows no such limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.dont_write_bytecode = True
-    if sys.platform == "linux":
-        ctypes.CDLL(None).unshare(_CLONE_NEWUSER | _CLONE_NEWNET)  # refused in some containers: then it goes on without
+    return _leave_network()
+
+
+def _leave_network() -> str:
+    """Take this process off the network, and say why that is not possible; some containers refuse it."""
+    if sys.platform != "linux":
+        return "this system has no network namespaces"
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
+        return ""
+    return f"it refuses a network namespace: {os.strerror(ctypes.get_errno())}"
 
 
 def read(data: bytes, suffix: str) -> bytes:

@@ -15,12 +15,14 @@ class Passage:
         source: the file.
         line: of the paragraph it stands in, from 1; None where the format has no lines.
         page: from 1; None where the format has no pages.
+        is_cut: whether sentences of it were left out to make it fit.
     """
 
     text: str
     source: Path
     line: int | None = None
     page: int | None = None
+    is_cut: bool = False
 
     @property
     def place(self) -> str:

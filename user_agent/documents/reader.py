@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ssd2.errors import DocumentsUnreadable
-from user_agent.documents.extraction import Extractor
+from user_agent.documents.extraction import Extractor, exposure_warning
 from user_agent.documents.files import FoundFile, find_files, read_file
 from user_agent.documents.formats import SUFFIXES
 from user_agent.documents.passage import Passage
@@ -36,14 +36,18 @@ class Corpus:
         passages: in the order of paths and of each document.
         failed: files that should have been read.
         skipped: what is of no kind that is read, or hidden.
+        exposure: why the files were read on the network; empty if they were not.
     """
 
     passages: list[Passage]
     failed: list[Unread]
     skipped: list[Unread]
+    exposure: str = ""
 
     def told(self) -> Iterator[str]:
-        """What was not read, for a person: each failure, and how many files are no documents."""
+        """What went wrong, for a person: no isolation, each failure, and how many files are no documents."""
+        if self.exposure:
+            yield exposure_warning(self.exposure)
         yield from (printable(_told(unread)) for unread in self.failed)
         if self.skipped:
             kinds = Counter(unread.path.suffix or unread.path.name for unread in self.skipped)
@@ -63,6 +67,7 @@ def read_documents(paths: Sequence[Path]) -> Corpus:
         for file in found:
             if not file.skipped:
                 _read(file, extractor, corpus)
+        corpus = replace(corpus, exposure=extractor.exposure())
     if corpus.failed and not corpus.passages:
         raise DocumentsUnreadable(_told(corpus.failed[0]))
     return corpus

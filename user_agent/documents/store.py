@@ -15,11 +15,12 @@ import apsw
 from ssd2.errors import StoreUnreadable
 from user_agent.database import open_database, reported
 from user_agent.documents import index
+from user_agent.documents.formats import READER_VERSION
 from user_agent.documents.formats.section import Section
 from user_agent.documents.passage import Passage
 from user_agent.keys import StoreKey
 
-VERSION = 1
+VERSION = 2
 State = Literal["indexed", "failed", "skipped"]
 
 SCHEMA = f"""
@@ -34,10 +35,16 @@ CREATE TABLE document (
     modified_ns INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
     read_at TEXT NOT NULL,
+    reader_version INTEGER NOT NULL,
     UNIQUE (link_id, path)
 );
 CREATE TABLE original (document_id INTEGER PRIMARY KEY REFERENCES document ON DELETE CASCADE, data BLOB NOT NULL);
 {index.SCHEMA}
+PRAGMA user_version = {VERSION};
+"""
+
+_FROM_VERSION_1 = f"""
+ALTER TABLE document ADD COLUMN reader_version INTEGER NOT NULL DEFAULT 1;
 PRAGMA user_version = {VERSION};
 """
 
@@ -46,7 +53,7 @@ SELECT link.id, link.path, linked_at, count(document.id) FILTER (WHERE state = '
 FROM link LEFT JOIN document ON link_id = link.id {where} GROUP BY link.id ORDER BY link.path
 """
 _DOCUMENTS = """
-SELECT document.id, link_id, path, state, reason, size_bytes, modified_ns, sha256, read_at,
+SELECT document.id, link_id, path, state, reason, size_bytes, modified_ns, sha256, read_at, reader_version,
     (SELECT count(*) FROM passage WHERE document_id = document.id)
 FROM document {where} ORDER BY path, document.id
 """
@@ -83,6 +90,7 @@ class Document:
         modified_ns: its time of change when it was read; 0 if it has to be read again.
         sha256: of its bytes, in hex; empty if they were not read.
         read_at: ISO 8601, UTC.
+        reader_version: the `READER_VERSION` of the formats when it was read.
         passages: how many can be found.
     """
 
@@ -95,7 +103,13 @@ class Document:
     modified_ns: int
     sha256: str
     read_at: str
+    reader_version: int
     passages: int
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the formats would read its file in another way today."""
+        return self.reader_version != READER_VERSION
 
 
 @dataclass(frozen=True)
@@ -137,6 +151,8 @@ class DocumentStore:
                 raise StoreUnreadable(f"{file} was written by a newer version; install that one")
             if version == 0:
                 database.execute(SCHEMA)
+            elif version == 1:
+                database.execute(_FROM_VERSION_1)
 
     def close(self) -> None:
         """Close the file."""
@@ -192,6 +208,17 @@ class DocumentStore:
             document_id = _insert(database, reading, None)
             database.execute("INSERT INTO original VALUES (?, ?)", (document_id, original))
             return _documents(database, "WHERE document.id = ?", document_id)[0]
+
+    def put_again(self, reading: Reading, document_id: int) -> None:
+        """Keep what came of reading an upload anew in place of what was kept of it; nothing if it was removed."""
+        with self._writing() as database:
+            database.execute("DELETE FROM passage WHERE document_id = ?", (document_id,))
+            database.execute(
+                "UPDATE document SET state = ?, reason = ?, reader_version = ?, read_at = ? WHERE id = ?",
+                (reading.state, reading.reason, READER_VERSION, _now(), document_id),
+            )
+            if database.changes():
+                _insert_pieces(database, reading.pieces, document_id)
 
     def touch(self, document_id: int, modified_ns: int) -> None:
         """Keep that a file has a new time of change and the same bytes."""
@@ -256,14 +283,18 @@ def _given(value: int | None) -> tuple[int, ...]:
 def _insert(database: apsw.Connection, reading: Reading, link_id: int | None) -> int:
     values = (reading.state, reading.reason, reading.size_bytes, reading.modified_ns, reading.sha256)
     database.execute(
-        "INSERT INTO document (link_id, path, state, reason, size_bytes, modified_ns, sha256, read_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (link_id, str(reading.path), *values, _now()),
+        "INSERT INTO document (link_id, path, state, reason, size_bytes, modified_ns, sha256, read_at, "
+        "reader_version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (link_id, str(reading.path), *values, _now(), READER_VERSION),
     )
     document_id = database.last_insert_rowid()
-    rows = ((document_id, piece.text, piece.line, piece.page) for piece in reading.pieces)
-    database.executemany("INSERT INTO passage (document_id, text, line, page) VALUES (?, ?, ?, ?)", rows)
+    _insert_pieces(database, reading.pieces, document_id)
     return document_id
+
+
+def _insert_pieces(database: apsw.Connection, pieces: Sequence[Section], document_id: int) -> None:
+    rows = ((document_id, piece.text, piece.line, piece.page) for piece in pieces)
+    database.executemany("INSERT INTO passage (document_id, text, line, page) VALUES (?, ?, ?, ?)", rows)
 
 
 def _passage(database: apsw.Connection, passage_id: int) -> Passage:

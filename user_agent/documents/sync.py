@@ -76,7 +76,8 @@ def sync_steps(store: DocumentStore, extractor: Extractor, *, retry_failed: bool
         except OSError as error:
             problem = f"{link.path}: {error.strerror}; its documents are kept as they were"
             progress = replace(progress, problems=(*progress.problems, problem))
-    progress = replace(progress, total=sum(len(files) for _, files in found))
+    uploads = [document for document in store.documents() if document.link_id is None and document.is_outdated]
+    progress = replace(progress, total=len(uploads) + sum(len(files) for _, files in found))
     for link, files in found:
         known = {document.path: document for document in store.documents(link.id)}
         progress = replace(progress, removed=progress.removed + _remove_gone(store, known.values(), files))
@@ -84,6 +85,9 @@ def sync_steps(store: DocumentStore, extractor: Extractor, *, retry_failed: bool
             yield replace(progress, current=file.path.name, elapsed_s=time.monotonic() - started)
             step = _Step(store, extractor, link, known.get(file.path), retry_failed=retry_failed)
             progress = _counted(progress, step.take(file))
+    for upload in uploads:
+        yield replace(progress, current=upload.path.name, elapsed_s=time.monotonic() - started)
+        progress = _counted(progress, _read_again(upload, store, extractor))
     yield replace(progress, elapsed_s=time.monotonic() - started)
 
 
@@ -132,16 +136,30 @@ class _Step:
 
     def _settled(self) -> Document | None:
         """What is known, if it holds for as long as the file is the same."""
+        known = self.known
         again = (
-            self.known is None or self.known.state == "skipped" or (self.known.state == "failed" and self.retry_failed)
+            known is None
+            or known.is_outdated
+            or known.state == "skipped"
+            or (known.state == "failed" and self.retry_failed)
         )
-        return None if again else self.known
+        return None if again else known
 
     def _put(self, reading: Reading) -> Outcome:
         is_known = self.known and (self.known.state, self.known.reason) == (reading.state, reading.reason)
         if not (is_known and reading.state == "skipped"):
             self.store.put_linked(reading, self.link.id)
         return reading.state
+
+
+def _read_again(upload: Document, store: DocumentStore, extractor: Extractor) -> Outcome:
+    """Read an upload that an older reader has read, from its kept bytes."""
+    data = store.original(upload.id)
+    if data is None:  # removed since
+        return "unchanged"
+    reading = reading_of(FoundFile(upload.path, upload.size_bytes, upload.modified_ns), data, extractor)
+    store.put_again(reading, upload.id)
+    return reading.state
 
 
 def _files_of(link: Link, store: DocumentStore) -> list[FoundFile]:

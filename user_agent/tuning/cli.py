@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from user_agent.core_options import ClientCertificate, ClientKey
+from user_agent.core_options import Ca, ClientCertificate, ClientKey, Insecure
 
 if TYPE_CHECKING:
     from user_agent.settings import Choice
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
 
-  user-agent tune --docs ~/notes --core core.example.org:50051   (nothing of the documents is sent)
+  user-agent tune --docs ~/notes --core localhost:50051   (nothing of the documents is sent)
 
   user-agent tune --docs ~/notes --questions mine.tsv --core localhost:50051   (asks what is in the file)
 
@@ -31,9 +31,6 @@ Core = Annotated[
     typer.Option(
         help="HOST:PORT of the core server; not needed where it is kept: `user-agent config set core HOST:PORT`."
     ),
-]
-Ca = Annotated[
-    Path | None, typer.Option(help="PEM file that the core's certificate is checked against; encrypts the line.")
 ]
 Questions = Annotated[
     Path | None,
@@ -69,6 +66,7 @@ def tune(
     docs: Docs = None,
     core: Core = None,
     ca: Ca = None,
+    insecure: Insecure = None,
     client_certificate: ClientCertificate = None,
     client_key: ClientKey = None,
     questions: Questions = None,
@@ -103,7 +101,7 @@ def tune(
     from user_agent.tuning.command import TuneOptions, run_tune
 
     of_line = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
-    config = config_with(**of_line, model=model, user_model=user_model, steps=steps, timeout=timeout)
+    config = config_with(**of_line, insecure=insecure, model=model, user_model=user_model, steps=steps, timeout=timeout)
     options = TuneOptions(
         docs=tuple(docs or ()),
         questions=questions,

@@ -206,7 +206,7 @@ def _usable(tasks: Iterable[Task], user_model: UserModel, params: DecodingParams
     for task in tasks:
         made_of = task.question.passage
         try:
-            fitting = user_model.fitting(task.question.text, task.passages, params.max_answer_tokens)
+            fitting = user_model.fitting(task.question.text, task.passages, params.max_answer_tokens).passages
         except PromptTooLong:
             if made_of is None:
                 raise

@@ -1,12 +1,20 @@
 // One answer: while it is made, as it was kept, and why there is none.
 
-import { ApiError } from "/web/api.js";
+import { ApiError, ready } from "/web/api.js";
 import { ask } from "/web/asking.js";
 import { citationList } from "/web/citations.js";
 import { Denoising } from "/web/denoising.js";
 import { button, el } from "/web/dom.js";
 import { bytes, counted, seconds } from "/web/format.js";
+import { remedy } from "/web/notices.js";
 import { markedText } from "/web/tokens.js";
+
+const LOOK_EVERY_MS = 1000;
+const DEMO_CORE_ENDED = "demo_core_ended";
+const STARTING = "The demo’s core ended; starting it again…";
+
+const waitingFor = ({ code, message }) => (code === DEMO_CORE_ENDED ? STARTING : `${message}. Trying again.`);
+const pause = () => new Promise((done) => setTimeout(done, LOOK_EVERY_MS));
 
 /** An answer in the making. Afterwards `message` is what is kept of it, or null. */
 export class LiveAnswer {
@@ -15,6 +23,7 @@ export class LiveAnswer {
   #waits = el("p", { className: "remark", role: "status" });
   element = el("article", { className: "answer live" }, this.#text, this.#waits, this.#denoising.element);
   message = null;
+  #hasBegun = false;
 
   constructor(question, options) {
     Object.assign(this, { question, options });
@@ -23,20 +32,33 @@ export class LiveAnswer {
   /** Ask, and tell `onText` of every block. Whoever stops it gets what there is so far. */
   async run(signal, onText) {
     const made = { text: "", trace: null };
+    this.#watchStart();
     try {
       for await (const part of ask(this.question, this.options, signal)) this.#take(part, made, signal, onText);
     } catch (error) {
       if (error.name !== "AbortError") throw error;
       made.data = this.#stopped();
+    } finally {
+      this.#hasBegun = true;
     }
     if (made.text) this.message = this.#kept(made);
     return made.trace;
   }
 
+  /** Say what is waited for before there is a trace that says it. */
+  async #watchStart() {
+    for (await pause(); !this.#hasBegun; await pause()) {
+      const core = await ready();
+      if (!this.#hasBegun) this.#waits.textContent = core?.code === DEMO_CORE_ENDED ? STARTING : "";
+    }
+  }
+
   #take(part, made, signal, onText) {
     if (part.trace) {
+      this.#hasBegun = true;
+      this.#waits.textContent = "";
       made.trace = part.trace;
-      const onEvent = ({ waits }) => (this.#waits.textContent = waits ? `${waits.message}. Trying again.` : "");
+      const onEvent = ({ waits }) => (this.#waits.textContent = waits ? waitingFor(waits) : "");
       this.#denoising.follow(part.trace, { signal, onEvent }).catch(() => {}); // the answer itself says what went wrong
     }
     if (part.slingshot) made.data = { ...part.slingshot, is_cut: part.isCut };
@@ -51,7 +73,8 @@ export class LiveAnswer {
   #stopped() {
     const { frames, passages, start } = this.#denoising.trace;
     const tokens = frames.filter((frame) => frame.isCommit).flatMap((frame) => frame.finals);
-    return { tokens, citations: passages, figures: null, lambda_user: start?.lambda_user ?? null, is_stopped: true };
+    const { lambda_user = null, left_out = [], max_tokens = null, clamped_from = null } = start ?? {};
+    return { tokens, citations: passages, figures: null, lambda_user, left_out, max_tokens, clamped_from, is_stopped: true };
   }
 
   #kept({ text, trace, data }) {
@@ -64,13 +87,19 @@ export class LiveAnswer {
 export function keptAnswer({ text, trace, data }) {
   const { tokens = [], citations = [] } = data ?? {};
   const shown = el("div", { className: "text" }, tokens.length ? markedText(tokens, citations) : text);
-  return el("article", { className: "answer" }, shown, remark(data), citationList(citations), course(trace), figures(data));
+  return el("article", { className: "answer" }, shown, remarks(data), citationList(citations, data?.left_out), course(trace),
+    figures(data));
 }
 
-function remark(data) {
-  const said = data?.is_stopped ? "Stopped before its end." : data?.is_cut ? "Cut at the longest answer; see Settings." : "";
-  return said && el("p", { className: "remark" }, said);
+function remarks(data) {
+  const said = [data?.is_stopped && "Stopped before its end.", data?.clamped_from && clamped(data),
+    data?.is_cut && !data.clamped_from && "Cut at the longest answer; see Settings."];
+  return said.filter(Boolean).map((text) => el("p", { className: "remark" }, text));
 }
+
+const clamped = ({ is_cut: isCut, max_tokens: most, clamped_from: wanted }) =>
+  `${isCut ? "Cut at" : "At most"} ${counted(most, "token")}, not ${wanted.toLocaleString("en")}: ` +
+  "the models have no more room behind this question.";
 
 /** How it came about, asked for when somebody looks. */
 function course(trace) {
@@ -99,7 +128,8 @@ function figures(data) {
 export function failedAnswer(error, again) {
   const retry = button("Ask again", again, { className: "primary" });
   if (error.status === 429) countDown(retry, error.retryAfter || 2);
-  return el("article", { className: "answer failed", role: "alert" }, el("p", {}, error.message), retry);
+  return el("article", { className: "answer failed", role: "alert" }, el("p", {}, error.message), remedy(error),
+    error.code !== "prompt_too_long" && retry);
 }
 
 function countDown(retry, left) {

@@ -4,9 +4,10 @@ import { readEvents } from "/web/events.js";
 import { key } from "/web/key.js";
 
 export class ApiError extends Error {
-  constructor(status, code, message, retryAfter = 0) {
+  /** `param` is the field or the setting that has to change, if it is one. */
+  constructor(status, code, message, retryAfter = 0, param = null) {
     super(message);
-    Object.assign(this, { status, code, retryAfter });
+    Object.assign(this, { status, code, retryAfter, param });
   }
 }
 
@@ -32,7 +33,8 @@ const gone = () => new ApiError(0, GONE, "The agent does not answer. Start it ag
 async function failure(response) {
   const { error } = await response.json().catch(() => ({}));
   const message = error?.message ?? `The agent answered ${response.status}.`;
-  return new ApiError(response.status, error?.code ?? "", message, Number(response.headers.get("retry-after")) || 0);
+  const retryAfter = Number(response.headers.get("retry-after")) || 0;
+  return new ApiError(response.status, error?.code ?? "", message, retryAfter, error?.param ?? null);
 }
 
 async function json(method, path, options) {
@@ -45,6 +47,9 @@ export const post = (path, body, options) => json("POST", path, { ...options, bo
 export const patch = (path, body) => json("PATCH", path, { body });
 export const remove = (path) => json("DELETE", path);
 export const download = async (path) => (await request("GET", path)).blob();
+
+/** Whether an answer could be had: {status, reason, code}; null if nobody says. Nothing is sent to the core for it. */
+export const ready = () => fetch("/ready").then((response) => response.json()).catch(() => null);
 
 /** The path with those of the parameters that have a value. */
 export function withQuery(path, parameters) {

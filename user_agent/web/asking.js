@@ -25,7 +25,7 @@ export async function* ask(instruction, { seed, isCoreAlone }, signal) {
 }
 
 function* read(chunk) {
-  if (chunk.error) throw new ApiError(503, chunk.error.code, chunk.error.message);
+  if (chunk.error) throw new ApiError(503, chunk.error.code, chunk.error.message, 0, chunk.error.param);
   const [{ delta, finish_reason: end }] = chunk.choices;
   if (end) yield { slingshot: chunk.slingshot, isCut: end === "length" };
   else if (chunk.slingshot) yield { trace: chunk.slingshot.trace };

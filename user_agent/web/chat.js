@@ -18,7 +18,9 @@ export class Chat {
   #turns = el("div", { className: "turns" });
   #spoken = el("div", { className: "unseen", role: "log", "aria-live": "polite", "aria-label": "Answer" });
   #composer = new Composer(reporting((text) => this.#say(text)), () => this.#running?.abort());
-  element = el("div", { className: "chat" }, this.#spoken, this.#turns, this.#composer.element);
+  #alone = el("p", { className: "remark alone", hidden: true },
+    "Each question stands alone: the models do not see the earlier ones.");
+  element = el("div", { className: "chat" }, this.#spoken, this.#turns, this.#alone, this.#composer.element);
 
   /** `status` is the agent's; `onChange` is told when there is another conversation or its order changed. */
   constructor(id, status, onChange) {
@@ -55,6 +57,7 @@ export class Chat {
     const turn = new Turn(question, reporting((options) => this.#work((signal) => this.#answer(turn, options, signal))));
     if (!this.#all.length) this.#turns.replaceChildren();
     this.#all.push(turn);
+    this.#alone.hidden = false;
     this.#turns.append(turn.element);
     return turn;
   }

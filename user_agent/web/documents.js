@@ -3,7 +3,7 @@
 import { get, post, remove, withQuery } from "/web/api.js";
 import { askWhether } from "/web/dialogs.js";
 import { button, el, table } from "/web/dom.js";
-import { bytes, counted, when } from "/web/format.js";
+import { bytes, counted, sentence, when } from "/web/format.js";
 import { Ingest } from "/web/ingest.js";
 import { reporting } from "/web/notices.js";
 import { searchForm } from "/web/search.js";
@@ -22,12 +22,15 @@ export class Documents {
   #name = el("input", { type: "search", placeholder: "Filter by name" });
   #shown = 0;
 
-  constructor() {
+  /** `status` is the agent's. */
+  constructor(status) {
     const link = reporting((event) => this.#link(event));
     this.#state.addEventListener("change", reporting(() => this.#reload()));
     this.#name.addEventListener("input", () => this.#filter());
     this.element = el("div", { className: "page" },
-      el("p", { className: "lead" }, "The private model reads these. They are kept encrypted on this device and never leave it."),
+      el("p", { className: "lead" }, "The private model reads these. Their text is kept encrypted on this device, and no file is sent. " +
+        "What an answer takes from them is: the core’s provider sees every word of an answer. Use only a provider that you trust."),
+      status?.reader_warning && el("p", { className: "notice" }, sentence(status.reader_warning)),
       el("form", { className: "line", on: { submit: link } },
         el("label", {}, "Folder on this machine", this.#path), el("button", { className: "primary" }, "Link folder")),
       dropZone(reporting((files) => this.#upload(files))), this.#ingest.element, this.#links,

@@ -32,4 +32,7 @@ export function when(time) {
   return Number.isNaN(date.getTime()) ? "" : date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
 }
 
+/** A message of the agent, which begins and ends in the middle of one. */
+export const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
+
 export const fileName = (path) => path.split(/[\\/]/).pop();

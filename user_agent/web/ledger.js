@@ -20,6 +20,8 @@ export class Ledger {
 
   constructor() {
     this.element = el("div", { className: "page" }, this.#summary,
+      el("p", { className: "remark" }, "The provider can read all of it: the questions, and the tokens of the answers with what they " +
+        "took from your documents. The chain shows that no entry was changed, not that the core was honest."),
       this.#trace && el("p", { className: "filter" }, "Messages of one answer. ", el("a", { href: "#/ledger" }, "Show all")),
       el("div", { className: "actions" },
         button("Verify", reporting(() => this.#verify())),

@@ -22,7 +22,7 @@ const chats = new Set();
 
 /** The view of an address; a chat whose answer still runs is the same one as before. */
 function viewOf({ page, id }) {
-  if (page === "documents") return new Documents();
+  if (page === "documents") return new Documents(status);
   if (page === "ledger") return new Ledger();
   if (page === "settings") return new Settings(status);
   for (const chat of chats) if (!chat.isRunning) chats.delete(chat);

@@ -2,8 +2,10 @@
 
 import { ApiError, GONE, get } from "/web/api.js";
 import { button, el } from "/web/dom.js";
+import { address, route } from "/web/router.js";
 
 const LOOK_EVERY_MS = 2000;
+const SETTINGS = new Set(["core", "ca", "model", "lambda_user", "alpha", "steps", "max_tokens"]); // that the page can change
 const strip = document.getElementById("notices");
 let isWaiting = false;
 
@@ -16,7 +18,14 @@ export function report(error) {
   if (!(error instanceof ApiError)) throw error;
   if (error.status === 401) onWrongKey.call(error.message);
   else if (error.code === GONE) waitForAgent(error.message);
-  else show(error.message);
+  else show(error.message, remedy(error));
+}
+
+/** Where the setting that an error names can be changed; null if it is none, or in sight. */
+export function remedy({ param }) {
+  const setting = param === "insecure" ? "ca" : param; // an unencrypted line is not allowed from the page
+  return SETTINGS.has(setting) && route().page !== "settings"
+    ? el("a", { href: `${address("settings")}?focus=${setting}` }, "Change it in Settings") : null;
 }
 
 /** A listener whose failures are shown. */
@@ -28,8 +37,8 @@ export const reporting = (action) => async (...given) => {
   }
 };
 
-export function show(message) {
-  const notice = el("div", { className: "notice" }, el("span", {}, message),
+export function show(message, action = null) {
+  const notice = el("div", { className: "notice" }, el("span", {}, message, action && [" ", action]),
     button("✕", () => notice.remove(), { className: "quiet", "aria-label": "Dismiss" }));
   strip.replaceChildren(notice);
 }

@@ -8,15 +8,18 @@ import { reporting } from "/web/notices.js";
 const MOST = 10;
 
 export function searchForm() {
-  const field = el("input", { type: "search", name: "query", required: true, placeholder: "What the agent would find for a question" });
+  const field = el("input", { type: "search", name: "query", required: true, placeholder: "What the private model would be given for a question" });
   const found = el("ul", { className: "found", "aria-live": "polite" });
   const search = async (event) => {
     event.preventDefault();
-    const { data } = await post("/v1/documents/search", { query: field.value, limit: MOST });
-    found.replaceChildren(...(data.length ? data.map(passage) : [el("li", { className: "remark" }, "Nothing matches.")]));
+    const { data, left_out: leftOut } = await post("/v1/documents/search", { query: field.value, limit: MOST });
+    const passages = [...data.map((one) => passage(one, one.is_cut ? ", in part" : "")),
+      ...leftOut.map((one) => passage(one, ", does not fit beside this question"))];
+    found.replaceChildren(...(passages.length ? passages : [el("li", { className: "remark" }, "Nothing matches.")]));
   };
   return el("div", {}, el("form", { className: "line", role: "search", on: { submit: reporting(search) } },
     el("label", {}, "Search the passages", field), el("button", {}, "Search")), found);
 }
 
-const passage = (found) => el("li", {}, el("span", {}, found.text), el("small", { title: found.source }, place(found)));
+const passage = (found, share) =>
+  el("li", {}, el("span", {}, found.text), el("small", { title: found.source }, place(found) + share));

@@ -2,6 +2,7 @@
 
 import { get, patch } from "/web/api.js";
 import { button, el } from "/web/dom.js";
+import { sentence } from "/web/format.js";
 import { forgetKey } from "/web/key.js";
 import { reporting } from "/web/notices.js";
 
@@ -84,13 +85,16 @@ function field(name, { value, default: byDefault, help, is_set_outside: isOutsid
     el("p", { id: hint, className: "remark" }, sentence(help), isOutside && el("strong", {}, " Set by an option or a variable; it cannot be changed here.")));
 }
 
-const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
+function line({ address, is_encrypted: isEncrypted, is_local: isLocal }) {
+  if (!address) return "";
+  return isEncrypted ? "encrypted" : isLocal ? "on this machine" : "NOT encrypted: whoever is on the way can read along";
+}
 
 function about(status) {
   if (!status) return [];
   const { core, user_model: userModel, key_source: source, data_dir: folder, version } = status;
   const shown = {
-    "Core now": core.error ?? ([core.address, core.model].filter(Boolean).join(", ") || "none: the private model answers alone"),
+    "Core now": core.error ?? ([core.address, core.model, line(core)].filter(Boolean).join(", ") || "none: the private model answers alone"),
     "Private model": userModel,
     "Kept in": folder,
     "Encrypted with": SOURCES[source],

@@ -1,6 +1,10 @@
 // The empty chat: what this is, and with the demo's models where to begin.
 
+import { get } from "/web/api.js";
 import { button, el } from "/web/dom.js";
+import { sentence } from "/web/format.js";
+
+const LOOK_EVERY_MS = 1000;
 
 const SUGGESTED = [
   "Where did I put my spare key?",
@@ -8,13 +12,33 @@ const SUGGESTED = [
   "What is the phone number of the place of my dentist appointment?",
 ];
 
+const LEARNS = "The server’s provider learns your questions and every word of the answers, those quoted from your documents " +
+  "too. One that attacks can get at more of the passages found for a question: use only a provider that you trust not to.";
+const LEARNS_NOTHING = "In this demo both run on this machine. A core elsewhere learns your questions and every word of the " +
+  "answers, those quoted from your documents too.";
+
 export function welcome(status, onAsk) {
   const isDemo = status?.core?.is_demo;
   return el("div", { className: "welcome" },
     el("h2", {}, "Ask about what you keep here"),
-    el("p", {}, "A large model on a server and a small one on this device answer together. Your documents stay."),
+    el("p", {}, "A large model on a server and a small one on this device answer together. Only the small one reads your documents."),
+    el("p", {}, isDemo ? LEARNS_NOTHING : LEARNS),
     isDemo && demo(onAsk),
-    status?.core?.error && el("p", { className: "notice" }, status.core.error));
+    status?.core?.error && notice(status.core));
+}
+
+/** Why there would be no answer, for as long as a core that is being started again is not there. */
+function notice({ error, is_starting: isStarting }) {
+  const shown = el("p", { className: "notice" }, sentence(error));
+  if (isStarting) setTimeout(() => look(shown), LOOK_EVERY_MS);
+  return shown;
+}
+
+async function look(shown) {
+  if (!shown.isConnected) return;
+  const status = await get("/v1/status").catch(() => null); // the page says it elsewhere
+  if (status?.core?.error) shown.replaceWith(notice(status.core));
+  else if (status) shown.remove();
 }
 
 function demo(onAsk) {

@@ -103,7 +103,13 @@ def convert(
     source: Annotated[str, typer.Option("--from", help="OPT on the hub, or a folder with its files.")],
     to: Annotated[Path, typer.Option(help="Folder for the SSD-2 checkpoint.")],
     block_size: Annotated[int, typer.Option(help="L to train with; the paper's is 25.")] = 25,
-    context_timestep: Annotated[str, typer.Option(help="quantised (the paper's) or none.")] = "quantised",
+    context_timestep: Annotated[
+        str,
+        typer.Option(
+            help="none, or quantised: the paper's Emb_ctx-time, for which a server encodes each context anew every 50 "
+            "timesteps, and long prompts slow every answer down."
+        ),
+    ] = "none",
 ) -> None:
     """Initialise an SSD-2 model from OPT's weights, to be trained from there (§4)."""
     from ssd2.convert import convert_opt

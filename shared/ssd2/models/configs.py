@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from ssd2.errors import CheckpointInvalid
-from ssd2.params import SIMPLEX_VALUE
+from ssd2.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE
 from ssd2.timesteps import DEFAULT_STEPS, EXPERT_RANGES
 
 if TYPE_CHECKING:
@@ -16,7 +17,85 @@ CONTEXT_TIMESTEP_QUANTUM = 50
 """Q: the context sees t - (t mod Q), so that its keys and values serve Q timesteps (footnote 16)."""
 
 
+_LAYERS, _WIDTH, _HEADS, _POSITIONS, _VOCABULARY = 1_000, 2**16, 2**12, 2**24, 2**22
+_FFN, _EXPERTS = 2**20, 2**12
+
+LARGEST = {
+    "vocab_size": _VOCABULARY,
+    "hidden_size": _WIDTH,
+    "num_layers": _LAYERS,
+    "num_heads": _HEADS,
+    "ffn_size": _FFN,
+    "max_positions": _POSITIONS,
+    "block_size": _POSITIONS,
+    "answer_position": _POSITIONS,
+    # The same in transformers' names, and what its networks have beside.
+    "num_hidden_layers": _LAYERS,
+    "n_layer": _LAYERS,
+    "n_layers": _LAYERS,
+    "decoder_layers": _LAYERS,
+    "encoder_layers": _LAYERS,
+    "n_embd": _WIDTH,
+    "d_model": _WIDTH,
+    "head_dim": _WIDTH,
+    "word_embed_proj_dim": _WIDTH,
+    "num_attention_heads": _HEADS,
+    "num_key_value_heads": _HEADS,
+    "n_head": _HEADS,
+    "n_heads": _HEADS,
+    "intermediate_size": _FFN,
+    "moe_intermediate_size": _FFN,
+    "ffn_dim": _FFN,
+    "n_inner": _FFN,
+    "max_position_embeddings": _POSITIONS,
+    "n_positions": _POSITIONS,
+    "n_ctx": _POSITIONS,
+    "type_vocab_size": _VOCABULARY,
+    "num_experts": _EXPERTS,
+    "num_local_experts": _EXPERTS,
+    "n_routed_experts": _EXPERTS,
+}
+"""The most that a model can have of each: a few times what the largest published ones have, and little enough that a
+network's modules are made in seconds. What the weights take is checked against their files."""
+
+MAX_RANGES = 100
+"""Experts of a model at most; the paper's has three."""
+
 _Number = TypeVar("_Number", int, "Tensor")
+
+
+def check_sizes(values: Mapping[str, object]) -> None:
+    """Refuse the sizes of a config.json that no model can have, before anything of such a size is made.
+
+    Args:
+        values: of the file, in transformers' names or ours; a size may be one for each layer, or in a config within.
+
+    Raises:
+        CheckpointInvalid: if one is no whole number, or too large.
+    """
+    for name, value in values.items():
+        if isinstance(value, dict):
+            check_sizes(value)
+        elif name in LARGEST and value is not None:
+            for size in value if isinstance(value, list) else [value]:
+                _check_whole(name, size, 0)
+
+
+def _check_whole(name: str, value: object, lowest: int) -> None:
+    """A config.json may hold anything: numbers have to be numbers before they are compared."""
+    if type(value) is not int or not lowest <= value <= LARGEST[name]:
+        raise CheckpointInvalid(
+            f"{name} is {repr(value)[:40]}; it must be a whole number from {lowest} to {LARGEST[name]:,}"
+        )
+
+
+def _check_token_ids(config: ModelConfig) -> None:
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(config, name)
+        if type(value) is not int or value < 0:
+            raise CheckpointInvalid(f"{name} is {repr(value)[:40]}; it must be a whole number of at least 0")
+        if value >= config.vocab_size:
+            raise CheckpointInvalid(f"a special token is outside the vocabulary of {config.vocab_size}")
 
 
 class ModelConfig(Protocol):
@@ -73,6 +152,11 @@ class ModelConfig(Protocol):
         ...
 
     @property
+    def max_positions(self) -> int:
+        """The longest prompt and answer together."""
+        ...
+
+    @property
     def max_prompt_tokens(self) -> int:
         """The longest prompt that leaves room for one block of answer."""
         ...
@@ -84,6 +168,10 @@ class ModelConfig(Protocol):
 
     def max_prompt_tokens_before(self, answer_tokens: int) -> int:
         """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
+        ...
+
+    def max_answer_tokens_behind(self, prompt_tokens: int) -> int:
+        """The longest answer that has room behind a prompt of this many tokens; below 1 if none has."""
         ...
 
 
@@ -133,24 +221,23 @@ class SSD2Config:
             raise CheckpointInvalid(f"hidden_size {self.hidden_size} is no multiple of {self.num_heads} heads")
         if self.block_size >= self.max_positions:
             raise CheckpointInvalid(f"block_size {self.block_size} does not fit {self.max_positions} positions")
-        if self.answer_position is not None and not 1 <= self.answer_position <= self.max_positions - self.block_size:
+        if self.answer_position is not None and self.answer_position > self.max_positions - self.block_size:
             raise CheckpointInvalid(
                 f"answer_position {self.answer_position} leaves no room for a block in {self.max_positions} positions"
             )
-        if max(self.bos_token_id, self.eos_token_id, self.pad_token_id) >= self.vocab_size:
-            raise CheckpointInvalid(f"a special token is outside the vocabulary of {self.vocab_size}")
 
     def _check_sorts(self) -> None:
-        """A config.json may hold anything: numbers have to be numbers before they are compared."""
         sizes = ("vocab_size", "hidden_size", "num_layers", "num_heads", "ffn_size", "max_positions", "block_size")
-        for name in (*sizes, "bos_token_id", "eos_token_id", "pad_token_id"):
-            value, lowest = getattr(self, name), 1 if name in sizes else 0
-            if not isinstance(value, int) or value < lowest:
-                raise CheckpointInvalid(f"{name} is {value!r}; it must be a whole number of at least {lowest}")
-        if not isinstance(self.simplex_value, int | float) or not 0 < self.simplex_value < float("inf"):
-            raise CheckpointInvalid(f"simplex_value is {self.simplex_value!r}; it must be a number above 0")
-        if not isinstance(self.stop, int | float) or not 0 <= self.stop < 1:
-            raise CheckpointInvalid(f"stop is {self.stop!r}; it must be a share of T in [0, 1)")
+        for name in (*sizes, "answer_position") if self.answer_position is not None else sizes:
+            _check_whole(name, getattr(self, name), 1)
+        _check_token_ids(self)
+        if type(self.simplex_value) not in (int, float) or not 0 < self.simplex_value < MAX_SIMPLEX_VALUE:
+            raise CheckpointInvalid(
+                f"simplex_value is {repr(self.simplex_value)[:40]}; it must be a number above 0 and below "
+                f"{MAX_SIMPLEX_VALUE:g}"
+            )
+        if type(self.stop) not in (int, float) or not 0 <= self.stop < 1:
+            raise CheckpointInvalid(f"stop is {repr(self.stop)[:40]}; it must be a share of T in [0, 1)")
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> Self:
@@ -199,6 +286,12 @@ class SSD2Config:
             return self.max_positions - answer_tokens
         return self.answer_position if self.answer_position + answer_tokens <= self.max_positions else 0
 
+    def max_answer_tokens_behind(self, prompt_tokens: int) -> int:
+        """The longest answer that has room behind a prompt of this many tokens; below 1 if none has."""
+        if self.answer_position is None:
+            return self.max_positions - prompt_tokens
+        return self.max_positions - self.answer_position if prompt_tokens <= self.answer_position else 0
+
     def first_position(self, prompt_tokens: _Number) -> _Number:
         """Where a prompt of this many tokens begins."""
         return self.answer_position - prompt_tokens if self.answer_position else 0 * prompt_tokens
@@ -223,8 +316,11 @@ class ExpertsConfig(SSD2Config):
         super().__post_init__()
         try:
             ranges = tuple((float(above), float(up_to)) for above, up_to in self.ranges)
-        except (TypeError, ValueError) as error:
-            raise CheckpointInvalid(f"ranges is {self.ranges!r}; it must be pairs of shares of T") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            reason = f"ranges is {repr(self.ranges)[:80]}; it must be pairs of shares of T"
+            raise CheckpointInvalid(reason) from error
+        if len(ranges) > MAX_RANGES:
+            raise CheckpointInvalid(f"there are {len(ranges)} ranges; a model has {MAX_RANGES} experts at most")
         borders = [*(above for above, _ in ranges), 1.0]
         in_range = all(0 <= border <= 1 for border in borders)
         if not ranges or not in_range or borders != sorted(set(borders)) or [up for _, up in ranges] != borders[1:]:
@@ -268,6 +364,11 @@ class SSDLMConfig:
     simplex_value: float = SIMPLEX_VALUE
     trained_above: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "max_positions"):
+            _check_whole(name, getattr(self, name), 1)
+        _check_token_ids(self)
+
     @property
     def max_block_size(self) -> int:
         """The longest block that leaves room for a prompt."""
@@ -281,6 +382,10 @@ class SSDLMConfig:
     def max_prompt_tokens_before(self, answer_tokens: int) -> int:
         """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
         return self.max_positions - answer_tokens
+
+    def max_answer_tokens_behind(self, prompt_tokens: int) -> int:
+        """The longest answer that has room behind a prompt of this many tokens; below 1 if none has."""
+        return self.max_positions - prompt_tokens
 
 
 @dataclass(frozen=True)
@@ -308,6 +413,11 @@ class AutoregressiveConfig:
     simplex_value: float = 5.0
     trained_above: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "max_positions"):
+            _check_whole(name, getattr(self, name), 1)
+        _check_token_ids(self)
+
     @property
     def max_prompt_tokens(self) -> int:
         """The longest prompt that leaves room for one token."""
@@ -316,3 +426,7 @@ class AutoregressiveConfig:
     def max_prompt_tokens_before(self, answer_tokens: int) -> int:
         """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
         return self.max_positions - answer_tokens
+
+    def max_answer_tokens_behind(self, prompt_tokens: int) -> int:
+        """The longest answer that has room behind a prompt of this many tokens; below 1 if none has."""
+        return self.max_positions - prompt_tokens

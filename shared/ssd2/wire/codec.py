@@ -18,7 +18,7 @@ from ssd2.errors import (
     TokenOutOfRange,
 )
 from ssd2.logits_format import MAX_TOP_K, AllowedFormats, LogitsFormat
-from ssd2.params import MAX_SEED
+from ssd2.params import MAX_SEED, MAX_SIMPLEX_VALUE
 from ssd2.timesteps import TRAINED_TIMESTEPS
 from ssd2.wire import collaboration_pb2 as pb
 
@@ -248,8 +248,8 @@ def open_from_proto(message: pb.Open) -> OpenRequest:
         raise InvalidParameter("block_size and max_blocks must be at least 1")
     if message.noise_seed >= MAX_SEED:
         raise InvalidParameter("noise_seed must be below 2^63")
-    if not 0 < message.simplex_value < 1000:
-        raise InvalidParameter("simplex_value must be above 0 and below 1000")
+    if not 0 < message.simplex_value < MAX_SIMPLEX_VALUE:
+        raise InvalidParameter(f"simplex_value must be above 0 and below {MAX_SIMPLEX_VALUE:g}")
     if message.logits_format not in _LOGITS_FROM_PROTO:
         raise InvalidParameter("logits_format must be FLOAT16, UINT8 or TOP_K")
     return OpenRequest(

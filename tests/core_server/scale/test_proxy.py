@@ -297,6 +297,22 @@ async def test_tokens_are_counted_by_the_block(
     assert end.code == "token_limit_reached"
 
 
+async def test_timesteps_are_counted_as_they_are_asked_for(
+    served: LoadedModel, proxy: Proxy, secured: dict[str, object], tmp_path: Path
+) -> None:
+    key, _ = create_key(tmp_path / "keys.json", "two a minute", timesteps_per_minute=2)
+    async with proxy(**secured), encrypted(tmp_path) as channel:
+        agent = KeyedAgent(channel, key)
+        call, _ = await agent.open(open_request(served, PARAMS))
+        for number in range(2):
+            projected = pb.Projection(number=number, step=number, token_ids=[5] * 8)
+            await call.write(pb.CollaborateRequest(projection=projected))
+            await call.read()
+        await call.write(pb.CollaborateRequest(close=pb.Close()))
+        assert (await ending(call)).status is grpc.StatusCode.OK
+        assert (await ending(await agent.send(opening(served)))).code == "timestep_limit_reached"
+
+
 async def test_an_open_that_a_replica_refuses_costs_its_key_nothing(
     served: LoadedModel, proxy: Proxy, secured: dict[str, object], tmp_path: Path
 ) -> None:

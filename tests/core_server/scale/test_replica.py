@@ -16,7 +16,7 @@ from core_server.loaded_model import LoadedModel
 from core_server.scale import replica as replica_module
 from core_server.scale.replica import EXIT_ENGINE_LOST, CoreReplica, ReplicaStream
 from core_server.scale.router import FewestSessions
-from ssd2.errors import EngineLost
+from ssd2.errors import EngineLost, ModelBroken
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import open_to_proto
@@ -45,6 +45,13 @@ async def test_a_replica_whose_engine_has_ended_ends_and_is_not_healthy_before(
         await replica.check_health()
     await replica.__del__()
     replica.__class__ = Ended  # type: ignore[assignment]  # else Python calls it once more, and awaits nothing
+
+
+async def test_a_replica_with_a_broken_model_is_not_healthy_so_serve_replaces_it(replica: CoreReplica) -> None:
+    await replica.check_health()
+    next(iter(replica._engines)).broken_models.add("core")
+    with pytest.raises(ModelBroken, match="broken models: core"):
+        await replica.check_health()
 
 
 async def test_a_replica_that_serve_ends_ends_its_engine_and_not_itself(

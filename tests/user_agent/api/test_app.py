@@ -232,7 +232,7 @@ def test_settings_are_taken_up_at_once_and_kept(agent: AgentProcess) -> None:
         answer = http.post("/v1/chat/completions", json=asked()).json()["slingshot"]
         assert (answer["lambda_user"], answer["alpha"]) == (0.5, 2)
         assert (agent.home / "config/slingshot/config.toml").read_text() == "lambda_user = 0.5\nalpha = 2\n"
-        for wrong in ({"lambda_user": 3}, {"port": 1}, {"nothing": 1}, {"steps": 4}):
+        for wrong in ({"lambda_user": 3}, {"port": 1}, {"nothing": 1}, {"steps": 4}, {"insecure": 1}):
             assert http.patch("/v1/settings", json=wrong).status_code == 400
         assert http.get("/v1/settings").json() == changed, "what is refused changes nothing"
         back = http.patch("/v1/settings", json={"lambda_user": None, "alpha": None}).json()
@@ -245,6 +245,8 @@ def test_the_status_says_what_the_agent_works_with(agent: AgentProcess, core: Co
     assert status["core"]["address"] == core.address
     assert status["core"]["model"] == "tiny" or status["core"]["parameters"] > 0
     assert (status["core"]["is_demo"], status["core"]["error"], status["key_source"]) == (False, None, "passphrase")
+    assert status["is_reader_isolated"] == (status["reader_warning"] is None)
+    assert (status["core"]["is_local"], status["core"]["is_encrypted"]) == (True, False)
 
 
 def test_the_figures_are_prometheus_and_hold_no_text(own: AgentProcess) -> None:

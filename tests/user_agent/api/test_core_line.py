@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import socket
 import subprocess
@@ -42,8 +44,9 @@ def test_another_core_is_taken_up_and_one_that_is_no_address_changes_nothing(
             status = http.get("/v1/status").json()["core"]
             assert (status["address"], status["model"], status["is_demo"]) == (taken.address, name, False)
             assert http.post(CHAT, json=asked()).status_code == 200
-        refused = http.patch("/v1/settings", json={"core": "no address"})
-        assert refused.status_code == 400
+        for wrong, code in (("no address", "invalid_parameter"), ("core.example.org:50051", "insecure_line")):
+            refused = http.patch("/v1/settings", json={"core": wrong})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, code)
         assert http.get("/v1/settings").json()["core"]["value"] == second.address
         assert http.post(CHAT, json=asked()).status_code == 200
 
@@ -61,6 +64,23 @@ def test_the_demo_s_core_ends_with_its_agent(tmp_path: Path, when: str) -> None:
         assert agent.wait(20) in (0, 128 + signal.SIGTERM, -signal.SIGTERM)
     assert cores
     eventually(lambda: not any(is_running(core) for core in cores))
+
+
+def test_the_demos_core_is_started_again_when_it_is_killed_and_its_answer_goes_on(tmp_path: Path) -> None:
+    with running_agent(tmp_path, speculation=0) as agent, agent.client() as http:
+        (first,) = _cores_of(agent.process.pid)
+        body = asked("Where did I put my spare key?", stream=True, slingshot={"steps": 100})
+        with http.stream("POST", CHAT, json=body) as answer:
+            lines = (line for line in answer.iter_lines() if line)
+            trace = json.loads(next(lines).removeprefix("data: "))["slingshot"]["trace"]
+            os.kill(first, signal.SIGKILL)
+            *_, last, done = lines
+        assert done == "data: [DONE]", last
+        assert json.loads(last.removeprefix("data: "))["slingshot"]["figures"]["resumed"] == 1
+        assert '"code": "demo_core_ended"' in http.get(f"/v1/traces/{trace}/events").text
+        (second,) = _cores_of(agent.process.pid)
+        assert second != first
+    eventually(lambda: not is_running(second))
 
 
 def _cores_of(agent: int) -> list[int]:

@@ -6,6 +6,7 @@ import io
 import zipfile
 
 import docx
+from docx.oxml import parse_xml
 
 
 def pdf(*pages: str, trailer: str = "") -> bytes:
@@ -14,7 +15,7 @@ def pdf(*pages: str, trailer: str = "") -> bytes:
     objects = [
         "<< /Type /Catalog /Pages 2 0 R >>",
         f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>",
-        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
     ]
     for number, text in enumerate(pages):
         drawn = "0 -14 Td ".join(f"({line}) Tj " for line in text.split("\n"))
@@ -53,6 +54,14 @@ def word(*paragraphs: str, rows: tuple[tuple[str, ...], ...] = ()) -> bytes:
         for row, cells in zip(table.rows, rows, strict=True):
             for cell, text in zip(row.cells, cells, strict=True):
                 cell.text = text
+    return _saved(document)
+
+
+def word_of(*elements: str) -> bytes:
+    """A .docx whose body has these elements of WordprocessingML."""
+    document = docx.Document()
+    for element in elements:
+        document.element.body.insert(len(document.element.body) - 1, parse_xml(element))
     return _saved(document)
 
 

@@ -11,7 +11,7 @@ import pytest
 from keyring.backends.fail import Keyring as NoKeyring
 from typer.testing import CliRunner, Result
 
-from ssd2.errors import DocumentsUnreadable, InvalidParameter, StoreInUse, StoreKeyWrong
+from ssd2.errors import DocumentsUnreadable, InvalidParameter, ModelNotFound, StoreInUse, StoreKeyWrong
 from user_agent.cli import app
 from user_agent.data_folder import held_data_folder
 
@@ -56,7 +56,7 @@ def test_a_linked_folder_is_read_at_once_and_what_failed_is_told(docs: Docs, not
     assert "blue drawer" in docs("search", "spare key").stdout
     again = docs("sync")
     assert "0 read, 2 unchanged" in again.stdout
-    assert again.stderr == ""
+    assert "broken.pdf" not in again.stderr, "it was told once"
 
 
 def test_the_list_shows_every_file_with_its_reason(docs: Docs, notes: Path) -> None:
@@ -126,3 +126,53 @@ def test_a_document_writes_no_escape_sequence_and_no_markup_to_the_terminal(docs
 @pytest.mark.parametrize("command", ["link", "list", "status", "remove", "search", "sync"])
 def test_help_shows_examples(docs: Docs, command: str) -> None:
     assert f"user-agent docs {command}" in docs(command, "--help").stdout
+
+
+def test_a_search_shows_what_an_answer_is_given_and_what_does_not_fit(docs: Docs, notes: Path) -> None:
+    visit = f"The spare key is with Ada. {'It is so. ' * 8}"
+    (notes / "visit.md").write_text("\n\n".join(f"{visit} Visit {n}." for n in range(8)))
+    docs("link", str(notes))
+    question = "Where is the spare key?"
+    found = _json(docs("search", question, "--limit", "100", "--json"))
+    asked = ["ask", question, "--lambda-user", "1", "--steps", "1", "--json", "--no-log"]
+    answer = json.loads(CliRunner().invoke(app, asked).stdout)
+    assert found["passages"] == answer["passages"]
+    assert [{name: one[name] for name in ("source", "line", "page")} for one in found["left_out"]] == answer["left_out"]
+    assert [one["is_cut"] for one in found["passages"]].count(True) == 1
+    shown = docs("search", question, "--limit", "4")
+    assert [line.split("  ")[0] for line in shown.stdout.splitlines()[1:]][:3] == ["whole", "whole", "in part"]
+    assert "does not fit" in shown.stdout
+    assert "5 more were found; see them with a larger --limit" in shown.stderr
+
+
+def test_how_much_is_given_depends_on_the_longest_answer_that_is_set(
+    user_folder: Path, docs: Docs, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model whose prompts begin at position 0, where a longer answer leaves less room."""
+    folder = notes.parent / "model"
+    folder.mkdir()
+    for file in ("config.json", "tokenizer.json"):
+        (folder / file).write_bytes((user_folder / file).read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "answer_position": None}))
+    docs("link", str(notes))
+    monkeypatch.setenv("SLINGSHOT_USER_MODEL", str(folder))
+    for max_tokens, given in ((8, 1), (4096, 0)):
+        monkeypatch.setenv("SLINGSHOT_MAX_TOKENS", str(max_tokens))
+        assert len(_json(docs("search", "spare key", "--json"))["passages"]) == given
+
+
+def test_a_search_without_a_user_model_names_what_is_missing(
+    docs: Docs, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs("link", str(notes))
+    monkeypatch.setenv("SLINGSHOT_USER_MODEL", str(notes / "nowhere"))
+    with pytest.raises(ModelNotFound, match="nowhere"):
+        docs("search", "spare key")
+
+
+def test_reading_on_the_network_is_said_on_stderr(docs: Docs, notes: Path, refused_namespaces: None) -> None:
+    for command in (("link", str(notes)), ("sync", "--json")):
+        done = docs(*command)
+        assert "without isolation from the network" in done.stderr
+        assert "isolation" not in done.stdout

@@ -15,6 +15,7 @@ import pytest
 
 from ssd2.errors import DocumentsUnreadable, InvalidParameter, StoreKeyWrong, StoreUnreadable
 from tests.user_agent.documents import made
+from user_agent.database import open_database
 from user_agent.documents import watcher
 from user_agent.documents.collection import FILE, Collection
 from user_agent.documents.extraction import Extractor
@@ -169,6 +170,32 @@ def test_what_is_unchanged_is_not_read_again(library: Collection, notes: Path, e
     assert library.sync(retry_failed=True).failed == 1
 
 
+def _make_it_a_store_of_the_first_version(file: Path) -> None:
+    """With the documents, and without what was read of them."""
+    database = open_database(file, KEY)
+    database.execute("DELETE FROM passage")
+    database.execute("ALTER TABLE document DROP COLUMN reader_version; PRAGMA user_version = 1")
+    database.close()
+
+
+def test_what_an_older_reader_has_read_is_read_again_once(data: Path, notes: Path, extracted: list[bytes]) -> None:
+    first = Collection(data, KEY)
+    _sync(first, notes)
+    upload = first.add(b"My bike is in the drawer.", "bike.txt")
+    first.close()
+    _make_it_a_store_of_the_first_version(data / FILE)
+    extracted.clear()
+    library = Collection(data, KEY)
+    assert library.search("drawer") == []
+    progress = library.sync()
+    assert (progress.total, progress.indexed, len(extracted)) == (3, 3, 3)
+    assert {passage.source.name for passage in library.search("drawer")} == {"home.md", "bike.txt"}
+    assert [document.id for document in library.documents() if document.link_id is None] == [upload.id]
+    assert library.sync().unchanged == 2
+    assert len(extracted) == 3
+    library.close()
+
+
 def test_what_is_deleted_can_no_longer_be_found(library: Collection, notes: Path) -> None:
     _sync(library, notes)
     (notes / "home.md").unlink()
@@ -268,6 +295,7 @@ def test_a_name_that_is_not_utf8_is_told_and_stops_nothing(library: Collection, 
         ("C:\\Users\\ada\\notes.txt", "notes.txt"),
         ("/abs/notes.txt", "notes.txt"),
         ("a\x1b[2J\nb.txt", "a\N{REPLACEMENT CHARACTER}[2J b.txt"),
+        ("in\u202etxt.exe\u200b.txt", "in\N{REPLACEMENT CHARACTER}txt.exe\N{REPLACEMENT CHARACTER}.txt"),
         ("n" * 1000 + ".txt", "n" * 251 + ".txt"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a hostile file can do to the agent: nothing. It ends as a reason, and the next file is read."""
+"""A hostile file ends as a reason, and the next file is read."""
 
 from __future__ import annotations
 
@@ -171,6 +171,27 @@ def test_what_reads_files_is_off_the_network(extractor: Extractor) -> None:
     assert os.readlink(f"/proc/{_child(extractor)}/ns/net") != os.readlink("/proc/self/ns/net")
     done = _limited("import socket; socket.create_connection(('127.0.0.1', 9), 1)")
     assert "unreachable" in done.stderr
+
+
+def test_a_reader_that_cannot_leave_the_network_says_why(extractor: Extractor, refused_namespaces: None) -> None:
+    assert "Invalid argument" in extractor.exposure()
+    assert _reads_on(extractor)
+    os.kill(_child(extractor), signal.SIGKILL)
+    time.sleep(0.2)
+    assert _reads_on(extractor), "the next one says it too, and that is no reply to a file"
+
+
+def test_what_is_said_of_the_network_is_what_holds(extractor: Extractor) -> None:
+    exposure = extractor.exposure()
+    is_off = os.readlink(f"/proc/{_child(extractor)}/ns/net") != os.readlink("/proc/self/ns/net")
+    assert (exposure == "") == is_off
+
+
+def test_a_reader_that_does_not_start_is_no_isolated_one(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(extraction, "_WORKER", [sys.executable, "-c", ""])
+        assert "does not start" in extractor.exposure()
+    assert "does not start" not in extractor.exposure()
 
 
 def test_what_reads_files_is_not_given_the_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:

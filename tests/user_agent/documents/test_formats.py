@@ -130,7 +130,12 @@ def test_of_markdown_the_markup_goes_and_the_text_stays() -> None:
         "# Heading\n\n> A **bold** [link](https://x.example) and `code`.\n\n"
         "```py\nprint(1)\n```\n---\n| a | b |\n|---|:-:|\n12**34\n"
     )
-    assert _texts(text, ".md") == ["A bold link (https://x.example) and code.", "print(1)", "| a | b |", "12**34"]
+    assert _texts(text, ".md") == [
+        "Heading: A bold link (https://x.example) and code.",
+        "print(1)",
+        "| a | b |",
+        "12**34",
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".html", ".json", ".csv", ".eml", ".md"])
@@ -174,3 +179,193 @@ def test_what_cannot_be_read_says_why(name: str) -> None:
     data, suffix, says = NO_TEXT[name]
     with pytest.raises(DocumentsUnreadable, match=says):
         _read(data, suffix)
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("5 * 3 is 15", "5 * 3 is 15"),
+        ("Temperature > 40 degrees", "Temperature > 40 degrees"),
+        ("My dentist - Dr. Meyer", "My dentist - Dr. Meyer"),
+        ("**Attendees:** Ravi", "Attendees: Ravi"),
+        ("a*b*c and 5*3*2", "a*b*c and 5*3*2"),
+        ("snake_case_name, __init__ed", "snake_case_name, __init__ed"),
+        ("see https://x.example/__init__.py/_a_.", "see https://x.example/__init__.py/_a_."),
+        (r"\*not\* `a * b` &amp; &lt;b&gt;", "*not* a * b & <b>"),
+        ("ssh <user>@<host> if a <b and c> d", "ssh <user>@<host> if a <b and c> d"),
+        ("if a <y and\nb > c", "if a <y and b > c"),
+        ("a <b>bold</b> word<br>next", "a bold word next"),
+        ("[text](https://x.example/ä_b_) ![alt *x*](p.png)", "text (https://x.example/ä_b_) alt x (p.png)"),
+        ("<https://x.example> [https://x.example](https://x.example)", "https://x.example https://x.example"),
+        ("[Ada]: 4711", "[Ada]: 4711"),
+        ("1. a\n1. b\n\n15. April", "1. a 1. b 15. April"),
+        ("- a\n  - b\n    > c", "a b c"),
+        ("Title\n===\n\ntext", "Title text"),
+        ("# One\n## Two #\n\ntext\n\n# Three", "One: Two: text Three"),
+        ("---\ntitle: *x*\n---\ntext", "title: *x* text"),
+        ("| a | b |\n|---|---|\n| 5 * 3 | `x` | more \\| |", "| a | b | | 5 * 3 | x | more | |"),
+        (">" * 60 + " deep", ">" * 10 + " deep"),
+        ("-\n\n7.", "7."),
+        ("<script> is a tag\n\nand text", "<script> is a tag and text"),
+        ("<user>\nsays so", "<user> says so"),
+    ],
+)
+def test_markdown_is_read_as_a_reader_of_its_page_sees_it(line: str, seen: str) -> None:
+    assert " ".join(_texts(line, ".md")) == seen
+
+
+def test_passages_of_markdown_have_the_lines_of_the_file() -> None:
+    text = (
+        "---\na: b\n---\n# Head\n\n`a\nb` c\nshort\n\n> 1. quoted\n\n"
+        "```\ncode\n```\n\n<div>\n\ntext\n<p>\nhtml\n</div>\n"
+    )
+    assert _read(text, ".md") == [
+        ("a: b", 2, None),
+        ("Head: a b c", 6, None),
+        ("short", 8, None),
+        ("1. quoted", 10, None),
+        ("code", 13, None),
+        ("text", 18, None),
+        ("html", 19, None),
+    ]
+
+
+HIDDEN = {
+    "attribute": "<div hidden>evil</div>",
+    "display": "<div style='color: red; Display: NONE !important'>evil</div>",
+    "visibility": "<div style='visibility:hidden'>evil</div>",
+    "opacity": "<div style='opacity:0.0'><b style='opacity:1'>evil</b></div>",
+    "font-size": "<div style='font-size:0px'>evil<b style='font-size:2em'>evil</b></div>",
+    "color": "<span style='color:transparent'>evil</span>",
+    "first-of-two-styles": "<div style='display:none' style=''>evil</div>",
+    "template": "<template><p>evil</p></template>",
+    "script": "<script>evil</script>",
+    "style": "<style>evil</style>",
+    "comment": "<!-- evil -->",
+}
+HIDDEN_IN_A_PAGE = {
+    "noscript": "<noscript>evil</noscript>",
+    "input": "<input type=hidden value=evil>",
+    "svg-title": "<svg><title>evil</title></svg>",
+    "dialog": "<dialog>evil</dialog>",
+    "class": "<style>/* x */ .pre, .post { display: none }</style><p class='a pre'>evil</p>",
+}
+
+
+@pytest.mark.parametrize("hidden", [*HIDDEN.values(), *HIDDEN_IN_A_PAGE.values()], ids=[*HIDDEN, *HIDDEN_IN_A_PAGE])
+def test_what_a_web_page_or_mail_hides_is_not_read(hidden: str) -> None:
+    mail = EmailMessage()
+    mail["From"] = "ada@example.org"
+    mail.set_content(f"<p>Seen</p>{hidden}<p>too</p>", subtype="html")
+    assert _texts(mail.as_bytes(), ".eml")[1:] == ["Seen", "too"]
+    assert _texts(f"<p>Seen</p>{hidden}<p>too</p>", ".html") == ["Seen", "too"]
+
+
+@pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
+def test_what_html_in_markdown_hides_is_not_read(hidden: str) -> None:
+    assert _texts(f"Seen\n\n{hidden}\n\ntoo\n", ".md") == ["Seen", "too"]
+    start, end = hidden.split(">", 1)[0] + ">", hidden[hidden.rindex("<") :]
+    if not hidden.startswith(("<!", "<script", "<style", "<template")):
+        assert _texts(f"Seen\n\n{start}\n\n- *evil*\n\n```\nevil\n```\n\n{end}\n\ntoo\n", ".md") == ["Seen", "too"]
+        assert _texts(f"Seen {start}evil *evil*\n`evil`{end} too\n", ".md") == ["Seen", "too"]
+
+
+def test_what_a_page_shows_despite_a_style_is_read() -> None:
+    page = (
+        "<style>.tab { display: none } .tab.open { display: block } @media print { .nav { display: none } }</style>"
+        "<p class='tab open'>1</p><p class=nav>2</p><p aria-hidden=true>3</p><p style='opacity:0.5'>4</p>"
+        "<div style='font-size:0'><p style='font-size:12px'>5</p></div><dialog open>6</dialog>"
+        "<div style='visibility:hidden'><p style='visibility:visible'>7</p></div><svg><text>8</text></svg>"
+        "<p>9<span hidden>evil</span><i>0</i></p>"
+    )
+    assert _texts(page, ".html") == ["1", "2", "3", "4", "5", "6", "7", "8", "90"]
+
+
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+
+
+def test_of_a_word_document_insertions_are_read_and_no_deletion_or_hidden_text() -> None:
+    run = "<w:r>{}<w:t xml:space='preserve'>{} </w:t></w:r>"
+    vanish, shown = "<w:rPr><w:vanish/></w:rPr>", "<w:rPr><w:vanish w:val='0'/></w:rPr>"
+    paragraph = (
+        f"<w:p {W}>{run.format('', 'one')}{run.format(vanish, 'evil')}"
+        f"<w:del><w:r><w:delText>evil</w:delText></w:r></w:del><w:moveFrom>{run.format('', 'evil')}</w:moveFrom>"
+        f"<w:ins>{run.format('', 'two')}</w:ins><w:fldSimple>{run.format('', 'three')}</w:fldSimple>"
+        f"<w:sdt><w:sdtContent>{run.format('', 'four')}</w:sdtContent></w:sdt>"
+        f"{run.format(shown, 'five')}"
+        f"<w:r><w:txbxContent><w:p>{run.format('', 'box')}</w:p></w:txbxContent></w:r></w:p>"
+    )
+    block = f"<w:sdt {W}><w:sdtContent><w:p>{run.format('', 'six')}</w:p></w:sdtContent></w:sdt>"
+    assert _texts(made.word_of(paragraph, block), ".docx") == ["one two three four five", "box", "six"]
+
+
+def test_a_row_of_a_word_table_has_every_cell_and_a_merged_one_once() -> None:
+    def cell(text: str, properties: str = "") -> str:
+        return f"<w:tc><w:tcPr>{properties}</w:tcPr><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:tc>"
+
+    rows = (
+        cell("5") + cell("5") + cell("Ada", "<w:vMerge w:val='restart'/>"),
+        cell("wide", "<w:gridSpan w:val='2'/>") + cell("", "<w:vMerge/>"),
+        cell("<w:r/>") + cell("x") + f"<w:tc><w:tbl><w:tr>{cell('inner')}</w:tr></w:tbl><w:p/></w:tc>",
+    )
+    table = f"<w:tbl {W}>{''.join(f'<w:tr>{row}</w:tr>' for row in rows)}</w:tbl>"
+    assert _texts(made.word_of(table), ".docx") == ["5, 5, Ada", "wide, Ada", "x, inner"]
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ('name,remark\nAda,\'tis; he said ""no""\n', 'name: Ada, remark: \'tis; he said ""no""'),
+        ("name;sum\nAda;1,50\nBo;2,50\n", "name: Ada, sum: 1,50 name: Bo, sum: 2,50"),
+        ("My dentist is Ada\n", "My dentist is Ada"),
+        ("name,phone\nAda,\n", "name: Ada phone"),
+        ("note\nAda; the baker\nBo; the cook\n", "note: Ada; the baker note: Bo; the cook"),
+    ],
+    ids=["quotes", "decimals", "one-line", "empty-column", "prose"],
+)
+def test_no_value_and_no_name_of_a_table_is_lost(table: str, told: str) -> None:
+    assert " ".join(_texts(table, ".csv")) == told
+
+
+def test_numbers_and_keys_of_json_are_told_as_they_are_written() -> None:
+    text = '{"a": 1.10, "a": 12345678901234567890.5, "b": {"c": {"d": [1e5]}}}'
+    assert _texts(text, ".json") == ["a: 1.10, a: 12345678901234567890.5", "b: c: d: 1e5"]
+
+
+def test_every_text_of_a_mail_is_read_and_html_where_plain_is_blank() -> None:
+    mail = EmailMessage()
+    mail["Subject"] = "Plan"
+    mail.set_content(" \n")
+    mail.add_alternative("<p>In HTML.</p>", subtype="html")
+    mail.add_attachment(b"secret", maintype="application", subtype="pdf", filename="plan.pdf")
+    mail.add_attachment("Behind it.", disposition="inline")
+    mail.add_attachment("Not read.", filename="notes.txt")
+    assert _texts(mail.as_bytes(), ".eml")[1:] == ["In HTML.", "Behind it."]
+
+
+def test_a_mail_that_names_no_encoding_is_read_as_utf8() -> None:
+    assert _texts("Subject: Straße\n\nDie Straße.\n", ".eml") == ["Subject: Straße", "Die Straße."]
+    assert _texts(b"Subject: x\n\nStra\xdfe.\n", ".eml") == ["Subject: x", "Stra\N{REPLACEMENT CHARACTER}e."]
+
+
+def test_a_word_that_is_cut_in_a_pdf_is_put_together_and_a_hyphen_of_its_own_stays() -> None:
+    assert _texts(made.pdf("An exam-\nple of Covid-\n19 in 2024-\n2025."), ".pdf") == [
+        "An example of Covid-19 in 2024- 2025."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "suffix"),
+    [
+        ("pass\u200bword\u202e", ".txt"),
+        ("pass&#x200b;word&#x202e;", ".md"),
+        ("<p>pass&#x200b;word&#x202e;</p>", ".html"),
+        (made.word("pass\u200bword\u202e"), ".docx"),
+        ("pass\u200bword\u202e", ".csv"),
+        ('"pass\\u200bword\\u202e"', ".json"),
+        ("Subject: pass\u200bword\u202e\n\n\u200b", ".eml"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.startswith(".") else "",
+)
+def test_no_format_gives_characters_that_nobody_sees(data: bytes | str, suffix: str) -> None:
+    assert [text.removeprefix("Subject: ") for text in _texts(data, suffix)] == ["password"]

@@ -17,7 +17,7 @@ def test_a_folder_is_read_with_its_subfolders_in_order(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
     passages = read_passages(tmp_path)
     assert [(p.text, p.source.name, p.line) for p in passages] == [
-        ("The key is in the drawer.", "home.md", 3),
+        ("At home: The key is in the drawer.", "home.md", 3),
         ("The code is 4711.", "home.md", 5),
         ("My plumber is Ada Stone.", "b.txt", 1),
     ]
@@ -96,7 +96,7 @@ def test_a_broken_document_is_told_and_the_others_are_read(tmp_path: Path) -> No
     (tmp_path / "photo.png").write_bytes(b"\x89PNG")
     corpus = read_documents([tmp_path])
     assert [passage.text for passage in corpus.passages] == ["The key is here."]
-    bad, kinds = corpus.told()
+    *_, bad, kinds = corpus.told()  # before it, on a machine that cannot isolate its reader, that it does not
     assert bad.startswith(f"{tmp_path / 'bad.pdf'} is cut short")
     assert kinds == "not read, as no kind that can be: 1 .png"
     with pytest.raises(DocumentsUnreadable, match=r"bad\.pdf is cut short"):
@@ -115,3 +115,8 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -
         big.truncate(MAX_FILE_BYTES + 1)
     with pytest.raises(DocumentsUnreadable, match=r"big\.txt has 20,971,521 bytes"):
         read_passages(tmp_path / "big.txt")
+
+
+def test_reading_on_the_network_is_told(tmp_path: Path, refused_namespaces: None) -> None:
+    (tmp_path / "a.txt").write_text("My plumber is Ada Stone.")
+    assert "without isolation from the network" in next(read_documents([tmp_path]).told())

@@ -76,6 +76,7 @@ def test_without_a_key_the_page_asks_for_it_and_says_that_a_wrong_one_is_wrong(
 
 def test_a_first_start_leads_to_an_own_folder_and_an_own_core(page: Page) -> None:
     expect(page.get_by_text("You are looking at a demo")).to_be_visible()
+    expect(page.get_by_text("learns your questions and every word of the answers")).to_be_visible()
     page.get_by_role("link", name="Use my own folder").click()
     expect(page.get_by_label("Folder on this machine")).to_be_focused()
     page.get_by_role("link", name="New chat").click()
@@ -106,6 +107,16 @@ def test_a_folder_that_is_not_there_is_said_so(page: Page) -> None:
     page.get_by_label("Folder on this machine").fill("/no/such/folder")
     page.get_by_role("button", name="Link folder").click()
     expect(page.get_by_role("alert")).to_contain_text("/no/such/folder")
+
+
+def test_it_says_where_files_are_read_on_the_network(agent: AgentProcess, browser: Browser) -> None:
+    page = browser.new_page()
+    warned = {"is_reader_isolated": False, "reader_warning": "files are read without isolation from the network"}
+    page.route("**/v1/status", lambda route: route.fulfill(json={**route.fetch().json(), **warned}))
+    page.goto(f"{agent.url}/#key={KEY}")
+    page.get_by_role("link", name="Documents").click()
+    expect(page.get_by_text("Files are read without isolation from the network.")).to_be_visible()
+    page.close()
 
 
 def test_an_uploaded_file_can_be_removed_again(page: Page) -> None:
@@ -340,12 +351,12 @@ def test_while_settings_are_saved_nothing_is_typed_that_would_be_lost(page: Page
 
 def test_a_setting_that_no_answer_can_be_made_with_is_refused_and_not_kept(page: Page, agent: AgentProcess) -> None:
     page.get_by_role("link", name="Settings").click()
-    for label, given, says in (("Timesteps", "601", "1 to 600"), ("Longest answer", "4000", "lower --max-tokens")):
+    for label, given, says in (("Timesteps", "601", "1 to 600"), ("Core", "nowhere", "give it as HOST:PORT")):
         page.get_by_label(label).fill(given)
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_role("alert")).to_contain_text(says)
         with agent.client() as http:
-            assert {http.get("/v1/settings").json()[name]["value"] for name in ("steps", "max_tokens")} == {None, 48}
+            assert {http.get("/v1/settings").json()[name]["value"] for name in ("steps", "core")} == {None}
         page.reload()
 
 
@@ -365,12 +376,70 @@ def test_a_busy_agent_is_asked_again_when_it_says_so(page: Page) -> None:
     expect(page.locator(".answer .text")).to_contain_text("opens")
 
 
-def test_a_core_that_cannot_be_reached_is_named_under_the_question(page: Page) -> None:
-    gone = {"message": "no core at 10.0.0.9:1; start one", "type": "api_error", "param": None, "code": "x"}
+def test_a_core_that_cannot_be_reached_is_named_under_the_question_and_can_be_changed(page: Page) -> None:
+    gone = {"message": "no core at 10.0.0.9:1; start one", "type": "api_error", "param": "core", "code": "x"}
     page.route("**/v1/chat/completions", lambda route: route.fulfill(status=503, json={"error": gone}), times=1)
     page.get_by_label("Question").fill("When does Fern Gallery open?")
     page.keyboard.press("Enter")
     expect(page.locator(".answer.failed")).to_contain_text("no core at 10.0.0.9:1")
+    page.get_by_role("link", name="Change it in Settings").click()
+    expect(page.get_by_label("Core", exact=True)).to_be_focused()
+
+
+def test_while_a_chat_is_open_the_page_says_that_each_question_stands_alone(page: Page, answered: str) -> None:
+    said = page.get_by_text("Each question stands alone: the models do not see the earlier ones.")
+    expect(said).to_be_hidden()
+    look(page, answered)
+    expect(said).to_be_visible()
+    page.get_by_role("link", name="New chat").click()
+    expect(page.get_by_role("heading", name="Ask about what you keep here")).to_be_visible()
+    expect(said).to_be_hidden()
+
+
+def test_a_question_that_is_too_long_says_so_in_the_reader_s_terms(page: Page) -> None:
+    page.get_by_label("Question").fill("Where is it? " * 100)
+    page.keyboard.press("Enter")
+    failed = page.locator(".answer.failed")
+    expect(failed).to_contain_text(re.compile(r"The question has \d+ tokens;.*takes \d+: shorten it", re.I))
+    expect(failed).not_to_contain_text("--")
+
+
+@pytest.fixture
+def crowded(agent: AgentProcess) -> Iterator[None]:
+    """More about the question than fits, and a longer answer wanted than there is room for."""
+    visit = f"My dentist appointment is at Hazel Hammer. {'It is so. ' * 8}"
+    note = "\n\n".join(f"{visit} Visit {n}." for n in range(8))
+    with agent.client() as http:
+        http.patch("/v1/settings", json={"max_tokens": 4000}).raise_for_status()
+        kept = http.post("/v1/documents", files={"file": ("visit.md", note.encode())}).json()
+        yield
+        http.delete(f"/v1/documents/{kept['id']}").raise_for_status()
+        http.patch("/v1/settings", json={"max_tokens": None}).raise_for_status()
+
+
+@pytest.mark.usefixtures("crowded")
+def test_what_did_not_fit_is_said_under_the_answer_and_kept(page: Page) -> None:
+    ask(page, "Where is my dentist appointment?")
+    for _ in ("as it was made", "as it is kept"):
+        expect(page.locator(".answer .remark").first).to_have_text(
+            re.compile(r"(At most|Cut at) 56 tokens, not 4,000: the models have no more room behind this question\.")
+        )
+        citations = page.locator(".citations")
+        expect(citations.get_by_text(re.compile(r"visit\.md, line \d+, in part"))).to_have_count(1)
+        expect(citations.locator(".remark")).to_have_text(
+            re.compile(r"\d+ more passages were found and did not fit: visit\.md, line \d+; .*and \d+ others?$")
+        )
+        page.reload()
+
+
+@pytest.mark.usefixtures("crowded")
+def test_the_search_shows_what_the_private_model_would_be_given(page: Page) -> None:
+    page.get_by_role("link", name="Documents").click()
+    page.get_by_label("Search the passages").fill("Where is my dentist appointment?")
+    page.get_by_role("button", name="Search").click()
+    found = page.locator(".found small")
+    expect(found.filter(has_text="in part")).to_have_count(1)
+    expect(found.filter(has_text="does not fit beside this question").first).to_be_visible()
 
 
 def test_an_agent_that_is_gone_is_waited_for(page: Page) -> None:
@@ -408,6 +477,22 @@ def test_the_theme_can_be_switched_and_stays(page: Page) -> None:
     assert page.evaluate(colour) != light
     page.reload()
     expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+
+
+def test_while_the_demos_core_is_started_again_the_page_says_so(page: Page) -> None:
+    ended = {"error": "the demo's core ended, and is being started again", "is_starting": True}
+    core = page.evaluate("fetch('/ready').then((found) => found.json())")
+    page.route("**/ready", lambda route: route.fulfill(status=503, json={**core, "code": "demo_core_ended"}))
+    page.route("**/v1/chat/completions", lambda route: None)  # it waits for the core
+    page.get_by_label("Question").fill("When does Fern Gallery open?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".answer.live")).to_contain_text("The demo’s core ended; starting it again…")
+    page.keyboard.press("Escape")
+    page.route("**/v1/status", lambda route: route.fulfill(json={"core": ended}), times=2)
+    page.get_by_role("link", name="New chat").click()
+    page.reload()
+    expect(page.locator(".welcome .notice")).to_have_text("The demo's core ended, and is being started again.")
+    expect(page.locator(".welcome .notice")).to_have_count(0)
 
 
 STREAMS = """async () => {

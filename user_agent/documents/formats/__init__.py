@@ -2,7 +2,8 @@
 
 | suffix | a section is | told with |
 |---|---|---|
-| .txt, .md | a paragraph | line |
+| .txt | a paragraph | line |
+| .md | a paragraph, or a row of a table | line |
 | .html, .htm | a block | line |
 | .pdf | a page | page |
 | .docx | a paragraph, or a row of a table | |
@@ -10,15 +11,18 @@
 | .json | the values of one object | |
 | .eml | the header; then the blocks of the body | |
 
-Not read: what is in pictures, headers and footnotes of .docx, attachments of .eml (their names are).
+What a reader of the file sees is what is read. Not read: what the file hides (.html, .md, .docx), what is in pictures,
+headers and footnotes of .docx, attachments of .eml (their names are).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 
 from user_agent.documents.formats.section import Section
+from user_agent.documents.visible import visible
 
 _MODULES = {
     ".txt": "plain_text",
@@ -33,9 +37,12 @@ _MODULES = {
 }
 SUFFIXES = tuple(_MODULES)
 
+READER_VERSION = 2
+"""Raise it with every change to what is read of a file: the next sync reads again what an older reader has read."""
+
 
 def sections(data: bytes, suffix: str) -> Iterator[Section]:
-    """The text of a file, in its order.
+    """The text of a file, in its order, without characters that nobody sees.
 
     Args:
         data: of the file.
@@ -45,4 +52,4 @@ def sections(data: bytes, suffix: str) -> Iterator[Section]:
         DocumentsUnreadable: if the file is not what its suffix says; the text is a reason, without the file's name.
     """
     found: Iterator[Section] = import_module(f"{__name__}.{_MODULES[suffix]}").sections(data)
-    return found
+    return (replace(section, text=visible(section.text)) for section in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage, MIMEPart
 
@@ -15,29 +16,54 @@ _TOLD = ("From", "To", "Cc", "Date", "Subject")
 
 
 def sections(data: bytes) -> Iterator[Section]:
-    """The header in one section, then the body: its plain text, else its HTML."""
+    """The header in one section, then the texts of the body."""
     message = message_from_bytes(data, policy=policy.default)
     if "From" not in message and "Subject" not in message:
         raise DocumentsUnreadable("is no mail: it has neither a sender nor a subject")
     yield Section(", ".join(_header(message)))
-    body = message.get_body(("plain", "html"))
-    if body is not None:
-        yield from _body(body)
+    for part in _texts(message):
+        yield from _sections_of(part)
 
 
 def _header(message: EmailMessage) -> Iterator[str]:
-    yield from (f"{name}: {message[name]}" for name in _TOLD if name in message)
-    names = [name for part in message.iter_attachments() if (name := part.get_filename())]
+    yield from (f"{name}: {_as_utf8(message[name])}" for name in _TOLD if name in message)
+    names = [_as_utf8(name) for part in message.iter_attachments() if (name := part.get_filename())]
     if names:
         yield f"Attachments: {', '.join(names)}"
 
 
-def _body(body: MIMEPart) -> Iterator[Section]:
+def _as_utf8(value: str) -> str:
+    """A header with the bytes in it that are not ASCII, which new mail may have and the parser leaves undecoded."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _texts(part: MIMEPart) -> Iterator[MIMEPart]:
+    """The parts that a reader of the mail sees one below the other, as text before the attachments and after them."""
+    if part.is_attachment() or part.get_content_type() == "message/rfc822":
+        return
+    if part.get_content_maintype() == "text":
+        yield part
+    elif part.get_content_type() in ("multipart/alternative", "multipart/related"):
+        bodies = [body for kind in ("plain", "html") if (body := part.get_body((kind,)))]
+        yield from [body for body in bodies if _content(body).strip()][:1]
+    elif part.is_multipart():
+        for below in part.iter_parts():
+            yield from _texts(below)
+
+
+def _sections_of(part: MIMEPart) -> Iterator[Section]:
     """Without lines: those of a part are not those of the file."""
-    try:
-        text = body.get_content()
-    except (LookupError, UnicodeError) as error:
-        raise DocumentsUnreadable(f"has a body in an encoding that is not known: {error}") from error
-    is_html = body.get_content_subtype() == "html"
+    text = _content(part)
+    is_html = part.get_content_subtype() == "html"
     found = blocks(text) if is_html else paragraphs(enumerate(text.splitlines(), start=1))
     yield from (Section(section.text) for section in found)
+
+
+def _content(part: MIMEPart) -> str:
+    if part.get_content_charset("us-ascii") == "us-ascii":  # what is assumed where mail names none
+        with suppress(UnicodeDecodeError):
+            return bytes(part.get_payload(decode=True)).decode()
+    try:
+        return str(part.get_content())
+    except (LookupError, UnicodeError) as error:
+        raise DocumentsUnreadable(f"has a body in an encoding that is not known: {error}") from error

@@ -1,29 +1,140 @@
-"""Markdown: its paragraphs without markup and headings."""
+"""Markdown: its text as a reader of the rendered page sees it, by CommonMark's rules.
+
+Where those would change what the file says, the file wins: an ordered item keeps the number that is written (a renderer
+counts on from the first, and turns a date into another), a table keeps the cells that have no column, and a definition
+that no link refers to stays.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from markdown_it.token import Token
 
 from user_agent.documents.formats.encoding import decode
+from user_agent.documents.formats.markdown_parser import References, blocks_of, inline_of
 from user_agent.documents.formats.plain_text import paragraphs
+from user_agent.documents.formats.raw_html import RawHTML, is_html
 from user_agent.documents.formats.section import Section
 
-_NO_TEXT = re.compile(
-    r"\s{0,3}(?:#{1,6}(?:\s|$)|```|~~~|(?:[-=*_]\s*){3,}$|[|:\s-]*\|[|:\s-]*$)"
-)  # headings, fences, rules
-_MARK = re.compile(r"\s*(?:[-*+]|>)\s+")
-_EMPHASIS = re.compile(r"(\*\*|__|`)(\S.*?\S|\S)\1")
-_LINK = re.compile(r"!?\[([^\[\]]+)\]\(([^()\s]+)(?:\s+\"[^\"]*\")?\)")
+_FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|$)", re.DOTALL)
+_MARK = re.compile(r"[*_`\[\]<&\\]")
+_CELL_BORDER = re.compile(r"((?<!\\)\|)")
 
 
 def sections(data: bytes) -> Iterator[Section]:
-    """The paragraphs, with their lines."""
-    lines = enumerate(decode(data).splitlines(), start=1)
-    found = paragraphs((number, "" if _NO_TEXT.match(line) else line) for number, line in lines)
-    return (Section(_plain(section.text), line=section.line) for section in found)
+    """The paragraphs, items, rows and lines of code, with their lines; a heading begins the section below it."""
+    text = "\n".join(decode(data).splitlines())
+    if front := _FRONT_MATTER.match(text):
+        yield from paragraphs(enumerate(front[1].splitlines(), start=2))
+        text = "\n" * front[0].count("\n") + text[front.end() :]
+    heading, line = "", None
+    for section, is_heading in _Document(text).sections():
+        if is_heading:
+            heading, line = f"{heading}{section.text}: ", line or section.line
+        else:
+            yield replace(section, text=heading + section.text)
+            heading, line = "", None
+    if heading:
+        yield Section(heading.removesuffix(": "), line=line)
 
 
-def _plain(text: str) -> str:
-    """Without list marks and emphasis; of a link its text and address."""
-    return _LINK.sub(r"\1 (\2)", _EMPHASIS.sub(r"\2", _MARK.sub("", text, count=1)))
+class _Document:
+    """One text on its way through the parser, with what later blocks need to know of earlier ones."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._references: References = {}
+        self._html = RawHTML()
+
+    def sections(self) -> Iterator[tuple[Section, bool]]:
+        """Each section, and whether it is a heading."""
+        number, is_heading = "", False
+        for token in blocks_of(self._text, self._references):
+            if token.type == "heading_open":
+                is_heading = token.markup.startswith("#")  # an underlined one may be a paragraph before a rule
+            elif token.type == "list_item_open" and token.info:
+                number = f"{token.info}{token.markup} "
+            elif token.type == "list_item_close" and number:
+                yield Section(number), False  # of an item without text
+                number = ""
+            for section in self._sections_of(token):
+                yield replace(section, text=number + section.text), is_heading
+                number = ""
+            if token.type == "inline":
+                is_heading = False
+
+    def _sections_of(self, token: Token) -> Iterator[Section]:
+        line = token.map[0] + 1 if token.map else 1
+        if token.type == "html_block" and is_html(token.content):
+            yield from self._html.block(token.content, line)
+        elif token.type in ("inline", "html_block"):
+            yield from self._paragraph(token.content, line)
+        elif token.type == "definition":
+            yield Section(f"[{token.meta['label']}]: {_address(token.meta['url'], token.meta['title'])}", line=line)
+        elif token.type in ("fence", "code_block") and self._html.is_seen:
+            first = line + 1 if token.type == "fence" else line
+            yield from paragraphs(enumerate(token.content.splitlines(), start=first))
+
+    def _paragraph(self, text: str, line: int) -> Iterator[Section]:
+        lines = text.split("\n")
+        rule = next((at for at in range(1, len(lines)) if _is_table(lines[at - 1], lines[at])), None)
+        if rule is None:
+            yield from paragraphs(self._lines(text, line))
+            return
+        yield from paragraphs(self._lines("\n".join(lines[: rule - 1]), line))
+        for at in (rule - 1, *range(rule + 1, len(lines))):
+            cells = (self._shown(cell.replace(r"\|", "|")) for cell in _CELL_BORDER.split(lines[at]))
+            yield Section("".join(cells), line=line + at)
+
+    def _lines(self, text: str, line: int) -> Iterator[tuple[int, str]]:
+        """The lines of a paragraph as they are shown, each with its number; one may be in several of the file."""
+        if not _MARK.search(text):  # most prose, three times as fast
+            return enumerate(text.split("\n") if self._html.is_seen else (), start=line)
+        tokens = inline_of(text, self._references)
+        numbers, end = [line], 0
+        for token in tokens:
+            if token.type in ("softbreak", "hardbreak"):
+                numbers.append(numbers[-1] + text.count("\n", end, token.meta["end"]))
+                end = token.meta["end"]
+        return zip(numbers, self._shown_parts(tokens, text).split("\n"), strict=True)
+
+    def _shown(self, text: str) -> str:
+        return self._shown_parts(inline_of(text, self._references), text)
+
+    def _shown_parts(self, tokens: Iterable[Token], paragraph: str) -> str:
+        """Tokens as they are shown, with a newline for each line break."""
+        parts, depth, link = list[str](), self._html.depth, (0, "")
+        for token in tokens:
+            if token.type in ("softbreak", "hardbreak"):
+                parts.append("\n")
+            elif token.type == "html_inline":
+                parts.append(self._html.text_of(token.content, paragraph).replace("\n", " "))
+            elif not self._html.is_seen:
+                continue
+            elif token.type == "link_open":
+                link = (len(parts), "" if token.info == "auto" else _address(*map(token.attrGet, ("href", "title"))))
+            elif token.type == "link_close":
+                parts.append(_behind("".join(parts[link[0] :]), link[1]))
+            elif token.type == "image":
+                alternative = self._shown_parts(token.children or (), paragraph).replace("\n", " ")
+                parts.append(alternative + _behind(alternative, _address(*map(token.attrGet, ("src", "title")))))
+            else:
+                parts.append(token.content.replace("\n", " "))
+        self._html.close_to(depth)
+        return "".join(parts)
+
+
+def _is_table(header: str, rule: str) -> bool:
+    return "|" in header and "|" in rule and "-" in rule and not rule.strip("|:- \t")
+
+
+def _address(url: object, title: object) -> str:
+    return f'{url} "{title}"' if title else f"{url or ''}"
+
+
+def _behind(text: str, address: str) -> str:
+    """The address behind a link's text, unless it says the same."""
+    return f" ({address})" if address and address != text else ""

@@ -1,7 +1,11 @@
-"""PDF: its pages, by PDFium."""
+"""PDF: its pages, by PDFium.
+
+Invisible text is read too: it is how a scan that was read by OCR holds its words.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pypdfium2
@@ -10,7 +14,8 @@ from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats.section import Section
 
 _MARKER_BYTES = 1024  # how far from the file's ends the format lets its markers stand
-_HYPHENS = ("\ufffe", "\x02", "\xad")  # how PDFium tells a word that was cut at a line's end
+_SOFT_HYPHEN = re.compile("\xad(?:\r\n)?")
+_HYPHEN = re.compile("[\x02\ufffe](?:\r\n)?(.?)")  # how PDFium tells a hyphen at a line's end
 
 
 def sections(data: bytes) -> Iterator[Section]:
@@ -39,6 +44,9 @@ def _text(document: pypdfium2.PdfDocument, number: int) -> str:
 
 def _joined(text: str) -> str:
     """One line: PDF has no paragraphs, and a line's end is in the middle of a sentence more often than not."""
-    for hyphen in _HYPHENS:
-        text = text.replace(f"{hyphen}\r\n", "").replace(hyphen, "")
-    return " ".join(text.split())
+    return " ".join(_HYPHEN.sub(_uncut, _SOFT_HYPHEN.sub("", text)).split())
+
+
+def _uncut(hyphen: re.Match[str]) -> str:
+    """Put a word together; before a digit or a capital, as in Covid-19, the hyphen belongs to it."""
+    return hyphen[1] if hyphen[1].islower() else f"-{hyphen[1]}"

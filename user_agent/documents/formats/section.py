@@ -28,6 +28,11 @@ class Section:
     page: int | None = None
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences of a text."""
+    return _SENTENCE_END.split(text)
+
+
 def cut(sections: Iterable[Section]) -> Iterator[Section]:
     """Cut sections into pieces of at most `PASSAGE_CHARACTERS`, never empty; white space becomes single spaces."""
     for section in sections:
@@ -37,7 +42,7 @@ def cut(sections: Iterable[Section]) -> Iterator[Section]:
 def _pieces(text: str) -> Iterator[str]:
     """Between sentences; a sentence that is longer than a passage, between words."""
     piece = ""
-    for sentence in _SENTENCE_END.split(text):
+    for sentence in sentences(text):
         for part in _parts(" ".join(sentence.split())):
             if piece and len(piece) + len(part) >= PASSAGE_CHARACTERS:
                 yield piece

@@ -14,7 +14,8 @@ def sections(data: bytes) -> Iterator[Section]:
     """An object's own values in one section, what is nested in it in the next ones."""
     text = decode(data)
     try:
-        value = json.loads(text)
+        # Numbers as they are written, and keys that are there twice: a reader of the file sees both.
+        value = json.loads(text, object_pairs_hook=_Object, parse_int=str, parse_float=str, parse_constant=str)
     except ValueError as error:
         raise DocumentsUnreadable(f"is no JSON: {error}") from error
     except RecursionError as error:
@@ -22,15 +23,17 @@ def sections(data: bytes) -> Iterator[Section]:
     return (Section(told) for told in _told(value, ""))
 
 
+class _Object(tuple[tuple[str, object], ...]):
+    """The pairs of an object."""
+
+
 def _told(value: object, name: str) -> Iterator[str]:
-    """Depth first; `name` is of the value in its object, and of a list's items that of the list."""
-    if isinstance(value, dict):
-        yield _named(
-            name, ", ".join(filter(None, (_named(key, item) for key, item in value.items() if _is_flat(item))))
-        )
-        for key, item in value.items():
+    """Depth first; `name` is made of the keys on the way to the value."""
+    if isinstance(value, _Object):
+        yield _named(name, ", ".join(filter(None, (_named(key, item) for key, item in value if _is_flat(item)))))
+        for key, item in value:
             if not _is_flat(item):
-                yield from _told(item, key)
+                yield from _told(item, f"{name}: {key}" if name else key)
     elif not _is_flat(value) and isinstance(value, list):
         for item in value:
             yield from _told(item, name)
@@ -41,7 +44,7 @@ def _told(value: object, name: str) -> Iterator[str]:
 def _is_flat(value: object) -> bool:
     """Whether it is told in one line: a value, or a list of such."""
     items = value if isinstance(value, list) else [value]
-    return not any(isinstance(item, dict | list) for item in items)
+    return not any(isinstance(item, _Object | list) for item in items)
 
 
 def _named(name: str, value: object) -> str:

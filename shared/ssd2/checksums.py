@@ -1,0 +1,60 @@
+"""SHA256SUMS beside a checkpoint's files: what `sha256sum --check` reads, and what loading compares the files with."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from ssd2.errors import CheckpointInvalid
+
+SHA256SUMS = "SHA256SUMS"
+
+_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+_REMEDY = f"copy the checkpoint again; or if you changed it yourself, run sha256sum again or remove {SHA256SUMS}"
+
+
+def write_checksums(folder: Path, names: Iterable[str]) -> None:
+    """Write the checksums of some files of a folder."""
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in sorted(names)]
+    (folder / SHA256SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def check_checksums(folder: Path, only: Iterable[str] | None = None) -> None:
+    """Compare a folder's files with its checksums; a folder without any passes.
+
+    Args:
+        folder: of the checkpoint.
+        only: names of the files to compare, those that are there; None for all that have a checksum.
+
+    Raises:
+        CheckpointInvalid: if one is missing or has another content, or the checksums themselves are damaged.
+    """
+    for name, expected in _checksums(folder).items():
+        if only is not None and not (name in only and (folder / name).is_file()):
+            continue
+        try:
+            is_right = _sha256(folder / name) == expected
+        except (OSError, ValueError):  # no such file, or no name of one
+            raise CheckpointInvalid(f"{folder / SHA256SUMS} names {name!r}, which cannot be read; {_REMEDY}") from None
+        if not is_right:
+            raise CheckpointInvalid(f"{folder / name} is damaged: it does not have its SHA-256; {_REMEDY}")
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    file = folder / SHA256SUMS
+    if not file.exists():
+        return {}
+    try:
+        lines = [_LINE.fullmatch(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        lines = [None]
+    if not lines or not all(lines):
+        raise CheckpointInvalid(f"{file} is damaged: it is no list of SHA-256 and file; {_REMEDY}")
+    return {line[2]: line[1] for line in lines if line}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
