@@ -95,7 +95,7 @@ def test_another_tokenizer(core: CoreProcess, user_folder: Path, tmp_path: Path)
     tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
     tokenizer["model"]["merges"].pop()
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    (tmp_path / SHA256SUMS).unlink()  # it is another one on purpose
+    (tmp_path / SHA256SUMS).unlink()  # it would say first that the file was changed
     result = run_agent("ask", "Hello?", "--core", core.address, "--user-model", str(tmp_path))
     _fails(result, "another tokenizer", "--user-model")
 
