@@ -219,7 +219,7 @@ def test_an_engine_is_ready_when_its_graphs_are_made(monkeypatch: pytest.MonkeyP
     record, seen = FakeRecorder(), []
     monkeypatch.setattr("core_server.engine.lane_for", lambda model, slots, **_: BatchLane(model, slots, record=record))
     monkeypatch.setattr(Engine, "_report", lambda _, report: seen.append((type(report), record.captures)))
-    Engine([serve_in_memory(tiny_model(3, vocab_size=1782))], SLOTS, None)
+    Engine([serve_in_memory(tiny_model(3, vocab_size=1782))], SLOTS, None).run()
     assert seen == [(Ready, len(graph_batches(SLOTS)))]
 
 
