@@ -65,23 +65,28 @@ class UserModel:
     @property
     def longest_answer(self) -> int:
         """Tokens of the longest answer that has room, behind the shortest question."""
-        room = self.config.max_answer_tokens_behind(len(self.core_prompt("")))
+        room = self._answer_room(len(self.core_prompt("")), self.config.block_size)
         return room // self.config.block_size * self.config.block_size
 
     def limited(self, instruction: str, params: DecodingParams) -> DecodingParams:
         """Shorten the longest answer to the room behind the instruction, in whole blocks.
 
-        The core is told how many blocks an answer may have. So this sees no passage, and the documents take what room
-        is left.
+        The core is told how many blocks an answer may have. So this sees no passage, and keeps room for passages
+        whether there are any or not.
 
         Raises:
             PromptTooLong: if not one block has room.
         """
         needed = len(self.core_prompt(instruction))
-        room = self.config.max_answer_tokens_behind(needed)
+        room = self._answer_room(needed, params.block_size)
         if room < params.block_size:
             raise self._too_long(needed, params.block_size, "block_size")
         return params.within(room)
+
+    def _answer_room(self, needed: int, block_size: int) -> int:
+        """Tokens of answer behind a prompt; where passages take their room from the answer, half of it stays theirs."""
+        spare = max(0, self.config.max_prompt_tokens_before(block_size) - needed)
+        return self.config.max_answer_tokens_behind(needed + spare // 2)
 
     def fitting(self, instruction: str, passages: Sequence[Passage], answer_tokens: int) -> Fitted:
         """Choose the passages that fit the model's context beside the instruction, the first ones first.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,19 @@ def test_the_longest_answer_is_what_has_room_behind_the_question(
         return
     assert model.limited(question, asked).max_tokens == min(max_tokens, max(fits))
     assert model.fitting(question, [], model.limited(question, asked).max_answer_tokens).passages == []
+
+
+@pytest.mark.parametrize("words", [0, 10, 60])
+def test_where_both_share_positions_half_of_what_the_question_leaves_is_for_documents(
+    user_folder: Path, words: int
+) -> None:
+    model = UserModel.load(user_folder, with_weights=False)
+    shared = replace(model, config=replace(model.config, answer_position=None))  # type: ignore[type-var]
+    question = "word " * words
+    params = shared.limited(question, DecodingParams(block_size=8, max_tokens=4096))
+    left = shared.config.max_positions - len(shared.core_prompt(question))  # type: ignore[attr-defined]
+    assert left / 2 - 8 <= params.max_answer_tokens <= left / 2 + 8
+    assert shared.limited(question, DecodingParams(block_size=8, max_tokens=9)).max_tokens == 9
 
 
 def test_what_the_store_finds_is_given_in_whole_sentences_and_the_best_first(user_folder: Path, tmp_path: Path) -> None:
