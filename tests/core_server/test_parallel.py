@@ -117,7 +117,7 @@ async def test_a_rank_that_runs_out_of_memory_ends_all(served: LoadedModel, fail
     assert isinstance(errors[1 - failing], RuntimeError), "it waited for the other, but not for ever"
 
 
-async def test_without_other_ranks_a_block_that_alone_runs_out_of_memory_ends_its_answer_alone(
+async def test_without_other_ranks_out_of_memory_ends_only_the_answer(
     served: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with engine_in_this_process(served, slots=2) as client:

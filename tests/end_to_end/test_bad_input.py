@@ -19,6 +19,7 @@ import pytest
 from conftest import DEMO_TOKENIZER, demo_shaped_model
 
 from ssd2.checkpoint import save_checkpoint
+from ssd2.checksums import SHA256SUMS
 from ssd2.convert import export_opt
 from ssd2.errors import CoreLost, CoreTimeout, ProtocolViolation
 from ssd2.params import CollaborationParams, DecodingParams, Seeds
@@ -94,6 +95,7 @@ def test_another_tokenizer(core: CoreProcess, user_folder: Path, tmp_path: Path)
     tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
     tokenizer["model"]["merges"].pop()
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (tmp_path / SHA256SUMS).unlink()  # it would say first that the file was changed
     result = run_agent("ask", "Hello?", "--core", core.address, "--user-model", str(tmp_path))
     _fails(result, "another tokenizer", "--user-model")
 

@@ -49,7 +49,7 @@ async def test_a_line_that_neither_side_ends_is_given_up_by_both_and_the_answer_
         await let_go(cores, KEEPALIVE_S + 10)
     assert (fault.happened, broken.resumed) == (1, 1)
     assert ids(broken) == ids(unbroken)
-    assert ended(first, "cancelled") == cancelled + 1
+    assert ended(first, "cancelled") == cancelled + 1, figures(first)
 
 
 async def test_an_agent_that_vanishes_without_a_word_while_nothing_is_on_the_way_is_let_go(
@@ -67,7 +67,7 @@ async def test_an_agent_that_vanishes_without_a_word_while_nothing_is_on_the_way
         await let_go([first], KEEPALIVE_S + 10)
         assert board.silenced == 1, "its two ends have not been closed by what is between them"
         call.cancel()
-    assert ended(first, "cancelled") == cancelled + 1
+    assert ended(first, "cancelled") == cancelled + 1, figures(first)
 
 
 @NEEDS_OWN_NETWORK
