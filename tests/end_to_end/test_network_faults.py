@@ -36,12 +36,17 @@ def user(user_folder: Path) -> UserModel:
     return UserModel.load(user_folder, with_weights=True)
 
 
+def cut_lines(core: CoreProcess) -> float:
+    """How many answers have ended with their line: gRPC may show its end before it cancels the call."""
+    return ended(core, "cancelled") + ended(core, "disconnected")
+
+
 async def test_a_line_that_neither_side_ends_is_given_up_by_both_and_the_answer_goes_on_elsewhere(
     cores: tuple[CoreProcess, CoreProcess], user: UserModel
 ) -> None:
     first, second = cores
     unbroken = await answered(user, second.address, question())
-    cancelled = ended(first, "cancelled")
+    before = cut_lines(first)
     async with switchboard(first.address) as board:
         fault = Fault(lambda: board.fall_silent(second.address), 1, 5)
         broken = await answered(user, board.address, question(), fault, within_s=45)
@@ -49,7 +54,7 @@ async def test_a_line_that_neither_side_ends_is_given_up_by_both_and_the_answer_
         await let_go(cores, KEEPALIVE_S + 10)
     assert (fault.happened, broken.resumed) == (1, 1)
     assert ids(broken) == ids(unbroken)
-    assert ended(first, "cancelled") == cancelled + 1, figures(first)
+    assert cut_lines(first) == before + 1, figures(first)
 
 
 async def test_an_agent_that_vanishes_without_a_word_while_nothing_is_on_the_way_is_let_go(
@@ -58,7 +63,7 @@ async def test_an_agent_that_vanishes_without_a_word_while_nothing_is_on_the_way
     """A ping alone finds that out: the core's own patience is longer."""
     first, second = cores
     opening = open_request(LoadedModel("tiny", load_checkpoint(core_folder)), question().params)
-    cancelled = ended(first, "cancelled")
+    before = cut_lines(first)
     async with switchboard(first.address) as board, raw_agent(board.address) as agent:
         call, _ = await agent.open(opening)
         await asyncio.sleep(3)  # what was to be acknowledged has been
@@ -67,7 +72,7 @@ async def test_an_agent_that_vanishes_without_a_word_while_nothing_is_on_the_way
         await let_go([first], KEEPALIVE_S + 10)
         assert board.silenced == 1, "its two ends have not been closed by what is between them"
         call.cancel()
-    assert ended(first, "cancelled") == cancelled + 1, figures(first)
+    assert cut_lines(first) == before + 1, figures(first)
 
 
 @NEEDS_OWN_NETWORK

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssd2.errors import InvalidParameter
+from user_agent.documents.formats.section import sentences
 from user_agent.documents.passage import Passage
 
 CLOZE = "Complete the sentence: {}"
@@ -18,7 +19,6 @@ CLOZE = "Complete the sentence: {}"
 MAX_PHRASE_WORDS = 3
 MAX_FILE_BYTES = 1024 * 1024
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _WORD = re.compile(r"\w+(?:['’.:,/-]\w+)*")
 _FUNCTION_WORD_LIST = """
 a about above after again all also am an and any are as at away back be because been before being below between
@@ -70,7 +70,7 @@ def cloze_questions(passages: Sequence[Passage], seed: int) -> list[TuningQuesti
 
 
 def _clozes(passage: Passage) -> Iterator[TuningQuestion]:
-    for sentence in _SENTENCE_END.split(passage.text):
+    for sentence in sentences(passage.text):
         if span := _last_phrase(sentence):
             beginning = sentence[: span[0]].strip()
             yield TuningQuestion(CLOZE.format(beginning), sentence[span[0] : span[1]], passage)

@@ -10,7 +10,7 @@ import pytest
 from ssd2.errors import DocumentsUnreadable
 from tests.user_agent.documents import made
 from user_agent.documents.formats import sections
-from user_agent.documents.formats.section import PASSAGE_CHARACTERS, cut
+from user_agent.documents.formats.section import PASSAGE_CHARACTERS, cut, sentences
 
 Told = list[tuple[str, int | None, int | None]]
 
@@ -369,3 +369,16 @@ def test_a_word_that_is_cut_in_a_pdf_is_put_together_and_a_hyphen_of_its_own_sta
 )
 def test_no_format_gives_characters_that_nobody_sees(data: bytes | str, suffix: str) -> None:
     assert [text.removeprefix("Subject: ") for text in _texts(data, suffix)] == ["password"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("My dentist is Dr. Meyer. She is kind.", ["My dentist is Dr. Meyer.", "She is kind."]),
+        ("Ask J. R. Tolkien! He knows.", ["Ask J. R. Tolkien!", "He knows."]),
+        ("Wir fahren am 3. Mai. Kommst du?", ["Wir fahren am 3. Mai.", "Kommst du?"]),
+        ("See fruit, e.g. apples. It is so.", ["See fruit, e.g. apples.", "It is so."]),
+    ],
+)
+def test_a_sentence_does_not_end_behind_an_abbreviation_or_an_ordinal(text: str, parts: list[str]) -> None:
+    assert sentences(text) == parts

@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 PASSAGE_CHARACTERS = 240
 """A longer section is cut between sentences into passages of about this size."""
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_ABBREVIATED = ("Dr", "Mr", "Mrs", "Ms", "Prof", "St", "No", "Nr", "vs", "ca", "approx", "bzw", "e.g", "i.e", "z.B")
+_MONTHS = "Jan|Feb|Mar|Mär|Apr|Mai|May|Jun|Jul|Aug|Sep|Okt|Oct|Nov|Dez|Dec"
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?])(?<!\b[A-Z]\.)"
+    + "".join(rf"(?<!\b{re.escape(word)}\.)" for word in _ABBREVIATED)
+    + rf"\s+(?!(?<=\d\.\s)(?:{_MONTHS}))"
+)
+"""Not behind initials and abbreviations, nor in "3. Mai": a passage cut there would lose a name or a date."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Section:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text."""
+    """Return the sentences of a text; of a doubtful end the two stay one."""
     return _SENTENCE_END.split(text)
 
 
