@@ -206,7 +206,8 @@ async def let_go(cores: Sequence[CoreProcess], within_s: float) -> None:
 
 
 def _holds(seen: dict[str, float]) -> bool:
-    return bool(seen["sessions_active"] or seen['slots_used_ratio{engine="0"}'])
+    slots = seen.get('slots_used_ratio{engine="0"}', 1)  # missing until an engine that was started again has spoken
+    return bool(seen["sessions_active"] or slots)
 
 
 def asking(
