@@ -59,7 +59,7 @@ def look_of(name: str, attributes: Mapping[str, object], around: Look, sheet: Ma
         name: of the element, in lower case.
         attributes: of it.
         around: the look of its parent.
-        sheet: the styles of classes, as `classes_of` gives them.
+        sheet: the styles of classes, as `styles_of` gives them.
     """
     if around.is_gone:
         return around
@@ -75,7 +75,7 @@ def look_of(name: str, attributes: Mapping[str, object], around: Look, sheet: Ma
     return replace(look, is_gone=True) if _is_gone(name, attributes, styles, look) else look
 
 
-def classes_of(sheets: Iterable[str]) -> dict[str, Styles]:
+def styles_of(sheets: Iterable[str]) -> dict[str, Styles]:
     """The styles that style sheets set for a class on its own, as in `.preheader { display: none }`.
 
     A class that a longer selector names too, as in `.tab.open`, is left out: which elements that selects is not known,
