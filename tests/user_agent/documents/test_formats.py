@@ -84,7 +84,7 @@ def test_a_mail_is_read_with_its_header_and_the_names_of_its_attachments() -> No
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Subject"] = "ada@example.org", "bo@example.org", "Café"
     mail.set_content("We meet at Amber Arch.\nBring the key.\n")
-    mail.add_alternative("<p>not read</p>", subtype="html")
+    mail.add_alternative("<p>We meet at Amber Arch.<br>Bring the key.</p>", subtype="html")
     mail.add_attachment(b"secret", maintype="application", subtype="pdf", filename="../plan.pdf")
     assert _texts(mail.as_bytes(), ".eml") == [
         "From: ada@example.org, To: bo@example.org, Subject: Café, Attachments: ../plan.pdf",
@@ -170,7 +170,10 @@ NO_TEXT = {
     "no-json": ("{", ".json", "no JSON"),
     "deep-json": ("[" * 200_000, ".json", "nested"),
     "no-mail": ("hello", ".eml", "no mail"),
-    "huge-cell": (f'"{"x" * 200_000}",1\n', ".csv", "line"),
+    "empty-json": (b"\xef\xbb\xbf\n", ".json", "^is empty$"),
+    "empty-pdf": (b"", ".pdf", "^is empty$"),
+    "empty-docx": (b"", ".docx", "^is empty$"),
+    "empty-eml": (b"\n", ".eml", "^is empty$"),
 }
 
 
@@ -202,6 +205,7 @@ def test_what_cannot_be_read_says_why(name: str) -> None:
         ("- a\n  - b\n    > c", "a b c"),
         ("Title\n===\n\ntext", "Title text"),
         ("# One\n## Two #\n\ntext\n\n# Three", "One: Two: text Three"),
+        ('a\n\n[//]: # (evil)\n[comment]: <> (evil)\n\n[//]: # "evil"\n\nb', "a b"),
         ("---\ntitle: *x*\n---\ntext", "title: *x* text"),
         ("| a | b |\n|---|---|\n| 5 * 3 | `x` | more \\| |", "| a | b | | 5 * 3 | x | more | |"),
         (">" * 60 + " deep", ">" * 10 + " deep"),
@@ -212,6 +216,55 @@ def test_what_cannot_be_read_says_why(name: str) -> None:
 )
 def test_markdown_is_read_as_a_reader_of_its_page_sees_it(line: str, seen: str) -> None:
     assert " ".join(_texts(line, ".md")) == seen
+
+
+def test_a_heading_ends_the_one_before_it_unless_that_stands_above_it() -> None:
+    text = "# Care\n## Dentist A\n\n## Dentist B\n\nPhone 1948\n\n# Home\n## Shed\n# Car\n\nIt is red.\n\n### End"
+    assert _read(text, ".md") == [
+        ("Dentist A", 2, None),
+        ("Care: Dentist B: Phone 1948", 6, None),
+        ("Home: Shed", 8, None),
+        ("Car: It is red.", 12, None),
+        ("End", 14, None),
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".md"])
+@pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_no_other_separator_moves_the_lines_of_a_file(suffix: str, separator: str) -> None:
+    assert _read(f"One{separator}two.\r\n\r\nThree.\r\rFour.\n", suffix) == [
+        ("One two.", 1, None),
+        ("Three.", 3, None),
+        ("Four.", 5, None),
+    ]
+
+
+def test_a_sentence_in_a_quoted_reply_is_put_together() -> None:
+    text = (
+        "> > The dentist whom you asked me about works at the practice in the old\n"
+        ">> town and is called Hazel Hammer, as far as I know from my neighbours\n> Thanks!\n>\n>=5 is much\n"
+    )
+    assert _read(text, ".txt") == [
+        (
+            "> > The dentist whom you asked me about works at the practice in the old"
+            " town and is called Hazel Hammer, as far as I know from my neighbours",
+            1,
+            None,
+        ),
+        ("> Thanks!", 3, None),
+        (">=5 is much", 5, None),
+    ]
+
+
+def test_long_lines_that_end_with_a_number_or_an_address_are_no_wrapped_sentence() -> None:
+    lines = [
+        "Dr. Ann Miller, dentist at the practice in the old town, phone 1948",
+        "Dr. Bob Meier, surgeon at the hospital by the lake, bob@hospital.example",
+        "Eve Stone, physiotherapist in Long Street, see https://eve.example/hours",
+        "The garden shed",
+    ]
+    assert _texts("\n".join(lines), ".txt") == lines
+    assert _texts(f"{lines[0]}\nand 12 to 2", ".txt") == [f"{lines[0]} and 12 to 2"]
 
 
 def test_passages_of_markdown_have_the_lines_of_the_file() -> None:
@@ -320,8 +373,10 @@ def test_a_row_of_a_word_table_has_every_cell_and_a_merged_one_once() -> None:
         ("My dentist is Ada\n", "My dentist is Ada"),
         ("name,phone\nAda,\n", "name: Ada phone"),
         ("note\nAda; the baker\nBo; the cook\n", "note: Ada; the baker note: Bo; the cook"),
+        ("sep=;\r\nname;sum\r\nAda;1,50\r\n", "name: Ada, sum: 1,50"),
+        (f"name,note\nAda,{'long ' * 28_000}\n", f"name: Ada, note: {'long ' * 28_000}".strip()),
     ],
-    ids=["quotes", "decimals", "one-line", "empty-column", "prose"],
+    ids=["quotes", "decimals", "one-line", "empty-column", "prose", "separator", "huge-cell"],
 )
 def test_no_value_and_no_name_of_a_table_is_lost(table: str, told: str) -> None:
     assert " ".join(_texts(table, ".csv")) == told
@@ -341,6 +396,18 @@ def test_every_text_of_a_mail_is_read_and_html_where_plain_is_blank() -> None:
     mail.add_attachment("Behind it.", disposition="inline")
     mail.add_attachment("Not read.", filename="notes.txt")
     assert _texts(mail.as_bytes(), ".eml")[1:] == ["In HTML.", "Behind it."]
+
+
+def test_of_alternatives_in_a_mail_the_html_is_read_unless_it_shows_nothing() -> None:
+    mail = EmailMessage()
+    mail["Subject"] = "Plan"
+    mail.set_content("View this mail in your browser.")
+    mail.add_alternative("<p>We meet at noon.</p><img src='cid:x'>", subtype="html")
+    assert _texts(mail.as_bytes(), ".eml")[1:] == ["We meet at noon."]
+    mail.get_payload(1).add_related(b"x", maintype="image", subtype="png", cid="<x>")
+    assert _texts(mail.as_bytes(), ".eml")[1:] == ["We meet at noon."]
+    mail.get_payload(1).get_payload(0).set_content("<img src=x><p hidden>nothing</p>", subtype="html")
+    assert _texts(mail.as_bytes(), ".eml")[1:] == ["View this mail in your browser."]
 
 
 def test_a_mail_that_names_no_encoding_is_read_as_utf8() -> None:

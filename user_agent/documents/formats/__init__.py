@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 
+from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats.section import Section
 from user_agent.documents.visible import visible
 
@@ -36,6 +37,8 @@ _MODULES = {
     ".eml": "mail",
 }
 SUFFIXES = tuple(_MODULES)
+_NEVER_EMPTY = (".pdf", ".docx", ".json", ".eml")
+_BLANK = b"\xef\xbb\xbf \t\r\n"
 
 READER_VERSION = 2
 """Raise it with every change to what is read of a file: the next sync reads again what an older reader has read."""
@@ -51,5 +54,7 @@ def sections(data: bytes, suffix: str) -> Iterator[Section]:
     Raises:
         DocumentsUnreadable: if the file is not what its suffix says; the text is a reason, without the file's name.
     """
+    if suffix in _NEVER_EMPTY and not data.strip(_BLANK):
+        raise DocumentsUnreadable("is empty")
     found: Iterator[Section] = import_module(f"{__name__}.{_MODULES[suffix]}").sections(data)
     return (replace(section, text=visible(section.text)) for section in found)

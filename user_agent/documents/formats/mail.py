@@ -8,7 +8,7 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage, MIMEPart
 
 from ssd2.errors import DocumentsUnreadable
-from user_agent.documents.formats.plain_text import paragraphs
+from user_agent.documents.formats.plain_text import lines_of, paragraphs
 from user_agent.documents.formats.section import Section
 from user_agent.documents.formats.web_page import blocks
 
@@ -38,14 +38,17 @@ def _as_utf8(value: str) -> str:
 
 
 def _texts(part: MIMEPart) -> Iterator[MIMEPart]:
-    """The parts that a reader of the mail sees one below the other, as text before the attachments and after them."""
+    """The parts that a reader of the mail sees one below the other, as text before the attachments and after them.
+
+    Of alternatives mail programs show the HTML; the plain one may say no more than that there is one.
+    """
     if part.is_attachment() or part.get_content_type() == "message/rfc822":
         return
     if part.get_content_maintype() == "text":
         yield part
     elif part.get_content_type() in ("multipart/alternative", "multipart/related"):
-        bodies = [body for kind in ("plain", "html") if (body := part.get_body((kind,)))]
-        yield from [body for body in bodies if _content(body).strip()][:1]
+        bodies = [body for kind in ("html", "plain") if (body := part.get_body((kind,)))]
+        yield from [body for body in bodies if any(section.text.strip() for section in _sections_of(body))][:1]
     elif part.is_multipart():
         for below in part.iter_parts():
             yield from _texts(below)
@@ -55,7 +58,7 @@ def _sections_of(part: MIMEPart) -> Iterator[Section]:
     """Without lines: those of a part are not those of the file."""
     text = _content(part)
     is_html = part.get_content_subtype() == "html"
-    found = blocks(text) if is_html else paragraphs(enumerate(text.splitlines(), start=1))
+    found = blocks(text) if is_html else paragraphs(enumerate(lines_of(text), start=1))
     yield from (Section(section.text) for section in found)
 
 

@@ -15,30 +15,38 @@ from markdown_it.token import Token
 
 from user_agent.documents.formats.encoding import decode
 from user_agent.documents.formats.markdown_parser import References, blocks_of, inline_of
-from user_agent.documents.formats.plain_text import paragraphs
+from user_agent.documents.formats.plain_text import lines_of, paragraphs
 from user_agent.documents.formats.raw_html import RawHTML, is_html
 from user_agent.documents.formats.section import Section
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|$)", re.DOTALL)
 _MARK = re.compile(r"[*_`\[\]<&\\]")
+_NOWHERE = ("", "#")  # the addresses of definitions to which nothing leads
 _CELL_BORDER = re.compile(r"((?<!\\)\|)")
 
 
 def sections(data: bytes) -> Iterator[Section]:
     """The paragraphs, items, rows and lines of code, with their lines; a heading begins the section below it."""
-    text = "\n".join(decode(data).splitlines())
+    text = "\n".join(lines_of(decode(data)))
     if front := _FRONT_MATTER.match(text):
-        yield from paragraphs(enumerate(front[1].splitlines(), start=2))
+        yield from paragraphs(enumerate(front[1].split("\n"), start=2))
         text = "\n" * front[0].count("\n") + text[front.end() :]
-    heading, line = "", None
-    for section, is_heading in _Document(text).sections():
-        if is_heading:
-            heading, line = f"{heading}{section.text}: ", line or section.line
-        else:
-            yield replace(section, text=heading + section.text)
-            heading, line = "", None
-    if heading:
-        yield Section(heading.removesuffix(": "), line=line)
+    headings: list[tuple[int, Section]] = []
+    for section, level in _Document(text).sections():
+        if not level:
+            yield replace(section, text="".join(f"{heading.text}: " for _, heading in headings) + section.text)
+            headings = []
+            continue
+        kept = [(above, heading) for above, heading in headings if above < level]
+        yield from _empty(headings[len(kept) :])
+        headings = [*kept, (level, section)]
+    yield from _empty(headings)
+
+
+def _empty(headings: list[tuple[int, Section]]) -> Iterator[Section]:
+    """The headings below which nothing stands, in one section."""
+    if headings:
+        yield replace(headings[0][1], text=": ".join(heading.text for _, heading in headings))
 
 
 class _Document:
@@ -49,22 +57,22 @@ class _Document:
         self._references: References = {}
         self._html = RawHTML()
 
-    def sections(self) -> Iterator[tuple[Section, bool]]:
-        """Each section, and whether it is a heading."""
-        number, is_heading = "", False
+    def sections(self) -> Iterator[tuple[Section, int]]:
+        """Each section, and its level if it is a heading, else 0."""
+        number, level = "", 0
         for token in blocks_of(self._text, self._references):
             if token.type == "heading_open":
-                is_heading = token.markup.startswith("#")  # an underlined one may be a paragraph before a rule
+                level = len(token.markup) if token.markup.startswith("#") else 0  # underlined: a paragraph and a rule?
             elif token.type == "list_item_open" and token.info:
                 number = f"{token.info}{token.markup} "
             elif token.type == "list_item_close" and number:
-                yield Section(number), False  # of an item without text
+                yield Section(number), 0  # of an item without text
                 number = ""
             for section in self._sections_of(token):
-                yield replace(section, text=number + section.text), is_heading
+                yield replace(section, text=number + section.text), level
                 number = ""
             if token.type == "inline":
-                is_heading = False
+                level = 0
 
     def _sections_of(self, token: Token) -> Iterator[Section]:
         line = token.map[0] + 1 if token.map else 1
@@ -72,11 +80,13 @@ class _Document:
             yield from self._html.block(token.content, line)
         elif token.type in ("inline", "html_block"):
             yield from self._paragraph(token.content, line)
+        elif token.type == "definition" and token.meta["url"] in _NOWHERE:
+            return  # how a comment is written: [//]: # (nobody sees this)
         elif token.type == "definition":
             yield Section(f"[{token.meta['label']}]: {_address(token.meta['url'], token.meta['title'])}", line=line)
         elif token.type in ("fence", "code_block") and self._html.is_seen:
             first = line + 1 if token.type == "fence" else line
-            yield from paragraphs(enumerate(token.content.splitlines(), start=first))
+            yield from paragraphs(enumerate(token.content.split("\n"), start=first))
 
     def _paragraph(self, text: str, line: int) -> Iterator[Section]:
         lines = text.split("\n")

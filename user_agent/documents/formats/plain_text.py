@@ -11,33 +11,51 @@ from user_agent.documents.formats.section import Section
 WRAPPED_CHARACTERS = 60
 """A line that is at least so long and ends in the middle of a sentence was wrapped; a shorter one ends by itself."""
 
-ITEM = re.compile(r"\s*(?:[-*+>•]|\d+[.)])\s")
-_ENDS = (".", "!", "?", ":", ";")
+_ITEM = re.compile(r"\s*(?:[-*+•]|\d+[.)])\s")
+_QUOTE = re.compile(r"\s*((?:> ?)+(?:(?<= )|$))")
+_LINE_END = re.compile("\r\n|\r|\n")
+_SENTENCE_ENDS = (".", "!", "?", ":", ";")
+_ENTRY_END = re.compile(r"(?:\d|\S@\S+|://\S+)$")  # a number or an address
 
 
 def sections(data: bytes) -> Iterator[Section]:
     """The paragraphs, with their lines."""
-    return paragraphs(enumerate(decode(data).splitlines(), start=1))
+    return paragraphs(enumerate(lines_of(decode(data)), start=1))
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines as editors count them: unlike `str.splitlines`, no form feed or other separator ends one."""
+    return _LINE_END.split(text)
 
 
 def paragraphs(lines: Iterable[tuple[int, str]]) -> Iterator[Section]:
     """Lines put together where one was wrapped, so that no sentence is cut at a line's end.
 
     Args:
-        lines: numbered from 1; an empty one ends a paragraph.
+        lines: numbered from 1; an empty one ends a paragraph. What quotes them, as "> ", is told once a paragraph.
     """
-    begun, parts = 0, list[str]()
+    begun, quoted, parts = 0, "", list[str]()
     for number, line in lines:
-        if parts and not (_was_wrapped(parts[-1]) and line.strip() and not ITEM.match(line)):
-            yield Section(" ".join(parts), line=begun)
+        mark, text = _unquoted(line)
+        if parts and not (mark.count(">") == quoted.count(">") and _goes_on(parts[-1], text)):
+            yield Section(quoted + " ".join(parts), line=begun)
             parts = []
         if not parts:
-            begun = number
-        if line.strip():
-            parts.append(line.strip())
+            begun, quoted = number, mark
+        if text:
+            parts.append(text)
     if parts:
-        yield Section(" ".join(parts), line=begun)
+        yield Section(quoted + " ".join(parts), line=begun)
 
 
-def _was_wrapped(line: str) -> bool:
-    return len(line) >= WRAPPED_CHARACTERS and not line.endswith(_ENDS)
+def _unquoted(line: str) -> tuple[str, str]:
+    """The marks of a quotation in front of a line, and the line without them."""
+    match = _QUOTE.match(line)
+    return (match[1], line[match.end() :].strip()) if match else ("", line.strip())
+
+
+def _goes_on(line: str, below: str) -> bool:
+    """Whether the line was wrapped, and goes on in the one below."""
+    if len(line) < WRAPPED_CHARACTERS or line.endswith(_SENTENCE_ENDS) or not below or _ITEM.match(below):
+        return False
+    return not (below[0].isupper() and _ENTRY_END.search(line))  # two entries of a list, not a sentence

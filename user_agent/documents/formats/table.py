@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats.encoding import decode
 from user_agent.documents.formats.section import Section
 
 _SAMPLE_CHARACTERS = 64 * 1024
 _DELIMITERS = ",;\t|"
+_SEPARATOR = re.compile(r"sep=([^\r\n\"])(?:\r\n|\r|\n|$)", re.IGNORECASE)  # Excel's first line
 
 
 def sections(data: bytes) -> Iterator[Section]:
     """The rows, with their lines; last, the names of the columns in which no row has a value."""
     text = decode(data)
-    rows = _rows(text, _delimiter(text[:_SAMPLE_CHARACTERS]))
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    named = _SEPARATOR.match(text)
+    rows = _rows(text[named.end() :], named[1], 2) if named else _rows(text, _delimiter(text[:_SAMPLE_CHARACTERS]))
     first = next(rows, (1, []))
     names = first[1] if _is_header(first[1]) else []
     untold = set(names)
@@ -29,20 +32,17 @@ def sections(data: bytes) -> Iterator[Section]:
         values = {name: value for name, value in zip(names, row, strict=True) if value.strip()}
         untold.difference_update(values)
         yield Section(_listed(f"{name}: {value}" for name, value in values.items()), line=line)
-    yield Section(_listed(name for name in names if name in untold), line=1)
+    yield Section(_listed(name for name in names if name in untold), line=first[0])
 
 
-def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is not empty, with the line that it begins on."""
+def _rows(text: str, delimiter: str, line: int = 1) -> Iterator[tuple[int, list[str]]]:
+    """Each row that is not empty, with the line that it begins on; the text begins on `line`."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    begins = 1
-    try:
-        for row in reader:
-            if row:
-                yield begins, row
-            begins = reader.line_num + 1
-    except csv.Error as error:
-        raise DocumentsUnreadable(f"is no table that can be read: line {reader.line_num}: {error}") from error
+    begins = line
+    for row in reader:
+        if row:
+            yield begins, row
+        begins = reader.line_num + line
 
 
 def _delimiter(sample: str) -> str:
