@@ -252,6 +252,7 @@ def test_a_sentence_in_a_quoted_reply_is_put_together() -> None:
             None,
         ),
         ("> Thanks!", 3, None),
+        (">", 4, None),
         (">=5 is much", 5, None),
     ]
 

@@ -83,3 +83,74 @@ def test_ruby_is_read_with_its_base_and_without_the_brackets_that_are_hidden() -
 )
 def test_an_item_keeps_the_number_that_is_shown(page: str, told: list[str]) -> None:
     assert _texts(page) == told
+
+
+HIDING = (
+    *("max-height:0; overflow:hidden", "overflow-y: hidden; height: 0px; padding: 0", "width:1px; overflow:clip"),
+    *("position:absolute; left:-9999px", "position:fixed; top: -999em", "text-indent:-9999px", "margin-left:-5000px"),
+    *("position:absolute; clip:rect(0,0,0,0)", "position:absolute; clip: rect( 1px 1px 1px 1px )"),
+    *("clip-path: inset(100%)", "clip-path:inset(50%)", "clip-path:circle(0 at 50% 50%)"),
+    *("color:rgba(1, 2, 3, 0)", "color: rgb(1 2 3 / 0%)", "color:hsla(1,2%,3%,0.0)", "color:#1230", "color:#12345600"),
+    *("font:0/0 a", "font: bold 0px serif", "transform:scale(0)", "transform: rotate(5deg) scale(0, 0)", "scale:0"),
+    *(
+        "filter:opacity(0)",
+        "content-visibility:hidden",
+        "display/**/:/* x */none",
+        "display:n\\6fne",
+        "d\\isplay:none",
+    ),
+)
+SHOWING = (
+    *("max-height:0", "height:0; overflow:hidden; padding-bottom:56%", "height:20px; overflow:hidden"),
+    *("left:-9999px", "position:relative; left:-20px", "text-indent:-20px", "clip:rect(0,0,0,0)"),
+    *("clip-path:inset(10%)", "color:rgb(255,0,0)", "color:rgba(255,0,0,.5)", "color:#120", "color:#ff0000"),
+    *(
+        "font:10px a",
+        "font: 700 12px/0 a",
+        "transform:scale(0.5)",
+        "filter:opacity(0.5)",
+        "filter:blur(0)",
+        "dis/**/play:none",
+    ),
+)
+
+
+@pytest.mark.parametrize("style", HIDING)
+def test_text_with_a_style_that_hides_it_is_not_read(style: str) -> None:
+    assert _texts(f"<p>Seen</p><div style='{style}'>evil</div>") == ["Seen"]
+    assert _texts(f"<style>.x {{ {style} }}</style><p>Seen</p><div class=x>evil</div>") == ["Seen"]
+
+
+@pytest.mark.parametrize("style", SHOWING)
+def test_text_with_a_style_that_is_like_a_hiding_one_is_read(style: str) -> None:
+    assert _texts(f"<div style='{style}'>Seen</div>") == ["Seen"]
+
+
+def test_a_popover_is_not_read() -> None:
+    assert _texts("<p>Seen</p><div popover>evil</div>") == ["Seen"]
+
+
+@pytest.mark.parametrize(
+    "rule", ["#i", "aside", "ASIDE", ".outer aside", "#o .c", "div aside", "p, .c", "<!-- .c", ".c:hover{color:red} .c"]
+)
+def test_a_rule_hides_the_elements_that_it_selects_simply(rule: str) -> None:
+    page = (
+        f"<style>{rule} {{display:none}}</style><div class=outer id=o><b><aside id=i class=c>evil</aside></b></div>end"
+    )
+    assert _texts(page) == ["end"]
+
+
+@pytest.mark.parametrize(
+    "sheet",
+    [
+        "aside{display:none} .c{display:block}",
+        ".c{display:none} #i{display:block}",
+        "aside{display:none} .outer aside{display:block}",
+        "aside{display:none} aside.c{display:block}",
+        ".inner aside{display:none}",
+        "aside .c{display:none}",
+    ],
+)
+def test_a_rule_hides_nothing_that_another_shows_or_that_stands_elsewhere(sheet: str) -> None:
+    page = f"<style>{sheet}</style><p class=inner></p><div class=outer><aside id=i class=c>Seen</aside></div>"
+    assert _texts(page) == ["Seen"]

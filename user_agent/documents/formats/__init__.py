@@ -4,7 +4,7 @@
 |---|---|---|
 | .txt | a paragraph | line |
 | .md | a paragraph, or a row of a table | line |
-| .html, .htm | a block | line |
+| .html, .htm | a block, a row of a table, or a term with its descriptions | line |
 | .pdf | a page | page |
 | .docx | a paragraph, or a row of a table | |
 | .csv | a row, each value with its column's name | line |
@@ -13,6 +13,10 @@
 
 What a reader of the file sees is what is read. Not read: what the file hides (.html, .md, .docx), what is in pictures,
 headers and footnotes of .docx, attachments of .eml (their names are).
+
+Hidden text of HTML is known by names, attributes, inline styles and simple rules of `<style>`. It is read all the same
+where it is hidden by an external style sheet, by a script, by a selector beyond `.a`, `#a`, `a` and `.a p`, by the color
+of what is behind it or by an element that covers it; and so is text that a PDF draws invisibly.
 """
 
 from __future__ import annotations

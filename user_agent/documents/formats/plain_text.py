@@ -12,7 +12,7 @@ WRAPPED_CHARACTERS = 60
 """A line that is at least so long and ends in the middle of a sentence was wrapped; a shorter one ends by itself."""
 
 _ITEM = re.compile(r"\s*(?:[-*+•]|\d+[.)])\s")
-_QUOTE = re.compile(r"\s*((?:> ?)+(?:(?<= )|$))")
+_QUOTE = re.compile(r"\s*((?:> ?)+(?<= ))(?=\S)")
 _LINE_END = re.compile("\r\n|\r|\n")
 _SENTENCE_ENDS = (".", "!", "?", ":", ";")
 _ENTRY_END = re.compile(r"(?:\d|\S@\S+|://\S+)$")  # a number or an address
