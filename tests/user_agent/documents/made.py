@@ -57,9 +57,23 @@ def word(*paragraphs: str, rows: tuple[tuple[str, ...], ...] = ()) -> bytes:
     return _saved(document)
 
 
-def word_of(*elements: str) -> bytes:
-    """A .docx whose body has these elements of WordprocessingML."""
+def word_of(*elements: str, levels: tuple[tuple[str, str, int], ...] = ()) -> bytes:
+    """A .docx whose body has these elements of WordprocessingML.
+
+    The levels are kinds, texts and starts of its lists 76, which goes on with another, and 77, which begins anew.
+    """
     document = docx.Document()
+    namespace = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    told = "".join(
+        f"<w:lvl w:ilvl='{depth}'><w:start w:val='{start}'/><w:numFmt w:val='{kind}'/>"
+        f"<w:lvlText w:val='{text}'/></w:lvl>"
+        for depth, (kind, text, start) in enumerate(levels)
+    )
+    numbering = document.part.numbering_part.element
+    numbering.insert(0, parse_xml(f"<w:abstractNum {namespace} w:abstractNumId='77'>{told}</w:abstractNum>"))
+    for number, anew in ((76, ""), (77, "<w:lvlOverride w:ilvl='0'><w:startOverride w:val='4'/></w:lvlOverride>")):
+        text = f"<w:num {namespace} w:numId='{number}'><w:abstractNumId w:val='77'/>{anew}</w:num>"
+        numbering.append(parse_xml(text))
     for element in elements:
         document.element.body.insert(len(document.element.body) - 1, parse_xml(element))
     return _saved(document)

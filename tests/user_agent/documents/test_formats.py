@@ -353,6 +353,28 @@ def test_of_a_word_document_insertions_are_read_and_no_deletion_or_hidden_text()
     assert _texts(made.word_of(paragraph, block), ".docx") == ["one two three four five", "box", "six"]
 
 
+def test_an_item_of_a_word_list_keeps_the_number_that_is_shown() -> None:
+    def item(text: str, level: int, number: int = 77) -> str:
+        listed = f"<w:numPr><w:ilvl w:val='{level}'/><w:numId w:val='{number}'/></w:numPr>"
+        return f"<w:p {W}><w:pPr>{listed}</w:pPr><w:r><w:t>{text}</w:t></w:r></w:p>"
+
+    levels = (("upperRoman", "%1)", 2), ("decimal", "%1.%2", 1), ("lowerLetter", "%3.", 26), ("bullet", "x", 1))
+    items = (("a", 0), ("b", 1), ("c", 1), ("d", 2), ("e", 2), ("f", 3), ("g", 0), ("", 1), ("h", 1), ("no level", 8))
+    before, after = item("before", 0, 76), (item("after", 0, 76), item("no list", 0, 78))
+    document = made.word_of(before, *(item(*each) for each in items), *after, levels=levels)
+    assert _texts(document, ".docx") == [
+        *("II) before", "IV) a", "IV.1 b", "IV.2 c", "z. d", "aa. e", "f", "V) g", "V.1", "V.2 h", "no level"),
+        *("VI) after", "no list"),
+    ]
+
+
+def test_an_item_of_a_word_list_may_be_one_by_its_style() -> None:
+    styled = "<w:p %s><w:pPr><w:pStyle w:val='ListNumber'/></w:pPr><w:r><w:t>%s</w:t></w:r></w:p>"
+    plain = f"<w:p {W}><w:r><w:t>text</w:t></w:r></w:p>"
+    document = made.word_of(styled % (W, "one"), plain, styled % (W, "two"))
+    assert _texts(document, ".docx") == ["1. one", "text", "2. two"]
+
+
 def test_a_row_of_a_word_table_has_every_cell_and_a_merged_one_once() -> None:
     def cell(text: str, properties: str = "") -> str:
         return f"<w:tc><w:tcPr>{properties}</w:tcPr><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:tc>"

@@ -15,8 +15,8 @@ What a reader of the file sees is what is read. Not read: what the file hides (.
 headers and footnotes of .docx, attachments of .eml (their names are).
 
 Hidden text of HTML is known by names, attributes, inline styles and simple rules of `<style>`. It is read all the same
-where it is hidden by an external style sheet, by a script, by a selector beyond `.a`, `#a`, `a` and `.a p`, by the color
-of what is behind it or by an element that covers it; and so is text that a PDF draws invisibly.
+where it is hidden by an external style sheet, by a script, by a selector beyond `.a`, `#a`, `a` and `.a p`, by the
+color of what is behind it or by an element that covers it; and so is text that a PDF draws invisibly.
 """
 
 from __future__ import annotations

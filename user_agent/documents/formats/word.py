@@ -19,6 +19,7 @@ from docx.oxml.xmlchemy import BaseOxmlElement
 from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats.encoding import looks_like
 from user_agent.documents.formats.section import Section
+from user_agent.documents.formats.word_numbers import Numbers
 
 MAX_ENTRIES = 2_000
 MAX_UNPACKED_BYTES = 100 * 1024 * 1024
@@ -52,6 +53,7 @@ class _Shown:
 
     def __init__(self, document: Document) -> None:
         styles = document.styles.element.iterchildren(qn("w:style"))
+        self._numbers = Numbers(document)
         self._hiding = {style.get(qn("w:styleId")) for style in styles if _is_on(style.find(_path("rPr", "vanish")))}
 
     def sections(self, parent: BaseOxmlElement) -> Iterator[Section]:
@@ -61,7 +63,7 @@ class _Shown:
                 yield from self._rows(element)
                 continue
             if not self._is_styled_away(element.find(_path("pPr", "pStyle"))):
-                yield Section("".join(self._texts(element)))
+                yield Section(self._numbers.next(element) + "".join(self._texts(element)))
             for box in _below(element, _TEXT_BOX):
                 yield from self.sections(box)
 
