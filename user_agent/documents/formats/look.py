@@ -26,7 +26,7 @@ _HIDING = {
     "opacity": re.compile(_ZERO),
     "filter": re.compile(rf".*opacity\({_ZERO}\).*"),
     "content-visibility": re.compile("hidden"),
-    "transform": re.compile(rf".*scale(?:3d|x|y)?\({_ZERO}(?:,.*)?\).*"),
+    "transform": re.compile(rf".*scale(?:3d|x|y)?\({_ZERO}[,)].*"),
     "scale": re.compile(_ZERO),
     "clip-path": re.compile(rf"inset\((?:100|[5-9]\d)%\)|circle\({_ZERO}(?: .*)?\)"),
     **dict.fromkeys(("text-indent", "margin-left", "margin-top"), _FAR),
@@ -140,9 +140,10 @@ def _own_styles(
 ) -> dict[str, str]:
     selectors = [*names, *(f"{outer} {name}" for outer in around.within for name in names)]
     styles: dict[str, str] = {}
-    for selector in sorted(selectors, key=_rank):
-        styles.update(sheet.get(selector, {}))
-    return styles | _styles(str(attributes.get("style") or ""))
+    for selector in sorted((selector for selector in selectors if selector in sheet), key=_rank):
+        styles.update(sheet[selector])
+    own = attributes.get("style")
+    return styles | _styles(str(own)) if own else styles
 
 
 def _rank(selector: str) -> tuple[int, int, int]:
@@ -162,7 +163,8 @@ def _is_gone(name: str, attributes: Mapping[str, object], styles: Styles, look: 
 
 def _is_flat(styles: Styles) -> bool:
     """Whether the element has no room for its text, and cuts it off."""
-    is_cut = any(styles.get(f"overflow{axis}", "").startswith(("hidden", "clip")) for axis in ("", "-x", "-y"))
+    cuts = [styles.get(f"overflow{axis}", "") for axis in ("", "-x", "-y")] if styles else []
+    is_cut = any(cut.startswith(("hidden", "clip")) for cut in cuts)
     sizes = ("height", "max-height", "width", "max-width")
     room = " ".join(styles.get(f"padding{side}", "0") for side in ("", "-top", "-bottom"))  # as around a film
     return (

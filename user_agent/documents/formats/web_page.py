@@ -5,6 +5,7 @@ Not read: what stands in attributes, as the values of a form's fields and the te
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -129,7 +130,7 @@ class _Places:
 
     def __init__(self, page: BeautifulSoup) -> None:
         self._places: dict[int, _Place] = {id(page): _Place()}
-        self._layout = _layout_of(page)
+        self._layout, self._rows = _layout_of(page), _rows_of(page)
         self._numbers: dict[int, int] = {}
 
     def of(self, node: Tag | NavigableString) -> _Place:
@@ -157,9 +158,7 @@ class _Places:
         if element.name == "table" or (element.name in ("tr", "dd") and id(element) in self._layout):
             return replace(place, whole=None, cell=None)
         if element.name == "tr":
-            return replace(
-                place, whole=element if len(element.find_all(("td", "th"), limit=2)) == 2 else None, cell=None
-            )
+            return replace(place, whole=element if id(element) in self._rows else None, cell=None)
         if element.name in ("dt", "dd"):
             return replace(place, whole=self._described(element, around), cell=element)
         return replace(place, cell=element) if element.name in _CELLS and around.whole else place
@@ -182,6 +181,18 @@ def _layout_of(page: BeautifulSoup) -> set[int]:
                 break
             around.add(id(parent))
     return around
+
+
+def _rows_of(page: BeautifulSoup) -> set[int]:
+    """The rows of more than one cell."""
+    rows: dict[int, Tag | None] = {}
+    cells = Counter[int]()
+    for element in page.find_all(True):
+        row = rows.get(id(element.parent))
+        rows[id(element)] = element if element.name == "tr" else row
+        if row is not None and element.name in ("td", "th"):
+            cells[id(row)] += 1
+    return {row for row, count in cells.items() if count > 1}
 
 
 def _seen(page: BeautifulSoup) -> Iterator[Tag | NavigableString]:
