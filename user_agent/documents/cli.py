@@ -189,8 +189,8 @@ def _sync(library: Collection, as_json: bool, *, retry_failed: bool, links: Iter
         return
     for problem in done.problems:
         typer.echo(f"user-agent: {_safe(problem)}", err=True)
-    for document in failed:
-        if before.get(document.path) != document.reason:
+    for document in documents:
+        if document.state != "skipped" and document.reason and before.get(document.path) != document.reason:
             typer.echo(f"user-agent: {_safe(f'{document.path} {document.reason}')}", err=True)
     typer.echo(_summary(done, documents))
 
