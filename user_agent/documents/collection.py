@@ -62,7 +62,7 @@ class Collection:
 
     @property
     def progress(self) -> Progress:
-        """Of the sync that runs, or the last one."""
+        """The state of the sync that runs, or of the last one."""
         return self._progress
 
     def exposure(self) -> str:

@@ -114,7 +114,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Reading:
-    """What came of reading one file; the attributes are `Document`'s.
+    """The outcome of reading one file; the attributes are `Document`'s.
 
     Attributes:
         pieces: its text; none unless it is indexed.

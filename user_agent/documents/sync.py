@@ -22,7 +22,7 @@ MOST_TRIES = 3
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sync is, or how the last one ended.
+    """The state of a sync, or of the last one at its end.
 
     Attributes:
         total: files found.
@@ -100,7 +100,7 @@ def sync_steps(
 
 
 def reading_of(file: FoundFile, data: bytes, extractor: Extractor) -> Reading:
-    """What comes of reading a file's bytes."""
+    """Read a file's bytes; a failure is a reading too."""
     failed = Reading(file.path, "failed", "", len(data), file.modified_ns, sha256_of(data))
     try:
         pieces = extractor.extract(data, file.path.suffix.lower())
@@ -110,16 +110,14 @@ def reading_of(file: FoundFile, data: bytes, extractor: Extractor) -> Reading:
 
 
 def sha256_of(data: bytes) -> str:
-    """In hex."""
+    """The digest of a file's bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 class _Reader:
     """Reads what is due, and keeps what an older reader has read for as long as this one cannot."""
 
-    def __init__(
-        self, store: DocumentStore, extractor: Extractor, tries: Counter[int], *, retry_failed: bool
-    ) -> None:
+    def __init__(self, store: DocumentStore, extractor: Extractor, tries: Counter[int], *, retry_failed: bool) -> None:
         self.store, self.extractor = store, extractor
         self._tries, self._retry_failed = tries, retry_failed
 
@@ -176,7 +174,7 @@ class _Step:
         return reading.state if self.reader.keeps(self.known, reading) else self._put(reading)
 
     def _settled(self) -> Document | None:
-        """What is known, if it holds for as long as the file is the same."""
+        """The known document, if it holds for as long as the file is the same."""
         known = self.known
         return None if known is None or known.state == "skipped" or self.reader.is_due(known) else known
 
@@ -188,7 +186,7 @@ class _Step:
 
 
 def _files_of(link: Link, store: DocumentStore) -> list[FoundFile]:
-    """What is at a link. A linked file that is gone is gone; a folder may be on a disk that is not there now."""
+    """Find the files of a link. A linked file that is gone is gone; a folder may be on a disk that is not there now."""
     try:
         return find_files(link.path)
     except FileNotFoundError:

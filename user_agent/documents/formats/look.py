@@ -1,9 +1,9 @@
-"""Which elements of HTML a reader of the page sees: by their names, attributes and styles."""
+"""The looks of elements of HTML, as seen or not: by their names, attributes and styles."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 # What browsers display only on demand or never: https://html.spec.whatwg.org/multipage/rendering.html#hidden-elements
@@ -17,12 +17,12 @@ _UNSEEN = frozenset(
 _HIDING = {
     "display": re.compile("none"),
     "mso-hide": re.compile("all"),
-    "opacity": re.compile(r"0*\.?0+%?"),
+    "opacity": re.compile(r"(?:0+(?:\.0+)?|\.0+)%?"),
 }
-_ZERO_SIZE = re.compile(r"0*\.?0+(?:%|[a-z]+)?")
+_ZERO_SIZE = re.compile(r"(?:0+(?:\.0+)?|\.0+)(?:%|[a-z]+)?")
 _OWN_SIZE = re.compile(r"[\d.]+(?:px|pt|pc|cm|mm|in|rem|vw|vh|q)|[a-z-]+")  # others are shares of the parent's size
-_COMMENT_OR_AT_RULE = re.compile(r"/\*.*?(?:\*/|$)|@[^{;]*(?:;|\{(?:[^{}]*\{[^{}]*\})*[^{}]*\})", re.DOTALL)
-_RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
+_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
+_MARK = re.compile(r"([{};])")
 _CLASS = re.compile(r"\.([\w-]+)")
 
 Styles = Mapping[str, str]
@@ -30,7 +30,7 @@ Styles = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Look:
-    """What an element's text takes over from the elements around it.
+    """The look that an element's text takes over from the elements around it.
 
     Attributes:
         is_gone: the element is not shown, and nothing in it can be.
@@ -48,7 +48,7 @@ class Look:
 
     @property
     def is_seen(self) -> bool:
-        """Whether a reader sees the text."""
+        """True if a reader sees the text."""
         return not (self.is_gone or self.is_invisible or self.is_tiny or self.is_transparent)
 
 
@@ -81,16 +81,39 @@ def classes_of(sheets: Iterable[str]) -> dict[str, Styles]:
     A class that a longer selector names too, as in `.tab.open`, is left out: which elements that selects is not known,
     and to hide what a reader sees is worse than to show what none sees. So are rules for some media.
     """
-    rules = _RULE.findall(_COMMENT_OR_AT_RULE.sub(" ", "\n".join(sheets)))
     simple: dict[str, dict[str, str]] = {}
     others = set[str]()
-    for selectors, styles in rules:
+    for selectors, styles in _rules("\n".join(sheets)):
         for selector in selectors.split(","):
             if found := _CLASS.fullmatch(selector.strip()):
                 simple.setdefault(found[1], {}).update(_styles(styles))
             else:
                 others.update(_CLASS.findall(selector))
     return {name: styles for name, styles in simple.items() if name not in others}
+
+
+def _rules(sheet: str) -> Iterator[tuple[str, str]]:
+    """Yield the selectors and the declarations of each rule; one that holds others counts as selectors only.
+
+    It looks at each character once: a hostile sheet must not take the square of its length in time.
+    """
+    depth, first, is_nested = 0, "", False
+    selectors, styles = list[str](), list[str]()
+    for part in _MARK.split(_COMMENT.sub(" ", sheet)):
+        if part == "{":
+            depth += 1
+            is_nested |= depth > 1
+        elif part == "}":
+            depth = max(0, depth - 1)
+        else:
+            (styles if depth else selectors).append(part)
+            first = first or part.strip()
+        if depth == 0 and (part == "}" or (part == ";" and first.startswith("@"))):
+            if is_nested:
+                selectors, styles = [*selectors, *styles], []
+            if not first.startswith("@"):
+                yield "".join(selectors), "".join(styles)
+            selectors, styles, first, is_nested = [], [], "", False
 
 
 def _own_styles(attributes: Mapping[str, object], sheet: Mapping[str, Styles]) -> dict[str, str]:

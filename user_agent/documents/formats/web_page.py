@@ -29,46 +29,48 @@ def sections(data: bytes) -> Iterator[Section]:
     return blocks(decode(data, EncodingDetector.find_declared_encoding(data, is_html=True)))
 
 
-def blocks(html: str) -> Iterator[Section]:
-    """What stands between the borders of block elements, each with its line."""
+def blocks(html: str, around: Look = Look(), line: int = 1) -> Iterator[Section]:  # noqa: B008  it never changes
+    """Yield what stands between the borders of block elements, each with its line.
+
+    Args:
+        html: a page, or a part of one.
+        around: the look of the element that the part is in.
+        line: the number of its first line.
+    """
     # Of an attribute that is given twice browsers take the first.
     page = BeautifulSoup(html, "html.parser", multi_valued_attributes=None, on_duplicate_attribute="ignore")
     block: Tag | None = None
     parts: list[str] = []
-    for node in _seen(page):
-        is_border = node.name not in INLINE if isinstance(node, Tag) else _block_of(node) is not block
+    for node, block_of_node in _seen(page, around):
+        is_border = node.name not in INLINE if isinstance(node, Tag) else block_of_node is not block
         if is_border and parts:
-            yield from _section(parts, block)
+            yield from _section(parts, block, line)
             parts = []
         if not isinstance(node, Tag):
-            block = _block_of(node)
+            block = block_of_node
             parts.append(str(node))
-    yield from _section(parts, block)
+    yield from _section(parts, block, line)
 
 
-def _seen(page: BeautifulSoup) -> Iterator[Tag | NavigableString]:
-    """The elements and texts that a reader sees; an element that is not shown ends no line either."""
+def _seen(page: BeautifulSoup, around: Look) -> Iterator[tuple[Tag | NavigableString, Tag]]:
+    """Yield the elements and texts that a reader sees, each with the closest element that is no part of a line.
+
+    An element that is not shown ends no line either.
+    """
     sheet = classes_of(style.get_text() for style in page.find_all("style"))
-    looks: dict[int, Look] = {id(page): Look()}
+    known: dict[int, tuple[Look, Tag]] = {id(page): (around, page)}
     for node in page.descendants:
-        around = looks[id(node.parent)]
+        around, block = known[id(node.parent)]
         if isinstance(node, Tag):
-            looks[id(node)] = look = look_of(node.name, node.attrs, around, sheet)
+            look = look_of(node.name, node.attrs, around, sheet)
+            known[id(node)] = (look, block if node.name in INLINE else node)
             if not look.is_gone:
-                yield node
+                yield node, block
         elif isinstance(node, NavigableString) and type(node) in (NavigableString, CData) and around.is_seen:
-            yield node
+            yield node, block
 
 
-def _section(parts: list[str], block: Tag | None) -> Iterator[Section]:
+def _section(parts: list[str], block: Tag | None, line: int) -> Iterator[Section]:
     text = " ".join("".join(parts).split())
     if text:
-        yield Section(text, line=block.sourceline if block else None)
-
-
-def _block_of(node: object) -> Tag | None:
-    """The closest element around a text that is no part of a line."""
-    parent = getattr(node, "parent", None)
-    while isinstance(parent, Tag) and parent.name in INLINE:
-        parent = parent.parent
-    return parent
+        yield Section(text, line=line + ((block and block.sourceline) or 1) - 1)
