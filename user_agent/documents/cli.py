@@ -82,7 +82,7 @@ def link(
 @docs.command(epilog=SYNC_EXAMPLES)
 def sync(
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Read unchanged files that failed before once more.")
+        bool, typer.Option("--retry-failed", help="Read unchanged files and uploads that failed once more.")
     ] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
