@@ -13,10 +13,10 @@ from typing import NoReturn, TypeAlias
 import grpc
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
-from core_server.callers import SCOPE_KEY
 from core_server.config import ServerConfig
 from core_server.engines import running_engines
 from core_server.logs import start_log
+from core_server.scopes import SCOPE_KEY
 from core_server.server import observed
 from core_server.service import CollaborationService
 from ssd2.errors import EngineLost, ModelBroken
