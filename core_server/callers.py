@@ -91,7 +91,7 @@ def tokens_charged(block_size: int, step: int) -> int:
 
 @dataclass
 class Bucket:
-    """A limit a minute in use, in tokens or timesteps: a bucket that a minute fills.
+    """Use of a limit a minute, in tokens or timesteps: a bucket that a minute fills.
 
     An answer may take more than is left, so that none is cut off in its middle; the debt has to be filled up before the
     next one, and the limit holds in the long run. An answer whose line broke is in its middle too: for each there may
@@ -106,7 +106,7 @@ class Bucket:
     counted_at: float = 0.0
 
     def owed_now(self, per_minute: int) -> float:
-        """What is not filled up by now; at the limit and above, there is nothing left."""
+        """Return what is not filled up by now; at the limit and above, there is nothing left."""
         return max(0.0, self.owed - (time.monotonic() - self.counted_at) * per_minute / 60)
 
     def take(self, amount: int, per_minute: int) -> None:
@@ -116,7 +116,7 @@ class Bucket:
 
 @dataclass
 class Usage:
-    """What is used of a key's limits.
+    """Use of a key's limits.
 
     Attributes:
         sessions: answers in progress.
@@ -131,7 +131,7 @@ class Usage:
     broken_at: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_BROKEN))
 
     def take_up_broken(self) -> bool:
-        """Whether an answer broke a moment ago that this one may be; each is one only once."""
+        """Return True if this may be an answer that broke a moment ago; each counts once."""
         while self.broken_at:
             if time.monotonic() - self.broken_at.popleft() < RESUME_S:
                 return True
@@ -247,6 +247,6 @@ def _check_rates(entry: KeyEntry, usage: Usage) -> None:
 def _refused() -> KeyRefused:
     """The same whether a key is missing, unknown or revoked: which one is nobody's business."""
     return KeyRefused(
-        "this core answers calls with a valid key alone; get one from its provider, and give it to the agent with "
+        "This core requires a valid API key; get one from its provider, and give it to the agent with "
         "`user-agent config set-core-key` or SLINGSHOT_CORE_KEY"
     )

@@ -50,12 +50,12 @@ class Engines:
         return iter(self._engines.values())
 
     def __getitem__(self, number: int) -> EngineClient:
-        """The engine of a number, or the last that there was."""
+        """Return the engine of a number; if it has ended, as it was last."""
         return self._engines[number]
 
     @property
     def living(self) -> dict[int, EngineClient]:
-        """Those that have not ended, by their numbers."""
+        """Engines that have not ended, by their numbers."""
         return {number: engine for number, engine in self._engines.items() if not engine.is_gone}
 
     @property

@@ -89,7 +89,7 @@ class Row:
         return self.request.timesteps[self.state.at.step]
 
     def is_plain(self, block_size: int) -> bool:
-        """Whether its block has this length, and the projection before it one token a position."""
+        """Return True if its block has this length, and the projection before it one token a position."""
         projected = self.state.projected
         return self.request.block_size == block_size and (not projected or len(projected.token_ids) == block_size)
 

@@ -74,11 +74,11 @@ class ReplicaStream(ReplicaCall):
         self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(maxsize=1)
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Nothing: who calls is for the proxy to say."""
+        """Return nothing: the proxy knows who calls."""
         return {}
 
     def peer(self) -> str:
-        """The scope of the answer, as the proxy says."""
+        """Return the scope of the answer, which the proxy sends."""
         scope = dict(self.invocation_metadata()).get(SCOPE_KEY, "")
         return scope if isinstance(scope, str) else ""
 
