@@ -44,10 +44,10 @@ _REMEDIES = {
     "block_size": "--block-size",
     "max_tokens": "--max-tokens",
 }
-"""By the parameter of an error: what a reader in a terminal can do. The page and the REST endpoint have their own."""
+"""What a reader in a terminal can do, by the parameter of an error. The page and the REST endpoint have their own."""
 
 
 def with_remedy(error: SlingshotError) -> str:
-    """The text of an error with the option or the command that mends it, if there is one."""
+    """Return the text of an error with the option or the command that mends it, if there is one."""
     remedy = _REMEDIES.get(error.parameter or "")
     return f"{error} ({remedy})" if remedy else str(error)
