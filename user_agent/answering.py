@@ -22,7 +22,7 @@ from user_agent.documents.passage import Passage
 from user_agent.ledger import tracing
 from user_agent.traces import Trace, Traces, fit_json, passage_json
 from user_agent.tuning.defaults import collaboration_of, tuned_with
-from user_agent.user_model import Fitted, UserModel
+from user_agent.user_model import Fitted, UserModel, given_at_zero
 
 Search: TypeAlias = Callable[[str, Sequence[int] | None], Sequence[Passage]]
 """Passages for a question, the best first, from all documents or from those with the given ids."""
@@ -173,6 +173,8 @@ class Answering:
         asked, config = Asked(instruction, documents=documents), self._config
         params = decoding_for(self._user_model.config, steps=config.steps, max_tokens=config.max_tokens)
         limited = await asyncio.to_thread(self._user_model.limited, instruction, params)
+        if config.lambda_user == 0:
+            return given_at_zero(await asyncio.to_thread(self._search, instruction, documents))
         return await asyncio.to_thread(self._passages_for, asked, limited)
 
     @property

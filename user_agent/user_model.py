@@ -25,10 +25,17 @@ class Fitted:
     Attributes:
         passages: that the user model is given, the best first; one of them may be cut.
         left_out: that have no room, not even in part.
+        why_none: why none is given, whatever the room; None if that is not so.
     """
 
     passages: Sequence[Passage] = ()
     left_out: Sequence[Passage] = ()
+    why_none: str | None = None
+
+
+def given_at_zero(found: Sequence[Passage]) -> Fitted:
+    """Give none of the passages found: where λ is 0 the user model is not asked."""
+    return Fitted(left_out=found, why_none="lambda_user is 0, so no passage is given; set it above 0 to use documents")
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,9 @@ def test_a_config_of_another_model_than_the_weights_is_refused(folder: Path) -> 
         ({"num_heads": 0}, "heads"),
         ({"block_size": 0}, "block_size"),
         ({"block_size": 160}, "block_size 160 does not fit 160 positions"),
-        ({"eos_token_id": 1782}, "special token is outside"),
+        ({"eos_token_id": 1782}, "eos_token_id 1782 is .*; copy or convert the checkpoint again"),
+        ({"pad_token_id": -1}, "at least 0; copy or convert the checkpoint again"),
+        ({"num_layers": 1.5}, "whole number from .*; copy or convert the checkpoint again"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(folder: Path, changes: dict[str, Any], named: str) -> None:

@@ -131,7 +131,15 @@ async def test_what_would_be_given_is_what_an_answer_is_given(user_model: UserMo
         service = answering(user_model, found, core(user_model))
         shown = await service.passages_for(QUESTION, None)
         question = (await service.start(Asked(QUESTION), "trace")).question
-        assert (shown.passages, shown.left_out) == (question.passages, question.left_out)
+        assert (shown.passages, shown.left_out, shown.why_none) == (question.passages, question.left_out, None)
+
+
+async def test_where_lambda_is_0_no_passage_is_given_and_it_is_said_why(user_model: UserModel) -> None:
+    service = answering(user_model, FEW, core(user_model), lambda_user=0.0)
+    shown = await service.passages_for(QUESTION, None)
+    assert (await service.start(Asked(QUESTION), "trace")).question.passages == shown.passages == ()
+    assert shown.left_out == FEW
+    assert shown.why_none.startswith("lambda_user is 0, so no passage is given")
 
 
 @pytest.fixture

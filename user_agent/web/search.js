@@ -12,10 +12,11 @@ export function searchForm() {
   const found = el("ul", { className: "found", "aria-live": "polite" });
   const search = async (event) => {
     event.preventDefault();
-    const { data, left_out: leftOut } = await post("/v1/documents/search", { query: field.value, limit: MOST });
-    const passages = [...data.map((one) => passage(one, one.is_cut ? ", in part" : "")),
-      ...leftOut.map((one) => passage(one, ", does not fit beside this question"))];
-    found.replaceChildren(...(passages.length ? passages : [el("li", { className: "remark" }, "Nothing matches.")]));
+    const { data, left_out: leftOut, why_none: whyNone } = await post("/v1/documents/search", { query: field.value, limit: MOST });
+    const passages = [...(whyNone ? [el("li", { className: "remark" }, whyNone)] : []),
+      ...data.map((one) => passage(one, one.is_cut ? ", in part" : "")),
+      ...leftOut.map((one) => passage(one, whyNone ? ", not given" : ", does not fit beside this question"))];
+    found.replaceChildren(...(data.length + leftOut.length ? passages : [el("li", { className: "remark" }, "Nothing matches.")]));
   };
   return el("div", {}, el("form", { className: "line", role: "search", on: { submit: reporting(search) } },
     el("label", {}, "Search the passages", field), el("button", {}, "Search")), found);
