@@ -40,12 +40,14 @@ def search(
     with opened_collection(data_dir) as (library, _):
         fitted = user_model.fitting(query, library.search(query), params.max_answer_tokens)
     given, left_out = fitted.passages[:limit], fitted.left_out[: max(0, limit - len(fitted.passages))]
+    more = len(fitted.passages) + len(fitted.left_out) - len(given) - len(left_out)
     if as_json:
-        print_json({"passages": [asdict(one) for one in given], "left_out": [asdict(one) for one in left_out]})
+        shown = {"passages": [asdict(one) for one in given], "left_out": [asdict(one) for one in left_out]}
+        print_json({**shown, "more": more})
         return
     rows = [*((_share(one), one) for one in given), *(("does not fit", one) for one in left_out)]
     print_table(("given", "where", "passage"), ((share, one.place, one.text) for share, one in rows))
-    if more := len(fitted.passages) + len(fitted.left_out) - len(rows):
+    if more:
         typer.echo(f"user-agent: {more} more were found; see them with a larger --limit", err=True)
 
 
