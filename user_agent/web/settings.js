@@ -20,7 +20,7 @@ const NUMBERS = {
   lambda_user: { min: 0, max: 1, step: 0.05 },
   alpha: { min: 0, max: 100, step: 0.1 },
   steps: { min: 1, max: 1000, step: 1 },
-  max_tokens: { min: 1, max: 4096, step: 1 },
+  max_tokens: { min: 1, step: 1 },
 };
 
 export class Settings {

@@ -124,6 +124,8 @@ async def test_a_search_shows_what_the_model_would_be_given_and_what_does_not_fi
     ("changes", "param", "says"),
     [
         ({"core": "nowhere"}, "core", "the core's address is 'nowhere'; give it as HOST:PORT"),
+        ({"core": "core.example.org:443"}, "insecure", "the core at core.example.org:443 is on another machine"),
+        ({"ca": "/nope.pem"}, "ca", "the certificates in /nope.pem cannot be used"),
         ({"lambda_user": 2}, "lambda_user", "lambda user: input should be less than or equal to 1"),
     ],
 )
@@ -135,6 +137,8 @@ async def test_a_setting_that_cannot_be_is_named_and_no_option_of_a_command_line
     assert (response.status_code, error["param"]) == (400, param)
     assert error["message"].startswith(says)
     assert "--" not in error["message"]
+    assert "allow" not in error["message"], "the page and REST clients cannot"
+    assert (await http.get("/v1/settings")).json()[next(iter(changes))]["value"] is None, "it is not kept"
 
 
 ROOT = Path(user_agent.__file__).parent
