@@ -551,8 +551,8 @@ def test_the_ledger_tells_what_left_from_what_stayed_on_this_machine(page: Page)
     page.route("**/v1/ledger/totals*", lambda route: route.fulfill(json=totals))
     page.get_by_role("link", name="What left this device").click()
     expect(page.locator(".lead")).to_have_text(
-        "3 messages with 30 B left this device, 2 messages with 20 B stayed on this machine, 4 messages with 40 B came. "
-        "Every message is recorded before it is sent."
+        "3 messages with 30 B left this device, 2 messages with 20 B stayed on this machine, "
+        "4 messages with 40 B came. Every message is recorded before it is sent."
     )
     expect(page.get_by_text("The provider can read all that left")).to_be_visible()
 
