@@ -42,16 +42,17 @@ def search(
         is_given = config.lambda_user != 0
         fitted = user_model.fitting(query, found, params.max_answer_tokens) if is_given else given_at_zero(found)
     given, left_out = fitted.passages[:limit], fitted.left_out[: max(0, limit - len(fitted.passages))]
+    more = len(fitted.passages) + len(fitted.left_out) - len(given) - len(left_out)
     if as_json:
         shown = {"passages": [asdict(one) for one in given], "left_out": [asdict(one) for one in left_out]}
-        print_json({**shown, "why_none": fitted.why_none})
+        print_json({**shown, "why_none": fitted.why_none, "more": more})
         return
     share_of_others = "no" if fitted.why_none else "does not fit"
     rows = [*((_share(one), one) for one in given), *((share_of_others, one) for one in left_out)]
     print_table(("given", "where", "passage"), ((share, one.place, one.text) for share, one in rows))
     if fitted.why_none:
         typer.echo(f"user-agent: {fitted.why_none}", err=True)
-    if more := len(fitted.passages) + len(fitted.left_out) - len(rows):
+    if more:
         typer.echo(f"user-agent: {more} more were found; see them with a larger --limit", err=True)
 
 
