@@ -9,11 +9,10 @@ import asyncio
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from hashlib import sha256
 from operator import itemgetter
 from typing import Protocol
 
@@ -25,11 +24,7 @@ RESUME_S = 60.0
 MAX_BROKEN = 64
 """How long after a break an answer may go on beyond its key's limits a minute, and how many of a key's may."""
 
-SCOPE_KEY = "slingshot-scope"
-"""Metadata in which a proxy tells its replicas the scope of an answer."""
-
 _SCHEME = "Bearer "
-_TELL_APART = ("key:", "certificate:", "ipv4:", "ipv6:")
 
 
 class Caller(Protocol):
@@ -70,33 +65,6 @@ CALLER: ContextVar[Caller] = ContextVar("CALLER", default=Anybody())  # noqa: B0
 """Who the call is from that is being answered."""
 
 
-class Line(Protocol):
-    """What gRPC knows of where a call comes from."""
-
-    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Properties of the encryption, such as the certificate that the agent has shown."""
-
-    def peer(self) -> str:
-        """The connection's other end: address and port."""
-
-
-def scope_of(line: Line) -> str | None:
-    """Name the answers that a call's prompt may be shared with: those of its key, certificate or connection.
-
-    Args:
-        line: that the call came on.
-
-    Returns:
-        A name for the first of these that there is; None for no other answer: over a Unix socket all look alike.
-    """
-    if key_id := CALLER.get().id:
-        return f"key:{key_id}"
-    if certificate := b"".join(line.auth_context().get("x509_pem_cert", ())):
-        return f"certificate:{sha256(certificate).hexdigest()}"
-    peer = line.peer()
-    return peer if peer.startswith(_TELL_APART) else None
-
-
 async def while_allowed(answer: Coroutine[object, object, None]) -> None:
     """Answer a call for as long as its caller may go on.
 
@@ -123,7 +91,7 @@ def tokens_charged(block_size: int, step: int) -> int:
 
 @dataclass
 class Bucket:
-    """What is used of a limit a minute, in tokens or timesteps: a bucket that a minute fills.
+    """Use of a limit a minute, in tokens or timesteps: a bucket that a minute fills.
 
     An answer may take more than is left, so that none is cut off in its middle; the debt has to be filled up before the
     next one, and the limit holds in the long run. An answer whose line broke is in its middle too: for each there may
@@ -138,7 +106,7 @@ class Bucket:
     counted_at: float = 0.0
 
     def owed_now(self, per_minute: int) -> float:
-        """What is not filled up by now; at the limit and above, there is nothing left."""
+        """Return what is not filled up by now; at the limit and above, there is nothing left."""
         return max(0.0, self.owed - (time.monotonic() - self.counted_at) * per_minute / 60)
 
     def take(self, amount: int, per_minute: int) -> None:
@@ -148,7 +116,7 @@ class Bucket:
 
 @dataclass
 class Usage:
-    """What is used of a key's limits.
+    """Use of a key's limits.
 
     Attributes:
         sessions: answers in progress.
@@ -163,7 +131,7 @@ class Usage:
     broken_at: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_BROKEN))
 
     def take_up_broken(self) -> bool:
-        """Whether an answer broke a moment ago that this one may be; each is one only once."""
+        """Return True if this may be an answer that broke a moment ago; each counts once."""
         while self.broken_at:
             if time.monotonic() - self.broken_at.popleft() < RESUME_S:
                 return True
@@ -279,6 +247,6 @@ def _check_rates(entry: KeyEntry, usage: Usage) -> None:
 def _refused() -> KeyRefused:
     """The same whether a key is missing, unknown or revoked: which one is nobody's business."""
     return KeyRefused(
-        "this core answers calls with a valid key alone; get one from its provider, and give it to the agent with "
+        "This core requires a valid API key; get one from its provider, and give it to the agent with "
         "`user-agent config set-core-key` or SLINGSHOT_CORE_KEY"
     )

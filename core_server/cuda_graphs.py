@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -51,6 +51,40 @@ class CudaRecorder:
         return graph.replay
 
 
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A function with its arguments.
+
+    Attributes:
+        function: of a tuple of tensors and two tensors, with keywords that are no tensors; does the same operations for
+            all values of tensors of the same sizes.
+        group: its first argument.
+        first: its second one, [B, …].
+        second: its third one.
+        static: its keywords.
+    """
+
+    function: Callable[..., Tensor]
+    group: tuple[Tensor, ...]
+    first: Tensor
+    second: Tensor
+    static: Mapping[str, Hashable]
+
+    def __call__(self) -> Tensor:
+        """Return the function's output."""
+        return self.function(self.group, self.first, self.second, **self.static)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors among the arguments, in order."""
+        return [*self.group, self.first, self.second]
+
+    @property
+    def key(self) -> Hashable:
+        """A name for all calls that one graph can compute."""
+        return self.function, _sizes(self.tensors), tuple(sorted(self.static.items()))
+
+
 @dataclass(frozen=True)
 class _Captured:
     replay: _Replay
@@ -76,47 +110,23 @@ class CudaGraphs:
         self._inputs: dict[Hashable, list[Tensor]] = {}
         self._captured: dict[Hashable, _Captured] = {}
 
-    def capture(
-        self,
-        function: Callable[..., Tensor],
-        group: tuple[Tensor, ...],
-        first: Tensor,
-        second: Tensor,
-        **static: Hashable,
-    ) -> None:
-        """Make the graph of a function for arguments of these sizes.
-
-        Args:
-            function: of a tuple of tensors and two tensors, with keywords that are no tensors; does the same
-                operations for all values of tensors of the same sizes.
-            group: its first argument.
-            first: its second one, [B, …].
-            second: its third one.
-            static: its keywords.
-        """
-        given = [*group, first, second]
-        inputs = self._inputs.setdefault(_sizes(given), [tensor.clone() for tensor in given])
-        output = self._output[: len(first)]
+    def capture(self, call: Call) -> None:
+        """Make the graph of a call, for arguments of these sizes."""
+        inputs = self._inputs.setdefault(_sizes(call.tensors), [tensor.clone() for tensor in call.tensors])
+        output = self._output[: len(call.first)]
+        on_inputs = replace(call, group=tuple(inputs[:-2]), first=inputs[-2], second=inputs[-1])
 
         def run() -> None:
-            output.copy_(function(tuple(inputs[:-2]), *inputs[-2:], **static))
+            output.copy_(on_inputs())
 
-        self._captured[_key(function, given, static)] = _Captured(self._record(run), inputs, output)
+        self._captured[call.key] = _Captured(self._record(run), inputs, output)
 
-    def __call__(
-        self,
-        function: Callable[..., Tensor],
-        group: tuple[Tensor, ...],
-        first: Tensor,
-        second: Tensor,
-        **static: Hashable,
-    ) -> Tensor:
+    def __call__(self, call: Call) -> Tensor:
         """The function's output, by its graph if there is one of these sizes."""
-        given = [*group, first, second]
-        captured = self._captured.get(_key(function, given, static))
+        captured = self._captured.get(call.key)
         if captured is None:
-            return function(group, first, second, **static)
-        for ours, tensor in zip(captured.inputs, given, strict=True):
+            return call()
+        for ours, tensor in zip(captured.inputs, call.tensors, strict=True):
             ours.copy_(tensor)
         captured.replay()
         return captured.output
@@ -124,7 +134,3 @@ class CudaGraphs:
 
 def _sizes(tensors: Sequence[Tensor]) -> Hashable:
     return tuple(tensor.shape for tensor in tensors)
-
-
-def _key(function: Callable[..., Tensor], tensors: Sequence[Tensor], static: dict[str, Hashable]) -> Hashable:
-    return function, _sizes(tensors), tuple(sorted(static.items()))

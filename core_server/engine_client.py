@@ -7,7 +7,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -22,6 +22,7 @@ from core_server.commands import (
     Failed,
     NotReady,
     Ready,
+    Report,
     Start,
     read,
     write,
@@ -75,6 +76,7 @@ class EngineClient:
         slots: answers that it takes at a time, likewise.
         alive: its last word on how it stands; None before the first.
         broken_models: names of those that have failed an answer and then their self-test.
+        on_broken: called when there is one more.
         ends_by_itself: whether it ends once it is hung up on: not while it loads, nor if it has said nothing for too
             long.
     """
@@ -95,6 +97,7 @@ class EngineClient:
         self.slots = 0
         self.alive: Alive | None = None
         self.broken_models: set[str] = set()
+        self.on_broken: Callable[[], None] = lambda: None
         self.ends_by_itself = False
 
     @property
@@ -105,7 +108,7 @@ class EngineClient:
     @property
     def is_gone(self) -> bool:
         """Whether it has ended, or been given up."""
-        return self._listening is not None and self._listening.done()
+        return self._listening is not None and (self._listening.done() or self._listening.cancelling() > 0)
 
     @property
     def silence_s(self) -> float:
@@ -136,7 +139,7 @@ class EngineClient:
     async def _listen(self) -> None:
         """Hand on what the engine reports."""
         try:
-            while (report := await asyncio.wait_for(read(self._reader), self._timeout_s)) is not None:
+            while (report := await self._report()) is not None:
                 self._heard_at = time.monotonic()
                 if isinstance(report, Computed | Failed):
                     if frames := self._frames.get(report.session):  # else it has ended meanwhile
@@ -145,12 +148,24 @@ class EngineClient:
                     self.alive = report
                 elif isinstance(report, Broken):
                     self.broken_models.add(report.model)
+                    self.on_broken()
         except TimeoutError:
             self.ends_by_itself = False
             _log.error("the engine has said nothing for %g s", self._timeout_s)
+        except asyncio.CancelledError:
+            self.ends_by_itself = False  # see `give_up`: whoever waits for its end is not cancelled
         finally:
             for frames in self._frames.values():
                 frames.put(None)
+
+    async def _report(self) -> Report | None:
+        async with asyncio.timeout(self._timeout_s):  # Python 3.11's wait_for may swallow that the task is cancelled
+            return await read(self._reader)
+
+    def give_up(self) -> None:
+        """Count the engine as ended from now on: what it still had to compute fails, and it is killed on leaving."""
+        if self._listening:
+            self._listening.cancel()
 
     @contextmanager
     def answer(self, begin: Begin) -> Iterator[Frames]:

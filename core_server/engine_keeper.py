@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Protocol
 
 from core_server.config import ServerConfig
 from core_server.engine_client import EngineClient, running_engine
@@ -22,18 +22,6 @@ LONGEST_DELAY_S = 60.0
 """How long to wait before an engine is started again: twice as long after each failure in a row."""
 
 _log = logging.getLogger(__name__)
-
-
-class Place(Protocol):
-    """Where engines are looked for; see `core_server.engines.Engines`."""
-
-    given_up: set[int]
-
-    def __getitem__(self, number: int) -> EngineClient:
-        """The engine of a number, or the last that there was."""
-
-    def put_back(self, number: int, engine: EngineClient) -> None:
-        """Take up an engine that has been started again."""
 
 
 class EngineKeeper:
@@ -62,19 +50,23 @@ class EngineKeeper:
         """End what runs, if anything does; what is stuck is killed."""
         await self._running.aclose()
 
-    async def keep(self, engines: Place) -> None:
+    async def keep(
+        self, engine: EngineClient, put_back: Callable[[int, EngineClient], None], give_up: Callable[[int], None]
+    ) -> None:
         """Start the engine again whenever it has ended, until it has failed too often in a row.
 
         Args:
-            engines: where it has its place.
+            engine: as it was started.
+            put_back: takes up an engine that has been started again, unless its models are others.
+            give_up: told when it is not started again.
         """
         failures = 0
-        while (failures := await self._failures(engines, failures)) < MAX_FAILURES:
+        while (failures := await self._failures(engine, failures)) < MAX_FAILURES:
             delay_s = min(FIRST_DELAY_S * 2 ** (failures - 1), LONGEST_DELAY_S)
             _log.warning("engine %d has ended and is started again in %g s", self._number, delay_s)
             await asyncio.sleep(delay_s)
-            await self._start_again(engines)
-        engines.given_up.add(self._number)
+            engine = await self._start_again(put_back) or engine
+        give_up(self._number)
         _log.error(
             "engine %d is given up: it has failed %d times without serving for %g s; the server goes on without it "
             "until it is restarted",
@@ -83,26 +75,31 @@ class EngineKeeper:
             LASTING_S,
         )
 
-    async def _failures(self, engines: Place, before: int) -> int:
+    async def _failures(self, engine: EngineClient, before: int) -> int:
         """Wait until the engine has ended, and count its failures in a row: with those before it, unless it lasted."""
         began = time.monotonic()
         try:
-            await engines[self._number].gone()
+            await engine.gone()
         except Exception as error:
             self._log_failure("sent what could not be read", error)
         lasted_s = time.monotonic() - began
-        await self.stop()
+        try:
+            await self.stop()
+        except Exception as error:
+            self._log_failure("could not be ended", error)
         return 1 if lasted_s >= LASTING_S else before + 1
 
-    async def _start_again(self, engines: Place) -> None:
-        """Try once; if it fails, the engine that has ended keeps its place."""
+    async def _start_again(self, put_back: Callable[[int, EngineClient], None]) -> EngineClient | None:
+        """Try once; None if it fails."""
         began = time.monotonic()
         try:
-            engines.put_back(self._number, await self.start())
+            engine = await self.start()
+            put_back(self._number, engine)
         except Exception as error:  # whatever it is, the other engines go on
             self._log_failure("could not be started again", error)
-        else:
-            _log.warning("engine %d serves again, started within %.1f s", self._number, time.monotonic() - began)
+            return None
+        _log.warning("engine %d serves again, started within %.1f s", self._number, time.monotonic() - began)
+        return engine
 
     def _log_failure(self, what: str, error: Exception) -> None:
         """Say why in our own words; what another exception says may hold anything."""

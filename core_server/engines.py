@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,6 +16,9 @@ from ssd2.errors import CoreBusy, EngineLost, ModelMismatch
 
 MAX_SILENCE_S = 10 * HEARTBEAT_S
 """An engine that says nothing for longer is stuck, or at a batch that new answers would wait for."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Engines:
@@ -40,18 +44,18 @@ class Engines:
         self.restarts = Counter(dict.fromkeys(self._engines, 0))
         self.given_up: set[int] = set()
         for engine in engines:
-            _check_same(self.models, engine.models)
+            self._take_up(engine)
 
     def __iter__(self) -> Iterator[EngineClient]:
         return iter(self._engines.values())
 
     def __getitem__(self, number: int) -> EngineClient:
-        """The engine of a number, or the last that there was."""
+        """Return the engine of a number; if it has ended, as it was last."""
         return self._engines[number]
 
     @property
     def living(self) -> dict[int, EngineClient]:
-        """Those that have not ended, by their numbers."""
+        """Engines that have not ended, by their numbers."""
         return {number: engine for number, engine in self._engines.items() if not engine.is_gone}
 
     @property
@@ -79,8 +83,8 @@ class Engines:
         free = [engine for engine in able if engine.answers < engine.slots]
         if not free:
             raise CoreBusy(
-                f"the core is at its limit of answers with {len(living)} of its {len(self._engines)} engines; ask "
-                "again in a moment"
+                f"the core is at its limit of answers with {len(able)} of its {len(self._engines)} engines; ask again "
+                "in a moment"
             )
         return min(free, key=lambda engine: (engine.silence_s > MAX_SILENCE_S, engine.answers))
 
@@ -90,9 +94,22 @@ class Engines:
         Raises:
             ModelMismatch: if its models are not those that agents have been told of.
         """
-        _check_same(self.models, engine.models)
+        self._take_up(engine)
         self._engines[number] = engine
         self.restarts[number] += 1
+        self._end_broken()  # those that were kept only because no other engine could answer
+
+    def _take_up(self, engine: EngineClient) -> None:
+        _check_same(self.models, engine.models)
+        engine.on_broken = self._end_broken
+
+    def _end_broken(self) -> None:
+        """End engines with a broken model that another one can answer; what keeps them running loads it anew."""
+        for number, engine in self.living.items():
+            others = [other for other in self.living.values() if other is not engine]
+            if any(engine.broken_models - other.broken_models for other in others):
+                _log.error("engine %d is ended, as it has broken models; others go on with its answers", number)
+                engine.give_up()
 
     async def gone(self) -> None:
         """Wait until all have ended, or are given up; what they still had to compute fails."""
@@ -148,7 +165,11 @@ async def running_engines(config: ServerConfig) -> AsyncIterator[Engines]:
             raise failed.exceptions[0] from None
         engines = Engines([task.result() for task in starting])
         # Without a second engine there is nothing to go on with: the server ends, and whatever runs it starts it again.
-        keeping = [asyncio.create_task(keeper.keep(engines)) for keeper in keepers if config.replicas > 1]
+        keeping = [
+            asyncio.create_task(keeper.keep(engine, engines.put_back, engines.given_up.add))
+            for keeper, engine in zip(keepers, engines, strict=True)
+            if config.replicas > 1
+        ]
         try:
             yield engines
         finally:

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from core_server.cuda_graphs import CudaGraphs, CudaRecorder, Recorder
+from core_server.cuda_graphs import Call, CudaGraphs, CudaRecorder, Recorder
 from ssd2.models.context_pool import Context, ContextPool
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.predict import Model, Predictor, begin
@@ -89,7 +89,7 @@ class Row:
         return self.request.timesteps[self.state.at.step]
 
     def is_plain(self, block_size: int) -> bool:
-        """Whether its block has this length, and the projection before it one token a position."""
+        """Return True if its block has this length, and the projection before it one token a position."""
         projected = self.state.projected
         return self.request.block_size == block_size and (not projected or len(projected.token_ids) == block_size)
 
@@ -183,7 +183,7 @@ class BatchLane:
                 fed_back = model.w_pred.weight.new_zeros(batch, config.block_size, config.hidden_size)
                 places = pool.places([self._slots] * batch)
                 sizes = {"block_size": config.block_size, "extent": extent}
-                graphs.capture(self._steps[model], astuple(projected), fed_back, places, **sizes)
+                graphs.capture(Call(self._steps[model], astuple(projected), fed_back, places, sizes))
         return graphs
 
     def kind(self, row: Row) -> Hashable:
@@ -198,14 +198,14 @@ class BatchLane:
         batch, extent = self._padded_sizes(rows, pool.extent(slots, block_size))
         spare = batch - len(rows)
         padded = [*rows, *[replace(rows[0], slot=self._slots)] * spare]
-        compute = partial(self._graphs, self._steps[model]) if self._graphs else self._steps[model]
-        logits = compute(
+        call = Call(
+            self._steps[model],
             astuple(_projected_rows(padded, pool.device)),
             self._fed_back(model, padded),
             pool.places([*slots, *[self._slots] * spare]),
-            block_size=block_size,
-            extent=extent,
+            {"block_size": block_size, "extent": extent},
         )
+        logits = self._graphs(call) if self._graphs else call()
         return logits[: len(rows)]
 
     def _padded_sizes(self, rows: Sequence[Row], extent: int) -> tuple[int, int]:

@@ -33,13 +33,11 @@ class Readiness:
 
     @property
     def limitation(self) -> str | None:
-        """What is amiss although an answer can be taken; None if nothing is."""
+        """A fault that leaves the server able to take answers; None if there is none."""
         if self.engines is None:
             return None
         of = f"of {len(self.engines.restarts)}"
         if ended := len(self.engines.restarts) - len(self.engines.living):
             return f"degraded: {ended} {of} engines ended, {len(self.engines.given_up)} given up"
-        if broken := sum(bool(engine.broken_models) for engine in self.engines.living.values()):
-            return f"degraded: {broken} {of} engines with a broken model"
         silent = sum(engine.silence_s > MAX_SILENCE_S for engine in self.engines.living.values())
         return f"degraded: {silent} {of} engines silent" if silent else None

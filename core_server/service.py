@@ -15,13 +15,14 @@ from typing import NoReturn, Protocol, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from core_server.callers import CALLER, Line, scope_of, while_allowed
+from core_server.callers import CALLER, while_allowed
 from core_server.engine_client import EngineClient, Frames
 from core_server.engines import Engines
 from core_server.error_catalog import Refusal, refusal_of
 from core_server.hosted import HostedModels
 from core_server.metrics import CLOSED, DISCONNECTED
 from core_server.observation import Observation, SessionObservation
+from core_server.scopes import Line, scope_of
 from core_server.session import CoreSession
 from ssd2.errors import CoreBusy, CoreStopping, CoreTimeout, ModelBroken, ProtocolViolation
 from ssd2.wire import collaboration_pb2 as pb

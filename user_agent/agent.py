@@ -13,7 +13,7 @@ from torch import Tensor
 from ssd2.block_end import patience_of_the_core
 from ssd2.collaboration import UserLogits, UserTerms, mix_terms
 from ssd2.control import Control
-from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, ProtocolVersionMismatch, TokenizerMismatch
+from ssd2.errors import InvalidParameter, ModelMismatch, ProtocolVersionMismatch, TokenizerMismatch
 from ssd2.exactness import proven
 from ssd2.logits_format import LogitsFormat
 from ssd2.packed_logits import CoreLogits
@@ -276,11 +276,8 @@ class Agent:
         check_card(card, self._user_model, question.model)
         prompt_tokens = len(self._user_model.core_prompt(question.instruction))
         if prompt_tokens > card.max_prompt_tokens:
-            raise PromptTooLong(
-                f"the question has {prompt_tokens} tokens; this core takes {card.max_prompt_tokens}: shorten it",
-                parameter="question",
-                limit=card.max_prompt_tokens,
-            )
+            block_size = question.params.block_size
+            raise self._user_model.too_long(prompt_tokens, block_size, "block_size", card.max_prompt_tokens)
         if question.params.block_size > card.max_block_size:
             raise InvalidParameter(
                 f"block size is {question.params.block_size}, this core takes at most {card.max_block_size}; "

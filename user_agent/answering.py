@@ -22,7 +22,7 @@ from user_agent.documents.passage import Passage
 from user_agent.ledger import tracing
 from user_agent.traces import Trace, Traces, fit_json, passage_json
 from user_agent.tuning.defaults import collaboration_of, tuned_with
-from user_agent.user_model import Fitted, UserModel
+from user_agent.user_model import Fitted, UserModel, given_at_zero
 
 Search: TypeAlias = Callable[[str, Sequence[int] | None], Sequence[Passage]]
 """Passages for a question, the best first, from all documents or from those with the given ids."""
@@ -132,13 +132,14 @@ class Answering:
         """
         check(config, user_model)
         self._config, self._user_model, self._client, self._search = config, user_model, client, search
+        self._core_takes: int | None = None  # tokens of a question, once the core has said it
         self.traces, self.figures = traces, Figures()
         self._at_work = asyncio.Semaphore(config.max_answers)
         self._admitted = 0
 
     def reconfigure(self, config: AgentConfig, client: CoreClient | None) -> None:
         """Take up other settings, checked before, or another line, from the next answer on."""
-        self._config, self._client = config, client
+        self._config, self._client, self._core_takes = config, client, None
 
     @property
     def user_model(self) -> UserModel:
@@ -162,7 +163,11 @@ class Answering:
         """
         if self._client is None:
             return None
-        return await self._client.model_card(self._config.model, self._user_model.config.family)
+        client, config = self._client, self._config
+        card = await client.model_card(config.model, self._user_model.config.family)
+        if (client, config) == (self._client, self._config):  # else it is not of the core that is asked from now on
+            self._core_takes = card.max_prompt_tokens
+        return card
 
     async def passages_for(self, instruction: str, documents: Sequence[int] | None) -> Fitted:
         """Choose the passages that an answer as configured would be given for a question. Nothing is sent.
@@ -173,6 +178,8 @@ class Answering:
         asked, config = Asked(instruction, documents=documents), self._config
         params = decoding_for(self._user_model.config, steps=config.steps, max_tokens=config.max_tokens)
         limited = await asyncio.to_thread(self._user_model.limited, instruction, params)
+        if config.lambda_user == 0:
+            return given_at_zero(await asyncio.to_thread(self._search, instruction, documents))
         return await asyncio.to_thread(self._passages_for, asked, limited)
 
     @property
@@ -260,7 +267,8 @@ class Answering:
             temperature=asked.temperature or None,
             projection="greedy" if asked.temperature == 0 else None,
         )
-        params = await asyncio.to_thread(model.limited, asked.instruction, asked_params)
+        core_takes = self._core_takes if collaboration.uses_core else None
+        params = await asyncio.to_thread(model.limited, asked.instruction, asked_params, core_takes)
         fitted = Fitted()
         if collaboration.uses_user and asked.documents != ():
             fitted = await asyncio.to_thread(self._passages_for, asked, params)

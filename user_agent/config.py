@@ -30,6 +30,10 @@ CHANGEABLE = ("core", "ca", "model", "lambda_user", "alpha", "steps", "max_token
 """Settings that a running agent takes up at once."""
 
 
+MAX_MAX_TOKENS = 10**9
+"""No model writes as many, so that every length that can be meant is clamped, and said, where an answer is made."""
+
+
 class AgentConfig(BaseSettings):
     """One agent. Each field is also an environment variable, SLINGSHOT_ and its name, and a key of config.toml."""
 
@@ -37,8 +41,7 @@ class AgentConfig(BaseSettings):
 
     core: str | None = Field(
         None,
-        description="HOST:PORT of the core server, or of its replicas with commas between them; none: the demo's "
-        "(ask and tune need one)",
+        description="HOST:PORT of the core server, or of its replicas with commas between them; none: the demo's",
     )
     ca: Path | None = Field(
         None,
@@ -61,7 +64,10 @@ class AgentConfig(BaseSettings):
         None, ge=1, le=TRAINED_TIMESTEPS, description="most timesteps of a block; none: what suits the model"
     )
     max_tokens: int = Field(
-        48, ge=1, le=4096, description="longest answer, in tokens; no more than there is room for behind the question"
+        48,
+        ge=1,
+        le=MAX_MAX_TOKENS,
+        description="longest answer, in tokens; cut to what there is room for behind the question",
     )
     speculation: int = Field(4, ge=0, le=64, description="timesteps that the core may send ahead on guesses")
     timeout: float = Field(10.0, gt=0, description="seconds to wait for each answer of the core")
@@ -112,9 +118,10 @@ def load_config(**options: Any) -> AgentConfig:
         return AgentConfig(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         name, why = _first_fault(error)
-        raise InvalidParameter(
-            f"{why}; set --{name.replace('_', '-')}, SLINGSHOT_{name.upper()} or {name} in {config_folder() / FILE}"
-        ) from error
+        where = f"SLINGSHOT_{name.upper()} or {name} in {config_folder() / FILE}"
+        if options.get(name) is not None:  # only then is it sure that the command has such an option
+            where = f"--{name.replace('_', '-')}"
+        raise InvalidParameter(f"{why}; set {where}") from error
     except (OSError, ValueError) as error:  # tomllib.TOMLDecodeError is a ValueError
         raise InvalidParameter(f"{config_folder() / FILE} cannot be read: {error}") from error
 

@@ -89,7 +89,10 @@ def set_one(
     from user_agent.config import FILE, save_settings
     from user_agent.settings import config_folder
 
-    save_settings({name: value})
+    try:
+        save_settings({name: value})
+    except InvalidParameter as error:  # without the remedy of its parameter: this command is it
+        raise InvalidParameter(str(error)) from error
     typer.echo(f"{name} is {'as by default' if value is None else 'kept'} in {config_folder() / FILE}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from functools import partial
 from types import TracebackType
 from typing import TypeVar
@@ -109,18 +109,29 @@ class CoreClient:
         Raises:
             SlingshotError: whatever the core refused it with; `CoreUnavailable` if it is not there.
         """
-        used = self._connections[0]
+        used, broken = self._connections[0], set[CoreConnection]()
 
         async def opened(connection: CoreConnection) -> CoreStream:
             nonlocal used
+            try:
+                stream = await connection.open(request)
+            except errors.ModelBroken:
+                broken.add(connection)
+                raise
+            broken.discard(connection)
             used = connection
-            return await connection.open(request)
+            return stream
 
         async def reopened() -> CoreStream:
             self._shun(used)
-            return await self._anywhere(opened)
+            return await self._anywhere(opened, broken)
 
-        return ResumingStream(await self._patiently(opened, on_wait), reopened, Patience(self._patience_s, on_wait))
+        def leave() -> bool:
+            broken.add(used)
+            return not broken.issuperset(self._connections)
+
+        stream, patience = await self._patiently(opened, on_wait), Patience(self._patience_s, on_wait)
+        return ResumingStream(stream, reopened, patience, leave)
 
     async def _patiently(self, ask: Callable[[CoreConnection], Awaitable[_T]], on_wait: OnWait | None) -> _T:
         """Ask again for as long as there is hope and patience."""
@@ -133,15 +144,21 @@ class CoreClient:
                     raise
                 await patience.wait(error)
 
-    async def _anywhere(self, ask: Callable[[CoreConnection], Awaitable[_T]]) -> _T:
+    async def _anywhere(
+        self, ask: Callable[[CoreConnection], Awaitable[_T]], broken: Container[CoreConnection] = ()
+    ) -> _T:
         """Ask one replica after the other until one answers.
+
+        Args:
+            ask: asks one of them.
+            broken: those that are left out; not all of them.
 
         Raises:
             KeyRefused: at once: what one refuses they all do.
             CoreError: if none does: one that gives hope, else the first.
         """
         failures: list[errors.CoreError] = []
-        for connection in tuple(self._connections):
+        for connection in [one for one in self._connections if one not in broken]:
             try:
                 return await ask(connection)
             except errors.KeyRefused:

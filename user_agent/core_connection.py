@@ -234,8 +234,7 @@ def _check_line(address: str, credentials: CoreCredentials) -> None:
     if not credentials.insecure:
         raise errors.InsecureLine(
             f"the core at {address} is on another machine, and the line to it would not be encrypted: whoever is on "
-            "the way could read questions and answers, or answer in its place. Give the provider's CA certificate; "
-            "or, if you trust every network on the way, allow an unencrypted line",
+            "the way could read questions and answers, or answer in its place. Give the provider's CA certificate",
             parameter="insecure",
         )
 

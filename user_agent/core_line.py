@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TypeVar
@@ -72,10 +72,15 @@ class _DemoClient(CoreClient):
 
         return await super().open(request, tell)
 
-    async def _anywhere(self, ask: Callable[[CoreConnection], Awaitable[_T]]) -> _T:
+    async def _anywhere(
+        self, ask: Callable[[CoreConnection], Awaitable[_T]], broken: Container[CoreConnection] = ()
+    ) -> _T:
         """See `CoreClient`; what that says of addresses and options helps nobody here."""
+        failure = self._demo.failure
+        if failure and failure.retry_after_s is None:  # another program may have taken the port
+            raise failure
         try:
-            return await super()._anywhere(ask)
+            return await super()._anywhere(ask, broken)
         except CoreUnavailable as error:  # perhaps a moment before its end is known
             raise self._demo.failure or ended() from error
         except CoreLost as error:

@@ -36,7 +36,7 @@ HOW_TO_GIVE_A_CORE = "give its address with --core HOST:PORT, or keep it with `u
 _REMEDIES = {
     "core": "--core HOST:PORT, or `user-agent config set core HOST:PORT`",
     "ca": "--ca FILE, or `user-agent config set ca FILE`",
-    "insecure": "--ca FILE, or --insecure",
+    "insecure": "--ca FILE, or --insecure if you trust every network on the way",
     "client_certificate": "--client-certificate FILE --client-key FILE",
     "user_model": "--user-model FOLDER, or `user-agent config set user_model FOLDER`",
     "timeout": "`user-agent config set timeout SECONDS`",

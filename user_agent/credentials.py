@@ -74,7 +74,7 @@ class CoreCredentials:
             context = ssl.create_default_context(cafile=self.ca)
         except OSError as error:  # ssl.SSLError is one
             raise InvalidParameter(
-                f"the certificates in {self.ca} cannot be used: {error.strerror or error}"
+                f"the certificates in {self.ca} cannot be used: {error.strerror or error}", parameter="ca"
             ) from error
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as gRPC: the core's own certificate will do
         context.set_alpn_protocols(["h2"])
@@ -84,7 +84,8 @@ class CoreCredentials:
             except OSError as error:
                 raise InvalidParameter(
                     f"the certificate {self.client_certificate} with the key {self.client_key} cannot be used: "
-                    f"{error.strerror or error}"
+                    f"{error.strerror or error}",
+                    parameter="client_certificate",
                 ) from error
         return context
 

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from ssd2.demo.paths import CORE
@@ -40,14 +40,18 @@ class DemoCore:
 
     Attributes:
         address: HOST:PORT.
-        failure: why it cannot be asked just now; None while it runs.
     """
 
     def __init__(self) -> None:
         self.address = ""
-        self.failure: DemoCoreEnded | None = None
+        self._why_not: Callable[[], DemoCoreEnded] | None = None
         self._server: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None
+
+    @property
+    def failure(self) -> DemoCoreEnded | None:
+        """A new error that says why it cannot be asked just now; None while it runs."""
+        return self._why_not() if self._why_not else None
 
     async def start(self) -> None:
         """Start it, and see from now on that it runs.
@@ -79,7 +83,7 @@ class DemoCore:
                 "the demo's core server did not start; the agent's log has its error. Give the address of another core",
                 parameter="core",
             )
-        self.address, self.failure = address[1], None
+        self.address, self._why_not = address[1], None
         return self._server
 
     async def _keep(self, server: asyncio.subprocess.Process) -> None:
@@ -90,9 +94,9 @@ class DemoCore:
             await server.wait()
             if time.monotonic() - started >= STEADY_S:
                 delays = iter(RESTART_DELAYS_S)
-            self.failure = ended()
+            self._why_not = ended
             if (delay := next(delays, None)) is None:
-                self.failure = _given_up()
+                self._why_not = given_up
                 _log.error("%s", self.failure)
                 return
             _log.warning("the demo's core ended (exit code %s); starting it again", server.returncode)
@@ -123,7 +127,8 @@ def ended() -> DemoCoreEnded:
     return DemoCoreEnded("the demo's core ended, and is being started again; ask again in a moment")
 
 
-def _given_up() -> DemoCoreEnded:
+def given_up() -> DemoCoreEnded:
+    """Return the error of a core that has ended too often and is not started again."""
     error = DemoCoreEnded(
         f"the demo's core ended {len(RESTART_DELAYS_S) + 1} times in a row, and is not started again; stop the agent, "
         "see what its log says, and start it anew, or give it a core of your own in the settings"

@@ -27,6 +27,7 @@ from typing import Any, Literal, TypeAlias
 
 import apsw
 
+from ssd2.addresses import is_loopback
 from ssd2.errors import LedgerUnwritable, NotFound
 from user_agent.database import reported
 from user_agent.sent_message import SentMessage, decode
@@ -60,7 +61,7 @@ CREATE TABLE IF NOT EXISTS entry (
     payload BLOB CHECK ((payload IS NULL) = (direction = 'down'))
 ) STRICT;
 CREATE INDEX IF NOT EXISTS entry_by_trace ON entry (trace, seq);
-CREATE INDEX IF NOT EXISTS entry_sizes ON entry (direction, payload_bytes, wire_bytes);
+CREATE INDEX IF NOT EXISTS entry_traffic ON entry (direction, destination, payload_bytes, wire_bytes);
 CREATE TRIGGER IF NOT EXISTS entry_is_next BEFORE INSERT ON entry
     WHEN new.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM entry)
     BEGIN SELECT raise(ABORT, 'the ledger only grows at its end'); END;
@@ -157,13 +158,28 @@ class Traffic:
     payload_bytes: int = 0
     wire_bytes: int = 0
 
+    def __add__(self, other: Traffic) -> Traffic:
+        """Add up two."""
+        return Traffic(
+            self.messages + other.messages,
+            self.payload_bytes + other.payload_bytes,
+            self.wire_bytes + other.wire_bytes,
+        )
+
 
 @dataclass(frozen=True)
 class Totals:
-    """All of a ledger."""
+    """All of a ledger, or of one answer.
+
+    Attributes:
+        up: from this device to a core.
+        down: from a core.
+        local: of those up, what went to a core on this machine, and so did not leave it.
+    """
 
     up: Traffic
     down: Traffic
+    local: Traffic = Traffic()
 
 
 @dataclass(frozen=True)
@@ -197,7 +213,7 @@ class Ledger:
         """
         self._connection, self._lock = connection, threading.Lock()
         connection.execute("PRAGMA synchronous = NORMAL")
-        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'entry_stays'").fetchone():
+        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'entry_traffic'").fetchone():
             with reported(Path(connection.filename)), writing(connection):
                 connection.execute(_SCHEMA)
 
@@ -276,10 +292,14 @@ class Ledger:
         """How much crossed, each way; of one answer, or of all."""
         which, values = ("", ()) if trace is None else ("WHERE trace = ? ", (trace,))
         sums = "count(*), sum(payload_bytes), sum(wire_bytes)"
-        query = f"SELECT direction, {sums} FROM entry {which}GROUP BY direction"  # noqa: S608 (constants)
+        query = f"SELECT direction, destination, {sums} FROM entry {which}GROUP BY 1, 2"  # noqa: S608 (constants)
+        totals = {"up": Traffic(), "down": Traffic(), "local": Traffic()}
         with self._lock:
-            found = {direction: Traffic(*row) for direction, *row in self._connection.execute(query, values)}
-        return Totals(found.get("up", Traffic()), found.get("down", Traffic()))
+            for direction, destination, *row in self._connection.execute(query, values):
+                totals[direction] += Traffic(*row)
+                if direction == "up" and is_loopback(destination.rpartition(":")[0]):
+                    totals["local"] += Traffic(*row)
+        return Totals(**totals)
 
     def verify(self) -> Verification:
         """Walk along the chain, up to the first entry that does not fit."""

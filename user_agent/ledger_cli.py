@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 ledger = typer.Typer(
     no_args_is_help=True,
-    help="What left this device and what came back: every message to and from a core, in an append-only ledger.",
+    help="What left this device and what came back: every message to and from a core, in a ledger "
+    "that only grows. Entries that somebody cuts off at its end are found only by a hash that you keep elsewhere.",
 )
 
 SHOW_EXAMPLES = """
@@ -95,9 +96,10 @@ def show(
 
 @ledger.command(epilog=VERIFY_EXAMPLES)
 def verify(data_dir: DataDir = None) -> None:
-    """Check that no entry was changed, put in or taken out since it was written; exit code 1 if one was.
+    """Check that no entry was changed, put in or taken out, but for ones cut off at the end; exit code 1 if one was.
 
-    Keep the hash that it prints elsewhere: as long as the entry of that number has it, nothing up to there was changed.
+    Entries cut off at the end are found only by the hash that it prints: keep it elsewhere, with its number. As long as
+    the entry of that number has it, nothing up to there was changed.
     """
     with open_ledger(data_dir) as opened:
         found = opened.verify()

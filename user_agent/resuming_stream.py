@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ssd2.errors import CoreError, CoreLost, DemoCoreEnded, KeyRefused
+from ssd2.errors import CoreError, CoreLost, DemoCoreEnded, KeyRefused, ModelBroken
 from ssd2.logits_format import LogitsFormat
 from ssd2.packed_logits import CoreLogits
 from ssd2.wire.codec import FIRST, ProjectedTokens, StepPosition
@@ -36,16 +36,23 @@ class ResumingStream:
         resumed: how often it has gone on after a break.
     """
 
-    def __init__(self, stream: CoreStream, reopen: Callable[[], Awaitable[CoreStream]], patience: Patience) -> None:
+    def __init__(
+        self,
+        stream: CoreStream,
+        reopen: Callable[[], Awaitable[CoreStream]],
+        patience: Patience,
+        leave: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Take up an answer.
 
         Args:
             stream: the first one, opened.
             reopen: opens another one for the same answer.
             patience: with breaks.
+            leave: keeps this answer from the replica that it was at; False if no other is left.
         """
         self._stream: CoreStream | None = stream
-        self._reopen, self._patience = reopen, patience
+        self._reopen, self._patience, self._leave = reopen, patience, leave
         self._streams = [stream]
         self._commits: list[ProjectedTokens] = []
         self._projections: list[ProjectedTokens] = []
@@ -135,6 +142,7 @@ class ResumingStream:
 
         Raises:
             KeyRefused: if it is that: a key does not become valid by waiting.
+            ModelBroken: if it is that and no other replica is left: the same model would break again.
             CoreLost: if it is this device that has closed the line.
             DemoCoreEnded: if the demo's core is not started again.
             CoreError: one of those since there were logits, once there is no patience left; see `Patience.wait`.
@@ -144,7 +152,10 @@ class ResumingStream:
         if isinstance(error, KeyRefused) or is_over:
             raise error
         _log.info("the line to the core broke (%s)", error.code)
-        await self._patience.wait(error)
+        if not isinstance(error, ModelBroken):
+            await self._patience.wait(error)
+        elif not self._leave():
+            raise error
 
     async def close(self) -> None:
         """Tell the core that the answer is done; see `CoreStream.close`."""

@@ -31,21 +31,28 @@ def search(
     """
     from user_agent.config import load_config
     from user_agent.decoding import decoding_for
-    from user_agent.user_model import UserModel
+    from user_agent.user_model import UserModel, given_at_zero
 
     config = load_config()
     user_model = UserModel.load(config.user_model, with_weights=False)
     asked = decoding_for(user_model.config, steps=config.steps, max_tokens=config.max_tokens)
     params = user_model.limited(query, asked)
     with opened_collection(data_dir) as (library, _):
-        fitted = user_model.fitting(query, library.search(query), params.max_answer_tokens)
+        found = library.search(query)
+        is_given = config.lambda_user != 0
+        fitted = user_model.fitting(query, found, params.max_answer_tokens) if is_given else given_at_zero(found)
     given, left_out = fitted.passages[:limit], fitted.left_out[: max(0, limit - len(fitted.passages))]
+    more = len(fitted.passages) + len(fitted.left_out) - len(given) - len(left_out)
     if as_json:
-        print_json({"passages": [asdict(one) for one in given], "left_out": [asdict(one) for one in left_out]})
+        shown = {"passages": [asdict(one) for one in given], "left_out": [asdict(one) for one in left_out]}
+        print_json({**shown, "why_none": fitted.why_none, "more": more})
         return
-    rows = [*((_share(one), one) for one in given), *(("does not fit", one) for one in left_out)]
+    share_of_others = "no" if fitted.why_none else "does not fit"
+    rows = [*((_share(one), one) for one in given), *((share_of_others, one) for one in left_out)]
     print_table(("given", "where", "passage"), ((share, one.place, one.text) for share, one in rows))
-    if more := len(fitted.passages) + len(fitted.left_out) - len(rows):
+    if fitted.why_none:
+        typer.echo(f"user-agent: {fitted.why_none}", err=True)
+    if more:
         typer.echo(f"user-agent: {more} more were found; see them with a larger --limit", err=True)
 
 

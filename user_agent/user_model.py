@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from ssd2.checkpoint import load_checkpoint, load_config_and_tokenizer
@@ -17,6 +18,9 @@ from user_agent.documents.formats.section import sentences
 from user_agent.documents.passage import Passage
 from user_agent.documents.search import search
 
+GAP = " … "
+"""Stands where sentences of a passage were left out, for the user model and for whoever reads it."""
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -25,10 +29,17 @@ class Fitted:
     Attributes:
         passages: that the user model is given, the best first; one of them may be cut.
         left_out: that have no room, not even in part.
+        why_none: why none is given, whatever the room; None if that is not so.
     """
 
     passages: Sequence[Passage] = ()
     left_out: Sequence[Passage] = ()
+    why_none: str | None = None
+
+
+def given_at_zero(found: Sequence[Passage]) -> Fitted:
+    """Give none of the passages found: where λ is 0 the user model is not asked."""
+    return Fitted(left_out=found, why_none="lambda_user is 0, so no passage is given; set it above 0 to use documents")
 
 
 @dataclass(frozen=True)
@@ -68,19 +79,24 @@ class UserModel:
         room = self._answer_room(len(self.core_prompt("")), self.config.block_size)
         return room // self.config.block_size * self.config.block_size
 
-    def limited(self, instruction: str, params: DecodingParams) -> DecodingParams:
+    def limited(self, instruction: str, params: DecodingParams, core_takes: int | None = None) -> DecodingParams:
         """Shorten the longest answer to the room behind the instruction, in whole blocks.
 
         The core is told how many blocks an answer may have. So this sees no passage, and keeps room for passages
         whether there are any or not.
 
+        Args:
+            instruction: w_inst.
+            params: as asked for.
+            core_takes: tokens of the longest question that the core takes; None if it takes no part or is not known.
+
         Raises:
-            PromptTooLong: if not one block has room.
+            PromptTooLong: if not one block has room, or the core does not take the instruction.
         """
         needed = len(self.core_prompt(instruction))
         room = self._answer_room(needed, params.block_size)
-        if room < params.block_size:
-            raise self._too_long(needed, params.block_size, "block_size")
+        if room < params.block_size or (core_takes is not None and needed > core_takes):
+            raise self.too_long(needed, params.block_size, "block_size", core_takes)
         return params.within(room)
 
     def _answer_room(self, needed: int, block_size: int) -> int:
@@ -104,7 +120,7 @@ class UserModel:
         """
         longest = self.config.max_prompt_tokens_before(answer_tokens)
         if (needed := len(self.core_prompt(instruction))) > longest:
-            raise self._too_long(needed, answer_tokens, "max_tokens")
+            raise self.too_long(needed, answer_tokens, "max_tokens")
         room = longest - needed
         given: list[Passage] = []
         left_out: list[Passage] = []
@@ -155,21 +171,35 @@ class UserModel:
                 chosen = tried
         return _joined(every, chosen) if chosen else None
 
-    def _too_long(self, needed: int, answer_tokens: int, of_the_answer: str) -> PromptTooLong:
-        """Say whether the question is to change, or what made the answer so long."""
+    def too_long(
+        self, needed: int, answer_tokens: int, of_the_answer: str, core_takes: int | None = None
+    ) -> PromptTooLong:
+        """Say whether the question is to change, or what made the answer so long.
+
+        Args:
+            needed: tokens of the question.
+            answer_tokens: of the shortest answer that would do.
+            of_the_answer: the parameter that sets them.
+            core_takes: as in `limited`; a question that is shortened to the limit must not be refused again.
+        """
         most = self.config.max_prompt_tokens_before(answer_tokens)
         if most < len(self.core_prompt("")):
             return PromptTooLong(
                 f"{answer_tokens} tokens of answer leave no room for a question in the user model: ask for fewer",
                 parameter=of_the_answer,
             )
+        limit = most if core_takes is None else min(most, core_takes)
+        who = "the user model takes" if core_takes is None else "the models take"
         return PromptTooLong(
-            f"the question has {needed} tokens; with an answer of {answer_tokens} the user model takes {most}: "
-            "shorten it",
+            f"the question is too long: it has {needed} tokens, {who} at most {limit}; shorten it",
             parameter="question",
-            limit=most,
+            limit=limit,
         )
 
 
 def _joined(every: Sequence[Passage], chosen: Sequence[int]) -> Passage:
-    return replace(every[0], text=" ".join(every[at].text for at in chosen))
+    """Join sentences, with a mark between two that did not stand side by side."""
+    text = every[chosen[0]].text
+    for before, at in pairwise(chosen):
+        text += (" " if at == before + 1 else GAP) + every[at].text
+    return replace(every[0], text=text)

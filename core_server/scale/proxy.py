@@ -22,11 +22,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.proxy_request_response import gRPCStreamingType
 
-from core_server.callers import CALLER, SCOPE_KEY, Caller, Callers, scope_of, while_allowed
+from core_server.callers import CALLER, Caller, Callers, while_allowed
 from core_server.config import ServerConfig
 from core_server.error_catalog import INTERNAL_MESSAGE, refusal_of
 from core_server.keys import KeyReader
 from core_server.logs import fields, frames
+from core_server.scopes import SCOPE_KEY, scope_of
 from core_server.server import server_credentials
 from core_server.service import SERVICE_NAME, refuse
 from ssd2.errors import CoreBusy, CoreTimeout, EngineLost, InvalidParameter, ProtocolViolation, SlingshotError

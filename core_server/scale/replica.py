@@ -13,10 +13,10 @@ from typing import NoReturn, TypeAlias
 import grpc
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
-from core_server.callers import SCOPE_KEY
 from core_server.config import ServerConfig
 from core_server.engines import running_engines
 from core_server.logs import start_log
+from core_server.scopes import SCOPE_KEY
 from core_server.server import observed
 from core_server.service import CollaborationService
 from ssd2.errors import EngineLost, ModelBroken
@@ -74,11 +74,11 @@ class ReplicaStream(ReplicaCall):
         self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(maxsize=1)
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Nothing: who calls is for the proxy to say."""
+        """Return nothing: the proxy knows who calls."""
         return {}
 
     def peer(self) -> str:
-        """The scope of the answer, as the proxy says."""
+        """Return the scope of the answer, which the proxy sends."""
         scope = dict(self.invocation_metadata()).get(SCOPE_KEY, "")
         return scope if isinstance(scope, str) else ""
 

@@ -51,7 +51,7 @@ def _checksums(folder: Path) -> dict[str, str]:
     except (OSError, ValueError):
         lines = [None]
     if not lines or not all(lines):
-        raise CheckpointInvalid(f"{file} is damaged: it is no list of SHA-256 and file; {_REMEDY}")
+        raise CheckpointInvalid(f"{file} is damaged: its lines must each be a SHA-256 and a file's name; {_REMEDY}")
     return {line[2]: line[1] for line in lines if line}
 
 

@@ -19,10 +19,10 @@ EMBED_SUM, EMBED_TIMESTEP = "embed_sum_layer.pt", "timestep_layer.pt"
 """What SSD-LM's published checkpoint holds beside the files of a RoBERTa."""
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
-"""Of the files that transformers keeps weights in."""
+"""Suffixes of the files that transformers keeps weights in."""
 
 MOST_PARAMETERS_PER_BYTE = 2
-"""Of a weights file, where two weights share a byte."""
+"""Weights in a byte of a weights file at most: two share one."""
 
 
 def transformers() -> Any:

@@ -221,7 +221,7 @@ async def test_every_block_counts_the_last_one_too(served: LoadedModel, start: S
     assert (ends[2].status, ends[2].code) == (grpc.StatusCode.RESOURCE_EXHAUSTED, TokenLimitReached.code)
 
 
-async def test_of_streams_that_come_at_once_and_do_not_read_no_more_get_in_than_there_are_tokens_for(
+async def test_no_more_streams_get_in_at_once_than_there_are_tokens_for(
     served: LoadedModel, start: Start, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is counted before it is told that it is open."""

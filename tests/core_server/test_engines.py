@@ -7,18 +7,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
+from torch import Tensor
 
+from core_server import engine as engine_module
 from core_server import engine_keeper
 from core_server.config import ServerConfig
 from core_server.engine_client import EngineClient
 from core_server.engines import MAX_SILENCE_S, Engines, running_engines
+from core_server.lanes import Lane
 from core_server.loaded_model import LoadedModel
+from core_server.served_model import ServedModel
 from core_server.server import CoreServer
 from core_server.service import _AgentStream
-from ssd2.errors import CoreBusy, EngineLost, ModelMismatch, ModelNotFound
+from ssd2.errors import CoreBusy, EngineLost, ModelBroken, ModelMismatch, ModelNotFound
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import open_to_proto
@@ -35,12 +40,14 @@ class Started:
     Attributes:
         served: by the ones that start from now on.
         fault: raised in place of a start.
+        fault_at_end: raised once an engine has been ended.
         may_start: whether starts go on, or wait.
         ended: numbers of those that have been ended, in order.
     """
 
     served: LoadedModel
     fault: Exception | None = None
+    fault_at_end: Exception | None = None
     engines: dict[int, list[EngineClient]] = field(default_factory=lambda: {0: [], 1: []})
     starts: int = 0
     may_start: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,6 +63,8 @@ class Started:
             self.engines[number].append(engine)
             yield engine
         self.ended.append(number)
+        if self.fault_at_end:
+            raise self.fault_at_end
 
 
 @pytest.fixture
@@ -263,6 +272,86 @@ async def test_engines_that_have_loaded_different_models_are_not_begun_with(
         async with running_engines(CONFIG):
             pass
     assert sorted(started.ended) == [0, 1]
+
+
+@pytest.fixture
+def breaking(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The next answers whose logits are not finite, each on an engine whose self-test fails too."""
+    breaks, finite_rows = list[str](), engine_module.finite_rows
+
+    def finite(logits: Tensor) -> list[bool]:
+        return [False] * len(logits) if breaks else finite_rows(logits)
+
+    def fail(lane: Lane, served: ServedModel, slot: int) -> None:
+        raise ModelBroken(f"the {breaks.pop()} model is broken")
+
+    monkeypatch.setattr(engine_module, "finite_rows", finite)
+    monkeypatch.setattr(engine_module, "self_test", fail)
+    return breaks
+
+
+async def break_one(agent: RawAgent, served: LoadedModel, breaking: list[str]) -> None:
+    breaking.append("first")
+    assert await refused(agent, served) == ModelBroken.code
+    await eventually(lambda: not breaking)
+
+
+async def test_an_engine_with_a_broken_model_is_restarted_while_another_answers(
+    served: LoadedModel, started: Started, breaking: list[str]
+) -> None:
+    async with two_engines() as (engines, server, agent), asyncio.timeout(20):
+        kept, lost = [await open_one(agent, served) for _ in range(2)]
+        await close(kept)  # so that the next one is the first engine's
+        await eventually(lambda: engines[0].answers == 0)
+        lost, kept = await open_one(agent, served), lost
+        started.may_start.clear()
+        await break_one(agent, served, breaking)
+        assert (await ending(lost)).code == EngineLost.code, "its other answers go on elsewhere"
+        assert [figure(server, "engine_running", number) for number in (0, 1)] == [0, 1]
+        assert server.observation.readiness.obstacle is None
+        assert server.observation.readiness.limitation == "degraded: 1 of 2 engines ended, 0 given up"
+        started.may_start.set()
+        await eventually(lambda: len(engines.living) == 2)
+        assert not engines[0].broken_models
+        assert not engines.broken_models
+        await close(kept)
+
+
+async def test_the_last_engine_for_a_model_stays_and_is_replaced_once_another_is_back(
+    served: LoadedModel, started: Started, breaking: list[str]
+) -> None:
+    async with two_engines() as (engines, server, agent), asyncio.timeout(20):
+        started.may_start.clear()
+        await break_one(agent, served, breaking)
+        await eventually(lambda: set(engines.living) == {1})
+        await break_one(agent, served, breaking)
+        await eventually(lambda: engines.broken_models == {"core"})
+        assert set(engines.living) == {1}
+        assert server.observation.readiness.obstacle == "broken models: core"
+        assert await refused(agent, served) == ModelBroken.code
+        started.may_start.set()
+        await eventually(lambda: len(engines.living) == 2 and not engines[0].broken_models | engines[1].broken_models)
+        assert started.ended == [0, 1]
+        await close(await open_one(agent, served))
+
+
+def test_a_full_core_counts_the_engines_that_can_answer_the_model(served: LoadedModel) -> None:
+    full = SimpleNamespace(is_gone=False, models=(served.served,), broken_models=set(), answers=2, slots=2)
+    engines = Engines([full, SimpleNamespace(**{**vars(full), "broken_models": {"core"}})])  # type: ignore[list-item]
+    with pytest.raises(CoreBusy, match="with 1 of its 2 engines"):
+        engines.for_answer("core")
+
+
+async def test_an_engine_that_cannot_be_ended_cleanly_is_started_again(
+    started: Started, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with two_engines() as (engines, _, _), asyncio.timeout(20):
+        started.fault_at_end = OSError("/srv/secret")
+        engines[0].close()
+        await eventually(lambda: len(started.engines[0]) == 2 and len(engines.living) == 2)
+        started.fault_at_end = None
+    assert "engine 0 could not be ended: OSError" in caplog.text
+    assert "secret" not in caplog.text
 
 
 async def test_a_silent_engine_is_chosen_last(

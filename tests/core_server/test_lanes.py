@@ -247,7 +247,7 @@ def any_rows(draw: st.DrawFn) -> list[Row]:
     return rows
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(any_rows())
 def test_nothing_that_agents_send_makes_a_graph_and_all_is_as_without(rows: list[Row]) -> None:
     captures, replays = RECORD.captures, RECORD.replays

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -121,28 +121,20 @@ async def test_a_port_in_use_is_refused() -> None:
                 pass
 
 
-@contextmanager
-def descriptors_left(count: int) -> Iterator[None]:
-    """Let this process open a few more file descriptors and no others."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(name) for name in os.listdir("/dev/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + count, before[1]))
-    taken = list[int]()
-    try:
-        with suppress(OSError):
-            while True:
-                taken.append(os.dup(0))
-        for _ in range(count):
-            os.close(taken.pop())
-        yield
-    finally:
-        for descriptor in taken:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+def without_descriptors(patched: pytest.MonkeyPatch, port: int) -> None:
+    """Have a port's connections fail as they do in a process that has no file descriptors left."""
+    accept = socket.socket.accept
+
+    def fail(listening: socket.socket) -> object:
+        if listening.getsockname()[1] == port:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return accept(listening)
+
+    patched.setattr(socket.socket, "accept", fail)
 
 
 async def test_without_file_descriptors_the_ops_port_is_quiet_and_then_goes_on(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failures() -> int:
         return caplog.text.count("out of system resource")
@@ -152,7 +144,8 @@ async def test_without_file_descriptors_the_ops_port_is_quiet_and_then_goes_on(
         sockets = [socket.socket() for _ in range(8)]
         async with httpx.AsyncClient(trust_env=False) as client:
             assert (await client.get(f"http://{address}/health")).status_code == 200
-            with descriptors_left(2):
+            with monkeypatch.context() as patched:
+                without_descriptors(patched, int(port))
                 for one in sockets:
                     one.setblocking(False)
                     await asyncio.get_running_loop().sock_connect(one, (host, int(port)))

@@ -11,10 +11,11 @@ from typing import Any
 import grpc
 import pytest
 
-from core_server.callers import CALLER, Anybody, scope_of
+from core_server.callers import CALLER, Anybody
 from core_server.certs import Authority
 from core_server.keys import create_key
 from core_server.loaded_model import LoadedModel
+from core_server.scopes import scope_of
 from ssd2.models.context_pool import Context, ContextPool
 from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb

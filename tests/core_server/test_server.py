@@ -164,7 +164,7 @@ async def test_an_answer_longer_than_the_grace_time_is_cut_and_its_agent_told_wh
     await eventually(lambda: server.sessions_active == 0)
 
 
-async def test_nobody_who_watches_its_health_and_does_not_read_keeps_a_server_from_stopping(
+async def test_a_health_watcher_that_reads_nothing_does_not_keep_a_server_from_stopping(
     served: LoadedModel, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, agent = await start(served, grace_s=0.1)

@@ -84,7 +84,7 @@ class Memory:
 
 
 def lane_of(name: str) -> BatchLane:
-    """Of a model that has shapes and nothing else."""
+    """Make the lane of a model that has shapes and nothing else."""
     shape, kind = ROWS[name]
     config = kind.from_dict({**OPT, **SHAPES[shape], "max_positions": POSITIONS})
     with torch.device("meta"):
@@ -93,7 +93,7 @@ def lane_of(name: str) -> BatchLane:
 
 
 def memory_of(name: str) -> Memory:
-    """Of the model that a row of the page's table is about."""
+    """Compute the memory of a model, a row of the page's table."""
     lane = lane_of(name)
     model, (network, pool) = lane._model, next(iter(lane._pools.items()))
     config = model.config

@@ -115,7 +115,7 @@ def test_a_prompt_that_is_too_long_for_the_core_alone(user_folder: Path, tmp_pat
     save_checkpoint(tmp_path, demo_shaped_model(1, answer_position=8, max_positions=80), DEMO_TOKENIZER.read_text())
     with running_core(tmp_path) as small:
         result = run_agent("ask", "why " * 20, "--core", small.address, "--user-model", str(user_folder))
-    _fails(result, "this core takes 8", "shorten it")
+    _fails(result, "the models take at most 8", "shorten it")
 
 
 def test_a_core_that_is_not_there(user_folder: Path) -> None:

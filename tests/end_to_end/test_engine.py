@@ -113,19 +113,24 @@ def of_both(core: CoreProcess, name: str) -> float:
 
 
 @pytest.mark.parametrize(
-    "how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)], ids=["killed", "stuck"]
+    ("how", "losses"),
+    [
+        pytest.param(signal.SIGKILL, 1, id="killed"),
+        pytest.param(signal.SIGKILL, 2, id="both-killed", marks=pytest.mark.slow),
+        pytest.param(signal.SIGSTOP, 2, id="stuck", marks=pytest.mark.slow),
+    ],
 )
 async def test_one_engine_of_two_ends_and_no_answer_loses_a_token(
-    core_folder: Path, user_folder: Path, tmp_path: Path, how: signal.Signals
+    core_folder: Path, user_folder: Path, tmp_path: Path, how: signal.Signals, losses: int
 ) -> None:
-    """Both are lost, one after the other; each is there again before the next, and nothing of it is left."""
+    """Where both are lost, one after the other; each is there again before the next, and nothing of it is left."""
     user, environment = UserModel.load(user_folder, with_weights=True), {**ENVIRONMENT, "TMPDIR": str(tmp_path)}
     options = ("--replicas", "2", "--max-sessions", "4", "--engine-timeout-s", "5", "--ops-port", "0")
     with running_core(f"tiny={core_folder}", *options, environment=environment) as core:
         expected = await answered(user, core.address, faults.question())
         before = leftovers(core, tmp_path)
         assert before == (2, 4, 2), "of each one that listens and one that is connected"
-        for lost in (1, 2):
+        for lost in range(1, losses + 1):
             victim = min(engine_processes(core))  # the older one, so that each has its turn
             both = once_both_are_there(partial(os.kill, victim, how))
             # One on each engine, as each goes to the one that has the fewest.

@@ -169,7 +169,9 @@ def test_a_config_of_another_model_than_the_weights_is_refused(folder: Path) -> 
         ({"num_heads": 0}, "heads"),
         ({"block_size": 0}, "block_size"),
         ({"block_size": 160}, "block_size 160 does not fit 160 positions"),
-        ({"eos_token_id": 1782}, "special token is outside"),
+        ({"eos_token_id": 1782}, "eos_token_id 1782 is .*; copy or convert the checkpoint again"),
+        ({"pad_token_id": -1}, "at least 0; copy or convert the checkpoint again"),
+        ({"num_layers": 1.5}, "whole number from .*; copy or convert the checkpoint again"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(folder: Path, changes: dict[str, Any], named: str) -> None:
@@ -220,7 +222,7 @@ def test_an_incomplete_config_names_what_is_missing(folder: Path) -> None:
 )
 def test_a_size_that_no_model_has_is_refused_by_name(folder: Path, name: str, value: float) -> None:
     change_config(folder, **{name: value})
-    with pytest.raises(CheckpointInvalid, match=rf"config\.json: {name} is 1.{{,80}}from 1 to [\d,]+$"):
+    with pytest.raises(CheckpointInvalid, match=rf"config\.json: {name} is 1.{{,80}}from 1 to [\d,]+; copy or convert"):
         load_checkpoint(folder)
 
 

@@ -314,6 +314,14 @@ async def test_a_core_that_does_not_fit_never_sees_the_question(
     assert client.opened == []
 
 
+async def test_a_question_that_is_too_long_for_the_core_says_how_long_it_may_be(
+    user_model: UserModel,
+) -> None:
+    with pytest.raises(PromptTooLong, match="the models take at most 3; shorten it") as raised:
+        await Agent(user_model, _client(user_model, max_prompt_tokens=3)).answer(_question())
+    assert (raised.value.parameter, raised.value.limit) == ("question", 3)
+
+
 @pytest.mark.parametrize(
     ("allowed", "asked", "opened"),
     [

@@ -89,9 +89,23 @@ async def test_a_length_that_there_is_room_for_is_taken_without_a_word(user_mode
 
 async def test_a_question_that_does_not_fit_is_refused_before_anything_is_sent(user_model: UserModel) -> None:
     client = core(user_model)
-    with pytest.raises(PromptTooLong, match="with an answer of 8 the user model takes 96: shorten it") as raised:
+    with pytest.raises(PromptTooLong, match="the user model takes at most 96; shorten it") as raised:
         await answering(user_model, NONE, client).start(Asked("word " * 200), "trace")
     assert (raised.value.parameter, raised.value.limit, client.opened) == ("question", 96, [])
+
+
+async def test_once_the_core_is_known_the_limit_is_the_smaller_of_both(user_model: UserModel) -> None:
+    client = core(user_model)
+    client.card["max_prompt_tokens"] = 48
+    service = answering(user_model, NONE, client)
+    for told in (96, 48):
+        with pytest.raises(PromptTooLong) as raised:
+            await service.start(Asked("word " * 200), "trace")
+        assert raised.value.limit == told
+        await service.card()
+    service.reconfigure(AgentConfig(steps=2), client)
+    with pytest.raises(PromptTooLong, match="at most 96"):
+        await service.start(Asked("word " * 200), "trace")
 
 
 async def test_an_answer_knows_which_passages_did_not_fit(user_model: UserModel) -> None:
@@ -131,7 +145,15 @@ async def test_what_would_be_given_is_what_an_answer_is_given(user_model: UserMo
         service = answering(user_model, found, core(user_model))
         shown = await service.passages_for(QUESTION, None)
         question = (await service.start(Asked(QUESTION), "trace")).question
-        assert (shown.passages, shown.left_out) == (question.passages, question.left_out)
+        assert (shown.passages, shown.left_out, shown.why_none) == (question.passages, question.left_out, None)
+
+
+async def test_where_lambda_is_0_no_passage_is_given_and_it_is_said_why(user_model: UserModel) -> None:
+    service = answering(user_model, FEW, core(user_model), lambda_user=0.0)
+    shown = await service.passages_for(QUESTION, None)
+    assert (await service.start(Asked(QUESTION), "trace")).question.passages == shown.passages == ()
+    assert shown.left_out == FEW
+    assert shown.why_none.startswith("lambda_user is 0, so no passage is given")
 
 
 @pytest.fixture
@@ -191,4 +213,4 @@ async def test_a_chat_says_at_its_start_that_questions_stand_alone_and_what_did_
     assert shown.startswith("Each question stands alone: the models do not see the earlier ones.")
     assert "The answer has at most 64 tokens, not 4096" in shown
     assert "more passages were found and did not fit: sheds.md:" in shown
-    assert "the user model takes 96: shorten it\n" in shown, "chat has no option for it"
+    assert "the user model takes at most 96; shorten it\n" in shown, "chat has no option for it"

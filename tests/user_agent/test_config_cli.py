@@ -44,6 +44,19 @@ def test_options_come_before_variables_and_variables_before_the_file(
     assert not set_outside(steps=7, model=None) & {"alpha", "model"}
 
 
+def test_a_longer_answer_than_any_model_gives_can_be_set_and_a_bad_one_names_no_option(tmp_path: Path) -> None:
+    assert run(tmp_path, "config", "set", "max_tokens", "5000").returncode == 0
+    refused = run(tmp_path, "config", "set", "max_tokens", "0")
+    assert (refused.returncode, "--max-tokens" in refused.stderr) == (1, False), "this command has none"
+    for command in (("chat",), ("docs", "search", "key")):
+        refused = run(tmp_path, *command, max_tokens=0)
+        assert "max tokens: input should be" in refused.stderr
+        assert "set SLINGSHOT_MAX_TOKENS or max_tokens in " in refused.stderr
+        assert "--max-tokens" not in refused.stderr, "these commands have none"
+    refused = run(tmp_path, "chat", "--lambda-user", "2")
+    assert "set --lambda-user" in refused.stderr
+
+
 @pytest.mark.parametrize("changes", [{"lambda_user": 2}, {"nothing": 1}, {"port": "x"}])
 def test_a_setting_that_cannot_be_leaves_the_file_as_it_was(folder: Path, changes: dict[str, object]) -> None:
     save_settings({"alpha": 2})

@@ -255,6 +255,29 @@ async def test_a_replica_that_broke_an_answer_is_the_last_that_goes_on_with_it(
     assert (one.asked, other.asked) == (1, 1)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_a_model_broken_mid_answer_is_tried_once_at_each_replica(start: Start, replicas: int) -> None:
+    cores = [await start(*[ModelBroken("not finite")] * 9, opens_first=True) for _ in range(replicas)]
+    async with CoreClient(",".join(core.address for core in cores)) as client:
+        stream = await client.open(OPEN)
+        with pytest.raises(ModelBroken, match="not finite"):
+            await stream.logits(FIRST)
+    assert [core.asked for core in cores] == [1] * replicas
+
+
+async def test_an_answer_whose_model_broke_goes_on_at_another_replica_only(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "randrange", lambda _: 0)
+    broken = await start(ModelBroken("not finite"), opens_first=True)
+    lost = await start(CoreLost("gone"), CoreLost("gone"), PromptTooLong("it got there"), opens_first=True)
+    async with CoreClient(f"{broken.address},{lost.address}") as client:
+        stream = await client.open(OPEN)
+        with pytest.raises(PromptTooLong, match="it got there"):
+            await stream.logits(FIRST)
+    assert (broken.asked, lost.asked) == (1, 3)
+
+
 async def test_a_core_that_guesses_on_and_does_not_answer_is_given_up(start: Start) -> None:
     core = await start(guesses=2000)
     async with CoreClient(core.address, patience_s=0) as client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from ssd2.errors import DemoCoreEnded
 from tests.end_to_end.processes import is_running
 from user_agent import core_line, demo_core
 from user_agent.config import load_config
+from user_agent.core_connection import CoreConnection
 from user_agent.core_line import CoreLine
 from user_agent.demo_core import exit_on_sigterm
 
@@ -73,9 +75,11 @@ def starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], C
     return run
 
 
-SERVES = "print('listening on 127.0.0.1:4711', flush=True); time.sleep(60)"
-ENDS = "print('listening on 127.0.0.1:4711', flush=True)"
-LOADS_THE_SECOND_TIME = f"time.sleep(60) if '4711' in sys.argv else None; {SERVES}"
+with socket.create_server(("127.0.0.1", 0)) as free:
+    PORT = free.getsockname()[1]  # where nobody listens
+SERVES = f"print('listening on 127.0.0.1:{PORT}', flush=True); time.sleep(60)"
+ENDS = f"print('listening on 127.0.0.1:{PORT}', flush=True)"
+LOADS_THE_SECOND_TIME = f"time.sleep(60) if '{PORT}' in sys.argv else None; {SERVES}"
 
 
 async def until(happens: Callable[[], object]) -> None:
@@ -121,21 +125,45 @@ async def test_an_agent_that_ends_while_its_core_is_started_again_leaves_none_be
     assert not any(is_running(int(pid)) for pid, *_ in started())
 
 
-@pytest.mark.parametrize("failure", [None, demo_core._given_up()], ids=["just ended", "given up"])
+@pytest.mark.parametrize("why_not", [None, demo_core.given_up], ids=["just ended", "given up"])
 async def test_the_line_to_a_core_that_ended_says_so_and_nothing_of_options(
-    starts: Any, monkeypatch: pytest.MonkeyPatch, failure: DemoCoreEnded | None
+    starts: Any, monkeypatch: pytest.MonkeyPatch, why_not: Callable[[], DemoCoreEnded] | None
 ) -> None:
     starts(SERVES)
     monkeypatch.setattr(core_line, "RESTART_PATIENCE_S", 0.0)
     line = CoreLine(None)  # type: ignore[arg-type]  # no ledger: nothing is sent, as nobody listens there
     await line.connect(load_config(core=None))
-    line._demo.failure = failure
+    line._demo._why_not = why_not
     try:
         assert line.is_demo
         for asked in (line.client.model_card("", "ssd-2"), line.client.connect()):
             with pytest.raises(DemoCoreEnded, match="the demo's core ended") as caught:
                 await asked
             assert "--" not in str(caught.value)
-            assert caught.value.retry_after_s == (None if failure else 1.0)
+            assert caught.value.retry_after_s == (None if why_not else 1.0)
+    finally:
+        await line.close()
+
+
+async def test_a_core_that_was_given_up_is_not_dialled_and_each_refusal_is_a_new_error(
+    starts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program may have taken the port; and one error raised again and again would hold all questions."""
+    starts(SERVES)
+    line, refusals, dialled = CoreLine(None), list[DemoCoreEnded](), list[CoreConnection]()  # type: ignore[arg-type]
+    await line.connect(load_config(core=None))
+
+    async def dial(connection: CoreConnection) -> None:
+        dialled.append(connection)
+
+    monkeypatch.setattr(CoreConnection, "connect", dial)
+    try:
+        line._demo._why_not = demo_core.given_up
+        for _ in range(2):
+            with pytest.raises(DemoCoreEnded, match="is not started again") as caught:
+                await line.client.connect()
+            refusals.append(caught.value)
+        assert not dialled
+        assert refusals[0] is not refusals[1]
     finally:
         await line.close()

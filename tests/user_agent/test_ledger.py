@@ -114,6 +114,23 @@ def test_totals_are_messages_and_bytes_each_way(ledger: Ledger, file: Path) -> N
     assert opened(file.with_name("empty.sqlite")).totals() == Totals(Traffic(), Traffic())
 
 
+def test_totals_say_what_went_to_a_core_on_this_machine(ledger: Ledger) -> None:
+    for core in ("127.0.0.1:50051", "[::1]:50051", "localhost:1"):
+        ledger.record("up", core, "Collaborate", b"12345")
+    ledger.record("down", "127.0.0.1:50051", "Collaborate", b"logits")
+    totals = ledger.totals()
+    assert (totals.local, totals.up.messages, totals.down.messages) == (Traffic(3, 15, 30), 6, 2)
+
+
+def test_a_ledger_of_an_older_version_is_read_and_goes_on(ledger: Ledger, file: Path) -> None:
+    before = ledger.totals()
+    with apsw.Connection(str(file)) as raw:
+        raw.execute("DROP INDEX entry_traffic")
+    again = opened(file)
+    again.record("up", "127.0.0.1:1", "Collaborate", b"12345")
+    assert (again.totals().up.messages, again.verify().broken_seq) == (before.up.messages + 1, None)
+
+
 @pytest.mark.parametrize(
     "statement",
     [

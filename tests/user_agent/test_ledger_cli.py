@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -36,6 +37,13 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*arguments: str) -> str:
     return CliRunner().invoke(app, ["ledger", *arguments], catch_exceptions=False).stdout
+
+
+def test_the_help_says_that_entries_cut_off_at_the_end_are_not_found_without_a_hash(file: Path) -> None:
+    for command in (("--help",), ("verify", "--help")):
+        said = " ".join(re.sub("[│╭╮╰╯─]", " ", run(*command)).split())
+        assert re.search(r"cut(s)? off at (the|its) end", said)
+        assert "elsewhere" in said
 
 
 def test_the_last_entries_are_listed_in_order(file: Path) -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd2.errors import CoreLost, KeyRefused, ModelMismatch, SlingshotError, TokenLimitReached
+from ssd2.errors import CoreLost, KeyRefused, ModelBroken, ModelMismatch, SlingshotError, TokenLimitReached
 from ssd2.wire.codec import ProjectedTokens, StepPosition
 from user_agent import patience
 from user_agent.core_status import line_closed
-from user_agent.demo_core import _given_up
+from user_agent.demo_core import given_up
 from user_agent.patience import Patience
 from user_agent.resuming_stream import ResumingStream
 
@@ -163,10 +163,16 @@ async def test_a_core_that_is_back_and_says_until_when_it_gives_no_more_is_what_
         await decode(line)
 
 
-@pytest.mark.parametrize("error", [ModelMismatch("another"), KeyRefused("revoked"), line_closed("core:1"), _given_up()])
-async def test_a_core_that_has_another_model_or_takes_the_key_no_more_or_was_given_up_is_not_asked_again(
-    error: SlingshotError,
-) -> None:
+@pytest.mark.parametrize("error", [ModelMismatch("another"), KeyRefused("revoked"), line_closed("core:1"), given_up()])
+async def test_what_waiting_does_not_mend_is_told_at_once(error: SlingshotError) -> None:
     line = ResumingStream(FakeStream(4), reopening(error), Patience(60.0))
     with pytest.raises(type(error)):
         await decode(line)
+
+
+@pytest.mark.parametrize("uses", [4, 5], ids=["at logits", "at a projection"])
+async def test_a_model_broken_mid_answer_is_told_at_once_where_no_replica_is_left(uses: int) -> None:
+    line = ResumingStream(FakeStream(uses, ModelBroken("NaN")), reopening(), Patience(60.0))
+    with pytest.raises(ModelBroken, match="NaN"):
+        await decode(line)
+    assert line.resumed == 0

@@ -14,7 +14,7 @@ from ssd2.params import CollaborationParams, DecodingParams
 from user_agent.documents.formats.section import Section, cut, sentences
 from user_agent.documents.passage import Passage
 from user_agent.documents.store import DocumentStore, Reading
-from user_agent.user_model import UserModel
+from user_agent.user_model import GAP, UserModel
 
 ANSWER_TOKENS = 48
 
@@ -48,7 +48,9 @@ def test_the_first_passage_that_does_not_fit_is_cut_to_the_sentences_that_match(
     cut = fitted.passages[1]
     assert fitted.passages[0] == first
     assert (cut.is_cut, cut.place) == (True, long.place)
-    assert set(sentences(cut.text)) == {matching, about}, "room that is left is used"
+    assert set(sentences(cut.text.replace(GAP, " "))) == {matching, about}, "room that is left is used"
+    assert GAP in cut.text, "a sentence from the middle is no neighbour of the first ones"
+    assert all(part in long.text for part in cut.text.split(GAP))
     assert fitted.left_out == [last], "one passage at most is cut"
     assert _prompt_tokens(model, "What is my shed code?", fitted.passages) <= model.config.max_prompt_tokens
 
@@ -60,6 +62,17 @@ def test_the_sentences_of_a_cut_passage_stay_in_their_order(user_folder: Path) -
     numbers = [int(number) for number in re.findall(r"number (\d+)", cut.text)]
     assert numbers == sorted(numbers)
     assert len(numbers) > 1
+
+
+def test_a_question_that_is_shortened_to_the_limit_is_not_refused_again(user_folder: Path) -> None:
+    model = UserModel.load(user_folder, with_weights=False)
+    asked, question = DecodingParams(block_size=8, max_tokens=48), "word " * 200
+    with pytest.raises(PromptTooLong, match="the models take at most 48; shorten it") as raised:
+        model.limited(question, asked, core_takes=48)
+    assert raised.value.limit == 48
+    while len(model.core_prompt(question)) > 48:
+        question = question.removesuffix("word ")
+    assert model.limited(question, asked, core_takes=48)
 
 
 def test_a_passage_of_which_no_sentence_fits_is_left_out_and_shorter_ones_are_not(user_folder: Path) -> None:
@@ -128,7 +141,7 @@ def test_what_fits_can_be_decoded(user_folder: Path) -> None:
 
 def test_a_question_that_does_not_fit_says_how_long_it_may_be(user_folder: Path) -> None:
     model = UserModel.load(user_folder, with_weights=False)
-    with pytest.raises(PromptTooLong, match="the user model takes 96"):
+    with pytest.raises(PromptTooLong, match="the user model takes at most 96"):
         model.fitting("word " * 200, [], ANSWER_TOKENS)
 
 

@@ -118,11 +118,15 @@ class Passages(BaseModel):
 
     Attributes:
         data: what the user model would be given; one of them may be cut to the sentences that fit.
-        left_out: what does not fit.
+        left_out: what does not fit, or is not given.
+        why_none: why nothing is given, whatever fits; null if that is not so.
+        more: how many were found beyond the limit.
     """
 
     data: list[Passage]
     left_out: list[Passage]
+    why_none: str | None
+    more: int
 
 
 class Removed(BaseModel):
@@ -199,7 +203,8 @@ async def search(request: Request, body: SearchRequest) -> Passages:
     fitted = await state_of(request).answering.passages_for(body.query, body.documents)
     given = [Passage(**passage_json(passage)) for passage in fitted.passages[: body.limit]]
     left_out = [Passage(**passage_json(passage)) for passage in fitted.left_out[: body.limit - len(given)]]
-    return Passages(data=given, left_out=left_out)
+    more = len(fitted.passages) + len(fitted.left_out) - len(given) - len(left_out)
+    return Passages(data=given, left_out=left_out, why_none=fitted.why_none, more=more)
 
 
 @router.delete("/{document_id}", responses=documented())

@@ -62,10 +62,17 @@ class Traffic(BaseModel):
 
 
 class Totals(BaseModel):
-    """All of the ledger, or of one answer."""
+    """All of the ledger, or of one answer.
+
+    Attributes:
+        up: from this device to a core.
+        down: from a core.
+        local: of those up, what went to a core on this machine, and so did not leave it.
+    """
 
     up: Traffic
     down: Traffic
+    local: Traffic
 
 
 class Verification(BaseModel):

@@ -17,6 +17,7 @@ from user_agent.api.state import AppState, state_of
 from user_agent.config import CHANGEABLE, AgentConfig, save_settings, set_outside
 from user_agent.core_connection import is_local
 from user_agent.core_line import needed_line
+from user_agent.credentials import CoreCredentials
 from user_agent.documents.extraction import exposure_warning
 
 router = APIRouter(prefix="/v1", tags=["Settings"])
@@ -111,6 +112,8 @@ async def change(
     config = await asyncio.to_thread(save_settings, changes, **state.options)
     try:
         check(config, state.answering.user_model)
+        if changes.get("ca"):
+            CoreCredentials(ca=config.ca).context()  # where no core is configured, nothing else would read it
         if needed_line(config) != needed_line(state.config):
             await state.line.connect(config)
     except SlingshotError:

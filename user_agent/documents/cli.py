@@ -82,7 +82,7 @@ def link(
 @docs.command(epilog=SYNC_EXAMPLES)
 def sync(
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Read unchanged files that failed before once more.")
+        bool, typer.Option("--retry-failed", help="Read unchanged files and uploads that failed once more.")
     ] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -189,8 +189,8 @@ def _sync(library: Collection, as_json: bool, *, retry_failed: bool, links: Iter
         return
     for problem in done.problems:
         typer.echo(f"user-agent: {_safe(problem)}", err=True)
-    for document in failed:
-        if before.get(document.path) != document.reason:
+    for document in documents:
+        if document.state != "skipped" and document.reason and before.get(document.path) != document.reason:
             typer.echo(f"user-agent: {_safe(f'{document.path} {document.reason}')}", err=True)
     typer.echo(_summary(done, documents))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,7 @@ class Collection:
         self._sync_lock = threading.Lock()
         self._closing = threading.Event()
         self._progress = Progress()
+        self._tries = Counter[int]()
         self._watcher: Watcher | None = None
 
     def watch(self) -> None:
@@ -60,7 +62,7 @@ class Collection:
 
     @property
     def progress(self) -> Progress:
-        """Of the sync that runs, or the last one."""
+        """The state of the sync that runs, or of the last one."""
         return self._progress
 
     def exposure(self) -> str:
@@ -106,7 +108,7 @@ class Collection:
         return self._store.documents()
 
     def add(self, data: bytes, name: str) -> Document:
-        """Read an upload and keep it, encrypted with the passages; the same bytes again change nothing.
+        """Read an upload and keep it, encrypted with the passages; the same bytes again are read if they failed.
 
         Args:
             data: of the file.
@@ -121,10 +123,14 @@ class Collection:
         except DocumentsUnreadable as error:
             raise DocumentsUnreadable(f"{shown} {error}") from error
         _check_suffix(Path(shown))
-        if known := self._store.uploaded(sha256_of(data)):
+        known = self._store.uploaded(sha256_of(data))
+        if known and known.state != "failed":
             return known
-        upload = FoundFile(Path(shown), len(data), time.time_ns())
-        return self._store.put_upload(reading_of(upload, data, self._extractor), data)
+        reading = reading_of(FoundFile(Path(shown), len(data), time.time_ns()), data, self._extractor)
+        if known is None:
+            return self._store.put_upload(reading, data)
+        self._store.put_again(reading, known.id)
+        return self._store.document(known.id) or self._store.put_upload(reading, data)  # removed while it was read
 
     def original(self, document_id: int) -> bytes:
         """The bytes of an upload.
@@ -160,15 +166,16 @@ class Collection:
         """Read what is new or changed below the links, and forget what is gone. One sync at a time.
 
         A file with the size and time of change of before is not opened; one with the same bytes is not read anew. What
-        an older version of the reader has read is read again, uploads included. A link that cannot be looked at, as on
-        a disk that is not there, keeps its documents.
+        an older version of the reader has read is read again, uploads included, and stays as it was where that fails;
+        after `MOST_TRIES` syncs the next collection tries on. A link that cannot be looked at, as on a disk that is not
+        there, keeps its documents.
 
         Args:
             on_progress: called after each file.
-            retry_failed: read unchanged files that failed before once more.
+            retry_failed: read unchanged files and uploads that failed before once more.
         """
         with self._sync_lock:
-            for progress in sync_steps(self._store, self._extractor, retry_failed=retry_failed):
+            for progress in sync_steps(self._store, self._extractor, self._tries, retry_failed=retry_failed):
                 self._progress = progress
                 on_progress(progress)
                 if self._closing.is_set():

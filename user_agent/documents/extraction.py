@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import BinaryIO
 
@@ -17,6 +18,10 @@ from user_agent.documents.formats.section import Section
 from user_agent.documents.frames import receive, send
 from user_agent.documents.visible import visible
 
+LONGEST_WAIT_S = 30.0
+"""Enough for a child's start on a busy machine, and for its own 10 s a file, which one that was taken over may lift."""
+
+_FAULTS = (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError)
 _WORKER = [sys.executable, "-P", "-m", "user_agent.documents.extraction_worker"]
 
 
@@ -62,8 +67,9 @@ class Extractor:
         with self._lock:
             process = self._running()
             try:
-                return self._greeted(process)
-            except (OSError, EOFError, ValueError, KeyError, TypeError):
+                with _bounded(process):
+                    return self._greeted(process)
+            except _FAULTS:
                 self._end(process)
                 return "the process that reads them does not start"
 
@@ -80,9 +86,12 @@ class Extractor:
         with self._lock:
             process = self._running()
             try:
-                self._greeted(process)
-                pieces = _understood(self._asked(process, data, suffix))
-            except (OSError, EOFError, ValueError, KeyError, TypeError):
+                with _bounded(process):
+                    self._greeted(process)
+                with _bounded(process):
+                    reply = self._asked(process, data, suffix)
+                pieces = _understood(reply)
+            except _FAULTS:
                 raise DocumentsUnreadable(self._end(process)) from None
             except KeyboardInterrupt:
                 self._end(process)  # its reply to this file must not be taken for that to the next
@@ -127,12 +136,24 @@ class Extractor:
 
     @staticmethod
     def _end(process: subprocess.Popen[bytes]) -> str:
-        """Why the child ended, told of the file that it read."""
+        """End the child; return why it ended, told of the file that it read."""
         process.kill()  # one that writes no frames may still run
         code = _closed(process)
         if code == -signal.SIGALRM:
             return "takes more than 10 s to read; split it"
         return f"makes the program that reads it end ({_named(code)}); it is damaged, or not what its name says"
+
+
+@contextmanager
+def _bounded(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kill the child if it says nothing for `LONGEST_WAIT_S`, so that who reads from it sees its end."""
+    timer = threading.Timer(LONGEST_WAIT_S, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[BinaryIO, BinaryIO]:
@@ -146,7 +167,7 @@ def _understood(frame: bytes) -> list[Section]:
 
     Raises:
         DocumentsUnreadable: with the reason, if that is the reply.
-        ValueError, KeyError, TypeError: if it is no reply.
+        ValueError, KeyError, TypeError, RecursionError: if it is no reply.
     """
     reply = json.loads(frame)
     if "reason" in reply:

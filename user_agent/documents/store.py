@@ -85,7 +85,7 @@ class Document:
         link_id: the link that it came by; None for an upload.
         path: absolute; of an upload only the name that it was given.
         state: indexed; failed, though it should have been read; or skipped, as no kind that is read.
-        reason: of what is not indexed, to be read after the name; else empty.
+        reason: of what is not indexed, or could not be read anew, to be read after the name; else empty.
         size_bytes: of the file.
         modified_ns: its time of change when it was read; 0 if it has to be read again.
         sha256: of its bytes, in hex; empty if they were not read.
@@ -108,13 +108,13 @@ class Document:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the formats would read its file in another way today."""
+        """True if the formats may read its file in another way today."""
         return self.reader_version != READER_VERSION
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What came of reading one file; the attributes are `Document`'s.
+    """The outcome of reading one file; the attributes are `Document`'s.
 
     Attributes:
         pieces: its text; none unless it is indexed.
@@ -219,6 +219,11 @@ class DocumentStore:
             )
             if database.changes():
                 _insert_pieces(database, reading.pieces, document_id)
+
+    def explain(self, document_id: int, reason: str) -> None:
+        """Keep why a document stays as an older reader has read it."""
+        with self._writing() as database:
+            database.execute("UPDATE document SET reason = ? WHERE id = ?", (reason, document_id))
 
     def touch(self, document_id: int, modified_ns: int) -> None:
         """Keep that a file has a new time of change and the same bytes."""

@@ -37,7 +37,7 @@ export class Chat {
 
   /** Show what is kept. */
   async load() {
-    if (!this.id) return this.#turns.replaceChildren(welcome(this.status, reporting((text) => this.#say(text))));
+    if (!this.id) return this.#welcome();
     const { title, messages } = await get(`/v1/conversations/${encodeURIComponent(this.id)}`);
     this.title = title;
     let turn = null;
@@ -47,6 +47,15 @@ export class Chat {
     }
     for (const shown of this.#all) shown.show();
     this.#down();
+  }
+
+  showStatus(status) {
+    this.status = status;
+    if (!this.id && !this.isRunning) this.#welcome();
+  }
+
+  #welcome() {
+    this.#turns.replaceChildren(welcome(this.status, reporting((text) => this.#say(text))));
   }
 
   focus() {

@@ -21,6 +21,7 @@ export class Documents {
   #state = el("select", {}, el("option", { value: "" }, "All states"), STATES.map((state) => el("option", {}, state)));
   #name = el("input", { type: "search", placeholder: "Filter by name" });
   #shown = 0;
+  #warning = el("p", { className: "notice", hidden: true });
 
   /** `status` is the agent's. */
   constructor(status) {
@@ -30,7 +31,7 @@ export class Documents {
     this.element = el("div", { className: "page" },
       el("p", { className: "lead" }, "The private model reads these. Their text is kept encrypted on this device, and no file is sent. " +
         "What an answer takes from them is: the core’s provider sees every word of an answer. Use only a provider that you trust."),
-      status?.reader_warning && el("p", { className: "notice" }, sentence(status.reader_warning)),
+      this.#warning,
       el("form", { className: "line", on: { submit: link } },
         el("label", {}, "Folder on this machine", this.#path), el("button", { className: "primary" }, "Link folder")),
       dropZone(reporting((files) => this.#upload(files))), this.#ingest.element, this.#links,
@@ -38,6 +39,12 @@ export class Documents {
       el("div", { className: "line filters" },
         el("label", {}, "State", this.#state), el("label", {}, "Name", this.#name)),
       table(["Document", "State", "#Passages", "#Size", "Changed", ""], this.#rows), this.#more);
+    this.showStatus(status);
+  }
+
+  showStatus(status) {
+    this.#warning.hidden = !status?.reader_warning;
+    this.#warning.textContent = status?.reader_warning ? sentence(status.reader_warning) : "";
   }
 
   async load() {

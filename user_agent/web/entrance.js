@@ -13,6 +13,7 @@ export function entrance(why, onKey) {
   };
   return el("form", { className: "entrance", on: { submit: enter } },
     el("h2", {}, "The agent’s key"),
-    el("p", {}, why || "“user-agent serve” printed an address with the key in it. Open that, or paste the key here."),
+    el("p", {}, why || "In a terminal “user-agent serve” prints an address with the key in it: open that. Or run " +
+      "“user-agent config show --key” and paste the key here."),
     el("div", { className: "line" }, field, el("button", { className: "primary" }, "Open")));
 }

@@ -1,4 +1,4 @@
-// The departure ledger: every message that left this device, the newest first, and what each says.
+// The departure ledger: every message to a core, the newest first, and what each says.
 
 import { download, get, withQuery } from "/web/api.js";
 import { button, el, table } from "/web/dom.js";
@@ -9,9 +9,16 @@ import { route } from "/web/router.js";
 
 const PAGE = 100;
 
+const WHAT = "the questions, and the tokens of the answers with what they took from your documents.";
+const WHO = `The provider can read all that left: ${WHAT}`;
+const WHO_IS_LOCAL = `A core on this machine was asked. The provider of one elsewhere could read all of it: ${WHAT}`;
+
+const amount = ({ messages, wire_bytes: size }) => `${counted(messages, "message")} with ${bytes(size)}`;
+
 export class Ledger {
   title = "What left this device";
   #trace = route().query.get("trace");
+  #who = el("p", { className: "remark" });
   #summary = el("p", { className: "lead" });
   #verdict = el("p", { className: "verdict", role: "status" });
   #rows = el("tbody", {});
@@ -20,8 +27,9 @@ export class Ledger {
 
   constructor() {
     this.element = el("div", { className: "page" }, this.#summary,
-      el("p", { className: "remark" }, "The provider can read all of it: the questions, and the tokens of the answers with what they " +
-        "took from your documents. The chain shows that no entry was changed, not that the core was honest."),
+      this.#who,
+      el("p", { className: "remark" }, "The chain shows that no entry was changed. It does not show that entries were cut off at the " +
+        "end, unless you keep the hash of the last one elsewhere, nor that the core was honest."),
       this.#trace && el("p", { className: "filter" }, "Messages of one answer. ", el("a", { href: "#/ledger" }, "Show all")),
       el("div", { className: "actions" },
         button("Verify", reporting(() => this.#verify())),
@@ -31,9 +39,14 @@ export class Ledger {
   }
 
   async load() {
-    const { up, down } = await get(withQuery("/v1/ledger/totals", { trace: this.#trace }));
-    this.#summary.textContent = `${counted(up.messages, "message")} with ${bytes(up.wire_bytes)} left this device, ` +
-      `${counted(down.messages, "message")} with ${bytes(down.wire_bytes)} came. Every message is recorded before it leaves.`;
+    const { up, down, local } = await get(withQuery("/v1/ledger/totals", { trace: this.#trace }));
+    const left = { messages: up.messages - local.messages, wire_bytes: up.wire_bytes - local.wire_bytes };
+    const isAllLocal = local.messages > 0 && !left.messages;
+    this.title = isAllLocal ? "What was sent, on this machine" : "What left this device";
+    this.#who.textContent = isAllLocal ? WHO_IS_LOCAL : WHO;
+    const sent = [!isAllLocal && `${amount(left)} left this device`, local.messages && `${amount(local)} stayed on this machine`];
+    this.#summary.textContent = [...sent.filter(Boolean), `${amount(down)} came.`].join(", ") +
+      " Every message is recorded before it is sent.";
     this.#rows.replaceChildren();
     await this.#earlier();
   }
@@ -45,7 +58,7 @@ export class Ledger {
     this.#before = data.at(-1)?.seq ?? this.#before;
     this.#rows.append(...data.flatMap((entry) => entryRows(entry)));
     this.#more.hidden = !hasMore;
-    if (!this.#rows.childElementCount) this.#rows.append(el("tr", {}, el("td", { colSpan: 6 }, "Nothing has left yet.")));
+    if (!this.#rows.childElementCount) this.#rows.append(el("tr", {}, el("td", { colSpan: 6 }, "Nothing has been sent yet.")));
   }
 
   async #verify() {

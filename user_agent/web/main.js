@@ -1,6 +1,6 @@
 // The start of the page, and which view stands in it.
 
-import { get } from "/web/api.js";
+import { get, ready } from "/web/api.js";
 import { Chat } from "/web/chat.js";
 import { markCurrent, updateConversations } from "/web/conversations.js";
 import { Documents } from "/web/documents.js";
@@ -14,10 +14,13 @@ import { startSidebar } from "/web/sidebar.js";
 import { startTheme } from "/web/theme.js";
 import { updateTotals } from "/web/totals.js";
 
+const LOOK_EVERY_MS = 2000;
 const main = document.getElementById("main");
 const title = document.getElementById("title");
 let status = null;
 let view = null;
+let statusAsked = 0;
+let coreCode = null; // of the error that the demo's core had when it was looked at last
 const chats = new Set();
 
 /** The view of an address; a chat whose answer still runs is the same one as before. */
@@ -40,6 +43,7 @@ async function show() {
   view = next;
   main.replaceChildren(next.element);
   markPage();
+  if (!status || next.asksStatus) updateStatus();
   if (!isKept) await next.load();
   markPage();
   await next.enter?.();
@@ -78,10 +82,31 @@ function enter(why) {
 
 const start = reporting(async () => {
   if (!key()) return enter("");
-  status = await get("/v1/status");
+  await updateConversations(); // which says whether the key is right
   document.body.classList.remove("locked");
-  await Promise.all([updateConversations(), updateTotals(), show()]);
+  status = null;
+  await Promise.all([show(), updateTotals()]);
 });
+
+/** Ask how the agent is, and tell the view once it is known: a core that is gone takes seconds. */
+const updateStatus = reporting(async () => {
+  const mine = (statusAsked += 1);
+  const found = await get("/v1/status");
+  if (mine !== statusAsked) return; // a later one has been asked for, perhaps of another core
+  status = found;
+  view?.showStatus?.(status);
+});
+
+/** Look whether the demo's core still runs, or runs again; nothing is sent to it for that, and no other core is tried. */
+async function watchCore() {
+  const { is_demo: isDemo, is_starting: isStarting } = status?.core ?? {};
+  if (key() && view?.showStatus && !document.hidden && (isDemo || isStarting)) {
+    const code = (await ready())?.code ?? null;
+    if (isStarting || code !== coreCode) await updateStatus();
+    coreCode = code;
+  }
+  setTimeout(watchCore, LOOK_EVERY_MS);
+}
 
 const showing = reporting(show);
 onWrongKey.call = enter;
@@ -90,7 +115,7 @@ startTheme(document.getElementById("theme"));
 startSidebar();
 addEventListener("hashchange", () => (location.hash.startsWith("#key=") ? (takeKeyFromAddress(), start()) : showing()));
 addEventListener("agent-back", start);
-addEventListener("settings-saved", reporting(async () => (status = await get("/v1/status"))));
+addEventListener("settings-saved", () => updateStatus());
 addEventListener("retitled", ({ detail }) => {
   if (!(view instanceof Chat) || view.id !== detail.id) return;
   view.title = detail.title;
@@ -105,3 +130,4 @@ document.getElementById("skip").addEventListener("click", (event) => {
   main.focus();
 });
 start();
+watchCore();

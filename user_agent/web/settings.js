@@ -4,7 +4,7 @@ import { get, patch } from "/web/api.js";
 import { button, el } from "/web/dom.js";
 import { sentence } from "/web/format.js";
 import { forgetKey } from "/web/key.js";
-import { reporting } from "/web/notices.js";
+import { clear, reporting } from "/web/notices.js";
 
 const NAMES = {
   core: "Core",
@@ -20,7 +20,7 @@ const NUMBERS = {
   lambda_user: { min: 0, max: 1, step: 0.05 },
   alpha: { min: 0, max: 100, step: 0.1 },
   steps: { min: 1, max: 1000, step: 1 },
-  max_tokens: { min: 1, max: 4096, step: 1 },
+  max_tokens: { min: 1, step: 1 },
 };
 
 export class Settings {
@@ -36,6 +36,13 @@ export class Settings {
     const forget = () => (forgetKey(), location.reload());
     this.element = el("div", { className: "page" }, form, this.#about,
       el("div", { className: "actions" }, button("Forget the key in this tab", forget, { className: "quiet" })));
+    this.showStatus(status);
+  }
+
+  /** What was known before may be of another core, so it is asked for anew whenever this is shown. */
+  asksStatus = true;
+
+  showStatus(status) {
     this.#about.replaceChildren(...about(status));
   }
 
@@ -68,6 +75,7 @@ export class Settings {
       if (given !== (this.#settings[input.name].value ?? null)) changed[input.name] = given;
     }
     await patch("/v1/settings", changed);
+    clear();
     await this.load();
     this.#said.textContent = "Saved.";
     dispatchEvent(new Event("settings-saved"));

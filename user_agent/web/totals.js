@@ -1,4 +1,4 @@
-// The line in the header: how much has left the device, for the latest answer and in all.
+// The line in the header: how much was sent to a core, for the latest answer and in all.
 
 import { get, withQuery } from "/web/api.js";
 import { el } from "/web/dom.js";
@@ -9,7 +9,7 @@ let latest = null;
 
 /** Ask anew; with a trace, also what its answer has sent. */
 export async function updateTotals(trace = null) {
-  const { up } = await get("/v1/ledger/totals");
+  const { up, local } = await get("/v1/ledger/totals");
   if (trace) latest = (await get(withQuery("/v1/ledger/totals", { trace }))).up;
   line.replaceChildren(
     el("span", { className: "arrow", "aria-hidden": "true" }, "↑"),
@@ -17,5 +17,6 @@ export async function updateTotals(trace = null) {
     el("span", { className: "of-answer", hidden: !latest },
       latest ? `this answer ${latest.messages}, ${bytes(latest.wire_bytes)}` : ""),
   );
-  line.title = "Left this device. Open the ledger";
+  const stayed = local.messages > 0 && local.messages === up.messages;
+  line.title = `${stayed ? "Stayed on this machine" : "Sent to the core"}. Open the ledger`;
 }

@@ -1,10 +1,7 @@
 // The empty chat: what this is, and with the demo's models where to begin.
 
-import { get } from "/web/api.js";
 import { button, el } from "/web/dom.js";
 import { sentence } from "/web/format.js";
-
-const LOOK_EVERY_MS = 1000;
 
 const SUGGESTED = [
   "Where did I put my spare key?",
@@ -17,35 +14,22 @@ const LEARNS = "The server’s provider learns your questions and every word of 
 const LEARNS_NOTHING = "In this demo both run on this machine. A core elsewhere learns your questions and every word of the " +
   "answers, those quoted from your documents too.";
 
+/** `status` is the agent's; null while it is not known yet, as when a core that is gone is waited for. */
 export function welcome(status, onAsk) {
   const isDemo = status?.core?.is_demo;
   return el("div", { className: "welcome" },
     el("h2", {}, "Ask about what you keep here"),
     el("p", {}, "A large model on a server and a small one on this device answer together. Only the small one reads your documents."),
-    el("p", {}, isDemo ? LEARNS_NOTHING : LEARNS),
+    status && el("p", {}, isDemo ? LEARNS_NOTHING : LEARNS),
     isDemo && demo(onAsk),
-    status?.core?.error && notice(status.core));
-}
-
-/** Why there would be no answer, for as long as a core that is being started again is not there. */
-function notice({ error, is_starting: isStarting }) {
-  const shown = el("p", { className: "notice" }, sentence(error));
-  if (isStarting) setTimeout(() => look(shown), LOOK_EVERY_MS);
-  return shown;
-}
-
-async function look(shown) {
-  if (!shown.isConnected) return;
-  const status = await get("/v1/status").catch(() => null); // the page says it elsewhere
-  if (status?.core?.error) shown.replaceWith(notice(status.core));
-  else if (status) shown.remove();
+    status?.core?.error && el("p", { className: "notice" }, sentence(status.core.error)));
 }
 
 function demo(onAsk) {
   return el("section", { className: "demo", "aria-label": "First start" },
     el("ul", { className: "suggestions" }, SUGGESTED.map((text) => el("li", {}, button(text, () => onAsk(text))))),
-    el("p", { className: "remark" }, "You are looking at a demo: two small models that know one invented town, and " +
-      "sample notes of somebody who lives there."),
+    el("p", { className: "remark" }, "You are looking at a demo: two small models that know one invented town. It comes with " +
+      "sample notes of somebody who lives there; folders that you link are read beside them."),
     el("p", { className: "actions" },
       el("a", { className: "button", href: "#/documents?focus=path" }, "Use my own folder"),
       el("a", { className: "button", href: "#/settings?focus=core" }, "Use my own core")));

@@ -61,6 +61,8 @@ network's modules are made in seconds. What the weights take is checked against 
 MAX_RANGES = 100
 """Experts of a model at most; the paper's has three."""
 
+_REMEDY = "copy or convert the checkpoint again"
+
 _Number = TypeVar("_Number", int, "Tensor")
 
 
@@ -85,7 +87,7 @@ def _check_whole(name: str, value: object, lowest: int) -> None:
     """A config.json may hold anything: numbers have to be numbers before they are compared."""
     if type(value) is not int or not lowest <= value <= LARGEST[name]:
         raise CheckpointInvalid(
-            f"{name} is {repr(value)[:40]}; it must be a whole number from {lowest} to {LARGEST[name]:,}"
+            f"{name} is {repr(value)[:40]}; it must be a whole number from {lowest} to {LARGEST[name]:,}; {_REMEDY}"
         )
 
 
@@ -93,9 +95,11 @@ def _check_token_ids(config: ModelConfig) -> None:
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         value = getattr(config, name)
         if type(value) is not int or value < 0:
-            raise CheckpointInvalid(f"{name} is {repr(value)[:40]}; it must be a whole number of at least 0")
+            raise CheckpointInvalid(f"{name} is {repr(value)[:40]}; it must be a whole number of at least 0; {_REMEDY}")
         if value >= config.vocab_size:
-            raise CheckpointInvalid(f"a special token is outside the vocabulary of {config.vocab_size}")
+            raise CheckpointInvalid(
+                f"{name} {value} is a special token outside the vocabulary of {config.vocab_size}; {_REMEDY}"
+            )
 
 
 class ModelConfig(Protocol):

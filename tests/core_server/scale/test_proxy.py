@@ -16,13 +16,13 @@ pytest.importorskip("ray.serve")
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
-from core_server.callers import SCOPE_KEY
 from core_server.hosted import HostedModels
 from core_server.keys import READ_AGAIN_S, create_key, revoke_key
 from core_server.loaded_model import LoadedModel
 from core_server.scale.app import CoreArguments
 from core_server.scale.proxy import proxy_config
 from core_server.scale.replica import CoreReplica
+from core_server.scopes import SCOPE_KEY
 from core_server.service import SERVICE_NAME
 from core_server.session import CoreSession
 from ssd2.errors import InsecureLine, InvalidParameter

@@ -117,12 +117,15 @@ async def test_a_search_shows_what_the_model_would_be_given_and_what_does_not_fi
     assert [{name: one[name] for name in ("source", "line", "page")} for one in found["left_out"]] == said["left_out"]
     few = (await http.post("/v1/documents/search", json={"query": QUESTION, "limit": 4})).json()
     assert len(few["data"]) + len(few["left_out"]) == 4
+    assert (few["more"], found["more"]) == (len(FOUND) - 4, 0), "nothing is dropped in silence"
 
 
 @pytest.mark.parametrize(
     ("changes", "param", "says"),
     [
         ({"core": "nowhere"}, "core", "the core's address is 'nowhere'; give it as HOST:PORT"),
+        ({"core": "core.example.org:443"}, "insecure", "the core at core.example.org:443 is on another machine"),
+        ({"ca": "/nope.pem"}, "ca", "the certificates in /nope.pem cannot be used"),
         ({"lambda_user": 2}, "lambda_user", "lambda user: input should be less than or equal to 1"),
     ],
 )
@@ -134,6 +137,8 @@ async def test_a_setting_that_cannot_be_is_named_and_no_option_of_a_command_line
     assert (response.status_code, error["param"]) == (400, param)
     assert error["message"].startswith(says)
     assert "--" not in error["message"]
+    assert "allow" not in error["message"], "the page and REST clients cannot"
+    assert (await http.get("/v1/settings")).json()[next(iter(changes))]["value"] is None, "it is not kept"
 
 
 ROOT = Path(user_agent.__file__).parent

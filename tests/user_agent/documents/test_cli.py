@@ -143,6 +143,19 @@ def test_a_search_shows_what_an_answer_is_given_and_what_does_not_fit(docs: Docs
     assert [line.split("  ")[0] for line in shown.stdout.splitlines()[1:]][:3] == ["whole", "whole", "in part"]
     assert "does not fit" in shown.stdout
     assert "5 more were found; see them with a larger --limit" in shown.stderr
+    assert (_json(docs("search", question, "--limit", "4", "--json"))["more"], found["more"]) == (5, 0)
+
+
+def test_a_search_shows_no_passage_as_given_where_lambda_is_0(
+    docs: Docs, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs("link", str(notes))
+    monkeypatch.setenv("SLINGSHOT_LAMBDA_USER", "0")
+    found = _json(docs("search", "spare key", "--json"))
+    assert (found["passages"], len(found["left_out"])) == ([], 1)
+    shown = docs("search", "spare key")
+    assert shown.stdout.splitlines()[1].startswith("no ")
+    assert found["why_none"] in shown.stderr
 
 
 def test_a_long_answer_leaves_documents_their_room_where_both_share_positions(

@@ -20,8 +20,9 @@ from user_agent.documents import watcher
 from user_agent.documents.collection import FILE, Collection
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.files import MAX_FILE_BYTES
+from user_agent.documents.formats import READER_VERSION
 from user_agent.documents.formats.section import Section
-from user_agent.documents.sync import Progress
+from user_agent.documents.sync import MOST_TRIES, Progress
 from user_agent.keys import StoreKey
 
 KEY = StoreKey("file", b"raw:" + b"5a" * 32)
@@ -194,6 +195,59 @@ def test_what_an_older_reader_has_read_is_read_again_once(data: Path, notes: Pat
     assert library.sync().unchanged == 2
     assert len(extracted) == 3
     library.close()
+
+
+def _fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Extractor, data: bytes, suffix: str) -> list[Section]:
+        raise DocumentsUnreadable("takes more than 10 s to read; split it")
+
+    monkeypatch.setattr(Extractor, "extract", fail)
+
+
+def test_what_cannot_be_read_anew_stays_as_it_was_and_is_tried_again(
+    library: Collection, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _sync(library, notes / "home.md")
+    upload = library.add(b"My bike is in the drawer.", "bike.txt")
+    monkeypatch.setattr("user_agent.documents.store.READER_VERSION", READER_VERSION + 1)
+    with monkeypatch.context() as patched:
+        _fail(patched)
+        assert library.sync().failed == 2
+        assert len(library.search("drawer")) == 2
+        assert all("takes more than 10 s" in reason for _, reason in _states(library).values())
+    assert library.sync().indexed == 2
+    assert set(_states(library).values()) == {("indexed", "")}
+    assert library.original(upload.id) == b"My bike is in the drawer."
+
+
+def test_what_can_never_be_read_anew_is_not_tried_at_every_sync(
+    library: Collection, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _sync(library, notes / "home.md")
+    library.add(b"My bike is in the drawer.", "bike.txt")
+    monkeypatch.setattr("user_agent.documents.store.READER_VERSION", READER_VERSION + 1)
+    with monkeypatch.context() as patched:
+        _fail(patched)
+        assert [library.sync().failed for _ in range(MOST_TRIES + 1)] == [2] * MOST_TRIES + [0]
+    assert library.sync(retry_failed=True).indexed == 2
+
+
+@pytest.mark.parametrize("is_outdated", [False, True])
+def test_a_failed_upload_is_read_again_when_asked(
+    library: Collection, monkeypatch: pytest.MonkeyPatch, is_outdated: bool
+) -> None:
+    with monkeypatch.context() as patched:
+        _fail(patched)
+        first, second = (library.add(data, "bike.txt") for data in (b"My bike is here.", b"My key is here."))
+        if is_outdated:
+            monkeypatch.setattr("user_agent.documents.store.READER_VERSION", READER_VERSION + 1)
+            assert library.sync().failed == 2
+        assert (first.state, library.sync().total) == ("failed", 0)
+    again = library.add(b"My bike is here.", "other.txt")
+    assert (again.id, again.state, again.reason, again.passages) == (first.id, "indexed", "", 1)
+    assert library.sync(retry_failed=True).indexed == 1
+    assert [document.id for document in library.documents()] == [first.id, second.id]
+    assert len(library.search("key")) == 1
 
 
 def test_what_is_deleted_can_no_longer_be_found(library: Collection, notes: Path) -> None:

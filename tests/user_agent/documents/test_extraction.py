@@ -20,6 +20,7 @@ from user_agent.documents.extraction import Extractor
 from user_agent.documents.extraction_worker import MEMORY_LIMIT_BYTES, TIME_LIMIT_S
 from user_agent.documents.formats import SUFFIXES
 
+DEEP_GREETING = "(200_000).to_bytes(4, 'big') + b'[' * 200_000"
 LIMITED = "from user_agent.documents.extraction_worker import limit_this_process; limit_this_process()\n"
 
 
@@ -135,7 +136,17 @@ def test_an_interrupted_reply_is_not_taken_for_that_to_the_next_file(
 
 
 @pytest.mark.parametrize(
-    "reply", [b"", b"[]", b"{}", b'{"pieces": [[1, 2, 3]]}', b'{"pieces": [["x", "1", null]]}', b'{"reason": 7}']
+    "reply",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"pieces": [[1, 2, 3]]}',
+        b'{"pieces": [["x", "1", null]]}',
+        b'{"reason": 7}',
+        b"[" * 200_000,
+    ],
+    ids=lambda reply: str(reply[:40]),
 )
 def test_a_reader_that_was_taken_over_breaks_nothing(
     extractor: Extractor, monkeypatch: pytest.MonkeyPatch, reply: bytes
@@ -185,6 +196,35 @@ def test_what_is_said_of_the_network_is_what_holds(extractor: Extractor) -> None
     exposure = extractor.exposure()
     is_off = os.readlink(f"/proc/{_child(extractor)}/ns/net") != os.readlink("/proc/self/ns/net")
     assert (exposure == "") == is_off
+
+
+@pytest.mark.parametrize("says", ["b''", DEEP_GREETING], ids=["nothing", "nonsense"])
+def test_a_reader_that_greets_with_nothing_is_ended(
+    extractor: Extractor, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    code = f"import sys, time; sys.stdout.buffer.write({says}); sys.stdout.flush(); time.sleep(60)"
+    with monkeypatch.context() as patched:
+        patched.setattr(extraction, "_WORKER", [sys.executable, "-c", code])
+        patched.setattr(extraction, "LONGEST_WAIT_S", 0.5)
+        with pytest.raises(DocumentsUnreadable):
+            extractor.extract(b"A text.", ".txt")
+        assert "does not start" in extractor.exposure()
+    assert _reads_on(extractor)
+
+
+def test_a_reader_that_was_taken_over_and_never_replies_is_ended(
+    extractor: Extractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import sys, time; from user_agent.documents.frames import send\n"
+        'send(sys.stdout.buffer, b\'{"exposure": ""}\'); time.sleep(60)'
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(extraction, "_WORKER", [sys.executable, "-c", code])
+        patched.setattr(extraction, "LONGEST_WAIT_S", 3.0)  # long enough for the greeting
+        with pytest.raises(DocumentsUnreadable, match="SIGKILL"):
+            extractor.extract(b"A text.", ".txt")
+    assert _reads_on(extractor)
 
 
 def test_a_reader_that_does_not_start_is_no_isolated_one(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from ssd2.errors import DocumentsUnreadable
 from tests.user_agent.documents import made
+from user_agent.documents.extraction import Extractor
 from user_agent.documents.formats import sections
 from user_agent.documents.formats.section import PASSAGE_CHARACTERS, cut, sentences
 
@@ -212,6 +213,21 @@ def test_what_cannot_be_read_says_why(name: str) -> None:
         ("-\n\n7.", "7."),
         ("<script> is a tag\n\nand text", "<script> is a tag and text"),
         ("<user>\nsays so", "<user> says so"),
+        ("<dialog> is a new element.\n\nThe key", "<dialog> is a new element. The key"),
+        ("<iframe> is risky.\n\nThe key", "<iframe> is risky. The key"),
+        ("<video>\n\nThe key\n\n`</video>` ends it", "<video> The key </video> ends it"),
+        ("<video>\n\nThe key\n\n<video src=x></video>", "<video> The key"),
+        ("<!-- begins\n\na comment", "<!-- begins a comment"),
+        ("Text with <object> and <audio> tags", "Text with <object> and <audio> tags"),
+        ("cp <source> <target>", "cp <source> <target>"),
+        ("<link> first, </b> and </dialog>", "<link> first, </b> and </dialog>"),
+        ("<p>one <dialog> two <!-- three</p>\n\nfour", "one <dialog> two <!-- three four"),
+        ("<p><video <b>x</b></p>\n\nkey", "<video x key"),
+        ("| a <video> | b |\n|---|---|\n| c | d |", "| a <video> | b | | c | d |"),
+        ("<ul>\n<li>one\n<li>two\n</ul>\n\n<a name=x>three", "one two three"),
+        ("<div hidden>\n\nevil </div> one\n\ntwo", "one two"),
+        ("<div hidden>\n\nevil\n\n</div>\n<p>one</p>\n\ntwo", "one two"),
+        ("<div hidden>\n<!-- <div> --><script>'</div>'</script>\n\nevil\n\n</div>\n\none", "one"),
     ],
 )
 def test_markdown_is_read_as_a_reader_of_its_page_sees_it(line: str, seen: str) -> None:
@@ -303,6 +319,7 @@ HIDDEN_IN_A_PAGE = {
     "svg-title": "<svg><title>evil</title></svg>",
     "dialog": "<dialog>evil</dialog>",
     "class": "<style>/* x */ .pre, .post { display: none }</style><p class='a pre'>evil</p>",
+    "class-behind-others": "<style>@import 'x'; @media x { .y {} } .pre { display: none }</style><p class=pre>evil</p>",
 }
 
 
@@ -326,13 +343,15 @@ def test_what_html_in_markdown_hides_is_not_read(hidden: str) -> None:
 
 def test_what_a_page_shows_despite_a_style_is_read() -> None:
     page = (
-        "<style>.tab { display: none } .tab.open { display: block } @media print { .nav { display: none } }</style>"
+        "<style>.tab { display: none } .tab.open { display: block } @media print { .nav { display: none } }"
+        "@import 'x'; .menu { display: none; &.open { display: block } } .last { display: none</style>"
+        "<p class=menu>0</p><p class=last>0</p>"
         "<p class='tab open'>1</p><p class=nav>2</p><p aria-hidden=true>3</p><p style='opacity:0.5'>4</p>"
         "<div style='font-size:0'><p style='font-size:12px'>5</p></div><dialog open>6</dialog>"
         "<div style='visibility:hidden'><p style='visibility:visible'>7</p></div><svg><text>8</text></svg>"
         "<p>9<span hidden>evil</span><i>0</i></p>"
     )
-    assert _texts(page, ".html") == ["1", "2", "3", "4", "5", "6", "7", "8", "90"]
+    assert _texts(page, ".html") == ["0", "0", "1", "2", "3", "4", "5", "6", "7", "8", "90"]
 
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
@@ -436,6 +455,49 @@ def test_of_alternatives_in_a_mail_the_html_is_read_unless_it_shows_nothing() ->
 def test_a_mail_that_names_no_encoding_is_read_as_utf8() -> None:
     assert _texts("Subject: Straße\n\nDie Straße.\n", ".eml") == ["Subject: Straße", "Die Straße."]
     assert _texts(b"Subject: x\n\nStra\xdfe.\n", ".eml") == ["Subject: x", "Stra\N{REPLACEMENT CHARACTER}e."]
+
+
+def test_a_part_of_a_mail_in_an_unknown_encoding_costs_no_other() -> None:
+    parts = (
+        "Content-Type: text/plain\n\nhello\n",
+        "Content-Type: text/plain; charset=nope\n\nStraße\n",
+        "Content-Type: text/plain; charset=idna\n\nx\u2026y\n",
+    )
+    body = "".join(f"--b\n{part}" for part in parts)
+    mail = f"Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n{body}--b--\n"
+    assert _texts(mail, ".eml")[1:] == ["hello", "Straße", "x…y"]
+
+
+@pytest.mark.parametrize("kind", ["calendar", "vcard", "css", "rtf", "x-amp-html"])
+def test_data_for_programs_in_a_mail_is_not_read(kind: str) -> None:
+    mail = EmailMessage()
+    mail["Subject"] = "Plan"
+    mail.set_content("We meet.")
+    mail.add_attachment("BEGIN:VCALENDAR", subtype=kind, disposition="inline")
+    mail.add_attachment("+ a line", subtype="x-patch", disposition="inline")
+    assert _texts(mail.as_bytes(), ".eml")[1:] == ["We meet.", "+ a line"]
+
+
+STYLED = "<style>{}</style><p class=b>seen"
+LONG = {
+    "sheet-without-braces": (STYLED.format("a" * 300_000), ".html"),
+    "unclosed-rule": (STYLED.format(".b{" + "a" * 300_000), ".html"),
+    "at-signs": (STYLED.format("@" * 300_000), ".html"),
+    "zeros": (f"<p style='font-size:{'0' * 300_000}1'>seen", ".html"),
+    "unclosed-blocks": ("<div class=x>\n\n" * 6_000 + "seen", ".md"),
+    "unclosed-items": ("<ul>\n\n" + "<li>\n\n" * 6_000 + "seen\n\n</ul>", ".md"),
+    "nested-blocks": ("<div>\n\n" * 6_000 + "seen" + "\n\n</div>" * 6_000, ".md"),
+    "comments": ("<p>seen</p>\n" + "<!-- -- >\n" * 80_000, ".md"),
+    "nested-in-a-line": ("<b>seen " * 30_000, ".html"),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_no_file_takes_the_square_of_its_length_in_time(name: str) -> None:
+    """The reader's own limit is the guard: with time in the square each would take it minutes."""
+    data, suffix = LONG[name]
+    with Extractor() as extractor:
+        assert "seen" in extractor.extract(data.encode(), suffix)[0].text
 
 
 def test_a_word_that_is_cut_in_a_pdf_is_put_together_and_a_hyphen_of_its_own_stays() -> None:

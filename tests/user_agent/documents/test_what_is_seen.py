@@ -47,6 +47,24 @@ LETTERS = st.characters(codec="utf-8", categories=("Lu", "Ll", "Lo", "Nd"), excl
 WORDS = st.one_of(st.sampled_from(MARKED), st.text(LETTERS, min_size=1, max_size=8))
 LINES = st.lists(WORDS, min_size=1, max_size=6).map(lambda words: "Note " + " ".join(words) + " end")
 TEXTS = st.lists(LINES, min_size=1, max_size=4)
+# Tags that nothing ends, and none that HTML lets end by itself. At the start of a line they begin a block of HTML.
+TAGS = (
+    *(
+        "<dialog>",
+        "<video>",
+        "<source>",
+        "<iframe>",
+        "<object>",
+        "<audio>",
+        "<template>",
+        "<link>",
+        "<noscript>",
+        "<b>",
+    ),
+    *("<title>", "<div>", "<div hidden>", "<select>", "<canvas>", "</span>", "</form>", "<input>", "<user>"),
+)
+TAGGED = st.lists(st.sampled_from((*TAGS, "key", "is", "4711.")), max_size=4).map(" ".join)
+TAGGED_LINES = st.builds("{} {}".format, st.sampled_from(TAGS), TAGGED) | st.sampled_from(TAGS)
 
 cheap = settings(max_examples=50, deadline=None)
 
@@ -71,6 +89,12 @@ def _all_in(stored: list[str], *seen: str) -> bool:
 def test_prose_is_stored_as_it_is_written(suffix: str, lines: list[str]) -> None:
     for between in ("\n", "\n\n"):
         assert _same(_stored(between.join(lines), suffix), *lines)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(TAGGED_LINES | LINES, min_size=1, max_size=4))
+def test_tags_that_nothing_ends_are_prose_in_markdown(lines: list[str]) -> None:
+    assert _same(_stored("\n\n".join(lines), ".md"), *lines)
 
 
 ASCII_PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"

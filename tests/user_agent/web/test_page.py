@@ -65,6 +65,7 @@ def test_without_a_key_the_page_asks_for_it_and_says_that_a_wrong_one_is_wrong(
 ) -> None:
     page = browser.new_page()
     page.goto(agent.url)
+    expect(page.get_by_text("Or run “user-agent config show --key”")).to_be_visible()
     page.get_by_label("Key", exact=True).fill("sk-wrong")
     page.get_by_role("button", name="Open").click()
     expect(page.get_by_text("give the agent's key")).to_be_visible()
@@ -227,6 +228,10 @@ def test_the_ledger_shows_what_the_message_that_left_says(page: Page) -> None:
     expect(page.locator("#totals")).to_contain_text(re.compile(r"\d+ messages?, .* sent.*this answer \d+, \d+ B"))
     page.get_by_role("link", name="What left", exact=True).click()
     expect(page.get_by_text("Messages of one answer.")).to_be_visible()
+    expect(page.get_by_role("heading", name="What was sent, on this machine")).to_be_visible()
+    expect(page.locator(".lead")).to_contain_text("stayed on this machine")
+    expect(page.locator(".page")).not_to_contain_text("left")
+    expect(page.locator("#totals")).to_have_attribute("title", re.compile("Stayed on this machine"))
     page.get_by_role("button", name=re.compile("read it")).nth(-2).click()  # the one before asks for the model
     asked = page.locator(".decoded")
     expect(asked).to_contain_text("Opens an answer")
@@ -400,7 +405,9 @@ def test_a_question_that_is_too_long_says_so_in_the_reader_s_terms(page: Page) -
     page.get_by_label("Question").fill("Where is it? " * 100)
     page.keyboard.press("Enter")
     failed = page.locator(".answer.failed")
-    expect(failed).to_contain_text(re.compile(r"The question has \d+ tokens;.*takes \d+: shorten it", re.I))
+    expect(failed).to_contain_text(
+        re.compile(r"The question is too long: it has \d+ tokens, the models take at most 48; shorten it", re.I)
+    )
     expect(failed).not_to_contain_text("--")
 
 
@@ -493,6 +500,61 @@ def test_while_the_demos_core_is_started_again_the_page_says_so(page: Page) -> N
     page.reload()
     expect(page.locator(".welcome .notice")).to_have_text("The demo's core ended, and is being started again.")
     expect(page.locator(".welcome .notice")).to_have_count(0)
+
+
+def test_an_open_welcome_says_when_the_demos_core_ends(page: Page) -> None:
+    expect(page.get_by_text("You are looking at a demo")).to_be_visible()
+    ended = {"error": "the demo's core ended; restart the agent", "is_demo": True, "is_starting": False}
+    page.route("**/ready", lambda route: route.fulfill(status=503, json={"code": "demo_core_ended"}))
+    page.route("**/v1/status", lambda route: route.fulfill(json={"core": ended}))
+    expect(page.locator(".welcome .notice")).to_have_text("The demo's core ended; restart the agent.")
+    page.unroute_all()
+    expect(page.locator(".welcome .notice")).to_have_count(0)
+
+
+def test_the_page_is_there_before_a_core_that_is_gone_is_known_to_be(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/v1/status", lambda route: held.append(route))
+    page.reload()
+    expect(page.get_by_role("heading", name="Ask about what you keep here")).to_be_visible()
+    expect(page.get_by_text("You are looking at a demo")).to_have_count(0)
+    held[0].continue_()
+    expect(page.get_by_text("You are looking at a demo")).to_be_visible()
+
+
+@pytest.fixture
+def other_core(agent: AgentProcess) -> Iterator[str]:
+    """The address of a core that is not there; the demo's is asked again afterwards."""
+    yield "127.0.0.1:9"
+    with agent.client() as http:
+        http.patch("/v1/settings", json={"core": None}).raise_for_status()
+
+
+def test_settings_name_the_core_that_is_asked_from_now_on(page: Page, other_core: str) -> None:
+    page.get_by_role("link", name="Settings").click()
+    core = page.get_by_label("Core", exact=True)
+    core.fill("nowhere")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_contain_text("give it as HOST:PORT")
+    core.fill(other_core)
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    expect(page.get_by_role("alert")).to_be_empty()
+    expect(page.locator(".about")).to_contain_text(f"no core answers at {other_core}")
+
+
+def test_the_ledger_tells_what_left_from_what_stayed_on_this_machine(page: Page) -> None:
+    def traffic(messages: int) -> dict[str, int]:
+        return {"messages": messages, "payload_bytes": messages * 5, "wire_bytes": messages * 10}
+
+    totals = {"up": traffic(5), "down": traffic(4), "local": traffic(2)}
+    page.route("**/v1/ledger/totals*", lambda route: route.fulfill(json=totals))
+    page.get_by_role("link", name="What left this device").click()
+    expect(page.locator(".lead")).to_have_text(
+        "3 messages with 30 B left this device, 2 messages with 20 B stayed on this machine, "
+        "4 messages with 40 B came. Every message is recorded before it is sent."
+    )
+    expect(page.get_by_text("The provider can read all that left")).to_be_visible()
 
 
 STREAMS = """async () => {

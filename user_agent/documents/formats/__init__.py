@@ -1,4 +1,7 @@
-"""From a file's bytes to its text, a module a format. Runs in the extraction process only: files are not trusted.
+"""From a file's bytes to its text, a module a format.
+
+Files are not trusted: `sections`, which loads a format's module when it is called, is called in the extraction process
+only. Other processes take the names and the version from here, and what cuts text into sentences.
 
 | suffix | a section is | told with |
 |---|---|---|
@@ -44,7 +47,7 @@ SUFFIXES = tuple(_MODULES)
 _NEVER_EMPTY = (".pdf", ".docx", ".json", ".eml")
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Raise it with every change to what is read of a file: the next sync reads again what an older reader has read."""
 
 

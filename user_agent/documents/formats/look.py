@@ -1,4 +1,4 @@
-"""Which elements of HTML a reader of the page sees: by their names, attributes and styles.
+"""The looks of elements of HTML, as seen or not: by their names, attributes and styles.
 
 Text is taken for seen that is hidden by an external style sheet, by a script, by a selector other than `.a`, `#a`, `a`
 and two of them one within the other (`.a p`), by the color of what is behind it or by an element that covers it.
@@ -7,7 +7,7 @@ and two of them one within the other (`.a p`), by the color of what is behind it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 # What browsers display only on demand or never: https://html.spec.whatwg.org/multipage/rendering.html#hidden-elements
@@ -42,18 +42,17 @@ _NO_COLOR = re.compile(
 _ZERO_SIZE = re.compile(_ZERO)
 _FONT = re.compile(r"(?:.* )?(0|[\d.]+(?:%|[a-z]+))(?:/\S+)? \S.*")  # its size stands before its family
 _OWN_SIZE = re.compile(r"[\d.]+(?:px|pt|pc|cm|mm|in|rem|vw|vh|q)|[a-z-]+")  # others are shares of the parent's size
-_COMMENT_OR_AT_RULE = re.compile(r"/\*.*?(?:\*/|$)|@[^{;]*(?:;|\{(?:[^{}]*\{[^{}]*\})*[^{}]*\})", re.DOTALL)
-_RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
-_COMMENT = re.compile(r"/\*.*?(?:\*/|$)", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:([0-9a-f]{1,6})\s?|(.))")
 _NAME = re.compile(r"[.#]?[a-z_-][\w-]*", re.IGNORECASE)
+_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
+_MARK = re.compile(r"([{};])")
 
 Styles = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Look:
-    """What an element's text takes over from the elements around it.
+    """The look that an element's text takes over from the elements around it.
 
     Attributes:
         is_gone: the element is not shown, and nothing in it can be.
@@ -73,7 +72,7 @@ class Look:
 
     @property
     def is_seen(self) -> bool:
-        """Whether a reader sees the text."""
+        """True if a reader sees the text."""
         return not (self.is_gone or self.is_invisible or self.is_tiny or self.is_transparent)
 
 
@@ -110,10 +109,9 @@ def styles_of(sheets: Iterable[str]) -> dict[str, Styles]:
     What a further selector sets for a name too, as `.tab.open` for `.tab`, is left out: which elements that selects is
     not known, and to hide what a reader sees is worse than to show what none sees. So are rules for some media.
     """
-    rules = _RULE.findall(_COMMENT_OR_AT_RULE.sub(" ", "\n".join(sheets)).replace("<!--", " ").replace("-->", " "))
     simple: dict[str, dict[str, str]] = {}
     others: dict[str, set[str]] = {}
-    for selectors, declarations in rules:
+    for selectors, declarations in _rules("\n".join(sheets).replace("<!--", " ").replace("-->", " ")):
         styles = _styles(declarations)
         for selector in selectors.split(","):
             names = [name if name[0] in ".#" else name.lower() for name in selector.split()]
@@ -127,6 +125,30 @@ def styles_of(sheets: Iterable[str]) -> dict[str, Styles]:
         key: {name: value for name, value in styles.items() if name not in others.get(key.split()[-1], ())}
         for key, styles in simple.items()
     }
+
+
+def _rules(sheet: str) -> Iterator[tuple[str, str]]:
+    """Yield the selectors and the declarations of each rule; one that holds others counts as selectors only.
+
+    It looks at each character once: a hostile sheet must not take the square of its length in time.
+    """
+    depth, first, is_nested = 0, "", False
+    selectors, styles = list[str](), list[str]()
+    for part in _MARK.split(_COMMENT.sub(" ", sheet)):
+        if part == "{":
+            depth += 1
+            is_nested |= depth > 1
+        elif part == "}":
+            depth = max(0, depth - 1)
+        else:
+            (styles if depth else selectors).append(part)
+            first = first or part.strip()
+        if depth == 0 and (part == "}" or (part == ";" and first.startswith("@"))):
+            if is_nested:
+                selectors, styles = [*selectors, *styles], []
+            if not first.startswith("@"):
+                yield "".join(selectors), "".join(styles)
+            selectors, styles, first, is_nested = [], [], "", False
 
 
 def _names(name: str, attributes: Mapping[str, object]) -> list[str]:
@@ -162,7 +184,7 @@ def _is_gone(name: str, attributes: Mapping[str, object], styles: Styles, look: 
 
 
 def _is_flat(styles: Styles) -> bool:
-    """Whether the element has no room for its text, and cuts it off."""
+    """Tell whether the element has no room for its text, and cuts it off."""
     cuts = [styles.get(f"overflow{axis}", "") for axis in ("", "-x", "-y")] if styles else []
     is_cut = any(cut.startswith(("hidden", "clip")) for cut in cuts)
     sizes = ("height", "max-height", "width", "max-width")

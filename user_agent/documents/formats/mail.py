@@ -12,6 +12,8 @@ from user_agent.documents.formats.plain_text import lines_of, paragraphs
 from user_agent.documents.formats.section import Section
 from user_agent.documents.formats.web_page import blocks
 
+# Text for a reader; others are data for the mail program (calendar, vcard) or hold marks of their own (enriched, rtf).
+_READ = ("html", "markdown", "plain", "x-diff", "x-patch")
 _TOLD = ("From", "To", "Cc", "Date", "Subject")
 
 
@@ -45,7 +47,8 @@ def _texts(part: MIMEPart) -> Iterator[MIMEPart]:
     if part.is_attachment() or part.get_content_type() == "message/rfc822":
         return
     if part.get_content_maintype() == "text":
-        yield part
+        if part.get_content_subtype() in _READ:
+            yield part
     elif part.get_content_type() in ("multipart/alternative", "multipart/related"):
         bodies = [body for kind in ("html", "plain") if (body := part.get_body((kind,)))]
         yield from [body for body in bodies if any(section.text.strip() for section in _sections_of(body))][:1]
@@ -63,10 +66,9 @@ def _sections_of(part: MIMEPart) -> Iterator[Section]:
 
 
 def _content(part: MIMEPart) -> str:
-    if part.get_content_charset("us-ascii") == "us-ascii":  # what is assumed where mail names none
-        with suppress(UnicodeDecodeError):
-            return bytes(part.get_payload(decode=True)).decode()
-    try:
-        return str(part.get_content())
-    except (LookupError, UnicodeError) as error:
-        raise DocumentsUnreadable(f"has a body in an encoding that is not known: {error}") from error
+    """The text of a part, in UTF-8 where its encoding is not named or not known: one odd part costs no other."""
+    data = bytes(part.get_payload(decode=True) or b"")
+    charset = part.get_content_charset("us-ascii")
+    with suppress(LookupError, UnicodeError):
+        return data.decode("utf-8" if charset == "us-ascii" else charset, "replace")
+    return data.decode("utf-8", "replace")

@@ -8,7 +8,7 @@ that no link refers to stays.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from markdown_it.token import Token
@@ -16,7 +16,7 @@ from markdown_it.token import Token
 from user_agent.documents.formats.encoding import decode
 from user_agent.documents.formats.markdown_parser import References, blocks_of, inline_of
 from user_agent.documents.formats.plain_text import lines_of, paragraphs
-from user_agent.documents.formats.raw_html import RawHTML, is_html
+from user_agent.documents.formats.raw_html import RawHTML, Tag, ended, tag_of, tags_of
 from user_agent.documents.formats.section import Section
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|$)", re.DOTALL)
@@ -60,7 +60,9 @@ class _Document:
     def sections(self) -> Iterator[tuple[Section, int]]:
         """Each section, and its level if it is a heading, else 0."""
         number, level = "", 0
-        for token in blocks_of(self._text, self._references):
+        tokens = blocks_of(self._text, self._references)
+        ends = self._ends(tokens)
+        for at, token in enumerate(tokens):
             if token.type == "heading_open":
                 level = len(token.markup) if token.markup.startswith("#") else 0  # underlined: a paragraph and a rule?
             elif token.type == "list_item_open" and token.info:
@@ -68,16 +70,34 @@ class _Document:
             elif token.type == "list_item_close" and number:
                 yield Section(number), 0  # of an item without text
                 number = ""
-            for section in self._sections_of(token):
+            for section in self._sections_of(token, ends.get(at, set())):
                 yield replace(section, text=number + section.text), level
                 number = ""
             if token.type == "inline":
                 level = 0
 
-    def _sections_of(self, token: Token) -> Iterator[Section]:
+    def _ends(self, tokens: Sequence[Token]) -> dict[int, set[int]]:
+        """The places, block by block, of the tags in HTML whose other half is in the document."""
+        found: dict[int, set[int]] = {}
+        if any(token.type == "html_block" for token in tokens):
+            for at, place in ended(self._tags(tokens)):
+                found.setdefault(at, set()).add(place)
+        return found
+
+    def _tags(self, tokens: Iterable[Token]) -> Iterator[tuple[tuple[int, int], Tag]]:
+        """Yield the tags of blocks, and of paragraphs the end tags that end none of their own."""
+        for at, token in enumerate(tokens):
+            if token.type == "html_block":
+                yield from (((at, tag.start), tag) for tag in tags_of(token.content))
+            elif token.type == "inline" and "</" in token.content:
+                tags = _tags_of(inline_of(token.content, self._references))
+                own = ended(tags.items())
+                yield from (((at, place), tag) for place, tag in tags.items() if tag.is_end and place not in own)
+
+    def _sections_of(self, token: Token, ends: set[int]) -> Iterator[Section]:
         line = token.map[0] + 1 if token.map else 1
-        if token.type == "html_block" and is_html(token.content):
-            yield from self._html.block(token.content, line)
+        if token.type == "html_block" and self._html.is_html(token.content, ends):
+            yield from self._html.block(token.content, ends, line)
         elif token.type in ("inline", "html_block"):
             yield from self._paragraph(token.content, line)
         elif token.type == "definition" and token.meta["url"] in _NOWHERE:
@@ -109,19 +129,21 @@ class _Document:
             if token.type in ("softbreak", "hardbreak"):
                 numbers.append(numbers[-1] + text.count("\n", end, token.meta["end"]))
                 end = token.meta["end"]
-        return zip(numbers, self._shown_parts(tokens, text).split("\n"), strict=True)
+        return zip(numbers, self._shown_parts(tokens).split("\n"), strict=True)
 
     def _shown(self, text: str) -> str:
-        return self._shown_parts(inline_of(text, self._references), text)
+        return self._shown_parts(inline_of(text, self._references))
 
-    def _shown_parts(self, tokens: Iterable[Token], paragraph: str) -> str:
+    def _shown_parts(self, tokens: Sequence[Token]) -> str:
         """Tokens as they are shown, with a newline for each line break."""
         parts, depth, link = list[str](), self._html.depth, (0, "")
-        for token in tokens:
+        tags = _tags_of(tokens)
+        ends = ended(tags.items())
+        for at, token in enumerate(tokens):
             if token.type in ("softbreak", "hardbreak"):
                 parts.append("\n")
             elif token.type == "html_inline":
-                parts.append(self._html.text_of(token.content, paragraph).replace("\n", " "))
+                parts.append(self._html.text_of(tags[at], is_ended=at in ends).replace("\n", " "))
             elif not self._html.is_seen:
                 continue
             elif token.type == "link_open":
@@ -129,12 +151,17 @@ class _Document:
             elif token.type == "link_close":
                 parts.append(_behind("".join(parts[link[0] :]), link[1]))
             elif token.type == "image":
-                alternative = self._shown_parts(token.children or (), paragraph).replace("\n", " ")
+                alternative = self._shown_parts(token.children or ()).replace("\n", " ")
                 parts.append(alternative + _behind(alternative, _address(*map(token.attrGet, ("src", "title")))))
             else:
                 parts.append(token.content.replace("\n", " "))
         self._html.close_to(depth)
         return "".join(parts)
+
+
+def _tags_of(tokens: Sequence[Token]) -> dict[int, Tag]:
+    """The tags in a paragraph, by their places among its parts."""
+    return {at: tag_of(token.content) for at, token in enumerate(tokens) if token.type == "html_inline"}
 
 
 def _is_table(header: str, rule: str) -> bool:

@@ -46,7 +46,7 @@ def _too_deep(state: StateBlock, start_line: int, end_line: int, silent: bool) -
 
 
 def _emphasis(state: StateInline, silent: bool) -> bool:
-    """As markdown-it's rule, with that for _ inside a word applied to * too."""
+    """Apply markdown-it's rule, with that for _ inside a word for * too."""
     marker = state.src[state.pos]
     if silent or marker not in "*_":
         return False

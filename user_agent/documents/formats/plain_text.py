@@ -55,7 +55,7 @@ def _unquoted(line: str) -> tuple[str, str]:
 
 
 def _goes_on(line: str, below: str) -> bool:
-    """Whether the line was wrapped, and goes on in the one below."""
+    """Tell whether the line was wrapped, and goes on in the one below."""
     if len(line) < WRAPPED_CHARACTERS or line.endswith(_SENTENCE_ENDS) or not below or _ITEM.match(below):
         return False
     return not (below[0].isupper() and _ENTRY_END.search(line))  # two entries of a list, not a sentence

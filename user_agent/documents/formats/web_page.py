@@ -47,27 +47,33 @@ def sections(data: bytes) -> Iterator[Section]:
     return blocks(decode(data, EncodingDetector.find_declared_encoding(data, is_html=True)))
 
 
-def blocks(html: str) -> Iterator[Section]:
-    """What stands between the borders of block elements, each with its line; a row of a table is told as one."""
+def blocks(html: str, around: Look = Look(), line: int = 1) -> Iterator[Section]:  # noqa: B008  it never changes
+    """Yield what stands between the borders of block elements, each with its line; a row of a table is told as one.
+
+    Args:
+        html: a page, or a part of one.
+        around: the look of the element that the part is in.
+        line: the number of its first line.
+    """
     # Of an attribute that is given twice browsers take the first.
     page = BeautifulSoup(html, "html.parser", multi_valued_attributes=None, on_duplicate_attribute="ignore")
     places, passage, number = _Places(page), _Passage(), _Number()
-    for node in _seen(page):
+    for node in _seen(page, around):
         place = places.of(node)
         is_item, is_text = node.name == "li", not isinstance(node, Tag) and bool(node.strip())
         if number.text and (is_item if place.items is number.items else is_text):
-            yield Section(number.text, line=number.line)  # of an item without text
+            yield Section(number.text, line=line + number.line - 1)  # of an item without text
             number = _Number()
         if isinstance(node, Tag) and is_item:
-            number = _Number(number.text + places.number_of(node), place.items, node.sourceline)
+            number = _Number(number.text + places.number_of(node), place.items, node.sourceline or 1)
         if place.whole is not passage.place.whole or (place.whole is None and _is_border(node, place, passage.place)):
-            yield from passage.section()
+            yield from passage.section(line)
             passage = _Passage()
         if is_text:
             passage.add(number.text, place)
             number = _Number()
         passage.add(_text_of(node), place)
-    yield from passage.section()
+    yield from passage.section(line)
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class _Number:
 
     text: str = ""
     items: Tag | None = None
-    line: int | None = None
+    line: int = 1
 
 
 @dataclass
@@ -113,8 +119,8 @@ class _Passage:
         self.cells[-1][1].append(text)
         self.place = place
 
-    def section(self) -> Iterator[Section]:
-        """The section, if there is text in it."""
+    def section(self, line: int) -> Iterator[Section]:
+        """Yield the section, if there is text in it; the page begins on a line."""
         told, before = "", ""
         for name, parts in self.cells:
             if text := " ".join("".join(parts).split()):
@@ -122,7 +128,7 @@ class _Passage:
                 told, before = f"{told}{between if told else ''}{text}", name
         if told:
             origin = self.place.whole or self.place.block
-            yield Section(told, line=origin.sourceline if origin else None)
+            yield Section(told, line=line + ((origin and origin.sourceline) or 1) - 1)
 
 
 class _Places:
@@ -141,7 +147,7 @@ class _Places:
         return place
 
     def number_of(self, item: Tag) -> str:
-        """What stands before an item of an ordered list: browsers count from the list's or the item's own number."""
+        """Return what stands before an item of an ordered list: browsers count from the list's or the item's own number."""
         items = self._places[id(item)].items
         if items is None or items.name != "ol" or items.get("type", "1") != "1":
             return ""
@@ -195,10 +201,10 @@ def _rows_of(page: BeautifulSoup) -> set[int]:
     return {row for row, count in cells.items() if count > 1}
 
 
-def _seen(page: BeautifulSoup) -> Iterator[Tag | NavigableString]:
-    """The elements and texts that a reader sees; an element that is not shown ends no line either."""
+def _seen(page: BeautifulSoup, around: Look) -> Iterator[Tag | NavigableString]:
+    """Yield the elements and texts that a reader sees; an element that is not shown ends no line either."""
     sheet = styles_of(style.get_text() for style in page.find_all("style"))
-    looks: dict[int, Look] = {id(page): Look()}
+    looks: dict[int, Look] = {id(page): around}
     for node in page.descendants:
         around = looks[id(node.parent)]
         if isinstance(node, Tag):

@@ -49,7 +49,7 @@ def sections(data: bytes) -> Iterator[Section]:
 
 
 class _Shown:
-    """What Word shows of a document."""
+    """The paragraphs and rows that Word shows of a document."""
 
     def __init__(self, document: Document) -> None:
         styles = document.styles.element.iterchildren(qn("w:style"))

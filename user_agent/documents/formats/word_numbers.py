@@ -21,7 +21,7 @@ _LARGEST = 500  # that letters and Roman numerals are made for
 
 
 def _letters(number: int) -> str:
-    """As Word counts: a to z, then aa to zz."""
+    """Letters as Word counts: a to z, then aa to zz."""
     return ascii_lowercase[(number - 1) % 26] * ((number - 1) // 26 + 1)
 
 
@@ -68,7 +68,7 @@ class Numbers:
         self._begun = set[str]()
 
     def next(self, paragraph: BaseOxmlElement) -> str:
-        """What stands before the paragraph, with a space; nothing if it is no item or has a bullet."""
+        """Return what stands before the paragraph, with a space; nothing if it is no item or has a bullet."""
         number, depth = self._item(paragraph)
         found = self._lists.get(number, _List())
         levels = found.levels
