@@ -273,6 +273,11 @@ def test_a_sentence_in_a_quoted_reply_is_put_together() -> None:
     ]
 
 
+def test_code_in_markdown_keeps_the_marks_of_a_shell() -> None:
+    lines = [f"> a command of the shell {name} that is as long as a line of a text" for name in ("one", "two")]
+    assert _texts("```\n" + "\n".join(lines) + "\n```\n", ".md") == lines
+
+
 def test_long_lines_that_end_with_a_number_or_an_address_are_no_wrapped_sentence() -> None:
     lines = [
         "Dr. Ann Miller, dentist at the practice in the old town, phone 1948",

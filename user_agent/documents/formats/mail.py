@@ -61,7 +61,7 @@ def _sections_of(part: MIMEPart) -> Iterator[Section]:
     """Without lines: those of a part are not those of the file."""
     text = _content(part)
     is_html = part.get_content_subtype() == "html"
-    found = blocks(text) if is_html else paragraphs(enumerate(lines_of(text), start=1))
+    found = blocks(text) if is_html else paragraphs(enumerate(lines_of(text), start=1), has_quotes=True)
     yield from (Section(section.text) for section in found)
 
 

@@ -11,7 +11,7 @@ from user_agent.documents.formats.section import Section
 WRAPPED_CHARACTERS = 60
 """A line that is at least so long and ends in the middle of a sentence was wrapped; a shorter one ends by itself."""
 
-_ITEM = re.compile(r"\s*(?:[-*+•]|\d+[.)])\s")
+_ITEM = re.compile(r"\s*(?:[-*+>•]|\d+[.)])\s")
 _QUOTE = re.compile(r"\s*((?:> ?)+(?<= ))(?=\S)")
 _LINE_END = re.compile("\r\n|\r|\n")
 _SENTENCE_ENDS = (".", "!", "?", ":", ";")
@@ -20,7 +20,7 @@ _ENTRY_END = re.compile(r"(?:\d|\S@\S+|://\S+)$")  # a number or an address
 
 def sections(data: bytes) -> Iterator[Section]:
     """The paragraphs, with their lines."""
-    return paragraphs(enumerate(lines_of(decode(data)), start=1))
+    return paragraphs(enumerate(lines_of(decode(data)), start=1), has_quotes=True)
 
 
 def lines_of(text: str) -> list[str]:
@@ -28,15 +28,16 @@ def lines_of(text: str) -> list[str]:
     return _LINE_END.split(text)
 
 
-def paragraphs(lines: Iterable[tuple[int, str]]) -> Iterator[Section]:
+def paragraphs(lines: Iterable[tuple[int, str]], *, has_quotes: bool = False) -> Iterator[Section]:
     """Lines put together where one was wrapped, so that no sentence is cut at a line's end.
 
     Args:
-        lines: numbered from 1; an empty one ends a paragraph. What quotes them, as "> ", is told once a paragraph.
+        lines: numbered from 1; an empty one ends a paragraph.
+        has_quotes: "> " in front of lines quotes them, and is told once a paragraph.
     """
     begun, quoted, parts = 0, "", list[str]()
     for number, line in lines:
-        mark, text = _unquoted(line)
+        mark, text = _unquoted(line) if has_quotes else ("", line.strip())
         if parts and not (mark.count(">") == quoted.count(">") and _goes_on(parts[-1], text)):
             yield Section(quoted + " ".join(parts), line=begun)
             parts = []

@@ -147,7 +147,7 @@ class _Places:
         return place
 
     def number_of(self, item: Tag) -> str:
-        """Return what stands before an item of an ordered list: browsers count from the list's or the item's own number."""
+        """Return what stands before an item of an ordered list, counted from the list's or the item's own number."""
         items = self._places[id(item)].items
         if items is None or items.name != "ol" or items.get("type", "1") != "1":
             return ""
