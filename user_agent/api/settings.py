@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel
 
-from ssd2.errors import InvalidParameter, SlingshotError
+from ssd2.errors import InsecureLine, InvalidParameter, SlingshotError
 from user_agent.answering import check
 from user_agent.api.errors import documented
 from user_agent.api.state import AppState, state_of
@@ -112,6 +112,7 @@ async def change(
     config = await asyncio.to_thread(save_settings, changes, **state.options)
     try:
         check(config, state.answering.user_model)
+        _refuse_plaintext(state.config, config)
         if changes.get("ca"):
             CoreCredentials(ca=config.ca).context()  # where no core is configured, nothing else would read it
         if needed_line(config) != needed_line(state.config):
@@ -122,6 +123,21 @@ async def change(
     state.config = config
     state.answering.reconfigure(config, state.line.client)
     return _settings(state)
+
+
+def _refuse_plaintext(before: AgentConfig, after: AgentConfig) -> None:
+    """Refuse to move an unencrypted line: `insecure` was allowed for the core of before, and nobody asks here.
+
+    Raises:
+        InsecureLine: if the core is another machine's, and another one or without its certificate now.
+    """
+    is_moved = (after.core, after.ca) != (before.core, before.ca)
+    if is_moved and after.core and not after.ca and not is_local(after.core):
+        raise InsecureLine(
+            f"the core at {after.core} is on another machine, and the line to it would not be encrypted; give the "
+            "provider's CA certificate",
+            parameter="ca",
+        )
 
 
 @router.get("/status", responses=documented())

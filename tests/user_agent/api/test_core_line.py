@@ -28,7 +28,7 @@ def test_another_core_is_taken_up_and_one_that_is_no_address_changes_nothing(
     """First λ 1 without any core, then one, then another."""
     with (
         running_core(f"other={core_folder}") as second,
-        running_agent(tmp_path, max_tokens=8) as agent,
+        running_agent(tmp_path, max_tokens=8, insecure=True) as agent,  # which holds for no core that REST names
         agent.client() as http,
     ):
         demo = http.get("/v1/status").json()["core"]
