@@ -165,7 +165,8 @@ def autoregressive_config(folder: Path) -> AutoregressiveConfig:
     """
     config = read_config(str(folder))
     names = ("max_position_embeddings", "eos_token_id", "bos_token_id", "pad_token_id", "vocab_size")
-    positions, eos, bos, pad, vocab_size = (getattr(config, name, None) for name in names)
+    values: list[Any] = [getattr(config, name, None) for name in names]
+    positions, eos, bos, pad, vocab_size = values
     if not all(isinstance(value, int) for value in (positions, eos, vocab_size)):
         raise CheckpointInvalid(
             f"the config.json in {folder} lacks max_position_embeddings, vocab_size or one eos_token_id; "
