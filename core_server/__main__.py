@@ -56,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a core server until it is told to stop, or make keys and certificates for one.
 
     Returns:
-        The exit code: 0 after SIGTERM, SIGINT or SIGHUP, 2 if the server cannot be started as asked, 1 if its engine
-        has ended.
+        The exit code: 0 after SIGTERM, SIGINT or SIGHUP, 143, 130 or 129 if they come while the models are being
+        loaded, 2 if the server cannot be started as asked, 1 if its engine has ended.
 
     Raises:
-        SystemExit: with 143 or 129, at SIGTERM or SIGHUP while the models are being loaded.
+        SystemExit: with 143 or 129, if it has not begun to load them yet.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] in (["keys"], ["certs"]):
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(given))
     raise_descriptor_limit()
     start_log("front end", options["log_level"], options["log_format"])
-    # Until the server listens. Without it SIGTERM is ignored where this is the first process, as in a container.
+    # Until the server's loop runs. Without it SIGTERM is ignored where this is the first process, as in a container.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(EXIT_HUNG_UP))
@@ -79,13 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = ServerConfig(models=models, logits_formats=logits_formats, **options)
         from core_server.server import serve
 
-        asyncio.run(serve(config, _announce))
+        return asyncio.run(serve(config, _announce))
     except SlingshotError as error:
         _tell(error, options["log_format"])
         return EXIT_ENGINE_LOST if isinstance(error, EngineLost) else EXIT_REFUSED
     except KeyboardInterrupt:  # while the model is being loaded
         return EXIT_INTERRUPTED
-    return 0
 
 
 def raise_descriptor_limit() -> None:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from core_server.commands import Alive, Broken, Command, Computed, Failed, NotReady, Ready, Report, Start, receive, send
 from core_server.config import HEARTBEAT_S
@@ -179,11 +180,26 @@ class Engine:
         return isinstance(error, SlingshotError) or not self._ranks.shard
 
     def _compute_logits(self, batch: Batch) -> None:
-        computed = replace(batch, logits=batch.lane.logits(batch.rows))
+        computed = replace(batch, logits=self._logits(batch))
         # From here on nothing of it is computed again: agents have been sent some.
         for one, is_finite in zip(computed.singles(), finite_rows(computed.computed), strict=True):
             self._by_halves(one, self._hand_out if is_finite else self._suspect)
         self._by_halves(computed, self._prepare_next)
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """Compute a batch; a row that is not finite once more, alone and from nothing.
+
+        The reason may be another's: what an answer left in the slot, or the padding beside a longer prompt.
+        """
+        logits = batch.lane.logits(batch.rows)
+        if all(are_finite := finite_rows(logits)):
+            return logits
+        logits = logits.clone()  # a lane may write its next ones over its last ones
+        for index, (row, is_finite) in enumerate(zip(batch.rows, are_finite, strict=True)):
+            if not is_finite:
+                batch.lane.clear(row.slot)
+                logits[index] = batch.lane.logits([row])[0]
+        return logits
 
     def _hand_out(self, batch: Batch) -> None:
         for answer, row, block_logits in zip(batch.answers, batch.rows, batch.computed, strict=True):
@@ -203,6 +219,7 @@ class Engine:
         name = self._served[batch.lane].name
         _log.error("an answer ended: the model %s gave logits that are not finite", name)
         self._suspects.add(batch.lane)
+        batch.lane.clear(batch.rows[0].slot)
         raise ModelBroken(f"the model {name} gave logits that are not finite; tell the core's provider")
 
     def _test_suspects(self) -> None:

@@ -113,6 +113,10 @@ class Lane(Protocol):
         """Drop what is kept of a slot's answer."""
         ...
 
+    def clear(self, slot: int) -> None:
+        """Drop it, and wipe where it was: it holds numbers that are not finite."""
+        ...
+
 
 def lane_for(model: Model, slots: int, *, compiled: bool = False) -> Lane:
     """The lane of a model.
@@ -233,6 +237,11 @@ class BatchLane:
         for pool in self._pools.values():
             pool.forget(slot)
 
+    def clear(self, slot: int) -> None:
+        """See `Lane.clear`."""
+        for pool in self._pools.values():
+            pool.clear(slot)
+
     def _context(self, row: Row) -> Context:
         prompt, config = row.request.prompt_ids, self._model.config
         first_position, timestep = config.first_position(len(prompt)), config.quantised(row.timestep)
@@ -292,6 +301,10 @@ class SingleLane:
     def forget(self, slot: int) -> None:
         """See `Lane.forget`."""
         self._predictors.pop(slot, None)
+
+    def clear(self, slot: int) -> None:
+        """See `Lane.clear`: a predictor is an answer's own."""
+        self.forget(slot)
 
 
 def _step(

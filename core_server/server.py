@@ -188,12 +188,40 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
     ]
 
 
-async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
+class _Stop:
+    """Takes the signals that end a server: while it loads, its task is cancelled; then it is told to drain.
+
+    Attributes:
+        number: of the signal that has come; None before.
+        is_told: set once one has.
+        is_loading: whether the models are being loaded.
+    """
+
+    def __init__(self) -> None:
+        self.number: signal.Signals | None = None
+        self.is_told = asyncio.Event()
+        self.is_loading = True
+        self._task = asyncio.current_task()
+        for number in stop_signals():
+            asyncio.get_running_loop().add_signal_handler(number, self._stop, number)
+
+    def _stop(self, number: signal.Signals) -> None:
+        self.number = number
+        self.is_told.set()
+        if self.is_loading and self._task:
+            # An exit from within a signal's handler would end Python under gRPC's threads, which crashes it.
+            self._task.cancel()
+
+
+async def serve(config: ServerConfig, announce: Callable[[str], None]) -> int:
     """Listen, start the engines with the models and serve them until SIGTERM, SIGINT or SIGHUP.
 
     Args:
         config: what to serve, and how.
         announce: is given one line once the server listens; before it, one on the ops port if there is one.
+
+    Returns:
+        0, or 128 and the signal's number if it came while the models were being loaded.
 
     Raises:
         InvalidParameter: if the device or the address cannot be used.
@@ -201,27 +229,36 @@ async def serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         CheckpointInvalid: if it is damaged.
         EngineLost: if an engine ends before it is told to.
     """
+    stop = _Stop()
+    try:
+        await _serve(config, announce, stop)
+    except asyncio.CancelledError:
+        if stop.number is None:
+            raise
+        return 128 + stop.number
+    return 0
+
+
+async def _serve(config: ServerConfig, announce: Callable[[str], None], stop: _Stop) -> None:
     async with (
         observed(config, announce) as observation,
         _listening(CoreServer(None, config, observation)) as (server, port),
         running_engines(config) as engines,
     ):
-        told_to_stop = asyncio.Event()
-        for number in stop_signals():
-            asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+        stop.is_loading = False
         server.open(engines)
         what = ", ".join(
             f"{one.name} ({one.card.family}, {one.card.parameters:,} parameters)" for one in engines.models
         )
         where = f"in {config.weights_precision} on {config.device}"
         announce(f"listening on {config.address(port)}, serving {what} {where}")
-        ends = {asyncio.create_task(told_to_stop.wait()), asyncio.create_task(engines.gone())}
+        ends = {asyncio.create_task(stop.is_told.wait()), asyncio.create_task(engines.gone())}
         _, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
         _log.info("stopping; answers in progress have %g s", config.grace_s)
         await server.stop()
-        if not told_to_stop.is_set():
+        if not stop.is_told.is_set():
             raise EngineLost("no engine is left, so the server ends; start it again, its log says what happened")
 
 

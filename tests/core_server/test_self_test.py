@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import grpc
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from core_server.commands import Begin, End
 from core_server.config import ServerConfig
 from core_server.engine import Engine
 from core_server.lanes import BatchLane, Row, lane_for
@@ -186,3 +188,29 @@ def test_no_engine_is_ready_with_a_broken_model() -> None:
     fill(model, math.nan)
     with pytest.raises(ModelBroken):
         Engine([serve_in_memory(demo_shaped_model(2), "fine"), serve_in_memory(model, "tiny")], 1, None).test_models()
+
+
+def test_what_a_broken_answer_leaves_in_its_slot_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts that reach a position whose embedding overflows are not finite; shorter ones beside and after are."""
+    model = demo_shaped_model(1)
+    model.position_embedding.weight.data[60] = 3e38
+    served = serve_in_memory(model, "core")
+    engine, told = Engine([served], 2, None), list[object]()
+    monkeypatch.setattr(engine, "_report", told.append)
+    long, short, longer = ((1, *range(20, 20 + tokens)) for tokens in (50, 3, 30))
+
+    def ends_of(*prompts: tuple[int, ...]) -> list[str]:
+        told.clear()
+        for session, prompt_ids in enumerate(prompts):
+            engine._obey(Begin(session, "core", open_request(served, PARAMS, prompt_ids=prompt_ids)))
+        while batch := engine._scheduler.next_batch():
+            engine._compute(batch)
+        for session in range(len(prompts)):
+            engine._obey(End(session))
+        found = sorted(told, key=attrgetter("session"))
+        return [type(report).__name__ for report in found]
+
+    assert ends_of(long) == ["Failed"]
+    assert ends_of(short, longer) == ["Computed", "Computed"], "after it, in its slot"
+    assert ends_of(long, short) == ["Failed", "Computed"], "beside it, padded to its length"
+    assert ends_of(longer, short) == ["Computed", "Computed"]

@@ -105,6 +105,14 @@ class ContextPool:
         """Drop what a slot holds, so that nobody can find out later that it was there."""
         self._held[slot] = _NOTHING
 
+    def clear(self, slot: int) -> None:
+        """Forget a slot and wipe it: keys and values that are not finite would spoil whoever has it next.
+
+        What a mask hides is multiplied by 0, and 0 times infinity is not 0.
+        """
+        self.forget(slot)
+        self._memory[:, :, slot] = 0
+
     def make_room(self, tokens: int) -> None:
         """Enlarge all slots, if they are too small for a context and a block of this many tokens together."""
         if tokens > self.max_tokens:
