@@ -12,6 +12,7 @@ from pathlib import Path
 from core_server.commands import Start
 from core_server.loaded_model import LoadedModel
 from core_server.parallel import Ranks
+from ssd2.checksums import SHA256SUMS
 
 STILL_LOADING_S = 30.0
 """How often the log says that a model is still being loaded."""
@@ -33,6 +34,8 @@ def _load(name: str, folder: Path, start: Start, ranks: Ranks) -> LoadedModel:
     device, began = start.devices[ranks.rank], time.monotonic()
     stored_bytes = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
     _log.log(level, "loading the model %s from %s, %.1f MB", name, folder, stored_bytes / 1e6)
+    if folder.is_dir() and not (folder / SHA256SUMS).exists():
+        _log.log(level, "%s has no %s; its files were not compared", folder, SHA256SUMS)
     with _still_loading(name, level):
         model = LoadedModel.load(folder, name, device, ranks.shard, start.precision, start.logits_formats)
     took_s, parameters = time.monotonic() - began, model.checkpoint.parameters

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ssd2.errors import CheckpointInvalid
+from ssd2.pretrained import EMBED_SUM, EMBED_TIMESTEP, WEIGHT_SUFFIXES
+from ssd2.tokenizer import TOKENIZER
 
 SHA256SUMS = "SHA256SUMS"
 
@@ -16,8 +18,8 @@ _REMEDY = f"copy the checkpoint again; or if you changed it yourself, run sha256
 
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Write the checksums of some files of a folder."""
-    lines = [f"{_sha256(folder / name)}  {name}\n" for name in sorted(names)]
+    """Write the checksums of some files of a folder, and of all that loading wants one of."""
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in sorted({*names, *_needed(folder)})]
     (folder / SHA256SUMS).write_text("".join(lines), encoding="utf-8")
 
 
@@ -29,9 +31,12 @@ def check_checksums(folder: Path, only: Iterable[str] | None = None) -> None:
         only: names of the files to compare, those that are there; None for all that have a checksum.
 
     Raises:
-        CheckpointInvalid: if one is missing or has another content, or the checksums themselves are damaged.
+        CheckpointInvalid: if one is missing, has another content or no checksum, or the checksums are damaged.
     """
-    for name, expected in _checksums(folder).items():
+    checksums = _checksums(folder)
+    if checksums and (unlisted := sorted(_needed(folder) - set(checksums))):
+        raise CheckpointInvalid(f"{folder / SHA256SUMS} does not list {', '.join(unlisted[:3])}; {_REMEDY}")
+    for name, expected in checksums.items():
         if only is not None and not (name in only and (folder / name).is_file()):
             continue
         try:
@@ -40,6 +45,12 @@ def check_checksums(folder: Path, only: Iterable[str] | None = None) -> None:
             raise CheckpointInvalid(f"{folder / SHA256SUMS} names {name!r}, which cannot be read; {_REMEDY}") from None
         if not is_right:
             raise CheckpointInvalid(f"{folder / name} is damaged: it does not have its SHA-256; {_REMEDY}")
+
+
+def _needed(folder: Path) -> set[str]:
+    """Names of the files that make the model what it is: one without a checksum could be changed unseen."""
+    named = {"config.json", TOKENIZER, EMBED_SUM, EMBED_TIMESTEP}
+    return {file.name for file in folder.iterdir() if file.name in named or file.suffix in WEIGHT_SUFFIXES}
 
 
 def _checksums(folder: Path) -> dict[str, str]:
@@ -52,7 +63,7 @@ def _checksums(folder: Path) -> dict[str, str]:
         lines = [None]
     if not lines or not all(lines):
         raise CheckpointInvalid(f"{file} is damaged: its lines must each be a SHA-256 and a file's name; {_REMEDY}")
-    return {line[2]: line[1] for line in lines if line}
+    return {str(Path(line[2])): line[1] for line in lines if line}  # ./config.json is config.json
 
 
 def _sha256(file: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ EMBED_SUM, EMBED_TIMESTEP = "embed_sum_layer.pt", "timestep_layer.pt"
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 """Suffixes of the files that transformers keeps weights in."""
+
+_LAYER = re.compile(r"(.*?)\.(\d+)\.")
+"""A weight's name up to its layer: the list and the number in it."""
 
 MOST_PARAMETERS_PER_BYTE = 2
 """Weights in a byte of a weights file at most: two share one."""
@@ -51,11 +56,12 @@ def read_config(source: str) -> Any:
     is_folder = Path(source).is_dir()
     if is_folder:
         _check_config_file(Path(source) / "config.json")
+    library = transformers()
     try:
-        return transformers().AutoConfig.from_pretrained(source, **_as_found(source))
-    except (OSError, ValueError) as error:
-        if is_folder:
-            raise CheckpointInvalid(f"the config.json in {source} describes no model: {error}") from error
+        return library.AutoConfig.from_pretrained(source, **_as_found(source))
+    except Exception as error:  # wrong values make the library raise what it likes
+        if is_folder or not isinstance(error, (OSError, ValueError)):
+            raise _no_model(source, error) from error
         raise ModelNotFound(
             f"no model {source!r}, neither as a folder nor on the Hugging Face hub; check the name and the "
             f"network connection, or download the model and give its folder ({first_line(error)})"
@@ -72,7 +78,16 @@ def _check_config_file(file: Path) -> None:
     except CheckpointInvalid as error:
         raise CheckpointInvalid(f"{file}: {error}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointInvalid(f"the {file.name} in {file.parent} describes no model: {first_line(error)}") from error
+        raise _no_model(str(file.parent), error) from error
+
+
+def _no_model(source: str, error: Exception) -> CheckpointInvalid:
+    reason = " ".join(str(error).split())[:200]
+    if not isinstance(error, (OSError, ValueError)):
+        reason = f"{type(error).__name__}: {reason}"  # a KeyError's text is the key alone
+    return CheckpointInvalid(
+        f"the config.json in {source} describes no model: {reason}; correct it, or download the model again"
+    )
 
 
 def read_tokenizer(source: str, vocab_size: int) -> str:
@@ -82,10 +97,15 @@ def read_tokenizer(source: str, vocab_size: int) -> str:
         ModelNotFound: if it has no tokenizer.
         CheckpointInvalid: if the tokenizer cannot be stored, or is another model's.
     """
+    library = transformers()
     try:
-        tokenizer = transformers().AutoTokenizer.from_pretrained(source, **_as_found(source))
+        tokenizer = library.AutoTokenizer.from_pretrained(source, **_as_found(source))
     except (OSError, ValueError) as error:
         raise ModelNotFound(f"no tokenizer with {source}: {first_line(error)}") from error
+    except Exception as error:  # as in reading a config
+        raise CheckpointInvalid(
+            f"the tokenizer of {source} is damaged ({first_line(error)}); download it again"
+        ) from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise CheckpointInvalid(f"the tokenizer of {source} has no tokenizer.json; give a model with a fast tokenizer")
@@ -144,13 +164,17 @@ def autoregressive_config(folder: Path) -> AutoregressiveConfig:
         CheckpointInvalid: if its config.json describes no model that can write.
     """
     config = read_config(str(folder))
-    positions, eos = getattr(config, "max_position_embeddings", None), config.eos_token_id
-    if not isinstance(positions, int) or not isinstance(eos, int):
-        raise CheckpointInvalid(f"the config.json in {folder} lacks max_position_embeddings or one eos_token_id")
-    bos, pad = config.bos_token_id, config.pad_token_id
+    names = ("max_position_embeddings", "eos_token_id", "bos_token_id", "pad_token_id", "vocab_size")
+    values: list[Any] = [getattr(config, name, None) for name in names]
+    positions, eos, bos, pad, vocab_size = values
+    if not all(isinstance(value, int) for value in (positions, eos, vocab_size)):
+        raise CheckpointInvalid(
+            f"the config.json in {folder} lacks max_position_embeddings, vocab_size or one eos_token_id; "
+            "give a model of text alone that has them"
+        )
     pad = None if pad == -1 else pad  # as some published ones have it
     return AutoregressiveConfig(
-        vocab_size=config.vocab_size,
+        vocab_size=vocab_size,
         max_positions=positions,
         bos_token_id=eos if bos is None else bos,
         eos_token_id=eos,
@@ -173,6 +197,9 @@ def ssd_lm_config(folder: Path) -> SSDLMConfig:
     config = read_config(str(folder))
     if config.model_type != "roberta":
         raise CheckpointInvalid(f"the config.json in {folder} is of a {config.model_type}; an SSD-LM is a RoBERTa")
+    for name in ("max_position_embeddings", "pad_token_id"):
+        if not isinstance(getattr(config, name), int):
+            raise CheckpointInvalid(f"the config.json in {folder} lacks {name}; download the whole checkpoint")
     return SSDLMConfig(
         vocab_size=config.vocab_size,
         max_positions=config.max_position_embeddings - config.pad_token_id - 1,  # it counts from behind the padding
@@ -216,7 +243,7 @@ def read_network(source: str, kind: str) -> Any:
 
     Raises:
         ModelNotFound: if there are no weights.
-        CheckpointInvalid: if they are damaged or incomplete.
+        CheckpointInvalid: if they are damaged, incomplete or more than config.json describes.
     """
     if Path(source).is_dir():
         _check_parameters(Path(source), kind)
@@ -234,20 +261,46 @@ def read_network(source: str, kind: str) -> Any:
     # transformers fills in what is missing with random numbers.
     if missing := sorted(report["missing_keys"]):
         raise CheckpointInvalid(f"the weights of {source} lack {', '.join(missing[:3])}; download them again")
+    if beyond := _beyond(network, report["unexpected_keys"]):
+        raise CheckpointInvalid(
+            f"the weights of {source} hold {beyond}, which its config.json leaves out: half a model would be served; "
+            "download its config.json again"
+        )
     return network
+
+
+def _beyond(network: Any, unexpected: Iterable[str]) -> str | None:
+    """A stored layer in one of the network's lists of layers that the network did not make, if there is one."""
+    made: dict[str, set[str]] = {}
+    for name in network.state_dict():
+        if found := _LAYER.match(name):
+            made.setdefault(found[1], set()).add(found[2])
+    for name in sorted(unexpected):
+        if not (found := _LAYER.match(name)):
+            continue
+        # Older files lack the network's own prefix; layers of another part, such as one that sees, are in no list here.
+        lists = [layers for known, layers in made.items() if f".{known}".endswith(f".{found[1]}")]
+        if lists and not any(found[2] in layers for layers in lists):
+            return f"{found[1]}.{found[2]}"
+    return None
 
 
 def _check_parameters(folder: Path, kind: str) -> None:
     """Refuse a network that its files cannot hold: transformers would make all that is missing, in full size.
 
     Raises:
-        CheckpointInvalid: if the config describes more weights than there are.
+        CheckpointInvalid: if the config describes no network, one without layers or more weights than there are.
     """
     stored_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
     config, network_kind = read_config(str(folder)), getattr(transformers(), kind)
     make = getattr(network_kind, "from_config", None) or network_kind._from_config  # of one that looks for its class
-    with torch.device("meta"):
-        network = make(config)
+    if getattr(config.get_text_config(decoder=True), "num_hidden_layers", None) == 0:
+        raise CheckpointInvalid(f"the config.json in {folder} describes a model of 0 layers; download it again")
+    try:
+        with torch.device("meta"):
+            network = make(config)
+    except Exception as error:  # as in reading it
+        raise _no_model(str(folder), error) from error
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if stored_bytes and parameters > stored_bytes * MOST_PARAMETERS_PER_BYTE:
         raise CheckpointInvalid(

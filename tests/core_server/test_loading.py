@@ -46,6 +46,16 @@ def test_the_log_says_when_a_model_begins_to_load_and_when_it_is_there(
     assert re.fullmatch(rf"loaded the model general in \d+\.\d s: {parameters} parameters in bfloat16 on cpu", ends)
 
 
+def test_the_log_says_where_files_were_not_compared(
+    core_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / name).symlink_to(core_folder / name)
+    load_models(start_of(tmp_path), Ranks())
+    assert f"{tmp_path} has no SHA256SUMS; its files were not compared" in caplog.messages
+
+
 def test_a_model_that_takes_long_is_heard_of_meanwhile(
     core_folder: Path, served: LoadedModel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

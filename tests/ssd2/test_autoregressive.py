@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import DEMO_TOKENIZER, demo_shaped_model
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from ssd2.checkpoint import Checkpoint, load_checkpoint
 from ssd2.collaboration import UserTerms, decode_locally
@@ -44,6 +44,21 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(DEMO_TOKENIZER.read_text())
     return folder
+
+
+@pytest.fixture
+def llama_folder(tmp_path: Path) -> Path:
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    sizes = {"vocab_size": 1782, "hidden_size": 16, "intermediate_size": 32, "max_position_embeddings": 64}
+    shape = {"num_hidden_layers": 3, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(**sizes, **shape, **ids)).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(DEMO_TOKENIZER.read_text())
+    return tmp_path
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
 @pytest.fixture(scope="module", params=["opt", "gpt2"])
@@ -211,6 +226,7 @@ def test_damaged_folders_are_refused(gpt2_folder: Path, tmp_path: Path) -> None:
         ({"n_positions": 10**9}, "n_positions is"),
         ({"vocab_size": 10**9}, "vocab_size is"),
         ({"text_config": {"num_local_experts": 10**9}}, "num_local_experts is"),
+        ({"num_labels": 10**9}, "num_labels is"),
         ({"n_layer": 900}, "do not fit its config.json: it describes [0-9,]+ of them"),
         ({"eos_token_id": 1782}, "outside the vocabulary"),
         ({"pad_token_id": -5}, "pad_token_id is -5"),
@@ -226,6 +242,52 @@ def test_sizes_that_no_model_has_or_its_files_do_not_hold_are_refused_at_once(
     monkeypatch.setattr(GPT2LMHeadModel, "from_pretrained", pytest.fail)
     with pytest.raises(CheckpointInvalid, match=says):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_attention_heads", 3),
+        ("vocab_size", None),
+        ("model_type", ["llama"]),
+        ("head_dim", 0),
+        ("num_key_value_heads", 0),
+        ("eos_token_id", "x"),
+        ("dtype", "bogus"),
+        ("hidden_act", "bogus"),
+        ("_attn_implementation", "flash_attention_2"),
+    ],
+)
+def test_wrong_values_in_a_config_are_an_error_that_names_the_file(llama_folder: Path, name: str, value: Any) -> None:
+    change_config(llama_folder, **{name: value})
+    says = rf"config\.json in {llama_folder} describes no model: .+; correct it, or download the model again"
+    with pytest.raises(CheckpointInvalid, match=says):
+        load_checkpoint(llama_folder)
+
+
+@pytest.mark.parametrize(("layers", "says"), [(2, r"hold model\.layers\.2, which"), (0, "0 layers")])
+def test_a_config_that_leaves_out_stored_layers_is_refused(llama_folder: Path, layers: int, says: str) -> None:
+    load_checkpoint(llama_folder)
+    change_config(llama_folder, num_hidden_layers=layers)
+    with pytest.raises(CheckpointInvalid, match=says):
+        load_checkpoint(llama_folder)
+
+
+def test_stored_layers_without_the_networks_prefix_are_counted_too(tmp_path: Path, gpt2_folder: Path) -> None:
+    """As the published GPT-2 is stored."""
+    GPT2LMHeadModel.from_pretrained(gpt2_folder).transformer.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(DEMO_TOKENIZER.read_text())
+    load_checkpoint(tmp_path)
+    change_config(tmp_path, n_layer=1)
+    with pytest.raises(CheckpointInvalid, match=r"h\.1, which"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_damaged_tokenizer_of_an_older_kind_is_an_error(llama_folder: Path) -> None:
+    (llama_folder / "tokenizer.json").unlink()
+    (llama_folder / "tokenizer_config.json").write_text("[]")
+    with pytest.raises((CheckpointInvalid, ModelNotFound), match=str(llama_folder)):
+        load_checkpoint(llama_folder)
 
 
 def test_an_exported_model_has_checksums_that_loading_checks(opt_folder: Path, tmp_path: Path) -> None:

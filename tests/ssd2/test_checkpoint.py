@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from ssd2 import checkpoint as checkpoint_module
 from ssd2.checkpoint import fingerprint, load_checkpoint, save_checkpoint
-from ssd2.checksums import SHA256SUMS
+from ssd2.checksums import SHA256SUMS, write_checksums
 from ssd2.errors import CheckpointInvalid, ModelNotFound
 
 SUM = shutil.which("sha256sum")
@@ -275,6 +275,23 @@ def test_damaged_checksums_are_refused(summed: Path, content: bytes) -> None:
     (summed / SHA256SUMS).write_bytes(content)
     with pytest.raises(CheckpointInvalid, match=SHA256SUMS):
         load_checkpoint(summed)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "other.bin"])
+def test_checksums_that_leave_out_a_file_of_the_model_are_refused(summed: Path, name: str) -> None:
+    (summed / "other.bin").write_bytes(b"weights")
+    write_checksums(summed, [])
+    load_checkpoint(summed)
+    lines = (summed / SHA256SUMS).read_text().splitlines(keepends=True)
+    (summed / SHA256SUMS).write_text("".join(line for line in lines if not line.endswith(f" {name}\n")))
+    with pytest.raises(CheckpointInvalid, match=f"SHA256SUMS does not list {name}; .*run sha256sum again"):
+        load_checkpoint(summed)
+
+
+def test_checksums_made_of_names_with_a_folder_are_read(summed: Path) -> None:
+    """As `sha256sum ./*` writes them."""
+    (summed / SHA256SUMS).write_text((summed / SHA256SUMS).read_text().replace("  ", "  ./"))
+    load_checkpoint(summed)
 
 
 def test_a_checkpoint_that_replaces_another_has_checksums_of_its_own(summed: Path) -> None:

@@ -198,6 +198,7 @@ def test_an_answer_that_outgrows_the_positions_is_refused(checkpoint: Checkpoint
         ("pytorch_model.bin", None, ModelNotFound, "no weights"),
         ("pytorch_model.bin", b"junk", CheckpointInvalid, "damaged"),
         ("config.json", b'{"model_type": "gpt2"}', CheckpointInvalid, "an SSD-LM is a RoBERTa"),
+        ("config.json", b'{"model_type": "roberta", "pad_token_id": null}', CheckpointInvalid, "lacks pad_token_id"),
         ("vocab.json", None, ModelNotFound, "no tokenizer"),
     ],
 )

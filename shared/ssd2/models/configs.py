@@ -18,7 +18,7 @@ CONTEXT_TIMESTEP_QUANTUM = 50
 
 
 _LAYERS, _WIDTH, _HEADS, _POSITIONS, _VOCABULARY = 1_000, 2**16, 2**12, 2**24, 2**22
-_FFN, _EXPERTS = 2**20, 2**12
+_FFN, _EXPERTS, _LABELS = 2**20, 2**12, 2**15
 
 LARGEST = {
     "vocab_size": _VOCABULARY,
@@ -54,6 +54,7 @@ LARGEST = {
     "num_experts": _EXPERTS,
     "num_local_experts": _EXPERTS,
     "n_routed_experts": _EXPERTS,
+    "num_labels": _LABELS,
 }
 """The most that a model can have of each: a few times what the largest published ones have, and little enough that a
 network's modules are made in seconds. What the weights take is checked against their files."""
