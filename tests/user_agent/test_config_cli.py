@@ -213,7 +213,7 @@ def test_chat_and_ask_send_the_key(tmp_path: Path, core_folder: Path, user_folde
             asked = (*command, "--core", keyed.address)
             assert "timesteps" in run(tmp_path, *asked, typed="Who?\n", core_key=key, **settings).stderr
             refused = run(tmp_path, *asked, typed="Who?\n", **settings)
-            assert "valid key" in refused.stderr
+            assert "valid API key" in refused.stderr
             assert "timesteps" not in refused.stderr
 
 

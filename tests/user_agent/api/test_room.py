@@ -124,7 +124,7 @@ async def test_a_search_shows_what_the_model_would_be_given_and_what_does_not_fi
     ("changes", "param", "says"),
     [
         ({"core": "nowhere"}, "core", "the core's address is 'nowhere'; give it as HOST:PORT"),
-        ({"core": "core.example.org:443"}, "insecure", "the core at core.example.org:443 is on another machine"),
+        ({"core": "core.example.org:443"}, "ca", "the core at core.example.org:443 is on another machine"),
         ({"ca": "/nope.pem"}, "ca", "the certificates in /nope.pem cannot be used"),
         ({"lambda_user": 2}, "lambda_user", "lambda user: input should be less than or equal to 1"),
     ],
