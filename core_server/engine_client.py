@@ -213,8 +213,9 @@ async def running_engine(config: ServerConfig, replica: int) -> AsyncIterator[En
             finally:
                 client.close()
                 if client.ends_by_itself:  # and may say why, where it has ended already
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+                    with suppress(TimeoutError):  # wait_for may swallow that the task is cancelled, see `_listen`
+                        async with asyncio.timeout(STOP_TIMEOUT_S):
+                            await process.wait()
         finally:
             server.close()
             if process.returncode is None:
