@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd2.checkpoint import save_checkpoint
+from ssd2.models.checkpoint import save_checkpoint
 from ssd2.models.configs import ExpertsConfig, SSD2Config
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.ssd2 import SSD2

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssd2.params import DecodingParams
+from ssd2.algorithm.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
 from tests.bench.__main__ import BENCHMARKS, main
 from tests.bench.asked import committed_tokens
