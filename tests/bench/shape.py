@@ -136,7 +136,7 @@ class Core:
         self._states: dict[int, list[BlockState]] = {}  # by batch
 
     def step(self, batch: int) -> None:
-        """Time one timestep of the first answers, see `core_server.engine.process.Engine`; the first encodes contexts."""
+        """Time one step of the first answers, see `core_server.engine.process.Engine`; the first encodes contexts."""
         states = self._states.get(batch, [BlockState()] * batch)
         answers = enumerate(zip(self._requests, states, strict=False))
         rows = [Row(slot, request, state) for slot, (request, state) in answers]

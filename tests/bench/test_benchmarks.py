@@ -69,7 +69,7 @@ def test_server_measures_every_number_of_sessions(capsys: pytest.CaptureFixture[
 def test_while_replicas_are_restarted_no_answer_is_lost_or_wrong(
     capsys: pytest.CaptureFixture[str], pair: list[str]
 ) -> None:
-    (figures,) = _printed(capsys, "rolling", "--quick", "--restarts", "3", "--sessions", "4", *pair)
+    (figures,) = _printed(capsys, "rolling", "--quick", "--restarts", "3", "--sessions", "4", "--grace-s", "0", *pair)
     assert figures["answers"] > 4
     assert figures["resumed"] > 0, "no restart was in the middle of an answer"
     assert (figures["restarts"], figures["lost"], figures["errors"], figures["wrong"]) == (3, 0, {}, 0)

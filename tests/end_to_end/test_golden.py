@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of, save_ssd_lm
 
+from ssd2.algorithm.params import PROJECTIONS, CollaborationParams, DecodingParams, Seeds
+from ssd2.demo import paths
 from ssd2.models.checkpoint import save_checkpoint
 from ssd2.models.convert import export_opt
-from ssd2.demo import paths
-from ssd2.algorithm.params import PROJECTIONS, CollaborationParams, DecodingParams, Seeds
 from user_agent.answering.run import Agent, Question
-from user_agent.line.client import CoreClient
-from user_agent.documents.passage import Passage
 from user_agent.answering.user_model import UserModel
+from user_agent.documents.passage import Passage
+from user_agent.line.client import CoreClient
 
 from .conftest import CoreProcess, running_core
 
