@@ -21,8 +21,8 @@ from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.models.control import Control
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import PROTOCOL_VERSION, OpenRequest, ProjectedTokens, StepPosition
+from user_agent.answering import run as agent_module
 from user_agent.answering.run import Agent, Question
-from user_agent.answering.service import run as agent_module
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_passages

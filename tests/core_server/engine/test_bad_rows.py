@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from core_server.engine import process as engine_module
+from core_server.engine import scheduler as scheduler_module
 from core_server.engine.lanes import BatchLane, Row
 from core_server.engine.loaded_model import LoadedModel
-from core_server.engine.process import process as engine_module
-from core_server.engine.process import scheduler as scheduler_module
 from core_server.engine.scheduler import Batch, Scheduler
 from ssd2.algorithm.params import DecodingParams, Seeds
 from ssd2.errors import PromptTooLong

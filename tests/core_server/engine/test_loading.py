@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from core_server.catalogue.engine_messages import Start
+from core_server.engine import loading as loading_module
 from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.loading import load_models
-from core_server.engine.process import loading as loading_module
 from core_server.engine.ranks import Ranks
 from ssd2.errors import ModelNotFound
 from ssd2.logits.format import ANY_FORMAT

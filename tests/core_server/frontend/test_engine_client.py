@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core_server.config import ServerConfig
-from core_server.engine.process import process as engine
+from core_server.engine import process as engine
 from core_server.frontend import engine_client
 from core_server.frontend.engine_client import running_engine
 from ssd2.errors import EngineLost

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from core_server.catalogue.served_model import ServedModel
 from core_server.config import ServerConfig
+from core_server.engine import process as engine_module
 from core_server.engine.lanes import Lane
 from core_server.engine.loaded_model import LoadedModel
-from core_server.engine.process import process as engine_module
 from core_server.frontend import engine_keeper
 from core_server.frontend.engine_client import EngineClient
 from core_server.frontend.engines import MAX_SILENCE_S, Engines, running_engines

@@ -22,8 +22,8 @@ from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.errors import CoreLost, InvalidParameter
 from ssd2.logits.format import FLOAT16, PREFERRED
 from ssd2.models.checkpoint import fingerprint
+from user_agent.answering import tuned_defaults as defaults
 from user_agent.answering.run import Question
-from user_agent.answering.service import tuned_defaults as defaults
 from user_agent.config import load_config
 from user_agent.documents.passage import Passage
 from user_agent.store.tuned import (
