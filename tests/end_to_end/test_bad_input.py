@@ -19,13 +19,14 @@ import pytest
 from conftest import DEMO_TOKENIZER, demo_shaped_model
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.errors import CoreLost, CoreTimeout, ProtocolViolation
+from ssd2.errors import CoreTimeout, ProtocolViolation
 from ssd2.models.checkpoint import save_checkpoint
 from ssd2.models.checksums import SHA256SUMS
 from ssd2.models.convert import export_opt
 from user_agent.answering.answer import CommittedBlock, Observer
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
+from user_agent.errors import CoreLost
 from user_agent.line.client import PATIENCE_S, CoreClient
 from user_agent.store.ledger import Ledger
 
@@ -154,7 +155,7 @@ async def test_something_whose_bytes_are_no_message(is_recorded: bool) -> None:
     await server.start()
     ledger = Ledger(apsw.Connection(":memory:")) if is_recorded else None
     async with CoreClient(address, ledger=ledger) as client:
-        with pytest.raises(ProtocolViolation, match="its bytes are no message"):
+        with pytest.raises(ProtocolViolation, match="it sent bytes that do not parse"):
             await client.model_card("", "ssd-2")
     await server.stop(0)
 

@@ -158,7 +158,7 @@ def test_what_crosses_is_said_before_it_is_asked_whether_to_start(
         result = agent(*options, *more)
         assert result.returncode == 1
         assert says in result.stderr
-        assert result.stderr.index("What crosses") < result.stderr.index("give --yes")
+        assert result.stderr.index("What crosses") < result.stderr.index("confirm in advance")
         assert "Traceback" not in result.stderr
 
 
@@ -176,12 +176,12 @@ def test_documents_that_no_setting_answers_leave_nothing_saved(
 @pytest.mark.parametrize(
     ("content", "changes", "says"),
     [
-        ("", {}, "a.md holds no text"),
-        ("It is there.\n", {}, "no sentence that a question can be made of"),
+        ("", {}, "a.md contains no text"),
+        ("It is there.\n", {}, "no question can be made of any sentence"),
         ("The code is 12.\n", {"questions": Path("/nowhere/q.tsv")}, "/nowhere/q.tsv"),
         ("The code is 12.\n", {"seed": -1}, "seed is -1"),
         ("The code is 12.\n", {"steps": 0}, "steps is 0"),
-        ("The code is 12.\n", {"max_tokens": 10**6}, "--steps or --max-tokens"),
+        ("The code is 12.\n", {"max_tokens": 10**6}, "(--steps)"),
         ("The code is 12.\n", {"core": "127.0.0.1:1"}, "no core answers"),
         ("The code is 12.\n", {"core": ""}, "--core HOST:PORT"),
         ("The code is 12.\n", {"docs": ()}, "--docs"),

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ssd2.errors import CoreError, CoreLost, DemoCoreEnded, KeyRefused, ModelBroken
+from ssd2.errors import CoreError, KeyRefused, ModelBroken
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits
 from ssd2.wire.codec import FIRST, ProjectedTokens, StepPosition
 from ssd2.wire.tensors import projected_tokens
+from user_agent.errors import CoreLost, DemoCoreEnded
 from user_agent.line.patience import Patience
 
 if TYPE_CHECKING:
