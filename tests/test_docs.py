@@ -14,7 +14,7 @@ import typer
 import core_server.__main__
 import ssd2.__main__
 import user_agent.__main__
-from core_server import access_cli as access
+from core_server.access import commands as access
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -73,7 +73,9 @@ def test_every_page_under_docs_can_be_reached(start: Path) -> None:
 
 
 def test_the_architecture_page_names_code_where_it_stands() -> None:
-    rows = re.findall(r"^\| [^|]+ \| `([\w./]+\.py)` \| `(\w+)` \|$", (DOCS / "architecture.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| [^|]+ \| `([\w./]+\.py)` \| `(\w+)` \|$", (DOCS / "architecture.md").read_text(), re.MULTILINE
+    )
     assert len(rows) > 15
     for path, name in rows:
         assert re.search(rf"^(?:class|(?:async )?def) {name}\b", (ROOT / path).read_text(), re.MULTILINE), (path, name)
