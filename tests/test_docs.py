@@ -73,12 +73,12 @@ def test_every_page_under_docs_can_be_reached(start: Path) -> None:
 
 
 def test_the_architecture_page_names_code_where_it_stands() -> None:
-    rows = re.findall(
-        r"^\| [^|]+ \| `([\w./]+\.py)` \| `(\w+)` \|$", (DOCS / "architecture.md").read_text(), re.MULTILINE
-    )
+    page = (DOCS / "architecture.md").read_text()
+    rows = re.findall(r"^\| [^|]+ \| `([\w./]+\.py)` \| `([\w.]+)` \|$", page, re.MULTILINE)
     assert len(rows) > 15
     for path, name in rows:
-        assert re.search(rf"^(?:class|(?:async )?def) {name}\b", (ROOT / path).read_text(), re.MULTILINE), (path, name)
+        for part in name.split("."):
+            assert re.search(rf"^ *(?:class|(?:async )?def) {part}\b", (ROOT / path).read_text(), re.MULTILINE), name
 
 
 def test_the_architecture_page_has_every_package() -> None:
