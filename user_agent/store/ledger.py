@@ -29,9 +29,8 @@ import apsw
 
 from ssd2.errors import LedgerUnwritable, NotFound
 from ssd2.wire.addresses import is_loopback
-from user_agent.store.database import memory_database, reported
-from user_agent.store.sent_message import SentMessage, decode
-from user_agent.store.transaction import writing
+from ssd2.wire.sent_message import SentMessage, decode
+from user_agent.store.database import memory_database, reported, writing
 
 Direction: TypeAlias = Literal["up", "down"]
 

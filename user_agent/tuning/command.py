@@ -28,7 +28,6 @@ from ssd2.wire.codec import ModelCard
 from user_agent.answering.decoding import decoding_for
 from user_agent.answering.run import Agent
 from user_agent.answering.user_model import UserModel
-from user_agent.commands.options import HOW_TO_GIVE_A_CORE
 from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_documents
 from user_agent.documents.search import search
@@ -70,7 +69,7 @@ class TuneOptions:
         if not self.docs:
             raise InvalidParameter("tuning is for your documents: give them with --docs")
         if not self.core:
-            raise InvalidParameter(f"tuning needs a core: {HOW_TO_GIVE_A_CORE}")
+            raise InvalidParameter("tuning needs the address of a core", parameter="core")
         if self.seed is not None and not 0 <= self.seed < MAX_RUN_SEED:
             raise InvalidParameter(f"seed is {self.seed}; it must be in [0, 2^62)")
 
