@@ -100,7 +100,7 @@ def joined_ranks(folder: Path) -> Iterator[Ranks]:
     Whatever fails on one rank ends all: the others wait for what it had to contribute and cannot know.
 
     Args:
-        folder: see `core_server.engine.torchrun`.
+        folder: see `core_server.frontend.torchrun`.
     """
     if not dist.is_torchelastic_launched():
         yield ALONE
