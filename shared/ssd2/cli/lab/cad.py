@@ -1,4 +1,4 @@
-"""Context-aware decoding with one model: `ssd2 cad`."""
+"""`ssd2 lab cad`: context-aware decoding with one model."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from typing import Annotated
 
 import typer
 
-from ssd2.cli.options import AsJson
+from ssd2.cli.help import ADVANCED, examples
+from ssd2.cli.options import AsJson, Projection, TopP
 from ssd2.errors import InvalidParameter
 
-EXAMPLES = """
-Examples:
-
-  ssd2 cad "When does the shop open?" --model facebook/opt-125m --context "The shop opens at nine."
-
-  ssd2 cad "Where is the spare key?" --model shared/ssd2/demo/user --context-file notes.md --alpha 0.5
-"""
+EXAMPLES = examples(
+    'ssd2 lab cad "When does the shop open?" --model facebook/opt-125m --context "The shop opens at nine."',
+    'ssd2 lab cad "Where is the spare key?" --model shared/ssd2/demo/user --context-file notes.md --alpha 0.5',
+)
 
 
 def cad(
-    question: Annotated[str, typer.Argument(help="What the model reads with the context and without it.")],
-    model: Annotated[str, typer.Option(help="A checkpoint folder of any family, or a causal LM's name on the hub.")],
+    question: Annotated[str, typer.Argument(help="Question to answer with the context and without it.")],
+    model: Annotated[str, typer.Option(help="Checkpoint folder, or name of a causal language model on the hub.")],
     context: Annotated[
-        list[str] | None, typer.Option(help="Text that the answer shall follow; may be given again.")
+        list[str] | None, typer.Option(help="Text to answer from; repeatable.", show_default=False)
     ] = None,
-    context_file: Annotated[Path | None, typer.Option(help="A text file with more of it.")] = None,
-    alpha: Annotated[float, typer.Option(help="How much what the context adds is stressed; 0: plain decoding.")] = 0.5,
+    context_file: Annotated[
+        Path | None, typer.Option(help="Text file to answer from, a passage a line.", show_default=False)
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Contrastive strength (α); 0 decodes plainly.")] = 0.5,
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 48,
+    as_json: AsJson = False,
     steps: Annotated[
         int | None,
-        typer.Option(help="Timesteps a block; default: what suits the family.", show_default=False),
+        typer.Option(help="Timesteps per block.", show_default="the model family's", rich_help_panel=ADVANCED),
     ] = None,
-    projection: Annotated[str, typer.Option(help="greedy, sampling or multi-hot.")] = "greedy",
-    top_p: Annotated[float, typer.Option(help="Nucleus of the sampling and multi-hot projections.")] = 0.9,
-    seed: Annotated[int, typer.Option(help="Of the decode.", min=0)] = 0,
-    as_json: AsJson = False,
+    projection: Projection = "greedy",
+    top_p: TopP = 0.9,
+    seed: Annotated[int, typer.Option(help="Seed of the decoding.", min=0, rich_help_panel=ADVANCED)] = 0,
 ) -> None:
-    """Answer from a context with one model, stressing what the context changes (the thesis, ch. 4).
+    """Answer from a context by context-aware decoding (the thesis, ch. 4).
 
-    The ensemble at λ = 1: (1 + α) logits with the context - α logits without it.
+    Mixes (1 + α) logits with the context - α logits without it, of one model: the ensemble at λ = 1.
     """
     from ssd2.algorithm.params import DecodingParams
-    from ssd2.evaluation.context_aware import answer_from_context
+    from ssd2.lab.context_aware import answer_from_context
     from ssd2.models.checkpoint import load_checkpoint
     from ssd2.models.pretrained import local_folder
 

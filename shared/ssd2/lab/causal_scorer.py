@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as TokenizerFile
 from torch import Tensor
 
 from ssd2.errors import CheckpointInvalid, SlingshotError
-from ssd2.evaluation.perplexity import Likelihood
+from ssd2.lab.perplexity import Likelihood
 from ssd2.models.devices import check_device
 from ssd2.models.pretrained import first_line, read_config, read_network, read_tokenizer
 

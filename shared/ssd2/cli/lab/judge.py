@@ -1,4 +1,4 @@
-"""`ssd2 evaluate judge`: a language model's opinion of answers."""
+"""`ssd2 lab judge`: ratings and comparisons of answers by a language model."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssd2.cli.help import ADVANCED, examples
 from ssd2.cli.options import AsJson, By, typed_command
 from ssd2.errors import InvalidParameter
 
 if TYPE_CHECKING:
-    from ssd2.evaluation.judge import Comparisons, Estimate, Judge, Question, Ratings, Verdict
+    from ssd2.lab.judge import Comparisons, Estimate, Judge, Question, Ratings, Verdict
 
-EPILOG = (
-    "Examples: ssd2 evaluate judge answers.jsonl --by system --endpoint https://api.openai.com/v1 --model gpt-4 "
-    "--out reports --dry-run; ssd2 evaluate judge ours.jsonl theirs.jsonl --against theirs "
-    "--endpoint http://localhost:8000/v1 --model judge --out reports --yes"
+EXAMPLES = examples(
+    "ssd2 lab judge answers.jsonl --by system --endpoint https://api.openai.com/v1 --model gpt-4 --out reports "
+    "--dry-run",
+    "ssd2 lab judge ours.jsonl theirs.jsonl --against theirs --endpoint http://localhost:8000/v1 --model judge "
+    "--out reports --yes",
 )
 
 
@@ -30,44 +32,73 @@ def judge(
     texts: Annotated[
         list[Path],
         typer.Argument(
-            help='.jsonl files with {"prompt", "text"} a line ("instruction" and "question" are prompts too). '
-            "Each file is a row of the table."
+            help='Files to judge, each a row of the table: .jsonl with {"prompt", "text"} a line ("instruction" and '
+            '"question" are prompts too).'
         ),
     ],
-    endpoint: Annotated[str, typer.Option(help="OpenAI-compatible, like https://api.openai.com/v1.")],
-    model: Annotated[str, typer.Option(help="Its name there.")],
-    out: Annotated[Path, typer.Option(help="Folder for verdicts and report; what is found there is not asked again.")],
+    endpoint: Annotated[str, typer.Option(help="OpenAI-compatible endpoint, such as https://api.openai.com/v1.")],
+    model: Annotated[str, typer.Option(help="Name of the judging model at the endpoint.")],
+    out: Annotated[Path, typer.Option(help="Folder for verdicts and report; verdicts found there are reused.")],
     by: By = None,
     against: Annotated[
         str | None,
-        typer.Option(help="Row to compare the others with, in both orders; default: rate each answer."),
+        typer.Option(
+            help="Row to compare the others with, in both orders; without it each answer is rated.",
+            show_default=False,
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Answers of each row, from the first.", min=1)] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Judge only the first N answers of each row.", min=1, show_default="all")
+    ] = None,
     key_env: Annotated[str, typer.Option(help="Environment variable with the API key.")] = "OPENAI_API_KEY",
-    temperature: Annotated[
-        float | None, typer.Option(help="Default: the paper's, 0 for ratings and 0.2 for comparisons.", min=0)
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Of a reply.", min=1)] = 1024,
-    max_tokens_field: Annotated[
-        str, typer.Option(help="How the endpoint calls that; some models want max_completion_tokens.")
-    ] = "max_tokens",
-    concurrency: Annotated[int, typer.Option(help="Questions on their way at once.", min=1, max=100)] = 4,
-    timeout: Annotated[float, typer.Option(help="Seconds for an attempt.", min=0.1)] = 120,
-    attempts: Annotated[int, typer.Option(help="For a question, on 429, 5xx and broken connections.", min=1)] = 6,
-    price_in: Annotated[float | None, typer.Option(help="Of a million tokens of questions.", min=0)] = None,
-    price_out: Annotated[float | None, typer.Option(help="Of a million tokens of replies.", min=0)] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the calls are made.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the cost and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the cost and exit.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Make the calls without asking for confirmation.")] = False,
     as_json: AsJson = False,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="Temperature of the judge.",
+            min=0,
+            show_default="the paper's: 0 for ratings, 0.2 for comparisons",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.", min=1, rich_help_panel=ADVANCED)] = 1024,
+    max_tokens_field: Annotated[
+        str,
+        typer.Option(
+            help="Field that limits a reply; some models expect max_completion_tokens.", rich_help_panel=ADVANCED
+        ),
+    ] = "max_tokens",
+    concurrency: Annotated[
+        int, typer.Option(help="Requests in flight at once.", min=1, max=100, rich_help_panel=ADVANCED)
+    ] = 4,
+    timeout: Annotated[float, typer.Option(help="Seconds per attempt.", min=0.1, rich_help_panel=ADVANCED)] = 120,
+    attempts: Annotated[
+        int,
+        typer.Option(
+            help="Attempts per question, on 429, 5xx and broken connections.", min=1, rich_help_panel=ADVANCED
+        ),
+    ] = 6,
+    price_in: Annotated[
+        float | None,
+        typer.Option(
+            help="Price of a million tokens of questions.", min=0, show_default=False, rich_help_panel=ADVANCED
+        ),
+    ] = None,
+    price_out: Annotated[
+        float | None,
+        typer.Option(help="Price of a million tokens of replies.", min=0, show_default=False, rich_help_panel=ADVANCED),
+    ] = None,
 ) -> None:
-    """Have a language model rate or compare answers, by the templates of the paper's App. G.
+    """Rate or compare answers by a language model, with the templates of the paper's App. G.
 
-    Sends prompts and answers to the endpoint. The API key is read from the environment.
+    Prompts and answers are sent to the endpoint.
     """
-    from ssd2.evaluation.chat import Endpoint
     from ssd2.evaluation.generations import read_generations
-    from ssd2.evaluation.judge import Judge, comparison_questions, estimate, rating_questions, read_verdicts
-    from ssd2.evaluation.judge_templates import TEMPERATURES
+    from ssd2.lab.chat import Endpoint
+    from ssd2.lab.judge import Judge, comparison_questions, estimate, rating_questions, read_verdicts
+    from ssd2.lab.judge_templates import TEMPERATURES
 
     if (price_in is None) != (price_out is None):
         raise InvalidParameter("a price needs both --price-in and --price-out")
@@ -91,7 +122,7 @@ def judge(
 
 
 def _questions(plan: Ratings | Comparisons) -> list[Question]:
-    from ssd2.evaluation.judge import Pair
+    from ssd2.lab.judge import Pair
 
     every = [one for group in plan.values() for one in group]
     return [q for one in every for q in ((one.answer_first, one.baseline_first) if isinstance(one, Pair) else (one,))]
@@ -122,7 +153,7 @@ def _is_terminal() -> bool:
 def _ask(questions: Sequence[Question], asked: Judge, key: str | None, file: Path, known: int) -> dict[str, Verdict]:
     from tqdm import tqdm
 
-    from ssd2.evaluation.judge import ask_missing
+    from ssd2.lab.judge import ask_missing
 
     with tqdm(total=len(set(questions)), initial=known, unit="verdict") as bar:
         verdicts = ask_missing(questions, asked, key, file, on_progress=bar.update)
@@ -134,7 +165,7 @@ def _ask(questions: Sequence[Question], asked: Judge, key: str | None, file: Pat
 
 def _show(plan: Any, against: str | None, asked: Judge, verdicts: dict[str, Verdict], out: Path, as_json: bool) -> None:
     """Print the results and write the report."""
-    from ssd2.evaluation import judge_report, judge_results
+    from ssd2.lab import judge_report, judge_results
 
     if against:
         compared = judge_results.compare(plan, against, asked, verdicts)

@@ -15,9 +15,9 @@ from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.cli import app
 from ssd2.demo.generator import unseen_items
-from ssd2.evaluation.dynamics import Dynamics, _Watch, measure_dynamics
-from ssd2.evaluation.report import write_dynamics_report
 from ssd2.evaluation.two_source import Pair, answer_batch
+from ssd2.lab.dynamics import Dynamics, _Watch, measure_dynamics
+from ssd2.lab.dynamics_report import write_dynamics_report
 from ssd2.models.checkpoint import load_checkpoint
 
 PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=5, stop=0.0, top_p=0.9)
@@ -83,11 +83,11 @@ def test_what_stands_behind_the_end_of_an_answer_is_not_counted() -> None:
 
 def test_the_report_and_the_command(core_folder: Path, user_folder: Path, tmp_path: Path) -> None:
     dynamics = Dynamics((1000, 500, 1), (0.25, 0.125), (0.5, 0.75, 1.0))
-    text = write_dynamics_report(tmp_path, dynamics, 9, 3, "ssd2 evaluate dynamics").read_text(encoding="utf-8")
-    for part in ("| (0.4T, 0.6T] | 0.250 |", "| (0.0T, 0.2T] | 0.125 |", "9 answers, seed 3", "ssd2 evaluate dynamics"):
+    text = write_dynamics_report(tmp_path, dynamics, 9, 3, "ssd2 lab dynamics").read_text(encoding="utf-8")
+    for part in ("| (0.4T, 0.6T] | 0.250 |", "| (0.0T, 0.2T] | 0.125 |", "9 answers, seed 3", "ssd2 lab dynamics"):
         assert part in text
     assert (tmp_path / "dynamics.svg").stat().st_size > 1000
     models = ["--core", str(core_folder), "--user", str(user_folder)]
-    result = CliRunner().invoke(app, ["evaluate", "dynamics", *models, "--limit", "1", "--steps", "4", "--json"])
+    result = CliRunner().invoke(app, ["lab", "dynamics", *models, "--limit", "1", "--steps", "4", "--json"])
     assert result.exit_code == 0, result.output
     assert len(json.loads(result.stdout)["changes_by_range"]) == 5

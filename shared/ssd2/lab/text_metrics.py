@@ -24,7 +24,7 @@ from typing import Any
 from ssd2.errors import InvalidParameter
 from ssd2.evaluation.generations import Generation
 from ssd2.evaluation.intervals import wilson_interval
-from ssd2.evaluation.perplexity import Likelihood, perplexity
+from ssd2.lab.perplexity import Likelihood, perplexity
 
 LONGEST_PHRASE = 90
 """Tokens of the longest repeated phrase that is looked for."""

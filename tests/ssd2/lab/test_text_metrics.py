@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from ssd2.cli import app
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
-from ssd2.evaluation.causal_scorer import CausalScorer
 from ssd2.evaluation.generations import Generation, read_generations, separated
-from ssd2.evaluation.perplexity import Likelihood, perplexity
-from ssd2.evaluation.text_metrics import (
+from ssd2.lab.causal_scorer import CausalScorer
+from ssd2.lab.perplexity import Likelihood, perplexity
+from ssd2.lab.text_metrics import (
     as_table,
     distinct_n,
     is_repetitive,
@@ -30,7 +30,7 @@ from ssd2.evaluation.text_metrics import (
     texts_to_score,
     zipf_coefficient,
 )
-from ssd2.evaluation.text_report import write_text_report
+from ssd2.lab.text_report import write_text_report
 from ssd2.models.convert import export_opt
 
 TEXTS = [("When does it open?", " It opens at 9."), ("", "A place."), ("Why?", " " + "Because it is so, and so. " * 3)]
@@ -316,7 +316,7 @@ def test_the_command_measures_prints_and_reports(
     file = tmp_path / "answers.jsonl"
     lines = [{"prompt": "When?", "text": "It opens at 9.", "reference": "At 9.", "system": name} for name in "ab"]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    command = ["evaluate", "text", str(file), "--by", "system", "--model", str(model_folder), "--mauve"]
+    command = ["lab", "text", str(file), "--by", "system", "--model", str(model_folder), "--mauve"]
     result = CliRunner().invoke(app, [*command, "--json", "--out", str(tmp_path / "r")], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
@@ -337,7 +337,7 @@ def test_the_command_measures_prints_and_reports(
 
 def test_the_command_says_what_it_could_not_hold(model_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("It opens at 9. " * 100)
-    result = CliRunner().invoke(app, ["evaluate", "text", str(tmp_path / "long.txt"), "--model", str(model_folder)])
+    result = CliRunner().invoke(app, ["lab", "text", str(tmp_path / "long.txt"), "--model", str(model_folder)])
     assert result.exit_code == 0, result.output
     assert "1 texts are longer" in result.stderr
     assert "not scored" in result.stdout
@@ -345,7 +345,7 @@ def test_the_command_says_what_it_could_not_hold(model_folder: Path, tmp_path: P
 
 def test_a_report_leaves_out_what_was_not_measured(tmp_path: Path) -> None:
     rows = measure_groups({"ours": [Generation("a b")], "theirs": [Generation("c c")]}, str.split)
-    write_text_report(tmp_path, rows, "Counted in words.", "ssd2 evaluate text")
+    write_text_report(tmp_path, rows, "Counted in words.", "ssd2 lab text")
     assert "Counted in words. Made by:" in (tmp_path / "text.md").read_text()
     plot = (tmp_path / "text.svg").read_text()
     assert "dist-1" in plot

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from ssd2.algorithm.params import DecodingParams
 from ssd2.cli import app
 from ssd2.errors import InvalidParameter, ModelNotFound
-from ssd2.evaluation.context_aware import answer_from_context
+from ssd2.lab.context_aware import answer_from_context
 from ssd2.models.autoregressive import AutoregressiveLM
 from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.convert import export_opt
@@ -51,7 +51,7 @@ def test_each_token_is_the_argmax_of_the_contrasted_logits(opt_folder: Path, alp
 @pytest.mark.parametrize("family", ["autoregressive", "ssd-2"])
 def test_the_command_shows_what_the_contrast_changes(opt_folder: Path, user_folder: Path, family: str) -> None:
     folder = opt_folder if family == "autoregressive" else user_folder
-    command = ["cad", QUESTION, "--model", str(folder), "--context", CONTEXT[0], "--max-tokens", "8", "--json"]
+    command = ["lab", "cad", QUESTION, "--model", str(folder), "--context", CONTEXT[0], "--max-tokens", "8", "--json"]
     result = CliRunner().invoke(app, [*command, "--alpha", "5"], catch_exceptions=False)
     answers = json.loads(result.stdout)
     assert set(answers) == {"with_contrast", "with_context", "without_context", "alpha"}
@@ -60,7 +60,7 @@ def test_the_command_shows_what_the_contrast_changes(opt_folder: Path, user_fold
 
 def test_no_context_and_no_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*arguments: str) -> None:
-        CliRunner().invoke(app, ["cad", QUESTION, *arguments], catch_exceptions=False)
+        CliRunner().invoke(app, ["lab", "cad", QUESTION, *arguments], catch_exceptions=False)
 
     with pytest.raises(InvalidParameter, match="--context TEXT"):
         run("--model", str(tmp_path))

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ssd2.errors import InvalidParameter, SlingshotError
-from ssd2.evaluation.chat import ChatClient, Endpoint
 from ssd2.evaluation.generations import Generation
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
-from ssd2.evaluation.judge_templates import COMPARISON, RATING, parse_ratings, parse_scores
+from ssd2.lab.chat import ChatClient, Endpoint
+from ssd2.lab.judge_templates import COMPARISON, RATING, parse_ratings, parse_scores
 
 BYTES_A_TOKEN = 4
 """Rule of thumb for the estimate; what the endpoint counted is told afterwards."""

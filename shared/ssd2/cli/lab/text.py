@@ -1,4 +1,4 @@
-"""`ssd2 evaluate text`: what a set of texts is like."""
+"""`ssd2 lab text`: automatic metrics of texts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssd2.cli.help import ADVANCED, examples
 from ssd2.cli.options import AsJson, By, typed_command
 
 if TYPE_CHECKING:
-    from ssd2.evaluation.causal_scorer import CausalScorer
-    from ssd2.evaluation.text_metrics import Likelihoods, Tokenize
+    from ssd2.lab.causal_scorer import CausalScorer
+    from ssd2.lab.text_metrics import Likelihoods, Tokenize
 
-EPILOG = (
-    "Examples: ssd2 evaluate text ours.jsonl theirs.jsonl --model gpt2 --out reports; "
-    "ssd2 evaluate text answers.jsonl --by system --model models/gpt-neo --mauve --json"
+EXAMPLES = examples(
+    "ssd2 lab text ours.jsonl theirs.jsonl --model gpt2 --out reports",
+    "ssd2 lab text answers.jsonl --by system --model models/gpt-neo --mauve --json",
 )
 
 
@@ -25,31 +26,45 @@ def text(
     texts: Annotated[
         list[Path],
         typer.Argument(
-            help='.jsonl files with {"text", "prompt", "reference"} a line, of which only text has to be there, '
-            "or .txt files with a text a line. Each file is a row of the table."
+            help='Files to measure, each a row of the table: .jsonl with {"text", "prompt", "reference"} a line, of '
+            "which only text is required, or .txt with a text a line."
         ),
     ],
     model: Annotated[
-        str | None, typer.Option(help="Causal model for the perplexity: a folder or a name on the hub.")
-    ] = None,
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option(help="tokenizer.json for Zipf and repetition; default: that of --model, else words."),
+        str | None,
+        typer.Option(help="Causal language model for perplexity: a folder or a name on the hub.", show_default=False),
     ] = None,
     by: By = None,
-    separator: Annotated[
-        str, typer.Option(help="Between prompt and text, where neither has white space at the seam.")
-    ] = " ",
-    mauve: Annotated[bool, typer.Option("--mauve", help="MAUVE against the references (extra 'mauve').")] = False,
-    mauve_model: Annotated[str, typer.Option(help="Model that embeds texts for MAUVE.")] = "gpt2-large",
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    batch_size: Annotated[int, typer.Option(help="Texts that --model reads at once.", min=1)] = 8,
-    out: Annotated[Path | None, typer.Option(help="Folder for the report.")] = None,
+    mauve: Annotated[
+        bool, typer.Option("--mauve", help="Compute MAUVE against the references (extra 'mauve').")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report.", show_default=False)] = None,
     as_json: AsJson = False,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="tokenizer.json for Zipf and repetition.",
+            show_default="that of --model, else words",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    separator: Annotated[
+        str,
+        typer.Option(
+            help="String between prompt and text where neither has white space at the seam.", rich_help_panel=ADVANCED
+        ),
+    ] = " ",
+    mauve_model: Annotated[
+        str, typer.Option(help="Model that embeds texts for MAUVE.", rich_help_panel=ADVANCED)
+    ] = "gpt2-large",
+    device: Annotated[
+        str, typer.Option(help="Device of the models: cpu, cuda or cuda:N.", rich_help_panel=ADVANCED)
+    ] = "cpu",
+    batch_size: Annotated[int, typer.Option(help="Texts per batch of --model.", min=1, rich_help_panel=ADVANCED)] = 8,
 ) -> None:
-    """Measure texts as SSD-LM was: perplexity, distinct n-grams, Zipf, repetition, MAUVE."""
+    """Measure texts: perplexity, distinct n-grams, Zipf coefficient, repetition, MAUVE."""
     from ssd2.evaluation.generations import read_generations, separated
-    from ssd2.evaluation.text_metrics import as_table, mauve_score, measure_groups, texts_to_score
+    from ssd2.lab.text_metrics import as_table, mauve_score, measure_groups, texts_to_score
 
     groups = separated(read_generations(texts, by), separator)
     scorer = _scorer(model, device) if model else None
@@ -63,7 +78,7 @@ def text(
         typer.echo(f"{cut} texts are longer than the positions of {model}; their ends were not scored", err=True)
         how += f" The ends of {cut} texts were not scored: they are longer than the model's positions."
     if out:
-        from ssd2.evaluation.text_report import write_text_report
+        from ssd2.lab.text_report import write_text_report
 
         typer.echo(f"report in {write_text_report(out, rows, how, typed_command())}", err=True)
     facts = {"rows": [row.as_json() for row in rows], "model": model, "unit": unit}
@@ -71,13 +86,13 @@ def text(
 
 
 def _scorer(model: str, device: str) -> CausalScorer:
-    from ssd2.evaluation.causal_scorer import CausalScorer
+    from ssd2.lab.causal_scorer import CausalScorer
 
     return CausalScorer(model, device)
 
 
 def _tokenize(file: Path | None, scorer: CausalScorer | None, model: str | None) -> tuple[Tokenize, str]:
-    """What makes tokens of a text, and what they are."""
+    """Return a tokenizer and the name of its units."""
     from ssd2.models.tokenizer import Tokenizer
 
     if file:
@@ -97,6 +112,6 @@ def _likelihoods(scorer: CausalScorer, texts: list[tuple[str, str]], batch_size:
 
 
 def _gpu(device: str) -> int:
-    """The number that mauve-text calls a device by."""
+    """Return the GPU's number, as mauve-text takes it; -1 is the CPU."""
     kind, _, number = device.partition(":")
     return int(number or 0) if kind == "cuda" else -1

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssd2.evaluation.judge import Judge
-from ssd2.evaluation.judge_results import OUTCOMES, ComparisonResult, RatingResult, comparison_table, rating_table
-from ssd2.evaluation.judge_templates import REPORTED
 from ssd2.evaluation.page import write_page
+from ssd2.lab.judge import Judge
+from ssd2.lab.judge_results import OUTCOMES, ComparisonResult, RatingResult, comparison_table, rating_table
+from ssd2.lab.judge_templates import REPORTED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

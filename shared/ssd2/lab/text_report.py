@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssd2.evaluation.page import write_page
-from ssd2.evaluation.text_metrics import TextMetrics, as_table
+from ssd2.lab.text_metrics import TextMetrics, as_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,11 +22,11 @@ from typer.testing import CliRunner
 from ssd2.__main__ import main
 from ssd2.cli import app
 from ssd2.errors import InvalidParameter, JudgeRefused, JudgeReplyInvalid, JudgeUnavailable
-from ssd2.evaluation import chat
-from ssd2.evaluation.chat import ChatClient, Endpoint
 from ssd2.evaluation.generations import Generation
 from ssd2.evaluation.intervals import mean_interval, wilson_interval
-from ssd2.evaluation.judge import (
+from ssd2.lab import chat
+from ssd2.lab.chat import ChatClient, Endpoint
+from ssd2.lab.judge import (
     Judge,
     Question,
     Verdict,
@@ -36,8 +36,8 @@ from ssd2.evaluation.judge import (
     rating_questions,
     read_verdicts,
 )
-from ssd2.evaluation.judge_results import compare, comparison_table, rate, rating_table
-from ssd2.evaluation.judge_templates import parse_ratings, parse_scores
+from ssd2.lab.judge_results import compare, comparison_table, rate, rating_table
+from ssd2.lab.judge_templates import parse_ratings, parse_scores
 from tests.commands import run_here
 
 KEY = "sk-very-secret-0123456789"
@@ -716,7 +716,7 @@ def answers(tmp_path: Path) -> Path:
 
 def run(stub: Stub, answers: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command as it is typed."""
-    command = ["evaluate", "judge", str(answers), "--by", "system"]
+    command = ["lab", "judge", str(answers), "--by", "system"]
     options = ["--endpoint", stub.url, "--model", "tiny-judge", "--out", str(answers.parent / "r")]
     return run_here(*command, *options, *arguments, environment={**os.environ, **environment}, main=main)
 
@@ -766,7 +766,7 @@ def test_a_wrong_key_is_one_line_without_it(stub: Stub, answers: Path) -> None:
 
 
 def invoke(stub: Stub, answers: Path, *arguments: str, answer: str | None = None) -> Any:
-    command = ["evaluate", "judge", str(answers), "--by", "system", "--endpoint", stub.url, "--model", "m"]
+    command = ["lab", "judge", str(answers), "--by", "system", "--endpoint", stub.url, "--model", "m"]
     return CliRunner().invoke(app, [*command, "--out", str(answers.parent / "r"), *arguments], input=answer)
 
 
@@ -785,7 +785,7 @@ def test_a_dry_run_asks_nobody_and_writes_nothing(stub: Stub, answers: Path) -> 
 def test_on_a_terminal_it_asks_first(
     stub: Stub, answers: Path, monkeypatch: pytest.MonkeyPatch, said: str, calls: int
 ) -> None:
-    monkeypatch.setattr("ssd2.cli.evaluate_judge._is_terminal", lambda: True)
+    monkeypatch.setattr("ssd2.cli.lab.judge._is_terminal", lambda: True)
     result = invoke(stub, answers, answer=said)
     assert len(stub.requests) == calls
     assert result.exit_code == (0 if calls else 1)

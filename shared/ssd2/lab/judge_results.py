@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ssd2.evaluation.intervals import mean_interval, wilson_interval
-from ssd2.evaluation.judge import Comparisons, Judge, Question, Ratings, Verdict
-from ssd2.evaluation.judge_templates import ATTRIBUTES, REPORTED
+from ssd2.lab.judge import Comparisons, Judge, Question, Ratings, Verdict
+from ssd2.lab.judge_templates import ATTRIBUTES, REPORTED
 
 OUTCOMES = ("wins", "ties", "losses")
 
