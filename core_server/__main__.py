@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from core_server.config import ServerConfig, default_threads, named_models
-from core_server.logs import LOG_FORMATS, fields, start_log
+from core_server.observability.logs import LOG_FORMATS, fields, start_log
 from ssd2.errors import EngineLost, SlingshotError
-from ssd2.logits_format import AllowedFormats
+from ssd2.logits.format import AllowedFormats
 
 EXIT_ENGINE_LOST = 1
 EXIT_REFUSED = 2
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] in (["keys"], ["certs"]):
-        from core_server.access_cli import main as manage_access
+        from core_server.access.commands import main as manage_access
 
         return manage_access(given)
     options = vars(_parser().parse_args(given))
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         models, logits_formats = named_models(options.pop("model")), AllowedFormats.parse(options.pop("logits"))
         config = ServerConfig(models=models, logits_formats=logits_formats, **options)
-        from core_server.server import serve
+        from core_server.frontend.server import serve
 
         return asyncio.run(serve(config, _announce))
     except SlingshotError as error:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ssd2.addresses import is_loopback
 from ssd2.errors import InsecureLine, InvalidParameter
-from ssd2.logits_format import ANY_FORMAT, AllowedFormats
+from ssd2.logits.format import ANY_FORMAT, AllowedFormats
+from ssd2.wire.addresses import is_loopback
 
 MAX_NAME_LENGTH = 128
 
@@ -51,7 +51,7 @@ class ServerConfig:
         grace_s: how long answers in progress may go on once the server is told to stop.
         engine_timeout_s: how long the engine may say nothing before it is given up.
         log_level: name of the lowest level that is logged.
-        log_format: one of `core_server.logs.LOG_FORMATS`.
+        log_format: one of `core_server.observability.logs.LOG_FORMATS`.
         ops_host: address of /health, /ready and /metrics.
         ops_port: their port; 0 for any free one, None for none of them.
         otlp_endpoint: URL that spans are sent to by OTLP over gRPC; None for no spans.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,12 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd2.checkpoint import save_checkpoint
+from ssd2.models.checkpoint import save_checkpoint
 from ssd2.models.configs import ExpertsConfig, SSD2Config
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.ssd2 import SSD2
 
 torch.set_num_threads(1)
+
+# Under nohup or behind a shell's & they come ignored, and what ends a process by them could not be seen.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DEMO_TOKENIZER = Path(__file__).parents[1] / "shared/ssd2/demo/tokenizer.json"
 

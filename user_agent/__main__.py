@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from ssd2.errors import SlingshotError
-from user_agent.cli import app
-from user_agent.core_options import with_remedy
+from user_agent.commands.ask import app
+from user_agent.commands.options import with_remedy
 
 
 def main() -> None:

@@ -18,11 +18,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.demo.paths import USER
 from ssd2.errors import InvalidParameter
-from ssd2.timesteps import TRAINED_TIMESTEPS
-from user_agent.data_folder import default_data_folder
-from user_agent.settings import config_folder, write_private
+from user_agent.store.data_folder import default_data_folder
+from user_agent.store.tuned import config_folder, write_private
 
 FILE = "config.toml"
 

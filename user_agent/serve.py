@@ -12,17 +12,17 @@ import uvicorn
 
 from ssd2.demo.paths import NOTES
 from ssd2.errors import InvalidParameter
-from user_agent.answering import Answering
+from user_agent.answering.service import Answering
+from user_agent.answering.traces import Traces
+from user_agent.answering.user_model import UserModel
 from user_agent.api.app import create_app
 from user_agent.api.security import api_key
 from user_agent.api.state import AppState
 from user_agent.config import AgentConfig, load_config
-from user_agent.core_line import CoreLine
-from user_agent.data_folder import held_data_folder
-from user_agent.demo_core import exit_on_sigterm
+from user_agent.line.demo_core import exit_on_sigterm
+from user_agent.line.line import CoreLine
+from user_agent.store.data_folder import held_data_folder
 from user_agent.stores import open_stores
-from user_agent.traces import Traces
-from user_agent.user_model import UserModel
 
 BACKLOG = 16
 """Connections that wait to be taken. Where there are no file descriptors left, asyncio tries to take as many, and logs

@@ -7,13 +7,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from user_agent.config import AgentConfig
-from user_agent.data_folder import make_data_folder
-from user_agent.database import open_database
 from user_agent.documents.collection import Collection
-from user_agent.history import History
-from user_agent.keys import store_key
-from user_agent.ledger import Ledger
-from user_agent.settings import config_folder
+from user_agent.store.data_folder import make_data_folder
+from user_agent.store.database import open_database
+from user_agent.store.encryption_key import store_key
+from user_agent.store.history import History
+from user_agent.store.ledger import Ledger
+from user_agent.store.tuned import config_folder
 
 LEDGER = "ledger.sqlite"
 HISTORY = "history.sqlite"

@@ -10,11 +10,11 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from core_server.config import AUTO_PRECISION, ServerConfig
+from core_server.frontend.server import SPARE_STREAMS
 from core_server.scale.replica import CoreReplica
 from core_server.scale.router import FewestSessions
-from core_server.server import SPARE_STREAMS
 from ssd2.errors import InvalidParameter
-from ssd2.logits_format import AllowedFormats
+from ssd2.logits.format import AllowedFormats
 
 DEPLOYMENT = "core"
 

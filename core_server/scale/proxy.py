@@ -22,14 +22,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.proxy_request_response import gRPCStreamingType
 
-from core_server.callers import CALLER, Caller, Callers, while_allowed
+from core_server.access.callers import CALLER, Caller, Callers, while_allowed
+from core_server.access.keys import KeyReader
+from core_server.access.scopes import SCOPE_KEY, scope_of
+from core_server.catalogue.errors import INTERNAL_MESSAGE, refusal_of
 from core_server.config import ServerConfig
-from core_server.error_catalog import INTERNAL_MESSAGE, refusal_of
-from core_server.keys import KeyReader
-from core_server.logs import fields, frames
-from core_server.scopes import SCOPE_KEY, scope_of
-from core_server.server import server_credentials
-from core_server.service import SERVICE_NAME, refuse
+from core_server.frontend.server import server_credentials
+from core_server.frontend.service import SERVICE_NAME, refuse
+from core_server.observability.logs import fields, frames
 from ssd2.errors import CoreBusy, CoreTimeout, EngineLost, InvalidParameter, ProtocolViolation, SlingshotError
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import ERROR_CODE_KEY

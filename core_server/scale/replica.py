@@ -13,12 +13,12 @@ from typing import NoReturn, TypeAlias
 import grpc
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
+from core_server.access.scopes import SCOPE_KEY
 from core_server.config import ServerConfig
-from core_server.engines import running_engines
-from core_server.logs import start_log
-from core_server.scopes import SCOPE_KEY
-from core_server.server import observed
-from core_server.service import CollaborationService
+from core_server.frontend.engines import running_engines
+from core_server.frontend.server import observed
+from core_server.frontend.service import CollaborationService
+from core_server.observability.logs import start_log
 from ssd2.errors import EngineLost, ModelBroken
 
 EXIT_ENGINE_LOST = 1

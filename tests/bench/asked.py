@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.demo.generator import Item, unseen_items
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from user_agent.agent import Question
-from user_agent.decoding import decoding_for
+from user_agent.answering.decoding import decoding_for
+from user_agent.answering.run import Question
+from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
-from user_agent.user_model import UserModel
 
 DECODING: dict[str, Any] = {}
 """Arguments of `decoding_for` that are not the defaults of `user-agent ask`."""

@@ -18,20 +18,20 @@ from statistics import median
 
 import torch
 
-from ssd2.checkpoint import load_checkpoint
+from ssd2.algorithm.sampler import prune
 from ssd2.demo.generator import Item
 from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.two_source import score
+from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.ssd2 import SSD2
-from ssd2.sampler import prune
 from tests.bench import plain
 from tests.bench.asked import THREADS, committed_tokens, question, two_source_items
 from tests.bench.progress import say
 from tests.end_to_end.conftest import running_core
-from user_agent.agent import Agent, Question
-from user_agent.answer import Answer
-from user_agent.core_client import CoreClient
-from user_agent.user_model import UserModel
+from user_agent.answering.answer import Answer
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
 
 
 @dataclass(frozen=True)

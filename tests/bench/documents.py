@@ -14,7 +14,7 @@ from tests.bench.progress import say
 from user_agent.documents.collection import Collection
 from user_agent.documents.formats.section import Section
 from user_agent.documents.store import DocumentStore, Reading
-from user_agent.keys import StoreKey
+from user_agent.store.encryption_key import StoreKey
 
 WORDS = 30_000
 """Distinct words, the n-th used in proportion to 1/n, as in natural text."""

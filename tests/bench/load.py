@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ssd2.algorithm.params import CollaborationParams, Seeds
 from ssd2.errors import SlingshotError
-from ssd2.params import CollaborationParams, Seeds
 from tests.bench.asked import two_source_items
-from user_agent.agent import Agent, Question
-from user_agent.answer import CommittedBlock, Observer
-from user_agent.core_client import CoreClient
-from user_agent.decoding import decoding_for
-from user_agent.user_model import UserModel
+from user_agent.answering.answer import CommittedBlock, Observer
+from user_agent.answering.decoding import decoding_for
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
 
 CORE_ALONE = CollaborationParams(lambda_user=0.0)
 """The user model takes no part: what is under load is the core."""

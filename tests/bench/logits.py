@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ssd2.collaboration import UserLogits, mix_terms
-from ssd2.exactness import proven
-from ssd2.logits_format import FLOAT16, PREFERRED, UINT8, LogitsFormat
-from ssd2.packed_logits import pack, unpack
-from ssd2.params import CollaborationParams, DecodingParams
-from ssd2.sampler import project
+from ssd2.algorithm.collaboration import UserLogits, mix_terms
+from ssd2.algorithm.exactness import proven
+from ssd2.algorithm.params import CollaborationParams, DecodingParams
+from ssd2.algorithm.sampler import project
+from ssd2.logits.format import FLOAT16, PREFERRED, UINT8, LogitsFormat
+from ssd2.logits.packed import pack, unpack
 
 L, V = 25, 50_272
 COLLABORATION = CollaborationParams()

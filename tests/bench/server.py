@@ -31,9 +31,9 @@ from tests.bench.progress import say
 from tests.bench.scripted_agents import Recording, Window
 from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, recording_relay, running_core
 from tests.end_to_end.processes import anonymous_mb, engine_processes
-from user_agent.agent import Agent
-from user_agent.core_client import CoreClient
-from user_agent.user_model import UserModel
+from user_agent.answering.run import Agent
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
 
 
 def run(

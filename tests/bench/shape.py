@@ -28,13 +28,13 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from core_server.lanes import BlockState, Row, lane_for
-from ssd2.devices import check_device
+from core_server.engine.lanes import BlockState, Row, lane_for
+from ssd2.algorithm.timesteps import decoding_timesteps
 from ssd2.errors import InvalidParameter
-from ssd2.logits_format import PREFERRED
+from ssd2.logits.format import PREFERRED
 from ssd2.models.configs import SSD2Config
+from ssd2.models.devices import check_device
 from ssd2.models.ssd2 import SSD2
-from ssd2.timesteps import decoding_timesteps
 from ssd2.wire.codec import OpenRequest, ProjectedTokens
 from ssd2.wire.tensors import pack_logits
 from tests.bench.progress import say
@@ -136,7 +136,7 @@ class Core:
         self._states: dict[int, list[BlockState]] = {}  # by batch
 
     def step(self, batch: int) -> None:
-        """One timestep of the first answers, see `core_server.engine.Engine`; the first one encodes their contexts."""
+        """Time one step of the first answers, see `core_server.engine.process.Engine`; the first encodes contexts."""
         states = self._states.get(batch, [BlockState()] * batch)
         answers = enumerate(zip(self._requests, states, strict=False))
         rows = [Row(slot, request, state) for slot, (request, state) in answers]

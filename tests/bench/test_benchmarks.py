@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssd2.params import DecodingParams
+from ssd2.algorithm.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
 from tests.bench.__main__ import BENCHMARKS, main
 from tests.bench.asked import committed_tokens
@@ -69,7 +69,7 @@ def test_server_measures_every_number_of_sessions(capsys: pytest.CaptureFixture[
 def test_while_replicas_are_restarted_no_answer_is_lost_or_wrong(
     capsys: pytest.CaptureFixture[str], pair: list[str]
 ) -> None:
-    (figures,) = _printed(capsys, "rolling", "--quick", "--restarts", "3", "--sessions", "4", *pair)
+    (figures,) = _printed(capsys, "rolling", "--quick", "--restarts", "3", "--sessions", "4", "--grace-s", "0", *pair)
     assert figures["answers"] > 4
     assert figures["resumed"] > 0, "no restart was in the middle of an answer"
     assert (figures["restarts"], figures["lost"], figures["errors"], figures["wrong"]) == (3, 0, {}, 0)

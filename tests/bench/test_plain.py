@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd2.collaboration import UserTerms, mix_terms
+from ssd2.algorithm.collaboration import UserTerms, mix_terms
+from ssd2.algorithm.noise import gaussian_noise, uniform_noise
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.sampler import decode
+from ssd2.algorithm.timesteps import decoding_timesteps
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.ssd2 import SSD2
-from ssd2.noise import gaussian_noise, uniform_noise
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.sampler import decode
-from ssd2.timesteps import decoding_timesteps
 from tests.bench import plain
 from tests.conftest import tiny_model
 

@@ -26,22 +26,22 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from ssd2.checkpoint import load_checkpoint
-from ssd2.collaboration import decode_locally
+from ssd2.algorithm.collaboration import decode_locally
+from ssd2.algorithm.sampler import LogitsRequest
+from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.predict import Model, Predictor, begin
-from ssd2.sampler import LogitsRequest
 from ssd2.wire.codec import OpenRequest, StepPosition
 from tests.bench.asked import THREADS, committed_tokens, question, two_source_items
 from tests.bench.delaying_proxy import delayed
 from tests.bench.progress import say
 from tests.end_to_end.certificates import certificates
 from tests.end_to_end.conftest import running_core
-from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient
-from user_agent.credentials import CoreCredentials
-from user_agent.patience import OnWait
-from user_agent.resuming_stream import ResumingStream
-from user_agent.user_model import UserModel
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
+from user_agent.line.credentials import CoreCredentials
+from user_agent.line.patience import OnWait
+from user_agent.line.resuming_stream import ResumingStream
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,21 @@ import grpc
 import pytest
 
 from core_server.config import ServerConfig
-from core_server.engine import Engine
-from core_server.engine_client import EngineClient
-from core_server.engines import Engines
-from core_server.loaded_model import LoadedModel
-from core_server.observation import Observation
-from core_server.server import CoreServer
-from ssd2.checkpoint import Checkpoint, load_checkpoint
-from ssd2.collaboration import UserLogits, decode_locally, mix_terms
-from ssd2.logits_format import FLOAT16, LogitsFormat
+from core_server.engine.loaded_model import LoadedModel
+from core_server.engine.process import Engine
+from core_server.frontend.engine_client import EngineClient
+from core_server.frontend.engines import Engines
+from core_server.frontend.server import CoreServer
+from core_server.observability.observation import Observation
+from ssd2.algorithm.collaboration import UserLogits, decode_locally, mix_terms
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.sampler import decode
+from ssd2.logits.format import FLOAT16, LogitsFormat
+from ssd2.models.checkpoint import Checkpoint, load_checkpoint
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.ssd2 import SSD2
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.sampler import decode
-from ssd2.tokenizer import Tokenizer
+from ssd2.models.tokenizer import Tokenizer
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from ssd2.wire.codec import (

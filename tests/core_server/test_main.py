@@ -15,7 +15,7 @@ import pytest
 
 from core_server.__main__ import EXIT_TERMINATED, main, raise_descriptor_limit
 from core_server.config import ServerConfig
-from core_server.server import serve
+from core_server.frontend.server import serve
 from tests.end_to_end.namespaces import NEEDS_OWN_PROCESSES
 from tests.end_to_end.processes import children
 

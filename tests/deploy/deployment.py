@@ -13,10 +13,10 @@ from typing import Any
 
 from core_server.__main__ import _parser
 from core_server.config import ServerConfig, named_models
-from core_server.engine_client import STOP_TIMEOUT_S
-from core_server.ops import GRACE_S
-from core_server.service import ABORT_TIMEOUT_S
-from ssd2.logits_format import AllowedFormats
+from core_server.frontend.engine_client import STOP_TIMEOUT_S
+from core_server.frontend.service import ABORT_TIMEOUT_S
+from core_server.observability.ops import GRACE_S
+from ssd2.logits.format import AllowedFormats
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

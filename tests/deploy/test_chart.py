@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from core_server.config import ServerConfig
-from core_server.observation import Observation
-from core_server.ops import create_app
+from core_server.observability.observation import Observation
+from core_server.observability.ops import create_app
 from tests.deploy.deployment import DEPLOY, OBSERVABILITY, VERSION, seconds_to_stop, server_of
 
 Values = dict[str, Any]

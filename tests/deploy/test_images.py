@@ -175,7 +175,7 @@ def test_a_variable_without_a_file_stays(tmp_path: Path) -> None:
 
 def test_the_entry_point_passes_on_every_secret_that_the_agent_takes() -> None:
     from user_agent.config import AgentConfig
-    from user_agent.core_key import VARIABLE
+    from user_agent.line.core_key import VARIABLE
 
     fields = AgentConfig.model_fields.items()
     secret = {f"SLINGSHOT_{name.upper()}" for name, field in fields if "SecretStr" in str(field.annotation)}

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from core_server.metrics import ENDS, REASONS
-from core_server.observation import Observation
+from core_server.observability.metrics import ENDS, REASONS
+from core_server.observability.observation import Observation
 from ssd2 import errors
 from tests.deploy.deployment import ran
 

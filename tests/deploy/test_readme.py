@@ -10,7 +10,7 @@ import helm_python as helm
 import pytest
 import yaml
 
-from core_server.access_cli import _parser
+from core_server.access.commands import _parser
 from tests.deploy.deployment import DEPLOY
 
 README = (DEPLOY / "README.md").read_text()

@@ -14,14 +14,14 @@ from subprocess import PIPE, Popen
 import grpc
 import httpx
 
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import CoreError
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from tests.core_server.conftest import RawAgent
-from user_agent.agent import Agent, Question
-from user_agent.answer import Answer, CommittedBlock, Observer, ProjectedBlock
-from user_agent.core_client import CoreClient
+from user_agent.answering.answer import Answer, CommittedBlock, Observer, ProjectedBlock
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
-from user_agent.user_model import UserModel
+from user_agent.line.client import CoreClient
 
 from .conftest import ENVIRONMENT, CoreProcess
 

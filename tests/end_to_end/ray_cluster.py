@@ -57,7 +57,7 @@ class RayCluster:
 
     def engines(self, replica: int) -> list[int]:
         """Process ids of a replica's engine."""
-        return [pid for pid in children(replica) if b"core_server.engine" in _command(pid)]
+        return [pid for pid in children(replica) if b"core_server.engine.process" in _command(pid)]
 
     def node_of(self, replica: int) -> int:
         """Process id of the node's own process that a replica runs under."""

@@ -12,16 +12,16 @@ from typing import Any
 import grpc
 import pytest
 
-from core_server.loaded_model import LoadedModel
-from core_server.service import ABORT_TIMEOUT_S
-from ssd2.checkpoint import load_checkpoint
+from core_server.engine.loaded_model import LoadedModel
+from core_server.frontend.service import ABORT_TIMEOUT_S
+from ssd2.algorithm.params import DecodingParams
 from ssd2.errors import CoreBusy, CoreError
-from ssd2.params import DecodingParams
+from ssd2.models.checkpoint import load_checkpoint
 from ssd2.wire import collaboration_pb2 as pb
 from tests.core_server.conftest import Ending, ending, open_request
-from user_agent import core_connection
-from user_agent.core_stream import CoreStream
-from user_agent.user_model import UserModel
+from user_agent.answering.user_model import UserModel
+from user_agent.line import connection as core_connection
+from user_agent.line.stream import CoreStream
 
 from .conftest import CoreProcess, running_core
 from .faults import (

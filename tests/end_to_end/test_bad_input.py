@@ -18,16 +18,16 @@ import grpc
 import pytest
 from conftest import DEMO_TOKENIZER, demo_shaped_model
 
-from ssd2.checkpoint import save_checkpoint
-from ssd2.checksums import SHA256SUMS
-from ssd2.convert import export_opt
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import CoreLost, CoreTimeout, ProtocolViolation
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from user_agent.agent import Agent, Question
-from user_agent.answer import CommittedBlock, Observer
-from user_agent.core_client import PATIENCE_S, CoreClient
-from user_agent.ledger import Ledger
-from user_agent.user_model import UserModel
+from ssd2.models.checkpoint import save_checkpoint
+from ssd2.models.checksums import SHA256SUMS
+from ssd2.models.convert import export_opt
+from user_agent.answering.answer import CommittedBlock, Observer
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import PATIENCE_S, CoreClient
+from user_agent.store.ledger import Ledger
 
 from .conftest import ENVIRONMENT, CoreProcess, run_agent, running_core
 from .processes import engine_processes

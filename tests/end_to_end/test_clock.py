@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from core_server.keys import create_key
+from core_server.access.keys import create_key
 from tests.commands import run_here
 
 from .certificates import certificates

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ssd2.errors import StoreUnreadable
-from user_agent.history import History
+from user_agent.store.history import History
 
 from .conftest import ENVIRONMENT, CoreProcess, run_agent
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ssd2.checkpoint import load_checkpoint
+from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.demo.paths import CORE, USER
 from ssd2.evaluation.experiments import Experiment, Setting
 from ssd2.evaluation.runner import run_experiment
 from ssd2.evaluation.two_source import SYSTEMS, Pair
-from ssd2.params import CollaborationParams, DecodingParams
+from ssd2.models.checkpoint import load_checkpoint
 
 from .conftest import ENVIRONMENT
 from .processes import children

@@ -16,16 +16,16 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from core_server.__main__ import EXIT_ENGINE_LOST
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import CoreStopping, EngineLost
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from tests.end_to_end import faults
 from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, running_core
 from tests.end_to_end.faults import answered, figures
 from tests.end_to_end.processes import engine_processes, is_running
-from user_agent.agent import Agent, Question
-from user_agent.answer import CommittedBlock, Observer
-from user_agent.core_client import CoreClient
-from user_agent.user_model import UserModel
+from user_agent.answering.answer import CommittedBlock, Observer
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 

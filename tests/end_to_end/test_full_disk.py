@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from core_server.keys import create_key, read_keys, revoke_key
+from core_server.access.keys import create_key, read_keys, revoke_key
 from ssd2.errors import InvalidParameter, LedgerUnwritable, StoreUnreadable
 from tests.commands import run_here
-from user_agent.database import open_database
-from user_agent.history import History
-from user_agent.ledger import Ledger
-from user_agent.user_model import UserModel
+from user_agent.answering.user_model import UserModel
+from user_agent.store.database import open_database
+from user_agent.store.history import History
+from user_agent.store.ledger import Ledger
 
 from .conftest import ENVIRONMENT, CoreProcess, recording_relay, running_core
 from .faults import Fault, answered, figures, ids, let_go, question

@@ -17,21 +17,21 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from core_server.access_cli import main as manage_access
-from core_server.keys import READ_AGAIN_S, create_key, revoke_key
+from core_server.access.commands import main as manage_access
+from core_server.access.keys import READ_AGAIN_S, create_key, revoke_key
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import CoreUnavailable, KeyRefused, SessionLimitReached, TokenLimitReached, TokenOutOfRange
-from ssd2.logits_format import PREFERRED
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.logits.format import PREFERRED
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from ssd2.wire.codec import FIRST, PROTOCOL_VERSION, ModelCard, OpenRequest
 from tests.end_to_end.certificates import Certificates, certificates
 from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, running_core
-from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient
-from user_agent.credentials import CoreCredentials
-from user_agent.resuming_stream import ResumingStream
-from user_agent.user_model import UserModel
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
+from user_agent.line.credentials import CoreCredentials
+from user_agent.line.resuming_stream import ResumingStream
 
 SERVICE = "/slingshot.collaboration.v1.CollaborationService/"
 STREAMS = 50

@@ -10,9 +10,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from core_server.loaded_model import LoadedModel
-from ssd2.checkpoint import load_checkpoint
-from ssd2.params import DecodingParams
+from core_server.engine.loaded_model import LoadedModel
+from ssd2.algorithm.params import DecodingParams
+from ssd2.models.checkpoint import load_checkpoint
 from ssd2.wire import collaboration_pb2 as pb
 from tests.core_server.conftest import RawAgent, ending, open_request
 from tests.end_to_end.conftest import CoreProcess, running_core

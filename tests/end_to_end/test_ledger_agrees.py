@@ -12,15 +12,15 @@ from pathlib import Path
 import apsw
 import pytest
 
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import LedgerUnwritable
-from ssd2.logits_format import LogitsFormat
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from user_agent import recorded_channel
-from user_agent.agent import Agent, Answer, Question
-from user_agent.core_client import CoreClient
+from ssd2.logits.format import LogitsFormat
+from user_agent.answering.run import Agent, Answer, Question
+from user_agent.answering.user_model import UserModel
 from user_agent.documents.reader import Passage
-from user_agent.ledger import PREFIX_BYTES, Ledger, tracing
-from user_agent.user_model import UserModel
+from user_agent.line import recorded_channel
+from user_agent.line.client import CoreClient
+from user_agent.store.ledger import PREFIX_BYTES, Ledger, tracing
 
 from .conftest import CoreProcess, recording_relay
 from .counting_proxy import FRAME_HEADER_BYTES, Counted, Direction, counting_proxy

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from core_server.loaded_model import LoadedModel
-from ssd2.checkpoint import load_checkpoint
+from core_server.engine.loaded_model import LoadedModel
+from ssd2.models.checkpoint import load_checkpoint
 from tests.core_server.conftest import open_request
-from user_agent.user_model import UserModel
+from user_agent.answering.user_model import UserModel
 
 from .conftest import CoreProcess, running_core
 from .faults import Fault, answered, ended, figures, ids, let_go, question, raw_agent, switchboard

@@ -29,15 +29,15 @@ from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from core_server.catalogue.errors import CATALOGUE
 from core_server.config import ServerConfig
-from core_server.engine_client import EngineClient
-from core_server.engines import Engines
-from core_server.error_catalog import CATALOGUE
-from core_server.loaded_model import LoadedModel
-from core_server.server import CoreServer
-from core_server.service import SERVICE_NAME
-from ssd2.logits_format import FLOAT16, UINT8, LogitsFormat
-from ssd2.params import DecodingParams, Seeds
+from core_server.engine.loaded_model import LoadedModel
+from core_server.frontend.engine_client import EngineClient
+from core_server.frontend.engines import Engines
+from core_server.frontend.server import CoreServer
+from core_server.frontend.service import SERVICE_NAME
+from ssd2.algorithm.params import DecodingParams, Seeds
+from ssd2.logits.format import FLOAT16, UINT8, LogitsFormat
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import FIRST, StepPosition, open_to_proto, position_from_proto
 from tests.conftest import tiny_model

@@ -15,20 +15,20 @@ import pytest
 
 pytest.importorskip("ray.serve")
 
-from core_server.keys import create_key
+from core_server.access.keys import create_key
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import CoreBusy, KeyRefused, ProtocolViolation
-from ssd2.logits_format import PREFERRED
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.logits.format import PREFERRED
 from ssd2.wire.codec import MAX_MESSAGE_BYTES, ModelCard, OpenRequest
 from tests.core_server.conftest import eventually
 from tests.end_to_end.certificates import Certificates, certificates
 from tests.end_to_end.processes import is_running
 from tests.end_to_end.ray_cluster import RayCluster, free_port, running_on_ray
-from user_agent.agent import Agent, Question
-from user_agent.answer import Answer, Observer, ProjectedBlock
-from user_agent.core_client import CoreClient
-from user_agent.credentials import CoreCredentials
-from user_agent.user_model import UserModel
+from user_agent.answering.answer import Answer, Observer, ProjectedBlock
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
+from user_agent.line.credentials import CoreCredentials
 
 pytestmark = pytest.mark.slow
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import torch
 
-from ssd2.logits_format import FLOAT16
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.logits.format import FLOAT16
 from ssd2.models.autoregressive import AutoregressiveLM
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from user_agent.agent import Agent, Question
-from user_agent.answer import Answer
-from user_agent.core_client import CoreClient
+from user_agent.answering.answer import Answer
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
-from user_agent.user_model import UserModel
+from user_agent.line.client import CoreClient
 
 from .conftest import CoreProcess, running_core
 from .faults import ids

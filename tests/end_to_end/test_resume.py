@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from ssd2.errors import CoreLost
-from user_agent.agent import Agent
-from user_agent.answer import Answer
-from user_agent.core_client import CoreClient
-from user_agent.user_model import UserModel
+from user_agent.answering.answer import Answer
+from user_agent.answering.run import Agent
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
 
 from .conftest import CoreProcess, running_core
 from .faults import Fault, answered, ids, let_go, question, switchboard

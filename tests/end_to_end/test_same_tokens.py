@@ -13,16 +13,16 @@ import pytest
 import torch
 from conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of, save_ssd_lm
 
-from ssd2.checkpoint import load_checkpoint, save_checkpoint
-from ssd2.collaboration import decode_locally
-from ssd2.convert import export_opt
-from ssd2.logits_format import FLOAT16, PREFERRED, UINT8, LogitsFormat
+from ssd2.algorithm.collaboration import decode_locally
+from ssd2.algorithm.params import PROJECTIONS, CollaborationParams, DecodingParams, Seeds
+from ssd2.logits.format import FLOAT16, PREFERRED, UINT8, LogitsFormat
+from ssd2.models.checkpoint import load_checkpoint, save_checkpoint
+from ssd2.models.convert import export_opt
 from ssd2.models.predict import begin
-from ssd2.params import PROJECTIONS, CollaborationParams, DecodingParams, Seeds
-from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
-from user_agent.user_model import UserModel
+from user_agent.line.client import CoreClient
 
 from .conftest import CoreProcess, recording_relay, running_core
 from .processes import engine_processes, listening_addresses

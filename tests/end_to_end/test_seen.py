@@ -15,15 +15,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import CoreStopping, EngineLost
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from tests.end_to_end.conftest import CoreProcess, recording_relay, running_core
 from tests.end_to_end.faults import figures
 from tests.end_to_end.processes import engine_processes
-from user_agent.agent import Agent, Question
-from user_agent.answer import CommittedBlock, Observer
-from user_agent.core_client import CoreClient
-from user_agent.user_model import UserModel
+from user_agent.answering.answer import CommittedBlock, Observer
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
 
 OPS = ("--ops-port", "0", "--threads", "1")
 TEXT, NOISE_SEED = "Where is the Zq9sentinel?", 8_765_432_101_234

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from core_server.keys import READ_AGAIN_S, create_key, revoke_key
+from core_server.access.keys import READ_AGAIN_S, create_key, revoke_key
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import CoreStopping, CoreTimeout, EngineLost, KeyRefused
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from user_agent.agent import Question
-from user_agent.answer import Answer
-from user_agent.credentials import CoreCredentials
+from user_agent.answering.answer import Answer
+from user_agent.answering.run import Question
+from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
-from user_agent.user_model import UserModel
+from user_agent.line.credentials import CoreCredentials
 
 from .conftest import CoreProcess, running_core
 from .faults import Fault, answered, ended, ids, let_go, metrics_page, switchboard, until

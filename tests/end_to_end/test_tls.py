@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import CoreUnavailable, InvalidParameter
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from tests.end_to_end.certificates import Certificates, certificates
 from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, run_agent, running_core
-from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient
-from user_agent.credentials import CoreCredentials
-from user_agent.user_model import UserModel
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
+from user_agent.line.credentials import CoreCredentials
 
 
 @pytest.fixture(scope="module")

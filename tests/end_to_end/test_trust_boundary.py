@@ -15,22 +15,23 @@ import grpc
 import pytest
 import torch
 
-from ssd2.collaboration import UserLogits
-from ssd2.control import Control
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.sampler import LogitsRequest
+from ssd2.algorithm.collaboration import UserLogits
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.sampler import LogitsRequest
+from ssd2.models.control import Control
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import PROTOCOL_VERSION, OpenRequest, ProjectedTokens, StepPosition
-from user_agent import agent as agent_module
-from user_agent import core_connection, core_stream
-from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient
-from user_agent.core_stream import CoreStream
-from user_agent.credentials import CoreCredentials
+from user_agent.answering import run as agent_module
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_passages
 from user_agent.documents.search import search
-from user_agent.user_model import UserModel
+from user_agent.line import connection as core_connection
+from user_agent.line import stream as core_stream
+from user_agent.line.client import CoreClient
+from user_agent.line.credentials import CoreCredentials
+from user_agent.line.stream import CoreStream
 
 from .conftest import CoreProcess, Wire, recording_relay
 

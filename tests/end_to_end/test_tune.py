@@ -18,19 +18,19 @@ from conftest import DEMO_TOKENIZER, demo_shaped_model
 from rich.console import Console
 from torch import Tensor
 
-from ssd2.checkpoint import save_checkpoint
+from ssd2.algorithm.params import CollaborationParams, DecodingParams
+from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.errors import SlingshotError
-from ssd2.params import CollaborationParams, DecodingParams
-from ssd2.sampler import LogitsRequest
+from ssd2.models.checkpoint import save_checkpoint
 from tests.commands import run_here
-from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
 from user_agent.tuning import sweep
 from user_agent.tuning.command import TuneOptions, run_tune
 from user_agent.tuning.questions import TuningQuestion
 from user_agent.tuning.recording import RecordedCore, record
 from user_agent.tuning.sweep import RecordedJudge, Task, pass_seeds
-from user_agent.user_model import UserModel
 
 from .conftest import ENVIRONMENT, CoreProcess, running_core
 

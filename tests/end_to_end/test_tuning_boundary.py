@@ -16,22 +16,22 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from ssd2.checkpoint import load_checkpoint
-from ssd2.collaboration import decode_locally
+from ssd2.algorithm.collaboration import decode_locally
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import CoreLost
-from ssd2.logits_format import FLOAT16, PREFERRED
+from ssd2.logits.format import FLOAT16, PREFERRED
+from ssd2.logits.packed import as_received
+from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.predict import begin
-from ssd2.packed_logits import as_received
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.wire import collaboration_pb2 as pb
-from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
 from user_agent.documents.reader import read_passages
-from user_agent.settings import Choice
+from user_agent.line.client import CoreClient
+from user_agent.store.tuned import Choice
 from user_agent.tuning import command, recording, sweep
 from user_agent.tuning.command import TuneOptions, run_tune
 from user_agent.tuning.questions import CLOZE, cloze_questions
-from user_agent.user_model import UserModel
 
 from .conftest import CoreProcess, Wire, recording_relay
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from core_server.error_catalog import CATALOGUE
+from core_server.catalogue.errors import CATALOGUE
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.sampler import noised_simplex
 from ssd2.demo.paths import CORE, USER
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.sampler import noised_simplex
 from tests.end_to_end.conftest import ROOT, running_core
-from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient
-from user_agent.user_model import UserModel
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
 
 README = (ROOT / "protos" / "README.md").read_text()
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

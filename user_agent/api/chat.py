@@ -10,7 +10,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
-from user_agent.answering import Answering, new_id
+from user_agent.answering.service import Answering, new_id
 from user_agent.api.errors import ANSWERING
 from user_agent.api.generation import Streaming, asked_of, events, slingshot_answer, whole
 from user_agent.api.openai_types import MODEL, AssistantMessage, ChatChoice, ChatCompletion, ChatRequest, Usage

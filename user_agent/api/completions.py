@@ -9,13 +9,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
-from user_agent.answering import Answering, new_id
+from user_agent.answering.service import Answering, new_id
+from user_agent.answering.user_model import UserModel
 from user_agent.api.chat import ignored_header
 from user_agent.api.errors import ANSWERING, ApiError
 from user_agent.api.generation import Streaming, asked_of, events, slingshot_answer, whole
 from user_agent.api.openai_types import MODEL, Completion, CompletionChoice, CompletionRequest, Usage
 from user_agent.api.state import answering_of
-from user_agent.user_model import UserModel
 
 router = APIRouter(tags=["OpenAI"])
 

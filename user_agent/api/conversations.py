@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
-from user_agent import history
 from user_agent.api.errors import documented
 from user_agent.api.state import state_of
+from user_agent.store import history
 
 router = APIRouter(prefix="/v1/conversations", tags=["Conversations"])
 

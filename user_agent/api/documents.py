@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, UploadFile
 from pydantic import BaseModel, Field
 
+from user_agent.answering.traces import passage_json
 from user_agent.api.errors import documented
 from user_agent.api.state import state_of
 from user_agent.documents import store
 from user_agent.documents.collection import Collection
-from user_agent.traces import passage_json
 
 router = APIRouter(prefix="/v1/documents", tags=["Documents"])
 

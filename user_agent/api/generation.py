@@ -12,11 +12,11 @@ from fastapi import Request
 from pydantic import BaseModel
 
 from ssd2.errors import SlingshotError
-from user_agent.answer import CommittedBlock, Observer
-from user_agent.answering import Answered, Answering, Asked
+from user_agent.answering.answer import CommittedBlock, Observer
+from user_agent.answering.service import Answered, Answering, Asked
+from user_agent.answering.traces import fit_json, passage_json, token_json
 from user_agent.api.errors import ApiError, error_body
 from user_agent.api.openai_types import Generation, SlingshotAnswer, SlingshotOptions
-from user_agent.traces import fit_json, passage_json, token_json
 
 POLL_S = 0.2
 """How often it is looked whether a client is still there."""

@@ -11,10 +11,10 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from ssd2.tokenizer import Tokenizer
+from ssd2.models.tokenizer import Tokenizer
 from user_agent.api.errors import documented
 from user_agent.api.state import state_of
-from user_agent.ledger import Entry as LedgerEntry
+from user_agent.store.ledger import Entry as LedgerEntry
 
 router = APIRouter(prefix="/v1/ledger", tags=["What left the device"])
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssd2.logits_format import LogitsFormat
+from ssd2.logits.format import LogitsFormat
 from user_agent.api.errors import ApiError
 
 MODEL = "slingshot"

@@ -13,7 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from user_agent.api.errors import ApiError
 from user_agent.api.state import state_of
 from user_agent.config import AgentConfig
-from user_agent.settings import config_folder, write_private
+from user_agent.store.tuned import config_folder, write_private
 
 KEY_FILE = "api-key"
 

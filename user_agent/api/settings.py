@@ -11,14 +11,14 @@ from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel
 
 from ssd2.errors import InsecureLine, InvalidParameter, SlingshotError
-from user_agent.answering import check
+from user_agent.answering.service import check
 from user_agent.api.errors import documented
 from user_agent.api.state import AppState, state_of
 from user_agent.config import CHANGEABLE, AgentConfig, save_settings, set_outside
-from user_agent.core_connection import is_local
-from user_agent.core_line import needed_line
-from user_agent.credentials import CoreCredentials
 from user_agent.documents.extraction import exposure_warning
+from user_agent.line.connection import is_local
+from user_agent.line.credentials import CoreCredentials
+from user_agent.line.line import needed_line
 
 router = APIRouter(prefix="/v1", tags=["Settings"])
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from fastapi import Request
 
-from user_agent.answering import Answering
+from user_agent.answering.service import Answering
 from user_agent.config import AgentConfig
-from user_agent.core_line import CoreLine
+from user_agent.line.line import CoreLine
 from user_agent.stores import Stores
 
 

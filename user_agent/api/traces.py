@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from user_agent.answering.traces import Trace
 from user_agent.api.errors import documented_beside_events
 from user_agent.api.state import answering_of
-from user_agent.traces import Trace
 
 router = APIRouter(tags=["Traces"])
 

@@ -17,8 +17,8 @@ from user_agent.documents.formats import SUFFIXES
 from user_agent.documents.passage import Passage
 from user_agent.documents.store import Document, DocumentStore, Link
 from user_agent.documents.sync import Progress, reading_of, sha256_of, sync_steps
-from user_agent.keys import StoreKey
-from user_agent.printable import printable
+from user_agent.store.encryption_key import StoreKey
+from user_agent.store.printable import printable
 
 if TYPE_CHECKING:
     from user_agent.documents.watcher import Watcher

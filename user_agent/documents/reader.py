@@ -12,7 +12,7 @@ from user_agent.documents.extraction import Extractor, exposure_warning
 from user_agent.documents.files import FoundFile, find_files, read_file
 from user_agent.documents.formats import SUFFIXES
 from user_agent.documents.passage import Passage
-from user_agent.printable import printable
+from user_agent.store.printable import printable
 
 
 @dataclass(frozen=True)

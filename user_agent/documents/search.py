@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 
-from user_agent.database import memory_database
 from user_agent.documents.index import relevant
 from user_agent.documents.passage import Passage
 from user_agent.documents.store import SCHEMA
+from user_agent.store.database import memory_database
 
 
 def search(passages: Sequence[Passage], question: str) -> list[Passage]:

@@ -13,12 +13,12 @@ from typing import Any, Literal
 import apsw
 
 from ssd2.errors import StoreUnreadable
-from user_agent.database import open_database, reported
 from user_agent.documents import index
 from user_agent.documents.formats import READER_VERSION
 from user_agent.documents.formats.section import Section
 from user_agent.documents.passage import Passage
-from user_agent.keys import StoreKey
+from user_agent.store.database import open_database, reported
+from user_agent.store.encryption_key import StoreKey
 
 VERSION = 2
 State = Literal["indexed", "failed", "skipped"]

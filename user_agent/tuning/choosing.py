@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ssd2.params import CollaborationParams
+from ssd2.algorithm.params import CollaborationParams
 
 Outcomes = Mapping[CollaborationParams, Sequence[bool]]
 """For each setting whether its answers were right, question by question."""

@@ -19,29 +19,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ssd2.checkpoint import fingerprint
+from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import CoreError, DocumentsUnreadable, InvalidParameter, PromptTooLong
 from ssd2.evaluation.intervals import wilson_interval
-from ssd2.logits_format import LogitsFormat
-from ssd2.params import CollaborationParams, DecodingParams
+from ssd2.logits.format import LogitsFormat
+from ssd2.models.checkpoint import fingerprint
 from ssd2.wire.codec import ModelCard
-from user_agent.agent import Agent
-from user_agent.core_client import CoreClient
-from user_agent.core_options import HOW_TO_GIVE_A_CORE
-from user_agent.credentials import CoreCredentials
-from user_agent.decoding import decoding_for
+from user_agent.answering.decoding import decoding_for
+from user_agent.answering.run import Agent
+from user_agent.answering.user_model import UserModel
+from user_agent.commands.options import HOW_TO_GIVE_A_CORE
 from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_documents
 from user_agent.documents.search import search
-from user_agent.ledger import Ledger
-from user_agent.settings import Choice, Measured, save_choice, saved_choice
+from user_agent.line.client import CoreClient
+from user_agent.line.credentials import CoreCredentials
+from user_agent.store.ledger import Ledger
+from user_agent.store.tuned import Choice, Measured, save_choice, saved_choice
 from user_agent.tuning.choosing import Outcomes, choose
 from user_agent.tuning.kept import KeptAnswers
 from user_agent.tuning.questions import TuningQuestion, cloze_questions, read_questions
 from user_agent.tuning.recording import PUBLIC_INSTRUCTIONS, Recording, check_recording_size, record, recording_bytes
 from user_agent.tuning.report import crossing
 from user_agent.tuning.sweep import SETTINGS, AskingJudge, Judge, RecordedJudge, Task, sweep
-from user_agent.user_model import UserModel
 
 MAX_RUN_SEED = 2**62
 """Below the largest seed by more than any number of questions."""

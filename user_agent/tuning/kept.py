@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssd2.params import CollaborationParams
-from user_agent.settings import RUN_FILES, append_private, config_folder, delete
+from ssd2.algorithm.params import CollaborationParams
+from user_agent.store.tuned import RUN_FILES, append_private, config_folder, delete
 
 
 class KeptAnswers:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.sampler import LogitsRequest, decode
 from ssd2.errors import InvalidParameter
-from ssd2.logits_format import FLOAT16, LogitsFormat
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.sampler import LogitsRequest, decode
-from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient
-from user_agent.user_model import UserModel
+from ssd2.logits.format import FLOAT16, LogitsFormat
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
 
 PUBLIC_INSTRUCTIONS = (
     "Where is it?",

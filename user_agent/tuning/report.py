@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from user_agent.printable import printable
-from user_agent.settings import Choice, Measured
+from user_agent.store.printable import printable
+from user_agent.store.tuned import Choice, Measured
 
 BAR_CELLS = 24
 _EIGHTHS = " ▏▎▍▌▋▊▉"

@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ssd2.collaboration import UserTerms, decode_locally
+from ssd2.algorithm.collaboration import UserTerms, decode_locally
+from ssd2.algorithm.params import MAX_SEED, CollaborationParams, DecodingParams, Seeds
 from ssd2.evaluation.experiments import ALPHAS, LAMBDAS
 from ssd2.evaluation.two_source import holds
-from ssd2.logits_format import LogitsFormat
-from ssd2.params import MAX_SEED, CollaborationParams, DecodingParams, Seeds
-from user_agent.agent import Agent, Question
+from ssd2.logits.format import LogitsFormat
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.tuning.choosing import Outcomes
 from user_agent.tuning.kept import KeptAnswers
 from user_agent.tuning.questions import TuningQuestion
 from user_agent.tuning.recording import RecordedCore, Recording
-from user_agent.user_model import UserModel
 
 SETTINGS = tuple(CollaborationParams(lambda_user, a) for lambda_user in LAMBDAS for a in ALPHAS if lambda_user or not a)
 """λ of the paper's Table 1 with α 0 and 1; at λ = 0 there is no α."""

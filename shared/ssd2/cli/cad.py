@@ -42,10 +42,10 @@ def cad(
 
     The ensemble at λ = 1: (1 + α) logits with the context - α logits without it.
     """
-    from ssd2.checkpoint import load_checkpoint
-    from ssd2.context_aware import answer_from_context
-    from ssd2.params import DecodingParams
-    from ssd2.pretrained import local_folder
+    from ssd2.algorithm.params import DecodingParams
+    from ssd2.evaluation.context_aware import answer_from_context
+    from ssd2.models.checkpoint import load_checkpoint
+    from ssd2.models.pretrained import local_folder
 
     passages = [*(context or []), *_passages(context_file)]
     if not passages:

@@ -32,11 +32,11 @@ from ssd2.cli.options import (
 )
 from ssd2.demo.paths import CORE, USER
 from ssd2.errors import InvalidParameter
-from ssd2.logits_format import FLOAT16, LogitsFormat
+from ssd2.logits.format import FLOAT16, LogitsFormat
 
 if TYPE_CHECKING:
+    from ssd2.algorithm.params import DecodingParams
     from ssd2.evaluation.two_source import Pair
-    from ssd2.params import DecodingParams
 
 app = typer.Typer(no_args_is_help=True, help="Measure a pair of models, or texts.")
 app.command("text", epilog=evaluate_text.EPILOG)(evaluate_text.text)
@@ -94,9 +94,9 @@ def two_source(
         return
     from tqdm import tqdm
 
+    from ssd2.algorithm.params import CollaborationParams
     from ssd2.evaluation import two_source as benchmark
     from ssd2.evaluation.generations import AnswersFile
-    from ssd2.params import CollaborationParams
 
     if out is not None or baseline is not None:
         raise InvalidParameter("--out and --baseline are for --sweep, which writes a report")
@@ -162,10 +162,10 @@ def dynamics(
     """When tokens change: how often in each fifth of the timesteps (§3.1)."""
     from tqdm import tqdm
 
+    from ssd2.algorithm.params import CollaborationParams
     from ssd2.demo.generator import unseen_items
     from ssd2.evaluation.dynamics import measure_dynamics
     from ssd2.evaluation.report import dynamics_table, write_dynamics_report
-    from ssd2.params import CollaborationParams
 
     pair = _load_pair(core, user)
     with tqdm(total=limit, unit="answer") as bar:
@@ -196,10 +196,10 @@ def _compare(
     """Run one of the experiments, print its results and, with --out, write its report."""
     from tqdm import tqdm
 
+    from ssd2.algorithm.params import CollaborationParams
     from ssd2.evaluation.experiments import EXPERIMENTS
     from ssd2.evaluation.report import as_table, write_report
     from ssd2.evaluation.runner import Result, run_experiment
-    from ssd2.params import CollaborationParams
 
     loaded = [_load_pair(core, user) for core, user in pairs]
     collaboration = CollaborationParams(lambda_user, alpha)
@@ -234,13 +234,13 @@ def _compare(
 
 
 def _load_pair(core: Path, user: Path) -> Pair:
-    from ssd2.checkpoint import load_checkpoint
     from ssd2.evaluation.two_source import Pair
+    from ssd2.models.checkpoint import load_checkpoint
 
     return Pair(load_checkpoint(core), load_checkpoint(user))
 
 
 def _decoding(pair: Pair, **values: Any) -> DecodingParams:
-    from ssd2.params import DecodingParams
+    from ssd2.algorithm.params import DecodingParams
 
     return DecodingParams.for_model(pair.core.model.config, **values)

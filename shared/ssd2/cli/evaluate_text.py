@@ -78,7 +78,7 @@ def _scorer(model: str, device: str) -> CausalScorer:
 
 def _tokenize(file: Path | None, scorer: CausalScorer | None, model: str | None) -> tuple[Tokenize, str]:
     """What makes tokens of a text, and what they are."""
-    from ssd2.tokenizer import Tokenizer
+    from ssd2.models.tokenizer import Tokenizer
 
     if file:
         known = Tokenizer.from_file(file)

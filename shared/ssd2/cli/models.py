@@ -112,7 +112,7 @@ def convert(
     ] = "none",
 ) -> None:
     """Initialise an SSD-2 model from OPT's weights, to be trained from there (§4)."""
-    from ssd2.convert import convert_opt
+    from ssd2.models.convert import convert_opt
 
     convert_opt(source, to, block_size=block_size, context_timestep=context_timestep)
     typer.echo(f"wrote {to}; its diffusion inputs are new, so train it before use")
@@ -124,11 +124,11 @@ def export(
     to: Annotated[Path, typer.Option(help="Folder for the OPT model.")],
 ) -> None:
     """Write the causal language model of an SSD-2 checkpoint as an OPT model, the paper's autoregressive baseline."""
-    from ssd2.checkpoint import load_checkpoint
-    from ssd2.convert import export_opt
     from ssd2.errors import CheckpointInvalid
+    from ssd2.models.checkpoint import load_checkpoint
+    from ssd2.models.convert import export_opt
     from ssd2.models.ssd2 import SSD2
-    from ssd2.tokenizer import TOKENIZER
+    from ssd2.models.tokenizer import TOKENIZER
 
     model = load_checkpoint(folder).model
     if not isinstance(model, SSD2):
@@ -147,8 +147,8 @@ def experts(
     ] = None,
 ) -> None:
     """Join models that were finetuned for ranges of timesteps, as the three experts of §3.1."""
-    from ssd2.checkpoint import join_experts
-    from ssd2.timesteps import EXPERT_RANGES
+    from ssd2.algorithm.timesteps import EXPERT_RANGES
+    from ssd2.models.checkpoint import join_experts
 
     try:
         shares = [float(border) for border in borders.split(",")] if borders else [above for above, _ in EXPERT_RANGES]
@@ -164,7 +164,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what a checkpoint is: shape, parameters, fingerprints."""
-    from ssd2.checkpoint import load_checkpoint
+    from ssd2.models.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(folder)
     facts = {

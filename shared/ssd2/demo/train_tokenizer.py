@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from ssd2.demo.generator import core_items, user_items
 from ssd2.demo.paths import TOKENIZER as TOKENIZER_FILE
-from ssd2.tokenizer import SPECIAL_TOKENS
+from ssd2.models.tokenizer import SPECIAL_TOKENS
 
 VOCAB_SIZE = 4000
 """An upper bound: the demo text runs out of pairs to merge at 1,782 tokens."""

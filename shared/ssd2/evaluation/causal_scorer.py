@@ -11,10 +11,10 @@ import torch
 from tokenizers import Tokenizer as TokenizerFile
 from torch import Tensor
 
-from ssd2.devices import check_device
 from ssd2.errors import CheckpointInvalid, SlingshotError
 from ssd2.evaluation.perplexity import Likelihood
-from ssd2.pretrained import first_line, read_config, read_network, read_tokenizer
+from ssd2.models.devices import check_device
+from ssd2.models.pretrained import first_line, read_config, read_network, read_tokenizer
 
 _NOT_SCORED = -100
 """What cross_entropy leaves out."""

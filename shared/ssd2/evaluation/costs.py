@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ssd2.collaboration import Timestep
-from ssd2.params import CollaborationParams, DecodingParams
+from ssd2.algorithm.collaboration import Timestep
+from ssd2.algorithm.params import CollaborationParams, DecodingParams
 
 COST_COLUMNS = {"timesteps_per_block": "timesteps a block", "core_logits_per_block": "core logits a block"}
 """Columns of tables. Where the core is elsewhere, each of its logits is a round trip."""

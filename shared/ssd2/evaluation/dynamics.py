@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssd2.collaboration import Timestep
+from ssd2.algorithm.collaboration import Timestep
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.demo.generator import Item
 from ssd2.evaluation.two_source import Pair, answer_batch
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.timesteps import TRAINED_TIMESTEPS
 
 RANGES = 5
 

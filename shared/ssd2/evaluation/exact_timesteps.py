@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ssd2.collaboration import Timestep
-from ssd2.exactness import proven
-from ssd2.params import CollaborationParams, DecodingParams
+from ssd2.algorithm.collaboration import Timestep
+from ssd2.algorithm.exactness import proven
+from ssd2.algorithm.params import CollaborationParams, DecodingParams
 
 
 class ExactTimesteps:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ssd2.algorithm.params import SELF_CONDITIONING, CollaborationParams, DecodingParams
 from ssd2.evaluation.two_source import EVALUATED_KINDS
-from ssd2.logits_format import FLOAT16, UINT8, LogitsFormat
-from ssd2.params import SELF_CONDITIONING, CollaborationParams, DecodingParams
+from ssd2.logits.format import FLOAT16, UINT8, LogitsFormat
 
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
 """λ_user of the paper's Table 1."""

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.evaluation.costs import COST_COLUMNS
 from ssd2.evaluation.dynamics import Dynamics
 from ssd2.evaluation.experiments import ALPHAS, LAMBDAS, Experiment
 from ssd2.evaluation.page import write_page
 from ssd2.evaluation.runner import Result
-from ssd2.timesteps import TRAINED_TIMESTEPS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ssd2.collaboration import Timestep
+from ssd2.algorithm.collaboration import Timestep
+from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.demo.generator import unseen_items
 from ssd2.errors import InvalidParameter
 from ssd2.evaluation.costs import COST_COLUMNS, BlockCosts
@@ -17,8 +18,7 @@ from ssd2.evaluation.experiments import Experiment, Setting
 from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.two_source import Accuracy, Pair, answer_items, score
-from ssd2.logits_format import FLOAT16
-from ssd2.timesteps import TRAINED_TIMESTEPS
+from ssd2.logits.format import FLOAT16
 
 LATER_SETTINGS: dict[str, Any] = {
     "schedule": "even",

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.errors import InvalidParameter, PromptTooLong
 from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.padding import left_padded
-from ssd2.sampler import LogitsRequest
 
 
 class AutoregressiveLM(nn.Module):

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
+from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE
+from ssd2.algorithm.timesteps import DEFAULT_STEPS, EXPERT_RANGES
 from ssd2.errors import CheckpointInvalid
-from ssd2.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE
-from ssd2.timesteps import DEFAULT_STEPS, EXPERT_RANGES
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.errors import PromptTooLong
 from ssd2.models.context_pool import Context, ContextPool
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.prompts import check_prompts
 from ssd2.models.ssd2 import SSD2
-from ssd2.sampler import LogitsRequest
 
 
 class Denoiser:
@@ -29,7 +29,7 @@ class Denoiser:
         Args:
             model: the network, or one for each range of timesteps.
             prompts: B prompts as token ids, of any lengths.
-            self_conditioning: one of `ssd2.params.SELF_CONDITIONING`.
+            self_conditioning: one of `ssd2.algorithm.params.SELF_CONDITIONING`.
 
         Raises:
             PromptTooLong: if a prompt does not fit the model's positions.

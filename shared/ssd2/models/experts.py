@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.errors import InvalidParameter
 from ssd2.models.configs import ExpertsConfig
 from ssd2.models.ssd2 import SSD2
-from ssd2.timesteps import TRAINED_TIMESTEPS
 
 
 class TimeRangeExperts(nn.Module):

@@ -7,12 +7,12 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.models.autoregressive import AutoregressiveLM, NextToken
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.ssd_lm import SSDLM, BidirectionalDenoiser
-from ssd2.sampler import LogitsRequest
 
 Model = SSD2 | TimeRangeExperts | SSDLM | AutoregressiveLM
 
@@ -31,7 +31,7 @@ def begin(model: Model, prompts: Sequence[Sequence[int]], self_conditioning: str
     Args:
         model: of any family.
         prompts: B prompts as token ids, of any lengths.
-        self_conditioning: one of `ssd2.params.SELF_CONDITIONING`; of no matter to families that have none.
+        self_conditioning: one of `ssd2.algorithm.params.SELF_CONDITIONING`; of no matter to families that have none.
 
     Raises:
         PromptTooLong: if a prompt does not fit the model's positions.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ssd2.algorithm.vocabulary import check_range
 from ssd2.errors import InvalidParameter, PromptTooLong
 from ssd2.models.configs import ModelConfig
-from ssd2.vocabulary import check_range
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], config: ModelConfig) -> None:

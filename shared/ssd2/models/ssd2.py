@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.models.configs import CONTEXT_TIMESTEP_QUANTUM, SSD2Config
 from ssd2.models.transformer import Transformer
-from ssd2.timesteps import TRAINED_TIMESTEPS
 
 OPT_POSITION_OFFSET = 2
 """OPT's learned positions start at row 2 of their table."""

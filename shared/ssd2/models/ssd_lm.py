@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssd2.algorithm.sampler import LogitsRequest
+from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.errors import PromptTooLong
 from ssd2.models.configs import SSDLMConfig
 from ssd2.models.padding import left_padded
-from ssd2.sampler import LogitsRequest
-from ssd2.timesteps import TRAINED_TIMESTEPS
 
 
 class SSDLM(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ssd2.demo.generator import Conversation, Item, core_items, user_conversations, user_items
 from ssd2.errors import InvalidParameter, PromptTooLong
 from ssd2.models.configs import SSD2Config
-from ssd2.tokenizer import Tokenizer
+from ssd2.models.tokenizer import Tokenizer
 from ssd2.training.data import Example, encode_answered, encode_conversation, encode_item
 from ssd2.training.records import DataParams, Record, read_records
 

@@ -10,7 +10,7 @@ import torch
 from ssd2.demo.generator import Conversation, Item
 from ssd2.errors import PromptTooLong
 from ssd2.models.configs import SSD2Config
-from ssd2.tokenizer import Tokenizer
+from ssd2.models.tokenizer import Tokenizer
 from ssd2.training.objective import Batch
 
 

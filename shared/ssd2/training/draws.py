@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssd2.timesteps import TRAINED_TIMESTEPS
+from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.training.recipe import TrainingParams
 
 SELF_CONDITIONING_PROBABILITY = 0.5

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from ssd2.algorithm.noise_schedule import alpha_bar
+from ssd2.algorithm.simplex import ids_to_simplex
 from ssd2.models.ssd2 import SSD2
-from ssd2.noise_schedule import alpha_bar
-from ssd2.simplex import ids_to_simplex
 from ssd2.training.mask import delta
 
 

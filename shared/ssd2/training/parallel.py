@@ -27,8 +27,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from ssd2.devices import check_device
 from ssd2.errors import InvalidParameter
+from ssd2.models.devices import check_device
 from ssd2.models.ssd2 import SSD2
 from ssd2.training.objective import Objective
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from ssd2.algorithm.timesteps import EXPERT_RANGES
 from ssd2.errors import InvalidParameter
-from ssd2.timesteps import EXPERT_RANGES
 from ssd2.training.records import DataParams
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssd2.checkpoint import WEIGHTS, load_checkpoint, load_config_and_tokenizer, save_checkpoint
 from ssd2.errors import CheckpointInvalid, InvalidParameter
+from ssd2.models.checkpoint import WEIGHTS, load_checkpoint, load_config_and_tokenizer, save_checkpoint
 from ssd2.models.configs import SSD2Config
 from ssd2.models.ssd2 import SSD2
-from ssd2.tokenizer import BOS, EOS, PAD, TOKENIZER, Tokenizer
+from ssd2.models.tokenizer import BOS, EOS, PAD, TOKENIZER, Tokenizer
 from ssd2.training.batches import BatchSource, GeneratedExamples, RecordedExamples
 from ssd2.training.data import Example, collate
 from ssd2.training.draws import Draws, draw, draw_noise

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from ssd2.algorithm.params import MAX_SEED, MAX_SIMPLEX_VALUE
+from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.errors import (
     BlockShapeMismatch,
     InvalidParameter,
@@ -17,9 +19,7 @@ from ssd2.errors import (
     ProtocolViolation,
     TokenOutOfRange,
 )
-from ssd2.logits_format import MAX_TOP_K, AllowedFormats, LogitsFormat
-from ssd2.params import MAX_SEED, MAX_SIMPLEX_VALUE
-from ssd2.timesteps import TRAINED_TIMESTEPS
+from ssd2.logits.format import MAX_TOP_K, AllowedFormats, LogitsFormat
 from ssd2.wire import collaboration_pb2 as pb
 
 PROTOCOL_VERSION = 1

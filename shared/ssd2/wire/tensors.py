@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssd2.logits_format import LogitsFormat
-from ssd2.packed_logits import CoreLogits, pack, unpack
+from ssd2.logits.format import LogitsFormat
+from ssd2.logits.packed import CoreLogits, pack, unpack
 from ssd2.wire.codec import PackedLogits, ProjectedTokens
 
 

@@ -19,8 +19,8 @@ from ray.serve._private.proxy_request_response import ResponseStatus
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from core_server.config import ServerConfig
-from core_server.engines import Engines
-from core_server.loaded_model import LoadedModel
+from core_server.engine.loaded_model import LoadedModel
+from core_server.frontend.engines import Engines
 from core_server.scale.proxy import add_to_proxy
 from core_server.scale.replica import CoreReplica
 from ssd2.wire.codec import MAX_MESSAGE_BYTES

@@ -15,7 +15,7 @@ from ray.serve.schema import ServeDeploySchema
 from core_server.scale.app import DEPLOYMENT, CoreArguments, build_app, deployment_options
 from core_server.scale.proxy import PREFIX, proxy_config
 from ssd2.errors import InvalidParameter
-from ssd2.logits_format import AllowedFormats
+from ssd2.logits.format import AllowedFormats
 from ssd2.wire.codec import MAX_MESSAGE_BYTES
 
 DEPLOY = Path(__file__).parents[3] / "deploy/ray"

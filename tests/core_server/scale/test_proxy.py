@@ -16,17 +16,17 @@ pytest.importorskip("ray.serve")
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
-from core_server.hosted import HostedModels
-from core_server.keys import READ_AGAIN_S, create_key, revoke_key
-from core_server.loaded_model import LoadedModel
+from core_server.access.keys import READ_AGAIN_S, create_key, revoke_key
+from core_server.access.scopes import SCOPE_KEY
+from core_server.catalogue.hosted import HostedModels
+from core_server.engine.loaded_model import LoadedModel
+from core_server.frontend.service import SERVICE_NAME
+from core_server.frontend.session import CoreSession
 from core_server.scale.app import CoreArguments
 from core_server.scale.proxy import proxy_config
 from core_server.scale.replica import CoreReplica
-from core_server.scopes import SCOPE_KEY
-from core_server.service import SERVICE_NAME
-from core_server.session import CoreSession
+from ssd2.algorithm.params import DecodingParams, Seeds
 from ssd2.errors import InsecureLine, InvalidParameter
-from ssd2.params import DecodingParams, Seeds
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from ssd2.wire.codec import MAX_MESSAGE_BYTES, StepPosition, commit_to_proto, open_to_proto

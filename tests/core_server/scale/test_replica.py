@@ -11,13 +11,13 @@ pytest.importorskip("ray.serve")
 from ray.serve.grpc_util import gRPCInputStream
 
 from core_server.config import ServerConfig
-from core_server.engines import Engines
-from core_server.loaded_model import LoadedModel
+from core_server.engine.loaded_model import LoadedModel
+from core_server.frontend.engines import Engines
 from core_server.scale import replica as replica_module
 from core_server.scale.replica import EXIT_ENGINE_LOST, CoreReplica, ReplicaStream
 from core_server.scale.router import FewestSessions
+from ssd2.algorithm.params import DecodingParams
 from ssd2.errors import EngineLost, ModelBroken
-from ssd2.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import open_to_proto
 from tests.core_server.conftest import engine_in_this_process, eventually, open_request

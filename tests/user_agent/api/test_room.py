@@ -14,13 +14,13 @@ import pytest
 
 import user_agent
 from ssd2 import errors
+from tests.user_agent.answering.test_service import FEW, LONG, MANY, QUESTION, answering, core
 from tests.user_agent.api.conftest import KEY, asked
-from tests.user_agent.test_answering import FEW, LONG, MANY, QUESTION, answering, core
+from user_agent.answering.user_model import UserModel
 from user_agent.api.app import create_app
 from user_agent.api.state import AppState
 from user_agent.config import AgentConfig
-from user_agent.core_line import CoreLine
-from user_agent.user_model import UserModel
+from user_agent.line.line import CoreLine
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 FOUND = [*LONG, *FEW, *MANY]

@@ -15,7 +15,6 @@ import pytest
 
 from ssd2.errors import DocumentsUnreadable, InvalidParameter, StoreKeyWrong, StoreUnreadable
 from tests.user_agent.documents import made
-from user_agent.database import open_database
 from user_agent.documents import watcher
 from user_agent.documents.collection import FILE, Collection
 from user_agent.documents.extraction import Extractor
@@ -23,7 +22,8 @@ from user_agent.documents.files import MAX_FILE_BYTES
 from user_agent.documents.formats import READER_VERSION
 from user_agent.documents.formats.section import Section
 from user_agent.documents.sync import MOST_TRIES, Progress
-from user_agent.keys import StoreKey
+from user_agent.store.database import open_database
+from user_agent.store.encryption_key import StoreKey
 
 KEY = StoreKey("file", b"raw:" + b"5a" * 32)
 
@@ -436,7 +436,7 @@ from pathlib import Path
 from user_agent.documents import watcher
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.collection import Collection
-from user_agent.keys import StoreKey
+from user_agent.store.encryption_key import StoreKey
 from user_agent.documents import store
 library = Collection(Path(sys.argv[1]), StoreKey("file", b"raw:" + b"5a" * 32))
 read, insert = 0, store._insert

@@ -1,0 +1,75 @@
+"""One model as the front end knows it: what it says about it, and whether an answer can be had from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
+from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, TokenizerMismatch
+from ssd2.models.configs import ModelConfig
+from ssd2.models.prompts import check_prompts
+from ssd2.wire.codec import ModelCard, OpenRequest
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model as the front end knows it: without its weights.
+
+    Attributes:
+        name: that agents know it by.
+        config: its shape.
+        card: what the core says about it.
+    """
+
+    name: str
+    config: ModelConfig
+    card: ModelCard
+
+    def check_fits(self, request: OpenRequest) -> None:
+        """Check what an answer asks for against the model.
+
+        Raises:
+            ModelMismatch: if the model is not the one that the agent was told of.
+            TokenizerMismatch: if the agent's tokenizer or vocabulary is another one.
+            InvalidParameter: if the block is longer than the core takes, a timestep below what it was trained for, or
+                the format of the logits not allowed.
+            PromptTooLong: if the answer does not fit behind the prompt.
+            TokenOutOfRange: if the prompt holds an id outside the vocabulary.
+        """
+        self._check_identity(request)
+        self.card.logits_formats.check(request.logits_format)
+        if request.block_size > self.card.max_block_size:
+            raise InvalidParameter(
+                f"block size is {request.block_size}; this core takes at most {self.card.max_block_size} tokens"
+            )
+        if request.timesteps[-1] <= self.config.trained_above * TRAINED_TIMESTEPS:
+            raise InvalidParameter(
+                f"the decode goes down to timestep {request.timesteps[-1]}; this model's experts begin above "
+                f"{self.config.trained_above:g}T: stop there"
+            )
+        prompt_tokens, answer_tokens = len(request.prompt_ids), request.max_blocks * request.block_size
+        longest = self.config.max_prompt_tokens_before(answer_tokens)
+        if longest < 1:
+            raise PromptTooLong(
+                f"an answer of {answer_tokens} tokens leaves no room for a prompt; ask this core for a shorter answer"
+            )
+        if prompt_tokens > longest:
+            raise PromptTooLong(
+                f"the prompt has {prompt_tokens} tokens; with an answer of {answer_tokens} this core takes at most "
+                f"{longest}: shorten the prompt, or ask for a shorter answer"
+            )
+        check_prompts([request.prompt_ids], self.config)
+
+    def _check_identity(self, request: OpenRequest) -> None:
+        if request.model_sha256 not in ("", self.card.model_sha256):
+            raise ModelMismatch("the core's model is not the one the agent was told of: it has changed; ask again")
+        if request.tokenizer_sha256 != self.card.tokenizer_sha256:
+            raise TokenizerMismatch(
+                "the agent's tokenizer is not that of this core's model, so their logits cannot be mixed; use a "
+                f"user model whose tokenizer.json has the SHA-256 {self.card.tokenizer_sha256}"
+            )
+        if request.vocab_size != self.card.vocab_size:
+            raise TokenizerMismatch(
+                f"the agent's model has a vocabulary of {request.vocab_size}, this core's one of "
+                f"{self.card.vocab_size}; use a user model made for this core"
+            )

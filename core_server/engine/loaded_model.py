@@ -1,0 +1,87 @@
+"""One model as the engine knows it: with its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from core_server.catalogue.served_model import ServedModel
+from ssd2.logits.format import ANY_FORMAT, AllowedFormats
+from ssd2.models.checkpoint import Checkpoint, load_checkpoint
+from ssd2.models.devices import check_device
+from ssd2.models.tensor_parallel import Shard
+from ssd2.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ModelCard
+
+MAX_BLOCK_SIZE = 256
+"""L at most, whatever the model's positions: the paper's largest is 200, and work and traffic of a
+timestep grow with it."""
+
+_FRAME_OVERHEAD_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model as the engine knows it: a checkpoint under the name that agents know it by.
+
+    Attributes:
+        name: that agents know it by.
+        checkpoint: with its weights, or a rank's share of them.
+        logits_formats: that agents may have its logits in.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    logits_formats: AllowedFormats = ANY_FORMAT
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        name: str,
+        device: str,
+        shard: Shard | None = None,
+        precision: str = "float32",
+        logits_formats: AllowedFormats = ANY_FORMAT,
+    ) -> LoadedModel:
+        """Load a checkpoint for serving, or one rank's share of it.
+
+        Args:
+            folder: of the checkpoint.
+            name: that agents know it by.
+            device: where to compute.
+            shard: the rank's share; None for all of it.
+            precision: one of `ssd2.models.precision.PRECISIONS`.
+            logits_formats: that agents may have its logits in.
+
+        Raises:
+            InvalidParameter: if the device or the precision cannot be used, or the model not be cut into so many parts.
+            ModelNotFound: if there is no checkpoint.
+            CheckpointInvalid: if it is damaged.
+        """
+        check_device(device)
+        return cls(name, load_checkpoint(folder, device, shard, precision), logits_formats)
+
+    @cached_property
+    def served(self) -> ServedModel:
+        """The same without its weights."""
+        config = self.checkpoint.model.config
+        frame_bytes_per_position = max(f.bytes_per_position(config.vocab_size) for f in self.logits_formats.formats)
+        card = ModelCard(
+            protocol_version=PROTOCOL_VERSION,
+            model=self.name,
+            model_sha256=self.checkpoint.sha256,
+            tokenizer_sha256=self.checkpoint.tokenizer.sha256,
+            vocab_size=config.vocab_size,
+            block_size=config.block_size,
+            max_prompt_tokens=config.max_prompt_tokens,
+            max_block_size=min(
+                MAX_BLOCK_SIZE,
+                config.max_block_size,
+                (MAX_MESSAGE_BYTES - _FRAME_OVERHEAD_BYTES) // frame_bytes_per_position,
+            ),
+            parameters=self.checkpoint.parameters,
+            family=config.family,
+            logits_formats=self.logits_formats,
+        )
+        return ServedModel(self.name, config, card)

@@ -1,0 +1,1 @@
+"""The gRPC server: sessions, calls and the clients of the engines. It never imports torch."""

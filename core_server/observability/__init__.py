@@ -1,0 +1,1 @@
+"""Logs, metrics, spans, and the port that shows them."""

@@ -1,0 +1,133 @@
+"""For whoever operates a server, on a port of its own: /health, /ready and /metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Literal
+
+import uvicorn
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+
+from core_server.config import host_and_port
+from core_server.observability.observation import Observation
+from ssd2.errors import InvalidParameter
+
+BACKLOG = 16
+"""Connections that wait to be taken. Where there are no file descriptors left, asyncio tries to take as many, and logs
+as many failures, each second; uvicorn's own number is 2,048."""
+
+GRACE_S = 1
+"""How long a request may go on once the server is done."""
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    """Whether an answer can be taken.
+
+    Attributes:
+        status: so or not.
+        reason: why not; or what is amiss although it can.
+    """
+
+    status: Literal["ready", "not ready"]
+    reason: str | None = None
+
+
+def create_app(observation: Observation) -> FastAPI:
+    """The routes.
+
+    Args:
+        observation: of the server that they tell about.
+    """
+    app = FastAPI(
+        title="Slingshot core",
+        openapi_url=None,  # nor its pages, which load scripts from other hosts
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+
+    @app.get("/health")
+    async def health() -> Health:
+        return Health()
+
+    @app.get("/ready")
+    async def ready(response: Response) -> Ready:
+        if obstacle := observation.readiness.obstacle:
+            response.status_code = 503
+            return Ready(status="not ready", reason=obstacle)
+        return Ready(status="ready", reason=observation.readiness.limitation)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:  # in the loop that counts, so that nothing changes meanwhile
+        return Response(generate_latest(observation.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+@asynccontextmanager
+async def serving_ops(host: str, port: int, observation: Observation) -> AsyncIterator[str]:
+    """Answer in this loop until left.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on; 0 for any free one.
+        observation: of the server.
+
+    Yields:
+        HOST:PORT.
+
+    Raises:
+        InvalidParameter: if the address cannot be listened on.
+    """
+    with _listening(host, port) as listening:
+        options = uvicorn.Config(
+            create_app(observation),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+            lifespan="off",
+            backlog=BACKLOG,
+        )
+        server = _Server(options)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            yield host_and_port(host, listening.getsockname()[1])
+        finally:
+            server.should_exit = True
+            await serving
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the server that it is a part of."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """See `uvicorn.Server`."""
+        yield
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket at the address, before anything slow begins."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen()  # who comes early waits
+    except OSError as error:
+        listening.close()
+        raise InvalidParameter(
+            f"cannot listen on {host_and_port(host, port)}: {error.strerror}; choose another --ops-port or --ops-host, "
+            "or --ops-port 0 for any free port"
+        ) from error
+    return listening

@@ -1,0 +1,43 @@
+"""Whether a server can take an answer now, and if not, why."""
+
+from __future__ import annotations
+
+from core_server.frontend.engines import MAX_SILENCE_S, Engines
+
+
+class Readiness:
+    """How far a server has come: it loads, serves, drains.
+
+    Attributes:
+        engines: that serve; None while the models load.
+        is_draining: whether new answers are turned away.
+    """
+
+    def __init__(self) -> None:
+        self.engines: Engines | None = None
+        self.is_draining = False
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why no answer can be taken; None if one can."""
+        if self.is_draining:
+            return "draining"
+        if self.engines is None:
+            return "loading"
+        if not (living := self.engines.living):
+            return "an engine has ended"
+        if broken := self.engines.broken_models:
+            return f"broken models: {', '.join(sorted(broken))}"
+        silence_s = min(engine.silence_s for engine in living.values())  # one that can take an answer is enough
+        return f"an engine has said nothing for {silence_s:.0f} s" if silence_s > MAX_SILENCE_S else None
+
+    @property
+    def limitation(self) -> str | None:
+        """A fault that leaves the server able to take answers; None if there is none."""
+        if self.engines is None:
+            return None
+        of = f"of {len(self.engines.restarts)}"
+        if ended := len(self.engines.restarts) - len(self.engines.living):
+            return f"degraded: {ended} {of} engines ended, {len(self.engines.given_up)} given up"
+        silent = sum(engine.silence_s > MAX_SILENCE_S for engine in self.engines.living.values())
+        return f"degraded: {silent} {of} engines silent" if silent else None

@@ -1,0 +1,234 @@
+"""What a decode can be asked for, checked once, here."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ssd2.algorithm.timesteps import DEFAULT_STEPS, decoding_timesteps
+from ssd2.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from ssd2.models.configs import ModelConfig
+
+SIMPLEX_VALUE = 5.0
+"""K of SSD-LM and SSD-2, in logit units."""
+
+MAX_SIMPLEX_VALUE = 1000.0
+"""K is below it: its noise and what a model makes of it stay far from the end of float32."""
+
+PROJECTIONS = ("greedy", "sampling", "multi-hot")
+"""From logits back onto the simplex; see `ssd2.algorithm.simplex`."""
+
+SELF_CONDITIONING = ("own", "projection", "mixed")
+"""What a model is fed back: its own logits, the projected simplex, or (in one process) the mix."""
+
+MAX_SEED = 2**63
+
+
+@dataclass(frozen=True)
+class DecodingParams:
+    """One decode.
+
+    Attributes:
+        block_size: L, tokens denoised together.
+        max_tokens: longest answer; rounded up to whole blocks.
+        steps: timesteps a block is decoded with.
+        stop: early stop as a share of T (§3.1); 0 decodes down to t = 1. A checkpoint says its own.
+        projection: one of `PROJECTIONS`, line 9 of Algorithm 2.
+        top_p: nucleus mass of the sampling and multi-hot projections.
+        temperature: that the logits are divided by before these two project; the paper's is 1.
+        self_conditioning: one of `SELF_CONDITIONING`; "mixed" is the paper's and cannot cross the
+            trust boundary.
+        simplex_value: K, in logit units.
+        schedule: one of `ssd2.algorithm.timesteps.SCHEDULES`, how the timesteps are spread.
+        patience: a block ends once its projection has been the same for this many timesteps after
+            the first, of those at which patience counts; None: at its last timestep. See `ssd2.algorithm.block_end`.
+        entropy_bound: and only while the mix's mean entropy is below this, in nats; None: whatever it is.
+        core_every: the core is asked at every that many timesteps, and its last logits are mixed in
+            between. 1 is Algorithm 2; more is approximate.
+    """
+
+    block_size: int
+    max_tokens: int = 48
+    steps: int = DEFAULT_STEPS
+    stop: float = 0.0
+    projection: str = "sampling"
+    top_p: float = 0.2
+    temperature: float = 1.0
+    self_conditioning: str = "own"
+    simplex_value: float = SIMPLEX_VALUE
+    schedule: str = "even"
+    patience: int | None = None
+    entropy_bound: float | None = None
+    core_every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.block_size < 1:
+            raise InvalidParameter(f"block size is {self.block_size}; it must be at least 1")
+        if self.max_tokens < 1:
+            raise InvalidParameter(f"max tokens is {self.max_tokens}; it must be at least 1")
+        if self.projection not in PROJECTIONS:
+            raise InvalidParameter(f"projection is {self.projection!r}; choose from {', '.join(PROJECTIONS)}")
+        if not 0 < self.top_p <= 1:
+            raise InvalidParameter(f"top-p is {self.top_p}; a nucleus holds a mass in (0, 1]")
+        if not 0 < self.temperature < float("inf"):
+            raise InvalidParameter(
+                f"temperature is {self.temperature}; it must be above 0; the greedy projection is its limit at 0"
+            )
+        if self.self_conditioning not in SELF_CONDITIONING:
+            raise InvalidParameter(
+                f"self-conditioning is {self.self_conditioning!r}; choose from {', '.join(SELF_CONDITIONING)}"
+            )
+        if not 0 < self.simplex_value < MAX_SIMPLEX_VALUE:
+            raise InvalidParameter(
+                f"simplex value is {self.simplex_value}; it must be above 0 and below {MAX_SIMPLEX_VALUE:g}"
+            )
+        if self.core_every < 1:
+            raise InvalidParameter(f"core every is {self.core_every}; the core is asked at every timestep (1) or fewer")
+        decoding_timesteps(self.steps, self.stop, self.schedule)
+        self._check_end()
+
+    def _check_end(self) -> None:
+        if self.patience is not None and self.patience < 1:
+            raise InvalidParameter(f"patience is {self.patience}; a block is unchanged for at least 1 timestep")
+        if self.entropy_bound is None:
+            return
+        if self.patience is None:
+            raise InvalidParameter("an entropy bound is asked for beside patience, never alone; give both")
+        if not 0 < self.entropy_bound < float("inf"):
+            raise InvalidParameter(f"entropy bound is {self.entropy_bound}; it must be a number of nats above 0")
+
+    @classmethod
+    def for_model(cls, config: ModelConfig, **chosen: Any) -> DecodingParams:
+        """What a model is decoded with.
+
+        Args:
+            config: of the model.
+            **chosen: fields to have otherwise; None leaves the model's own.
+
+        Raises:
+            InvalidParameter: if a field is outside its range.
+        """
+        own = {
+            "block_size": config.block_size,
+            "steps": config.default_steps,
+            "stop": config.default_stop,
+            "simplex_value": config.simplex_value,
+        }
+        return cls(**{**own, **{name: value for name, value in chosen.items() if value is not None}})
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """The timesteps of every block, decreasing; a block may end before its last."""
+        return decoding_timesteps(self.steps, self.stop, self.schedule)
+
+    def asks_core_at(self, step: int) -> bool:
+        """Whether the core is asked at a block's timestep of this index, from 0."""
+        return step % self.core_every == 0
+
+    @property
+    def core_timesteps(self) -> tuple[int, ...]:
+        """Those of a block's timesteps at which the core is asked."""
+        return tuple(t for step, t in enumerate(self.timesteps) if self.asks_core_at(step))
+
+    def with_all_timesteps(self) -> DecodingParams:
+        """The same, but no block ends before its last timestep."""
+        return replace(self, patience=None, entropy_bound=None)
+
+    def within(self, room: int) -> DecodingParams:
+        """The same, but an answer no longer than the whole blocks that have room in this many tokens.
+
+        Raises:
+            InvalidParameter: if not one block has.
+        """
+        return replace(self, max_tokens=min(self.max_tokens, room // self.block_size * self.block_size))
+
+    @property
+    def max_blocks(self) -> int:
+        """Blocks that hold `max_tokens`."""
+        return -(-self.max_tokens // self.block_size)
+
+    @property
+    def max_answer_tokens(self) -> int:
+        """Room that the answer needs: `max_tokens` in whole blocks."""
+        return self.max_blocks * self.block_size
+
+
+@dataclass(frozen=True)
+class CollaborationParams:
+    """How the two models are mixed (§3.2).
+
+    Attributes:
+        lambda_user: weight of the user model, in [0, 1].
+        alpha: contrastive strength, at least 0.
+        normalise: mix log-probabilities instead of raw logits.
+    """
+
+    lambda_user: float = 0.3
+    alpha: float = 1.0
+    normalise: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lambda_user <= 1:
+            raise InvalidParameter(f"lambda-user is {self.lambda_user}; it is a weight in [0, 1]")
+        if not 0 <= self.alpha < float("inf"):
+            raise InvalidParameter(f"alpha is {self.alpha}; it must be a number of at least 0")
+
+    @property
+    def uses_core(self) -> bool:
+        """Whether the core's logits have any weight."""
+        return self.lambda_user < 1
+
+    @property
+    def uses_user(self) -> bool:
+        """Whether the user model's logits have any weight."""
+        return self.lambda_user > 0
+
+    @property
+    def uses_contrast(self) -> bool:
+        """Whether the pass without documents has any weight."""
+        return self.uses_user and self.alpha > 0
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The two seeds of a decode.
+
+    Attributes:
+        noise: public; both sides compute the noise of the trajectory from it.
+        sampling: the device's own, for the sampling projection; never leaves it.
+    """
+
+    noise: int
+    sampling: int
+
+    def __post_init__(self) -> None:
+        for name, seed in (("noise", self.noise), ("sampling", self.sampling)):
+            if not 0 <= seed < MAX_SEED:
+                raise InvalidParameter(f"the {name} seed is {seed}; it must be in [0, 2^63)")
+
+    @classmethod
+    def fresh(cls) -> Seeds:
+        """Two independent random seeds: nobody who knows one can guess the other."""
+        return cls(secrets.randbelow(MAX_SEED), secrets.randbelow(MAX_SEED))
+
+    @classmethod
+    def reproducible(cls, seed: int) -> Seeds:
+        """Both seeds from one number, to repeat a decode.
+
+        Whoever guesses the number can repeat the device's draws too: for tests and comparisons.
+
+        Raises:
+            InvalidParameter: if the number is not in [0, 2⁶³).
+        """
+        if not 0 <= seed < MAX_SEED:
+            raise InvalidParameter(f"seed is {seed}; it must be in [0, 2^63)")
+        return cls(_derive("noise", seed), _derive("sampling", seed))
+
+
+def _derive(purpose: str, seed: int) -> int:
+    digest = hashlib.sha256(f"slingshot/{purpose}/{seed}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % MAX_SEED

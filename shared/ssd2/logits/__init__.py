@@ -1,0 +1,1 @@
+"""Block logits as they are packed for the wire, with the proof that packing changed no token."""

@@ -1,0 +1,319 @@
+"""Models of the transformers library: config, tokenizer and weights, with our own errors."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssd2.errors import CheckpointInvalid, ModelNotFound
+from ssd2.models.autoregressive import AutoregressiveLM
+from ssd2.models.configs import AutoregressiveConfig, SSDLMConfig, check_sizes
+from ssd2.models.ssd_lm import SSDLM
+from ssd2.models.tokenizer import TOKENIZER, Tokenizer
+
+EMBED_SUM, EMBED_TIMESTEP = "embed_sum_layer.pt", "timestep_layer.pt"
+"""What SSD-LM's published checkpoint holds beside the files of a RoBERTa."""
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
+"""Suffixes of the files that transformers keeps weights in."""
+
+_LAYER = re.compile(r"(.*?)\.(\d+)\.")
+"""A weight's name up to its layer: the list and the number in it."""
+
+MOST_PARAMETERS_PER_BYTE = 2
+"""Weights in a byte of a weights file at most: two share one."""
+
+
+def transformers() -> Any:
+    """The transformers package, which only its own models, converting and training need."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise ModelNotFound(
+            "reading models of the transformers library takes that package; install it with: "
+            "pip install 'slingshot[train]'"
+        ) from error
+    library: Any = transformers
+    # What it would print of a model, our errors say; and loading takes a moment only.
+    library.logging.set_verbosity_error()
+    library.logging.disable_progress_bar()
+    return library
+
+
+def read_config(source: str) -> Any:
+    """The source's config.json.
+
+    Raises:
+        ModelNotFound: if there is none.
+        CheckpointInvalid: if it is not the config of a model, or of one larger than there can be.
+    """
+    is_folder = Path(source).is_dir()
+    if is_folder:
+        _check_config_file(Path(source) / "config.json")
+    library = transformers()
+    try:
+        return library.AutoConfig.from_pretrained(source, **_as_found(source))
+    except Exception as error:  # wrong values make the library raise what it likes
+        if is_folder or not isinstance(error, (OSError, ValueError)):
+            raise _no_model(source, error) from error
+        raise ModelNotFound(
+            f"no model {source!r}, neither as a folder nor on the Hugging Face hub; check the name and the "
+            f"network connection, or download the model and give its folder ({first_line(error)})"
+        ) from error
+
+
+def _check_config_file(file: Path) -> None:
+    """Look at the sizes before transformers does, which makes lists of as many entries as there are layers."""
+    if not file.is_file():
+        raise ModelNotFound(f"no {file.name} in {file.parent}; give the folder of a model, or its name on the hub")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        check_sizes(values if isinstance(values, dict) else {})
+    except CheckpointInvalid as error:
+        raise CheckpointInvalid(f"{file}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _no_model(str(file.parent), error) from error
+
+
+def _no_model(source: str, error: Exception) -> CheckpointInvalid:
+    reason = " ".join(str(error).split())[:200]
+    if not isinstance(error, (OSError, ValueError)):
+        reason = f"{type(error).__name__}: {reason}"  # a KeyError's text is the key alone
+    return CheckpointInvalid(
+        f"the config.json in {source} describes no model: {reason}; correct it, or download the model again"
+    )
+
+
+def read_tokenizer(source: str, vocab_size: int) -> str:
+    """Content of the source's tokenizer.json.
+
+    Raises:
+        ModelNotFound: if it has no tokenizer.
+        CheckpointInvalid: if the tokenizer cannot be stored, or is another model's.
+    """
+    library = transformers()
+    try:
+        tokenizer = library.AutoTokenizer.from_pretrained(source, **_as_found(source))
+    except (OSError, ValueError) as error:
+        raise ModelNotFound(f"no tokenizer with {source}: {first_line(error)}") from error
+    except Exception as error:  # as in reading a config
+        raise CheckpointInvalid(
+            f"the tokenizer of {source} is damaged ({first_line(error)}); download it again"
+        ) from error
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise CheckpointInvalid(f"the tokenizer of {source} has no tokenizer.json; give a model with a fast tokenizer")
+    # Where its files are missing, transformers makes a tokenizer that knows no text.
+    if not backend.encode("a", add_special_tokens=False).ids:
+        raise ModelNotFound(f"no tokenizer with {source}; add its tokenizer.json, or vocab.json and merges.txt")
+    if (known := backend.get_vocab_size(with_added_tokens=True)) > vocab_size:
+        raise CheckpointInvalid(f"the tokenizer of {source} has {known} tokens, the model {vocab_size}; give its own")
+    return str(backend.to_str())
+
+
+def local_folder(source: str) -> Path:
+    """A model's folder; a model of the hub is downloaded first, or found where it was downloaded before.
+
+    Args:
+        source: a folder, or a name on the Hugging Face hub such as facebook/opt-125m.
+
+    Raises:
+        ModelNotFound: if it is neither, or cannot be downloaded.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ModelNotFound(
+            f"there is no model folder {source}; to take a model from the hub: pip install 'slingshot[train]'"
+        ) from error
+    try:
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.bin", "*.pt"]
+        return Path(snapshot_download(source, allow_patterns=patterns))
+    except (OSError, ValueError) as error:  # what the package raises is one of the two, as network errors are
+        raise ModelNotFound(
+            f"no model {source!r}, neither as a folder nor on the Hugging Face hub; check the name and the "
+            f"network connection ({first_line(error)})"
+        ) from error
+
+
+def read_tokenizer_of(folder: Path, vocab_size: int) -> Tokenizer:
+    """The tokenizer of a local model: its tokenizer.json or, of older ones, the files that it can be made from.
+
+    Raises:
+        ModelNotFound: if there is none.
+        CheckpointInvalid: if it is damaged, or another model's.
+    """
+    if (folder / TOKENIZER).is_file():
+        return Tokenizer.from_file(folder / TOKENIZER)
+    return Tokenizer.from_json(read_tokenizer(str(folder), vocab_size).encode(), str(folder))
+
+
+def autoregressive_config(folder: Path) -> AutoregressiveConfig:
+    """What a decode has to know of a causal language model.
+
+    Raises:
+        ModelNotFound: if the folder has no config.json, or transformers is not installed.
+        CheckpointInvalid: if its config.json describes no model that can write.
+    """
+    config = read_config(str(folder))
+    names = ("max_position_embeddings", "eos_token_id", "bos_token_id", "pad_token_id", "vocab_size")
+    values: list[Any] = [getattr(config, name, None) for name in names]
+    positions, eos, bos, pad, vocab_size = values
+    if not all(isinstance(value, int) for value in (positions, eos, vocab_size)):
+        raise CheckpointInvalid(
+            f"the config.json in {folder} lacks max_position_embeddings, vocab_size or one eos_token_id; "
+            "give a model of text alone that has them"
+        )
+    pad = None if pad == -1 else pad  # as some published ones have it
+    return AutoregressiveConfig(
+        vocab_size=vocab_size,
+        max_positions=positions,
+        bos_token_id=eos if bos is None else bos,
+        eos_token_id=eos,
+        pad_token_id=eos if pad is None else pad,
+    )
+
+
+def read_autoregressive(folder: Path, config: AutoregressiveConfig) -> AutoregressiveLM:
+    """A causal language model, float32; errors as in `read_network`."""
+    return AutoregressiveLM(read_network(str(folder), "AutoModelForCausalLM"), config)
+
+
+def ssd_lm_config(folder: Path) -> SSDLMConfig:
+    """What a decode has to know of an SSD-LM.
+
+    Raises:
+        ModelNotFound: if the folder has no config.json, or transformers is not installed.
+        CheckpointInvalid: if its config.json is not that of a RoBERTa.
+    """
+    config = read_config(str(folder))
+    if config.model_type != "roberta":
+        raise CheckpointInvalid(f"the config.json in {folder} is of a {config.model_type}; an SSD-LM is a RoBERTa")
+    for name in ("max_position_embeddings", "pad_token_id"):
+        if not isinstance(getattr(config, name), int):
+            raise CheckpointInvalid(f"the config.json in {folder} lacks {name}; download the whole checkpoint")
+    return SSDLMConfig(
+        vocab_size=config.vocab_size,
+        max_positions=config.max_position_embeddings - config.pad_token_id - 1,  # it counts from behind the padding
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+    )
+
+
+def read_ssd_lm(folder: Path, config: SSDLMConfig) -> SSDLM:
+    """An SSD-LM from its published layout, float32.
+
+    Raises:
+        ModelNotFound: if a file is missing.
+        CheckpointInvalid: if one is damaged or does not fit the others.
+    """
+    network = read_network(str(folder), "AutoModelForMaskedLM")
+    width = network.config.hidden_size
+    embed_sum = _read_linear(folder / EMBED_SUM, nn.Linear(config.vocab_size, width, bias=False))
+    return SSDLM(network, embed_sum, _read_linear(folder / EMBED_TIMESTEP, nn.Linear(1, width)), config)
+
+
+def _read_linear(file: Path, layer: nn.Linear) -> nn.Linear:
+    """A layer's weights from a file of its own."""
+    if not file.is_file():
+        raise ModelNotFound(f"no {file.name} in {file.parent}; download the whole checkpoint")
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+        layer.load_state_dict({name.removeprefix("module."): value.float() for name, value in weights.items()})
+    except Exception as error:  # pickle raises what it likes
+        raise CheckpointInvalid(f"{file} is damaged or of another model; download it again") from error
+    return layer
+
+
+def read_network(source: str, kind: str) -> Any:
+    """A network with its weights, float32.
+
+    Args:
+        source: a name on the hub or a local folder.
+        kind: name of the transformers class that it is to be.
+
+    Raises:
+        ModelNotFound: if there are no weights.
+        CheckpointInvalid: if they are damaged, incomplete or more than config.json describes.
+    """
+    if Path(source).is_dir():
+        _check_parameters(Path(source), kind)
+    try:
+        network, report = getattr(transformers(), kind).from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, **_as_found(source)
+        )
+    except OSError as error:
+        raise ModelNotFound(f"no weights with {source}: {first_line(error)}") from error
+    except Exception as error:  # safetensors and pickle raise what they like
+        raise CheckpointInvalid(
+            f"the weights of {source} are damaged or do not fit its config.json; download it again "
+            f"({first_line(error)})"
+        ) from error
+    # transformers fills in what is missing with random numbers.
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointInvalid(f"the weights of {source} lack {', '.join(missing[:3])}; download them again")
+    if beyond := _beyond(network, report["unexpected_keys"]):
+        raise CheckpointInvalid(
+            f"the weights of {source} hold {beyond}, which its config.json leaves out: half a model would be served; "
+            "download its config.json again"
+        )
+    return network
+
+
+def _beyond(network: Any, unexpected: Iterable[str]) -> str | None:
+    """A stored layer in one of the network's lists of layers that the network did not make, if there is one."""
+    made: dict[str, set[str]] = {}
+    for name in network.state_dict():
+        if found := _LAYER.match(name):
+            made.setdefault(found[1], set()).add(found[2])
+    for name in sorted(unexpected):
+        if not (found := _LAYER.match(name)):
+            continue
+        # Older files lack the network's own prefix; layers of another part, such as one that sees, are in no list here.
+        lists = [layers for known, layers in made.items() if f".{known}".endswith(f".{found[1]}")]
+        if lists and not any(found[2] in layers for layers in lists):
+            return f"{found[1]}.{found[2]}"
+    return None
+
+
+def _check_parameters(folder: Path, kind: str) -> None:
+    """Refuse a network that its files cannot hold: transformers would make all that is missing, in full size.
+
+    Raises:
+        CheckpointInvalid: if the config describes no network, one without layers or more weights than there are.
+    """
+    stored_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
+    config, network_kind = read_config(str(folder)), getattr(transformers(), kind)
+    make = getattr(network_kind, "from_config", None) or network_kind._from_config  # of one that looks for its class
+    if getattr(config.get_text_config(decoder=True), "num_hidden_layers", None) == 0:
+        raise CheckpointInvalid(f"the config.json in {folder} describes a model of 0 layers; download it again")
+    try:
+        with torch.device("meta"):
+            network = make(config)
+    except Exception as error:  # as in reading it
+        raise _no_model(str(folder), error) from error
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if stored_bytes and parameters > stored_bytes * MOST_PARAMETERS_PER_BYTE:
+        raise CheckpointInvalid(
+            f"the weights of {folder} are damaged or do not fit its config.json: it describes {parameters:,} of them, "
+            f"there are {stored_bytes:,} bytes; download it again"
+        )
+
+
+def _as_found(source: str) -> dict[str, bool]:
+    """A model's own Python code is never run, nor asked about; of a folder nothing is looked for elsewhere."""
+    return {"trust_remote_code": False, "local_files_only": Path(source).is_dir()}
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of another library, or its name."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

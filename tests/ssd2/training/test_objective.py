@@ -1,0 +1,215 @@
+"""Algorithm 1: the one masked pass of App. A against every block of every sequence on its own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import DEMO_TOKENIZER, plain_logits, tiny_config, tiny_model
+from torch import Tensor
+
+from ssd2.demo.generator import Item
+from ssd2.errors import PromptTooLong
+from ssd2.models.ssd2 import SSD2
+from ssd2.models.tokenizer import Tokenizer
+from ssd2.training.data import collate, encode_item
+from ssd2.training.draws import sample_timesteps
+from ssd2.training.objective import Batch, causal_loss, diffusion_loss
+
+VOCAB, BLOCK, EOS, PAD = 32, 4, 2, 0
+PROMPT_LENGTHS, BLOCKS = (3, 7, 5), (2, 3, 1)
+WAYS = [
+    pytest.param(context_timestep, answer_position, self_condition)
+    for context_timestep in ("quantised", "none")
+    for answer_position in (None, 20)
+    for self_condition in (False, True)
+]
+
+
+def make_batch() -> Batch:
+    """Three sequences with prompts and answers of different lengths; the answers end in EOS."""
+    generator = torch.Generator().manual_seed(3)
+    prompts = torch.full((3, max(PROMPT_LENGTHS)), PAD)
+    answers = torch.full((3, max(BLOCKS) * BLOCK), PAD)
+    prompt_mask, answer_mask = torch.zeros_like(prompts).bool(), torch.zeros_like(answers).bool()
+    for row, (prompt_length, blocks) in enumerate(zip(PROMPT_LENGTHS, BLOCKS, strict=True)):
+        prompts[row, -prompt_length:] = torch.randint(3, VOCAB, (prompt_length,), generator=generator)
+        answers[row, : blocks * BLOCK] = torch.randint(3, VOCAB, (blocks * BLOCK,), generator=generator)
+        answers[row, blocks * BLOCK - 3 : blocks * BLOCK] = EOS
+        prompt_mask[row, -prompt_length:] = True
+        answer_mask[row, : blocks * BLOCK] = True
+    return Batch(prompts, prompt_mask, answers, answer_mask)
+
+
+def make_noise() -> Tensor:
+    return torch.randn(3, max(BLOCKS) * BLOCK, VOCAB, generator=torch.Generator().manual_seed(4))
+
+
+T_OF_ROWS = torch.tensor([1, 437, 980])
+
+
+def loss_of_a_block(
+    model: SSD2, context: Tensor, first_position: int, target: Tensor, noise: Tensor, t: int, self_condition: bool
+) -> Tensor:
+    """Algorithm 1 at one c: the sum over a block, with nothing else in the batch."""
+    r = [math.cos((x / 1000 + 1e-4) / (1 + 1e-4) * math.pi / 2) ** 2 for x in (0, t)]
+    alpha_bar_t, k = r[1] / r[0], model.config.simplex_value
+    x_0 = k * (2 * torch.eye(VOCAB)[target] - 1)  # line 1
+    x_t = math.sqrt(alpha_bar_t) * x_0 + math.sqrt(1 - alpha_bar_t) * k * noise  # lines 3 and 4
+    self_cond = None
+    if self_condition:
+        with torch.no_grad():  # line 9
+            self_cond = plain_logits(model, context, first_position, x_t, None, t)
+    probabilities = plain_logits(model, context, first_position, x_t, self_cond, t).log_softmax(-1)  # lines 7 and 10
+    return -probabilities[torch.arange(BLOCK), target].sum()
+
+
+def loss_block_by_block(model: SSD2, batch: Batch, noise: Tensor, self_condition: bool) -> Tensor:
+    total = torch.zeros(())
+    for row, (prompt_length, blocks) in enumerate(zip(PROMPT_LENGTHS, BLOCKS, strict=True)):
+        text = torch.cat([batch.prompt_ids[row, -prompt_length:], batch.answer_ids[row]])
+        first = model.config.answer_position - prompt_length if model.config.answer_position else 0
+        for block in range(blocks):
+            c = prompt_length + block * BLOCK
+            total = total + loss_of_a_block(
+                model,
+                text[:c],
+                first,
+                text[c : c + BLOCK],
+                noise[row, block * BLOCK : (block + 1) * BLOCK],
+                int(T_OF_ROWS[row]),
+                self_condition,
+            )
+    return total / (BLOCK * sum(BLOCKS))
+
+
+@pytest.mark.parametrize(("context_timestep", "answer_position", "self_condition"), WAYS)
+def test_the_masked_pass_is_the_loss_of_the_blocks_one_by_one(
+    context_timestep: str, answer_position: int | None, self_condition: bool
+) -> None:
+    model = tiny_model(1, context_timestep=context_timestep, answer_position=answer_position)
+    batch, noise = make_batch(), make_noise()
+    loss = diffusion_loss(model, batch, T_OF_ROWS, noise, self_condition=self_condition)
+    expected = loss_block_by_block(model, batch, noise, self_condition)
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("self_condition", [False, True])
+def test_its_gradient_is_theirs_too(self_condition: bool) -> None:
+    model = tiny_model(2).requires_grad_(True)
+    batch, noise = make_batch(), make_noise()
+    diffusion_loss(model, batch, T_OF_ROWS, noise, self_condition=self_condition).backward()  # type: ignore[no-untyped-call]
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert ("w_pred.weight" in gradients) == self_condition
+    model.zero_grad(set_to_none=True)
+    loss_block_by_block(model, batch, noise, self_condition).backward()  # type: ignore[no-untyped-call]
+    for name, parameter in model.named_parameters():
+        if name in gradients:
+            torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_self_conditioning_and_timestep_matter_to_the_loss() -> None:
+    model, batch, noise = tiny_model(1), make_batch(), make_noise()
+    losses = {
+        round(diffusion_loss(model, batch, t, noise, self_condition=r).item(), 5)
+        for t in (T_OF_ROWS, T_OF_ROWS.flip(0))
+        for r in (False, True)
+    }
+    assert len(losses) == 4
+
+
+def test_ids_and_noise_behind_the_last_block_do_not_change_the_loss() -> None:
+    model, batch, noise = tiny_model(1), make_batch(), make_noise()
+    loss = diffusion_loss(model, batch, T_OF_ROWS, noise, self_condition=True)
+    padding, noise_there = ~batch.answer_mask, noise.clone()
+    noise_there[padding] = 3.0
+    changed = replace(batch, answer_ids=batch.answer_ids.masked_fill(padding, 17))
+    torch.testing.assert_close(diffusion_loss(model, changed, T_OF_ROWS, noise_there, self_condition=True), loss)
+
+
+def test_padding_left_of_a_prompt_does_not_change_the_loss() -> None:
+    model, batch, noise = tiny_model(1), make_batch(), make_noise()
+    loss = diffusion_loss(model, batch, T_OF_ROWS, noise, self_condition=False)
+    changed = replace(batch, prompt_ids=batch.prompt_ids.masked_fill(~batch.prompt_mask, 17))
+    torch.testing.assert_close(diffusion_loss(model, changed, T_OF_ROWS, noise, self_condition=False), loss)
+    wider = replace(
+        batch,
+        prompt_ids=torch.nn.functional.pad(batch.prompt_ids, (5, 0)),
+        prompt_mask=torch.nn.functional.pad(batch.prompt_mask, (5, 0)),
+    )
+    torch.testing.assert_close(diffusion_loss(model, wider, T_OF_ROWS, noise, self_condition=False), loss)
+
+
+def test_the_eos_that_fills_a_block_is_in_the_loss() -> None:
+    model, batch, noise = tiny_model(1), make_batch(), make_noise()
+    loss = diffusion_loss(model, batch, T_OF_ROWS, noise, self_condition=False)
+    filling = (batch.answer_ids == EOS) & batch.answer_mask
+    without = replace(batch, answer_mask=batch.answer_mask & ~filling)
+    assert int(filling.sum()) == 9
+    assert abs(diffusion_loss(model, without, T_OF_ROWS, noise, self_condition=False) - loss) > 1e-3
+
+
+def test_another_block_size_can_be_trained_than_the_models_own() -> None:
+    batch, noise = make_batch(), make_noise()
+    losses = [
+        diffusion_loss(tiny_model(1, block_size=own), batch, T_OF_ROWS, noise, self_condition=False, block_size=given)
+        for own, given in ((4, None), (2, 4))
+    ]
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_the_causal_loss_is_that_of_every_next_token_with_nothing_else_in_the_batch() -> None:
+    model, batch = tiny_model(1), make_batch()
+    total, tokens = torch.zeros(()), 0
+    for row in range(3):
+        text = torch.cat([batch.prompt_ids[row, -PROMPT_LENGTHS[row] :], batch.answer_ids[row, : BLOCKS[row] * BLOCK]])
+        for end in range(1, len(text)):
+            alone = model.next_token_logits(text[None, :end], torch.ones(1, end, dtype=torch.bool))
+            total, tokens = total - alone[0, -1].log_softmax(-1)[text[end]], tokens + 1
+    torch.testing.assert_close(causal_loss(model, batch), total / tokens, atol=1e-5, rtol=1e-5)
+
+
+def items(*answers: str) -> list[Item]:
+    return [Item("public", (), "When does the mill open?" * (i + 1), answer) for i, answer in enumerate(answers)]
+
+
+def test_answers_are_filled_with_eos_to_the_block_border_and_padded_behind_it() -> None:
+    tokenizer, config = Tokenizer.from_file(DEMO_TOKENIZER), tiny_config(vocab_size=1782, max_positions=160)
+    examples = [encode_item(item, tokenizer, config) for item in items("At 9", "At 9:30, and on Sunday at 11:15.")]
+    for example, text in zip(examples, ("At 9", "At 9:30, and on Sunday at 11:15."), strict=True):
+        tokens = len(tokenizer.encode(text))
+        assert list(example.answer_ids[:tokens]) == tokenizer.encode(text)
+        assert set(example.answer_ids[tokens:]) == {EOS}
+        assert len(example.answer_ids) % BLOCK == 0
+        assert 1 <= len(example.answer_ids) - tokens <= BLOCK
+    batch = collate(examples, config)
+    short = len(examples[0].answer_ids)
+    assert short < batch.answer_ids.shape[1] == len(examples[1].answer_ids)
+    assert batch.answer_mask.sum(-1).tolist() == [len(example.answer_ids) for example in examples]
+    assert set(batch.answer_ids[0, short:].tolist()) == {PAD}
+    assert batch.prompt_mask[0].tolist() == sorted(batch.prompt_mask[0].tolist())
+    assert batch.prompt_ids[0][batch.prompt_mask[0]].tolist() == list(examples[0].prompt_ids)
+
+
+def test_an_answer_that_ends_at_the_border_gets_a_block_of_eos() -> None:
+    tokenizer = Tokenizer.from_file(DEMO_TOKENIZER)
+    tokens = len(tokenizer.encode("At nine"))
+    config = tiny_config(vocab_size=1782, block_size=tokens, max_positions=160)
+    assert encode_item(items("At nine")[0], tokenizer, config).answer_ids[tokens:] == (EOS,) * tokens
+
+
+def test_an_example_that_does_not_fit_the_positions_is_refused() -> None:
+    config = tiny_config(vocab_size=1782, max_positions=16)
+    with pytest.raises(PromptTooLong, match="max_positions 16"):
+        encode_item(items("At 9 and at 10 and at 11 and at 12.")[0], Tokenizer.from_file(DEMO_TOKENIZER), config)
+
+
+def test_timesteps_are_uniform_over_1_to_t() -> None:
+    drawn = torch.stack([sample_timesteps(8, torch.Generator().manual_seed(seed)) for seed in range(2000)])
+    assert 1 <= drawn.min() <= 5
+    assert 996 <= drawn.max() <= 1000
+    counts = torch.histc(drawn[:, 0].float(), bins=10, min=0.5, max=1000.5)
+    assert ((counts - 200) ** 2 / 200).sum() < 27.9  # chi-square, 9 degrees of freedom, p = 0.001
+    assert all((row.sort().values // 125.125).tolist() == list(range(8)) for row in drawn[:50])

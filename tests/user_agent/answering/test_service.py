@@ -1,0 +1,216 @@
+"""What a question becomes: the room for its answer, and the passages that go with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from keyring.backends.fail import Keyring as NoKeyring
+from typer.testing import CliRunner
+
+from ssd2.errors import PromptTooLong
+from ssd2.wire.codec import OpenRequest
+from tests.user_agent.answering.test_run import FakeClient, FakeStream
+from user_agent.answering.service import Answered, Answering, Asked
+from user_agent.answering.traces import Traces
+from user_agent.answering.user_model import UserModel
+from user_agent.commands.ask import app
+from user_agent.commands.chat import _conversation
+from user_agent.commands.render import remarks
+from user_agent.config import AgentConfig
+from user_agent.documents.passage import Passage
+
+QUESTION = "What is my shed code?"
+NONE: list[Passage] = []
+FEW = [Passage("The shed code is 4711.", Path("notes/home.md"), 3)]
+MANY = [Passage(f"The code for the shed is {number}.", Path("notes/sheds.md"), number) for number in range(1, 40)]
+LONG = [Passage("My shed is green. " * 40 + "The shed code is 4711.", Path("notes/visit.md"), 7), *FEW]
+
+
+class FakeCore(FakeClient):
+    """A client that is entered and left as the real one."""
+
+    async def __aenter__(self) -> FakeCore:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def user_model(user_folder: Path) -> UserModel:
+    return UserModel.load(user_folder, with_weights=True)
+
+
+def core(user_model: UserModel) -> FakeCore:
+    return FakeCore(FakeStream(8), tokenizer_sha256=user_model.tokenizer.sha256)
+
+
+def answering(user_model: UserModel, found: Sequence[Passage], client: FakeCore, **settings: object) -> Answering:
+    config = AgentConfig(**{"steps": 2, "lambda_user": 0.3, "alpha": 1.0, **settings})
+    return Answering(config, user_model, client, lambda *_: found, Traces())
+
+
+async def ask(user_model: UserModel, found: Sequence[Passage], **asked: object) -> tuple[Answered, OpenRequest]:
+    client = core(user_model)
+    answered = await answering(user_model, found, client).start(Asked(QUESTION, seed=1, **asked), "trace")
+    return answered, client.opened[0]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 16, 4096])
+async def test_the_core_is_asked_the_same_whatever_the_documents_hold(user_model: UserModel, max_tokens: int) -> None:
+    sent = [(await ask(user_model, found, max_tokens=max_tokens))[1] for found in (NONE, FEW, MANY, LONG)]
+    assert sent == [sent[0]] * 4
+    assert sent[0].max_blocks == min(-(-max_tokens // 8), 64 // 8)
+
+
+async def test_a_longer_answer_than_there_is_room_for_is_clamped_and_said(user_model: UserModel) -> None:
+    answered, opened = await ask(user_model, NONE, max_tokens=4096)
+    assert (answered.question.params.max_tokens, answered.question.clamped_from) == (64, 4096)
+    assert (opened.max_blocks, len(answered.answer.tokens), answered.finish_reason) == (8, 64, "length")
+    assert remarks(answered.question) == [
+        "The answer has at most 64 tokens, not 4096: the models have no more room behind this question."
+    ]
+
+
+async def test_the_configured_length_is_clamped_as_well(user_model: UserModel) -> None:
+    service = answering(user_model, NONE, core(user_model), max_tokens=4096)
+    question = (await service.start(Asked(QUESTION), "trace")).question
+    assert (question.params.max_tokens, question.clamped_from) == (64, 4096)
+
+
+async def test_a_length_that_there_is_room_for_is_taken_without_a_word(user_model: UserModel) -> None:
+    answered, _ = await ask(user_model, FEW, max_tokens=60)
+    assert (answered.question.params.max_tokens, answered.question.clamped_from) == (60, None)
+    assert remarks(answered.question) == []
+
+
+async def test_a_question_that_does_not_fit_is_refused_before_anything_is_sent(user_model: UserModel) -> None:
+    client = core(user_model)
+    with pytest.raises(PromptTooLong, match="the user model takes at most 96; shorten it") as raised:
+        await answering(user_model, NONE, client).start(Asked("word " * 200), "trace")
+    assert (raised.value.parameter, raised.value.limit, client.opened) == ("question", 96, [])
+
+
+async def test_once_the_core_is_known_the_limit_is_the_smaller_of_both(user_model: UserModel) -> None:
+    client = core(user_model)
+    client.card["max_prompt_tokens"] = 48
+    service = answering(user_model, NONE, client)
+    for told in (96, 48):
+        with pytest.raises(PromptTooLong) as raised:
+            await service.start(Asked("word " * 200), "trace")
+        assert raised.value.limit == told
+        await service.card()
+    service.reconfigure(AgentConfig(steps=2), client)
+    with pytest.raises(PromptTooLong, match="at most 96"):
+        await service.start(Asked("word " * 200), "trace")
+
+
+async def test_an_answer_knows_which_passages_did_not_fit(user_model: UserModel) -> None:
+    client = core(user_model)
+    service = answering(user_model, [*FEW, *MANY], client)
+    question = (await service.start(Asked(QUESTION), "trace")).question
+    assert [*question.passages, *question.left_out] == [*FEW, *MANY]
+    start = service.traces.get("trace").events[0].data
+    assert start["left_out"][0] == {
+        "source": "notes/sheds.md",
+        "line": question.left_out[0].line,
+        "page": None,
+    }
+    (said,) = remarks(question)
+    assert said.startswith(f"{len(question.left_out)} more passages were found and did not fit: sheds.md:")
+    assert said.endswith(f"and {len(question.left_out) - 5} others")
+
+
+async def test_one_passage_that_did_not_fit_is_named(user_model: UserModel) -> None:
+    unbroken = Passage("my shed " * 200, Path("notes/visit.md"), 7)
+    answered, _ = await ask(user_model, [unbroken])
+    assert remarks(answered.question) == ["1 more passage was found and did not fit: visit.md:7"]
+
+
+async def test_a_citation_of_a_cut_passage_is_what_the_model_was_given(user_model: UserModel) -> None:
+    answered, _ = await ask(user_model, LONG)
+    cut, *others = answered.question.passages
+    assert cut.is_cut
+    assert "The shed code is 4711." in cut.text
+    assert len(cut.text) < len(LONG[0].text)
+    with_docs = user_model.tokenizer.encode_prompt(QUESTION, [cut.text, *(p.text for p in others)], bos_token_id=1)
+    assert answered.prompt_tokens == len(with_docs)
+
+
+async def test_what_would_be_given_is_what_an_answer_is_given(user_model: UserModel) -> None:
+    for found in (NONE, FEW, MANY, LONG):
+        service = answering(user_model, found, core(user_model))
+        shown = await service.passages_for(QUESTION, None)
+        question = (await service.start(Asked(QUESTION), "trace")).question
+        assert (shown.passages, shown.left_out, shown.why_none) == (question.passages, question.left_out, None)
+
+
+async def test_where_lambda_is_0_no_passage_is_given_and_it_is_said_why(user_model: UserModel) -> None:
+    service = answering(user_model, FEW, core(user_model), lambda_user=0.0)
+    shown = await service.passages_for(QUESTION, None)
+    assert (await service.start(Asked(QUESTION), "trace")).question.passages == shown.passages == ()
+    assert shown.left_out == FEW
+    assert shown.why_none.startswith("lambda_user is 0, so no passage is given")
+
+
+@pytest.fixture
+def fake_core(user_model: UserModel, user_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCore:
+    """What `user-agent ask` asks, with nothing of this machine's user."""
+    client = core(user_model)
+    monkeypatch.setattr("user_agent.commands.ask._client", lambda *_: client)
+    monkeypatch.setattr("keyring.core._keyring_backend", NoKeyring())
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    settings = {"data_dir": tmp_path / "data", "user_model": user_folder, "core": "127.0.0.1:1", "steps": 2}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"SLINGSHOT_{name.upper()}", str(value))
+    return client
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "sheds.md").write_text("\n\n".join(passage.text for passage in MANY))
+    return folder
+
+
+def test_ask_sends_the_same_whatever_the_documents_hold(fake_core: FakeCore, notes: Path) -> None:
+    for docs in ((), ("--docs", str(notes))):
+        done = CliRunner().invoke(app, ["ask", QUESTION, "--seed", "1", "--max-tokens", "4096", "--no-log", *docs])
+        assert done.exit_code == 0, done.output
+    assert fake_core.opened[0] == fake_core.opened[1]
+    assert fake_core.opened[0].max_blocks == 8
+
+
+def test_ask_says_what_did_not_fit(fake_core: FakeCore, notes: Path) -> None:
+    asked = ["ask", QUESTION, "--docs", str(notes), "--max-tokens", "4096"]
+    shown = CliRunner().invoke(app, asked).stderr
+    assert "The answer has at most 64 tokens, not 4096" in shown
+    assert "more passages were found and did not fit: sheds.md:" in shown
+    answer = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    assert (answer["max_tokens"], answer["clamped_from"]) == (64, 4096)
+    assert len(answer["passages"]) + len(answer["left_out"]) == len(MANY)
+    assert answer["left_out"][0]["source"] == str(notes / "sheds.md")
+
+
+def test_ask_marks_a_citation_that_is_cut(fake_core: FakeCore, notes: Path) -> None:
+    (notes / "sheds.md").unlink()
+    (notes / "green.md").write_text("\n\n".join(["The shed, the code and my key are old. " * 5] * 2))
+    assert "green.md:3, in part  The shed" in CliRunner().invoke(app, ["ask", QUESTION, "--docs", str(notes)]).stderr
+
+
+async def test_a_chat_says_at_its_start_that_questions_stand_alone_and_what_did_not_fit(
+    user_model: UserModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = iter([QUESTION, "word " * 200, ""])
+    monkeypatch.setattr("user_agent.commands.chat._line", lambda: next(lines))
+    service = answering(user_model, MANY, core(user_model), max_tokens=4096)
+    await _conversation(service, None, watch=False)
+    shown = capsys.readouterr().err
+    assert shown.startswith("Each question stands alone: the models do not see the earlier ones.")
+    assert "The answer has at most 64 tokens, not 4096" in shown
+    assert "more passages were found and did not fit: sheds.md:" in shown
+    assert "the user model takes at most 96; shorten it\n" in shown, "chat has no option for it"

@@ -1,0 +1,259 @@
+"""`user-agent config`, `doctor` and `chat`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import user_agent.commands.ask
+import user_agent.tuning.command
+from core_server.access.keys import create_key
+from ssd2.errors import InvalidParameter
+from tests.commands import run_here
+from tests.end_to_end.conftest import CoreProcess, running_core
+from tests.user_agent.api.conftest import agent_environment
+from user_agent.config import FILE, load_config, save_settings, set_outside
+
+
+def run(home: Path, *arguments: str, typed: str = "", **settings: object) -> subprocess.CompletedProcess[str]:
+    environment = agent_environment(home, **{"passphrase": "for tests", **settings})
+    return run_here(*arguments, environment=environment, typed=typed)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The configuration's folder of this process."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return tmp_path / "slingshot"
+
+
+def test_options_come_before_variables_and_variables_before_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_settings({"alpha": 2, "max_tokens": 24, "core": 'a "core":1'})
+    monkeypatch.setenv("SLINGSHOT_MAX_TOKENS", "32")
+    monkeypatch.setenv("SLINGSHOT_CORS_ORIGINS", "http://a, http://b")
+    config = load_config(steps=7, model=None)
+    assert (config.alpha, config.max_tokens, config.steps, config.core) == (2, 32, 7, 'a "core":1')
+    assert config.cors_origins == ("http://a", "http://b")
+    assert set_outside(steps=7, model=None) >= {"steps", "max_tokens", "cors_origins"}
+    assert not set_outside(steps=7, model=None) & {"alpha", "model"}
+
+
+def test_a_longer_answer_than_any_model_gives_can_be_set_and_a_bad_one_names_no_option(tmp_path: Path) -> None:
+    assert run(tmp_path, "config", "set", "max_tokens", "5000").returncode == 0
+    refused = run(tmp_path, "config", "set", "max_tokens", "0")
+    assert (refused.returncode, "--max-tokens" in refused.stderr) == (1, False), "this command has none"
+    for command in (("chat",), ("docs", "search", "key")):
+        refused = run(tmp_path, *command, max_tokens=0)
+        assert "max tokens: input should be" in refused.stderr
+        assert "set SLINGSHOT_MAX_TOKENS or max_tokens in " in refused.stderr
+        assert "--max-tokens" not in refused.stderr, "these commands have none"
+    refused = run(tmp_path, "chat", "--lambda-user", "2")
+    assert "set --lambda-user" in refused.stderr
+
+
+@pytest.mark.parametrize("changes", [{"lambda_user": 2}, {"nothing": 1}, {"port": "x"}])
+def test_a_setting_that_cannot_be_leaves_the_file_as_it_was(folder: Path, changes: dict[str, object]) -> None:
+    save_settings({"alpha": 2})
+    with pytest.raises(InvalidParameter, match=next(iter(changes)).replace("_", ".")):
+        save_settings(changes)
+    assert (folder / FILE).read_text() == "alpha = 2\n"
+
+
+def test_a_file_that_is_no_toml_is_named(folder: Path) -> None:
+    folder.mkdir()
+    (folder / FILE).write_text("alpha = = 2")
+    with pytest.raises(InvalidParameter, match=r"config\.toml cannot be read"):
+        load_config()
+
+
+def test_what_is_set_on_the_command_line_is_shown_and_used(tmp_path: Path) -> None:
+    assert run(tmp_path, "config", "set", "max_tokens", "24").returncode == 0
+    assert run(tmp_path, "config", "set", "max_tokens", "many").returncode == 1
+    shown = json.loads(run(tmp_path, "config", "show", "--json").stdout)
+    assert shown["max_tokens"] == 24
+    assert shown["passphrase"] == "**********", "secrets are not shown"
+    assert run(tmp_path, "config", "show", "--key", api_key="sk-mine").stdout == "sk-mine\n"
+    made = run(tmp_path, "config", "show", "--key").stdout
+    assert made.startswith("sk-slingshot-")
+    assert run(tmp_path, "config", "show", "--key").stdout == made
+    assert (tmp_path / "config/slingshot/api-key").stat().st_mode & 0o077 == 0
+
+
+SETTINGS = {
+    "core": "core.example.org:1",
+    "ca": "ca.pem",
+    "client_certificate": "client.pem",
+    "client_key": "client.key",
+    "model": "large",
+    "lambda_user": 0.4,
+    "alpha": 2.0,
+    "steps": 7,
+    "max_tokens": 24,
+    "speculation": 3,
+    "timeout": 5.0,
+}
+OTHERS = {**SETTINGS, "core": "other.example.org:1", "ca": "other.pem", "model": "other", "steps": 9, "timeout": 6.0}
+LINE = ("ca", "client_certificate", "client_key")
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What `ask` and `tune` go by, by the names of settings; then they stop."""
+    taken: dict[str, object] = {}
+
+    def stop(**found: object) -> None:
+        taken.update(found)
+        raise InvalidParameter("enough")
+
+    async def asked(_: object, question: Any, line: Any, *__: object, **___: object) -> None:
+        (config, credentials, _), used = line.args, question.collaboration
+        given = {"lambda_user": used.lambda_user, "alpha": used.alpha, "model": question.model}
+        params = {name: getattr(question.params, name) for name in ("steps", "max_tokens")}
+        of_line = {**{name: str(getattr(credentials, name)) for name in LINE}, "core": config.core}
+        stop(**given, **params, **of_line, speculation=question.speculation, timeout=config.timeout)
+
+    def tuned(options: Any, *_: object) -> None:
+        of_line = {name: str(getattr(options.credentials, name)) for name in LINE}
+        stop(**of_line, core=options.core, model=options.model, steps=options.steps, timeout=options.timeout_s)
+
+    monkeypatch.setattr(user_agent.commands.ask, "_ask", asked)
+    monkeypatch.setattr(user_agent.tuning.command, "run_tune", tuned)
+    return taken
+
+
+@pytest.mark.parametrize(
+    "command", [("ask", "Who?"), ("tune", "--docs", "notes", "--yes")], ids=lambda command: command[0]
+)
+def test_ask_and_tune_take_options_before_variables_before_the_file(
+    command: tuple[str, ...], tmp_path: Path, user_folder: Path, taken: dict[str, object]
+) -> None:
+    def told(*options: str, **variables: object) -> dict[str, object]:
+        taken.clear()
+        assert "enough" in run(tmp_path, *command, *options, **variables).stderr
+        return taken
+
+    for name, value in {**SETTINGS, "user_model": user_folder}.items():
+        assert run(tmp_path, "config", "set", name, str(value)).returncode == 0
+    assert {"core", "ca", "model", "steps", "timeout"} < set(told())
+    assert told().items() <= SETTINGS.items()
+    others = {name: value for name, value in OTHERS.items() if value != SETTINGS[name]}
+    assert told(**others).items() <= OTHERS.items()
+    options = [part for name, value in others.items() for part in (f"--{name}", str(value))]
+    assert told(*options, **{**others, "core": "third.example.org:1", "steps": 3}).items() <= OTHERS.items()
+
+
+def test_ask_and_tune_without_a_core_say_how_to_give_one(tmp_path: Path, user_folder: Path) -> None:
+    for command in (("ask", "Who?"), ("tune", "--docs", str(tmp_path))):
+        refused = run(tmp_path, *command, user_model=user_folder)
+        assert refused.returncode == 1
+        assert "`user-agent config set core HOST:PORT`" in refused.stderr
+
+
+def test_ask_takes_a_kept_lambda_for_a_given_one(tmp_path: Path, core: CoreProcess, user_folder: Path) -> None:
+    asked = ("ask", "Who?", "--json")
+    settings = {"user_model": user_folder, "steps": 3, "max_tokens": 8, "lambda_user": 1}
+    assert json.loads(run(tmp_path, *asked, **settings).stdout)["bytes_up"] == 0, "it needs no core"
+    run(tmp_path, "config", "set", "core", core.address)
+    assert json.loads(run(tmp_path, *asked, **settings).stdout)["bytes_up"] == 0
+    answer = json.loads(run(tmp_path, *asked, "--lambda-user", "0.3", **settings).stdout)
+    assert answer["bytes_up"] > 0
+
+
+def test_the_doctor_says_what_is_right_and_what_to_do(tmp_path: Path, core: CoreProcess, user_folder: Path) -> None:
+    done = run(tmp_path, "doctor", "--core", core.address, "--json", user_model=user_folder)
+    findings = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert done.returncode == 0
+    assert all(finding["is_ok"] for finding in findings.values())
+    assert "on this machine" in findings["core"]["says"]
+    assert "passphrase" in findings["key"]["says"]
+    ill = run(tmp_path, "doctor", "--core", "127.0.0.1:9", "--json", user_model=tmp_path, timeout=1)
+    findings = {finding["what"]: finding for finding in json.loads(ill.stdout)["findings"]}
+    assert ill.returncode == 1
+    assert {what for what, finding in findings.items() if not finding["is_ok"]} == {"user model", "core"}
+    other = run(tmp_path, "doctor", "--core", core.address, user_model=user_folder, passphrase="other")
+    assert other.returncode == 1
+    assert "SLINGSHOT_PASSPHRASE" in " ".join(other.stdout.split())
+
+
+def test_the_doctor_warns_where_files_are_read_on_the_network(
+    tmp_path: Path, core: CoreProcess, user_folder: Path, refused_namespaces: None
+) -> None:
+    asked = ("doctor", "--core", core.address)
+    done = run_here(*asked, "--json", environment=agent_environment(tmp_path, user_model=user_folder, passphrase="x"))
+    (found,) = (one for one in json.loads(done.stdout)["findings"] if one["what"] == "reading files")
+    assert (found["is_ok"], found["is_warning"], done.returncode) == (True, True, 0)
+    assert "without isolation from the network" in found["says"]
+
+
+def test_the_doctor_says_when_the_core_refuses_the_key(tmp_path: Path, core_folder: Path, user_folder: Path) -> None:
+    key, _ = create_key(tmp_path / "keys.json", "alice")
+    with running_core(core_folder, "--keys", str(tmp_path / "keys.json")) as keyed:
+        for given, is_ok, says in (
+            ({}, False, "get one from its provider"),
+            ({"core_key": f"{key}x"}, False, "set-core-key"),
+            ({"core_key": key}, True, "with the key from SLINGSHOT_CORE_KEY"),
+        ):
+            done = run(tmp_path, "doctor", "--core", keyed.address, "--json", user_model=user_folder, **given)
+            (found,) = (one for one in json.loads(done.stdout)["findings"] if one["what"] == "core")
+            assert (done.returncode, found["is_ok"], says in found["says"]) == (not is_ok, is_ok, True)
+            assert key not in done.stdout + done.stderr
+
+
+def test_chat_and_ask_send_the_key(tmp_path: Path, core_folder: Path, user_folder: Path) -> None:
+    key, _ = create_key(tmp_path / "keys.json", "alice")
+    settings = {"user_model": user_folder, "steps": 3, "max_tokens": 8}
+    with running_core(core_folder, "--keys", str(tmp_path / "keys.json")) as keyed:
+        for command in (("chat",), ("ask", "Who?", "--steps", "3", "--max-tokens", "8")):
+            asked = (*command, "--core", keyed.address)
+            assert "timesteps" in run(tmp_path, *asked, typed="Who?\n", core_key=key, **settings).stderr
+            refused = run(tmp_path, *asked, typed="Who?\n", **settings)
+            assert "valid API key" in refused.stderr
+            assert "timesteps" not in refused.stderr
+
+
+def test_a_chat_answers_line_by_line_and_is_kept_unless_it_is_not_to_be(
+    tmp_path: Path, core: CoreProcess, user_folder: Path
+) -> None:
+    asked = ("chat", "--core", core.address)
+    settings = {"user_model": user_folder, "steps": 3, "max_tokens": 8}
+    done = run(tmp_path, *asked, typed="Where is it?\n" + "word " * 200 + "\nWho?\n", **settings)
+    assert done.returncode == 0
+    assert done.stderr.count("timesteps") == 2
+    assert "shorten it" in done.stderr, "what cannot be answered does not end the chat"
+    run(tmp_path, *asked, "--no-log", typed="Secret?\n", **settings)
+    kept = _conversations(tmp_path)
+    assert [[message.text for message in said if message.role == "user"] for said in kept] == [["Where is it?", "Who?"]]
+
+
+def test_ask_is_kept_too_with_its_tokens_and_uses_linked_documents(
+    tmp_path: Path, core: CoreProcess, user_folder: Path
+) -> None:
+    (tmp_path / "notes.md").write_text("The shed code is 4711.")
+    run(tmp_path, "docs", "link", str(tmp_path / "notes.md"))
+    asked = ("ask", "What is the shed code?", "--core", core.address, "--steps", "3", "--max-tokens", "8", "--json")
+    answer = json.loads(run(tmp_path, *asked, user_model=user_folder).stdout)
+    assert [passage["text"] for passage in answer["passages"]] == ["The shed code is 4711."]
+    run(tmp_path, *asked, "--no-log", user_model=user_folder)
+    ((reply, question),) = _conversations(tmp_path, newest_first=True)
+    assert (question.text, reply.text) == ("What is the shed code?", answer["text"])
+    assert len(reply.data["tokens"]) == len(answer["tokens"])
+    traced = run(tmp_path, "ledger", "show", "--trace", reply.trace, "--json").stdout
+    assert [entry["direction"] for entry in json.loads(traced)["entries"]].count("up") == answer["round_trips"] + 2
+
+
+def _conversations(home: Path, *, newest_first: bool = False) -> list[list]:
+    from user_agent.store.database import open_database
+    from user_agent.store.encryption_key import StoreKey
+    from user_agent.store.history import History
+
+    connection = open_database(home / "data/slingshot/history.sqlite", StoreKey("passphrase", b"for tests"))
+    history = History(connection)
+    said = [history.messages(conversation.id) for conversation in history.conversations()]
+    connection.close()
+    return said if newest_first else [messages[::-1] for messages in said]

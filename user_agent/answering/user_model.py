@@ -1,0 +1,205 @@
+"""θ_user on the device: the small model that alone reads the documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from ssd2.algorithm.collaboration import UserTerms
+from ssd2.algorithm.params import CollaborationParams, DecodingParams
+from ssd2.errors import ModelNotFound, PromptTooLong
+from ssd2.models.checkpoint import load_checkpoint, load_config_and_tokenizer
+from ssd2.models.configs import ModelConfig
+from ssd2.models.predict import Model
+from ssd2.models.tokenizer import Tokenizer
+from user_agent.documents.formats.section import sentences
+from user_agent.documents.passage import Passage
+from user_agent.documents.search import search
+
+GAP = " … "
+"""Stands where sentences of a passage were left out, for the user model and for whoever reads it."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What becomes of the passages that were found for a question.
+
+    Attributes:
+        passages: that the user model is given, the best first; one of them may be cut.
+        left_out: that have no room, not even in part.
+        why_none: why none is given, whatever the room; None if that is not so.
+    """
+
+    passages: Sequence[Passage] = ()
+    left_out: Sequence[Passage] = ()
+    why_none: str | None = None
+
+
+def given_at_zero(found: Sequence[Passage]) -> Fitted:
+    """Give none of the passages found: where λ is 0 the user model is not asked."""
+    return Fitted(left_out=found, why_none="lambda_user is 0, so no passage is given; set it above 0 to use documents")
+
+
+@dataclass(frozen=True)
+class UserModel:
+    """A small model with its tokenizer.
+
+    Attributes:
+        config: its shape.
+        tokenizer: shared with the core.
+        model: the network; None if only its tokenizer is wanted, at λ = 0.
+    """
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    model: Model | None
+
+    @classmethod
+    def load(cls, folder: Path, *, with_weights: bool) -> UserModel:
+        """Load a checkpoint folder, or only what is needed to talk to a core.
+
+        Raises:
+            ModelNotFound: if the folder or a file that is needed is missing.
+            CheckpointInvalid: if its files are damaged or do not fit together.
+        """
+        if with_weights:
+            checkpoint = load_checkpoint(folder)
+            return cls(checkpoint.model.config, checkpoint.tokenizer, checkpoint.model)
+        return cls(*load_config_and_tokenizer(folder), None)
+
+    def core_prompt(self, instruction: str) -> list[int]:
+        """The prompt with w_inst alone: what the core sees."""
+        return self.tokenizer.encode_prompt(instruction, bos_token_id=self.config.bos_token_id)
+
+    @property
+    def longest_answer(self) -> int:
+        """Tokens of the longest answer that has room, behind the shortest question."""
+        room = self._answer_room(len(self.core_prompt("")), self.config.block_size)
+        return room // self.config.block_size * self.config.block_size
+
+    def limited(self, instruction: str, params: DecodingParams, core_takes: int | None = None) -> DecodingParams:
+        """Shorten the longest answer to the room behind the instruction, in whole blocks.
+
+        The core is told how many blocks an answer may have. So this sees no passage, and keeps room for passages
+        whether there are any or not.
+
+        Args:
+            instruction: w_inst.
+            params: as asked for.
+            core_takes: tokens of the longest question that the core takes; None if it takes no part or is not known.
+
+        Raises:
+            PromptTooLong: if not one block has room, or the core does not take the instruction.
+        """
+        needed = len(self.core_prompt(instruction))
+        room = self._answer_room(needed, params.block_size)
+        if room < params.block_size or (core_takes is not None and needed > core_takes):
+            raise self.too_long(needed, params.block_size, "block_size", core_takes)
+        return params.within(room)
+
+    def _answer_room(self, needed: int, block_size: int) -> int:
+        """Tokens of answer behind a prompt; where passages take their room from the answer, half of it stays theirs."""
+        spare = max(0, self.config.max_prompt_tokens_before(block_size) - needed)
+        return self.config.max_answer_tokens_behind(needed + spare // 2)
+
+    def fitting(self, instruction: str, passages: Sequence[Passage], answer_tokens: int) -> Fitted:
+        """Choose the passages that fit the model's context beside the instruction, the first ones first.
+
+        Of the first passage that does not fit whole the sentences that fit are given, those that match the instruction
+        before others. Shorter passages behind it may still fit.
+
+        Args:
+            instruction: w_inst.
+            passages: candidates, the best first.
+            answer_tokens: room that the answer needs, in whole blocks.
+
+        Raises:
+            PromptTooLong: if the instruction alone does not fit.
+        """
+        longest = self.config.max_prompt_tokens_before(answer_tokens)
+        if (needed := len(self.core_prompt(instruction))) > longest:
+            raise self.too_long(needed, answer_tokens, "max_tokens")
+        room = longest - needed
+        given: list[Passage] = []
+        left_out: list[Passage] = []
+        for passage in passages:
+            shown: Passage | None = passage
+            if self._tokens_added(instruction, passage) > room:
+                may_cut = not any(one.is_cut for one in given)
+                shown = self._cut(instruction, passage, room) if may_cut else None
+            if shown:
+                given.append(shown)
+                room -= self._tokens_added(instruction, shown)
+            else:
+                left_out.append(passage)
+        return Fitted(given, left_out)
+
+    def terms(
+        self,
+        instruction: str,
+        passages: Sequence[Passage],
+        collaboration: CollaborationParams,
+        self_conditioning: str,
+    ) -> UserTerms:
+        """The model's part in one decode."""
+        if self.model is None:
+            raise ModelNotFound("the user model was loaded without its weights")
+        with_docs = self._prompt(instruction, passages)
+        return UserTerms(self.model, [with_docs], [self.core_prompt(instruction)], collaboration, self_conditioning)
+
+    def _prompt(self, instruction: str, passages: Sequence[Passage]) -> list[int]:
+        texts = [passage.text for passage in passages]
+        return self.tokenizer.encode_prompt(instruction, texts, bos_token_id=self.config.bos_token_id)
+
+    def _tokens_added(self, instruction: str, passage: Passage) -> int:
+        return len(self._prompt(instruction, [passage])) - len(self.core_prompt(instruction))
+
+    def _cut(self, instruction: str, passage: Passage, room: int) -> Passage | None:
+        """Cut a passage to the sentences that fit, in their order; None if none does."""
+        every = [replace(passage, text=text, is_cut=True) for text in sentences(passage.text)]
+        alone = [at for at, sentence in enumerate(every) if self._tokens_added(instruction, sentence) <= room]
+        if not alone:
+            return None
+        matching = search(every, instruction)
+        best_first = sorted(alone, key=lambda at: every[at] not in matching)
+        chosen: list[int] = []
+        for at in best_first:
+            tried = sorted([*chosen, at])
+            if self._tokens_added(instruction, _joined(every, tried)) <= room:
+                chosen = tried
+        return _joined(every, chosen) if chosen else None
+
+    def too_long(
+        self, needed: int, answer_tokens: int, of_the_answer: str, core_takes: int | None = None
+    ) -> PromptTooLong:
+        """Say whether the question is to change, or what made the answer so long.
+
+        Args:
+            needed: tokens of the question.
+            answer_tokens: of the shortest answer that would do.
+            of_the_answer: the parameter that sets them.
+            core_takes: as in `limited`; a question that is shortened to the limit must not be refused again.
+        """
+        most = self.config.max_prompt_tokens_before(answer_tokens)
+        if most < len(self.core_prompt("")):
+            return PromptTooLong(
+                f"{answer_tokens} tokens of answer leave no room for a question in the user model: ask for fewer",
+                parameter=of_the_answer,
+            )
+        limit = most if core_takes is None else min(most, core_takes)
+        who = "the user model takes" if core_takes is None else "the models take"
+        return PromptTooLong(
+            f"the question is too long: it has {needed} tokens, {who} at most {limit}; shorten it",
+            parameter="question",
+            limit=limit,
+        )
+
+
+def _joined(every: Sequence[Passage], chosen: Sequence[int]) -> Passage:
+    """Join sentences, with a mark between two that did not stand side by side."""
+    text = every[chosen[0]].text
+    for before, at in pairwise(chosen):
+        text += (" " if at == before + 1 else GAP) + every[at].text
+    return replace(every[0], text=text)

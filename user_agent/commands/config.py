@@ -1,0 +1,280 @@
+"""`user-agent config` and `user-agent doctor`: what the agent is told, and whether it can work like that."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ssd2.errors import InvalidParameter, SlingshotError, StoreUnreadable
+from user_agent.commands.options import Ca, ClientCertificate, ClientKey, Insecure, with_remedy
+
+if TYPE_CHECKING:
+    from user_agent.config import AgentConfig
+
+config = typer.Typer(no_args_is_help=True, help="What the agent is told: options before variables before config.toml.")
+
+SHOW_EXAMPLES = """
+Examples:
+
+  user-agent config show
+
+  user-agent config show --key   (the key that REST clients need)
+"""
+SET_EXAMPLES = """
+Examples:
+
+  user-agent config set core core.example.org:50051
+
+  user-agent config set ca ~/slingshot/provider.pem
+
+  user-agent config set lambda_user 0.4
+
+  user-agent config set lambda_user   (back to the default)
+"""
+KEY_EXAMPLES = """
+Examples:
+
+  user-agent config set-core-key core.example.org:50051
+
+  user-agent config set-core-key core.example.org:50051 < key.txt
+"""
+FORGET_EXAMPLES = """
+Examples:
+
+  user-agent config forget-core-key core.example.org:50051
+"""
+DOCTOR_EXAMPLES = """
+Examples:
+
+  user-agent doctor
+
+  user-agent doctor --core core.example.org:50051 --ca provider.pem --json
+"""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@config.command(epilog=SHOW_EXAMPLES)
+def show(
+    key: Annotated[bool, typer.Option("--key", help="Print the REST endpoint's key and nothing else.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Every setting, its value and what it does."""
+    from user_agent.api.security import api_key
+    from user_agent.config import AgentConfig, load_config
+
+    loaded = load_config()
+    if key:
+        typer.echo(api_key(loaded))
+        return
+    values = {name: _shown(getattr(loaded, name)) for name in AgentConfig.model_fields}
+    if as_json:
+        typer.echo(json.dumps(values, ensure_ascii=False))
+        return
+    rows = ((name, values[name], field.description) for name, field in AgentConfig.model_fields.items())
+    _print_table(("setting", "value", "what it is"), rows)
+
+
+@config.command("set", epilog=SET_EXAMPLES)
+def set_one(
+    name: Annotated[str, typer.Argument(help="Of the setting; `user-agent config show` lists them.")],
+    value: Annotated[str | None, typer.Argument(help="Its value; none for the default.")] = None,
+) -> None:
+    """Keep a setting in config.toml, for whatever starts from now on."""
+    from user_agent.config import FILE, save_settings
+    from user_agent.store.tuned import config_folder
+
+    try:
+        save_settings({name: value})
+    except InvalidParameter as error:  # without the remedy of its parameter: this command is it
+        raise InvalidParameter(str(error)) from error
+    typer.echo(f"{name} is {'as by default' if value is None else 'kept'} in {config_folder() / FILE}")
+
+
+CoreAddress = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="HOST:PORT",
+        help="Of the core, or of its replicas with commas between them, as for --core; default: as configured.",
+    ),
+]
+
+
+@config.command(epilog=KEY_EXAMPLES)
+def set_core_key(core: CoreAddress = None) -> None:
+    """Keep the key that a core's provider gave you, in the system's keyring.
+
+    It is asked for, or read from standard input, and never an argument, which other users of the machine could read.
+    Without a keyring, give it with the variable SLINGSHOT_CORE_KEY. Agents that start from now on send it.
+    """
+    from user_agent.line.core_key import keep_core_key
+
+    address = _core_address(core)
+    asked = typer.prompt("Key", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
+    keep_core_key(address, asked.strip())
+    typer.echo(f"the key of the core at {address} is kept in the system's keyring")
+
+
+@config.command(epilog=FORGET_EXAMPLES)
+def forget_core_key(core: CoreAddress = None) -> None:
+    """Take the key of a core out of the system's keyring."""
+    from user_agent.line.core_key import forget_core_key as forget
+
+    address = _core_address(core)
+    forget(address)
+    typer.echo(f"the key of the core at {address} is forgotten")
+
+
+def _core_address(given: str | None) -> str:
+    from user_agent.config import load_config
+
+    if address := given or load_config().core:
+        return address
+    raise InvalidParameter("no core is configured: say which one the key is for, as HOST:PORT")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: the thing.
+        is_ok: whether the agent can work with it.
+        says: how it is, or what to do about it.
+        is_warning: whether it should be otherwise all the same.
+    """
+
+    what: str
+    is_ok: bool
+    says: str
+    is_warning: bool = False
+
+    @property
+    def mark(self) -> str:
+        """A sign for it."""
+        return ("!" if self.is_warning else "✓") if self.is_ok else "✗"
+
+
+def doctor(
+    core: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the core server; default: as configured.", show_default=False)
+    ] = None,
+    ca: Ca = None,
+    insecure: Insecure = None,
+    client_certificate: ClientCertificate = None,
+    client_key: ClientKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at the models, the core and the store, and say what to do; exit code 1 if something is amiss."""
+    from user_agent.config import load_config
+
+    options = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
+    findings = _findings(load_config(**options, insecure=insecure))
+    if as_json:
+        typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, ensure_ascii=False))
+    else:
+        _print_table(("", "what", "how it is"), ((f.mark, f.what, f.says) for f in findings))
+    if not all(finding.is_ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _findings(config: AgentConfig) -> list[Finding]:
+    found = []
+    for what, look in (("user model", _user_model), ("core", _core), ("store", _store), ("key", _key)):
+        try:
+            found.append(Finding(what, True, look(config)))
+        except SlingshotError as error:
+            found.append(Finding(what, False, with_remedy(error)))
+    return [*found, _reading()]
+
+
+def _reading() -> Finding:
+    from user_agent.documents.extraction import Extractor, exposure_warning
+
+    with Extractor() as extractor:
+        exposure = extractor.exposure()
+    if exposure:
+        return Finding("reading files", True, exposure_warning(exposure), is_warning=True)
+    return Finding("reading files", True, "in a process without network, which can read what your account can")
+
+
+def _user_model(config: AgentConfig) -> str:
+    from user_agent.answering.user_model import UserModel
+
+    model = UserModel.load(config.user_model, with_weights=True)
+    return f"{config.user_model}: family {model.config.family}, a vocabulary of {model.config.vocab_size}"
+
+
+def _core(config: AgentConfig) -> str:
+    from user_agent.answering.run import check_card
+    from user_agent.answering.user_model import UserModel
+    from user_agent.line.client import CoreClient
+    from user_agent.line.line import credentials_of, how_protected
+    from user_agent.stores import open_stores
+
+    if config.core is None:
+        return "none is configured: the agent starts the demo's; give one with `user-agent config set core HOST:PORT`"
+    model = UserModel.load(config.user_model, with_weights=False)
+
+    credentials = credentials_of(config)
+
+    async def ask(address: str) -> str:
+        with open_stores(config) as stores:
+            line = CoreClient(address, credentials=credentials, answer_timeout_s=config.timeout, ledger=stores.ledger)
+            async with line as client:
+                card = await client.model_card(config.model, model.config.family)
+        check_card(card, model, config.model)
+        how = how_protected(config, address)
+        key = f", with the key from {credentials.key_source}" if credentials.key else ""
+        return f"{address}, {how}{key}: {card.model}, {card.parameters:,} parameters, the user model's tokenizer"
+
+    return asyncio.run(ask(config.core))
+
+
+def _store(config: AgentConfig) -> str:
+    from user_agent.stores import open_stores
+
+    with open_stores(config) as stores:
+        states, checked = [document.state for document in stores.documents.documents()], stores.ledger.verify()
+    read, failed = states.count("indexed"), states.count("failed")
+    said = f"{config.data_dir}: {read} documents read, {failed} failed; {checked.entries} entries in the ledger"
+    if checked.broken_seq is not None:
+        raise StoreUnreadable(f"{said}, and entry {checked.broken_seq} is not as it was written: {checked.reason}")
+    return f"{said}, whose chain holds"
+
+
+def _key(config: AgentConfig) -> str:
+    from user_agent.stores import open_stores
+
+    with open_stores(config) as stores:
+        source = stores.key_source
+    if source != "file":
+        return f"from: {source}"
+    return (
+        "in a file of the configuration's folder, as no keyring was found: it protects a disk or a backup only if the "
+        "file is not on it; SLINGSHOT_PASSPHRASE protects better"
+    )
+
+
+def _shown(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _print_table(header: tuple[str, ...], rows: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    Console(highlight=False).print(table)

@@ -1,0 +1,55 @@
+"""Answers as terminal text."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from user_agent.answering.answer import Answer
+from user_agent.answering.run import Question
+from user_agent.store.printable import printable
+
+MOST_NAMED = 5
+"""Passages that did not fit, named one by one."""
+
+
+def token_style(*, is_changed: bool) -> str:
+    """Tokens that the user's side changed are bold and underlined."""
+    return "bold underline" if is_changed else ""
+
+
+def marked(answer: Answer) -> Text:
+    """The answer with its tokens marked."""
+    text = Text()
+    for token in answer.tokens:
+        text.append(printable(token.text), style=token_style(is_changed=token.is_changed))
+    return text[len(text.plain) - len(text.plain.lstrip()) :]
+
+
+def summary(answer: Answer) -> str:
+    """One line on what the answer took."""
+    changed = sum(token.is_changed for token in answer.tokens)
+    exact = f" ({answer.exact_timesteps} provably as with full logits)" if answer.logits_format else ""
+    ahead = f", {answer.guessed_timesteps} of its answers were there ahead" if answer.guessed_timesteps else ""
+    resumed = f"; the line broke {answer.resumed} times, and it went on" if answer.resumed else ""
+    return (
+        f"{len(answer.tokens)} tokens, {changed} changed by your side (underlined); "
+        f"{answer.timesteps} timesteps{exact} in {answer.seconds:.2f} s; "
+        f"the core was asked {answer.round_trips} times{ahead}; "
+        f"{answer.bytes_up:,} bytes up, {answer.bytes_down:,} down{resumed}"
+    )
+
+
+def remarks(question: Question) -> list[str]:
+    """Say what did not fit, a sentence each."""
+    said = []
+    if question.clamped_from:
+        said.append(
+            f"The answer has at most {question.params.max_tokens} tokens, not {question.clamped_from}: the models have "
+            "no more room behind this question."
+        )
+    if left_out := question.left_out:
+        count = f"{len(left_out)} more passage{'s were' if len(left_out) > 1 else ' was'}"
+        places = [printable(passage.place) for passage in left_out[:MOST_NAMED]]
+        rest = [f"and {len(left_out) - MOST_NAMED} others"] if len(left_out) > MOST_NAMED else []
+        said.append(f"{count} found and did not fit: {', '.join([*places, *rest])}")
+    return said

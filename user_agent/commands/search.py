@@ -1,0 +1,60 @@
+"""`user-agent docs search`: it needs the user model's tokenizer, which the other commands of the group do without."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from user_agent.commands.docs import AsJson, DataDir, opened_collection, print_json, print_table
+
+if TYPE_CHECKING:
+    from user_agent.documents.passage import Passage
+
+SEARCH_EXAMPLES = """
+Example:
+
+  user-agent docs search "When is my dentist appointment?"
+"""
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="Words, or a question.")],
+    limit: Annotated[int, typer.Option(help="Most passages to print.", min=1)] = 10,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the passages found for a question, and which of them the user model would be given, whole or in part.
+
+    How many fit depends on the user model, the length of the question and the setting max_tokens. Nothing is sent.
+    """
+    from user_agent.answering.decoding import decoding_for
+    from user_agent.answering.user_model import UserModel, given_at_zero
+    from user_agent.config import load_config
+
+    config = load_config()
+    user_model = UserModel.load(config.user_model, with_weights=False)
+    asked = decoding_for(user_model.config, steps=config.steps, max_tokens=config.max_tokens)
+    params = user_model.limited(query, asked)
+    with opened_collection(data_dir) as (library, _):
+        found = library.search(query)
+        is_given = config.lambda_user != 0
+        fitted = user_model.fitting(query, found, params.max_answer_tokens) if is_given else given_at_zero(found)
+    given, left_out = fitted.passages[:limit], fitted.left_out[: max(0, limit - len(fitted.passages))]
+    more = len(fitted.passages) + len(fitted.left_out) - len(given) - len(left_out)
+    if as_json:
+        shown = {"passages": [asdict(one) for one in given], "left_out": [asdict(one) for one in left_out]}
+        print_json({**shown, "why_none": fitted.why_none, "more": more})
+        return
+    share_of_others = "no" if fitted.why_none else "does not fit"
+    rows = [*((_share(one), one) for one in given), *((share_of_others, one) for one in left_out)]
+    print_table(("given", "where", "passage"), ((share, one.place, one.text) for share, one in rows))
+    if fitted.why_none:
+        typer.echo(f"user-agent: {fitted.why_none}", err=True)
+    if more:
+        typer.echo(f"user-agent: {more} more were found; see them with a larger --limit", err=True)
+
+
+def _share(passage: Passage) -> str:
+    return "in part" if passage.is_cut else "whole"

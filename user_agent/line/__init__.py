@@ -1,0 +1,1 @@
+"""The line to the core: the only package of the device that sends anything."""

@@ -1,0 +1,1 @@
+"""Files of the agent: database, conversations, ledger, encryption key, tuned settings."""
