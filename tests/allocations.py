@@ -1,4 +1,4 @@
-"""Which operations make tensors of a size, in whatever thread."""
+"""Which operations make tensors of a size."""
 
 from __future__ import annotations
 
@@ -17,34 +17,43 @@ PRODUCT = ("/ssd2/", "/core_server/", "/user_agent/")
 
 
 class Allocations(TorchDispatchMode):
-    """Count the operations of the threads that enter this whose result is a new tensor of at least so many elements.
+    """Count the operations of a thread that give a new tensor of at least so many elements.
 
-    Views and what is written in place are none. What an operation uses by itself meanwhile is not seen.
+    A view is none, nor what is written in place; what an operation uses by itself meanwhile is not seen.
 
     Attributes:
-        found: how often, by operation and place.
+        from_nothing: how often, by operation and place, of those that were given no tensor as large to compute it from,
+            or only its shape.
+        derived: the same of the others.
     """
 
     def __init__(self, elements: int, made_by: frozenset[CodeType] = frozenset()) -> None:
-        """Count from now on.
+        """Count while this is entered.
 
         Args:
-            elements: of a tensor that counts.
-            made_by: functions that may make such tensors, they and what they call.
+            elements: of the smallest tensor that counts.
+            made_by: functions that may make such tensors, with whatever they call.
         """
         super().__init__()
         self._elements, self._made_by = elements, made_by
-        self.found: Counter[str] = Counter()
+        self.from_nothing: Counter[str] = Counter()
+        self.derived: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = {_storage(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.numel() >= self._elements and _storage(tensor) not in given:
-                frames = list(_frames())
-                if self._made_by.isdisjoint(frame.f_code for frame in frames):
-                    self.found[f"{func} {list(tensor.shape)} in {_place(frames)}"] += 1
+        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        storages = {_storage(tensor) for tensor in given}
+        large = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor) and self._is_large(tensor)]
+        if any(_storage(tensor) not in storages for tensor in large):
+            frames = list(_frames())
+            if self._made_by.isdisjoint(frame.f_code for frame in frames):
+                has_source = any(map(self._is_large, given)) and "_like" not in str(func)
+                counted = self.derived if has_source else self.from_nothing
+                counted[f"{func} of {list(large[0].shape)} in {_place(frames)}"] += 1
         return result
+
+    def _is_large(self, tensor: Tensor) -> bool:
+        return tensor.numel() >= self._elements
 
 
 def _storage(tensor: Tensor) -> int:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copyfile
+from typing import Any
 
-from ssd2.checkpoint import save_checkpoint
-from ssd2.convert import export_opt
+import torch
+
+from ssd2.models.checkpoint import save_checkpoint
+from ssd2.models.convert import export_opt
 from tests.conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of, save_ssd_lm
 
 
@@ -33,3 +37,24 @@ SAVE: dict[str, Callable[[Path, int], None]] = {
     "autoregressive": _save_autoregressive,
 }
 """Write a checkpoint folder with a model of the seed's weights; all read the demo tokenizer's ids."""
+
+
+def save_llama(folder: Path, vocab_size: int) -> Any:
+    """Write a causal model of one small layer that is as sure of its tokens as a trained one, and return its network.
+
+    Args:
+        folder: of the checkpoint.
+        vocab_size: V; of its ids the demo tokenizer knows the first ones.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM  # takes seconds; few tests need it
+
+    torch.manual_seed(5)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    network = LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **shape, **ids)).eval()
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter)
+    network.save_pretrained(folder)
+    copyfile(DEMO_TOKENIZER, folder / "tokenizer.json")
+    return network

@@ -164,7 +164,7 @@ BENCHMARKS = {
         },
     ),
     "next_token": Benchmark(
-        "3",
+        "6",
         "a token of a causal model with a real vocabulary, beside its networks; against another commit's checkout",
         {
             "vocabulary": Option(151_936, 4096, int, "V"),

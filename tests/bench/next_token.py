@@ -1,17 +1,19 @@
 """A token of a causal language model with a real vocabulary: what the product takes for it beside the networks.
 
-A core server and `user-agent ask`, a process each, answer over loopback with a random Llama of one small layer, so that
-a token's time is that of the vocabulary. Nothing of the product is imported: with `--against FOLDER` another commit's
-checkout is measured in turns with this one, on command lines that both know.
+A core server and `user-agent ask`, a process each, answer over loopback with random Llamas of one small layer, one of
+the vocabulary and one of a small vocabulary. No code of the product is called: with `--against FOLDER` another commit's
+checkout is measured in turns with this one, by command lines that both know.
 
-    token_ms   of two answers, the difference of the seconds by that of the tokens: what comes once an answer, and what
-               comes once a process, is not in it
-    model_ms   a forward pass of the network alone, with its cache, in this process: of the core's row, or of the user
-               model's two with and without the documents, whichever takes longer, as they run side by side
-    beside_ms  token_ms - model_ms
-    ratio      beside_ms of this checkout to that of ours, 1 for ours
+    token_ms       of two answers, the difference of the seconds by that of the tokens: what comes once an answer, and
+                   what comes once a process, is not in it
+    model_ms       a forward pass of the network alone, with its cache, in this process: of the core's row, or of the
+                   user model's two with and without the documents, whichever takes longer, as they run side by side
+    beside_ms      token_ms - model_ms
+    line_ms        beside_ms with the small vocabulary: what processes, line and ledger take whatever the vocabulary
+    vocabulary_ms  beside_ms - line_ms
+    ratio          vocabulary_ms of this checkout to that of ours, 1 for ours; beside_ratio the same of beside_ms
 
-Each is a median; every process computes with one thread.
+Each is made of medians; every process computes with one thread.
 """
 
 from __future__ import annotations
@@ -23,23 +25,23 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
-from shutil import copyfile
 from statistics import median
 from typing import Any
 
 import torch
 
 from tests.bench.progress import say
-from tests.conftest import DEMO_TOKENIZER
 from tests.end_to_end.conftest import ENVIRONMENT, ROOT, running_core
+from tests.families import save_llama
 
-SHAPE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 USER_ROWS = 2
 MODEL_TOKENS = 32
 FIRST_TOKENS = 8
 """Of the shorter answer."""
+SMALL = 2048
+"""A vocabulary whose logits take next to no time; the tokenizer has 1,782 tokens."""
 
 
 def run(*, vocabulary: int, tokens: int, runs: int, against: Path | None) -> Iterator[dict[str, object]]:
@@ -48,55 +50,58 @@ def run(*, vocabulary: int, tokens: int, runs: int, against: Path | None) -> Ite
     Args:
         vocabulary: V.
         tokens: that the longer answer has more than the shorter one.
-        runs: pairs of answers of each checkout.
+        runs: pairs of answers of each checkout and vocabulary.
         against: the other checkout; None for none.
     """
     checkouts = {"this": ROOT} | ({"against": against.absolute()} if against else {})
-    with tempfile.TemporaryDirectory(prefix="slingshot-bench-") as name, ExitStack() as stack:
-        network, folder = _save(vocabulary, Path(name) / "model"), Path(name) / "model"
-        environments = {which: _environment(root, Path(name) / which) for which, root in checkouts.items()}
-        addresses = {
-            which: stack.enter_context(running_core(folder, environment=environment)).address
-            for which, environment in environments.items()
+    with tempfile.TemporaryDirectory(prefix="slingshot-bench-") as name:
+        folders = {size: Path(name) / str(size) for size in (vocabulary, SMALL)}
+        networks = {size: save_llama(folder, size) for size, folder in folders.items()}
+        environments = {which: environment_of(root, Path(name) / which) for which, root in checkouts.items()}
+        token_ms = _token_ms(folders, environments, tokens, runs)
+        model_ms = {
+            size: 1000 * max(_forward_s(network, rows) for rows in (1, USER_ROWS)) for size, network in networks.items()
         }
-        token_s: dict[str, list[float]] = {which: [] for which in checkouts}
-        model_s: list[float] = []
-        for number in range(runs):
-            model_s.append(max(_forward_s(network, rows) for rows in (1, USER_ROWS)))
-            for which, environment in environments.items():
-                token_s[which].append(_token_s(addresses[which], folder, tokens, environment))
-                say(f"run {number + 1} of {runs}: {which}, {1000 * token_s[which][-1]:.2f} ms a token")
-    model_ms = 1000 * median(model_s)
-    beside_ms = {which: 1000 * median(times) - model_ms for which, times in token_s.items()}
+    beside_ms = {key: median(times) - model_ms[key[1]] for key, times in token_ms.items()}
+    line_ms = {which: beside_ms[which, SMALL] for which in checkouts}
+    vocabulary_ms = {which: beside_ms[which, vocabulary] - line_ms[which] for which in checkouts}
     for which, root in checkouts.items():
         yield {
             "checkout": which,
             "commit": _commit(root),
             "vocabulary": vocabulary,
-            "token_ms": round(beside_ms[which] + model_ms, 2),
-            "model_ms": round(model_ms, 2),
-            "beside_ms": round(beside_ms[which], 2),
-            "ratio": round(beside_ms[which] / beside_ms["this"], 2),
+            "token_ms": round(median(token_ms[which, vocabulary]), 2),
+            "model_ms": round(model_ms[vocabulary], 2),
+            "beside_ms": round(beside_ms[which, vocabulary], 2),
+            "line_ms": round(line_ms[which], 2),
+            "vocabulary_ms": round(vocabulary_ms[which], 2),
+            "ratio": round(vocabulary_ms[which] / vocabulary_ms["this"], 2),
+            "beside_ratio": round(beside_ms[which, vocabulary] / beside_ms["this", vocabulary], 2),
             "tokens": tokens,
             "runs": runs,
         }
 
 
-def _save(vocabulary: int, folder: Path) -> Any:
-    """Write a random network; of its ids the tokenizer knows the first ones, which costs an answer no time."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def _token_ms(
+    folders: Mapping[int, Path], environments: Mapping[str, Mapping[str, str]], tokens: int, runs: int
+) -> dict[tuple[str, int], list[float]]:
+    """Time tokens of each checkout and vocabulary, in turns."""
+    taken: dict[tuple[str, int], list[float]] = {key: [] for key in product(environments, folders)}
+    first, *others = (f"{size}={folder}" for size, folder in folders.items())
+    models = [first, *(part for other in others for part in ("--model", other))]
+    with ExitStack() as stack:
+        addresses = {
+            which: stack.enter_context(running_core(*models, environment=environment)).address
+            for which, environment in environments.items()
+        }
+        for number, (which, size) in product(range(runs), taken):
+            token_s = _token_s(addresses[which], folders[size], tokens, environments[which])
+            taken[which, size].append(1000 * token_s)
+            say(f"run {number + 1} of {runs}: {which}, V = {size}, {1000 * token_s:.2f} ms a token")
+    return taken
 
-    torch.manual_seed(5)
-    network = LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **SHAPE, **IDS)).eval()
-    for parameter in network.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.5)
-    network.save_pretrained(folder)
-    copyfile(DEMO_TOKENIZER, folder / "tokenizer.json")
-    return network
 
-
-def _environment(checkout: Path, home: Path) -> dict[str, str]:
+def environment_of(checkout: Path, home: Path) -> dict[str, str]:
     """Variables of a process that runs a checkout, wherever it is started, and keeps what it keeps in a home."""
     return {
         **ENVIRONMENT,
@@ -128,9 +133,10 @@ def _token_s(address: str, folder: Path, tokens: int, environment: Mapping[str, 
 
 
 def _ask(address: str, folder: Path, max_tokens: int, environment: Mapping[str, str]) -> dict[str, Any]:
-    where = ("--core", address, "--user-model", str(folder), "--lambda-user", "0.3", "--alpha", "1")
+    models = ("--core", address, "--model", folder.name, "--user-model", str(folder))
+    mixed = ("--lambda-user", "0.3", "--alpha", "1")
     how = ("--max-tokens", str(max_tokens), "--speculation", "0", "--seed", "3", "--json", "--no-log")
-    command = [sys.executable, "-m", "user_agent", "ask", "Where is it?", *where, *how]
+    command = [sys.executable, "-m", "user_agent", "ask", "Where is it?", *models, *mixed, *how]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr}")

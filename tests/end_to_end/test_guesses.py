@@ -12,22 +12,22 @@ from pathlib import Path
 import pytest
 
 from core_server.config import ServerConfig
-from core_server.engines import Engines
-from core_server.lanes import BlockState, Row, lane_for
-from core_server.loaded_model import LoadedModel
-from core_server.server import CoreServer
-from ssd2.checkpoint import load_checkpoint
-from ssd2.logits_format import FLOAT16
+from core_server.engine.lanes import BlockState, Row, lane_for
+from core_server.engine.loaded_model import LoadedModel
+from core_server.frontend.engines import Engines
+from core_server.frontend.server import CoreServer
+from ssd2.algorithm.params import PROJECTIONS, CollaborationParams, DecodingParams, Seeds
+from ssd2.logits.format import FLOAT16
+from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.predict import Model
-from ssd2.params import PROJECTIONS, CollaborationParams, DecodingParams, Seeds
 from tests.core_server.conftest import engine_in_this_process, eventually, serving
-from tests.core_server.test_lanes import request as row_request
+from tests.core_server.engine.test_lanes import request as row_request
 from tests.families import SAVE
-from user_agent.agent import Agent, Question
-from user_agent.answer import Answer
-from user_agent.core_client import CoreClient
+from user_agent.answering.answer import Answer
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
-from user_agent.user_model import UserModel
+from user_agent.line.client import CoreClient
 
 from .guessing_line import GuessingLine, guessing_line
 

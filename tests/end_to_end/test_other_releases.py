@@ -15,16 +15,16 @@ from typing import Any
 import grpc
 import pytest
 
-from core_server import loaded_model
-from core_server.loaded_model import LoadedModel
-from ssd2.checkpoint import load_checkpoint
+from core_server.engine import loaded_model
+from core_server.engine.loaded_model import LoadedModel
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import ModelMismatch, ProtocolVersionMismatch, ProtocolViolation, SlingshotError
-from ssd2.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.models.checkpoint import load_checkpoint
 from ssd2.wire import codec
 from tests.core_server.conftest import Ending, Start, ending, start  # noqa: F401  # a fixture
-from user_agent.agent import Agent, Question
-from user_agent.core_client import CoreClient
-from user_agent.user_model import UserModel
+from user_agent.answering.run import Agent, Question
+from user_agent.answering.user_model import UserModel
+from user_agent.line.client import CoreClient
 
 COLLABORATE, GET_MODEL_CARD = (
     f"/slingshot.collaboration.v1.CollaborationService/{name}" for name in ("Collaborate", "GetModelCard")
