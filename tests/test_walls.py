@@ -1,4 +1,4 @@
-"""The walls hold: import contracts list who may, and a copy of the tree with a plant in it breaks the right ones."""
+"""The walls hold: contracts on what is written, each broken once in a copy of the tree, and what is really loaded."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ DOCUMENTS_ROOMS = "Inside documents, what parses files is apart from what stores
 PARSERS = "What parses files reaches no store and no key"
 QUESTIONS = "Who may see the questions that tuning makes of documents"
 QUESTIONS_APART = "What makes and judges questions cannot reach the line, however far round"
+LAB = "Who may use the laboratory: its commands"
 RAY = "Who may use Ray"
 TORCH = "Who may use torch: what computes, never what only parses or prints"
 
@@ -113,9 +114,10 @@ PLANTS: dict[str, tuple[dict[str, str], set[str]]] = {
         },
         {QUESTIONS_APART},
     ),
+    "the laboratory in tuning": ({"user_agent/tuning/helper.py": "import ssd2.lab.chat"}, {LAB}),
     "Ray in the front end": ({"core_server/frontend/helper.py": "import ray"}, {RAY}),
     "torch in the front end": ({"core_server/frontend/helper.py": "import torch"}, {TORCH}),
-    "torch in a report": ({"ssd2/evaluation/helper.py": "import torch"}, {TORCH}),
+    "torch in a report": ({"ssd2/lab/helper.py": "import torch"}, {TORCH}),
 }
 
 LINT = """
@@ -243,6 +245,46 @@ def test_a_ledger_is_never_optional() -> None:
 )
 def test_an_optional_ledger_is_found(source: str) -> None:
     assert list(_optional_ledgers(ast.parse(source)))
+
+
+@pytest.mark.parametrize(
+    ("modules", "never"),
+    [
+        (
+            ("ssd2.algorithm.sampler", "ssd2.algorithm.collaboration", "ssd2.wire.codec", "ssd2.training.trainer"),
+            ("core_server", "user_agent"),
+        ),
+        (("core_server.frontend.server",), ("user_agent", "typer", "rich", "torch", "numpy", "tokenizers")),
+        (("user_agent.answering.run", "user_agent.commands.ask"), ("core_server", "grpc_health.v1", "transformers")),
+        (
+            ("user_agent.documents.collection", "user_agent.documents.watcher", "user_agent.documents.reader"),
+            ("grpc", "torch", "ssd2.wire", "user_agent.line.client", "pypdfium2", "docx", "bs4"),
+        ),
+        (("user_agent.documents.extraction_worker",), ("grpc", "torch", "ssd2.wire", "apsw", "keyring")),
+        (("user_agent.commands.ask",), ("apsw", "keyring", "watchfiles", "pypdfium2", "docx", "bs4")),
+        (("user_agent.store.tuned", "user_agent.tuning.questions"), ("grpc", "torch", "ssd2.wire")),
+        (("user_agent.tuning.command",), ("core_server", "matplotlib", "transformers")),
+        (("ssd2.algorithm.sampler", "ssd2.algorithm.collaboration", "ssd2.models.ssd2"), ("grpc", "google.protobuf")),
+        (
+            ("ssd2.lab.judge", "ssd2.lab.judge_report", "ssd2.lab.text_report"),
+            ("torch", "matplotlib", "httpx2"),
+        ),
+        (
+            ("ssd2.errors", "ssd2.cli", "user_agent.commands.ask", "core_server.config", "core_server.__main__"),
+            ("torch", "numpy"),
+        ),
+    ],
+)
+def test_a_fresh_process_loads_nothing_it_must_not(modules: tuple[str, ...], never: tuple[str, ...]) -> None:
+    loaded = _loaded_by(*modules)
+    assert set(modules) <= loaded
+    assert {name for name in loaded if any(name == n or name.startswith(f"{n}.") for n in never)} == set()
+
+
+def _loaded_by(*modules: str) -> set[str]:
+    code = f"import sys, {', '.join(modules)}; print('\\n'.join(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return set(result.stdout.split())
 
 
 def _modules(package: str) -> Iterator[tuple[str, ast.Module]]:

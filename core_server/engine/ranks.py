@@ -34,6 +34,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
+# See docs/decisions/012-tensor-parallelism.md.
 @dataclass(frozen=True)
 class Ranks:
     """One of the processes of an engine, and its line to the others.

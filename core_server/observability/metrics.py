@@ -34,6 +34,7 @@ REASONS = (*sorted(error.code for error, entry in CATALOGUE.items() if entry.is_
 ENDS = (CLOSED, DISCONNECTED, CANCELLED, *REASONS)
 
 
+# See docs/decisions/027-observability.md.
 class Metrics(Collector):
     """What a server counts; every server has its own.
 

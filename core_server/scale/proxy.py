@@ -118,6 +118,7 @@ def _check_is_only_proxy() -> None:
         )
 
 
+# See docs/decisions/028-the-core-on-ray.md.
 class ProxyCalls:
     """The calls of our service."""
 

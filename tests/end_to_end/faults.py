@@ -29,6 +29,7 @@ from .conftest import ENVIRONMENT, CoreProcess
 SMALL_BUFFER_BYTES = 4096
 
 
+# See docs/decisions/035-tests.md.
 @asynccontextmanager
 async def raw_agent(address: str) -> AsyncIterator[RawAgent]:
     """An agent that does on its line what a test says, and nothing else."""

@@ -218,6 +218,7 @@ class CoreConnection:
         return typed
 
 
+# See docs/decisions/017-what-is-another-machine.md.
 def _check_line(address: str, credentials: CoreCredentials) -> None:
     """Refuse a line that somebody on the way could read.
 

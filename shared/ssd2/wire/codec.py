@@ -189,6 +189,7 @@ def _allowed_formats(message: pb.GetModelCardResponse) -> AllowedFormats:
     return AllowedFormats(tuple(known))
 
 
+# See docs/decisions/002-only-projected-tokens-cross.md.
 def open_to_proto(request: OpenRequest) -> pb.Open:
     """The beginning of an answer as a message.
 
