@@ -24,6 +24,7 @@ BYTES_A_TOKEN = 4
 """Rule of thumb for the estimate; what the endpoint counted is told afterwards."""
 
 
+# See docs/decisions/033-metrics-and-judges.md.
 @dataclass(frozen=True)
 class Question:
     """One call.

@@ -1,4 +1,4 @@
-"""How several ranks are started: what torchrun is called with, and what it finds in its environment."""
+"""The command and the environment that start the ranks of one engine; no torch is imported to make them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def torchrun(command: Sequence[str], ranks: int, folder: Path) -> list[str]:
-    """A command that runs another one, a module of Python's with its arguments, on several ranks.
+    """Return the command that runs another one, a Python module with its arguments, on several ranks.
 
     They find each other through files in a folder: torchrun's own meeting point (--standalone) listens
     on all of the machine's addresses and unpickles what it is sent there.
@@ -32,7 +32,7 @@ def torchrun(command: Sequence[str], ranks: int, folder: Path) -> list[str]:
 
 
 def ranks_environment(threads: int) -> dict[str, str]:
-    """What `torchrun` has to find in its environment, so that all it and the ranks say stays on this machine.
+    """Return the environment for `torchrun` that keeps all it and the ranks say on this machine.
 
     Args:
         threads: processors that a rank uses.

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from core_server.catalogue.hosted import HostedModels
+from core_server.catalogue.served_model import ServedModels
 from core_server.engine.loaded_model import LoadedModel
 from ssd2.algorithm.params import DecodingParams, Seeds
 from ssd2.errors import InvalidParameter, ModelMismatch
@@ -40,26 +40,26 @@ async def test_a_decode_with_experts_and_one_with_a_single_model_run_through_one
 
 
 def test_the_first_model_that_fits_is_taken(single: LoadedModel, experts: LoadedModel) -> None:
-    hosted = HostedModels([single.served, experts.served])
-    assert hosted.find("", "") is hosted.find("", "ssd-2") is hosted.find("single", "ssd-2") is single.served
-    assert hosted.find("experts", "") is experts.served
+    models = ServedModels([single.served, experts.served])
+    assert models.find("", "") is models.find("", "ssd-2") is models.find("single", "ssd-2") is single.served
+    assert models.find("experts", "") is experts.served
 
 
 @pytest.mark.parametrize(("name", "family"), [("", "autoregressive"), ("other", ""), ("single", "ssd-lm")])
-def test_what_is_not_hosted_is_refused_with_what_is(
+def test_a_model_that_is_not_served_is_refused_with_the_list(
     single: LoadedModel, experts: LoadedModel, name: str, family: str
 ) -> None:
     with pytest.raises(ModelMismatch, match=r"there are: single \(ssd-2\), experts \(ssd-2\)"):
-        HostedModels([single.served, experts.served]).find(name, family)
+        ServedModels([single.served, experts.served]).find(name, family)
 
 
 def test_a_server_without_models_is_refused() -> None:
     with pytest.raises(InvalidParameter, match="no model"):
-        HostedModels([])
+        ServedModels([])
 
 
 @pytest.mark.parametrize("changes", [{"family": "autoregressive"}, {"family": "x" * 5000}, {"model": "other"}])
-async def test_a_request_for_a_family_that_is_not_hosted_is_refused_with_the_list(
+async def test_a_request_for_a_family_that_is_not_served_is_refused_with_the_list(
     single: LoadedModel, experts: LoadedModel, start: Start, changes: dict[str, Any]
 ) -> None:
     _, agent = await start(single, experts)

@@ -1,4 +1,4 @@
-"""What a message that left the device says, in readable form."""
+"""Messages to a core in readable form, as the device's ledger shows them."""
 
 from __future__ import annotations
 
