@@ -19,9 +19,10 @@ from core_server.engine import process as engine_module
 from core_server.engine.loaded_model import LoadedModel
 from core_server.frontend import engine_keeper
 from core_server.frontend.engine_client import EngineClient
-from core_server.frontend.engines import MAX_SILENCE_S, Engines, running_engines
+from core_server.frontend.engines import Engines, running_engines
 from core_server.frontend.server import CoreServer
 from core_server.frontend.service import _AgentStream
+from core_server.observability.readiness import MAX_SILENCE_S
 from ssd2.algorithm.params import DecodingParams
 from ssd2.errors import CoreBusy, EngineLost, ModelBroken, ModelMismatch, ModelNotFound
 from ssd2.models.lane import Lane
