@@ -17,9 +17,10 @@ from typing import TypeAlias
 
 from core_server.catalogue.distribution import Distribution
 from core_server.catalogue.served_model import ServedModel
+from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.errors import SlingshotError
 from ssd2.logits.format import AllowedFormats
-from ssd2.wire.codec import OpenRequest, PackedLogits, ProjectedTokens, StepPosition
+from ssd2.wire.codec import OpenRequest, PackedLogits
 
 _LENGTH = struct.Struct("<Q")
 

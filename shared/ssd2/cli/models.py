@@ -168,15 +168,12 @@ def export(
     to: Annotated[Path, typer.Option(help="Folder for the OPT model.")],
 ) -> None:
     """Export the causal language model of an SSD-2 checkpoint as an OPT model."""
-    from ssd2.errors import CheckpointInvalid
     from ssd2.models.checkpoint import load_checkpoint
     from ssd2.models.convert import export_opt
-    from ssd2.models.ssd2 import SSD2
+    from ssd2.models.ssd2_family import single_network
     from ssd2.models.tokenizer import TOKENIZER
 
-    model = load_checkpoint(folder).model
-    if not isinstance(model, SSD2):
-        raise CheckpointInvalid(f"the model in {folder} is not an SSD-2 checkpoint")
+    model = single_network(load_checkpoint(folder).model, folder)
     export_opt(model, to, (folder / TOKENIZER).read_text(encoding="utf-8"))
     typer.echo(f"wrote {to}")
 
@@ -197,7 +194,7 @@ def experts(
     ] = None,
 ) -> None:
     """Join models finetuned for ranges of timesteps into one checkpoint, the experts of §3.1."""
-    from ssd2.models.checkpoint import join_experts
+    from ssd2.models.ssd2_family import join_experts
 
     try:
         shares = [float(border) for border in borders.split(",")] if borders else [above for above, _ in EXPERT_RANGES]

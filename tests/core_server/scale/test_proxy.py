@@ -26,10 +26,11 @@ from core_server.frontend.session import CoreSession
 from core_server.scale.proxy import proxy_config
 from core_server.scale.replica import CoreReplica
 from ssd2.algorithm.params import DecodingParams, Seeds
+from ssd2.algorithm.projection import StepPosition
 from ssd2.errors import InsecureLine, InvalidParameter
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
-from ssd2.wire.codec import MAX_MESSAGE_BYTES, StepPosition, commit_to_proto, open_to_proto
+from ssd2.wire.codec import MAX_MESSAGE_BYTES, commit_to_proto, open_to_proto
 from tests.core_server.conftest import RawAgent, decode_alone, ending, eventually, open_request
 from tests.core_server.scale.conftest import Proxy, ServeHere
 from tests.end_to_end.certificates import certificates
