@@ -143,7 +143,7 @@ def _told(expected: Estimate, asked: Judge) -> str:
     whom = f"{asked.endpoint.model} at {asked.endpoint.host}"
     price = "" if expected.most_price is None else f", price at most {math.ceil(expected.most_price * 100) / 100:,.2f}"
     return (
-        f"{expected.calls} calls to {whom}, {expected.known} verdicts are there; equal questions are asked once\n"
+        f"{expected.calls} calls to {whom}; {expected.known} verdicts are there; equal questions are asked once\n"
         f"about {expected.tokens_in:,} tokens of questions, at most {expected.most_tokens_out:,} of replies{price}"
     )
 
