@@ -19,10 +19,10 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 
 HEARTBEAT_S = 1.0
-"""An engine reports at least this often, but for the batch that it is computing."""
+"""An engine reports at least this often, except while it computes a batch."""
 
 AUTO_PRECISION = "auto"
-"""bfloat16 on a GPU of NVIDIA's, whose matrix units take it many times as fast as float32; float32 elsewhere."""
+"""bfloat16 on NVIDIA GPUs, whose matrix units compute it many times as fast as float32; float32 elsewhere."""
 
 
 def default_threads() -> int:
@@ -31,10 +31,10 @@ def default_threads() -> int:
 
 
 def named_models(given: Sequence[str]) -> dict[str, Path]:
-    """Read what was given with --model: NAME=DIR, or DIR for a model that is known by its folder's name.
+    """Parse the values of --model: NAME=DIR, or DIR for a model named after its folder.
 
     Raises:
-        InvalidParameter: if there is none, or two have one name.
+        InvalidParameter: if there is none, or two have the same name.
     """
     if not given:
         raise InvalidParameter("no model was given; give at least one checkpoint folder with --model")
@@ -266,31 +266,31 @@ class ServerConfig:
 
     @property
     def weights_precision(self) -> str:
-        """What the weights are held in."""
+        """Precision of the weights."""
         if self.precision != AUTO_PRECISION:
             return self.precision
         return "bfloat16" if self.device.partition(":")[0] == "cuda" else "float32"
 
     @property
     def ranks(self) -> int:
-        """Processes that compute, of all engines together."""
+        """Number of processes that compute, over all engines."""
         return self.replicas * self.tensor_parallel
 
     @property
     def slots_per_engine(self) -> int:
-        """Enough for all sessions, as each goes to the engine that has the fewest."""
+        """Slots of an engine: enough for all sessions, as each goes to the engine with the fewest."""
         return -(-self.max_sessions // self.replicas)
 
     @property
     def threads_per_rank(self) -> int:
-        """Processors that one rank uses."""
+        """CPU threads of one rank."""
         return max(1, self.threads // self.ranks)
 
     def devices(self, replica: int) -> tuple[str, ...]:
-        """Where the ranks of an engine compute: GPUs are given out in their order, from the first on.
+        """Return the devices of an engine's ranks: GPUs are assigned in order, from the first.
 
         Args:
-            replica: which engine, from 0.
+            replica: number of the engine, from 0.
         """
         if self.device == "cpu" or self.ranks == 1:
             return (self.device,) * self.tensor_parallel
@@ -298,14 +298,14 @@ class ServerConfig:
         return tuple(f"cuda:{number}" for number in range(first, first + self.tensor_parallel))
 
     def address(self, port: int | None = None) -> str:
-        """HOST:PORT, an IPv6 host in brackets.
+        """Return HOST:PORT, an IPv6 host in brackets.
 
         Args:
-            port: the port that was picked; None for the one asked for.
+            port: that was picked; None for the configured one.
         """
         return host_and_port(self.host, self.port if port is None else port)
 
 
 def host_and_port(host: str, port: int) -> str:
-    """HOST:PORT, an IPv6 host in brackets."""
+    """Return HOST:PORT, an IPv6 host in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
