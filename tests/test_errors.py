@@ -20,7 +20,7 @@ from core_server.catalogue.errors import INTERNAL_MESSAGE, refusal_of
 from core_server.frontend.service import refuse
 from ssd2 import errors
 from ssd2.errors import ANY, PARAMETERS_SENT_BY_CORES, SENT_BY_CORES, SlingshotError, all_kinds, with_remedies
-from ssd2.evaluation import errors as judge_errors
+from ssd2.lab import errors as judge_errors
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from tests.end_to_end.conftest import ROOT

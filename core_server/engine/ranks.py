@@ -23,7 +23,7 @@ import torch
 from torch import distributed as dist
 
 from core_server.observability.logs import fields, frames
-from ssd2.models.tensor_parallel import Shard
+from ssd2.models.shard import Shard
 
 LOADING_TIMEOUT_S = 1800.0
 """How much longer one rank may take to load its models than another."""
@@ -34,6 +34,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
+# See docs/decisions/012-tensor-parallelism.md.
 @dataclass(frozen=True)
 class Ranks:
     """One of the processes of an engine, and its line to the others.
@@ -99,7 +100,7 @@ def joined_ranks(folder: Path) -> Iterator[Ranks]:
     Whatever fails on one rank ends all: the others wait for what it had to contribute and cannot know.
 
     Args:
-        folder: see `core_server.engine.torchrun`.
+        folder: see `core_server.frontend.torchrun`.
     """
     if not dist.is_torchelastic_launched():
         yield ALONE

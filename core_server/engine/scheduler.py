@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from core_server.catalogue.engine_messages import Advance, Begin, Command
-from core_server.engine.lanes import BlockState, Lane, Row
 from ssd2.algorithm.block_end import patience_from
+from ssd2.algorithm.projection import ProjectedTokens
 from ssd2.errors import ProtocolViolation
-from ssd2.wire.codec import OpenRequest, ProjectedTokens
+from ssd2.models.lane import BlockState, Lane, Row
+from ssd2.wire.codec import OpenRequest
 
 GROWTH_BATCHES = 256
 """After running out of memory, batches until one block more is computed together: memory may be free again, and to find
@@ -74,6 +75,7 @@ class Answer:
             self.results.clear()
             self.waiting = following
 
+    # See docs/decisions/009-speculation.md.
     def guess(self) -> BlockState | None:
         """What probably has to be computed next; None if enough is guessed, or nothing can follow.
 
@@ -148,6 +150,7 @@ class Batch:
         return Batch(self.lane, self.answers[which], self.rows[which], self.is_guessed, logits)
 
 
+# See docs/decisions/008-batches.md.
 class Scheduler:
     """The answers of an engine, in the order in which they wait.
 

@@ -11,13 +11,11 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import ray
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.proxy_request_response import gRPCStreamingType
@@ -30,13 +28,14 @@ from core_server.config import ServerConfig
 from core_server.frontend.server import server_credentials
 from core_server.frontend.service import SERVICE_NAME, refuse
 from core_server.observability.logs import fields, frames
+from core_server.options import read_named
 from ssd2.errors import CoreBusy, CoreTimeout, EngineLost, InvalidParameter, ProtocolViolation, SlingshotError
-from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import ERROR_CODE_KEY
+from ssd2.wire.codec import ERROR_CODE_KEY, RequestHead, request_head
 
 PREFIX = "SLINGSHOT_PROXY_"
-"""Of the variables that tell the proxy what `core-server` is told by options: PORT, TLS_CERTIFICATE, TLS_KEY,
-CLIENT_CA, KEYS and ANSWER_TIMEOUT_S."""
+SETTINGS = ("port", "tls_certificate", "tls_key", "client_ca", "keys", "answer_timeout_s")
+VARIABLES = {PREFIX + name.upper(): name for name in SETTINGS}
+"""Settings of `core-server` that the proxy takes, by the variables that hold them."""
 
 _HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _SERVE_HEALTH = "/ray.serve.RayServeAPIService/Healthz"
@@ -77,33 +76,15 @@ def add_to_proxy(_: object, server: gRPCGenericServer) -> None:
 
 
 def proxy_config(environment: Mapping[str, str]) -> ServerConfig:
-    """What the proxy is told by its environment.
+    """Return the settings of the proxy; a variable that is unset or empty leaves the default.
 
     Raises:
-        InvalidParameter: if it does not fit together.
+        InvalidParameter: if they do not fit together.
         InsecureLine: if there are keys and no TLS.
     """
-
-    def file(name: str) -> Path | None:
-        return Path(value) if (value := environment.get(PREFIX + name)) else None
-
-    def number(name: str, kind: Callable[[str], _T], default: _T) -> _T:
-        given = environment.get(PREFIX + name)
-        try:
-            return kind(given) if given else default
-        except ValueError as error:
-            raise InvalidParameter(f"{PREFIX}{name} is {given!r}; give a number") from error
-
-    return ServerConfig(
-        {},
-        host="0.0.0.0",  # noqa: S104  # agents come over the network
-        port=number("PORT", int, 50_051),
-        tls_certificate=file("TLS_CERTIFICATE"),
-        tls_key=file("TLS_KEY"),
-        client_ca=file("CLIENT_CA"),
-        keys=file("KEYS"),
-        answer_timeout_s=number("ANSWER_TIMEOUT_S", float, ServerConfig.answer_timeout_s),
-    )
+    given = {name: text for name, text in environment.items() if text}
+    network: dict[str, Any] = {"host": "0.0.0.0", "port": 50_051}  # noqa: S104  # agents come over the network
+    return ServerConfig({}, **{**network, **read_named(ServerConfig, given, VARIABLES)})
 
 
 def _check_is_only_proxy() -> None:
@@ -120,6 +101,7 @@ def _check_is_only_proxy() -> None:
         )
 
 
+# See docs/decisions/028-the-core-on-ray.md.
 class ProxyCalls:
     """The calls of our service."""
 
@@ -252,8 +234,8 @@ class CountedRequests:
 
     async def __anext__(self) -> bytes:
         data = await anext(self._requests)
-        with suppress(DecodeError):  # what is no message, the replica refuses
-            self._count(pb.CollaborateRequest.FromString(data))
+        if head := request_head(data):  # the replica refuses what does not parse
+            self._count(head)
         return data
 
     def answered(self) -> None:
@@ -262,12 +244,11 @@ class CountedRequests:
             self._is_answered = True
             self._caller.count(self._block_size or 0)
 
-    def _count(self, message: pb.CollaborateRequest) -> None:
+    def _count(self, head: RequestHead) -> None:
         if self._block_size is None:
-            self._block_size = message.open.block_size
-        elif message.HasField("projection"):
-            at = message.projection
-            self._caller.count(self._block_size, 0 if at.is_commit else at.step + 1)  # of the timestep that begins
+            self._block_size = head.block_size
+        elif head.next_step is not None:
+            self._caller.count(self._block_size, head.next_step)
 
 
 def _check_end(rpc_context: _Context) -> None:

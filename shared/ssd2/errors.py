@@ -28,7 +28,7 @@
         ├── TokenLimitReached      the key is at its limit of tokens a minute
         └── TimestepLimitReached   the key is at its limit of timesteps a minute
 
-The device's own errors are in `user_agent.errors`, those of the judge in `ssd2.evaluation.errors`.
+The device's own errors are in `user_agent.errors`, those of the judge in `ssd2.lab.errors`.
 
 An error is specified once, on its class: the code, the gRPC status, the HTTP status, and whether its text may leave the
 core. Its text says what is wrong and what to do about it; the option, field or control that does it is the remedy of

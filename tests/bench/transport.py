@@ -27,10 +27,12 @@ import torch
 from torch import Tensor
 
 from ssd2.algorithm.collaboration import decode_locally
+from ssd2.algorithm.projection import StepPosition
 from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.models.checkpoint import load_checkpoint
-from ssd2.models.predict import Model, Predictor, begin
-from ssd2.wire.codec import OpenRequest, StepPosition
+from ssd2.models.family import Model
+from ssd2.models.predict import Predictor, begin
+from ssd2.wire.codec import OpenRequest
 from tests.bench.asked import THREADS, committed_tokens, question, two_source_items
 from tests.bench.delaying_proxy import delayed
 from tests.bench.progress import say
@@ -42,6 +44,7 @@ from user_agent.line.client import CoreClient
 from user_agent.line.credentials import CoreCredentials
 from user_agent.line.patience import OnWait
 from user_agent.line.resuming_stream import ResumingStream
+from user_agent.store.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,7 @@ class _TimedClient(CoreClient):
     """A client whose streams note when logits have arrived."""
 
     def __init__(self, end: CoreEnd, times: list[float]) -> None:
-        super().__init__(end.address, credentials=CoreCredentials(end.ca))
+        super().__init__(end.address, Ledger.in_memory(), credentials=CoreCredentials(end.ca))
         self._times = times
 
     async def open(self, request: OpenRequest, on_wait: OnWait | None = None) -> ResumingStream:

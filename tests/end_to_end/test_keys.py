@@ -20,11 +20,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from core_server.access.commands import main as manage_access
 from core_server.access.keys import READ_AGAIN_S, create_key, revoke_key
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.projection import FIRST
 from ssd2.errors import KeyRefused, SessionLimitReached, TokenLimitReached, TokenOutOfRange
 from ssd2.logits.format import PREFERRED
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
-from ssd2.wire.codec import FIRST, PROTOCOL_VERSION, ModelCard, OpenRequest
+from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from tests.end_to_end.certificates import Certificates, certificates
 from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, running_core
 from user_agent.answering.run import Agent, Question
@@ -33,6 +34,7 @@ from user_agent.errors import CoreUnavailable
 from user_agent.line.client import CoreClient
 from user_agent.line.credentials import CoreCredentials
 from user_agent.line.resuming_stream import ResumingStream
+from user_agent.store.ledger import Ledger
 
 SERVICE = "/slingshot.collaboration.v1.CollaborationService/"
 STREAMS = 50
@@ -68,7 +70,11 @@ def question() -> Question:
 
 def line(core: CoreProcess, key: str | None, ca: Path | None = None, **files: Path) -> CoreClient:
     return CoreClient(
-        core.address, credentials=CoreCredentials(ca, key=key, **files), connect_timeout_s=2.0, patience_s=0
+        core.address,
+        Ledger.in_memory(),
+        credentials=CoreCredentials(ca, key=key, **files),
+        connect_timeout_s=2.0,
+        patience_s=0,
     )
 
 
@@ -220,7 +226,7 @@ async def test_a_key_without_tokens_left_is_told_when_it_has_some_again(
 
 
 async def _through(core: CoreProcess, credentials: CoreCredentials) -> ModelCard:
-    async with CoreClient(core.address, credentials=credentials, connect_timeout_s=2.0) as client:
+    async with CoreClient(core.address, Ledger.in_memory(), credentials=credentials, connect_timeout_s=2.0) as client:
         return await client.model_card("", "ssd-2")
 
 
@@ -339,7 +345,7 @@ def _logging_core(core_folder: Path, keys: Path, log: Path) -> Iterator[str]:
 
 async def _asked_and_broken(address: str, key: str) -> None:
     """An answer, a prompt with a token that there is not, and a stream without Open."""
-    async with CoreClient(address, credentials=CoreCredentials(key=key)) as client:
+    async with CoreClient(address, Ledger.in_memory(), credentials=CoreCredentials(key=key)) as client:
         request = replace(opening(await client.model_card("", "ssd-2")), prompt_ids=PROMPT)
         stream = await client.open(request)
         await stream.logits(FIRST)

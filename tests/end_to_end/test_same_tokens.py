@@ -23,6 +23,7 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 from .conftest import CoreProcess, recording_relay, running_core
 from .processes import engine_processes, listening_addresses
@@ -84,7 +85,7 @@ def _in_process(question: Question, core_folder: Path, user_folder: Path) -> lis
 
 async def _over_grpc(questions: list[Question], address: str, user: UserModel) -> list[list[int]]:
     async def ask(question: Question) -> list[int]:
-        async with CoreClient(address) as client:
+        async with CoreClient(address, Ledger.in_memory()) as client:
             answer = await Agent(user, client).answer(question)
         return [token.token_id for token in answer.tokens]
 
@@ -123,21 +124,13 @@ async def test_over_grpc_equals_in_one_process(
     assert all(len(tokens) > 8 for tokens in remote), "too short to have crossed a block"
 
 
-@pytest.mark.parametrize("projection", PROJECTIONS)
-@pytest.mark.parametrize("speculation", [1, 5])
-async def test_tokens_do_not_depend_on_what_the_core_sends_ahead(
-    core: CoreProcess, core_folder: Path, user_folder: Path, projection: str, speculation: int
-) -> None:
-    questions = [_question(number, 0.4, projection, "own") for number in range(3)]
-    ahead = [replace(question, speculation=speculation) for question in questions]
-    remote = await _over_grpc(ahead, core.address, _user(user_folder))
-    assert remote == [_in_process(question, core_folder, user_folder) for question in questions]
-
-
 async def test_right_guesses_are_taken_and_wrong_ones_passed_over(core: CoreProcess, user_folder: Path) -> None:
     """At λ = 0 the greedy projection of a block's first timestep is what the core guesses; a draw is another."""
     guessed = []
-    async with recording_relay(core.address, delay_s=0.1) as wire, CoreClient(wire.address) as client:
+    async with (
+        recording_relay(core.address, delay_s=0.1) as wire,
+        CoreClient(wire.address, Ledger.in_memory()) as client,
+    ):
         for lambda_user, projection in ((0.0, "greedy"), (0.4, "sampling")):
             question = replace(_question(1, lambda_user, projection, "own"), speculation=3)
             guessed.append((await Agent(_user(user_folder), client).answer(question)).guessed_timesteps)
@@ -164,7 +157,7 @@ async def test_over_grpc_equals_in_one_process_with_fewer_timesteps_too(
 ) -> None:
     asked = _question(1, 0.4, "sampling", self_conditioning)
     question = replace(asked, params=replace(asked.params, steps=9, max_tokens=24, **changes))
-    async with CoreClient(core.address) as client:
+    async with CoreClient(core.address, Ledger.in_memory()) as client:
         answer = await Agent(_user(user_folder), client).answer(question)
     assert [token.token_id for token in answer.tokens] == _in_process(question, core_folder, user_folder)
     assert len(answer.tokens) > 8, "too short to have crossed a block"
@@ -205,9 +198,9 @@ def core_of_all_families(families: Path) -> Iterator[CoreProcess]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("lambda_user", "speculation"), [(0.0, 0), (0.4, 0), (0.0, 4), (0.4, 4)])
+@pytest.mark.parametrize("lambda_user", [0.0, 0.4])
 async def test_every_family_through_one_server(
-    core_of_all_families: CoreProcess, families: Path, name: str, lambda_user: float, speculation: int
+    core_of_all_families: CoreProcess, families: Path, name: str, lambda_user: float
 ) -> None:
     user = _user(families / f"user-{name}")
     block_size = min(user.config.block_size, 8)
@@ -215,8 +208,7 @@ async def test_every_family_through_one_server(
     params = DecodingParams.for_model(user.config, block_size=block_size, max_tokens=9, steps=steps, top_p=0.8)
     collaboration = CollaborationParams(lambda_user, alpha=1.0)
     asked = Question("Where is it?", PASSAGES, collaboration, params, Seeds.reproducible(1), model=name)
-    ahead = replace(asked, speculation=speculation)
-    (remote,) = await _over_grpc([ahead], core_of_all_families.address, user)
+    (remote,) = await _over_grpc([asked], core_of_all_families.address, user)
     assert remote == _in_process(asked, families / f"core-{name}", families / f"user-{name}")
     assert len(remote) >= 8
 

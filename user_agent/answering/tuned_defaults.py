@@ -17,7 +17,7 @@ BUILT_IN = CollaborationParams()
 
 
 def collaboration_for(
-    config: AgentConfig, credentials: CoreCredentials | None = None, ledger: Ledger | None = None
+    config: AgentConfig, ledger: Ledger, credentials: CoreCredentials | None = None
 ) -> tuple[CollaborationParams, Choice | None]:
     """λ and α, and the saved choice if any of it is used.
 
@@ -25,8 +25,8 @@ def collaboration_for(
 
     Args:
         config: with λ and α as given, or None, the two models, and the core, if any.
-        credentials: of the line to the core; None for one that is not encrypted, with no key.
         ledger: where what is sent is entered.
+        credentials: of the line to the core; None for one that is not encrypted, with no key.
 
     Raises:
         SlingshotError: if a parameter is out of its range, the saved choices cannot be read, or the core cannot be
@@ -37,7 +37,7 @@ def collaboration_for(
     is_all_given = lambda_user is not None and (alpha is not None or lambda_user in (0, 1))
     if is_all_given or not config.core or not (tuned := tuned_with(config.user_model)):
         return given, None
-    served = asyncio.run(_served(config.core, config, credentials, ledger))
+    served = asyncio.run(_served(config.core, config, ledger, credentials))
     choice = next((choice for choice in tuned if choice.core_sha256 == served), None)
     return collaboration_of(lambda_user, alpha, choice), choice
 
@@ -63,7 +63,7 @@ def tuned_with(user_model: Path) -> list[Choice]:
     return [choice for choice in choices if choice.user_sha256 == sha256]
 
 
-async def _served(core: str, config: AgentConfig, credentials: CoreCredentials | None, ledger: Ledger | None) -> str:
+async def _served(core: str, config: AgentConfig, ledger: Ledger, credentials: CoreCredentials | None) -> str:
     model, _ = load_config_and_tokenizer(config.user_model)
-    async with CoreClient(core, credentials=credentials, answer_timeout_s=config.timeout, ledger=ledger) as client:
+    async with CoreClient(core, ledger, credentials=credentials, answer_timeout_s=config.timeout) as client:
         return (await client.model_card(config.model, model.family)).model_sha256

@@ -12,7 +12,8 @@ from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import ModelNotFound, PromptTooLong
 from ssd2.models.checkpoint import load_checkpoint, load_config_and_tokenizer
 from ssd2.models.configs import ModelConfig
-from ssd2.models.predict import Model
+from ssd2.models.family import Model
+from ssd2.models.predict import user_terms
 from ssd2.models.tokenizer import Tokenizer
 from user_agent.documents.formats.section import sentences
 from user_agent.documents.passage import Passage
@@ -79,6 +80,7 @@ class UserModel:
         room = self._answer_room(len(self.core_prompt("")), self.config.block_size)
         return room // self.config.block_size * self.config.block_size
 
+    # See docs/decisions/024-room-for-passages.md.
     def limited(self, instruction: str, params: DecodingParams, core_takes: int | None = None) -> DecodingParams:
         """Shorten the longest answer to the room behind the instruction, in whole blocks.
 
@@ -149,7 +151,7 @@ class UserModel:
                 "the user model was loaded without its weights; load it with them", parameter="user_model"
             )
         with_docs = self._prompt(instruction, passages)
-        return UserTerms(self.model, [with_docs], [self.core_prompt(instruction)], collaboration, self_conditioning)
+        return user_terms(self.model, [with_docs], [self.core_prompt(instruction)], collaboration, self_conditioning)
 
     def _prompt(self, instruction: str, passages: Sequence[Passage]) -> list[int]:
         texts = [passage.text for passage in passages]

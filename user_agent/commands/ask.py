@@ -212,7 +212,7 @@ def ask(
     config = config_with(**of_line, **of_models, **of_answer, insecure=insecure)
     credentials = credentials_of(config) if needed_line(config) else None
     with open_stores(config) as stores:
-        collaboration, tuned = collaboration_for(config, credentials, stores.ledger)
+        collaboration, tuned = collaboration_for(config, stores.ledger, credentials)
         if collaboration.uses_core and not config.core:
             raise InvalidParameter("λ below 1 needs a core; set its address", parameter="core")
         loaded = UserModel.load(config.user_model, with_weights=collaboration.uses_user)
@@ -370,7 +370,7 @@ def _found(docs: list[Path] | None, question: str, library: Collection) -> list[
 def _client(config: AgentConfig, credentials: CoreCredentials | None, ledger: Ledger) -> CoreClient:
     from user_agent.line.client import CoreClient
 
-    return CoreClient(config.core or "", credentials=credentials, answer_timeout_s=config.timeout, ledger=ledger)
+    return CoreClient(config.core or "", ledger, credentials=credentials, answer_timeout_s=config.timeout)
 
 
 async def _ask(

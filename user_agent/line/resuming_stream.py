@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ssd2.algorithm.projection import FIRST, ProjectedTokens, StepPosition
 from ssd2.errors import CoreError, KeyRefused, ModelBroken
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits
-from ssd2.wire.codec import FIRST, ProjectedTokens, StepPosition
 from ssd2.wire.tensors import projected_tokens
 from user_agent.errors import CoreLost, DemoCoreEnded
 from user_agent.line.patience import Patience
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+# See docs/decisions/018-an-answer-outlives-its-connection.md.
 class ResumingStream:
     """One answer's stream, on as many connections as it takes.
 

@@ -98,3 +98,20 @@ def _not_a_database(file: Path, key: StoreKey | None) -> StoreKeyWrong | StoreUn
 
 def _damaged(file: Path) -> StoreUnreadable:
     return StoreUnreadable(f"{file} is damaged; restore it from a backup, or move it away to start afresh")
+
+
+@contextmanager
+def writing(connection: apsw.Connection) -> Iterator[None]:
+    """Write in one transaction; what it reads first stays so until its end.
+
+    (A connection as context manager waits for another one's transaction without letting other threads run: if that one
+    is of the same process, until the busy timeout is over.)
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite ends it by itself where the disk is full
+            connection.execute("ROLLBACK")
+        raise

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.errors import KeyRefused, ModelBroken, ModelMismatch, SlingshotError, TokenLimitReached
-from ssd2.wire.codec import ProjectedTokens, StepPosition
 from user_agent.errors import CoreLost
 from user_agent.line import patience
 from user_agent.line.demo_core import given_up
