@@ -53,7 +53,7 @@ def nucleus(logits: Tensor, top_p: float) -> Tensor:
         InvalidParameter: if `top_p` is outside (0, 1].
     """
     if not 0 < top_p <= 1:
-        raise InvalidParameter(f"top_p is {top_p}; a nucleus holds a mass in (0, 1]")
+        raise InvalidParameter(f"top_p is {top_p}; it must be in (0, 1]", parameter="top_p", limit=1)
     probabilities = torch.softmax(logits.float(), dim=-1)
     vocab_size = logits.shape[-1]
     order, kept = _kept(probabilities, top_p, min(NUCLEUS_CANDIDATES, vocab_size))
