@@ -90,7 +90,9 @@ def _revoke_key(keys: Path, key: str) -> None:
 
 def _create_certs(out: Path, host: list[str], client: list[str], days: int) -> None:
     if not host and not client:
-        raise InvalidParameter("no holder of the certificates is named; use --host NAME for a core, --client NAME for an agent")
+        raise InvalidParameter(
+            "no holder of the certificates is named; use --host NAME for a core, --client NAME for an agent"
+        )
     if days < 1:
         raise InvalidParameter(f"days is {days}; it must be at least 1")
     from core_server.access.certs import Authority

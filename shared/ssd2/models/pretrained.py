@@ -110,7 +110,9 @@ def read_tokenizer(source: str, vocab_size: int) -> str:
     if not backend.encode("a", add_special_tokens=False).ids:
         raise ModelNotFound(f"no tokenizer with {source}; add its tokenizer.json, or vocab.json and merges.txt")
     if (known := backend.get_vocab_size(with_added_tokens=True)) > vocab_size:
-        raise CheckpointInvalid(f"the tokenizer of {source} has {known} tokens and the model {vocab_size}; use the model's own tokenizer")
+        raise CheckpointInvalid(
+            f"the tokenizer of {source} has {known} tokens and the model {vocab_size}; use the model's own tokenizer"
+        )
     return str(backend.to_str())
 
 

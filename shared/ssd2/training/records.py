@@ -216,5 +216,7 @@ def _checked(values: Any, fields: Sequence[str], place: str) -> Record:
         try:
             values[field].encode()
         except UnicodeEncodeError as error:  # JSON can spell half a character
-            raise InvalidParameter(f"{place}: its field {field!r} is not valid Unicode ({error}); correct it") from error
+            raise InvalidParameter(
+                f"{place}: its field {field!r} is not valid Unicode ({error}); correct it"
+            ) from error
     return Record(tuple(values[field] for field in fields))
