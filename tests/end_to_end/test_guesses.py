@@ -28,6 +28,7 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 from .guessing_line import GuessingLine, guessing_line
 
@@ -108,7 +109,7 @@ def question(pair: Pair, number: int, speculation: int = 0) -> Question:
 
 
 async def answered(pair: Pair, line: GuessingLine, asked: Question) -> Answer:
-    async with asyncio.timeout(60), CoreClient(line.address) as client:
+    async with asyncio.timeout(60), CoreClient(line.address, Ledger.in_memory()) as client:
         return await Agent(pair.user, client).answer(asked)
 
 

@@ -40,6 +40,7 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 VOCAB = 151_936
 TOKENS = 4
@@ -96,7 +97,7 @@ async def _decoded(core: LoadedModel, user: UserModel, projection: str, logits: 
         async with (
             engine_in_this_process(core, slots=1) as engine,
             serving(Engines([engine]), ServerConfig({}, grace_s=0.0)) as (_, agent),
-            CoreClient(f"127.0.0.1:{agent.port}") as client,
+            CoreClient(f"127.0.0.1:{agent.port}", Ledger.in_memory()) as client,
         ):
             with made.device:
                 answer = await Agent(user, client).answer(question)

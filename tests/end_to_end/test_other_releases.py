@@ -25,6 +25,7 @@ from tests.core_server.conftest import Ending, Start, ending, start  # noqa: F40
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 COLLABORATE, GET_MODEL_CARD = (
     f"/slingshot.collaboration.v1.CollaborationService/{name}" for name in ("Collaborate", "GetModelCard")
@@ -256,8 +257,10 @@ async def other_core(card: bytes) -> AsyncIterator[OtherCore]:
     server.add_generic_rpc_handlers((core,))
     core.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    yield core
-    await server.stop(0)
+    try:
+        yield core
+    finally:
+        await server.stop(0)
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +271,7 @@ def user(user_folder: Path) -> UserModel:
 async def asked(user: UserModel, core: OtherCore) -> list[int]:
     params = DecodingParams(block_size=LENGTH, max_tokens=8, steps=2, stop=0.4, projection="greedy")
     question = Question("Where is it?", (), CollaborationParams(0.0, 0.0), params, Seeds.reproducible(1))
-    async with CoreClient(core.address, patience_s=0) as client:
+    async with CoreClient(core.address, Ledger.in_memory(), patience_s=0) as client:
         return [token.token_id for token in (await Agent(user, client).answer(question)).tokens]
 
 
