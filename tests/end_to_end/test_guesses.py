@@ -42,7 +42,7 @@ class Pair:
     Attributes:
         core: loaded.
         user: loaded.
-        tokens: of each session's answer where nothing is guessed and nobody else asks.
+        tokens: of each session's answer without guesses and without other sessions.
     """
 
     core: LoadedModel
@@ -82,7 +82,7 @@ async def _serving(pair: Pair, cut_at: int | None = None) -> AsyncIterator[tuple
 
 
 def question(pair: Pair, number: int, speculation: int = 0) -> Question:
-    """Three blocks of five timesteps, or twelve tokens; of every projection, with prompts of different lengths."""
+    """Ask for three blocks of five timesteps, or twelve tokens; projections and prompt lengths vary by number."""
     config = pair.user.config
     params = DecodingParams.for_model(
         config,
@@ -120,7 +120,7 @@ def ids(answer: Answer) -> list[int]:
 
 
 def check_guesses(line: GuessingLine, answers: Sequence[Answer]) -> None:
-    """See that some guesses were right, and at least a third of them wrong."""
+    """Check that some guesses were right and at least a third wrong."""
     right = sum(answer.guessed_timesteps for answer in answers)
     assert right > 0
     assert line.guesses - right >= line.guesses / 3
