@@ -1,7 +1,7 @@
 """An agent and a core of different releases: they work together, or the user is told what to do.
 
-What release 0.1 sends stands here by the numbers of its fields, apart from the contract in this tree: a change of the
-contract that 0.1 cannot follow without a new protocol version shows.
+Messages of release 0.1 are written here by field number, independent of the contract in this tree. So a change of the
+contract that 0.1 cannot follow, without a new protocol version, fails a test.
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ COLLABORATE, GET_MODEL_CARD = (
 )
 VOCAB, LENGTH = 1782, 4
 FLOAT16_IN_0_1, OWN_IN_0_1 = 1, 1
-PACKED = (5, 7)
-"""Numbers of the repeated fields that are read here, all of Open."""
 
 
 class Fixed64(int):
@@ -103,7 +101,7 @@ def served(core_folder: Path) -> LoadedModel:
 
 
 def open_of_0_1(served: LoadedModel, **changes: Any) -> bytes:
-    """The first message of an agent of 0.1, with some fields otherwise."""
+    """First message of an agent of 0.1, with some fields changed."""
     fields: dict[int, Any] = {
         1: 1,  # protocol_version
         2: "core",
@@ -200,7 +198,7 @@ async def test_a_newer_agent_is_told_what_this_core_does_not_have(
 
 
 class OtherCore(grpc.GenericRpcHandler):
-    """A core of another release, by the bytes that it sends.
+    """Core of another release, by the bytes that it sends.
 
     Attributes:
         opened: what it was sent as Open.
@@ -245,7 +243,7 @@ def _float16_logits() -> bytes:
 
 
 def card_of_0_1(tokenizer_sha256: str, **changes: Any) -> bytes:
-    """What a core of 0.1 says of its model, with some fields otherwise."""
+    """Model card of a core of 0.1, with some fields changed."""
     limits = {5: VOCAB, 6: 8, 7: 96, 8: 64, 9: 1000}
     fields = {1: 1, 2: "core", 3: "0" * 64, 4: tokenizer_sha256, **limits, 10: "ssd-2", 11: [FLOAT16_IN_0_1]}
     return encoded({**fields, **{int(name.lstrip("_")): value for name, value in changes.items()}})
