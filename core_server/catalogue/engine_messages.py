@@ -39,7 +39,7 @@ class Start:
         compiled: whether the noise is compiled.
         timeout_s: how long a rank waits for the others.
         log_level: name of the lowest level that is logged.
-        log_format: one of `core_server.observability.logs.LOG_FORMATS`.
+        log_format: one of `core_server.config.LOG_FORMATS`.
     """
 
     models: Mapping[str, Path]

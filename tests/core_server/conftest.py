@@ -190,10 +190,12 @@ async def engine_in_this_process(
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     await client.ready()
-    yield client
-    client.close()
-    await asyncio.to_thread(thread.join, 10)
-    theirs.close()
+    try:
+        yield client
+    finally:
+        client.close()
+        await asyncio.to_thread(thread.join, 10)
+        theirs.close()
     assert not thread.is_alive(), "the engine ends when the front end has hung up"
 
 
@@ -206,8 +208,10 @@ async def serving(
     port = await server.start()
     limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=limits) as channel:
-        yield server, RawAgent(channel, port)
-    await server.stop()
+        try:
+            yield server, RawAgent(channel, port)
+        finally:
+            await server.stop()
 
 
 Start = Callable[..., Awaitable[tuple[CoreServer, RawAgent]]]

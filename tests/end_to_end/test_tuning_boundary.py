@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.errors import CoreLost
 from ssd2.logits.format import FLOAT16, PREFERRED
 from ssd2.logits.packed import as_received
 from ssd2.models.checkpoint import load_checkpoint
@@ -27,6 +26,7 @@ from ssd2.wire import collaboration_pb2 as pb
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.reader import read_passages
+from user_agent.errors import CoreLost
 from user_agent.line.client import CoreClient
 from user_agent.store.ledger import Ledger
 from user_agent.store.tuned import Choice

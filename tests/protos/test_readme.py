@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from core_server.catalogue.errors import CATALOGUE
 from ssd2.algorithm.noised_simplex import noised_simplex
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.demo.paths import CORE, USER
+from ssd2.errors import SENT_BY_CORES, SlingshotError
 from tests.end_to_end.conftest import ROOT, running_core
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
@@ -69,7 +69,7 @@ def test_the_noise_of_the_page_is_ours(token_ids: list[int] | None, seed: int) -
     torch.testing.assert_close(found, ours[0].double(), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [kind for kind, entry in CATALOGUE.items() if entry.is_public])
-def test_the_page_has_every_code_with_its_status(kind: type[Exception]) -> None:
+@pytest.mark.parametrize("kind", sorted(SENT_BY_CORES, key=lambda kind: kind.code))
+def test_the_page_has_every_code_with_its_status(kind: type[SlingshotError]) -> None:
     (row,) = (line for line in README.splitlines() if line.startswith("|") and f"`{kind.code}`" in line)
-    assert CATALOGUE[kind].status.name in row
+    assert kind.grpc_status in row

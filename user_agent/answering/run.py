@@ -64,11 +64,16 @@ class Question:
 
     def __post_init__(self) -> None:
         if not 0 <= self.speculation <= MAX_SPECULATION:
-            raise InvalidParameter(f"speculation is {self.speculation}; it must be in [0, {MAX_SPECULATION}]")
+            raise InvalidParameter(
+                f"speculation is {self.speculation}; it must be in [0, {MAX_SPECULATION}]",
+                parameter="speculation",
+                limit=MAX_SPECULATION,
+            )
         if self.params.self_conditioning == "mixed" and self.collaboration.uses_core:
             raise InvalidParameter(
                 "self-conditioning 'mixed' would send mixed logits to the core, which reveal the user model's; use own "
-                "or projection"
+                "or projection",
+                parameter="self_conditioning",
             )
 
     @property
@@ -334,7 +339,7 @@ class Agent:
 
     async def _open(self, question: Question, observer: Observer | None) -> ResumingStream:
         if self._client is None:
-            raise InvalidParameter("λ below 1 needs a core; give its address", parameter="core")
+            raise InvalidParameter("λ below 1 needs a core; set its address", parameter="core")
         on_wait = observer.waiting if observer else None
         card = await self._client.model_card(question.model, self._user_model.config.family, on_wait)
         self._check(card, question)
@@ -370,8 +375,7 @@ class Agent:
             raise self._user_model.too_long(prompt_tokens, block_size, "block_size", card.max_prompt_tokens)
         if question.params.block_size > card.max_block_size:
             raise InvalidParameter(
-                f"block size is {question.params.block_size}, this core takes at most {card.max_block_size}; "
-                "use smaller blocks",
+                f"block size is {question.params.block_size}; this core takes at most {card.max_block_size}",
                 parameter="block_size",
                 limit=card.max_block_size,
             )
@@ -396,18 +400,20 @@ def check_card(card: ModelCard, user_model: UserModel, model: str) -> None:
             "install the same release on both sides"
         )
     if model and card.model != model:
-        raise ModelMismatch(f"the core offers {card.model!r}, not {model!r} that it was asked for; tell its provider")
+        raise ModelMismatch(
+            f"the core offers {card.model!r} instead of the requested {model!r}; tell its provider", parameter="model"
+        )
     config = user_model.config
     if card.family != config.family:
         raise ModelMismatch(
-            f"the core offers a model of the family {card.family!r}, the user model is of {config.family!r}, and "
-            "their logits mean different things; use a user model of the core's family",
+            f"the core's model is of the family {card.family!r} and the user model of {config.family!r}, so their "
+            "logits mean different things; use a user model of the core's family",
             parameter="user_model",
         )
     if (card.tokenizer_sha256, card.vocab_size) != (user_model.tokenizer.sha256, config.vocab_size):
         raise TokenizerMismatch(
             f"the core's model {card.model!r} has another tokenizer than the user model, so their logits cannot "
-            "be mixed; use a user model that was made for this core",
+            "be mixed; use a user model made for this core",
             parameter="user_model",
         )
 

@@ -15,9 +15,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ssd2.algorithm.projection import FIRST, ProjectedTokens, StepPosition
-from ssd2.errors import CoreError, CoreLost, DemoCoreEnded, KeyRefused, ModelBroken
+from ssd2.errors import CoreError, KeyRefused, ModelBroken
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits
+from user_agent.errors import CoreLost, DemoCoreEnded
 from user_agent.line.patience import Patience
 
 if TYPE_CHECKING:

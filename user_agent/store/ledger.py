@@ -27,9 +27,10 @@ from typing import Any, Literal, TypeAlias
 
 import apsw
 
-from ssd2.errors import LedgerUnwritable, NotFound
+from ssd2.errors import NotFound
 from ssd2.wire.addresses import is_loopback
 from ssd2.wire.sent_message import SentMessage, decode
+from user_agent.errors import LedgerUnwritable
 from user_agent.store.database import memory_database, reported, writing
 
 Direction: TypeAlias = Literal["up", "down"]
@@ -106,24 +107,22 @@ def tracing(trace: str, on_departure: OnDeparture = _NO_ANSWER.on_departure) -> 
 
 
 @dataclass(frozen=True)
-class Entry:
+class Crossing:
     """One message that crossed.
 
     Attributes:
-        seq: counts the entries from 1.
+        seq: number of its entry, from 1.
         time: UTC, ISO 8601 with microseconds; of a message up before it left, of one down after it arrived.
         direction: "up" from this device to the core, "down" from the core.
         destination: HOST:PORT of the core, either way.
         rpc: method of the service, such as "Collaborate".
         payload_bytes: size of the message as protobuf.
         wire_bytes: payload_bytes and the 5 bytes that gRPC puts before a message: exactly what HTTP/2 carries for it as
-            payload of DATA frames. What HTTP/2 itself adds is not in it, and the device cannot tell it message by
-            message: 9 bytes a frame (one takes 89 kB of logits as well as 50 bytes), headers, settings, pings, windows.
+            payload of DATA frames. HTTP/2's own overhead is not included; the device cannot attribute it to messages:
+            9 bytes a frame (one carries 89 kB of logits as well as 50 bytes), headers, settings, pings, windows.
         sha256: of the payload, hexadecimal.
         previous: `chain` of the entry before.
         trace: id of the answer that it belongs to; "" outside of one.
-        chain: SHA-256 over all of the fields above, hexadecimal.
-        payload: the message, of direction "up" only.
     """
 
     seq: int
@@ -136,6 +135,17 @@ class Entry:
     sha256: str
     previous: str
     trace: str
+
+
+@dataclass(frozen=True)
+class Entry(Crossing):
+    """A crossing as the ledger holds it.
+
+    Attributes:
+        chain: SHA-256 over all of the crossing's fields, hexadecimal.
+        payload: the message, of direction "up" only.
+    """
+
     chain: str
     payload: bytes | None
 
@@ -246,8 +256,8 @@ class Ledger:
                 self._connection.execute(_INSERT, (*fields, _chain(*fields), payload if direction == "up" else None))
         except apsw.Error as error:
             raise LedgerUnwritable(
-                f"the ledger of what leaves this device cannot be written ({error}), so nothing is sent; see that its "
-                "disk has room and its file may be written"
+                f"the ledger of what leaves this device cannot be written ({error}), so nothing is sent; free space on "
+                "its disk and check the file's permissions"
             ) from error
         if direction == "up":
             traced.on_departure(seq + 1, len(payload) + PREFIX_BYTES)
@@ -289,7 +299,7 @@ class Ledger:
         """
         found = self.entries(seq - 1, 1)
         if not found or found[0].seq != seq:
-            raise NotFound(f"the ledger has no entry {seq}; `user-agent ledger show` lists them")
+            raise NotFound(f"the ledger has no entry {seq}; choose one of its entries", parameter="entry")
         return found[0]
 
     def totals(self, trace: str | None = None) -> Totals:

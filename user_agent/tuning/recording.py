@@ -126,6 +126,7 @@ def check_recording_size(params: DecodingParams, vocab_size: int) -> None:
     """
     if (needed := recording_bytes(params, vocab_size, FLOAT16)) > MAX_RECORDING_BYTES:
         raise InvalidParameter(
-            f"the core's part at {params.steps} steps and {params.max_tokens} tokens takes {needed / 1e9:,.1f} GB of "
-            f"memory, at most {MAX_RECORDING_BYTES / 1e9:g} GB is allowed; give a smaller --steps or --max-tokens"
+            f"the core's logits at {params.steps} steps and {params.max_tokens} tokens take {needed / 1e9:,.1f} GB of "
+            f"memory, and the limit is {MAX_RECORDING_BYTES / 1e9:g} GB; use fewer steps or shorter answers",
+            parameter="steps",
         )

@@ -30,12 +30,12 @@ class Defaults(Protocol):
 
     @property
     def block_size(self) -> int:
-        """L it was trained with."""
+        """L it was trained with; 1 if it writes token by token."""
         ...
 
     @property
     def default_steps(self) -> int:
-        """Timesteps of a block."""
+        """Timesteps of a block; 1 without diffusion."""
         ...
 
     @property

@@ -17,13 +17,13 @@ def answer_from_context(
 
         y ~ softmax((1 + α) logits(y | c, x) - α logits(y | x))
 
-    Source: context-aware decoding (arXiv 2305.14739), the thesis' chapter 4; with a diffusion model
-    the same for the logits of a block at every timestep.
+    Source: context-aware decoding (arXiv 2305.14739), the thesis' chapter 4. A diffusion model mixes the logits
+    of a block so at every timestep.
 
     Args:
         checkpoint: of any family.
         question: x.
-        passages: c; without any, and at α = 0, it is plain decoding.
+        passages: c; none, or α = 0, is plain decoding.
         alpha: contrastive strength.
         params: how to decode.
         seed: of the decode.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
-from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE
+from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE, Defaults
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, EXPERT_RANGES
 from ssd2.errors import CheckpointInvalid
 
@@ -103,7 +103,7 @@ def _check_token_ids(config: ModelConfig) -> None:
             )
 
 
-class ModelConfig(Protocol):
+class ModelConfig(Defaults, Protocol):
     """A model's shape, as far as a decode, a server and an agent have to know it; a dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -116,21 +116,6 @@ class ModelConfig(Protocol):
     @property
     def vocab_size(self) -> int:
         """V."""
-        ...
-
-    @property
-    def block_size(self) -> int:
-        """L it was trained with; 1 if it writes token by token."""
-        ...
-
-    @property
-    def default_steps(self) -> int:
-        """Timesteps a block is decoded with, unless others are asked for; 1 without diffusion."""
-        ...
-
-    @property
-    def default_stop(self) -> float:
-        """Share of T that a decode stops at, unless asked otherwise."""
         ...
 
     @property
@@ -151,11 +136,6 @@ class ModelConfig(Protocol):
     @property
     def pad_token_id(self) -> int:
         """Fills the left of shorter prompts in a batch; never attended to."""
-        ...
-
-    @property
-    def simplex_value(self) -> float:
-        """K, in logit units."""
         ...
 
     @property

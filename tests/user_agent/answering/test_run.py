@@ -15,14 +15,7 @@ from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.algorithm.simplex_sampler import SimplexSampler
-from ssd2.errors import (
-    CoreLost,
-    InvalidParameter,
-    ModelMismatch,
-    PromptTooLong,
-    ProtocolVersionMismatch,
-    TokenizerMismatch,
-)
+from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, ProtocolVersionMismatch, TokenizerMismatch
 from ssd2.logits.format import ANY_FORMAT, PREFERRED, AllowedFormats, LogitsFormat
 from ssd2.logits.packed import CoreLogits, as_received
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
@@ -31,6 +24,7 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.commands.render import marked, summary
 from user_agent.documents.passage import Passage
+from user_agent.errors import CoreLost
 from user_agent.line.patience import OnWait
 from user_agent.line.stream import CoreStream
 from user_agent.store.printable import printable

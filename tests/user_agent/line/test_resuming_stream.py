@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
-from ssd2.errors import CoreLost, KeyRefused, ModelBroken, ModelMismatch, SlingshotError, TokenLimitReached
+from ssd2.errors import KeyRefused, ModelBroken, ModelMismatch, SlingshotError, TokenLimitReached
+from user_agent.errors import CoreLost
 from user_agent.line import patience
 from user_agent.line.demo_core import given_up
 from user_agent.line.patience import Patience
@@ -152,7 +153,9 @@ async def test_without_patience_the_error_comes_at_once() -> None:
 
 
 async def test_a_core_that_is_back_and_says_until_when_it_gives_no_more_is_what_is_told() -> None:
-    line = ResumingStream(FakeStream(4), reopening(TokenLimitReached("ask again in 40 s", 40.0)), Patience(10.0))
+    line = ResumingStream(
+        FakeStream(4), reopening(TokenLimitReached("ask again in 40 s", retry_after_s=40.0)), Patience(10.0)
+    )
     with pytest.raises(TokenLimitReached, match="ask again in 40 s"):
         await decode(line)
 
