@@ -123,7 +123,7 @@ def load_config(**options: Any) -> AgentConfig:
             where = f"--{name.replace('_', '-')}"
         raise InvalidParameter(f"{why}; set {where}") from error
     except (OSError, ValueError) as error:  # tomllib.TOMLDecodeError is a ValueError
-        raise InvalidParameter(f"{config_folder() / FILE} cannot be read: {error}") from error
+        raise InvalidParameter(f"cannot read {config_folder() / FILE}: {error}; correct the file") from error
 
 
 def _first_fault(error: ValidationError) -> tuple[str, str]:
@@ -164,7 +164,9 @@ def save_settings(changes: Mapping[str, Any], **options: Any) -> AgentConfig:
         InvalidParameter: if there is no such setting, its value is outside its range, or the file cannot be written.
     """
     if unknown := set(changes) - set(AgentConfig.model_fields):
-        raise InvalidParameter(f"there is no setting {min(unknown)!r}; there are {', '.join(AgentConfig.model_fields)}")
+        raise InvalidParameter(
+            f"there is no setting {min(unknown)!r}; choose from {', '.join(AgentConfig.model_fields)}"
+        )
     file = config_folder() / FILE
     before = file.read_text(encoding="utf-8") if file.is_file() else ""
     kept = {**tomllib.loads(before), **changes}

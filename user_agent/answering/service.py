@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.errors import AgentBusy, CoreError, SlingshotError
+from ssd2.errors import CoreError, SlingshotError
 from ssd2.logits.format import LogitsFormat
 from ssd2.wire.codec import ModelCard
 from user_agent.answering.answer import Answer, CommittedBlock, Observer, ProjectedBlock
@@ -21,6 +21,7 @@ from user_agent.answering.tuned_defaults import collaboration_of, tuned_with
 from user_agent.answering.user_model import Fitted, UserModel, given_at_zero
 from user_agent.config import AgentConfig
 from user_agent.documents.passage import Passage
+from user_agent.errors import AgentBusy
 from user_agent.line.client import CoreClient
 from user_agent.store.ledger import tracing
 
@@ -203,8 +204,8 @@ class Answering:
         """
         if self._admitted >= self._config.max_answers + self._config.max_waiting:
             raise AgentBusy(
-                f"this agent computes {self._config.max_answers} answers at a time and lets {self._config.max_waiting} "
-                "wait; ask again in a moment"
+                f"this agent is busy: it computes {self._config.max_answers} answers at a time and queues "
+                f"{self._config.max_waiting}; ask again in a moment"
             )
         trace = self.traces.begin(trace_id, self._user_model.tokenizer)
         task = asyncio.create_task(self._in_turn(asked, trace, observer))

@@ -82,7 +82,7 @@ class Generation(BaseModel):
         """
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
         if len(stops) > 4:
-            raise ApiError(400, "invalid_value", f"stop has {len(stops)} texts; give at most 4", "stop")
+            raise ApiError(400, "invalid_value", f"stop has {len(stops)} texts; send at most 4", "stop")
         return [text for text in stops if text]
 
     def check(self) -> list[str]:
@@ -95,9 +95,7 @@ class Generation(BaseModel):
             ApiError: if a parameter asks for what is not supported, or the model is another one.
         """
         if self.model != MODEL:
-            raise ApiError(
-                404, "model_not_found", f"there is no model {self.model!r}; this agent has {MODEL!r}", "model"
-            )
+            raise ApiError(404, "model_not_found", f"there is no model {self.model!r}; use {MODEL!r}", "model")
         extra = self.model_extra or {}
         for name, neutral in NEUTRAL.items():
             if extra.get(name) is not None and not any(_equal(extra[name], value) for value in neutral):
@@ -105,7 +103,7 @@ class Generation(BaseModel):
         if self.slingshot and self.slingshot.logits is not None:
             LogitsFormat.parse(self.slingshot.logits)
         if self.stream_options and not self.stream:
-            raise ApiError(400, "invalid_value", "stream_options is for streams; set stream", "stream_options")
+            raise ApiError(400, "invalid_value", "stream_options applies to streams only; set stream", "stream_options")
         return sorted(set(extra) - set(NEUTRAL) - ACCEPTED)
 
     def documents(self) -> Sequence[int] | None:
@@ -170,7 +168,7 @@ class ChatRequest(Generation):
         """
         last = self.messages[-1]
         if last.role != "user" or not last.text.strip():
-            raise ApiError(400, "invalid_value", "the last message has to be the user's, with a text", "messages")
+            raise ApiError(400, "invalid_value", "the last message must be the user's and contain text", "messages")
         return last.text
 
     def check(self) -> list[str]:

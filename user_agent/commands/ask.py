@@ -19,7 +19,7 @@ from user_agent.commands.config import DOCTOR_EXAMPLES, doctor
 from user_agent.commands.config import config as config_app
 from user_agent.commands.docs import docs as docs_app
 from user_agent.commands.ledger import ledger as ledger_app
-from user_agent.commands.options import HOW_TO_GIVE_A_CORE, Ca, ClientCertificate, ClientKey, Insecure
+from user_agent.commands.options import Ca, ClientCertificate, ClientKey, Insecure
 from user_agent.commands.search import SEARCH_EXAMPLES, search
 from user_agent.commands.tune import EXAMPLES as TUNE_EXAMPLES
 from user_agent.commands.tune import tune
@@ -205,7 +205,7 @@ def ask(
 
     logits_format = LogitsFormat.parse(logits) if logits is not None else None
     if (control is None) != (not control_label):
-        raise InvalidParameter("--control and --control-label go together: a classifier and one of its classes")
+        raise InvalidParameter("--control and --control-label go together; give a classifier and one of its classes")
     of_line = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
     of_models = {"model": model, "user_model": user_model, "lambda_user": lambda_user, "alpha": alpha}
     of_answer = {"steps": steps, "max_tokens": max_tokens, "speculation": speculation, "timeout": timeout}
@@ -214,7 +214,7 @@ def ask(
     with open_stores(config) as stores:
         collaboration, tuned = collaboration_for(config, stores.ledger, credentials)
         if collaboration.uses_core and not config.core:
-            raise InvalidParameter(f"λ below 1 needs a core: {HOW_TO_GIVE_A_CORE}")
+            raise InvalidParameter("λ below 1 needs a core; set its address", parameter="core")
         loaded = UserModel.load(config.user_model, with_weights=collaboration.uses_user)
         asked_params = decoding_for(
             loaded.config,

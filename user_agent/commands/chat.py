@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from user_agent.commands.options import Ca, ClientCertificate, ClientKey, Insecure, with_remedy
+from user_agent.commands.options import Ca, ClientCertificate, ClientKey, Insecure
+from user_agent.commands.remedies import with_remedy
 
 if TYPE_CHECKING:
     from user_agent.answering.service import Answered, Answering
