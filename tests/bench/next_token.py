@@ -87,12 +87,17 @@ def run(*, vocabulary: int, tokens: int, runs: int, against: Path | None) -> Ite
             "line_ms": round(beside[which, SMALL].wall, 2),
             "vocabulary_ms": round(own.wall, 2),
             "cpu_ms": round(own.cpu, 2),
-            "ratio": round(own.wall / ours.wall, 2),
-            "beside_ratio": round(cost.wall / beside["this", vocabulary].wall, 2),
-            "cpu_ratio": round(own.cpu / ours.cpu, 2),
+            "ratio": _ratio(own.wall, ours.wall),
+            "beside_ratio": _ratio(cost.wall, beside["this", vocabulary].wall),
+            "cpu_ratio": _ratio(own.cpu, ours.cpu),
             "tokens": tokens,
             "runs": runs,
         }
+
+
+def _ratio(theirs: float, ours: float) -> float | None:
+    """Ratio of two times; None where too little was measured to tell."""
+    return round(theirs / ours, 2) if ours > 0 else None
 
 
 def _of_vocabulary(beside: Mapping[tuple[str, int], Cost], which: str, vocabulary: int) -> Cost:
