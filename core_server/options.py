@@ -48,7 +48,7 @@ class Setting:
     def range(self) -> str | None:
         """Range of the values, in words; None if any will do."""
         if self.at_least is not None and self.at_most is not None:
-            return f"in [{self.at_least:g}, {self.at_most:g}]"
+            return f"from {self.at_least:g} to {self.at_most:g}"
         if self.above is not None:
             return f"above {self.above:g}"
         return None if self.at_least is None else f"at least {self.at_least:g}"
@@ -164,10 +164,10 @@ def _flag(one: Field[Any], about: Setting) -> str:
 
 
 def _help(one: Field[Any], about: Setting) -> str:
-    """Return the help text with range and default; a flag and a setting that is off by default have none."""
+    """Return the help text with limits and default; a flag, and a setting without a default, name none."""
     default = about.default
     if default is None and not any(one.default is none for none in (None, MISSING, False)):
         default = f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
-    notes = [*([about.range] if about.range else []), *([f"default: {default}"] if default else [])]
-    text = f"{about.help} ({'; '.join(notes)})" if notes else about.help
+    limits = f"Must be {about.range}." if about.at_most is not None or about.above else ""
+    text = " ".join(part for part in (about.help, limits, f"Default: {default}." if default else "") if part)
     return text.replace("%", "%%")

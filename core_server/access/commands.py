@@ -122,8 +122,8 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
         "--max-sessions",
         type=int,
         metavar="N",
-        help="Answers in progress at a time, at each server that reads the file. (default: half of the server's "
-        "--max-sessions, all of them for the only key; no limit on Ray)",
+        help="Answers in progress at a time, at each server that reads the file. Default: half of the server's "
+        "--max-sessions, or all of them for the only key; on Ray no limit.",
     )
     create.add_argument(
         "--tokens-per-minute",
@@ -131,13 +131,13 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="Tokens per minute at each server, on average. A block costs its tokens for every "
         f"{DEFAULT_STEPS} timesteps begun. Answers are never cut off: what one uses beyond the limit delays the next. "
-        "(default: no limit)",
+        "Default: no limit.",
     )
     create.add_argument(
         "--timesteps-per-minute",
         type=int,
         metavar="N",
-        help="Timesteps per minute at each server, on average. (default: no limit)",
+        help="Timesteps per minute at each server, on average. Default: no limit.",
     )
     create.set_defaults(run=_create_key)
     listing = _command(commands, "list", "List the keys and their limits.", _KEYS_EXAMPLES)
@@ -174,7 +174,7 @@ def _add_certs(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=DAYS,
         metavar="N",
-        help="Days that the certificates are valid. (default: %(default)s)",
+        help="Days that the certificates are valid. Default: %(default)s.",
     )
     create.set_defaults(run=_create_certs)
 

@@ -57,7 +57,7 @@ def test_an_option_that_is_not_given_has_the_field_s_default() -> None:
 
 
 def test_help_of_every_option_shows_the_default_that_its_field_has() -> None:
-    shown = {action.dest: re.search(r"default: ([^;)]+)\)$", action.help or "") for action in _parser()._actions}
+    shown = {action.dest: re.search(r"Default: (.+)\.$", action.help or "") for action in _parser()._actions}
     for one in fields(ServerConfig):
         default, is_there = one.default, shown[one.name]
         if isinstance(default, bool) or default is None or default is MISSING:

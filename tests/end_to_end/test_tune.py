@@ -18,8 +18,8 @@ from conftest import DEMO_TOKENIZER, demo_shaped_model
 from rich.console import Console
 from torch import Tensor
 
+from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
-from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.errors import SlingshotError
 from ssd2.models.checkpoint import save_checkpoint
 from tests.commands import run_here
@@ -133,10 +133,10 @@ async def test_a_recording_holds_all_timesteps_and_serves_blocks_that_end_early(
     async with CoreClient(core.address, Ledger.in_memory()) as client:
         recordings = await record(UserModel.load(user_folder, with_weights=False), client, params, SEED)
     assert all([len(block) for block in recording.logits] == [6, 6] for recording in recordings)
-    asked: list[LogitsRequest] = []
+    asked: list[BlockView] = []
 
     class Counting(RecordedCore):
-        def logits(self, request: LogitsRequest) -> Tensor:
+        def logits(self, request: BlockView) -> Tensor:
             asked.append(request)
             return super().logits(request)
 

@@ -12,7 +12,7 @@ from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import ModelNotFound, PromptTooLong
 from ssd2.models.checkpoint import load_checkpoint, load_config_and_tokenizer
 from ssd2.models.configs import ModelConfig
-from ssd2.models.family import Model
+from ssd2.models.model import Model
 from ssd2.models.predict import user_terms
 from ssd2.models.tokenizer import Tokenizer
 from user_agent.documents.formats.section import sentences

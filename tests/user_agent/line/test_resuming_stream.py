@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
-import torch
-from torch import Tensor
 
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.errors import KeyRefused, ModelBroken, ModelMismatch, SlingshotError, TokenLimitReached
@@ -71,10 +69,6 @@ def reopening(*streams: FakeStream | SlingshotError) -> Callable[[], Awaitable[F
     return reopen
 
 
-def one_hot(*token_ids: int) -> Tensor:
-    return torch.full((len(token_ids), V), -5.0).scatter(-1, torch.tensor(token_ids)[:, None], 5.0)
-
-
 async def decode(line: ResumingStream) -> list[StepPosition]:
     """Two blocks of three timesteps; gives what was given for logits."""
     given, number = [], 0
@@ -83,7 +77,7 @@ async def decode(line: ResumingStream) -> list[StepPosition]:
             at = StepPosition(number, block, step)
             given.append(await line.logits(at))
             if step < 2:
-                await line.project(at, one_hot(block, step))
+                await line.project(at, ProjectedTokens((block, step)))
             elif block == 0:
                 await line.commit(at, [7, 8])
             number += 1

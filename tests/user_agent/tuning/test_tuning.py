@@ -18,10 +18,10 @@ from rich.console import Console
 from torch import Tensor
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
-from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.errors import InvalidParameter
 from ssd2.logits.format import FLOAT16, PREFERRED
 from ssd2.models.checkpoint import fingerprint
+from tests.conftest import block_view
 from user_agent.answering import tuned_defaults as defaults
 from user_agent.answering.run import Question
 from user_agent.commands.remedies import with_remedy
@@ -383,8 +383,7 @@ def test_a_recorded_core_repeats_what_was_sent_row_by_row_also_to_blocks_that_en
 
     core = RecordedCore([Recording(logits(row), row) for row in range(2)])
     for block, step in ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2)):  # the first block ends early
-        request = LogitsRequest(block, step, 1000, torch.zeros(2, 4, 8), None, None, torch.empty(2, 0))
-        got: Tensor = core.logits(request)
+        got: Tensor = core.logits(block_view(2, block=block, step=step))
         assert got.shape == (2, 4, 8)
         assert got[:, 0, 0].tolist() == [10 * block + step, 100 + 10 * block + step]
 

@@ -46,7 +46,9 @@ TokenizerFile = Annotated[
 Separator = Annotated[
     str,
     typer.Option(
-        help="String between prompt and text where neither has white space at the seam.", rich_help_panel=ADVANCED
+        help="String between prompt and text where neither has white space at the seam.",
+        show_default="a space",
+        rich_help_panel=ADVANCED,
     ),
 ]
 MauveModel = Annotated[str, typer.Option(help="Model that embeds texts for MAUVE.", rich_help_panel=ADVANCED)]
