@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ssd2.errors import ANY, SlingshotError, with_remedies
+from ssd2.errors import ANY, Remedies, SlingshotError, with_remedies
 
-REMEDIES = {
+REMEDIES: Remedies = {
     (ANY, "core"): "--core HOST:PORT, or `user-agent config set core HOST:PORT`",
     (ANY, "ca"): "--ca FILE, or `user-agent config set ca FILE`",
     (ANY, "insecure"): "--ca FILE, or --insecure if you trust every network on the way",

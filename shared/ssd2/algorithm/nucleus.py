@@ -65,7 +65,7 @@ def sample(logits: Tensor, uniform: Tensor, top_p: float) -> Tensor:
 def _ranked_nucleus(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """Rank the most probable entries, int64, [..., M], and tell which of them are the nucleus; none behind them is."""
     if not 0 < top_p <= 1:
-        raise InvalidParameter(f"top_p is {top_p}; a nucleus holds a mass in (0, 1]")
+        raise InvalidParameter(f"top_p is {top_p}; it must be in (0, 1]", parameter="top_p", limit=1)
     probabilities = torch.softmax(logits.float(), dim=-1)
     vocab_size = logits.shape[-1]
     count = min(max(CANDIDATES, vocab_size // SHARE), vocab_size)
