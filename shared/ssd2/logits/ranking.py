@@ -53,5 +53,8 @@ def _first(values: Tensor, count: int, *, largest: bool) -> Tensor | None:
     missing = count - len(keys)
     if missing <= 0:
         return keys[:count]
-    equal = (values == border).nonzero().flatten()  # by id
-    return torch.cat([keys, equal[:missing]]) if len(equal) >= missing else None
+    for part in (values[: 4 * missing], values):  # where many are equal, the lowest ids are at the beginning
+        equal = (part == border).nonzero().flatten()
+        if len(equal) >= missing:
+            return torch.cat([keys, equal[:missing]])
+    return None
