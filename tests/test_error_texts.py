@@ -36,7 +36,8 @@ TERMINALS = (
 
 OWNERS = (judge_errors.__name__, device_errors.__name__)
 IDIOMS = re.compile(
-    r"not to be had|was asked for|(?<!there )\b(?:is|are) no |\balone\b|in the clear|\banew\b|give (?:it|one|another|its|both|at)\b"
+    r"not to be had|was asked for|(?<!there )\b(?:is|are) no |\balone\b|in the clear|\banew\b|"
+    r"give (?:it|one|another|its|both|at)\b"
 )
 """Kinds of wording that the style guide's tables replace."""
 

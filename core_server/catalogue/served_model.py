@@ -114,7 +114,7 @@ class ServedModels:
             if name in ("", served.name) and family in ("", served.card.family):
                 return served
         # What the agent sent is not repeated: it may be of any length.
-        raise ModelMismatch(f"no model served here has the name and family asked for; there are: {self}")
+        raise ModelMismatch(f"this core has no model of that name and family; there are: {self}", parameter="model")
 
     def __str__(self) -> str:
         """Names and families, in order."""

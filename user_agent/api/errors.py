@@ -19,7 +19,7 @@ _OF_BOTH = {
     **{name: f"slingshot.{name}" for name in ("lambda_user", "alpha", "steps", "logits")},
     **{name: name for name in ("temperature", "top_p", "seed", "max_tokens")},
 }
-_FIELDS: dict[str, dict[str, str]] = {
+FIELDS: dict[str, dict[str, str]] = {
     "/v1/chat/completions": {**_OF_BOTH, "question": "messages"},
     "/v1/completions": {**_OF_BOTH, "question": "prompt"},
 }
@@ -92,7 +92,7 @@ def error_body(error: SlingshotError | ApiError, path: str) -> tuple[int, dict[s
 
 
 def _field(error: SlingshotError, path: str) -> str | None:
-    return None if error.parameter is None else _FIELDS.get(path, {}).get(error.parameter, error.parameter)
+    return None if error.parameter is None else FIELDS.get(path, {}).get(error.parameter, error.parameter)
 
 
 def handle_errors(app: FastAPI) -> None:

@@ -5,7 +5,19 @@ import { button, el } from "/web/dom.js";
 import { address, route } from "/web/router.js";
 
 const LOOK_EVERY_MS = 2000;
-const SETTINGS = new Set(["core", "ca", "model", "lambda_user", "alpha", "steps", "max_tokens"]); // that the page can change
+const ANY = "*";
+
+/** Remedies of the page: the setting that mends an error, by its code (or ANY) and its parameter, and the setting's name. */
+const REMEDIES = {
+  [`${ANY} core`]: ["core", "Core"],
+  [`${ANY} ca`]: ["ca", "Certificate"],
+  [`${ANY} insecure`]: ["ca", "Certificate"], // an unencrypted line is not allowed from the page
+  [`${ANY} model`]: ["model", "Model"],
+  [`${ANY} max_tokens`]: ["max_tokens", "Longest answer"],
+  [`${ANY} slingshot.lambda_user`]: ["lambda_user", "λ"],
+  [`${ANY} slingshot.alpha`]: ["alpha", "α"],
+  [`${ANY} slingshot.steps`]: ["steps", "Timesteps of a block"],
+};
 const strip = document.getElementById("notices");
 let isWaiting = false;
 
@@ -21,11 +33,11 @@ export function report(error) {
   else show(error.message, remedy(error));
 }
 
-/** Where the setting that an error names can be changed; null if it is none, or in sight. */
-export function remedy({ param }) {
-  const setting = param === "insecure" ? "ca" : param; // an unencrypted line is not allowed from the page
-  return SETTINGS.has(setting) && route().page !== "settings"
-    ? el("a", { href: `${address("settings")}?focus=${setting}` }, "Change it in Settings") : null;
+/** A link to the setting that mends an error; null if there is none, or it is in sight. */
+export function remedy({ code, param }) {
+  const [setting, name] = REMEDIES[`${code} ${param}`] ?? REMEDIES[`${ANY} ${param}`] ?? [];
+  return setting && route().page !== "settings"
+    ? el("a", { href: `${address("settings")}?focus=${setting}` }, `Change it in Settings › ${name}`) : null;
 }
 
 /** A listener whose failures are shown. */
