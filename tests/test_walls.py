@@ -274,6 +274,10 @@ def test_an_optional_ledger_is_found(source: str) -> None:
             ("ssd2.errors", "ssd2.cli", "user_agent.commands.ask", "core_server.config", "core_server.__main__"),
             ("torch", "numpy"),
         ),
+        (
+            ("ssd2.models.registry", "ssd2.models.configs", "ssd2.algorithm.projection"),
+            ("torch", "numpy"),
+        ),
     ],
 )
 def test_a_fresh_process_loads_nothing_it_must_not(modules: tuple[str, ...], never: tuple[str, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class Denoiser:
         self._model, self._self_conditioning = model, self_conditioning
         self._prompts = [tuple(prompt) for prompt in prompts]
         self._pools: dict[SSD2, ContextPool] = {}
-        self._own: dict[Hashable, Tensor] = {}  # the last two predictions, V-sized, by what they are a function of
+        self._own: list[tuple[BlockView, Tensor]] = []  # the last two predictions, V-sized, and what was seen for them
 
     @torch.inference_mode()
     def logits(self, view: BlockView) -> Tensor:
@@ -63,15 +63,22 @@ class Denoiser:
 
     def _logits_on_own(self, view: BlockView) -> Tensor:
         """Feed back the model's own prediction at the timestep before, made again unless it is the last one made."""
-        missing = [view]
-        while missing[-1].step and _key(missing[-1].before()) not in self._own:
+        missing, own = [view], self._own_before(view)
+        while missing[-1].step and own is None:
             missing.append(missing[-1].before())
-        logits = self._own.get(_key(missing[-1].before())) if missing[-1].step else None
+            own = self._own_before(missing[-1])
         for each in reversed(missing):
-            kept = {} if logits is None else {_key(each.before()): logits}
-            logits = self._denoised(each, logits)
-            self._own = {**kept, _key(each): logits}
-        return self._own[_key(view)]
+            logits = self._denoised(each, own)
+            self._own = [(each.before(), own), (each, logits)] if own is not None else [(each, logits)]
+            own = logits
+        return logits
+
+    def _own_before(self, view: BlockView) -> Tensor | None:
+        """Find what was predicted at the timestep before; None at the first one, or if it is not kept."""
+        if not view.step:
+            return None
+        before = view.before()
+        return next((logits for seen, logits in self._own if _is_same(seen, before)), None)
 
     def _given(self, view: BlockView) -> Tensor | None:
         if self._self_conditioning == "mixed":
@@ -110,6 +117,7 @@ class Denoiser:
             )
 
 
-def _key(view: BlockView) -> Hashable:
-    answers = tuple(map(tuple, view.answer_ids.tolist()))
-    return view.block, view.timestep, view.trail, view.noise_seeds, view.simplex_value, answers
+def _is_same(a: BlockView, b: BlockView) -> bool:
+    """Tell whether own predictions are the same for both: what crossed is."""
+    places = ((v.block, v.timestep, v.block_size, v.noise_seeds, v.simplex_value) for v in (a, b))
+    return next(places) == next(places) and a.trail == b.trail and torch.equal(a.answer_ids, b.answer_ids)
