@@ -34,7 +34,7 @@ def test_a_long_paragraph_is_cut_between_sentences_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("scan.pdf", b"%PDF", "no PDF"),
+        ("scan.pdf", b"%PDF", "not a PDF"),
         ("latin.txt", "Straße".encode("latin-1"), "UTF-8"),
     ],
 )

@@ -200,7 +200,7 @@ async def test_without_patience_a_full_core_is_told_at_once(start: Start) -> Non
 
 
 async def test_how_long_a_limit_holds_comes_with_the_error(start: Start) -> None:
-    core = await start(TokenLimitReached("ask again in 40 s", 40))
+    core = await start(TokenLimitReached("ask again in 40 s", retry_after_s=40))
     async with CoreClient(core.address, Ledger.in_memory()) as client:
         with pytest.raises(TokenLimitReached) as raised:
             await client.open(OPEN)
