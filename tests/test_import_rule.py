@@ -33,7 +33,7 @@ def _loaded_by(*modules: str) -> set[str]:
         (("user_agent.tuning.command",), ("core_server", "matplotlib", "transformers")),
         (("ssd2.algorithm.sampler", "ssd2.algorithm.collaboration", "ssd2.models.ssd2"), ("grpc", "google.protobuf")),
         (
-            ("ssd2.evaluation.judge", "ssd2.evaluation.judge_report", "ssd2.evaluation.text_report"),
+            ("ssd2.lab.judge", "ssd2.lab.judge_report", "ssd2.lab.text_report"),
             ("torch", "matplotlib", "httpx2"),
         ),
         (

@@ -81,6 +81,7 @@ async def while_allowed(answer: Coroutine[object, object, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+# See docs/decisions/015-what-is-counted.md.
 def tokens_charged(block_size: int, step: int) -> int:
     """Tokens that a timestep is charged: its block's with the first one, and again with every 25th after it.
 

@@ -123,6 +123,7 @@ def revoke_key(file: Path, id_or_name: str) -> KeyEntry:
     return found
 
 
+# See docs/decisions/016-keys-and-certificates.md.
 class KeyReader:
     """The keys of a file, as it is now: a running server takes up its changes."""
 

@@ -24,6 +24,7 @@ class Line(Protocol):
         """The connection's other end: address and port."""
 
 
+# See docs/decisions/010-prompt-sharing-scopes.md.
 def scope_of(line: Line) -> str | None:
     """Name the answers that a call's prompt may be shared with: those of its key, certificate or connection.
 

@@ -1,7 +1,8 @@
-"""One model as the front end knows it: what it says about it, and whether an answer can be had from it."""
+"""Models as the front end knows them: without weights, which of them a request is for, and whether it fits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
@@ -73,3 +74,40 @@ class ServedModel:
                 f"the agent's model has a vocabulary of {request.vocab_size}, this core's one of "
                 f"{self.card.vocab_size}; use a user model made for this core"
             )
+
+
+class ServedModels:
+    """The models of one server, under different names; the first one is the default."""
+
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        """Serve models.
+
+        Args:
+            models: at least one, with different names.
+
+        Raises:
+            InvalidParameter: if there is none.
+        """
+        if not models:
+            raise InvalidParameter("there is no model to serve; give at least one")
+        self._models = tuple(models)
+
+    def find(self, name: str, family: str) -> ServedModel:
+        """Return the first model that fits.
+
+        Args:
+            name: of the model, or "" for any.
+            family: of the model, or "" for any.
+
+        Raises:
+            ModelMismatch: if none fits; says which there are.
+        """
+        for served in self._models:
+            if name in ("", served.name) and family in ("", served.card.family):
+                return served
+        # What the agent sent is not repeated: it may be of any length.
+        raise ModelMismatch(f"no model served here has the name and family asked for; there are: {self}")
+
+    def __str__(self) -> str:
+        """Names and families, in order."""
+        return ", ".join(f"{served.name} ({served.card.family})" for served in self._models)

@@ -92,6 +92,7 @@ class _Captured:
     output: Tensor
 
 
+# See docs/decisions/011-cuda-graphs.md.
 class CudaGraphs:
     """Launches all kernels of a function at once, where launching them one by one takes longer than they do.
 

@@ -81,6 +81,7 @@ class Inbox:
         self._commands.put(None)
 
 
+# See docs/decisions/007-the-engine-is-a-process.md.
 class Engine:
     """Models and the answers that are computed with them."""
 

@@ -34,6 +34,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
+# See docs/decisions/012-tensor-parallelism.md.
 @dataclass(frozen=True)
 class Ranks:
     """One of the processes of an engine, and its line to the others.
@@ -99,7 +100,7 @@ def joined_ranks(folder: Path) -> Iterator[Ranks]:
     Whatever fails on one rank ends all: the others wait for what it had to contribute and cannot know.
 
     Args:
-        folder: see `core_server.engine.torchrun`.
+        folder: see `core_server.frontend.torchrun`.
     """
     if not dist.is_torchelastic_launched():
         yield ALONE

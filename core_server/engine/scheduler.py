@@ -74,6 +74,7 @@ class Answer:
             self.results.clear()
             self.waiting = following
 
+    # See docs/decisions/009-speculation.md.
     def guess(self) -> BlockState | None:
         """What probably has to be computed next; None if enough is guessed, or nothing can follow.
 
@@ -148,6 +149,7 @@ class Batch:
         return Batch(self.lane, self.answers[which], self.rows[which], self.is_guessed, logits)
 
 
+# See docs/decisions/008-batches.md.
 class Scheduler:
     """The answers of an engine, in the order in which they wait.
 

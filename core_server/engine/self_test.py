@@ -28,6 +28,7 @@ def finite_rows(logits: Tensor) -> list[bool]:
     return finite
 
 
+# See docs/decisions/014-a-broken-model-is-not-ready.md.
 @torch.inference_mode()
 def self_test(lane: Lane, served: ServedModel, slot: int) -> None:
     """Compute two timesteps with each network that the lane tells apart: the second takes in what the first gave.

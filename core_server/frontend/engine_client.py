@@ -29,7 +29,7 @@ from core_server.catalogue.engine_messages import (
 )
 from core_server.catalogue.served_model import ServedModel
 from core_server.config import ServerConfig
-from core_server.engine.torchrun import ranks_environment, torchrun
+from core_server.frontend.torchrun import ranks_environment, torchrun
 from ssd2.errors import EngineLost
 
 STOP_TIMEOUT_S = 10.0

@@ -24,6 +24,7 @@ LONGEST_DELAY_S = 60.0
 _log = logging.getLogger(__name__)
 
 
+# See docs/decisions/013-engines-restart.md.
 class EngineKeeper:
     """Starts an engine, ends it, and in between starts it again."""
 

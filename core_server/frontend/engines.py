@@ -9,14 +9,11 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from core_server.catalogue.served_model import ServedModel
-from core_server.config import HEARTBEAT_S, ServerConfig
+from core_server.config import ServerConfig
 from core_server.frontend.engine_client import EngineClient
 from core_server.frontend.engine_keeper import EngineKeeper
+from core_server.observability.readiness import MAX_SILENCE_S
 from ssd2.errors import CoreBusy, EngineLost, ModelMismatch
-
-MAX_SILENCE_S = 10 * HEARTBEAT_S
-"""An engine that says nothing for longer is stuck, or at a batch that new answers would wait for."""
-
 
 _log = logging.getLogger(__name__)
 

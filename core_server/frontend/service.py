@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from core_server.access.callers import CALLER, while_allowed
 from core_server.access.scopes import Line, scope_of
 from core_server.catalogue.errors import Refusal, refusal_of
-from core_server.catalogue.hosted import HostedModels
+from core_server.catalogue.served_model import ServedModels
 from core_server.frontend.engine_client import EngineClient, Frames
 from core_server.frontend.engines import Engines
 from core_server.frontend.session import CoreSession
@@ -64,7 +64,7 @@ class StreamContext(CallContext, Line, Protocol):
 
 
 class CollaborationService(pb_grpc.CollaborationServiceServicer):
-    """Answers agents with the models that are hosted.
+    """Answer agents with the models that are served.
 
     The log says when a session began and how it ended. It never holds what an agent sent, and so
     neither the text of an error that speaks of it: only the error's code.
@@ -90,7 +90,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             speculation: timesteps that are computed ahead at most, whatever an agent asks for.
             observation: of the server; None for one of its own.
         """
-        self._engines, self._hosted = engines, HostedModels(engines.models)
+        self._engines, self._models = engines, ServedModels(engines.models)
         self._max_sessions, self._speculation = max_sessions, speculation
         self._answer_timeout_s, self._session_timeout_s = answer_timeout_s, session_timeout_s
         self._observation = observation or Observation()
@@ -125,7 +125,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         try:
             with self._observation.session(()):
                 request = _parsed(pb.GetModelCardRequest, data)
-                return model_card_to_proto(self._hosted.find(request.model, request.family).card).SerializeToString()
+                return model_card_to_proto(self._models.find(request.model, request.family).card).SerializeToString()
         except Exception as error:
             await refuse(context, refusal_of(error))
             raise
@@ -150,7 +150,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         request = open_from_proto(opening.open)
         request = replace(request, speculation=min(request.speculation, self._speculation))
         with CALLER.get().session(), self._slot():
-            served = self._hosted.find(request.model, request.family)
+            served = self._models.find(request.model, request.family)
             if served.name in self._engines.broken_models:
                 raise ModelBroken(f"the model {served.name} is broken; ask another core, and tell this one's provider")
             session = CoreSession(next(self._numbers), request, served)

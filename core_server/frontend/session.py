@@ -9,6 +9,7 @@ from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import FIRST, OpenRequest, StepPosition, position_from_proto, projection_from_proto
 
 
+# See docs/decisions/019-strangers.md.
 class CoreSession:
     """The contract of one stream: turns each message into a command, or refuses it."""
 

@@ -19,8 +19,7 @@ from prometheus_client.registry import Collector
 from core_server.catalogue.distribution import SECONDS, Distribution, Tally
 from core_server.catalogue.engine_messages import Alive
 from core_server.catalogue.errors import CATALOGUE
-from core_server.frontend.engine_client import EngineClient
-from core_server.observability.readiness import Readiness
+from core_server.observability.readiness import Readiness, RunningEngine
 
 PREFIX = "slingshot_core"
 
@@ -35,6 +34,7 @@ REASONS = (*sorted(error.code for error, entry in CATALOGUE.items() if entry.is_
 ENDS = (CLOSED, DISCONNECTED, CANCELLED, *REASONS)
 
 
+# See docs/decisions/027-observability.md.
 class Metrics(Collector):
     """What a server counts; every server has its own.
 
@@ -109,7 +109,7 @@ class Metrics(Collector):
         yield _counter("key_tokens", f"By key: {tokens}", key, self.key_tokens)
         yield _counter("key_timesteps", f"By key: {timesteps}", key, self.key_timesteps)
 
-    def _of_engines(self, engines: Mapping[int, EngineClient], restarts: Mapping[int, int]) -> Iterator[Metric]:
+    def _of_engines(self, engines: Mapping[int, RunningEngine], restarts: Mapping[int, int]) -> Iterator[Metric]:
         def of_each(figure: Callable[[Alive], _T]) -> dict[_Labels, _T]:
             return {(str(n),): figure(engine.alive) for n, engine in engines.items() if engine.alive}
 

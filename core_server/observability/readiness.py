@@ -2,7 +2,46 @@
 
 from __future__ import annotations
 
-from core_server.frontend.engines import MAX_SILENCE_S, Engines
+from collections.abc import Mapping, Set
+from typing import Protocol
+
+from core_server.catalogue.engine_messages import Alive
+from core_server.config import HEARTBEAT_S
+
+MAX_SILENCE_S = 10 * HEARTBEAT_S
+"""An engine that says nothing for longer is stuck, or at a batch that new answers would wait for."""
+
+
+class RunningEngine(Protocol):
+    """One engine, as far as its state is reported."""
+
+    @property
+    def alive(self) -> Alive | None:
+        """Its last heartbeat; None before the first."""
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since it has said anything."""
+
+
+class RunningEngines(Protocol):
+    """The engines of a server, as far as their state is reported."""
+
+    @property
+    def living(self) -> Mapping[int, RunningEngine]:
+        """Engines that have not ended, by their numbers."""
+
+    @property
+    def broken_models(self) -> Set[str]:
+        """Names of the models that no engine is left for."""
+
+    @property
+    def restarts(self) -> Mapping[int, int]:
+        """Restarts of each engine, by its number."""
+
+    @property
+    def given_up(self) -> Set[int]:
+        """Numbers of the engines that are not started again."""
 
 
 class Readiness:
@@ -14,7 +53,7 @@ class Readiness:
     """
 
     def __init__(self) -> None:
-        self.engines: Engines | None = None
+        self.engines: RunningEngines | None = None
         self.is_draining = False
 
     @property

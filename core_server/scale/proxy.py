@@ -11,13 +11,12 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import ray
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.proxy_request_response import gRPCStreamingType
@@ -31,8 +30,7 @@ from core_server.frontend.server import server_credentials
 from core_server.frontend.service import SERVICE_NAME, refuse
 from core_server.observability.logs import fields, frames
 from ssd2.errors import CoreBusy, CoreTimeout, EngineLost, InvalidParameter, ProtocolViolation, SlingshotError
-from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import ERROR_CODE_KEY
+from ssd2.wire.codec import ERROR_CODE_KEY, RequestHead, request_head
 
 PREFIX = "SLINGSHOT_PROXY_"
 """Of the variables that tell the proxy what `core-server` is told by options: PORT, TLS_CERTIFICATE, TLS_KEY,
@@ -120,6 +118,7 @@ def _check_is_only_proxy() -> None:
         )
 
 
+# See docs/decisions/028-the-core-on-ray.md.
 class ProxyCalls:
     """The calls of our service."""
 
@@ -252,8 +251,8 @@ class CountedRequests:
 
     async def __anext__(self) -> bytes:
         data = await anext(self._requests)
-        with suppress(DecodeError):  # what is no message, the replica refuses
-            self._count(pb.CollaborateRequest.FromString(data))
+        if head := request_head(data):  # the replica refuses what does not parse
+            self._count(head)
         return data
 
     def answered(self) -> None:
@@ -262,12 +261,11 @@ class CountedRequests:
             self._is_answered = True
             self._caller.count(self._block_size or 0)
 
-    def _count(self, message: pb.CollaborateRequest) -> None:
+    def _count(self, head: RequestHead) -> None:
         if self._block_size is None:
-            self._block_size = message.open.block_size
-        elif message.HasField("projection"):
-            at = message.projection
-            self._caller.count(self._block_size, 0 if at.is_commit else at.step + 1)  # of the timestep that begins
+            self._block_size = head.block_size
+        elif head.next_step is not None:
+            self._caller.count(self._block_size, head.next_step)
 
 
 def _check_end(rpc_context: _Context) -> None:

@@ -1,12 +1,12 @@
 # A user agent. From the repository's root:
 #   docker build --file deploy/docker/agent.Dockerfile --tag slingshot-agent:0.1.0 .
 #
-# torch is the build for CUDA, which runs on processors as well and is larger by gigabytes, unless pip is told of PyTorch's
-# own index of builds for processors (pytorch.org has its address), as an extra-index-url in a file pip.conf:
+# torch is the CUDA build, which also runs on CPUs and is gigabytes larger, unless a file pip.conf names PyTorch's index of
+# CPU builds (pytorch.org has its address) as an extra-index-url:
 #   docker build --secret id=pip,src=pip.conf …
 #
-# It runs as any user but root, on a read-only root: /data keeps what the agent keeps, and /tmp has to be writable. There
-# is no keyring in a container: secrets are files in /run/secrets (see agent-entrypoint).
+# It runs as any user but root, on a read-only root: the agent stores its data in /data, and /tmp has to be writable. A
+# container has no keyring: secrets are files in /run/secrets (see agent-entrypoint).
 
 # The tag is pinned, its digest is not: set yours with --build-arg PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:…
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
@@ -30,7 +30,7 @@ COPY --chmod=755 deploy/docker/is-answering deploy/docker/agent-entrypoint /opt/
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/slingshot /opt/slingshot
 RUN install --directory --owner=10001 --group=10001 --mode=0700 /data
-# USER: torch asks who it is, and any number may be, also one that /etc/passwd has not.
+# USER: torch asks for a name, and the container may run as a number that /etc/passwd lacks.
 ENV PATH=/opt/slingshot/bin:$PATH HOME=/tmp USER=slingshot TMPDIR=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     XDG_CONFIG_HOME=/data/config XDG_DATA_HOME=/data/share SLINGSHOT_HOST=0.0.0.0
 USER 10001:10001

@@ -1,9 +1,9 @@
 # A core server. From the repository's root:
 #   docker build --file deploy/docker/core.Dockerfile --tag slingshot-core:0.1.0 .
 #
-# torch brings the CUDA libraries that it was built with, so the base needs none, and the host the driver and NVIDIA's
-# container toolkit alone. For processors only, a tenth of the size, pip is told of PyTorch's own index of builds for
-# processors (pytorch.org has its address), as an extra-index-url in a file pip.conf:
+# torch brings the CUDA libraries that it was built with, so the base needs none, and the host only the driver and NVIDIA's
+# container toolkit. For the CPU build, a tenth of the size, name PyTorch's index of CPU builds (pytorch.org has its
+# address) as an extra-index-url in a file pip.conf:
 #   docker build --secret id=pip,src=pip.conf …
 #
 # For Ray (deploy/ray): --build-arg EXTRAS=scale --tag slingshot-core-ray:0.1.0.
@@ -33,7 +33,7 @@ COPY --chmod=755 deploy/docker/is-answering /opt/slingshot/bin/
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/slingshot /opt/slingshot
-# USER: torch asks who it is, and any number may be, also one that /etc/passwd has not.
+# USER: torch asks for a name, and the container may run as a number that /etc/passwd lacks.
 ENV PATH=/opt/slingshot/bin:$PATH HOME=/tmp USER=slingshot TMPDIR=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001

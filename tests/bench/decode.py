@@ -32,6 +32,7 @@ from user_agent.answering.answer import Answer
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def run(
 
 def _ask(address: str, user: UserModel, asked: Question) -> Answer:
     async def ask() -> Answer:
-        async with CoreClient(address) as client:
+        async with CoreClient(address, Ledger.in_memory()) as client:
             return await Agent(user, client).answer(asked)
 
     return asyncio.run(ask())

@@ -17,6 +17,7 @@ from user_agent.answering.decoding import decoding_for
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 CORE_ALONE = CollaborationParams(lambda_user=0.0)
 """The user model takes no part: what is under load is the core."""
@@ -72,7 +73,7 @@ class Load:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Ask until the block is left; what is being answered then comes to its end."""
-        async with CoreClient(self._address) as client:
+        async with CoreClient(self._address, Ledger.in_memory()) as client:
             quiet = [await Agent(self._user_model, client).answer(question) for question in self._questions]
         self._expected = [[token.token_id for token in answer.tokens] for answer in quiet]
         self._is_over = False
@@ -85,7 +86,7 @@ class Load:
 
     async def _ask(self, number: int) -> None:
         asked = number
-        async with CoreClient(self._address) as client:
+        async with CoreClient(self._address, Ledger.in_memory()) as client:
             while not self._is_over:
                 await self._one(client, asked % QUESTIONS, leaves=asked % LEAVES_EVERY == LEAVES_EVERY - 1)
                 asked += 1

@@ -22,6 +22,7 @@ from torch import Tensor
 from ssd2.models.ssd2 import OPT_POSITION_OFFSET, SSD2
 
 
+# See docs/decisions/034-benchmarks.md.
 @dataclass(frozen=True)
 class Term:
     """One term of the ensemble of §3.2.

@@ -34,6 +34,7 @@ from tests.end_to_end.processes import anonymous_mb, engine_processes
 from user_agent.answering.run import Agent
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 
 def run(
@@ -73,7 +74,7 @@ def _server(core: Path, sessions: int) -> AbstractContextManager[CoreProcess]:
 async def record(address: str, user: Path, count: int, max_tokens: int) -> list[Recording]:
     """What an agent with the user model sends for some questions."""
     loaded, recordings = UserModel.load(user, with_weights=True), []
-    async with recording_relay(address) as wire, CoreClient(wire.address) as client:
+    async with recording_relay(address) as wire, CoreClient(wire.address, Ledger.in_memory()) as client:
         for number, item in enumerate(two_source_items(count)):
             wire.messages.clear()
             await Agent(loaded, client).answer(question(loaded, item, number, max_tokens, speculation=0))

@@ -42,6 +42,7 @@ from user_agent.line.client import CoreClient
 from user_agent.line.credentials import CoreCredentials
 from user_agent.line.patience import OnWait
 from user_agent.line.resuming_stream import ResumingStream
+from user_agent.store.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class _TimedClient(CoreClient):
     """A client whose streams note when logits have arrived."""
 
     def __init__(self, end: CoreEnd, times: list[float]) -> None:
-        super().__init__(end.address, credentials=CoreCredentials(end.ca))
+        super().__init__(end.address, Ledger.in_memory(), credentials=CoreCredentials(end.ca))
         self._times = times
 
     async def open(self, request: OpenRequest, on_wait: OnWait | None = None) -> ResumingStream:

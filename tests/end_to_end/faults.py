@@ -22,12 +22,14 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 from .conftest import ENVIRONMENT, CoreProcess
 
 SMALL_BUFFER_BYTES = 4096
 
 
+# See docs/decisions/035-tests.md.
 @asynccontextmanager
 async def raw_agent(address: str) -> AsyncIterator[RawAgent]:
     """An agent that does on its line what a test says, and nothing else."""
@@ -170,7 +172,7 @@ async def answered(
     **client: object,
 ) -> Answer:
     """An answer over a line of its own, or its error; never later than it has to be there."""
-    async with CoreClient(address, **client) as line, asyncio.timeout(within_s):
+    async with CoreClient(address, **{"ledger": Ledger.in_memory(), **client}) as line, asyncio.timeout(within_s):
         return await Agent(user, line).answer(asked, fault)
 
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import apsw
 import grpc
 import pytest
 from conftest import DEMO_TOKENIZER, demo_shaped_model
@@ -139,8 +138,7 @@ def test_something_that_is_no_core(user_folder: Path, mute_port: int) -> None:
     assert time.monotonic() - started < LONGEST_S + BUSY_S
 
 
-@pytest.mark.parametrize("is_recorded", [False, True])
-async def test_something_whose_bytes_are_no_message(is_recorded: bool) -> None:
+async def test_a_reply_that_does_not_parse_is_a_protocol_violation() -> None:
     class Junk(grpc.GenericRpcHandler):
         def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
             return grpc.unary_unary_rpc_method_handler(self.answer)
@@ -152,8 +150,7 @@ async def test_something_whose_bytes_are_no_message(is_recorded: bool) -> None:
     server.add_generic_rpc_handlers((Junk(),))
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    ledger = Ledger(apsw.Connection(":memory:")) if is_recorded else None
-    async with CoreClient(address, ledger=ledger) as client:
+    async with CoreClient(address, Ledger.in_memory()) as client:
         with pytest.raises(ProtocolViolation, match="its bytes are no message"):
             await client.model_card("", "ssd-2")
     await server.stop(0)
@@ -179,7 +176,7 @@ async def _interrupted(core: CoreProcess, user_folder: Path, number: int, timeou
             return True
 
     try:
-        async with CoreClient(core.address, answer_timeout_s=timeout_s, patience_s=0) as client:
+        async with CoreClient(core.address, Ledger.in_memory(), answer_timeout_s=timeout_s, patience_s=0) as client:
             await Agent(user, client).answer(question, Fault())
     finally:
         assert hit, "the fault never happened"

@@ -26,6 +26,7 @@ from user_agent.answering.answer import CommittedBlock, Observer
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -69,7 +70,10 @@ async def test_the_end_of_the_engine_ends_the_server_and_agents_are_told(
     """Killed, or standing still: the answer ends with a typed error, health flips, and the server with it."""
     processes = engine_processes(core)
     user = UserModel.load(user_folder, with_weights=False)
-    async with grpc.aio.insecure_channel(core.address) as channel, CoreClient(core.address, patience_s=0) as client:
+    async with (
+        grpc.aio.insecure_channel(core.address) as channel,
+        CoreClient(core.address, Ledger.in_memory(), patience_s=0) as client,
+    ):
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
         await watch.read()
 

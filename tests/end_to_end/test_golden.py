@@ -23,6 +23,7 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 from .conftest import CoreProcess, running_core
 
@@ -101,7 +102,7 @@ async def test_answers_have_the_tokens_that_were_written_down(
     gate = asyncio.Semaphore(8)
 
     async def ask(question: Question) -> list[int]:
-        async with gate, CoreClient(core.address) as client:
+        async with gate, CoreClient(core.address, Ledger.in_memory()) as client:
             return [token.token_id for token in (await Agent(user, client).answer(question)).tokens]
 
     questions = _questions(family, user)

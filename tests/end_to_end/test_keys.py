@@ -32,6 +32,7 @@ from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
 from user_agent.line.credentials import CoreCredentials
 from user_agent.line.resuming_stream import ResumingStream
+from user_agent.store.ledger import Ledger
 
 SERVICE = "/slingshot.collaboration.v1.CollaborationService/"
 STREAMS = 50
@@ -67,7 +68,11 @@ def question() -> Question:
 
 def line(core: CoreProcess, key: str | None, ca: Path | None = None, **files: Path) -> CoreClient:
     return CoreClient(
-        core.address, credentials=CoreCredentials(ca, key=key, **files), connect_timeout_s=2.0, patience_s=0
+        core.address,
+        Ledger.in_memory(),
+        credentials=CoreCredentials(ca, key=key, **files),
+        connect_timeout_s=2.0,
+        patience_s=0,
     )
 
 
@@ -219,7 +224,7 @@ async def test_a_key_without_tokens_left_is_told_when_it_has_some_again(
 
 
 async def _through(core: CoreProcess, credentials: CoreCredentials) -> ModelCard:
-    async with CoreClient(core.address, credentials=credentials, connect_timeout_s=2.0) as client:
+    async with CoreClient(core.address, Ledger.in_memory(), credentials=credentials, connect_timeout_s=2.0) as client:
         return await client.model_card("", "ssd-2")
 
 
@@ -338,7 +343,7 @@ def _logging_core(core_folder: Path, keys: Path, log: Path) -> Iterator[str]:
 
 async def _asked_and_broken(address: str, key: str) -> None:
     """An answer, a prompt with a token that there is not, and a stream without Open."""
-    async with CoreClient(address, credentials=CoreCredentials(key=key)) as client:
+    async with CoreClient(address, Ledger.in_memory(), credentials=CoreCredentials(key=key)) as client:
         request = replace(opening(await client.model_card("", "ssd-2")), prompt_ids=PROMPT)
         stream = await client.open(request)
         await stream.logits(FIRST)

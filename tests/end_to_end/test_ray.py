@@ -29,6 +29,7 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
 from user_agent.line.credentials import CoreCredentials
+from user_agent.store.ledger import Ledger
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,9 @@ class Line:
     credentials: CoreCredentials
 
     def client(self, **changes: Any) -> CoreClient:
-        return CoreClient(self.address, credentials=self.credentials, answer_timeout_s=TIMEOUT_S, **changes)
+        return CoreClient(
+            self.address, Ledger.in_memory(), credentials=self.credentials, answer_timeout_s=TIMEOUT_S, **changes
+        )
 
 
 @pytest.fixture(scope="module")

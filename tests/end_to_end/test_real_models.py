@@ -23,6 +23,7 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 from .conftest import CoreProcess, running_core
 from .faults import ids
@@ -90,7 +91,7 @@ def question(number: int, lambda_user: float, speculation: int) -> Question:
 
 
 async def answer(core: CoreProcess, user: UserModel, asked: Question) -> Answer:
-    async with CoreClient(core.address) as client:
+    async with CoreClient(core.address, Ledger.in_memory()) as client:
         return await Agent(user, client).answer(asked)
 
 

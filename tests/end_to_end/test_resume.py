@@ -16,6 +16,7 @@ from user_agent.answering.answer import Answer
 from user_agent.answering.run import Agent
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 from .conftest import CoreProcess, running_core
 from .faults import Fault, answered, ids, let_go, question, switchboard
@@ -113,7 +114,10 @@ async def test_where_no_core_comes_back_the_answer_ends_with_a_typed_error_in_ti
 ) -> None:
     async with switchboard(cores[0].address) as board:
         fault = Fault(lambda: board.cut("127.0.0.1:1"), 1, 4)
-        async with CoreClient(board.address, patience_s=1.0, connect_timeout_s=1.0) as client, asyncio.timeout(20):
+        async with (
+            CoreClient(board.address, Ledger.in_memory(), patience_s=1.0, connect_timeout_s=1.0) as client,
+            asyncio.timeout(20),
+        ):
             with pytest.raises(CoreLost, match="in the middle of the answer; ask again"):
                 await Agent(user, client).answer(question(), fault)
     assert fault.happened == 1

@@ -23,6 +23,7 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 from .conftest import CoreProcess, recording_relay, running_core
 from .processes import engine_processes, listening_addresses
@@ -84,7 +85,7 @@ def _in_process(question: Question, core_folder: Path, user_folder: Path) -> lis
 
 async def _over_grpc(questions: list[Question], address: str, user: UserModel) -> list[list[int]]:
     async def ask(question: Question) -> list[int]:
-        async with CoreClient(address) as client:
+        async with CoreClient(address, Ledger.in_memory()) as client:
             answer = await Agent(user, client).answer(question)
         return [token.token_id for token in answer.tokens]
 
@@ -137,7 +138,10 @@ async def test_tokens_do_not_depend_on_what_the_core_sends_ahead(
 async def test_right_guesses_are_taken_and_wrong_ones_passed_over(core: CoreProcess, user_folder: Path) -> None:
     """At λ = 0 the greedy projection of a block's first timestep is what the core guesses; a draw is another."""
     guessed = []
-    async with recording_relay(core.address, delay_s=0.1) as wire, CoreClient(wire.address) as client:
+    async with (
+        recording_relay(core.address, delay_s=0.1) as wire,
+        CoreClient(wire.address, Ledger.in_memory()) as client,
+    ):
         for lambda_user, projection in ((0.0, "greedy"), (0.4, "sampling")):
             question = replace(_question(1, lambda_user, projection, "own"), speculation=3)
             guessed.append((await Agent(_user(user_folder), client).answer(question)).guessed_timesteps)
@@ -164,7 +168,7 @@ async def test_over_grpc_equals_in_one_process_with_fewer_timesteps_too(
 ) -> None:
     asked = _question(1, 0.4, "sampling", self_conditioning)
     question = replace(asked, params=replace(asked.params, steps=9, max_tokens=24, **changes))
-    async with CoreClient(core.address) as client:
+    async with CoreClient(core.address, Ledger.in_memory()) as client:
         answer = await Agent(_user(user_folder), client).answer(question)
     assert [token.token_id for token in answer.tokens] == _in_process(question, core_folder, user_folder)
     assert len(answer.tokens) > 8, "too short to have crossed a block"

@@ -24,6 +24,7 @@ from user_agent.answering.answer import CommittedBlock, Observer
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 OPS = ("--ops-port", "0", "--threads", "1")
 TEXT, NOISE_SEED = "Where is the Zq9sentinel?", 8_765_432_101_234
@@ -42,7 +43,7 @@ def core(core_folder: Path, request: pytest.FixtureRequest) -> Iterator[CoreProc
 
 @asynccontextmanager
 async def agent_of(address: str, user_folder: Path) -> AsyncIterator[Agent]:
-    async with CoreClient(address) as client:
+    async with CoreClient(address, Ledger.in_memory()) as client:
         yield Agent(UserModel.load(user_folder, with_weights=False), client)
 
 

@@ -18,6 +18,7 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
 from user_agent.line.credentials import CoreCredentials
+from user_agent.store.ledger import Ledger
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,9 @@ def question() -> Question:
 
 
 async def tokens(address: str, ca: Path | None, user: UserModel) -> list[int]:
-    async with CoreClient(address, credentials=CoreCredentials(ca), connect_timeout_s=2.0) as client:
+    async with CoreClient(
+        address, Ledger.in_memory(), credentials=CoreCredentials(ca), connect_timeout_s=2.0
+    ) as client:
         return [token.token_id for token in (await Agent(user, client).answer(question())).tokens]
 
 
@@ -103,9 +106,9 @@ async def test_a_core_that_cannot_prove_itself_gets_nothing(
 
 def test_files_that_are_no_certificates_are_named(files: Certificates, core_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidParameter, match=r"nowhere\.pem cannot be used: No such file"):
-        CoreClient("localhost:1", credentials=CoreCredentials(tmp_path / "nowhere.pem"))
+        CoreClient("localhost:1", Ledger.in_memory(), credentials=CoreCredentials(tmp_path / "nowhere.pem"))
     with pytest.raises(InvalidParameter, match=r"key\.pem cannot be used"):
-        CoreClient("localhost:1", credentials=CoreCredentials(files.key))
+        CoreClient("localhost:1", Ledger.in_memory(), credentials=CoreCredentials(files.key))
     command = [sys.executable, "-m", "core_server", "--model", str(core_folder), "--tls-key", str(files.key)]
     told = []
     for certificate in ((), ("--tls-certificate", str(files.ca))):  # none, and one of another key

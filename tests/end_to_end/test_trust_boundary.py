@@ -32,6 +32,7 @@ from user_agent.line import stream as core_stream
 from user_agent.line.client import CoreClient
 from user_agent.line.credentials import CoreCredentials
 from user_agent.line.stream import CoreStream
+from user_agent.store.ledger import Ledger
 
 from .conftest import CoreProcess, Wire, recording_relay
 
@@ -104,7 +105,7 @@ async def _record(
 ) -> Wire:
     async with (
         recording_relay(core.address) as wire,
-        CoreClient(wire.address, credentials=CoreCredentials(key=key)) as client,
+        CoreClient(wire.address, Ledger.in_memory(), credentials=CoreCredentials(key=key)) as client,
     ):
         await Agent(user, client, control).answer(question)
         return wire
@@ -205,7 +206,7 @@ def _recorded_requests(monkeypatch: pytest.MonkeyPatch) -> list[LogitsRequest]:
 async def _expected(
     core: CoreProcess, user: UserModel, question: Question, requests: list[LogitsRequest]
 ) -> list[bytes]:
-    async with CoreClient(core.address) as client:
+    async with CoreClient(core.address, Ledger.in_memory()) as client:
         card = await client.model_card("", user.config.family)
     params = question.params
     opening = pb.Open(

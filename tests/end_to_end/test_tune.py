@@ -26,6 +26,7 @@ from tests.commands import run_here
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 from user_agent.tuning import sweep
 from user_agent.tuning.command import TuneOptions, run_tune
 from user_agent.tuning.questions import TuningQuestion
@@ -128,7 +129,7 @@ async def test_a_recording_holds_all_timesteps_and_serves_blocks_that_end_early(
 ) -> None:
     """What the core alone would end early is recorded to the last timestep: a mix may need it."""
     params = DecodingParams(block_size=8, max_tokens=16, steps=6, stop=0.4, projection="greedy", patience=1)
-    async with CoreClient(core.address) as client:
+    async with CoreClient(core.address, Ledger.in_memory()) as client:
         recordings = await record(UserModel.load(user_folder, with_weights=False), client, params, SEED)
     assert all([len(block) for block in recording.logits] == [6, 6] for recording in recordings)
     asked: list[LogitsRequest] = []
@@ -213,7 +214,7 @@ def test_what_cannot_be_tuned_is_named(
         "is_confirmed": True,
     }
     with pytest.raises(SlingshotError) as caught:
-        run_tune(TuneOptions(**{**options, **changes}), Console(file=io.StringIO()))
+        run_tune(TuneOptions(**{**options, **changes}), Console(file=io.StringIO()), Ledger.in_memory())
     assert says in str(caught.value)
 
 

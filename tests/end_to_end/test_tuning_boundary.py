@@ -28,6 +28,7 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.reader import read_passages
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 from user_agent.store.tuned import Choice
 from user_agent.tuning import command, recording, sweep
 from user_agent.tuning.command import TuneOptions, run_tune
@@ -64,7 +65,7 @@ async def _record(
 ) -> tuple[Wire, Choice]:
     async with recording_relay(core.address) as wire:
         options = _options(wire.address, user_folder, docs, questions)
-        choice, _ = await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()))
+        choice, _ = await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()), Ledger.in_memory())
         return wire, choice
 
 
@@ -139,7 +140,7 @@ async def test_a_recording_holds_the_cores_logits_as_they_arrive(
         UserModel.load(user_folder, with_weights=False),
         DecodingParams(block_size=8, max_tokens=8, steps=3, stop=0.4),
     )
-    async with CoreClient(core.address) as client:
+    async with CoreClient(core.address, Ledger.in_memory()) as client:
         recorded = (await recording.record(bare, client, params, 5))[0]
     arrived: list[Tensor] = []
     decode_locally(
@@ -191,7 +192,7 @@ def _leak_by_asking(monkeypatch: pytest.MonkeyPatch, docs: Path) -> None:
     """Questions made of documents are asked as the user's own are."""
 
     async def asking(run: command.Run, console: Console) -> object:
-        async with CoreClient(run.options.core) as client:
+        async with CoreClient(run.options.core, Ledger.in_memory()) as client:
             judge = sweep.AskingJudge(run.tasks, Agent(run.user_model, client), run.params, run.kept.seed)
             return await command._sweep(run, judge, console)
 
@@ -272,8 +273,8 @@ async def test_a_core_that_breaks_the_line_does_not_see_the_same_draws_again(
     monkeypatch.setattr(Agent, "answer", answer)
     options = replace(_options(core.address, user_folder, notes, questions), seed=seed)
     with pytest.raises(CoreLost, match="2 of 13 answers are kept"):
-        await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()))
-    choice, _ = await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()))
+        await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()), Ledger.in_memory())
+    choice, _ = await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()), Ledger.in_memory())
     assert len(asked) == 14
     (again,) = (q for q in asked[3:] if q.collaboration == asked[2].collaboration)
     assert (again.seeds == asked[2].seeds) == (seed is not None)
@@ -305,7 +306,7 @@ async def test_who_says_no_has_sent_nothing_but_the_request_for_the_card(
     async with recording_relay(core.address) as wire:
         options = replace(_options(wire.address, user_folder, notes, questions), is_confirmed=False)
         with pytest.raises(typer.Abort):
-            await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()))
+            await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()), Ledger.in_memory())
     assert wire.messages == [CARD_REQUEST]
 
 
@@ -314,5 +315,5 @@ async def test_who_says_yes_goes_on(
 ) -> None:
     monkeypatch.setattr("sys.stdin", Terminal("y\n"))
     options = replace(_options(core.address, user_folder, notes, questions), is_confirmed=False)
-    choice, _ = await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()))
+    choice, _ = await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()), Ledger.in_memory())
     assert choice.questions == 1

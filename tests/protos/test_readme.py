@@ -22,6 +22,7 @@ from tests.end_to_end.conftest import ROOT, running_core
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 README = (ROOT / "protos" / "README.md").read_text()
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -48,7 +49,7 @@ def test_the_agent_of_the_page_gets_the_answer_that_ours_gets(tmp_path: Path) ->
 async def _ours(address: str) -> str:
     params = DecodingParams(block_size=8, max_tokens=48, steps=25, stop=0.4, projection="greedy")
     seeds = Seeds(noise=SEED, sampling=0)
-    async with CoreClient(address) as client:
+    async with CoreClient(address, Ledger.in_memory()) as client:
         agent = Agent(UserModel.load(USER, with_weights=False), client)
         answer = await agent.answer(Question(QUESTION, (), CollaborationParams(0.0), params, seeds))
     assert "opens" in answer.text

@@ -79,6 +79,7 @@ class UserModel:
         room = self._answer_room(len(self.core_prompt("")), self.config.block_size)
         return room // self.config.block_size * self.config.block_size
 
+    # See docs/decisions/024-room-for-passages.md.
     def limited(self, instruction: str, params: DecodingParams, core_takes: int | None = None) -> DecodingParams:
         """Shorten the longest answer to the room behind the instruction, in whole blocks.
 

@@ -26,6 +26,7 @@ INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 """What a character decodes to whose last tokens are in the next block."""
 
 
+# See docs/decisions/025-the-rest-endpoint.md.
 def asked_of(request: Generation, instruction: str) -> Asked:
     """What the service is asked.
 

@@ -17,6 +17,7 @@ _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".
 """Written down, as what a system thinks of .js decides otherwise whether a browser runs it."""
 
 
+# See docs/decisions/026-the-page.md.
 @router.get("/")
 async def index() -> FileResponse:
     """The page."""

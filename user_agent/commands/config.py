@@ -225,7 +225,7 @@ def _core(config: AgentConfig) -> str:
 
     async def ask(address: str) -> str:
         with open_stores(config) as stores:
-            line = CoreClient(address, credentials=credentials, answer_timeout_s=config.timeout, ledger=stores.ledger)
+            line = CoreClient(address, stores.ledger, credentials=credentials, answer_timeout_s=config.timeout)
             async with line as client:
                 card = await client.model_card(config.model, model.config.family)
         check_card(card, model, config.model)

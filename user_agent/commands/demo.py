@@ -22,6 +22,7 @@ from user_agent.documents.reader import read_passages
 from user_agent.documents.search import search
 from user_agent.line.client import CoreClient
 from user_agent.line.demo_core import demo_core, exit_on_sigterm
+from user_agent.store.ledger import Ledger
 
 COLLABORATION = CollaborationParams()
 SYSTEMS = {
@@ -70,7 +71,7 @@ def run_demo(*, seed: int, as_json: bool) -> None:
 
 async def _ask_all(seed: int, console: Console) -> list[dict[str, object]]:
     reports = []
-    async with demo_core() as core, CoreClient(core.address) as client:
+    async with demo_core() as core, CoreClient(core.address, Ledger.in_memory()) as client:
         console.print(
             f"Core server listening on {core.address}, a process of its own. It is not given the notes in "
             f"{NOTES.name}/, and sees of them what the answers say."

@@ -39,6 +39,7 @@ def exposure_warning(why: str) -> str:
     )
 
 
+# See docs/decisions/021-documents-are-kept-encrypted.md.
 class Extractor:
     """Reads files in a child process that is kept between them. For any number of threads, one file at a time.
 

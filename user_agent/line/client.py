@@ -31,23 +31,23 @@ class CoreClient:
     def __init__(
         self,
         address: str,
+        ledger: Ledger,
         *,
         credentials: CoreCredentials | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         patience_s: float = PATIENCE_S,
-        ledger: Ledger | None = None,
     ) -> None:
         """Make a client; nothing is sent before it is used.
 
         Args:
             address: HOST:PORT; of several replicas, which serve the same model, with commas between them.
+            ledger: where every message is entered, before it is sent and when it has come.
             credentials: whom the line trusts and who it says it is; None for a line on this machine, with no key.
             connect_timeout_s: how long to try to reach a replica.
             answer_timeout_s: how long to wait for each of its answers.
             patience_s: how long after all of them failed to begin another try: in the middle of an answer whatever it
                 was, before it what is told to be worth one.
-            ledger: where every message is entered, before it is sent and when it has come; None for nowhere.
 
         Raises:
             InvalidParameter: if an address is none, a time is no time, or a file cannot be read.
@@ -57,10 +57,10 @@ class CoreClient:
             raise errors.InvalidParameter(f"timeout is {answer_timeout_s} s; it must be above 0 and finite")
         connect = partial(
             CoreConnection,
+            ledger=ledger,
             credentials=credentials or CoreCredentials(),
             connect_timeout_s=connect_timeout_s,
             answer_timeout_s=answer_timeout_s,
-            ledger=ledger,
         )
         self._connections = deque(connect(replica) for replica in replicas_of(address))
         self._connections.rotate(random.randrange(len(self._connections)))  # agents spread over the replicas

@@ -92,11 +92,11 @@ class CoreConnection:
     def __init__(
         self,
         address: str,
+        ledger: Ledger,
         credentials: CoreCredentials,
         *,
         connect_timeout_s: float,
         answer_timeout_s: float,
-        ledger: Ledger | None,
     ) -> None:
         """See `CoreClient`.
 
@@ -117,7 +117,7 @@ class CoreConnection:
             if self._tls
             else grpc.aio.insecure_channel(_plain_target(self._address), options=_OPTIONS)
         )
-        recorded = RecordedChannel(channel, self._address, self._ledger) if self._ledger else channel
+        recorded = RecordedChannel(channel, self._address, self._ledger)
         return _Dialled(channel, pb_grpc.CollaborationServiceStub(recorded))
 
     async def close(self) -> None:
@@ -218,6 +218,7 @@ class CoreConnection:
         return typed
 
 
+# See docs/decisions/017-what-is-another-machine.md.
 def _check_line(address: str, credentials: CoreCredentials) -> None:
     """Refuse a line that somebody on the way could read.
 

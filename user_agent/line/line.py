@@ -60,7 +60,7 @@ class _DemoClient(CoreClient):
     """The line to the demo's core, which waits for another start of it, and says what has become of it."""
 
     def __init__(self, demo: DemoCore, config: AgentConfig, ledger: Ledger) -> None:
-        super().__init__(demo.address, answer_timeout_s=config.timeout, patience_s=RESTART_PATIENCE_S, ledger=ledger)
+        super().__init__(demo.address, ledger, answer_timeout_s=config.timeout, patience_s=RESTART_PATIENCE_S)
         self._demo = demo
 
     async def open(self, request: OpenRequest, on_wait: OnWait | None = None) -> ResumingStream:
@@ -131,9 +131,7 @@ class CoreLine:
 
     def _configured(self, config: AgentConfig) -> CoreClient:
         credentials = credentials_of(config)
-        return CoreClient(
-            config.core or "", credentials=credentials, answer_timeout_s=config.timeout, ledger=self._ledger
-        )
+        return CoreClient(config.core or "", self._ledger, credentials=credentials, answer_timeout_s=config.timeout)
 
     async def close(self) -> None:
         """Hang up; a demo core ends."""

@@ -17,6 +17,7 @@ OnWait: TypeAlias = Callable[[CoreError, float], None]
 """Told of what went wrong, and of the seconds until the next try."""
 
 
+# See docs/decisions/018-an-answer-outlives-its-connection.md.
 class Patience:
     """Longer and longer waits between tries, none of them as long as those of others who lost the same core."""
 

@@ -20,6 +20,7 @@ _Serialize = Callable[[Message], bytes]
 _Deserialize = Callable[[bytes], Message]
 
 
+# See docs/decisions/020-the-ledger.md.
 class RecordedChannel:
     """A channel for a stub, with the two kinds of calls that the contract has."""
 

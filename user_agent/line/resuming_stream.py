@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+# See docs/decisions/018-an-answer-outlives-its-connection.md.
 class ResumingStream:
     """One answer's stream, on as many connections as it takes.
 

@@ -96,3 +96,20 @@ def _not_a_database(file: Path, key: StoreKey | None) -> StoreKeyWrong | StoreUn
         return StoreUnreadable(f"{file} is damaged; bring it back from a backup, or move it away and begin anew")
     how = _KEYS[key.source] if key else "it is encrypted: open it with its key"
     return StoreKeyWrong(f"{file} was not encrypted with this key; {how}")
+
+
+@contextmanager
+def writing(connection: apsw.Connection) -> Iterator[None]:
+    """Write in one transaction; what it reads first stays so until its end.
+
+    (A connection as context manager waits for another one's transaction without letting other threads run: if that one
+    is of the same process, until the busy timeout is over.)
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite ends it by itself where the disk is full
+            connection.execute("ROLLBACK")
+        raise

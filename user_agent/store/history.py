@@ -15,8 +15,7 @@ from typing import Any, Literal, TypeAlias
 import apsw
 
 from ssd2.errors import NotFound
-from user_agent.store.database import reported
-from user_agent.store.transaction import writing
+from user_agent.store.database import reported, writing
 
 Role: TypeAlias = Literal["user", "assistant"]
 

@@ -29,9 +29,8 @@ import apsw
 
 from ssd2.errors import LedgerUnwritable, NotFound
 from ssd2.wire.addresses import is_loopback
-from user_agent.store.database import reported
-from user_agent.store.sent_message import SentMessage, decode
-from user_agent.store.transaction import writing
+from ssd2.wire.sent_message import SentMessage, decode
+from user_agent.store.database import memory_database, reported, writing
 
 Direction: TypeAlias = Literal["up", "down"]
 
@@ -216,6 +215,11 @@ class Ledger:
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'entry_traffic'").fetchone():
             with reported(Path(connection.filename)), writing(connection):
                 connection.execute(_SCHEMA)
+
+    @classmethod
+    def in_memory(cls) -> Ledger:
+        """Begin a ledger that ends with this process, for a core that this process starts or tests itself."""
+        return cls(memory_database())
 
     def record(self, direction: Direction, destination: str, rpc: str, payload: bytes) -> None:
         """Add a message: one that is about to leave, or one that has come.

@@ -28,7 +28,6 @@ from ssd2.wire.codec import ModelCard
 from user_agent.answering.decoding import decoding_for
 from user_agent.answering.run import Agent
 from user_agent.answering.user_model import UserModel
-from user_agent.commands.options import HOW_TO_GIVE_A_CORE
 from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_documents
 from user_agent.documents.search import search
@@ -70,7 +69,7 @@ class TuneOptions:
         if not self.docs:
             raise InvalidParameter("tuning is for your documents: give them with --docs")
         if not self.core:
-            raise InvalidParameter(f"tuning needs a core: {HOW_TO_GIVE_A_CORE}")
+            raise InvalidParameter("tuning needs the address of a core", parameter="core")
         if self.seed is not None and not 0 <= self.seed < MAX_RUN_SEED:
             raise InvalidParameter(f"seed is {self.seed}; it must be in [0, 2^62)")
 
@@ -91,7 +90,7 @@ class Run:
         card: of the core.
         tasks: questions with their passages.
         kept: answers so far.
-        ledger: where all that is sent is entered; None for nowhere.
+        ledger: where all that is sent is entered.
     """
 
     options: TuneOptions
@@ -100,7 +99,7 @@ class Run:
     card: ModelCard
     tasks: list[Task]
     kept: KeptAnswers
-    ledger: Ledger | None
+    ledger: Ledger
 
     @property
     def logits_format(self) -> LogitsFormat:
@@ -113,13 +112,13 @@ class Run:
         return len(SETTINGS) * len(self.tasks)
 
 
-def run_tune(options: TuneOptions, console: Console, ledger: Ledger | None = None) -> tuple[Choice, Path]:
+def run_tune(options: TuneOptions, console: Console, ledger: Ledger) -> tuple[Choice, Path]:
     """Measure all settings, choose one and save it.
 
     Args:
         options: what was asked for.
         console: for what is going to cross and for the progress; stderr.
-        ledger: where all that is sent is entered; None for nowhere.
+        ledger: where all that is sent is entered.
 
     Returns:
         The choice, and the file it was saved in.
@@ -144,7 +143,7 @@ def run_tune(options: TuneOptions, console: Console, ledger: Ledger | None = Non
     return choice, file
 
 
-def _prepare(options: TuneOptions, console: Console, ledger: Ledger | None) -> Run:
+def _prepare(options: TuneOptions, console: Console, ledger: Ledger) -> Run:
     """Everything that can go wrong before anything is sent but the request for the core's card."""
     user_model = UserModel.load(options.user_model, with_weights=True)
     params = decoding_for(user_model.config, max_tokens=options.max_tokens, steps=options.steps)
@@ -215,11 +214,11 @@ def _usable(tasks: Iterable[Task], user_model: UserModel, params: DecodingParams
             yield Task(task.question, fitting)
 
 
-def _line(options: TuneOptions, ledger: Ledger | None) -> CoreClient:
-    return CoreClient(options.core, credentials=options.credentials, answer_timeout_s=options.timeout_s, ledger=ledger)
+def _line(options: TuneOptions, ledger: Ledger) -> CoreClient:
+    return CoreClient(options.core, ledger, credentials=options.credentials, answer_timeout_s=options.timeout_s)
 
 
-async def _model_card(options: TuneOptions, family: str, ledger: Ledger | None) -> ModelCard:
+async def _model_card(options: TuneOptions, family: str, ledger: Ledger) -> ModelCard:
     async with _line(options, ledger) as client:
         return await client.model_card(options.model, family)
 

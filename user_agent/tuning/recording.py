@@ -38,6 +38,7 @@ MAX_RECORDING_BYTES = 10**9
 _NO_TOKEN = -1
 
 
+# See docs/decisions/023-tuning.md.
 @dataclass(frozen=True)
 class Recording:
     """The core's answer to one public instruction.

@@ -38,6 +38,7 @@ def patience_of_the_core(params: DecodingParams, vocab_size: int) -> int:
     return params.patience or 0 if is_all_seen and ever_counts else 0
 
 
+# See docs/decisions/005-stop-and-patience.md.
 class BlockEnd:
     """Follows one block of every row until all have their tokens.
 

@@ -37,6 +37,7 @@ NEGLIGIBLE = -80.0
 """Nats below the largest entry, where all entries of a vocabulary together are next to nothing."""
 
 
+# See docs/decisions/006-core-logits-in-few-bytes.md.
 @torch.inference_mode()
 def proven(
     core: CoreLogits,

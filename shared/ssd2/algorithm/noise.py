@@ -49,6 +49,7 @@ def _mixed(product: Tensor, word: Tensor, key: Tensor, shape: torch.Size) -> Ten
     return mixed.bitwise_and_(_WORD)
 
 
+# See docs/decisions/003-noise-and-two-seeds.md.
 def gaussian_noise(
     seeds: Sequence[int] | Tensor,
     *,

@@ -193,6 +193,7 @@ class CollaborationParams:
         return self.uses_user and self.alpha > 0
 
 
+# See docs/decisions/003-noise-and-two-seeds.md.
 @dataclass(frozen=True)
 class Seeds:
     """The two seeds of a decode.

@@ -1,15 +1,18 @@
-"""The command line for models. Nothing heavy is imported before a command runs."""
+"""The command line `ssd2`. Nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
-import typer
+from typing import Annotated
 
-from ssd2.cli import evaluate, models
-from ssd2.cli.cad import EXAMPLES, cad
+from ssd2.cli import evaluate, lab, models
+from ssd2.cli.help import App, version_option
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Make and measure SSD-2 models."
-)
+app = App(help="Train, convert and measure diffusion language models.")
 app.add_typer(models.app)
-app.command(epilog=EXAMPLES)(cad)
-app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Measure")
+app.add_typer(lab.app, name="lab", rich_help_panel="Research")
+
+
+@app.callback()
+def _ssd2(_version: Annotated[bool, version_option("ssd2")] = False) -> None:
+    pass

@@ -1,4 +1,4 @@
-"""Making models: train, convert, export, inspect."""
+"""`ssd2 train`, `convert`, `export`, `experts` and `inspect`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssd2.algorithm.timesteps import EXPERT_RANGES
+from ssd2.cli.help import ADVANCED, App, examples
 from ssd2.cli.options import AsJson
 from ssd2.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from ssd2.training.trainer import Trainer
 
-app = typer.Typer()
+app = App()
 
-EXAMPLES = (
-    "Examples: ssd2 train --recipe shared/ssd2/demo/recipes/core.toml --out runs/core; "
-    "ssd2 train --recipe finetune_0.1b --start runs/pretrained --out runs/user --micro-batch-size 8; "
+MODELS = "Models"
+TRAIN_EXAMPLES = examples(
+    "ssd2 train --list",
+    "ssd2 train --recipe shared/ssd2/demo/recipes/core.toml --out runs/core",
+    "ssd2 train --recipe finetune_0.1b --start runs/pretrained --out runs/user --micro-batch-size 8",
     "torchrun --nproc-per-node 8 -m ssd2 train --recipe pretrain_2.7b --start models/opt --out runs/core "
-    "--device cuda --sharding fsdp --micro-batch-size 8"
+    "--device cuda --sharding fsdp --micro-batch-size 8",
 )
 
 
@@ -36,27 +40,54 @@ def _list_recipes(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.command(epilog=EXAMPLES)
+@app.command(epilog=TRAIN_EXAMPLES, rich_help_panel=MODELS)
 def train(
-    recipe: Annotated[str, typer.Option(help="TOML file, or the name of a shipped recipe.")],
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints; a run found there goes on where it stopped.")],
-    device: Annotated[str, typer.Option(help="cpu or cuda; a rank of torchrun takes the GPU of its number.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores.", min=1)] = None,
-    start: Annotated[Path | None, typer.Option(help="Checkpoint folder to take the first weights from.")] = None,
-    expert: Annotated[str | None, typer.Option(help="One range of timesteps: 0.4-0.6, 0.6-0.8 or 0.8-1.0.")] = None,
-    sharding: Annotated[str, typer.Option(help="ddp: each rank holds the model; fsdp: a share of it.")] = "ddp",
-    micro_batch_size: Annotated[
-        int | None, typer.Option(help="Sequences a rank computes at once; default: its share of the batch.", min=1)
+    recipe: Annotated[str, typer.Option(help="Recipe: a TOML file, or the name of a shipped one.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints; a run found there is resumed.")],
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder to initialise the weights from.", show_default=False)
     ] = None,
-    activation_checkpointing: Annotated[
-        bool, typer.Option("--activation-checkpointing", help="Less memory for more computing.")
-    ] = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Metrics for TensorBoard in OUT.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda; each rank of torchrun uses its own GPU.")] = "cpu",
+    micro_batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Sequences per rank computed at once; fewer need less memory.",
+            min=1,
+            show_default="the rank's share of the batch",
+        ),
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write metrics for TensorBoard to OUT.")] = False,
     list_recipes: Annotated[
-        bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="List the shipped recipes.")
+        bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="List the shipped recipes and exit.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads.", min=1, show_default="all cores", rich_help_panel=ADVANCED)
+    ] = None,
+    expert: Annotated[
+        str | None,
+        typer.Option(
+            help="Train only for one range of timesteps: 0.4-0.6, 0.6-0.8 or 0.8-1.0.",
+            show_default=False,
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    sharding: Annotated[
+        str,
+        typer.Option(
+            help="Parallelism over ranks: ddp (each holds the whole model) or fsdp (each holds a share).",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = "ddp",
+    activation_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--activation-checkpointing",
+            help="Recompute activations in the backward pass: less memory, more time.",
+            rich_help_panel=ADVANCED,
+        ),
     ] = False,
 ) -> None:
-    """Train a model with Algorithm 1, or as the causal language model before it; resumable at any time."""
+    """Train a diffusion model (Algorithm 1), or the causal language model it starts from; resumes if interrupted."""
     import torch
 
     from ssd2.training.parallel import joined_ranks
@@ -79,7 +110,7 @@ def train(
 
 
 def _run(trainer: Trainer, start: Path | None, tensorboard: bool, *, say: bool) -> None:
-    """Train to the end, from where the run has come to; the rank that does not say anything helps."""
+    """Train to the end, resuming a run found in its folder; only the rank with `say` prints."""
     if trainer.resume():
         if say:
             typer.echo(f"going on at step {trainer.step} of {trainer.params.steps}", err=True)
@@ -98,32 +129,32 @@ def _run(trainer: Trainer, start: Path | None, tensorboard: bool, *, say: bool) 
         typer.echo(f"trained {trainer.params.steps} steps{average}; checkpoint in {trainer.out}")
 
 
-@app.command(epilog="Example: ssd2 convert --from facebook/opt-125m --to models/ssd2-0.1b")
+@app.command(epilog=examples("ssd2 convert --from facebook/opt-125m --to models/ssd2-0.1b"), rich_help_panel=MODELS)
 def convert(
-    source: Annotated[str, typer.Option("--from", help="OPT on the hub, or a folder with its files.")],
-    to: Annotated[Path, typer.Option(help="Folder for the SSD-2 checkpoint.")],
-    block_size: Annotated[int, typer.Option(help="L to train with; the paper's is 25.")] = 25,
+    source: Annotated[str, typer.Option("--from", help="OPT model: its name on the hub, or a folder with its files.")],
+    to: Annotated[Path, typer.Option(help="Folder for the new checkpoint.")],
+    block_size: Annotated[int, typer.Option(help="Block length (L) to train with; the paper uses 25.")] = 25,
     context_timestep: Annotated[
         str,
         typer.Option(
-            help="none, or quantised: the paper's Emb_ctx-time, for which a server encodes each context anew every 50 "
-            "timesteps, and long prompts slow every answer down."
+            help="Timestep embedding of the context: none, or quantised as in the paper, with which a core re-encodes "
+            "the context every 50 timesteps and long prompts are slow."
         ),
     ] = "none",
 ) -> None:
-    """Initialise an SSD-2 model from OPT's weights, to be trained from there (§4)."""
+    """Initialise an SSD-2 model from OPT weights, to be trained next (§4)."""
     from ssd2.models.convert import convert_opt
 
     convert_opt(source, to, block_size=block_size, context_timestep=context_timestep)
-    typer.echo(f"wrote {to}; its diffusion inputs are new, so train it before use")
+    typer.echo(f"wrote {to}; train it before use: its diffusion inputs are untrained")
 
 
-@app.command(epilog="Example: ssd2 export runs/core_autoregressive --to models/core-opt")
+@app.command(epilog=examples("ssd2 export runs/core_autoregressive --to models/core-opt"), rich_help_panel=MODELS)
 def export(
-    folder: Annotated[Path, typer.Argument(help="SSD-2 checkpoint, trained with the causal objective.")],
+    folder: Annotated[Path, typer.Argument(help="SSD-2 checkpoint trained with the causal objective.")],
     to: Annotated[Path, typer.Option(help="Folder for the OPT model.")],
 ) -> None:
-    """Write the causal language model of an SSD-2 checkpoint as an OPT model, the paper's autoregressive baseline."""
+    """Export the causal language model of an SSD-2 checkpoint as an OPT model."""
     from ssd2.errors import CheckpointInvalid
     from ssd2.models.checkpoint import load_checkpoint
     from ssd2.models.convert import export_opt
@@ -137,17 +168,22 @@ def export(
     typer.echo(f"wrote {to}")
 
 
-@app.command(epilog="Example: ssd2 experts runs/low runs/middle runs/high --to models/core-experts")
+@app.command(
+    epilog=examples("ssd2 experts runs/low runs/middle runs/high --to models/core-experts"), rich_help_panel=MODELS
+)
 def experts(
-    folders: Annotated[list[Path], typer.Argument(help="Checkpoints, for the lowest range of timesteps first.")],
-    to: Annotated[Path, typer.Option(help="Folder for the experts' checkpoint.")],
+    folders: Annotated[list[Path], typer.Argument(help="Checkpoints to join, lowest range of timesteps first.")],
+    to: Annotated[Path, typer.Option(help="Folder for the joined checkpoint.")],
     borders: Annotated[
         str | None,
-        typer.Option(help="Shares of T where the ranges begin, the lowest first; default: the paper's 0.4,0.6,0.8."),
+        typer.Option(
+            help="Shares of T at which the ranges begin, the lowest first.",
+            show_default=",".join(str(above) for above, _ in EXPERT_RANGES),
+            rich_help_panel=ADVANCED,
+        ),
     ] = None,
 ) -> None:
-    """Join models that were finetuned for ranges of timesteps, as the three experts of §3.1."""
-    from ssd2.algorithm.timesteps import EXPERT_RANGES
+    """Join models finetuned for ranges of timesteps into one checkpoint, the experts of §3.1."""
     from ssd2.models.checkpoint import join_experts
 
     try:
@@ -158,12 +194,12 @@ def experts(
     typer.echo(f"wrote {to}")
 
 
-@app.command(epilog="Example: ssd2 inspect shared/ssd2/demo/core")
+@app.command(epilog=examples("ssd2 inspect shared/ssd2/demo/core"), rich_help_panel=MODELS)
 def inspect(
     folder: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what a checkpoint is: shape, parameters, fingerprints."""
+    """Show a checkpoint's configuration, parameter count and fingerprints."""
     from ssd2.models.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(folder)

@@ -1,4 +1,4 @@
-"""What several commands share: options, and the line that was typed."""
+"""Options that several commands share, and the command line as typed."""
 
 from __future__ import annotations
 
@@ -9,42 +9,76 @@ from typing import Annotated
 
 import typer
 
+from ssd2.algorithm.timesteps import DEFAULT_STEPS
+from ssd2.cli.help import ADVANCED
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Core = Annotated[Path, typer.Option(help="Checkpoint folder of θ_core.")]
-User = Annotated[Path, typer.Option(help="Checkpoint folder of θ_user.")]
-Limit = Annotated[int, typer.Option(help="Items of each kind.", min=1)]
-Lambda = Annotated[float, typer.Option(help="Weight of the user model, 0 to 1.")]
-Alpha = Annotated[float, typer.Option(help="Contrastive strength.")]
+Core = Annotated[Path, typer.Option(help="Checkpoint folder of the core model.", show_default="the demo's")]
+User = Annotated[Path, typer.Option(help="Checkpoint folder of the user model.", show_default="the demo's")]
+Limit = Annotated[int, typer.Option(help="Questions of each kind.", min=1)]
+Lambda = Annotated[float, typer.Option(help="Weight of the user model (λ), from 0 to 1.")]
+Alpha = Annotated[float, typer.Option(help="Contrastive strength (α): how strongly the notes count.")]
 Steps = Annotated[
     int | None,
-    typer.Option(
-        help="Timesteps a block is decoded with; default: what suits the family, 25 for SSD-2.", show_default=False
-    ),
+    typer.Option(help="Timesteps per block.", show_default=f"the model family's, {DEFAULT_STEPS} for ssd-2"),
 ]
 Patience = Annotated[
     int,
-    typer.Option(help="A block ends once its tokens stay the same for so many timesteps after the first; 0: never."),
+    typer.Option(
+        help="End a block once its tokens are unchanged for N timesteps; 0 runs all of them. Approximate: a later "
+        "timestep could have changed a token.",
+        rich_help_panel=ADVANCED,
+    ),
 ]
 EntropyBound = Annotated[
     float | None,
-    typer.Option(help="And only while the mean entropy of the mix is below this, in nats.", show_default=False),
+    typer.Option(
+        help="With --patience: end a block only while the mean entropy of the mix is below this, in nats.",
+        show_default=False,
+        rich_help_panel=ADVANCED,
+    ),
 ]
-Schedule = Annotated[str, typer.Option(help="How timesteps are spread: even or changes (§3.1).")]
+Schedule = Annotated[
+    str, typer.Option(help="Spacing of the timesteps: even or changes (§3.1).", rich_help_panel=ADVANCED)
+]
 CoreEvery = Annotated[
-    int, typer.Option(help="Ask the core at every so many timesteps; its last logits in between. Approximate above 1.")
+    int,
+    typer.Option(
+        help="Ask the core at every Nth timestep and reuse its last logits in between. Approximate above 1: answers "
+        "change.",
+        rich_help_panel=ADVANCED,
+    ),
 ]
-Projection = Annotated[str, typer.Option(help="greedy, sampling or multi-hot.")]
-TopP = Annotated[float, typer.Option(help="Nucleus of the sampling and multi-hot projections.")]
-SelfConditioning = Annotated[str, typer.Option(help="own, projection or mixed.")]
-Logits = Annotated[str, typer.Option(help="How the core's logits travel: float16, uint8 or top-k:K.")]
-Seed = Annotated[int, typer.Option(help="Of the items and of the decodes.", min=0)]
+Projection = Annotated[str, typer.Option(help="Projection: greedy, sampling or multi-hot.", rich_help_panel=ADVANCED)]
+TopP = Annotated[
+    float, typer.Option(help="Nucleus of the sampling and multi-hot projections.", rich_help_panel=ADVANCED)
+]
+SelfConditioning = Annotated[
+    str,
+    typer.Option(
+        help="Prediction fed back to each model: own, projection or mixed (both models in one process only).",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Logits = Annotated[
+    str,
+    typer.Option(
+        help="Format of the core's logits: float16, uint8 or top-k:K. uint8 and top-k are approximate: a token can "
+        "differ from that of the full logits.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of the questions and of the decoding.", min=0)]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Folder for results and report; results found there are not computed again."),
+    typer.Option(help="Folder for results and report; results found there are reused.", show_default=False),
 ]
-By = Annotated[str | None, typer.Option(help="Field of the lines whose values are the rows, instead of files.")]
+By = Annotated[
+    str | None,
+    typer.Option(help="Group the rows of the table by this field, instead of by file.", show_default=False),
+]
 
 
 def typed_command() -> str:
-    """What was typed, for a report."""
+    """Return the command line as typed, for a report."""
     return " ".join(["ssd2", *(shlex.quote(argument) for argument in sys.argv[1:])])

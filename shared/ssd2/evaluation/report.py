@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.evaluation.costs import COST_COLUMNS
-from ssd2.evaluation.dynamics import Dynamics
 from ssd2.evaluation.experiments import ALPHAS, LAMBDAS, Experiment
 from ssd2.evaluation.page import write_page
 from ssd2.evaluation.runner import Result
@@ -49,47 +47,6 @@ def write_report(folder: Path, experiment: Experiment, results: Sequence[Result]
         return write_page(folder, experiment.name, text, (9, 2.8), lambda figure: _draw_by_lambda(figure, results))
     size = (9, 0.9 + 0.22 * len(results))
     return write_page(folder, experiment.name, text, size, lambda figure: _draw_shares(figure, results))
-
-
-def write_dynamics_report(folder: Path, dynamics: Dynamics, answers: int, seed: int, command: str) -> Path:
-    """Write dynamics.md and dynamics.svg.
-
-    Args:
-        folder: made if missing.
-        dynamics: what was seen.
-        answers: how many were watched.
-        seed: of items and decodes.
-        command: what makes the same report again.
-
-    Returns:
-        The Markdown file.
-
-    Raises:
-        InvalidParameter: if the folder cannot be written to, or the plotting package is missing.
-    """
-    text = f"""# When tokens change
-
-How often does a token change in each fifth of the timesteps (§3.1)?
-
-![Tokens that change, by timestep](dynamics.svg)
-
-{dynamics_table(dynamics)}
-
-Two-source questions, {answers} answers, seed {seed}, {len(dynamics.timesteps)} timesteps a block. A token changes where
-the argmax of the ensembled logits is not that of the timestep before. Made by:
-```
-{command}
-```
-"""
-    return write_page(folder, "dynamics", text, (7, 3), lambda figure: _draw_dynamics(figure, dynamics))
-
-
-def dynamics_table(dynamics: Dynamics) -> str:
-    """How often a token changes, a row a fifth of the timesteps."""
-    rows = ["| timesteps | changes a token |", "|---|---|"]
-    for index, changes in enumerate(dynamics.changes_by_range()):
-        rows.append(f"| ({0.8 - 0.2 * index:.1f}T, {1 - 0.2 * index:.1f}T] | {changes:.3f} |")
-    return "\n".join(rows)
 
 
 def as_table(results: Sequence[Result]) -> str:
@@ -214,16 +171,3 @@ def _bars(results: Sequence[Result], metric: str) -> tuple[list[float], list[flo
     below = [share - low for share, (low, _) in zip(shares, intervals, strict=True)]
     above = [high - share for share, (_, high) in zip(shares, intervals, strict=True)]
     return shares, below, above
-
-
-def _draw_dynamics(figure: Figure, dynamics: Dynamics) -> None:
-    """Changed and settled tokens over t, from T down."""
-    t = [timestep / TRAINED_TIMESTEPS for timestep in dynamics.timesteps]
-    changed, settled = figure.subplots(1, 2)
-    changed.plot(t[1:], dynamics.changed)
-    changed.set(title="changed since the timestep before", xlabel="t / T", ylabel="share of tokens")
-    settled.plot(t, dynamics.settled)
-    settled.set(title="already what the block ends with", xlabel="t / T", ylim=(-0.03, 1.03))
-    for panel in (changed, settled):
-        panel.set(xlim=(1, 0), xticks=[1, 0.8, 0.6, 0.4, 0.2, 0])
-        panel.grid(alpha=0.3)

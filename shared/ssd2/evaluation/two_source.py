@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from ssd2.algorithm.collaboration import Timestep, UserTerms, decode_locally
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
@@ -21,7 +23,7 @@ from ssd2.demo.generator import Item, unseen_items
 from ssd2.errors import ModelMismatch, TokenizerMismatch
 from ssd2.evaluation.costs import COST_COLUMNS, BlockCosts
 from ssd2.logits.format import FLOAT16, LogitsFormat
-from ssd2.models.checkpoint import Checkpoint
+from ssd2.models.checkpoint import Checkpoint, load_checkpoint
 from ssd2.models.predict import begin
 
 SYSTEMS = ("together", "core_only", "user_only")
@@ -51,10 +53,19 @@ class Pair:
         if (core := self.core.model.config.family) != (user := self.user.model.config.family):
             raise ModelMismatch(f"the core is of the family {core!r}, the user model of {user!r}; use a pair of one")
 
+    @classmethod
+    def load(cls, core: Path, user: Path) -> Pair:
+        """Load both checkpoints."""
+        return cls(load_checkpoint(core), load_checkpoint(user))
+
     @property
     def family(self) -> str:
-        """Of both models."""
+        """Family of both models."""
         return self.core.model.config.family
+
+    def decoding(self, **chosen: Any) -> DecodingParams:
+        """Return the decoding parameters of the family, with the given fields changed; None keeps a field."""
+        return DecodingParams.for_model(self.core.model.config, **chosen)
 
 
 def evaluate_two_source(

@@ -92,6 +92,7 @@ def rounding(values: Tensor) -> Tensor:
     return torch.full_like(values, ROUNDING)
 
 
+# See docs/decisions/006-core-logits-in-few-bytes.md.
 def pack(logits: Tensor, how: LogitsFormat) -> Tensor:
     """Logits as the bytes that travel.
 

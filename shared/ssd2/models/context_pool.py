@@ -62,6 +62,7 @@ class Context:
 _NOTHING = Context((), 0, 0)
 
 
+# See docs/decisions/010-prompt-sharing-scopes.md.
 class ContextPool:
     """Keys and values of one model's contexts, and the block that is denoised behind each."""
 

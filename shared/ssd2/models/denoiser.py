@@ -15,6 +15,7 @@ from ssd2.models.prompts import check_prompts
 from ssd2.models.ssd2 import SSD2
 
 
+# See docs/decisions/004-self-conditioning.md.
 class Denoiser:
     """Answers the requests of a decode with one SSD-2 model, or with its experts.
 

@@ -129,6 +129,7 @@ _BY_INPUTS = {
 _BY_TOKENS = "context_embedding"
 
 
+# See docs/decisions/012-tensor-parallelism.md.
 def shard_model(model: Model, shard: Shard) -> None:
     """Turn a model into one rank's share of it, in place.
 

@@ -16,6 +16,7 @@ SELF_CONDITIONING_PROBABILITY = 0.5
 """p of line 5 of Algorithm 1."""
 
 
+# See docs/decisions/032-training.md.
 @dataclass(frozen=True)
 class Draws:
     """The draws of a global batch, but for its noise.

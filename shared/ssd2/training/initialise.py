@@ -1,7 +1,7 @@
 """First weights with which a narrow model learns to read from its context.
 
 OPT's N(0, 0.02²) is made for widths of 768 and more. At a width of 96 neither copying from a note
-nor finding the right one is learned from it in thousands of steps (see DECISIONS.md).
+nor finding the right one is learned from it in thousands of steps (see docs/decisions/031-the-demo-pair.md).
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from google.protobuf.message import DecodeError
+
 from ssd2.algorithm.params import MAX_SEED, MAX_SIMPLEX_VALUE
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.errors import (
@@ -187,6 +189,7 @@ def _allowed_formats(message: pb.GetModelCardResponse) -> AllowedFormats:
     return AllowedFormats(tuple(known))
 
 
+# See docs/decisions/002-only-projected-tokens-cross.md.
 def open_to_proto(request: OpenRequest) -> pb.Open:
     """The beginning of an answer as a message.
 
@@ -324,6 +327,30 @@ def projection_from_proto(message: pb.Projection, *, block_size: int, vocab_size
 def position_from_proto(message: pb.Projection | pb.BlockLogits) -> StepPosition:
     """The timestep that a message belongs to."""
     return StepPosition(message.number, message.block, message.step)
+
+
+@dataclass(frozen=True)
+class RequestHead:
+    """The fields of a stream's request that decide what it is charged, read without any check.
+
+    Attributes:
+        block_size: L that an Open asks for; 0 in any other message.
+        next_step: step of the timestep that a projection begins; None in any other message.
+    """
+
+    block_size: int
+    next_step: int | None
+
+
+def request_head(data: bytes) -> RequestHead | None:
+    """Read the head of a `CollaborateRequest`; None if the bytes do not parse."""
+    try:
+        message = pb.CollaborateRequest.FromString(data)
+    except DecodeError:
+        return None
+    projection = message.projection if message.HasField("projection") else None
+    begins = (0 if projection.is_commit else projection.step + 1) if projection else None
+    return RequestHead(message.open.block_size, begins)
 
 
 def logits_to_proto(at: StepPosition, logits: PackedLogits, guess: Sequence[int] = ()) -> pb.BlockLogits:

@@ -20,9 +20,10 @@ from core_server.engine.lanes import Lane
 from core_server.engine.loaded_model import LoadedModel
 from core_server.frontend import engine_keeper
 from core_server.frontend.engine_client import EngineClient
-from core_server.frontend.engines import MAX_SILENCE_S, Engines, running_engines
+from core_server.frontend.engines import Engines, running_engines
 from core_server.frontend.server import CoreServer
 from core_server.frontend.service import _AgentStream
+from core_server.observability.readiness import MAX_SILENCE_S
 from ssd2.algorithm.params import DecodingParams
 from ssd2.errors import CoreBusy, EngineLost, ModelBroken, ModelMismatch, ModelNotFound
 from ssd2.wire import collaboration_pb2 as pb

@@ -18,7 +18,7 @@ from ray.serve.exceptions import BackPressureError
 
 from core_server.access.keys import READ_AGAIN_S, create_key, revoke_key
 from core_server.access.scopes import SCOPE_KEY
-from core_server.catalogue.hosted import HostedModels
+from core_server.catalogue.served_model import ServedModels
 from core_server.engine.loaded_model import LoadedModel
 from core_server.frontend.service import SERVICE_NAME
 from core_server.frontend.session import CoreSession
@@ -110,7 +110,7 @@ async def test_what_serve_says_of_its_insides_becomes_an_error_that_agents_know(
 async def test_a_failure_inside_the_service_stays_as_the_service_tells_it(
     served: LoadedModel, proxy: Proxy, replica: CoreReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HostedModels, "find", fail)
+    monkeypatch.setattr(ServedModels, "find", fail)
     async with proxy() as (_, agent):
         await assert_tells_nothing(agent, opening(served))
     assert replica._service._observation.metrics.rejected["internal"] == 2

@@ -38,6 +38,7 @@ from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from ssd2.wire.codec import ERROR_CODE_KEY, FIRST, OpenRequest, StepPosition
 from user_agent.line.client import CoreClient
 from user_agent.line.resuming_stream import ResumingStream
+from user_agent.store.ledger import Ledger
 
 OPEN = OpenRequest("", "ssd-2", "", "", 32, (1,), 0, (1000,), 8, 1, 5.0, "own", PREFERRED, 0, 0)
 
@@ -56,7 +57,7 @@ async def test_why_the_core_ended_an_answer_is_known_to_an_agent_that_was_writin
     pb_grpc.add_CollaborationServiceServicer_to_server(Stopping(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with CoreClient(f"127.0.0.1:{port}", patience_s=0) as client:
+    async with CoreClient(f"127.0.0.1:{port}", Ledger.in_memory(), patience_s=0) as client:
         stream = await client.open(OPEN)
         with pytest.raises(CoreStopping, match="refused: it is being stopped"):
             await _commit_again_and_again(stream)
@@ -139,7 +140,7 @@ def _begins_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.usefixtures("_begins_at")
 async def test_a_replica_that_is_not_there_is_passed_over(start: Start) -> None:
     core = await start()
-    async with CoreClient(f"{NOBODY}, {core.address}", patience_s=0) as client, asyncio.timeout(20):
+    async with CoreClient(f"{NOBODY}, {core.address}", Ledger.in_memory(), patience_s=0) as client, asyncio.timeout(20):
         (await client.open(OPEN)).cancel()
     assert core.asked == 1
 
@@ -148,7 +149,7 @@ async def test_a_replica_that_is_not_there_is_passed_over(start: Start) -> None:
 @pytest.mark.parametrize("refusal", CANNOT_ANSWER)
 async def test_a_replica_that_cannot_answer_is_passed_over(start: Start, refusal: SlingshotError) -> None:
     one, other = await start(refusal), await start()
-    async with CoreClient(f"{one.address},{other.address}", patience_s=0) as client:
+    async with CoreClient(f"{one.address},{other.address}", Ledger.in_memory(), patience_s=0) as client:
         for _ in range(2):
             (await client.open(OPEN)).cancel()
     assert other.asked >= 1
@@ -158,7 +159,7 @@ async def test_a_replica_that_cannot_answer_is_passed_over(start: Start, refusal
 async def test_agents_spread_over_the_replicas(start: Start) -> None:
     cores = [await start(), await start()]
     for _ in range(40):
-        async with CoreClient(",".join(core.address for core in cores)) as client:
+        async with CoreClient(",".join(core.address for core in cores), Ledger.in_memory()) as client:
             (await client.open(OPEN)).cancel()
     assert min(core.asked for core in cores) > 0
 
@@ -167,7 +168,7 @@ async def test_a_full_core_is_asked_again_when_it_says_so_and_whoever_waits_is_t
     full = CoreBusy("full")
     full.retry_after_s = 0.2
     core, told = await start(full, full), []
-    async with CoreClient(core.address) as client:
+    async with CoreClient(core.address, Ledger.in_memory()) as client:
         (await client.open(OPEN, lambda *what: told.append(what))).cancel()
     assert core.asked == 3
     assert [(type(error), 0.2 <= seconds <= 0.3) for error, seconds in told] == [(CoreBusy, True)] * 2
@@ -177,14 +178,14 @@ async def test_a_core_that_loads_is_asked_again_until_it_answers(start: Start) -
     loading = CoreLoading("loading")
     loading.retry_after_s = 0.1
     core = await start(loading, loading)
-    async with CoreClient(core.address) as client:
+    async with CoreClient(core.address, Ledger.in_memory()) as client:
         (await client.open(OPEN)).cancel()
     assert core.asked == 3
 
 
 async def test_a_broken_model_of_the_only_core_is_told_at_once(start: Start) -> None:
     core = await start(ModelBroken("not finite"))
-    async with CoreClient(core.address) as client:
+    async with CoreClient(core.address, Ledger.in_memory()) as client:
         with pytest.raises(ModelBroken, match="not finite"):
             await client.open(OPEN)
     assert core.asked == 1
@@ -192,7 +193,7 @@ async def test_a_broken_model_of_the_only_core_is_told_at_once(start: Start) -> 
 
 async def test_without_patience_a_full_core_is_told_at_once(start: Start) -> None:
     core = await start(CoreBusy("full"))
-    async with CoreClient(core.address, patience_s=0) as client:
+    async with CoreClient(core.address, Ledger.in_memory(), patience_s=0) as client:
         with pytest.raises(CoreBusy, match="full") as raised:
             await client.open(OPEN)
     assert (core.asked, raised.value.retry_after_s) == (1, 1.0)
@@ -200,7 +201,7 @@ async def test_without_patience_a_full_core_is_told_at_once(start: Start) -> Non
 
 async def test_how_long_a_limit_holds_comes_with_the_error(start: Start) -> None:
     core = await start(TokenLimitReached("ask again in 40 s", 40))
-    async with CoreClient(core.address) as client:
+    async with CoreClient(core.address, Ledger.in_memory()) as client:
         with pytest.raises(TokenLimitReached) as raised:
             await client.open(OPEN)
     assert (core.asked, raised.value.retry_after_s) == (1, 40.0)
@@ -211,14 +212,17 @@ async def test_what_does_not_change_by_waiting_or_elsewhere_is_told_at_once(
     start: Start, refusal: SlingshotError
 ) -> None:
     cores = [await start(refusal), await start(refusal)]
-    async with CoreClient(",".join(core.address for core in cores)) as client:
+    async with CoreClient(",".join(core.address for core in cores), Ledger.in_memory()) as client:
         with pytest.raises(type(refusal)):
             await client.open(OPEN)
     assert sum(core.asked for core in cores) == 1
 
 
 async def test_where_nobody_answers_it_is_said_as_soon_as_it_is_known(start: Start) -> None:
-    async with CoreClient(f"{NOBODY},localhost:1", connect_timeout_s=120) as client, asyncio.timeout(30):
+    async with (
+        CoreClient(f"{NOBODY},localhost:1", Ledger.in_memory(), connect_timeout_s=120) as client,
+        asyncio.timeout(30),
+    ):
         for _ in range(2):
             with pytest.raises(
                 CoreUnavailable, match=r"no core answers at (127\.0\.0\.1|localhost):1; check the address"
@@ -232,7 +236,7 @@ async def test_a_core_that_comes_back_is_reached_at_the_next_try() -> None:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     server = grpc.aio.server()
     pb_grpc.add_CollaborationServiceServicer_to_server(FakeCore(), server)
-    async with CoreClient(address, patience_s=0) as client:
+    async with CoreClient(address, Ledger.in_memory(), patience_s=0) as client:
         for _ in range(4):
             with pytest.raises(CoreUnavailable):
                 await client.open(OPEN)
@@ -248,7 +252,7 @@ async def test_a_replica_that_broke_an_answer_is_the_last_that_goes_on_with_it(
     monkeypatch.setattr(random, "randrange", lambda _: 0)  # the first one is asked first
     one = await start(EngineLost("broken"), opens_first=True)
     other = await start(PromptTooLong("it got there"), opens_first=True)
-    async with CoreClient(f"{one.address},{other.address}") as client:
+    async with CoreClient(f"{one.address},{other.address}", Ledger.in_memory()) as client:
         stream = await client.open(OPEN)
         with pytest.raises(PromptTooLong, match="it got there"):
             await stream.logits(FIRST)
@@ -258,7 +262,7 @@ async def test_a_replica_that_broke_an_answer_is_the_last_that_goes_on_with_it(
 @pytest.mark.parametrize("replicas", [1, 2])
 async def test_a_model_broken_mid_answer_is_tried_once_at_each_replica(start: Start, replicas: int) -> None:
     cores = [await start(*[ModelBroken("not finite")] * 9, opens_first=True) for _ in range(replicas)]
-    async with CoreClient(",".join(core.address for core in cores)) as client:
+    async with CoreClient(",".join(core.address for core in cores), Ledger.in_memory()) as client:
         stream = await client.open(OPEN)
         with pytest.raises(ModelBroken, match="not finite"):
             await stream.logits(FIRST)
@@ -271,7 +275,7 @@ async def test_an_answer_whose_model_broke_goes_on_at_another_replica_only(
     monkeypatch.setattr(random, "randrange", lambda _: 0)
     broken = await start(ModelBroken("not finite"), opens_first=True)
     lost = await start(CoreLost("gone"), CoreLost("gone"), PromptTooLong("it got there"), opens_first=True)
-    async with CoreClient(f"{broken.address},{lost.address}") as client:
+    async with CoreClient(f"{broken.address},{lost.address}", Ledger.in_memory()) as client:
         stream = await client.open(OPEN)
         with pytest.raises(PromptTooLong, match="it got there"):
             await stream.logits(FIRST)
@@ -280,7 +284,7 @@ async def test_an_answer_whose_model_broke_goes_on_at_another_replica_only(
 
 async def test_a_core_that_guesses_on_and_does_not_answer_is_given_up(start: Start) -> None:
     core = await start(guesses=2000)
-    async with CoreClient(core.address, patience_s=0) as client:
+    async with CoreClient(core.address, Ledger.in_memory(), patience_s=0) as client:
         stream = await client.open(replace(OPEN, speculation=2))
         with pytest.raises(ProtocolViolation, match="guesses on and does not answer"):
             await stream.logits(FIRST)
@@ -288,7 +292,7 @@ async def test_a_core_that_guesses_on_and_does_not_answer_is_given_up(start: Sta
 
 async def test_what_a_core_says_is_short_and_writes_no_escape_sequence_to_a_terminal(start: Start) -> None:
     core = await start(PromptTooLong("\x1b[31mred\x07" + "x" * 5000))
-    async with CoreClient(core.address) as client:
+    async with CoreClient(core.address, Ledger.in_memory()) as client:
         with pytest.raises(PromptTooLong, match="red") as raised:
             await client.open(OPEN)
     said = str(raised.value)
@@ -300,7 +304,7 @@ async def test_between_a_full_replica_and_none_the_full_one_is_waited_for(start:
     full = CoreBusy("full")
     full.retry_after_s = 0.1
     core = await start(full)
-    async with CoreClient(f"{NOBODY},{core.address}") as client:
+    async with CoreClient(f"{NOBODY},{core.address}", Ledger.in_memory()) as client:
         (await client.open(OPEN)).cancel()
     assert core.asked == 2
 
@@ -308,7 +312,7 @@ async def test_between_a_full_replica_and_none_the_full_one_is_waited_for(start:
 @pytest.mark.parametrize("address", ["", ",", "host:1,", "host:1,host", "a b:1"])
 def test_a_list_of_addresses_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(InvalidParameter, match="give it as HOST:PORT"):
-        CoreClient(address)
+        CoreClient(address, Ledger.in_memory())
 
 
 async def _stopping(core: FakeCore, client: CoreClient) -> asyncio.Task[None]:
@@ -323,7 +327,7 @@ async def _stopping(core: FakeCore, client: CoreClient) -> asyncio.Task[None]:
 
 async def test_an_answer_goes_on_at_a_core_that_stops_while_others_try_to_reach_it(start: Start) -> None:
     core = await start()
-    async with CoreClient(core.address, patience_s=0) as client, asyncio.timeout(20):
+    async with CoreClient(core.address, Ledger.in_memory(), patience_s=0) as client, asyncio.timeout(20):
         answer = await client.open(OPEN)
         stopping = await _stopping(core, client)
         for _ in range(2):
@@ -357,7 +361,7 @@ async def test_vain_tries_leave_no_channel_behind_and_many_at_a_time_are_all_tol
         await asyncio.sleep(delay_s)
         await client.connect()
 
-    async with CoreClient(NOBODY) as client:
+    async with CoreClient(NOBODY, Ledger.in_memory()) as client:
         for _ in range(20):
             tries = (try_in(client, 0.0005 * number) for number in range(8))
             failures = await asyncio.gather(*tries, return_exceptions=True)
@@ -371,7 +375,7 @@ async def test_a_channel_that_an_answer_was_left_on_is_closed_after_it(
     start: Start, channels: list[grpc.aio.Channel]
 ) -> None:
     core = await start()
-    async with CoreClient(core.address, patience_s=0) as client, asyncio.timeout(20):
+    async with CoreClient(core.address, Ledger.in_memory(), patience_s=0) as client, asyncio.timeout(20):
         answer = await client.open(OPEN)
         stopping = await _stopping(core, client)
         opened = []
@@ -387,7 +391,7 @@ async def test_a_channel_that_an_answer_was_left_on_is_closed_after_it(
 
 async def test_whoever_asks_when_the_line_is_closed_is_told_so_at_once_and_is_not_cancelled(start: Start) -> None:
     core = await start()
-    client = CoreClient(core.address)
+    client = CoreClient(core.address, Ledger.in_memory())
     answer = await client.open(OPEN)
     asking = asyncio.create_task(client.model_card("", ""))
     waiting = asyncio.create_task(answer.logits(FIRST))
@@ -401,7 +405,7 @@ async def test_whoever_asks_when_the_line_is_closed_is_told_so_at_once_and_is_no
 
 async def test_whoever_is_cancelled_stays_cancelled(start: Start) -> None:
     core = await start()
-    async with CoreClient(core.address) as client:
+    async with CoreClient(core.address, Ledger.in_memory()) as client:
         answer = await client.open(OPEN)
         tasks = [asyncio.create_task(client.model_card("", "")), asyncio.create_task(answer.logits(FIRST))]
         await core.was_asked.wait()
@@ -432,7 +436,7 @@ async def test_guesses_do_not_hold_an_answer_longer_than_its_timeout(
     pb_grpc.add_CollaborationServiceServicer_to_server(SlowGuesser(), server)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    async with CoreClient(address, answer_timeout_s=0.5, patience_s=0) as client:
+    async with CoreClient(address, Ledger.in_memory(), answer_timeout_s=0.5, patience_s=0) as client:
         stream = await client.open(replace(OPEN, speculation=16))
         started = time.monotonic()
         with suppress(CoreTimeout):

@@ -24,6 +24,7 @@ from user_agent.config import CHANGEABLE, load_config
 from user_agent.line.client import CoreClient
 from user_agent.line.core_key import FILE, credentials_for, forget_core_key, keep_core_key
 from user_agent.line.credentials import CoreCredentials
+from user_agent.store.ledger import Ledger
 
 CORE, OTHER = "core.example.org:50051", "other.example.org:50051"
 KEY = "sk-3f2a9c71d0be-secret"
@@ -154,20 +155,20 @@ LOCAL = ("localhost:1", "127.0.0.1:1", "127.3.2.1:1", "[::1]:1", "LOCALHOST:1")
 @pytest.mark.parametrize("address", [*REMOTE, f"{LOCAL[0]},{REMOTE[0]}", f"{REMOTE[0]},{LOCAL[0]}"])
 async def test_a_line_to_another_machine_is_encrypted_unless_the_user_allows_otherwise(address: str) -> None:
     with pytest.raises(InsecureLine, match=r"another machine.*not be encrypted"):
-        CoreClient(address)
+        CoreClient(address, Ledger.in_memory())
 
 
 @pytest.mark.parametrize("address", REMOTE)
 async def test_a_key_does_not_cross_the_network_in_the_clear_even_on_an_allowed_line(address: str) -> None:
     with pytest.raises(InsecureLine, match=r"the key .* in the clear"):
-        CoreClient(address, credentials=CoreCredentials(key=KEY, insecure=True))
-    async with CoreClient(address, credentials=CoreCredentials(insecure=True)):
+        CoreClient(address, Ledger.in_memory(), credentials=CoreCredentials(key=KEY, insecure=True))
+    async with CoreClient(address, Ledger.in_memory(), credentials=CoreCredentials(insecure=True)):
         pass
 
 
 @pytest.mark.parametrize("address", LOCAL)
 async def test_a_key_goes_to_this_machine_as_it_is(address: str) -> None:
-    async with CoreClient(address, credentials=CoreCredentials(key=KEY)):
+    async with CoreClient(address, Ledger.in_memory(), credentials=CoreCredentials(key=KEY)):
         assert is_loopback(address.rpartition(":")[0])
 
 
@@ -175,7 +176,7 @@ async def test_a_key_goes_to_this_machine_as_it_is(address: str) -> None:
 def test_no_resolver_is_asked_where_localhost_is(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dialled: list[str] = []
     monkeypatch.setattr(grpc.aio, "insecure_channel", lambda target, **_: dialled.append(target) or Mock())
-    CoreClient(address)
+    CoreClient(address, Ledger.in_memory())
     assert [target.partition(":")[0] for target in dialled] == ["ipv6"], "no name"
     assert "[::1]:7,[::ffff:127.0.0.1]:7" in dialled[0]
 

@@ -26,6 +26,7 @@ from user_agent.answering import tuned_defaults as defaults
 from user_agent.answering.run import Question
 from user_agent.config import load_config
 from user_agent.documents.passage import Passage
+from user_agent.store.ledger import Ledger
 from user_agent.store.tuned import (
     Choice,
     Measured,
@@ -440,7 +441,7 @@ def test_what_is_given_wins_and_the_core_is_asked_only_where_it_matters(
     monkeypatch.setattr(defaults, "_served", served)
     save_choice(replace(_choice(lambda_user=0.4), alpha=0.0, user_sha256=fingerprint(user_folder)))
     used, choice = defaults.collaboration_for(
-        load_config(lambda_user=lambda_user, alpha=alpha, core=core, user_model=user_folder)
+        load_config(lambda_user=lambda_user, alpha=alpha, core=core, user_model=user_folder), Ledger.in_memory()
     )
     assert (used.lambda_user, used.alpha) == expected
     assert (choice is not None) == is_tuned
@@ -450,4 +451,4 @@ def test_what_is_given_wins_and_the_core_is_asked_only_where_it_matters(
 def test_without_a_choice_for_this_user_model_no_core_is_asked(user_folder: Path) -> None:
     save_choice(_choice())
     config = load_config(core="127.0.0.1:1", user_model=user_folder)
-    assert defaults.collaboration_for(config) == (CollaborationParams(), None)
+    assert defaults.collaboration_for(config, Ledger.in_memory()) == (CollaborationParams(), None)

@@ -23,6 +23,7 @@ _ADDRESS = re.compile(r"://[^\s<\]]*[^\s<\]?!.,:;*_~'\"()]")
 References = dict[str, object]
 
 
+# See docs/decisions/022-what-a-reader-sees.md.
 def blocks_of(text: str, references: References) -> list[Token]:
     """The blocks of a text, what is in them still unparsed; `references` is filled with its definitions of links."""
     return _BLOCKS.parse(text, references)

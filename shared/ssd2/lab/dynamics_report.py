@@ -1,0 +1,67 @@
+"""When tokens change, as Markdown with a plot beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
+from ssd2.evaluation.page import write_page
+from ssd2.lab.dynamics import Dynamics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_dynamics_report(folder: Path, dynamics: Dynamics, answers: int, seed: int, command: str) -> Path:
+    """Write dynamics.md and dynamics.svg.
+
+    Args:
+        folder: made if missing.
+        dynamics: what was seen.
+        answers: how many were watched.
+        seed: of items and decodes.
+        command: what makes the same report again.
+
+    Returns:
+        The Markdown file.
+
+    Raises:
+        InvalidParameter: if the folder cannot be written to, or the plotting package is missing.
+    """
+    text = f"""# When tokens change
+
+How often does a token change in each fifth of the timesteps (§3.1)?
+
+![Tokens that change, by timestep](dynamics.svg)
+
+{dynamics_table(dynamics)}
+
+Two-source questions, {answers} answers, seed {seed}, {len(dynamics.timesteps)} timesteps a block. A token changes where
+the argmax of the ensembled logits is not that of the timestep before. Made by:
+```
+{command}
+```
+"""
+    return write_page(folder, "dynamics", text, (7, 3), lambda figure: _draw_dynamics(figure, dynamics))
+
+
+def dynamics_table(dynamics: Dynamics) -> str:
+    """How often a token changes, a row a fifth of the timesteps."""
+    rows = ["| timesteps | changes a token |", "|---|---|"]
+    for index, changes in enumerate(dynamics.changes_by_range()):
+        rows.append(f"| ({0.8 - 0.2 * index:.1f}T, {1 - 0.2 * index:.1f}T] | {changes:.3f} |")
+    return "\n".join(rows)
+
+
+def _draw_dynamics(figure: Figure, dynamics: Dynamics) -> None:
+    """Changed and settled tokens over t, from T down."""
+    t = [timestep / TRAINED_TIMESTEPS for timestep in dynamics.timesteps]
+    changed, settled = figure.subplots(1, 2)
+    changed.plot(t[1:], dynamics.changed)
+    changed.set(title="changed since the timestep before", xlabel="t / T", ylabel="share of tokens")
+    settled.plot(t, dynamics.settled)
+    settled.set(title="already what the block ends with", xlabel="t / T", ylim=(-0.03, 1.03))
+    for panel in (changed, settled):
+        panel.set(xlim=(1, 0), xticks=[1, 0.8, 0.6, 0.4, 0.2, 0])
+        panel.grid(alpha=0.3)
