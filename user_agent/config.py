@@ -42,23 +42,29 @@ class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
     """One agent. Each field is also an environment variable, SLINGSHOT_ and its name, and a key of config.toml."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="ignore", frozen=True, validate_default=False, enable_decoding=False, allow_inf_nan=False
+        env_prefix=PREFIX,
+        extra="ignore",
+        frozen=True,
+        validate_default=False,
+        enable_decoding=False,
+        allow_inf_nan=False,
     )
 
     host: Annotated[str, Face("Address to listen on")] = "127.0.0.1"
-    port: Annotated[int, Face("Port to listen on; 0 for any free one")] = Field(8642, ge=0, le=65535)
-    api_key: Annotated[
-        SecretStr | None, Face("Bearer key of the REST endpoint", default="made at the first start")
-    ] = None
+    port: Annotated[int, Face("Port to listen on; 0 for any free one")] = Field(default=8642, ge=0, le=65535)
+    api_key: Annotated[SecretStr | None, Face("Bearer key of the REST endpoint", default="made at the first start")] = (
+        None
+    )
     cors_origins: Annotated[
-        tuple[str, ...], Face("Exact origins whose pages may call the REST endpoint, separated by commas", default="none")
+        tuple[str, ...],
+        Face("Exact origins whose pages may call the REST endpoint, separated by commas", default="none"),
     ] = ()
     trusted_hosts: Annotated[tuple[str, ...], Face("Accepted names in the Host header, separated by commas")] = (
         "127.0.0.1",
         "localhost",
         "[::1]",
     )
-    max_body: Annotated[int, Face("Largest request in bytes")] = Field(32 * 1024 * 1024, ge=1024)
+    max_body: Annotated[int, Face("Largest request in bytes")] = Field(default=32 * 1024 * 1024, ge=1024)
     data_dir: Annotated[
         Path,
         Face("Folder of documents, conversations and ledger", default="~/.local/share/slingshot", advanced=True),

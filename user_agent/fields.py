@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 PREFIX = "SLINGSHOT_"
 
+_KINDS: dict[Any, Literal["bool", "int", "float", "path"]] = {bool: "bool", int: "int", float: "float", Path: "path"}
 _LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _UNSAID = 10**6
 """Limits above it only keep numbers finite, and no help text names them."""
@@ -67,14 +68,14 @@ class Setting:
         return f"--{self.face.option or self.name.replace('_', '-')}"
 
     @property
-    def kind(self) -> type:
-        """bool, int, float, tuple (several texts), Path, or str for all that is written as one text."""
+    def kind(self) -> Literal["bool", "int", "float", "path", "texts", "text"]:
+        """Kind of its values; whatever is written as one text is a text."""
         members = [one for one in get_args(self.info.annotation) if one is not type(None)]
         is_optional = len(members) == 1 and type(None) in get_args(self.info.annotation)
         bare = members[0] if is_optional else self.info.annotation
         if get_origin(bare) is tuple:
-            return tuple
-        return bare if bare in (bool, int, float, Path) else str
+            return "texts"
+        return _KINDS.get(bare, "text")
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -92,21 +93,21 @@ class Setting:
         """The values that it takes, to be read after "give"; empty for texts, whose types have their own messages."""
         if self.choices:
             return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
-        if self.kind not in (int, float):
+        if self.kind not in ("int", "float"):
             return ""
         limits = {name: f"{limit:,g}" for name, limit in self.limits.items() if limit <= _UNSAID}
-        number = "a number" if self.kind is float else "a whole number"
+        number = "a number" if self.kind == "float" else "a whole number"
         if limits.keys() == {"ge", "le"}:
             return f"{number} from {limits['ge']} to {limits['le']}"
-        return " ".join((number, " and ".join(f"{word} {limits[name]}" for name, word in _LIMITS.items() if name in limits)))
+        return " ".join(
+            (number, " and ".join(f"{word} {limits[name]}" for name, word in _LIMITS.items() if name in limits))
+        )
 
     @property
     def range(self) -> str:
-        """The values that it takes where that is worth a word: not for a number without a largest value."""
-        if self.choices:
-            return self.wanted
+        """The values that a number takes, where that is worth a word: not if it only has a smallest one."""
         limits = {name: limit for name, limit in self.limits.items() if limit <= _UNSAID}
-        return self.wanted.partition("number ")[2].removeprefix("from ") if limits.keys() != {"ge"} else ""
+        return "" if limits.keys() == {"ge"} else self.wanted.partition("number ")[2].removeprefix("from ")
 
     @property
     def default(self) -> str:

@@ -83,17 +83,17 @@ class AnswerSettings(BaseModel):
             "Weight of the user model",
             "0 asks the core alone and reads no document; 1 asks the user model alone and sends nothing.",
             default=f"as tuned, else {_BUILT_IN.lambda_user:g}",
-            label="λ, weight of the private model",
+            label="λ, the private model’s weight",
         ),
-    ] = Field(None, ge=0, le=1)
+    ] = Field(default=None, ge=0, le=1)
     alpha: Annotated[
         float | None,
         Face(
             "Contrastive strength: how much the documents are stressed",
             default=f"as tuned, else {_BUILT_IN.alpha:g}",
-            label="α, stress on the documents",
+            label="α, how much documents are stressed",
         ),
-    ] = Field(None, ge=0, le=100)
+    ] = Field(default=None, ge=0, le=100)
     max_tokens: Annotated[
         int,
         Face(
@@ -102,10 +102,10 @@ class AnswerSettings(BaseModel):
             label="Longest answer",
             openai="max_tokens",
         ),
-    ] = Field(48, ge=1, le=MAX_MAX_TOKENS)
+    ] = Field(default=48, ge=1, le=MAX_MAX_TOKENS)
     temperature: Annotated[
         float, Face("Softmax temperature", "0 decodes greedily.", label="Temperature", openai="temperature")
-    ] = Field(1.0, ge=0, le=2)
+    ] = Field(default=1.0, ge=0, le=2)
     documents: Annotated[
         Documents,
         Face(
@@ -122,7 +122,7 @@ class AnswerSettings(BaseModel):
             label="Model of the core",
             advanced=True,
         ),
-    ] = Field("", max_length=200)
+    ] = Field(default="", max_length=200)
     steps: Annotated[
         int | None,
         Face(
@@ -131,7 +131,7 @@ class AnswerSettings(BaseModel):
             label="Timesteps of a block",
             advanced=True,
         ),
-    ] = Field(None, ge=1, le=TRAINED_TIMESTEPS)
+    ] = Field(default=None, ge=1, le=TRAINED_TIMESTEPS)
     early_stop: Annotated[
         float | None,
         Face(
@@ -140,7 +140,7 @@ class AnswerSettings(BaseModel):
             label="Early stop",
             advanced=True,
         ),
-    ] = Field(None, ge=0, lt=1)
+    ] = Field(default=None, ge=0, lt=1)
     patience: Annotated[
         int | None,
         Face(
@@ -150,23 +150,23 @@ class AnswerSettings(BaseModel):
             label="Patience",
             advanced=True,
         ),
-    ] = Field(None, ge=0)
+    ] = Field(default=None, ge=0)
     entropy_bound: Annotated[
         float | None,
         Face(
             "End a block early only while the mean entropy of the mix, in nats, is below this",
-            "Costs privacy: a block that goes on although its tokens stay the same tells the core up to a bit a timestep "
-            "about logits that never cross.",
+            "Costs privacy: a block that goes on although its tokens stay the same tells the core up to a bit a "
+            "timestep about logits that never cross.",
             default="off",
             label="Entropy bound",
             advanced=True,
         ),
-    ] = Field(None, gt=0)
+    ] = Field(default=None, gt=0)
     schedule: Annotated[
         Literal["even", "changes"],
         Face(
             "Spread of the timesteps",
-            "changes puts half of them where most tokens change (§3.1).",
+            '"changes" puts half of them where most tokens change (§3.1).',
             label="Spread of the timesteps",
             advanced=True,
         ),
@@ -179,7 +179,7 @@ class AnswerSettings(BaseModel):
             label="Ask the core every",
             advanced=True,
         ),
-    ] = Field(1, ge=1)
+    ] = Field(default=1, ge=1)
     block_size: Annotated[
         int | None,
         Face(
@@ -188,7 +188,7 @@ class AnswerSettings(BaseModel):
             label="Block size",
             advanced=True,
         ),
-    ] = Field(None, ge=1)
+    ] = Field(default=None, ge=1)
     projection: Annotated[
         Literal["sampling", "multi-hot"],
         Face(
@@ -207,12 +207,12 @@ class AnswerSettings(BaseModel):
             openai="top_p",
             advanced=True,
         ),
-    ] = Field(0.2, gt=0, le=1)
+    ] = Field(default=0.2, gt=0, le=1)
     self_conditioning: Annotated[
         Literal["own", "projection", "mixed"],
         Face(
             "Feedback to each model: its own logits, the projected tokens, or the mix",
-            "mixed works at λ = 1 only: it would show the core the mix.",
+            '"mixed" works only at λ = 1: it would show the core the mix.',
             label="Self-conditioning",
             advanced=True,
         ),
@@ -235,7 +235,7 @@ class AnswerSettings(BaseModel):
             label="Timesteps sent ahead",
             advanced=True,
         ),
-    ] = Field(4, ge=0, le=MAX_SPECULATION)
+    ] = Field(default=4, ge=0, le=MAX_SPECULATION)
     stop_texts: Annotated[
         Texts,
         Face(
@@ -256,7 +256,7 @@ class AnswerSettings(BaseModel):
             openai="seed",
             advanced=True,
         ),
-    ] = Field(None, ge=0, lt=MAX_SEED)
+    ] = Field(default=None, ge=0, lt=MAX_SEED)
 
     def request(self, question: str, **given: Any) -> AnswerRequest:
         """Ask a question with these settings.

@@ -14,7 +14,7 @@ from ssd2.errors import AgentBusy, CoreError, SlingshotError
 from ssd2.logits.format import LogitsFormat
 from ssd2.models.control import Control
 from ssd2.wire.codec import ModelCard
-from user_agent.answering.answer import Answer, CommittedBlock, Observer, ProjectedBlock
+from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.answering.decoding import decoding_for
 from user_agent.answering.request import AnswerRequest, AnswerSettings
 from user_agent.answering.run import Agent, Question
@@ -50,6 +50,18 @@ class Answered:
     tuned: Choice | None
     prompt_tokens: int
     finish_reason: Literal["stop", "length"]
+
+    @property
+    def tokens(self) -> list[AnswerToken]:
+        """Those of the text; the last one may be cut."""
+        whole = "".join(token.text for token in self.answer.tokens)
+        left = len(whole) - len(whole.lstrip()) + len(self.text)
+        tokens = []
+        for token in self.answer.tokens:
+            if left > 0:
+                tokens.append(replace(token, text=token.text[:left]))
+            left -= len(token.text)
+        return tokens
 
 
 @dataclass
@@ -195,7 +207,7 @@ class Answering:
                 f"this agent computes {at_once} answers at a time and lets {waiting} wait; ask again in a moment"
             )
         trace = self.traces.begin(trace_id, self._user_model.tokenizer)
-        task = asyncio.create_task(self._in_turn(asked, trace, observer))
+        task = asyncio.create_task(self._in_turn(request, trace, observer))
         self._admitted += 1
         task.add_done_callback(lambda done: self._done(done, trace))
         return task

@@ -16,5 +16,7 @@ class ServiceSettings(AnswerSettings):
     """What a service answers with where a request does not say otherwise, and its limits."""
 
     user_model: Annotated[Path, Face("Checkpoint folder of the user model", default="the demo's", advanced=True)] = USER
-    max_answers: Annotated[int, Face("Answers computed at a time")] = Field(2, ge=1)
-    max_waiting: Annotated[int, Face("Further answers that wait; one more is refused with 429")] = Field(32, ge=0)
+    max_answers: Annotated[int, Face("Answers computed at a time")] = Field(default=2, ge=1)
+    max_waiting: Annotated[int, Face("Further answers that wait; one more is refused with 429")] = Field(
+        default=32, ge=0
+    )

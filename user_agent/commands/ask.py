@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssd2.cli.help import ADVANCED, examples
 from ssd2.errors import InvalidParameter
-from user_agent.commands.setting_options import ADVANCED, ANSWER, LINE, Given, with_settings
+from user_agent.commands.setting_options import ANSWER, LINE, with_settings
+from user_agent.config import AgentConfig
 
 if TYPE_CHECKING:
     from ssd2.models.control import Control
     from ssd2.models.tokenizer import Tokenizer
     from user_agent.answering.service import Answered, Search
-    from user_agent.config import AgentConfig
+    from user_agent.commands.answering import Steering
     from user_agent.documents.passage import Passage
     from user_agent.stores import Stores
 
-ASK_EXAMPLES = """
-Examples:
-
-  user-agent ask "Where did I put my spare key?" --docs ~/notes --core core.example.org:50051 --ca provider.pem
-
-  user-agent ask "When does Fern Gallery open?"   (the demo's core, started on this machine)
-
-  user-agent ask "When does Fern Gallery open?" --core localhost:50051 --lambda-user 0
-
-  user-agent ask "Where did I put my spare key?" --docs ~/notes --lambda-user 1   (no connection at all)
-"""
+EXAMPLES = examples(
+    'user-agent ask "Where did I put my spare key?" --docs ~/notes --core core.example.org:50051 --ca provider.pem',
+    'user-agent ask "When does Fern Gallery open?"   (the demo\'s core, started on this machine)',
+    'user-agent ask "When does Fern Gallery open?" --core localhost:50051 --lambda-user 0',
+    'user-agent ask "Where did I put my spare key?" --docs ~/notes --lambda-user 1   (no connection at all)',
+)
 
 Docs = Annotated[
     list[Path] | None,
@@ -47,7 +44,7 @@ NoLog = Annotated[bool, typer.Option("--no-log", help="Keep neither question nor
 
 @with_settings(*ANSWER, *LINE, "user_model", "data_dir")
 def ask(
-    given: Given,
+    config: AgentConfig,
     question: Annotated[str, typer.Argument(help="Question for both models. It is sent to the core.")],
     docs: Docs = None,
     watch: Watch = False,
@@ -68,36 +65,42 @@ def ask(
         float, typer.Option(help="Strength of the steering; 100 to 2000 in the thesis.", rich_help_panel=ADVANCED)
     ] = 500.0,
 ) -> None:
-    """Answer one question with both models. Only the small one reads the documents; the provider reads the answer.
-
-    Unset options fall back to SLINGSHOT_* variables, then config.toml, then the defaults shown.
-    """
-    from ssd2.models.control import Control
+    """Answer one question with both models. Only the small one reads the documents; the provider reads the answer."""
     from user_agent.answering.history_entry import keep_answer
     from user_agent.answering.service import new_id
-    from user_agent.config import load_config
-    from user_agent.line.demo_core import exit_on_sigterm
+    from user_agent.commands.answering import print_answer, print_tuned
     from user_agent.stores import open_stores
 
     if (control is None) != (not control_label):
         raise InvalidParameter("--control and --control-label go together: a classifier and one of its classes")
 
     def steering(tokenizer: Tokenizer) -> Control | None:
+        from ssd2.models.control import Control
+
         return Control.load(control, control_label, control_strength, tokenizer) if control else None
 
-    config, trace = load_config(**given), new_id("ask")
-    exit_on_sigterm()
+    trace = new_id("ask")
     with open_stores(config) as stores:
-        search = _read(docs) if docs else stores.documents.search
-        answered = asyncio.run(_ask(config, question, trace, stores, search, steering, watch=watch))
-        if docs and answered.question.collaboration.uses_user and not answered.question.passages:
+        search = _reading(docs) if docs else stores.documents.search
+        answered = asyncio.run(_ask(config, stores, search, steering, question, trace, watch=watch))
+        if docs and answered.question.collaboration.uses_user and not _found(answered):
             typer.echo("user-agent: no passage of your documents matches; the answer does not use them", err=True)
-        _print_json(answered) if as_json else _print(answered)
+        print_tuned(answered)
+        _print_json(answered) if as_json else print_answer(answered)
         if not no_log:
             keep_answer(stores.history, answered, trace)
 
 
-def _read(docs: list[Path]) -> Search:
+async def _ask(
+    config: AgentConfig, stores: Stores, search: Search, steering: Steering, question: str, trace: str, *, watch: bool
+) -> Answered:
+    from user_agent.commands.answering import opened_answering, watched_answer
+
+    async with opened_answering(config, stores, search, steering) as answering:
+        return await watched_answer(answering, answering.request(question), trace, watch=watch)
+
+
+def _reading(docs: list[Path]) -> Search:
     """Search documents that are not linked; they are read when the first question needs them."""
 
     def search(question: str, ids: Sequence[int] | None) -> list[Passage]:
@@ -114,25 +117,13 @@ def _read(docs: list[Path]) -> Search:
     return search
 
 
-async def _ask(
-    config: AgentConfig,
-    question: str,
-    trace: str,
-    stores: Stores,
-    search: Search,
-    steering: Callable[[Tokenizer], Control | None],
-    *,
-    watch: bool,
-) -> Answered:
-    """Answer one question on a line of its own."""
-    from user_agent.answering.service import Answering
-    from user_agent.answering.traces import Traces
-    from user_agent.answering.user_model import UserModel
-    from user_agent.commands.watching import TerminalObserver
+def _found(answered: Answered) -> bool:
+    return bool(answered.question.passages or answered.question.left_out)
 
-    user_model = await asyncio.to_thread(UserModel.load, config.user_model, with_weights=config.lambda_user != 0)
-    async with core_line(config, stores) as client:
-        control = steering(user_model.tokenizer)
-        answering = Answering(config, user_model, client, search, Traces(), control)
-        with TerminalObserver(user_model.tokenizer, watch=watch) as observer:
-            return await answering.start(answering.request(question), trace, observer)
+
+def _print_json(answered: Answered) -> None:
+    from user_agent.answering.traces import fit_json, passage_json
+
+    passages = [passage_json(passage) for passage in answered.question.passages]
+    answer = {**asdict(answered.answer), "text": answered.text}
+    typer.echo(json.dumps({**answer, "passages": passages, **fit_json(answered.question)}, ensure_ascii=False))

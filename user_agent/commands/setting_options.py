@@ -9,13 +9,11 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from ssd2.cli.help import ADVANCED
 from user_agent.answering.request import AnswerSettings
-from user_agent.config import SETTINGS
+from user_agent.config import SETTINGS, load_config
 from user_agent.fields import Setting
 from user_agent.line.settings import LineSettings
-
-ADVANCED = "Advanced"
-"""Panel of the help that stands behind the options that everybody sets."""
 
 ANSWER = tuple(AnswerSettings.model_fields)
 LINE = tuple(LineSettings.model_fields)
@@ -28,22 +26,28 @@ Given: TypeAlias = dict[str, Any]
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for each of these settings; it gets their values in `given`.
+    """Give a command an option for each of these settings.
 
-    Options that everybody sets come first in its help, and the command's own before the advanced ones.
+    The command gets the loaded configuration as `config`, or the options alone as `given`. In its help the options that
+    everybody sets come first, then the command's own, then the advanced ones.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "given"]
-        parameters = [*own, *(_parameter(SETTINGS[name]) for name in names)]
+        own = dict(inspect.signature(command, eval_str=True).parameters)
+        handed = "config" if own.pop("config", None) else "given"
+        own.pop("given", None)
+        parameters = sorted([*own.values(), *(_parameter(SETTINGS[name]) for name in names)], key=_rank(names))
 
         @wraps(command)
         def run(**values: Any) -> None:
-            command(given={name: values.pop(name) for name in names}, **values)
+            given = {name: values.pop(name) for name in names}
+            command(**{handed: load_config(**given) if handed == "config" else given}, **values)
 
-        keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in sorted(parameters, key=_rank(names))]
-        run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]  # what typer goes by
+        # Typer makes the options of what stands here.
+        keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+        run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in keyword_only}
+        run.__doc__ = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{FALLBACK}"
         return run
 
     return decorate
@@ -65,18 +69,15 @@ def _rank(names: tuple[str, ...]) -> Callable[[inspect.Parameter], int]:
 
 def _parameter(setting: Setting) -> inspect.Parameter:
     """Make the parameter that typer makes an option of; its value is read where the configuration is loaded."""
+    metavar = "" if setting.kind == "bool" else f"<{'|'.join(setting.choices) or setting.kind.removesuffix('s')}>"
     option = typer.Option(
         setting.option,
         help=setting.text,
         show_default=False,  # it is in the text, as in the other faces
-        metavar="" if setting.kind is bool else f"<{_type_of(setting)}>",
+        metavar=metavar,
         rich_help_panel=ADVANCED if setting.face.advanced else None,
     )
-    kind = {bool: bool, tuple: list[str]}.get(setting.kind, str)
+    kind: Any = {"bool": bool, "texts": list[str]}.get(setting.kind, str)
     return inspect.Parameter(
         setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
-
-
-def _type_of(setting: Setting) -> str:
-    return "|".join(setting.choices) or {tuple: "text", str: "text"}.get(setting.kind, setting.kind.__name__.lower())

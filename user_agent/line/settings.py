@@ -44,4 +44,6 @@ class LineSettings(BaseModel):
         Face("Certificate of this device (PEM), for a core that requires one", advanced=True),
     ] = None
     client_key: Annotated[Path | None, Face("Private key of that certificate (PEM)", advanced=True)] = None
-    timeout: Annotated[float, Face("Seconds to wait for each answer of the core", advanced=True)] = Field(10.0, gt=0)
+    timeout: Annotated[float, Face("Seconds to wait for each answer of the core", advanced=True)] = Field(
+        default=10.0, gt=0
+    )

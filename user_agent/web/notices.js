@@ -5,12 +5,17 @@ import { button, el } from "/web/dom.js";
 import { address, route } from "/web/router.js";
 
 const LOOK_EVERY_MS = 2000;
-const SETTINGS = new Set(["core", "ca", "model", "lambda_user", "alpha", "steps", "max_tokens"]); // that the page can change
+const settings = new Set(); // that the page can change, by name
 const strip = document.getElementById("notices");
 let isWaiting = false;
 
 /** Called when the key turns out to be wrong; set by the start of the page. */
 export const onWrongKey = { call: () => {} };
+
+/** Take in which settings there are. */
+export async function learnSettings() {
+  for (const name of Object.keys(await get("/v1/settings"))) settings.add(name);
+}
 
 /** Show a failure; a wrong key and an agent that is gone are dealt with here. */
 export function report(error) {
@@ -23,8 +28,9 @@ export function report(error) {
 
 /** Where the setting that an error names can be changed; null if it is none, or in sight. */
 export function remedy({ param }) {
-  const setting = param === "insecure" ? "ca" : param; // an unencrypted line is not allowed from the page
-  return SETTINGS.has(setting) && route().page !== "settings"
+  const name = param?.replace(/^slingshot\./, "");
+  const setting = name === "insecure" ? "ca" : name; // an unencrypted line is not allowed from the page
+  return settings.has(setting) && route().page !== "settings"
     ? el("a", { href: `${address("settings")}?focus=${setting}` }, "Change it in Settings") : null;
 }
 

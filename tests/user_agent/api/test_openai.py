@@ -196,7 +196,7 @@ def test_the_agent_s_own_parameters_choose_the_models(http: httpx.Client) -> Non
     alone = http.post(CHAT, json=asked(slingshot={"lambda_user": 1}, max_tokens=8)).json()["slingshot"]
     assert (alone["lambda_user"], alone["figures"]["bytes_up"], alone["figures"]["round_trips"]) == (1, 0, 0)
     core = http.post(CHAT, json=asked(slingshot={"lambda_user": 0, "steps": 2}, max_tokens=8)).json()["slingshot"]
-    assert {token["private_p"] for token in core["tokens"]} == {None}
+    assert {token["user_p"] for token in core["tokens"]} == {None}
     assert core["figures"]["timesteps"] == 2
 
 
