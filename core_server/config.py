@@ -1,4 +1,4 @@
-"""What a core server can be started with, checked once, here."""
+"""Settings of a core server: described, and checked, once."""
 
 from __future__ import annotations
 
@@ -8,86 +8,229 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core_server.options import check_ranges, setting
 from ssd2.errors import InsecureLine, InvalidParameter
 from ssd2.logits.format import ANY_FORMAT, AllowedFormats
 from ssd2.wire.addresses import is_loopback
 
 MAX_NAME_LENGTH = 128
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 
 HEARTBEAT_S = 1.0
-"""An engine reports at least this often, but for the batch that it is computing."""
+"""An engine reports at least this often, except while it computes a batch."""
 
 AUTO_PRECISION = "auto"
-"""bfloat16 on a GPU of NVIDIA's, whose matrix units take it many times as fast as float32; float32 elsewhere."""
+"""bfloat16 on NVIDIA GPUs, whose matrix units compute it many times as fast as float32; float32 elsewhere."""
 
 
 def default_threads() -> int:
-    """Processors that a computation uses: all."""
+    """Return the number of processors."""
     return os.cpu_count() or 1
+
+
+def named_models(given: Sequence[str]) -> dict[str, Path]:
+    """Parse the values of --model: NAME=DIR, or DIR for a model named after its folder.
+
+    Raises:
+        InvalidParameter: if there is none, or two have the same name.
+    """
+    if not given:
+        raise InvalidParameter("no model was given; give at least one checkpoint folder with --model")
+    models: dict[str, Path] = {}
+    for text in given:
+        name, has_name, folder = ("", "", "") if Path(text).is_dir() else text.partition("=")
+        path = Path(folder if has_name else text)
+        name = name if has_name else path.resolve().name
+        if name in models:
+            raise InvalidParameter(f"two models are named {name!r}; name them apart with --model NAME=DIR")
+        models[name] = path
+    return models
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """One core server.
+    """Settings of one core server; `core-server --help`, Ray's arguments and the proxy's variables are made of them."""
 
-    Attributes:
-        models: checkpoint folders by the names that agents know the models by; the first is the default.
-        host: address to listen on.
-        port: port to listen on; 0 for any free one.
-        tls_certificate: PEM file of the certificate chain that agents are shown; None for no encryption.
-        tls_key: PEM file of its private key.
-        client_ca: PEM file of the certificates that an agent's own has to be signed by; None to ask for none.
-        keys: file of the keys that calls have to come with; None to answer everybody.
-        max_sessions: answers in progress at a time; one more is refused.
-        device: where the models run, as torch names it; the first of them where there are several.
-        precision: what their weights are held in: float32, bfloat16, int8 or `AUTO_PRECISION`.
-        tensor_parallel: GPUs that every model is cut over; an engine has as many ranks.
-        replicas: engines, each with all models and with GPUs of its own.
-        threads: processors that all ranks of all engines use together.
-        compiled: whether the noise is compiled.
-        speculation: timesteps of an answer that are computed ahead of its agent at most, while nothing else waits.
-        answer_timeout_s: how long an agent may take for its part of a timestep.
-        grace_s: how long answers in progress may go on once the server is told to stop.
-        engine_timeout_s: how long the engine may say nothing before it is given up.
-        log_level: name of the lowest level that is logged.
-        log_format: one of `core_server.observability.logs.LOG_FORMATS`.
-        ops_host: address of /health, /ready and /metrics.
-        ops_port: their port; 0 for any free one, None for none of them.
-        otlp_endpoint: URL that spans are sent to by OTLP over gRPC; None for no spans.
-        logits_formats: formats of the logits that agents may ask for.
-    """
-
-    models: Mapping[str, Path]
-    host: str = "127.0.0.1"
-    port: int = 0
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    client_ca: Path | None = None
-    keys: Path | None = None
-    max_sessions: int = 16
-    device: str = "cpu"
-    precision: str = AUTO_PRECISION
-    tensor_parallel: int = 1
-    replicas: int = 1
-    threads: int = field(default_factory=default_threads)
-    compiled: bool = False
-    speculation: int = 8
-    answer_timeout_s: float = 300.0
-    session_timeout_s: float = 3600.0
-    grace_s: float = 5.0
-    engine_timeout_s: float = 60.0
-    log_level: str = "info"
-    log_format: str = "text"
-    ops_host: str = "127.0.0.1"
-    ops_port: int | None = None
-    otlp_endpoint: str | None = None
-    logits_formats: AllowedFormats = ANY_FORMAT
+    models: Mapping[str, Path] = field(
+        metadata=setting(
+            "Checkpoint folder of a model to serve; repeatable. Agents ask for the model by NAME, by default the "
+            "folder's name. The first model is the default.",
+            option="model",
+            metavar="[NAME=]DIR",
+            parse=named_models,
+            is_repeatable=True,
+        )
+    )
+    host: str = field(default="127.0.0.1", metadata=setting("Address to listen on."))
+    port: int = field(default=0, metadata=setting("Port to listen on; 0 picks a free one.", at_least=0, at_most=65_535))
+    tls_certificate: Path | None = field(
+        default=None,
+        metadata=setting(
+            "Certificate chain (PEM) shown to agents. Turns TLS on; without it connections are plaintext.",
+            metavar="FILE",
+        ),
+    )
+    tls_key: Path | None = field(
+        default=None, metadata=setting("Private key (PEM) of the certificate.", metavar="FILE")
+    )
+    client_ca: Path | None = field(
+        default=None,
+        metadata=setting("CA certificate (PEM). Agents must present a certificate signed by it.", metavar="FILE"),
+    )
+    keys: Path | None = field(
+        default=None,
+        metadata=setting(
+            "File of API keys, made by `core-server keys`. Without it, anybody who reaches the server may use it; with "
+            "it, calls without a valid key are refused, except health checks.",
+            metavar="FILE",
+        ),
+    )
+    max_sessions: int = field(
+        default=16,
+        metadata=setting("Answers in progress at a time; further ones are refused.", metavar="N", at_least=1),
+    )
+    device: str = field(
+        default="cpu", metadata=setting("Device of the models: cpu, cuda or cuda:1; of several GPUs, the first.")
+    )
+    logits_formats: AllowedFormats = field(
+        default=ANY_FORMAT,
+        metadata=setting(
+            "Formats of the logits that agents may ask for, comma-separated: float16, uint8, top-k:K (the K largest or "
+            "fewer). Full logits (float16, uint8) reveal a model's last layer to whoever collects enough of them "
+            "(arXiv 2403.06634); top-k:64 alone withholds them.",
+            option="logits",
+            metavar="FORMATS",
+            parse=AllowedFormats.parse,
+        ),
+    )
+    precision: str = field(
+        default=AUTO_PRECISION,
+        metadata=setting(
+            "Precision of the weights: float32, bfloat16 (half the memory, for GPUs), int8 (a quarter; needs the extra "
+            "int8), or auto: bfloat16 on cuda, float32 elsewhere. bfloat16 and int8 are approximate: answers can "
+            "differ from those in float32.",
+            is_advanced=True,
+        ),
+    )
+    tensor_parallel: int = field(
+        default=1,
+        metadata=setting(
+            "GPUs to split every model over, for models of the family ssd-2; N must divide their attention heads.",
+            metavar="N",
+            at_least=1,
+            is_advanced=True,
+        ),
+    )
+    replicas: int = field(
+        default=1,
+        metadata=setting(
+            "Engines, each with all models on GPUs of its own. An answer goes to the engine with the fewest; one that "
+            "crashes is restarted while the others serve.",
+            metavar="N",
+            at_least=1,
+            is_advanced=True,
+        ),
+    )
+    threads: int = field(
+        default_factory=default_threads,
+        metadata=setting(
+            "CPU threads of all engines together.", metavar="N", at_least=1, is_advanced=True, default="all processors"
+        ),
+    )
+    compiled: bool = field(
+        default=False,
+        metadata=setting(
+            "Compile the noise: it takes a third of the time, after some seconds for the first batch of each size. "
+            "Needs a C++ compiler on a CPU.",
+            option="compile",
+            is_advanced=True,
+        ),
+    )
+    speculation: int = field(
+        default=8,
+        metadata=setting(
+            "Timesteps to compute ahead of an agent, on guesses of its projections, while no other agent waits; 0 "
+            "turns speculation off.",
+            metavar="N",
+            at_least=0,
+            is_advanced=True,
+        ),
+    )
+    answer_timeout_s: float = field(
+        default=300.0,
+        metadata=setting(
+            "Seconds an agent may be silent before its answer is dropped.", metavar="S", above=0, is_advanced=True
+        ),
+    )
+    session_timeout_s: float = field(
+        default=3600.0,
+        metadata=setting(
+            "Seconds an answer may take in one stream; its agent can resume it in a new one.",
+            metavar="S",
+            above=0,
+            is_advanced=True,
+        ),
+    )
+    grace_s: float = field(
+        default=5.0,
+        metadata=setting(
+            "Seconds that answers in progress may go on after SIGTERM or SIGHUP.",
+            metavar="S",
+            at_least=0,
+            is_advanced=True,
+        ),
+    )
+    engine_timeout_s: float = field(
+        default=60.0,
+        metadata=setting(
+            "Seconds an engine may be silent before it is killed and restarted; if it was the only one, the server "
+            "ends. Must exceed the time of a batch.",
+            metavar="S",
+            above=HEARTBEAT_S,
+            is_advanced=True,
+        ),
+    )
+    log_level: str = field(
+        default="info", metadata=setting("Lowest level to log.", choices=LOG_LEVELS, is_advanced=True)
+    )
+    log_format: str = field(
+        default="text",
+        metadata=setting("Lines of text, or one JSON object per line.", choices=LOG_FORMATS, is_advanced=True),
+    )
+    ops_host: str = field(
+        default="127.0.0.1",
+        metadata=setting("Address of /health, /ready and /metrics.", metavar="HOST", is_advanced=True),
+    )
+    ops_port: int | None = field(
+        default=None,
+        metadata=setting(
+            "Port of /health, /ready and /metrics (Prometheus), over plaintext HTTP and open to whoever reaches it; 0 "
+            "picks a free one.",
+            metavar="PORT",
+            at_least=0,
+            at_most=65_535,
+            is_advanced=True,
+            default="off",
+        ),
+    )
+    otlp_endpoint: str | None = field(
+        default=None,
+        metadata=setting(
+            "Endpoint that spans of answers are sent to by OTLP over gRPC, such as http://localhost:4317. Needs the "
+            "extra otel.",
+            metavar="URL",
+            is_advanced=True,
+            default="off",
+        ),
+    )
 
     def __post_init__(self) -> None:
         self._check_names()
         self._check_access()
-        self._check_ranges()
+        check_ranges(self)
+        self._check_devices()
 
     def _check_names(self) -> None:
         for name in self.models:
@@ -114,22 +257,6 @@ class ServerConfig:
                 "(`core-server certs create` makes them), or listen on 127.0.0.1"
             )
 
-    def _check_ranges(self) -> None:
-        for name, port in (("port", self.port), ("ops port", self.ops_port or 0)):
-            if not 0 <= port <= 65_535:
-                raise InvalidParameter(f"{name} is {port}; it must be in [0, 65535], 0 for any free one")
-        lowest_values = {"max_sessions": 1, "threads": 1, "tensor_parallel": 1, "replicas": 1, "speculation": 0}
-        for name, lowest in lowest_values.items():
-            if (value := getattr(self, name)) < lowest:
-                raise InvalidParameter(f"{name.replace('_', ' ')} is {value}; it must be at least {lowest}")
-        for name, above in (("answer_timeout_s", 0.0), ("session_timeout_s", 0.0), ("engine_timeout_s", HEARTBEAT_S)):
-            if not above < (value := getattr(self, name)) < float("inf"):
-                what = name.removesuffix("_s").replace("_", " ")
-                raise InvalidParameter(f"{what} is {value} s; it must be above {above:g} and finite")
-        if not 0 <= self.grace_s < float("inf"):
-            raise InvalidParameter(f"grace is {self.grace_s} s; it must be at least 0 and finite")
-        self._check_devices()
-
     def _check_devices(self) -> None:
         if self.ranks > 1 and not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise InvalidParameter(
@@ -139,31 +266,31 @@ class ServerConfig:
 
     @property
     def weights_precision(self) -> str:
-        """What the weights are held in."""
+        """Precision of the weights."""
         if self.precision != AUTO_PRECISION:
             return self.precision
         return "bfloat16" if self.device.partition(":")[0] == "cuda" else "float32"
 
     @property
     def ranks(self) -> int:
-        """Processes that compute, of all engines together."""
+        """Number of processes that compute, over all engines."""
         return self.replicas * self.tensor_parallel
 
     @property
     def slots_per_engine(self) -> int:
-        """Enough for all sessions, as each goes to the engine that has the fewest."""
+        """Slots of an engine: enough for all sessions, as each goes to the engine with the fewest."""
         return -(-self.max_sessions // self.replicas)
 
     @property
     def threads_per_rank(self) -> int:
-        """Processors that one rank uses."""
+        """CPU threads of one rank."""
         return max(1, self.threads // self.ranks)
 
     def devices(self, replica: int) -> tuple[str, ...]:
-        """Where the ranks of an engine compute: GPUs are given out in their order, from the first on.
+        """Return the devices of an engine's ranks: GPUs are assigned in order, from the first.
 
         Args:
-            replica: which engine, from 0.
+            replica: number of the engine, from 0.
         """
         if self.device == "cpu" or self.ranks == 1:
             return (self.device,) * self.tensor_parallel
@@ -171,33 +298,14 @@ class ServerConfig:
         return tuple(f"cuda:{number}" for number in range(first, first + self.tensor_parallel))
 
     def address(self, port: int | None = None) -> str:
-        """HOST:PORT, an IPv6 host in brackets.
+        """Return HOST:PORT, an IPv6 host in brackets.
 
         Args:
-            port: the port that was picked; None for the one asked for.
+            port: that was picked; None for the configured one.
         """
         return host_and_port(self.host, self.port if port is None else port)
 
 
 def host_and_port(host: str, port: int) -> str:
-    """HOST:PORT, an IPv6 host in brackets."""
+    """Return HOST:PORT, an IPv6 host in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def named_models(given: Sequence[str]) -> dict[str, Path]:
-    """Read what was given with --model: NAME=DIR, or DIR for a model that is known by its folder's name.
-
-    Raises:
-        InvalidParameter: if there is none, or two have one name.
-    """
-    if not given:
-        raise InvalidParameter("no model was given; give at least one checkpoint folder with --model")
-    models: dict[str, Path] = {}
-    for text in given:
-        name, has_name, folder = ("", "", "") if Path(text).is_dir() else text.partition("=")
-        path = Path(folder if has_name else text)
-        name = name if has_name else path.resolve().name
-        if name in models:
-            raise InvalidParameter(f"two models are named {name!r}; name them apart with --model NAME=DIR")
-        models[name] = path
-    return models

@@ -1,4 +1,4 @@
-"""`core-server keys` and `core-server certs`: who gets in. Nothing heavy is imported before the arguments are read."""
+"""`core-server keys` and `core-server certs`. Nothing heavy is imported before the arguments are parsed."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ DAYS = 365
 _KEYS_EXAMPLES = """\
 examples:
   core-server keys create alice --keys keys.json --max-sessions 4 --tokens-per-minute 6000
-      make a key; it is printed once and kept nowhere
+      create a key; it is printed once and stored only as a hash
   core-server keys list --keys keys.json
-      whose keys there are, and their limits
+      list the keys and their limits
   core-server keys revoke alice --keys keys.json
-      a running server takes no call with it within two seconds, and ends answers in progress
+      revoke a key; takes effect on a running server within two seconds, for answers in progress too
 
-An agent keeps its key with `user-agent config set-core-key HOST:PORT`.
+On the device, `user-agent config set-core-key HOST:PORT` stores the key.
 """
 _CERTS_EXAMPLES = """\
 examples:
   core-server certs create --out certs --host core.example.org --host 203.0.113.7
-      an authority (ca.pem, ca.key) and the core's certificate (core.pem, core.key)
+      create an authority (ca.pem, ca.key) and the core's certificate (core.pem, core.key)
   core-server certs create --out certs --client alice
-      a certificate for an agent (client-alice.pem, client-alice.key), signed by the same authority
+      create an agent's certificate (client-alice.pem, client-alice.key), signed by the same authority
   core-server certs create --out certs --host core.example.org
-      once more: a new certificate of the core, signed by the same authority; restart the server with it
+      renew the core's certificate with the same authority; restart the server to use it
 
-Agents get ca.pem (user-agent --ca), a server that asks for their certificates too (--client-ca). Keep ca.key apart:
-whoever has it can be your core.
+Give ca.pem to agents (user-agent --ca), and to a server that asks agents for certificates (--client-ca). Store ca.key
+elsewhere: whoever has it can impersonate your core.
 """
 
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run `keys …` or `certs …`.
 
     Returns:
-        The exit code: 0, or 2 if it cannot be done as asked.
+        The exit code: 0, or 2 if it was refused.
     """
     options = vars(_parser().parse_args(arguments))
     run = options.pop("run")
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _create_key(keys: Path, name: str, **limits: int | None) -> None:
     key, entry = create_key(keys, name, **limits)
-    sys.stderr.write(f"core-server: key {entry.id} for {entry.name}; it is shown this once:\n")
+    sys.stderr.write(f"core-server: key {entry.id} for {entry.name}; it is shown only once:\n")
     sys.stdout.write(f"{key}\n")
 
 
@@ -106,66 +106,84 @@ def _create_certs(out: Path, host: list[str], client: list[str], days: int) -> N
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="core-server")
     commands = parser.add_subparsers(required=True)
-    _add_keys(_command(commands, "keys", "Make, list and revoke the keys of agents.", _KEYS_EXAMPLES))
-    _add_certs(_command(commands, "certs", "Make certificates with an authority of your own.", _CERTS_EXAMPLES))
+    _add_keys(_command(commands, "keys", "Create, list and revoke API keys.", _KEYS_EXAMPLES))
+    _add_certs(_command(commands, "certs", "Create TLS certificates with an authority of your own.", _CERTS_EXAMPLES))
     return parser
 
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="create | list | revoke")
-    create = _command(commands, "create", "Make a key and print it, this once.", _KEYS_EXAMPLES)
-    create.add_argument("name", metavar="NAME", help="whose it is; no two keys have one name")
+    create = _command(commands, "create", "Create a key and print it, once.", _KEYS_EXAMPLES)
+    create.add_argument("name", metavar="NAME", help="Name of the key's holder; must be unique.")
     create.add_argument(
         "--max-sessions",
         type=int,
         metavar="N",
-        help="answers in progress at a time, at each server that reads the file (default: half of the server's "
-        "--max-sessions, all if there is no other key; any on Ray)",
+        help="Answers in progress at a time, at each server that reads the file. Default: half of the server's "
+        "--max-sessions, or all of them for the only key; on Ray no limit.",
     )
     create.add_argument(
         "--tokens-per-minute",
         type=int,
         metavar="N",
-        help="tokens computed, in the long run, by each server. A block costs its tokens for each "
-        f"{DEFAULT_STEPS} timesteps begun. An answer is never cut off; what it takes beyond the limit delays the next "
-        "one (default: any)",
+        help="Tokens per minute at each server, on average. A block costs its tokens for every "
+        f"{DEFAULT_STEPS} timesteps begun. Answers are never cut off: what one uses beyond the limit delays the next. "
+        "Default: no limit.",
     )
     create.add_argument(
         "--timesteps-per-minute",
         type=int,
         metavar="N",
-        help="timesteps computed, in the long run, likewise (default: any)",
+        help="Timesteps per minute at each server, on average. Default: no limit.",
     )
     create.set_defaults(run=_create_key)
-    listing = _command(commands, "list", "Show whose keys there are, and their limits.", _KEYS_EXAMPLES)
-    listing.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
+    listing = _command(commands, "list", "List the keys and their limits.", _KEYS_EXAMPLES)
+    listing.add_argument("--json", action="store_true", dest="as_json", help="Print one JSON object.")
     listing.set_defaults(run=_list_keys)
-    revoke = _command(commands, "revoke", "Take a key out, for running servers too.", _KEYS_EXAMPLES)
-    revoke.add_argument("key", metavar="ID-or-NAME", help="as `core-server keys list` shows it")
+    revoke = _command(commands, "revoke", "Revoke a key, on running servers too.", _KEYS_EXAMPLES)
+    revoke.add_argument("key", metavar="ID-or-NAME", help="ID or name, as `core-server keys list` shows it.")
     revoke.set_defaults(run=_revoke_key)
     for command in (create, listing, revoke):
-        command.add_argument("--keys", type=Path, required=True, metavar="FILE", help="the server's file of keys")
+        command.add_argument("--keys", type=Path, required=True, metavar="FILE", help="The server's file of keys.")
 
 
 def _add_certs(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="create")
-    create = _command(commands, "create", "Make certificates, and their authority if there is none.", _CERTS_EXAMPLES)
+    create = _command(commands, "create", "Create certificates, and their authority if there is none.", _CERTS_EXAMPLES)
     add = create.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the authority and of what it signs")
+    add("--out", type=Path, required=True, metavar="DIR", help="Folder of the authority and its certificates.")
     add(
         "--host",
         action="append",
         default=[],
         metavar="NAME",
-        help="name or address that agents reach the core by; may be given again",
+        help="Host name or address of the core, to make its certificate for; repeatable.",
     )
-    add("--client", action="append", default=[], metavar="NAME", help="an agent; may be given again")
-    add("--days", type=int, default=DAYS, metavar="N", help="how long they are valid (default: %(default)s)")
+    add(
+        "--client",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Name of an agent, to make a certificate for; repeatable.",
+    )
+    add(
+        "--days",
+        type=int,
+        default=DAYS,
+        metavar="N",
+        help="Days that the certificates are valid. Default: %(default)s.",
+    )
     create.set_defaults(run=_create_certs)
 
 
-def _command(commands: Any, name: str, says: str, examples: str) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, summary: str, examples: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=says, description=says, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        help=summary,
+        description=summary,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
     )
+    parser.add_argument("-h", "--help", action="help", help="Show this message and exit.")
     return parser

@@ -17,9 +17,10 @@ from typing import TypeAlias
 
 from core_server.catalogue.distribution import Distribution
 from core_server.catalogue.served_model import ServedModel
+from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.errors import SlingshotError
 from ssd2.logits.format import AllowedFormats
-from ssd2.wire.codec import OpenRequest, PackedLogits, ProjectedTokens, StepPosition
+from ssd2.wire.codec import OpenRequest, PackedLogits
 
 _LENGTH = struct.Struct("<Q")
 
@@ -38,7 +39,7 @@ class Start:
         compiled: whether the noise is compiled.
         timeout_s: how long a rank waits for the others.
         log_level: name of the lowest level that is logged.
-        log_format: one of `core_server.observability.logs.LOG_FORMATS`.
+        log_format: one of `core_server.config.LOG_FORMATS`.
     """
 
     models: Mapping[str, Path]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+
+from ssd2.models.lane import Call
 
 _WARM_UP_RUNS = 3
 """Before a capture: what is allocated or compiled at first use must not be part of a graph."""
@@ -51,40 +53,6 @@ class CudaRecorder:
         return graph.replay
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
-    """A function with its arguments.
-
-    Attributes:
-        function: of a tuple of tensors and two tensors, with keywords that are no tensors; does the same operations for
-            all values of tensors of the same sizes.
-        group: its first argument.
-        first: its second one, [B, …].
-        second: its third one.
-        static: its keywords.
-    """
-
-    function: Callable[..., Tensor]
-    group: tuple[Tensor, ...]
-    first: Tensor
-    second: Tensor
-    static: Mapping[str, Hashable]
-
-    def __call__(self) -> Tensor:
-        """Return the function's output."""
-        return self.function(self.group, self.first, self.second, **self.static)
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """All tensors among the arguments, in order."""
-        return [*self.group, self.first, self.second]
-
-    @property
-    def key(self) -> Hashable:
-        """A name for all calls that one graph can compute."""
-        return self.function, _sizes(self.tensors), tuple(sorted(self.static.items()))
-
-
 @dataclass(frozen=True)
 class _Captured:
     replay: _Replay
@@ -113,7 +81,7 @@ class CudaGraphs:
 
     def capture(self, call: Call) -> None:
         """Make the graph of a call, for arguments of these sizes."""
-        inputs = self._inputs.setdefault(_sizes(call.tensors), [tensor.clone() for tensor in call.tensors])
+        inputs = self._inputs.setdefault(call.sizes, [tensor.clone() for tensor in call.tensors])
         output = self._output[: len(call.first)]
         on_inputs = replace(call, group=tuple(inputs[:-2]), first=inputs[-2], second=inputs[-1])
 
@@ -131,7 +99,3 @@ class CudaGraphs:
             ours.copy_(tensor)
         captured.replay()
         return captured.output
-
-
-def _sizes(tensors: Sequence[Tensor]) -> Hashable:
-    return tuple(tensor.shape for tensor in tensors)

@@ -10,7 +10,7 @@ from core_server.catalogue.served_model import ServedModel
 from ssd2.logits.format import ANY_FORMAT, AllowedFormats
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint
 from ssd2.models.devices import check_device
-from ssd2.models.tensor_parallel import Shard
+from ssd2.models.shard import Shard
 from ssd2.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ModelCard
 
 MAX_BLOCK_SIZE = 256

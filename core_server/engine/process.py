@@ -36,16 +36,17 @@ from core_server.catalogue.engine_messages import (
     send,
 )
 from core_server.config import HEARTBEAT_S
-from core_server.engine.lanes import Lane, lane_for
+from core_server.engine.lanes import lane_for
 from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.loading import load_models
 from core_server.engine.ranks import ALONE, Ranks, joined_ranks
 from core_server.engine.scheduler import Batch, Result, Scheduler
 from core_server.engine.self_test import finite_rows, self_test
 from core_server.observability.logs import fields, frames, start_log
+from ssd2.algorithm.projection import ProjectedTokens
 from ssd2.errors import CoreBusy, ModelBroken, ProtocolViolation, SlingshotError
 from ssd2.models.devices import is_out_of_memory
-from ssd2.wire.codec import ProjectedTokens
+from ssd2.models.lane import Lane
 from ssd2.wire.tensors import pack_logits
 
 _log = logging.getLogger(__name__)
@@ -217,7 +218,7 @@ class Engine:
     def _hand_out(self, batch: Batch) -> None:
         for answer, row, block_logits in zip(batch.answers, batch.rows, batch.computed, strict=True):
             guess = row.state.last_tokens(row.request.block_size) if batch.is_guessed else ()
-            packed = pack_logits(block_logits, row.request.logits_format)
+            packed = pack_logits(block_logits, answer.request.logits_format)
             self._report(Computed(answer.number, row.state.at, packed, guess))
 
     def _prepare_next(self, batch: Batch) -> None:

@@ -23,7 +23,7 @@ import torch
 from torch import distributed as dist
 
 from core_server.observability.logs import fields, frames
-from ssd2.models.tensor_parallel import Shard
+from ssd2.models.shard import Shard
 
 LOADING_TIMEOUT_S = 1800.0
 """How much longer one rank may take to load its models than another."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from core_server.catalogue.engine_messages import Advance, Begin, Command
-from core_server.engine.lanes import BlockState, Lane, Row
 from ssd2.algorithm.block_end import patience_from
+from ssd2.algorithm.projection import ProjectedTokens
 from ssd2.errors import ProtocolViolation
-from ssd2.wire.codec import OpenRequest, ProjectedTokens
+from ssd2.models.lane import BlockState, Lane, Row
+from ssd2.wire.codec import OpenRequest
 
 GROWTH_BATCHES = 256
 """After running out of memory, batches until one block more is computed together: memory may be free again, and to find

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from core_server.catalogue.served_model import ServedModel
-from core_server.engine.lanes import BlockState, Lane, Row
+from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.errors import ModelBroken
-from ssd2.wire.codec import OpenRequest, ProjectedTokens, StepPosition
+from ssd2.models.lane import BlockState, Lane, Row
+from ssd2.wire.codec import OpenRequest
 
 
 def finite_rows(logits: Tensor) -> list[bool]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from core_server.catalogue.engine_messages import Advance, Begin, End
 from core_server.catalogue.served_model import ServedModel
+from ssd2.algorithm.projection import FIRST, StepPosition
 from ssd2.errors import ProtocolViolation
 from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import FIRST, OpenRequest, StepPosition, position_from_proto, projection_from_proto
+from ssd2.wire.codec import OpenRequest, position_from_proto, projection_from_proto
 
 
 # See docs/decisions/019-strangers.md.

@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TextIO, TypeAlias
 
-LOG_FORMATS = ("text", "json")
-
 MAX_REPEATED, REPEATED_WITHIN_S = 60, 60.0
 """Warnings or errors of one kind that are written within so many seconds."""
 
@@ -33,7 +31,7 @@ def start_log(process: str, level: str, log_format: str) -> None:
     Args:
         process: what it is: "front end" or "engine".
         level: name of the lowest level that is written.
-        log_format: one of `LOG_FORMATS`.
+        log_format: one of `core_server.config.LOG_FORMATS`.
     """
     handler = LimitedHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(process) if log_format == "json" else TextFormatter(_TEXT))

@@ -15,8 +15,8 @@ from core_server.observability.metrics import CANCELLED, CLOSED, INTERNAL, Metri
 from core_server.observability.readiness import Readiness
 from core_server.observability.spans import AnswerSpan, Spans
 from core_server.observability.trace_context import TraceContext, trace_context_from
+from ssd2.algorithm.projection import StepPosition
 from ssd2.errors import SlingshotError
-from ssd2.wire.codec import StepPosition
 
 _log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from core_server.observability.trace_context import TraceContext
+from ssd2.algorithm.projection import StepPosition
 from ssd2.errors import InvalidParameter
-from ssd2.wire.codec import StepPosition
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -1,125 +1,117 @@
 """The application of Ray Serve: `core_server.scale.app:build_app`, with its arguments."""
 
-# No `from __future__ import annotations` here: Serve looks for the class in `build_app`'s annotation, not for its name.
+from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
-from core_server.config import AUTO_PRECISION, ServerConfig
+from core_server.config import ServerConfig
 from core_server.frontend.server import SPARE_STREAMS
+from core_server.options import check_ranges, read_named, setting
 from core_server.scale.replica import CoreReplica
 from core_server.scale.router import FewestSessions
 from ssd2.errors import InvalidParameter
-from ssd2.logits.format import AllowedFormats
 
 DEPLOYMENT = "core"
 
+_SAME_NAME = (
+    *("device", "precision", "tensor_parallel", "compiled", "speculation"),
+    *("answer_timeout_s", "session_timeout_s", "engine_timeout_s", "grace_s", "log_level", "log_format"),
+)
+OPTIONS = {
+    "sessions_per_replica": "max_sessions",
+    "cpus": "threads",
+    "logits": "logits_formats",
+    **{name: name for name in _SAME_NAME},
+}
+"""Settings of a server that are arguments here, by the arguments' names; the others belong to Serve and its proxy."""
 
-class CoreArguments(BaseModel):
-    """Arguments of the application; where `core-server` has an option of the name, they mean the same.
+_DEFAULTS = {"threads": 1, "grace_s": 30.0, "log_format": "json"}
 
-    Attributes:
-        models: checkpoint folders by the names that agents know the models by, in the same place on every node; the
-            first is the default.
-        sessions_per_replica: answers in progress at a time on a replica; one more is refused.
-        min_replicas: that there always are.
-        max_replicas: that there may be.
-        target_sessions: answers in progress that Serve aims at on each replica, by adding and ending replicas; None
-            for three quarters of what it has room for.
-        device: cpu or cuda.
-        tensor_parallel: GPUs of a replica, all of one node.
-        cpus: processors of a replica.
-    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+@dataclass(frozen=True)
+class Scaling:
+    """How many replicas Serve runs."""
 
-    models: dict[str, Path]
-    sessions_per_replica: int = 16
-    min_replicas: int = 1
-    max_replicas: int = 1
-    target_sessions: float | None = None
-    device: str = "cpu"
-    precision: str = AUTO_PRECISION
-    tensor_parallel: int = 1
-    cpus: int = 1
-    compiled: bool = False
-    speculation: int = 8
-    logits: str = str(ServerConfig({}).logits_formats)
-    answer_timeout_s: float = 300.0
-    session_timeout_s: float = 3600.0
-    grace_s: float = 30.0
-    engine_timeout_s: float = 60.0
-    log_level: str = "info"
-    log_format: str = "json"
+    min_replicas: int = field(default=1, metadata=setting("Replicas that always run.", at_least=1))
+    max_replicas: int = field(default=1, metadata=setting("Most replicas that may run.", at_least=1))
+    target_sessions: float | None = field(
+        default=None,
+        metadata=setting(
+            "Answers in progress that Serve aims at per replica, by starting and ending replicas.",
+            above=0,
+            default="three quarters of the sessions of a replica",
+        ),
+    )
 
-    def server_config(self) -> ServerConfig:
-        """The same for one replica.
-
-        Raises:
-            InvalidParameter: if it is outside what a server can be started with.
-        """
-        if not self.models:
-            raise InvalidParameter("there is no model to serve; give at least one, as models: {NAME: DIR}")
-        if self.device not in ("cpu", "cuda"):
-            raise InvalidParameter(f"device is {self.device!r}; give cpu or cuda, Ray chooses which of the GPUs")
-        if not 1 <= self.min_replicas <= self.max_replicas:
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.min_replicas > self.max_replicas:
             raise InvalidParameter(
-                f"min replicas is {self.min_replicas}; it must be at least 1, and at most max replicas "
-                f"({self.max_replicas})"
+                f"min replicas is {self.min_replicas}; it must be at most max replicas ({self.max_replicas})"
             )
-        return ServerConfig(
-            models=self.models,
-            max_sessions=self.sessions_per_replica,
-            device=self.device,
-            precision=self.precision,
-            tensor_parallel=self.tensor_parallel,
-            threads=self.cpus,
-            compiled=self.compiled,
-            speculation=self.speculation,
-            answer_timeout_s=self.answer_timeout_s,
-            session_timeout_s=self.session_timeout_s,
-            grace_s=self.grace_s,
-            engine_timeout_s=self.engine_timeout_s,
-            log_level=self.log_level,
-            log_format=self.log_format,
-            logits_formats=AllowedFormats.parse(self.logits),
-        )
 
 
-def build_app(arguments: CoreArguments) -> serve.Application:
-    """The application, for `serve run` and Serve's configuration files.
+_SCALING = {one.name: one.name for one in fields(Scaling)}
+ARGUMENTS = ("models", *OPTIONS, *_SCALING)
+
+
+def build_app(arguments: Mapping[str, Any]) -> serve.Application:
+    """Return the application, for `serve run` and Serve's configuration files.
 
     Raises:
-        InvalidParameter: if it could not be served so.
+        InvalidParameter: if there is no such argument, or it could not be served so.
     """
-    config = arguments.server_config()
-    deployment: serve.Deployment = serve.deployment(name=DEPLOYMENT, **deployment_options(arguments))(CoreReplica)
+    config, scaling = read_arguments(arguments)
+    options = deployment_options(config, scaling)
+    deployment: serve.Deployment = serve.deployment(name=DEPLOYMENT, **options)(CoreReplica)
     return deployment.bind(config)
 
 
-def deployment_options(arguments: CoreArguments) -> dict[str, Any]:
-    """What Serve is told of the replicas."""
-    resources = {"CPU": float(arguments.cpus)}
-    if arguments.device == "cuda":
-        resources["GPU"] = float(arguments.tensor_parallel)
-    target = arguments.target_sessions or 0.75 * arguments.sessions_per_replica
+def read_arguments(arguments: Mapping[str, Any]) -> tuple[ServerConfig, Scaling]:
+    """Return the server of one replica, and how many replicas there are.
+
+    Raises:
+        InvalidParameter: if there is no such argument, or its value is outside its range.
+    """
+    if unknown := set(arguments) - set(ARGUMENTS):
+        raise InvalidParameter(f"there is no argument {min(unknown)!r}; the arguments are {', '.join(ARGUMENTS)}")
+    models = arguments.get("models")
+    if not models or not isinstance(models, Mapping):
+        raise InvalidParameter("there is no model to serve; give at least one, as models: {NAME: DIR}")
+    config = ServerConfig(
+        models={str(name): Path(str(folder)) for name, folder in models.items()},
+        **{**_DEFAULTS, **read_named(ServerConfig, arguments, OPTIONS)},
+    )
+    if config.device not in ("cpu", "cuda"):
+        raise InvalidParameter(f"device is {config.device!r}; give cpu or cuda, Ray chooses which of the GPUs")
+    return config, Scaling(**read_named(Scaling, arguments, _SCALING))
+
+
+def deployment_options(config: ServerConfig, scaling: Scaling) -> dict[str, Any]:
+    """Return what Serve is told of the replicas."""
+    resources = {"CPU": float(config.threads)}
+    if config.device == "cuda":
+        resources["GPU"] = float(config.tensor_parallel)
+    streams = config.max_sessions + SPARE_STREAMS
     return {
         # A replica itself refuses what is too much, with our own error. Serve lets calls wait only while it finds one.
-        "max_ongoing_requests": arguments.sessions_per_replica + SPARE_STREAMS,
-        "max_queued_requests": arguments.max_replicas * (arguments.sessions_per_replica + SPARE_STREAMS),
+        "max_ongoing_requests": streams,
+        "max_queued_requests": scaling.max_replicas * streams,
         "request_router_config": RequestRouterConfig(request_router_class=FewestSessions),  # type: ignore[arg-type]
         "autoscaling_config": {
-            "min_replicas": arguments.min_replicas,
-            "max_replicas": arguments.max_replicas,
-            "target_ongoing_requests": target,
+            "min_replicas": scaling.min_replicas,
+            "max_replicas": scaling.max_replicas,
+            "target_ongoing_requests": scaling.target_sessions or 0.75 * config.max_sessions,
         },
         "ray_actor_options": {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)},
         # One bundle, which is on one node: the ranks of an engine find each other through a folder.
         "placement_group_bundles": [resources],
         "placement_group_strategy": "STRICT_PACK",
-        "graceful_shutdown_timeout_s": arguments.grace_s,
+        "graceful_shutdown_timeout_s": config.grace_s,
     }

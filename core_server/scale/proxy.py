@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -29,12 +28,14 @@ from core_server.config import ServerConfig
 from core_server.frontend.server import server_credentials
 from core_server.frontend.service import SERVICE_NAME, refuse
 from core_server.observability.logs import fields, frames
+from core_server.options import read_named
 from ssd2.errors import CoreBusy, CoreTimeout, EngineLost, InvalidParameter, ProtocolViolation, SlingshotError
 from ssd2.wire.codec import ERROR_CODE_KEY, RequestHead, request_head
 
 PREFIX = "SLINGSHOT_PROXY_"
-"""Of the variables that tell the proxy what `core-server` is told by options: PORT, TLS_CERTIFICATE, TLS_KEY,
-CLIENT_CA, KEYS and ANSWER_TIMEOUT_S."""
+SETTINGS = ("port", "tls_certificate", "tls_key", "client_ca", "keys", "answer_timeout_s")
+VARIABLES = {PREFIX + name.upper(): name for name in SETTINGS}
+"""Settings of `core-server` that the proxy takes, by the variables that hold them."""
 
 _HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _SERVE_HEALTH = "/ray.serve.RayServeAPIService/Healthz"
@@ -75,33 +76,15 @@ def add_to_proxy(_: object, server: gRPCGenericServer) -> None:
 
 
 def proxy_config(environment: Mapping[str, str]) -> ServerConfig:
-    """What the proxy is told by its environment.
+    """Return the settings of the proxy; a variable that is unset or empty leaves the default.
 
     Raises:
-        InvalidParameter: if it does not fit together.
+        InvalidParameter: if they do not fit together.
         InsecureLine: if there are keys and no TLS.
     """
-
-    def file(name: str) -> Path | None:
-        return Path(value) if (value := environment.get(PREFIX + name)) else None
-
-    def number(name: str, kind: Callable[[str], _T], default: _T) -> _T:
-        given = environment.get(PREFIX + name)
-        try:
-            return kind(given) if given else default
-        except ValueError as error:
-            raise InvalidParameter(f"{PREFIX}{name} is {given!r}; give a number") from error
-
-    return ServerConfig(
-        {},
-        host="0.0.0.0",  # noqa: S104  # agents come over the network
-        port=number("PORT", int, 50_051),
-        tls_certificate=file("TLS_CERTIFICATE"),
-        tls_key=file("TLS_KEY"),
-        client_ca=file("CLIENT_CA"),
-        keys=file("KEYS"),
-        answer_timeout_s=number("ANSWER_TIMEOUT_S", float, ServerConfig.answer_timeout_s),
-    )
+    given = {name: text for name, text in environment.items() if text}
+    network: dict[str, Any] = {"host": "0.0.0.0", "port": 50_051}  # noqa: S104  # agents come over the network
+    return ServerConfig({}, **{**network, **read_named(ServerConfig, given, VARIABLES)})
 
 
 def _check_is_only_proxy() -> None:

@@ -163,6 +163,16 @@ BENCHMARKS = {
             **_RUNS,
         },
     ),
+    "next_token": Benchmark(
+        "6",
+        "a token of a causal model with a real vocabulary, beside its networks; against another commit's checkout",
+        {
+            "vocabulary": Option(151_936, 4096, int, "V"),
+            "tokens": Option(48, 4, int, "that a time is taken of"),
+            **_RUNS,
+            "against": Option(None, None, Path, "checkout of another commit, measured in turns with this one"),
+        },
+    ),
     "documents": Benchmark(
         "2",
         "documents read in a second, and a search over many passages, encrypted and not",

@@ -28,13 +28,14 @@ import torch
 
 from core_server.engine.loaded_model import LoadedModel
 from ssd2.algorithm.params import DecodingParams
+from ssd2.algorithm.projection import FIRST
 from ssd2.demo.paths import TOKENIZER
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssd2.models.configs import SSD2Config
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.tokenizer import Tokenizer
 from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import FIRST, open_to_proto
+from ssd2.wire.codec import open_to_proto
 from tests.bench.asked import THREADS
 from tests.bench.progress import say
 from tests.bench.scripted_agents import COLLABORATE, OPTIONS, Meter, Recording, answer

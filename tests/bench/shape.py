@@ -28,14 +28,16 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from core_server.engine.lanes import BlockState, Row, lane_for
+from core_server.engine.lanes import lane_for
+from ssd2.algorithm.projection import ProjectedTokens
 from ssd2.algorithm.timesteps import decoding_timesteps
 from ssd2.errors import InvalidParameter
 from ssd2.logits.format import PREFERRED
 from ssd2.models.configs import SSD2Config
 from ssd2.models.devices import check_device
+from ssd2.models.lane import BlockState, Row
 from ssd2.models.ssd2 import SSD2
-from ssd2.wire.codec import OpenRequest, ProjectedTokens
+from ssd2.wire.codec import OpenRequest
 from ssd2.wire.tensors import pack_logits
 from tests.bench.progress import say
 

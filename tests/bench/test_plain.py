@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd2.algorithm.collaboration import UserTerms, mix_terms
+from ssd2.algorithm.collaboration import mix_terms
 from ssd2.algorithm.noise import gaussian_noise, uniform_noise
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.sampler import decode
 from ssd2.algorithm.timesteps import decoding_timesteps
 from ssd2.models.denoiser import Denoiser
+from ssd2.models.predict import user_terms
 from ssd2.models.ssd2 import SSD2
 from tests.bench import plain
 from tests.conftest import tiny_model
@@ -58,7 +59,7 @@ def _plain(models: list[SSD2]) -> tuple[list[list[int]], list[Tensor]]:
 
 def _packaged(models: list[SSD2]) -> tuple[list[list[int]], list[Tensor]]:
     core = Denoiser(models[0], CORE_PROMPTS, "mixed")
-    user = UserTerms(models[1], USER_PROMPTS, CORE_PROMPTS, COLLABORATION, "mixed")
+    user = user_terms(models[1], USER_PROMPTS, CORE_PROMPTS, COLLABORATION, "mixed")
     run = decode(PARAMS, SEEDS, vocab_size=V, eos_token_id=NO_TOKEN)
     logits: list[Tensor] = []
     try:

@@ -27,10 +27,12 @@ import torch
 from torch import Tensor
 
 from ssd2.algorithm.collaboration import decode_locally
+from ssd2.algorithm.projection import StepPosition
 from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.models.checkpoint import load_checkpoint
-from ssd2.models.predict import Model, Predictor, begin
-from ssd2.wire.codec import OpenRequest, StepPosition
+from ssd2.models.family import Model
+from ssd2.models.predict import Predictor, begin
+from ssd2.wire.codec import OpenRequest
 from tests.bench.asked import THREADS, committed_tokens, question, two_source_items
 from tests.bench.delaying_proxy import delayed
 from tests.bench.progress import say

@@ -23,6 +23,7 @@ from core_server.frontend.server import CoreServer
 from core_server.observability.observation import Observation
 from ssd2.algorithm.collaboration import UserLogits, decode_locally, mix_terms
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.projection import StepPosition
 from ssd2.algorithm.sampler import decode
 from ssd2.logits.format import FLOAT16, LogitsFormat
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint
@@ -36,7 +37,6 @@ from ssd2.wire.codec import (
     ERROR_CODE_KEY,
     MAX_MESSAGE_BYTES,
     OpenRequest,
-    StepPosition,
     commit_to_proto,
     logits_from_proto,
     open_to_proto,

@@ -9,14 +9,13 @@ import subprocess
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from core_server.__main__ import _parser
-from core_server.config import ServerConfig, named_models
+from core_server.config import ServerConfig
 from core_server.frontend.engine_client import STOP_TIMEOUT_S
 from core_server.frontend.service import ABORT_TIMEOUT_S
 from core_server.observability.ops import GRACE_S
-from ssd2.logits.format import AllowedFormats
+from core_server.options import read_options
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -26,9 +25,7 @@ VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["
 
 def server_of(arguments: Sequence[str]) -> ServerConfig:
     """The server that `core-server ARGUMENTS` would start; unknown options end the test."""
-    options: dict[str, Any] = vars(_parser().parse_args(list(arguments)))
-    models, logits_formats = named_models(options.pop("model")), AllowedFormats.parse(options.pop("logits"))
-    return ServerConfig(models=models, logits_formats=logits_formats, **options)
+    return ServerConfig(**read_options(ServerConfig, vars(_parser().parse_args(list(arguments)))))
 
 
 def ran(program: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:

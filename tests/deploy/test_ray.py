@@ -87,8 +87,8 @@ def test_the_page_builds_the_image_that_the_manifest_names() -> None:
 
 def test_the_page_s_table_has_every_argument() -> None:
     pytest.importorskip("ray.serve")
-    from core_server.scale.app import CoreArguments
+    from core_server.scale.app import ARGUMENTS
 
     page = (DEPLOY / "ray/README.md").read_text()
-    arguments = {name for name in CoreArguments.model_fields if not name.startswith("log_")}
+    arguments = {name for name in ARGUMENTS if not name.startswith("log_")}
     assert arguments - set(re.findall(r"`(\w+)`", page)) == set()

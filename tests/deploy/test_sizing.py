@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core_server.engine.lanes import BatchLane, blank_rows, graph_batches, graph_extents
 from ssd2.models.configs import ExpertsConfig, SSD2Config
 from ssd2.models.context_pool import Context
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.ssd2 import SSD2
+from ssd2.models.ssd2_lane import BatchLane, blank_rows, graph_batches, graph_extents
 from tests.bench.shape import OPT, SHAPES
 from tests.deploy.deployment import DEPLOY
 

@@ -20,11 +20,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from core_server.access.commands import main as manage_access
 from core_server.access.keys import READ_AGAIN_S, create_key, revoke_key
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.projection import FIRST
 from ssd2.errors import CoreUnavailable, KeyRefused, SessionLimitReached, TokenLimitReached, TokenOutOfRange
 from ssd2.logits.format import PREFERRED
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
-from ssd2.wire.codec import FIRST, PROTOCOL_VERSION, ModelCard, OpenRequest
+from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from tests.end_to_end.certificates import Certificates, certificates
 from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, running_core
 from user_agent.answering.run import Agent, Question

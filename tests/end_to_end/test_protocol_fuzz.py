@@ -37,9 +37,10 @@ from core_server.frontend.engines import Engines
 from core_server.frontend.server import CoreServer
 from core_server.frontend.service import SERVICE_NAME
 from ssd2.algorithm.params import DecodingParams, Seeds
+from ssd2.algorithm.projection import FIRST, StepPosition
 from ssd2.logits.format import FLOAT16, UINT8, LogitsFormat
 from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import FIRST, StepPosition, open_to_proto, position_from_proto
+from ssd2.wire.codec import open_to_proto, position_from_proto
 from tests.conftest import tiny_model
 from tests.core_server.conftest import (
     Ending,

@@ -17,10 +17,11 @@ import torch
 
 from ssd2.algorithm.collaboration import UserLogits
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.models.control import Control
 from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import PROTOCOL_VERSION, OpenRequest, ProjectedTokens, StepPosition
+from ssd2.wire.codec import PROTOCOL_VERSION, OpenRequest
 from user_agent.answering import run as agent_module
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel

@@ -184,7 +184,7 @@ def test_documents_that_no_setting_answers_leave_nothing_saved(
         ("The code is 12.\n", {"steps": 0}, "steps is 0"),
         ("The code is 12.\n", {"max_tokens": 10**6}, "--steps or --max-tokens"),
         ("The code is 12.\n", {"core": "127.0.0.1:1"}, "no core answers"),
-        ("The code is 12.\n", {"core": ""}, "--core HOST:PORT"),
+        ("The code is 12.\n", {"core": ""}, "the address of a core"),
         ("The code is 12.\n", {"docs": ()}, "--docs"),
         ("The code is 12.\n", {"model": "gpt-9"}, "there are: tiny (ssd-2)"),
     ],

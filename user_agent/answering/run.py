@@ -14,12 +14,13 @@ from ssd2.algorithm.block_end import patience_of_the_core
 from ssd2.algorithm.collaboration import UserLogits, UserTerms, mix_terms
 from ssd2.algorithm.exactness import proven
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.projection import StepPosition
 from ssd2.algorithm.sampler import LogitsRequest, commit, decode, project
 from ssd2.errors import InvalidParameter, ModelMismatch, ProtocolVersionMismatch, TokenizerMismatch
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits
 from ssd2.models.control import Control
-from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
+from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.answering.request import MAX_SPECULATION
 from user_agent.answering.user_model import UserModel

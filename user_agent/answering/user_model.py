@@ -12,7 +12,8 @@ from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import ModelNotFound, PromptTooLong
 from ssd2.models.checkpoint import load_checkpoint, load_config_and_tokenizer
 from ssd2.models.configs import ModelConfig
-from ssd2.models.predict import Model
+from ssd2.models.family import Model
+from ssd2.models.predict import user_terms
 from ssd2.models.tokenizer import Tokenizer
 from user_agent.documents.formats.section import sentences
 from user_agent.documents.passage import Passage
@@ -148,7 +149,7 @@ class UserModel:
         if self.model is None:
             raise ModelNotFound("the user model was loaded without its weights")
         with_docs = self._prompt(instruction, passages)
-        return UserTerms(self.model, [with_docs], [self.core_prompt(instruction)], collaboration, self_conditioning)
+        return user_terms(self.model, [with_docs], [self.core_prompt(instruction)], collaboration, self_conditioning)
 
     def _prompt(self, instruction: str, passages: Sequence[Passage]) -> list[int]:
         texts = [passage.text for passage in passages]

@@ -1,10 +1,10 @@
-"""/v1/ledger: every message that left the device, and every one that came."""
+"""/v1/ledger: every message that left the device or arrived."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
@@ -14,28 +14,14 @@ from pydantic import BaseModel
 from ssd2.models.tokenizer import Tokenizer
 from user_agent.api.errors import documented
 from user_agent.api.state import state_of
-from user_agent.store.ledger import Entry as LedgerEntry
+from user_agent.store import ledger
 
 router = APIRouter(prefix="/v1/ledger", tags=["What left the device"])
 
 
-class Entry(BaseModel):
-    """One message that crossed."""
-
-    seq: int
-    time: str
-    direction: Literal["up", "down"]
-    destination: str
-    rpc: str
-    payload_bytes: int
-    wire_bytes: int
-    sha256: str
-    previous: str
-    trace: str
-
-
-class DecodedEntry(Entry):
-    """With the message, if it left.
+@dataclass(frozen=True)
+class DecodedEntry(ledger.Crossing):
+    """A crossing with its message, if it left.
 
     Attributes:
         message: its kind and its fields as the contract names them.
@@ -49,39 +35,8 @@ class DecodedEntry(Entry):
 class Entries(BaseModel):
     """A page, in order."""
 
-    data: list[Entry]
+    data: list[ledger.Crossing]
     has_more: bool
-
-
-class Traffic(BaseModel):
-    """Messages and bytes in one direction."""
-
-    messages: int
-    payload_bytes: int
-    wire_bytes: int
-
-
-class Totals(BaseModel):
-    """All of the ledger, or of one answer.
-
-    Attributes:
-        up: from this device to a core.
-        down: from a core.
-        local: of those up, what went to a core on this machine, and so did not leave it.
-    """
-
-    up: Traffic
-    down: Traffic
-    local: Traffic
-
-
-class Verification(BaseModel):
-    """Whether the chain holds, and up to where."""
-
-    entries: int
-    chain: str
-    broken_seq: int | None
-    reason: str
 
 
 @router.get("", responses=documented())
@@ -93,24 +48,24 @@ async def entries(
     direction: Literal["up", "down"] | None = None,
     before: Annotated[int | None, Query(ge=1, lt=2**63, description="the latest first, back from this number")] = None,
 ) -> Entries:
-    """Entries in order; with `before` the latest first."""
+    """List entries in order; with `before` the latest first."""
     find = state_of(request).stores.ledger.entries
     found = await asyncio.to_thread(find, after, limit + 1, trace, direction, before_seq=before)
-    return Entries(data=[_entry(entry) for entry in found[:limit]], has_more=len(found) > limit)
+    return Entries(data=list(found[:limit]), has_more=len(found) > limit)
 
 
 @router.get("/totals", responses=documented())
 async def totals(
     request: Request, trace: Annotated[str | None, Query(max_length=200, description="of one answer")] = None
-) -> Totals:
-    """How much crossed, each way."""
-    return Totals.model_validate(asdict(await asyncio.to_thread(state_of(request).stores.ledger.totals, trace)))
+) -> ledger.Totals:
+    """Count messages and bytes, each way."""
+    return await asyncio.to_thread(state_of(request).stores.ledger.totals, trace)
 
 
 @router.get("/verify", responses=documented())
-async def verify(request: Request) -> Verification:
-    """Walk along the chain."""
-    return Verification.model_validate(asdict(await asyncio.to_thread(state_of(request).stores.ledger.verify)))
+async def verify(request: Request) -> ledger.Verification:
+    """Verify the chain of hashes."""
+    return await asyncio.to_thread(state_of(request).stores.ledger.verify)
 
 
 @router.get(
@@ -119,7 +74,7 @@ async def verify(request: Request) -> Verification:
     responses={**documented(), 200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
 )
 async def export(request: Request) -> StreamingResponse:
-    """All entries, each a line of JSON with its message in hexadecimal."""
+    """Export all entries, each a line of JSON with its message in hexadecimal."""
 
     def lines() -> Iterator[str]:
         return (f"{line}\n" for line in state_of(request).stores.ledger.export())
@@ -130,19 +85,15 @@ async def export(request: Request) -> StreamingResponse:
 
 @router.get("/{seq}", responses=documented(404))
 async def entry(request: Request, seq: Annotated[int, Path(ge=1, lt=2**63)]) -> DecodedEntry:
-    """One entry with its message."""
+    """Show one entry with its message."""
     state = state_of(request)
     found = await asyncio.to_thread(state.stores.ledger.entry, seq)
     message = found.message
     return DecodedEntry(
-        **_entry(found).model_dump(),
+        **{one.name: getattr(found, one.name) for one in fields(ledger.Crossing)},
         message=asdict(message) if message else None,
         texts=_texts(message.token_ids, state.answering.user_model.tokenizer) if message else [],
     )
-
-
-def _entry(entry: LedgerEntry) -> Entry:
-    return Entry(**{name: getattr(entry, name) for name in Entry.model_fields})
 
 
 def _texts(token_ids: Any, tokenizer: Tokenizer) -> list[str]:

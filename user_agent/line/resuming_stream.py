@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ssd2.algorithm.projection import FIRST, ProjectedTokens, StepPosition
 from ssd2.errors import CoreError, CoreLost, DemoCoreEnded, KeyRefused, ModelBroken
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits
-from ssd2.wire.codec import FIRST, ProjectedTokens, StepPosition
 from ssd2.wire.tensors import projected_tokens
 from user_agent.line.patience import Patience
 

@@ -10,13 +10,12 @@ from typing import TypeAlias, TypeVar
 import grpc
 
 from ssd2 import errors
+from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import (
     OpenRequest,
-    ProjectedTokens,
-    StepPosition,
     commit_to_proto,
     logits_from_proto,
     open_to_proto,

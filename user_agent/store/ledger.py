@@ -106,24 +106,22 @@ def tracing(trace: str, on_departure: OnDeparture = _NO_ANSWER.on_departure) -> 
 
 
 @dataclass(frozen=True)
-class Entry:
+class Crossing:
     """One message that crossed.
 
     Attributes:
-        seq: counts the entries from 1.
+        seq: number of its entry, from 1.
         time: UTC, ISO 8601 with microseconds; of a message up before it left, of one down after it arrived.
         direction: "up" from this device to the core, "down" from the core.
         destination: HOST:PORT of the core, either way.
         rpc: method of the service, such as "Collaborate".
         payload_bytes: size of the message as protobuf.
         wire_bytes: payload_bytes and the 5 bytes that gRPC puts before a message: exactly what HTTP/2 carries for it as
-            payload of DATA frames. What HTTP/2 itself adds is not in it, and the device cannot tell it message by
-            message: 9 bytes a frame (one takes 89 kB of logits as well as 50 bytes), headers, settings, pings, windows.
+            payload of DATA frames. HTTP/2's own overhead is not included; the device cannot attribute it to messages:
+            9 bytes a frame (one carries 89 kB of logits as well as 50 bytes), headers, settings, pings, windows.
         sha256: of the payload, hexadecimal.
         previous: `chain` of the entry before.
         trace: id of the answer that it belongs to; "" outside of one.
-        chain: SHA-256 over all of the fields above, hexadecimal.
-        payload: the message, of direction "up" only.
     """
 
     seq: int
@@ -136,6 +134,17 @@ class Entry:
     sha256: str
     previous: str
     trace: str
+
+
+@dataclass(frozen=True)
+class Entry(Crossing):
+    """A crossing as the ledger holds it.
+
+    Attributes:
+        chain: SHA-256 over all of the crossing's fields, hexadecimal.
+        payload: the message, of direction "up" only.
+    """
+
     chain: str
     payload: bytes | None
 

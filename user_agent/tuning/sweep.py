@@ -13,6 +13,7 @@ from ssd2.algorithm.params import MAX_SEED, CollaborationParams, DecodingParams,
 from ssd2.evaluation.experiments import ALPHAS, LAMBDAS
 from ssd2.evaluation.two_source import holds
 from ssd2.logits.format import LogitsFormat
+from ssd2.models.predict import user_terms
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
@@ -104,7 +105,7 @@ class RecordedJudge:
         bos, encode = self.user_model.config.bos_token_id, self.user_model.tokenizer.encode_prompt
         with_docs = [encode(t.question.text, [p.text for p in t.passages], bos_token_id=bos) for t in tasks]
         without_docs = [encode(t.question.text, bos_token_id=bos) for t in tasks]
-        return UserTerms(self.user_model.model, with_docs, without_docs, setting, self.params.self_conditioning)
+        return user_terms(self.user_model.model, with_docs, without_docs, setting, self.params.self_conditioning)
 
 
 @dataclass

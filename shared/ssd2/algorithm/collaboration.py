@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +14,6 @@ from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.sampler import LogitsRequest, decode
 from ssd2.logits.format import FLOAT16, LogitsFormat
 from ssd2.logits.packed import CoreLogits, as_received
-from ssd2.models.predict import Model, Predictor, begin
 
 
 @dataclass(frozen=True)
@@ -24,29 +24,25 @@ class UserLogits:
     without_docs: Tensor | None = None
 
 
+class Predictor(Protocol):
+    """One model's part in one decode."""
+
+    def logits(self, request: LogitsRequest) -> Tensor:
+        """Return the logits for one timestep, [B, L, V], float32; requests come in the order of the decode."""
+        ...
+
+
 class UserTerms:
     """The user model's passes with and without the documents, as one batch."""
 
-    def __init__(
-        self,
-        model: Model,
-        prompts: Sequence[Sequence[int]],
-        prompts_without_docs: Sequence[Sequence[int]],
-        collaboration: CollaborationParams,
-        self_conditioning: str,
-    ) -> None:
+    def __init__(self, predictor: Predictor, copies: int) -> None:
         """Take up a decode.
 
         Args:
-            model: θ_user.
-            prompts: B prompts with D_user and w_inst.
-            prompts_without_docs: the same B with w_inst only.
-            collaboration: at α = 0 the second pass is skipped.
-            self_conditioning: one of `ssd2.algorithm.params.SELF_CONDITIONING`.
+            predictor: θ_user with all prompts that hold documents and, behind them, the same without.
+            copies: 2; or 1 without contrast, where there is only the first pass.
         """
-        self._copies = 2 if collaboration.uses_contrast else 1
-        both = [*prompts, *prompts_without_docs] if collaboration.uses_contrast else prompts
-        self._predictor = begin(model, both, self_conditioning)
+        self._predictor, self._copies = predictor, copies
 
     def logits(self, request: LogitsRequest) -> UserLogits:
         """The terms for one timestep, each [B, L, V]."""

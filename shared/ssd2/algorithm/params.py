@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, decoding_timesteps
 from ssd2.errors import InvalidParameter
-
-if TYPE_CHECKING:
-    from ssd2.models.configs import ModelConfig
 
 SIMPLEX_VALUE = 5.0
 """K of SSD-LM and SSD-2, in logit units."""
@@ -26,6 +23,30 @@ SELF_CONDITIONING = ("own", "projection", "mixed")
 """What a model is fed back: its own logits, the projected simplex, or (in one process) the mix."""
 
 MAX_SEED = 2**63
+
+
+class Defaults(Protocol):
+    """A model's own parameters of a decode."""
+
+    @property
+    def block_size(self) -> int:
+        """L it was trained with; 1 if it writes token by token."""
+        ...
+
+    @property
+    def default_steps(self) -> int:
+        """Timesteps of a block; 1 without diffusion."""
+        ...
+
+    @property
+    def default_stop(self) -> float:
+        """Share of T that a decode stops at."""
+        ...
+
+    @property
+    def simplex_value(self) -> float:
+        """K, in logit units."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -102,11 +123,11 @@ class DecodingParams:
             raise InvalidParameter(f"entropy bound is {self.entropy_bound}; it must be a number of nats above 0")
 
     @classmethod
-    def for_model(cls, config: ModelConfig, **chosen: Any) -> DecodingParams:
-        """What a model is decoded with.
+    def for_model(cls, config: Defaults, **chosen: Any) -> DecodingParams:
+        """Take a model's own parameters.
 
         Args:
-            config: of the model.
+            config: the model's shape.
             **chosen: fields to have otherwise; None leaves the model's own.
 
         Raises:

@@ -40,52 +40,65 @@ def _list_recipes(asked: bool) -> None:
         raise typer.Exit
 
 
+RecipeName = Annotated[str, typer.Option(help="Recipe: a TOML file, or the name of a shipped one.")]
+RunFolder = Annotated[Path, typer.Option(help="Folder for checkpoints; a run found there is resumed.")]
+Start = Annotated[
+    Path | None, typer.Option(help="Checkpoint folder to initialise the weights from.", show_default=False)
+]
+Device = Annotated[str, typer.Option(help="cpu or cuda; each rank of torchrun uses its own GPU.")]
+MicroBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Sequences per rank computed at once; fewer need less memory.",
+        min=1,
+        show_default="the rank's share of the batch",
+    ),
+]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write metrics for TensorBoard to OUT.")]
+ListRecipes = Annotated[
+    bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="List the shipped recipes and exit.")
+]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads.", min=1, show_default="all cores", rich_help_panel=ADVANCED)
+]
+Expert = Annotated[
+    str | None,
+    typer.Option(
+        help="Train only for one range of timesteps: 0.4-0.6, 0.6-0.8 or 0.8-1.0.",
+        show_default=False,
+        rich_help_panel=ADVANCED,
+    ),
+]
+Sharding = Annotated[
+    str,
+    typer.Option(
+        help="Parallelism over ranks: ddp (each holds the whole model) or fsdp (each holds a share).",
+        rich_help_panel=ADVANCED,
+    ),
+]
+ActivationCheckpointing = Annotated[
+    bool,
+    typer.Option(
+        "--activation-checkpointing",
+        help="Recompute activations in the backward pass: less memory, more time.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+
+
 @app.command(epilog=TRAIN_EXAMPLES, rich_help_panel=MODELS)
 def train(
-    recipe: Annotated[str, typer.Option(help="Recipe: a TOML file, or the name of a shipped one.")],
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints; a run found there is resumed.")],
-    start: Annotated[
-        Path | None, typer.Option(help="Checkpoint folder to initialise the weights from.", show_default=False)
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda; each rank of torchrun uses its own GPU.")] = "cpu",
-    micro_batch_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Sequences per rank computed at once; fewer need less memory.",
-            min=1,
-            show_default="the rank's share of the batch",
-        ),
-    ] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write metrics for TensorBoard to OUT.")] = False,
-    list_recipes: Annotated[
-        bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="List the shipped recipes and exit.")
-    ] = False,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads.", min=1, show_default="all cores", rich_help_panel=ADVANCED)
-    ] = None,
-    expert: Annotated[
-        str | None,
-        typer.Option(
-            help="Train only for one range of timesteps: 0.4-0.6, 0.6-0.8 or 0.8-1.0.",
-            show_default=False,
-            rich_help_panel=ADVANCED,
-        ),
-    ] = None,
-    sharding: Annotated[
-        str,
-        typer.Option(
-            help="Parallelism over ranks: ddp (each holds the whole model) or fsdp (each holds a share).",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = "ddp",
-    activation_checkpointing: Annotated[
-        bool,
-        typer.Option(
-            "--activation-checkpointing",
-            help="Recompute activations in the backward pass: less memory, more time.",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = False,
+    recipe: RecipeName,
+    out: RunFolder,
+    start: Start = None,
+    device: Device = "cpu",
+    micro_batch_size: MicroBatchSize = None,
+    tensorboard: TensorBoard = False,
+    list_recipes: ListRecipes = False,
+    threads: Threads = None,
+    expert: Expert = None,
+    sharding: Sharding = "ddp",
+    activation_checkpointing: ActivationCheckpointing = False,
 ) -> None:
     """Train a diffusion model (Algorithm 1), or the causal language model it starts from; resumes if interrupted."""
     import torch
@@ -155,15 +168,12 @@ def export(
     to: Annotated[Path, typer.Option(help="Folder for the OPT model.")],
 ) -> None:
     """Export the causal language model of an SSD-2 checkpoint as an OPT model."""
-    from ssd2.errors import CheckpointInvalid
     from ssd2.models.checkpoint import load_checkpoint
     from ssd2.models.convert import export_opt
-    from ssd2.models.ssd2 import SSD2
+    from ssd2.models.ssd2_family import single_network
     from ssd2.models.tokenizer import TOKENIZER
 
-    model = load_checkpoint(folder).model
-    if not isinstance(model, SSD2):
-        raise CheckpointInvalid(f"the model in {folder} is not an SSD-2 checkpoint")
+    model = single_network(load_checkpoint(folder).model, folder)
     export_opt(model, to, (folder / TOKENIZER).read_text(encoding="utf-8"))
     typer.echo(f"wrote {to}")
 
@@ -184,7 +194,7 @@ def experts(
     ] = None,
 ) -> None:
     """Join models finetuned for ranges of timesteps into one checkpoint, the experts of §3.1."""
-    from ssd2.models.checkpoint import join_experts
+    from ssd2.models.ssd2_family import join_experts
 
     try:
         shares = [float(border) for border in borders.split(",")] if borders else [above for above, _ in EXPERT_RANGES]

@@ -17,14 +17,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ssd2.algorithm.collaboration import Timestep, UserTerms, decode_locally
+from ssd2.algorithm.collaboration import Timestep, decode_locally
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.demo.generator import Item, unseen_items
 from ssd2.errors import ModelMismatch, TokenizerMismatch
 from ssd2.evaluation.costs import COST_COLUMNS, BlockCosts
 from ssd2.logits.format import FLOAT16, LogitsFormat
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint
-from ssd2.models.predict import begin
+from ssd2.models.predict import begin, user_terms
 
 SYSTEMS = ("together", "core_only", "user_only")
 EVALUATED_KINDS = ("private", "public", "two-source")
@@ -165,7 +165,7 @@ def answer_batch(
     if collaboration.uses_core:
         core = begin(pair.core.model, without_docs, params.self_conditioning)
     if collaboration.uses_user:
-        user = UserTerms(pair.user.model, with_docs, without_docs, collaboration, params.self_conditioning)
+        user = user_terms(pair.user.model, with_docs, without_docs, collaboration, params.self_conditioning)
     answers = decode_locally(
         core,
         user,

@@ -1,1 +1,1 @@
-"""The laboratory: measurements that studies use, and nobody needs to run a pair."""
+"""Laboratory: measurements for studies. Nothing here is needed to train, serve or use a model."""

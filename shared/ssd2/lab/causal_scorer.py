@@ -1,4 +1,4 @@
-"""A causal language model that says how likely texts are."""
+"""Likelihood of texts under a causal language model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ssd2.models.devices import check_device
 from ssd2.models.pretrained import first_line, read_config, read_network, read_tokenizer
 
 _NOT_SCORED = -100
-"""What cross_entropy leaves out."""
+"""Target that cross_entropy ignores."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Continuation:
     Attributes:
         ids: begin with the token that begins a text.
         start: index of the first that belongs to the text.
-        is_cut: whether the text's end is missing.
+        is_cut: True if the text's end is missing.
     """
 
     ids: list[int]
@@ -36,7 +36,7 @@ class Continuation:
 
 
 def _load_tokenizer(source: str, vocab_size: int) -> TokenizerFile:
-    """The folder's tokenizer.json, or what transformers makes of other files or finds on the hub."""
+    """Load the folder's tokenizer.json, or convert other files, or those on the hub, with transformers."""
     file = Path(source) / "tokenizer.json"
     try:
         content = file.read_text(encoding="utf-8") if file.is_file() else read_tokenizer(source, vocab_size)
@@ -47,12 +47,12 @@ def _load_tokenizer(source: str, vocab_size: int) -> TokenizerFile:
         raise CheckpointInvalid(f"{file} is not a tokenizer.json: {first_line(error)}; download it again") from error
     if (known := tokenizer.get_vocab_size(with_added_tokens=True)) > vocab_size:
         raise CheckpointInvalid(f"the tokenizer of {source} has {known} tokens, the model {vocab_size}; give its own")
-    tokenizer.encode_special_tokens = True  # what a text says is never a special token
+    tokenizer.encode_special_tokens = True  # words of a text never become special tokens
     return tokenizer
 
 
 class CausalScorer:
-    """A causal language model of the transformers library that others' texts are measured by."""
+    """A causal language model of the transformers library that scores texts."""
 
     def __init__(self, source: str, device: str = "cpu") -> None:
         """Read the model.
@@ -84,15 +84,15 @@ class CausalScorer:
         batch_size: int = 8,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> list[Likelihood]:
-        """Likelihoods of texts given their prompts.
+        """Return the likelihoods of texts given their prompts.
 
         Args:
-            texts: (prompt, text); the text goes on right behind the prompt.
+            texts: (prompt, text) pairs; the text directly follows the prompt.
             batch_size: texts read at once; no likelihood depends on it.
-            on_progress: told how many texts were scored since the last call.
+            on_progress: called with the number of texts scored since the last call.
         """
         continuations = [self.encode(prompt, text) for prompt, text in texts]
-        # Texts of one length together: little padding. The longest first: what does not fit in memory shows at once.
+        # Sorted by length for little padding, the longest first: a batch that does not fit in memory fails at once.
         order = sorted(range(len(texts)), key=lambda index: -len(continuations[index].ids))
         scored: dict[int, Likelihood] = {}
         for begin in range(0, len(order), batch_size):
@@ -102,10 +102,10 @@ class CausalScorer:
         return [scored[index] for index in range(len(texts))]
 
     def encode(self, prompt: str, text: str) -> Continuation:
-        """Tokenise prompt and text as one text, with the token that begins one before it.
+        """Tokenise prompt and text as one text behind the token that begins a text.
 
-        A token that holds the prompt's end and the text's beginning belongs to the text. Where the model
-        has too few positions the prompt loses its beginning, then the text its end.
+        A token across the seam belongs to the text. If the model has too few positions, the prompt loses its
+        beginning, then the text its end.
         """
         encoding = self.tokenizer.encode(prompt + text, add_special_tokens=False)
         ends = [end for _, end in encoding.offsets]
@@ -134,7 +134,7 @@ class CausalScorer:
         ]
 
     def _nll(self, input_ids: Tensor, targets: Tensor) -> list[float]:
-        """Sums over the scored positions of each row; both arguments are [B, L], padded on the right."""
+        """Return each row's sum over its scored positions; both arguments are [B, L], padded on the right."""
         logits = self._network(input_ids=input_ids.to(self._device), use_cache=False).logits  # [B, L, V]
         losses = torch.nn.functional.cross_entropy(
             logits[:, :-1].float().transpose(1, 2),

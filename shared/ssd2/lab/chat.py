@@ -1,7 +1,6 @@
-"""Asks a chat model behind an OpenAI-compatible endpoint: POST …/chat/completions.
+"""Client of an OpenAI-compatible chat endpoint: POST …/chat/completions.
 
-The key travels in the Authorization header and nowhere else: whatever the endpoint sends back is
-searched for it before anybody reads it.
+The key travels in the Authorization header only, and is removed from every reply and error of the endpoint.
 """
 
 from __future__ import annotations
@@ -21,28 +20,28 @@ if TYPE_CHECKING:
     import httpx2
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
-"""Status codes of what may go well a little later."""
+"""Status codes that are retried."""
 LONGEST_BACKOFF_S = 60.0
 LONGEST_WAIT_S = 300.0
-"""An endpoint that asks for a longer wait is asked again in a later run."""
+"""Longest Retry-After that is waited for; beyond it, the run ends and can be resumed."""
 _PATH = "/chat/completions"
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Whom to ask, and how patiently.
+    """Endpoint, and the limits of a request to it.
 
     Attributes:
         url: base address ("https://api.openai.com/v1"), or the whole one with /chat/completions.
         model: name of the model there.
-        limit_field: name of the field with the most tokens of a reply; some models want "max_completion_tokens".
-        timeout_s: for one attempt.
-        attempts: for one question.
-        backoff_s: wait after the first failed attempt; doubles with each, up to `LONGEST_BACKOFF_S`, and is
-            drawn from half to one and a half of that. The endpoint's Retry-After goes before.
+        limit_field: field that limits the tokens of a reply; some models expect "max_completion_tokens".
+        timeout_s: of one attempt.
+        attempts: of one question.
+        backoff_s: wait after the first failed attempt; doubles with each, up to `LONGEST_BACKOFF_S`, with a jitter
+            of ±50%. The endpoint's Retry-After has precedence.
 
     Raises:
-        InvalidParameter: if the address is none, or holds a password or a key.
+        InvalidParameter: if the URL is invalid, or holds a password or a key.
     """
 
     url: str
@@ -61,27 +60,27 @@ class Endpoint:
 
     @property
     def completions_url(self) -> str:
-        """Where questions go."""
+        """URL that questions are posted to."""
         return self.url.rstrip("/").removesuffix(_PATH) + _PATH
 
     @property
     def host(self) -> str:
-        """Who reads them."""
+        """Host that receives them."""
         return str(_parse(self.url).host)
 
     @property
     def is_private(self) -> bool:
-        """Whether what is sent is encrypted, or does not leave this machine."""
+        """True if the connection is encrypted, or stays on this machine."""
         return _parse(self.url).scheme == "https" or _is_loopback(self.host)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model said.
+    """Reply of the model.
 
     Attributes:
-        text: "" if it said nothing.
-        prompt_tokens: as the endpoint counted; None if it does not say.
+        text: "" if it is empty.
+        prompt_tokens: as counted by the endpoint; None if it does not report them.
         completion_tokens: likewise.
     """
 
@@ -92,24 +91,24 @@ class Reply:
 
 @dataclass(frozen=True)
 class _Failure:
-    """An attempt that may be made again; `wait_s` is the endpoint's wish."""
+    """Failed attempt that may be retried; `wait_s` is the endpoint's Retry-After."""
 
     reason: str
     wait_s: float | None = None
 
 
 class ChatClient:
-    """Asks one endpoint; safe to use from many tasks at once."""
+    """Client of one endpoint; may be used by many tasks at once."""
 
     def __init__(self, endpoint: Endpoint, key: str | None) -> None:
-        """Prepare; nothing is sent yet.
+        """Prepare the client; nothing is sent yet.
 
         Args:
-            endpoint: whom to ask.
-            key: None for an endpoint that takes none.
+            endpoint: to ask.
+            key: API key; None for an endpoint without keys.
 
         Raises:
-            InvalidParameter: if the key is none, or would travel unencrypted, or the HTTP package is missing.
+            InvalidParameter: if the key is malformed or would travel unencrypted, or the HTTP package is missing.
         """
         if key and not (key.isascii() and key.isprintable() and " " not in key):
             raise InvalidParameter("the key in the environment is not a single printable word; set it again")
@@ -129,7 +128,7 @@ class ChatClient:
         self._has_answered = False
 
     async def __aenter__(self) -> Self:
-        """Use as `async with`: closes the connections at the end."""
+        """Return this client; its connections are closed at the end."""
         return self
 
     async def __aexit__(
@@ -139,17 +138,17 @@ class ChatClient:
         await self._http.aclose()
 
     async def ask(self, content: str, *, temperature: float, max_tokens: int) -> Reply:
-        """Ask one question, again if the endpoint is busy or the connection breaks.
+        """Ask one question, retrying if the endpoint is busy or the connection breaks.
 
         Args:
-            content: of the one user message.
-            temperature: 0 is greedy.
-            max_tokens: of the reply.
+            content: of the user message.
+            temperature: of the model; 0 is greedy.
+            max_tokens: longest reply.
 
         Raises:
-            JudgeRefused: if asking again would not help.
+            JudgeRefused: if a retry would not help.
             JudgeUnavailable: after the last attempt.
-            JudgeReplyInvalid: if what comes back is not a chat completion.
+            JudgeReplyInvalid: if the reply is not a chat completion.
         """
         body = {
             "model": self._endpoint.model,
@@ -192,7 +191,7 @@ class ChatClient:
         return self._reply(response) if response.status_code == 200 else self._failure(response)
 
     def _failure(self, response: httpx2.Response) -> _Failure:
-        """What may be tried again; everything else is an error."""
+        """Return a failure that may be retried, or raise."""
         status, message = response.status_code, self._message(response)
         if status in RETRIED and "insufficient_quota" not in message:
             return _Failure(f"status {status}: {message}", _retry_after_s(response.headers.get("retry-after")))
@@ -209,7 +208,7 @@ class ChatClient:
         )
 
     def _message(self, response: httpx2.Response) -> str:
-        """What an endpoint says of its refusal, in one line."""
+        """Return the endpoint's reason for refusing, in one line."""
         try:
             error = response.json()["error"]
             said = f"{error['message']} [{error.get('code')}]" if isinstance(error, dict) else str(error)
@@ -232,7 +231,7 @@ class ChatClient:
         return Reply(self._without_key(said or ""), *counts)
 
     def _readable(self, text: str) -> str:
-        """One line without control characters and without the key."""
+        """Return the text as one line, without control characters and without the key."""
         return "".join(c if c.isprintable() else " " for c in self._without_key(text)).strip()
 
     def _without_key(self, text: str) -> str:
@@ -266,7 +265,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _retry_after_s(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3)."""
+    """Return the seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3)."""
     if value is None:
         return None
     try:

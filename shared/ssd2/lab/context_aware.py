@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ssd2.algorithm.collaboration import UserTerms, decode_locally
+from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.models.checkpoint import Checkpoint
+from ssd2.models.predict import user_terms
 
 
 def answer_from_context(
@@ -16,13 +17,13 @@ def answer_from_context(
 
         y ~ softmax((1 + α) logits(y | c, x) - α logits(y | x))
 
-    Source: context-aware decoding (arXiv 2305.14739), the thesis' chapter 4; with a diffusion model
-    the same for the logits of a block at every timestep.
+    Source: context-aware decoding (arXiv 2305.14739), the thesis' chapter 4. A diffusion model mixes the logits
+    of a block so at every timestep.
 
     Args:
         checkpoint: of any family.
         question: x.
-        passages: c; without any, and at α = 0, it is plain decoding.
+        passages: c; none, or α = 0, is plain decoding.
         alpha: contrastive strength.
         params: how to decode.
         seed: of the decode.
@@ -36,7 +37,7 @@ def answer_from_context(
         tokenizer.encode_prompt(question, texts, bos_token_id=config.bos_token_id) for texts in (passages, ())
     )
     collaboration = CollaborationParams(1.0, alpha)
-    terms = UserTerms(checkpoint.model, [with_context], [without], collaboration, params.self_conditioning)
+    terms = user_terms(checkpoint.model, [with_context], [without], collaboration, params.self_conditioning)
     (answer,) = decode_locally(
         None,
         terms,

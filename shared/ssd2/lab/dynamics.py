@@ -1,4 +1,4 @@
-"""When in a decode tokens change: the five ranges of timesteps of §3.1."""
+"""Token changes during a decode, over the five ranges of timesteps of §3.1."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ RANGES = 5
 
 @dataclass(frozen=True)
 class Dynamics:
-    """What argmax of the ensembled logits does from timestep to timestep, over all tokens of all blocks.
+    """Changes of the ensembled logits' argmax from timestep to timestep, over all tokens of all blocks.
 
     Attributes:
         timesteps: of a block, decreasing.
-        changed: share of tokens that differ from the timestep before; the first has none before it.
-        settled: share of tokens that are what the block ends with.
+        changed: share of tokens that differ from the previous timestep; starts at the second.
+        settled: share of tokens that equal the block's last.
     """
 
     timesteps: tuple[int, ...]
@@ -33,14 +33,14 @@ class Dynamics:
     settled: tuple[float, ...]
 
     def changes_by_range(self) -> list[float]:
-        """How often a token changes in (0.8T, T], (0.6T, 0.8T], … (0, 0.2T]."""
+        """Return how often a token changes in (0.8T, T], (0.6T, 0.8T], … (0, 0.2T]."""
         sums = [0.0] * RANGES
         for t, share in zip(self.timesteps[1:], self.changed, strict=True):
             sums[RANGES - 1 - (t - 1) * RANGES // TRAINED_TIMESTEPS] += share
         return sums
 
     def as_json(self) -> dict[str, Any]:
-        """For --json."""
+        """Return the JSON object of --json."""
         return {**asdict(self), "changes_by_range": self.changes_by_range()}
 
 
@@ -54,7 +54,7 @@ def measure_dynamics(
     batch_size: int = 25,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Dynamics:
-    """Decode answers and watch their tokens.
+    """Decode answers and count how their tokens change.
 
     Args:
         pair: θ_core and θ_user.
@@ -63,7 +63,7 @@ def measure_dynamics(
         params: how to decode, to each block's last timestep; with stop = 0 all five ranges are seen.
         seed: of the decodes.
         batch_size: items decoded at once.
-        on_progress: told how many answers have come since the last call.
+        on_progress: called with the number of answers since the last call.
     """
     params = params.with_all_timesteps()
     watch = _Watch(len(params.timesteps), pair.core.model.config.eos_token_id)
@@ -80,7 +80,7 @@ def measure_dynamics(
 
 
 class _Watch:
-    """Counts over the blocks of a decode, less those behind an answer's end."""
+    """Counts over the blocks of a decode; blocks behind an answer's end are left out."""
 
     def __init__(self, steps: int, eos_token_id: int) -> None:
         self.changed, self.settled, self.tokens = torch.zeros(steps - 1), torch.zeros(steps), 0
@@ -88,7 +88,7 @@ class _Watch:
         self._block: list[Tensor] = []
 
     def see(self, timestep: Timestep) -> None:
-        """One timestep."""
+        """Count one timestep."""
         goes_on = ~(timestep.request.answer_ids == self._eos_token_id).any(-1)
         self._block.append(timestep.mixed.argmax(-1)[goes_on].cpu())
         if len(self._block) == self._steps:

@@ -1,4 +1,4 @@
-"""When tokens change, as Markdown with a plot beside it."""
+"""Report of token changes: a Markdown page with a plot."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def write_dynamics_report(folder: Path, dynamics: Dynamics, answers: int, seed: 
 
     Args:
         folder: made if missing.
-        dynamics: what was seen.
-        answers: how many were watched.
+        dynamics: measured changes.
+        answers: number of answers watched.
         seed: of items and decodes.
-        command: what makes the same report again.
+        command: that makes the same report again.
 
     Returns:
         The Markdown file.
@@ -47,7 +47,7 @@ the argmax of the ensembled logits is not that of the timestep before. Made by:
 
 
 def dynamics_table(dynamics: Dynamics) -> str:
-    """How often a token changes, a row a fifth of the timesteps."""
+    """Return a table of how often a token changes, a row per fifth of the timesteps."""
     rows = ["| timesteps | changes a token |", "|---|---|"]
     for index, changes in enumerate(dynamics.changes_by_range()):
         rows.append(f"| ({0.8 - 0.2 * index:.1f}T, {1 - 0.2 * index:.1f}T] | {changes:.3f} |")
@@ -55,7 +55,7 @@ def dynamics_table(dynamics: Dynamics) -> str:
 
 
 def _draw_dynamics(figure: Figure, dynamics: Dynamics) -> None:
-    """Changed and settled tokens over t, from T down."""
+    """Plot changed and settled tokens over t, from T down."""
     t = [timestep / TRAINED_TIMESTEPS for timestep in dynamics.timesteps]
     changed, settled = figure.subplots(1, 2)
     changed.plot(t[1:], dynamics.changed)

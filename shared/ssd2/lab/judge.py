@@ -1,6 +1,6 @@
-"""Judges answers by asking a language model about them, and keeps its verdicts.
+"""Judging of answers by a language model, with a file of its verdicts.
 
-An answer is rated alone, or compared with a baseline's answer to the same prompt in both orders.
+An answer is rated by itself, or compared in both orders with a baseline's answer to the same prompt.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ssd2.lab.chat import ChatClient, Endpoint
 from ssd2.lab.judge_templates import COMPARISON, RATING, parse_ratings, parse_scores
 
 BYTES_A_TOKEN = 4
-"""Rule of thumb for the estimate; what the endpoint counted is told afterwards."""
+"""Rule of thumb for the estimate; the endpoint's own count is printed afterwards."""
 
 
 # See docs/decisions/033-metrics-and-judges.md.
 @dataclass(frozen=True)
 class Question:
-    """One call.
+    """One call of the judge.
 
     Attributes:
         template: "rating" or "comparison".
@@ -38,7 +38,7 @@ class Question:
     content: str
 
     def key(self, judge: Judge) -> str:
-        """Names the question and all that its verdict depends on."""
+        """Return a hash of the question and everything its verdict depends on."""
         endpoint = judge.endpoint
         depends_on = [endpoint.completions_url, endpoint.model, judge.temperature, judge.max_tokens, self.content]
         return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
@@ -46,13 +46,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Judge:
-    """Who judges.
+    """Settings of the judge.
 
     Attributes:
-        endpoint: and model.
+        endpoint: with the model.
         temperature: of its replies.
-        max_tokens: of a reply.
-        concurrency: questions on their way at once.
+        max_tokens: longest reply.
+        concurrency: requests in flight at once.
     """
 
     endpoint: Endpoint
@@ -63,13 +63,13 @@ class Judge:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came back to a question.
+    """Reply to a question.
 
     Attributes:
         key: of the question.
         template: of the question.
-        reply: of the judge, whole.
-        prompt_tokens: as the endpoint counted, if it says.
+        reply: the judge's whole text.
+        prompt_tokens: as counted by the endpoint, if it reports them.
         completion_tokens: likewise.
     """
 
@@ -81,16 +81,16 @@ class Verdict:
 
     @property
     def ratings(self) -> dict[str, float] | None:
-        """A number for each of `ATTRIBUTES`; None if the reply does not have them all."""
+        """Rating of each of `ATTRIBUTES`; None if the reply does not have them all."""
         return parse_ratings(self.reply)
 
     @property
     def scores(self) -> tuple[float, float] | None:
-        """Of the first and second answer; None if the reply does not begin with them."""
+        """Scores of the first and second answer; None if the reply does not begin with them."""
         return parse_scores(self.reply)
 
     def as_json(self, judge: Judge, question: Question) -> dict[str, Any]:
-        """As a line of the verdicts file, with what was asked."""
+        """Return a line of the verdicts file, with the question."""
         parsed = self.ratings if self.template == "rating" else self.scores
         return {**asdict(self), "parsed": parsed, "model": judge.endpoint.model, "content": question.content}
 
@@ -110,7 +110,7 @@ Comparisons = dict[str, list[Pair]]
 
 
 def rating_questions(groups: Mapping[str, Sequence[Generation]]) -> Ratings:
-    """A question an answer.
+    """Return a question for each answer.
 
     Raises:
         InvalidParameter: if an answer has no prompt.
@@ -123,9 +123,9 @@ def rating_questions(groups: Mapping[str, Sequence[Generation]]) -> Ratings:
 
 
 def comparison_questions(groups: Mapping[str, Sequence[Generation]], baseline: str) -> Comparisons:
-    """Two questions an answer: it and the baseline's answer to the same prompt, in both orders.
+    """Return two questions per answer: with the baseline's answer to the same prompt, in both orders.
 
-    A prompt that comes several times is paired in its order: the n-th answer with the n-th.
+    Answers to a repeated prompt are paired in order: the n-th with the n-th.
 
     Raises:
         InvalidParameter: if an answer has no prompt, or two groups do not answer the same prompts.
@@ -156,7 +156,7 @@ def _pairs(label: str, ours: dict[Any, str], baseline: str, theirs: dict[Any, st
 
 
 def _by_prompt(group: Sequence[Generation]) -> dict[tuple[str, int], str]:
-    """Answers by prompt and how often it came before."""
+    """Return the answers by prompt and by how often it came before."""
     seen: Counter[str] = Counter()
     answers = {}
     for one in group:
@@ -173,13 +173,13 @@ def _require_prompts(groups: Mapping[str, Sequence[Generation]]) -> None:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What asking will cost.
+    """Estimated cost of a run.
 
     Attributes:
-        calls: still to be made.
-        known: verdicts that earlier runs kept.
+        calls: to be made.
+        known: verdicts of earlier runs.
         tokens_in: of all calls, by the rule of thumb.
-        most_tokens_out: if every reply is as long as is allowed.
+        most_tokens_out: if every reply is of the longest length.
         most_price: in the currency of the prices; None without prices.
     """
 
@@ -197,11 +197,11 @@ def estimate(
     price_in: float | None = None,
     price_out: float | None = None,
 ) -> Estimate:
-    """Tokens and price of what is missing.
+    """Estimate tokens and price of the missing verdicts.
 
     Args:
-        questions: all of them; the same one twice is asked once.
-        judge: who is asked.
+        questions: all of them; equal ones are asked once.
+        judge: to ask.
         known: verdicts by key.
         price_in: of a million tokens of questions.
         price_out: of a million tokens of replies.
@@ -216,7 +216,7 @@ def estimate(
 
 
 def read_verdicts(file: Path) -> dict[str, Verdict]:
-    """Verdicts of earlier runs by key; a last line cut short by a crash is left out.
+    """Return the verdicts of earlier runs by key, without a last line cut short by a crash.
 
     Raises:
         InvalidParameter: if the file holds something else.
@@ -239,20 +239,20 @@ def ask_missing(
     file: Path,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Verdict]:
-    """Ask what the file does not know yet, and add each verdict to it at once.
+    """Ask the questions missing from the file, appending each verdict at once.
 
     Args:
         questions: all of them.
-        judge: who is asked.
+        judge: to ask.
         key: of the endpoint, or None.
         file: JSON lines of verdicts.
-        on_progress: told how many replies have come since the last call.
+        on_progress: called with the number of replies since the last call.
 
     Returns:
         All verdicts of the file by key.
 
     Raises:
-        JudgeError: if the endpoint cannot be asked; replies that were on their way are kept.
+        JudgeError: if the endpoint cannot be asked; replies in flight are stored.
         InvalidParameter: if the file cannot be read or written, or the key cannot be sent.
     """
     known = read_verdicts(file)

@@ -1,4 +1,4 @@
-"""Verdicts as a Markdown page with a plot."""
+"""Report of verdicts: a Markdown page with a plot."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def write_comparison_report(folder: Path, results: Sequence[ComparisonResult], j
     Args:
         folder: made if missing.
         results: rows of the table.
-        judge: who judged.
-        command: what makes the same report again.
+        judge: that judged.
+        command: that makes the same report again.
 
     Returns:
         The Markdown file.
@@ -70,7 +70,7 @@ Judged by {judge.endpoint.model} at {judge.endpoint.host}, temperature {judge.te
 
 
 def _draw_ratings(figure: Figure, results: Sequence[RatingResult]) -> None:
-    """A panel an attribute, the groups along the axis, the interval as a bar."""
+    """Draw a panel per attribute, with the groups along the axis and intervals as bars."""
     panels = figure.subplots(1, len(REPORTED), sharey=True)
     places = range(len(results))
     for panel, name in zip(panels, REPORTED, strict=True):
@@ -86,7 +86,7 @@ def _draw_ratings(figure: Figure, results: Sequence[RatingResult]) -> None:
 
 
 def _draw_comparisons(figure: Figure, results: Sequence[ComparisonResult]) -> None:
-    """A bar a group: wins, ties and losses as shares."""
+    """Draw a bar per group: shares of wins, ties and losses."""
     panel, places = figure.subplots(), range(len(results))
     begin = [0.0] * len(results)
     for outcome, color in zip(OUTCOMES, ("C0", "lightgrey", "C3"), strict=True):

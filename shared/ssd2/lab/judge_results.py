@@ -1,7 +1,7 @@
-"""What verdicts come to: mean ratings, and wins against a baseline, with 95% intervals.
+"""Results of verdicts: mean ratings, and wins against a baseline, with 95% intervals.
 
 An answer wins a comparison if both orders give it the higher score, and loses if both give it to the
-baseline; all else is a tie. What could not be read counts for nothing and is reported.
+baseline; all else is a tie. Unreadable verdicts are left out and reported.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class RatingResult:
 
     Attributes:
         label: of the group.
-        answers: that were rated.
-        unreadable: answers whose verdict could not be read; they count for nothing.
+        answers: number of rated answers.
+        unreadable: answers whose verdict could not be read; they are left out.
         means: of each of `ATTRIBUTES`, in [0, 10]; empty if no verdict could be read.
         intervals: of the means, 95%, by the normal approximation; None for a single answer.
     """
@@ -38,19 +38,19 @@ class RatingResult:
     intervals: dict[str, tuple[float, float] | None]
 
     def as_json(self) -> dict[str, Any]:
-        """For --json."""
+        """Return the JSON object of --json."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """One group against the baseline.
+    """Comparison of one group with the baseline.
 
     Attributes:
         label: of the group.
         baseline: label of the other.
-        pairs: that were compared, each in both orders.
-        unreadable: pairs of which a verdict could not be read; they count for nothing.
+        pairs: number of pairs, each compared in both orders.
+        unreadable: pairs with a verdict that could not be read; they are left out.
         wins: pairs in which both orders give the answer the higher score.
         losses: likewise the baseline.
         ties: all other pairs that could be read.
@@ -71,19 +71,19 @@ class ComparisonResult:
     second_preferred: int
 
     def share(self, outcome: str) -> tuple[float, tuple[float, float]] | None:
-        """Share of one of `OUTCOMES` among readable pairs and its 95% interval (Wilson)."""
+        """Return the share of one of `OUTCOMES` among readable pairs, with its 95% interval (Wilson)."""
         if not (count := self.pairs - self.unreadable):
             return None
         share = getattr(self, outcome) / count
         return share, wilson_interval(share, count)
 
     def as_json(self) -> dict[str, Any]:
-        """For --json."""
+        """Return the JSON object of --json."""
         return {**asdict(self), "shares": {outcome: self.share(outcome) for outcome in OUTCOMES}}
 
 
 def rate(ratings: Ratings, judge: Judge, verdicts: Mapping[str, Verdict]) -> list[RatingResult]:
-    """Means of each group's ratings."""
+    """Return the mean ratings of each group."""
     return [_rate(label, [verdicts[q.key(judge)].ratings for q in questions]) for label, questions in ratings.items()]
 
 
@@ -102,7 +102,7 @@ def _rate(label: str, ratings: Sequence[dict[str, float] | None]) -> RatingResul
 def compare(
     comparisons: Comparisons, baseline: str, judge: Judge, verdicts: Mapping[str, Verdict]
 ) -> list[ComparisonResult]:
-    """Wins, ties and losses of each group."""
+    """Return the wins, ties and losses of each group."""
 
     def scores(question: Question) -> tuple[float, float] | None:
         return verdicts[question.key(judge)].scores
@@ -143,7 +143,7 @@ def _sign(value: float) -> int:
 
 
 def rating_table(results: Sequence[RatingResult]) -> str:
-    """Mean ratings with their intervals, a row a group."""
+    """Return a table of mean ratings with their intervals, a row per group."""
     lines = [f"| | {' | '.join(REPORTED)} | answers | unreadable |", "|---" * (len(REPORTED) + 3) + "|"]
     for result in results:
         cells = [_mean_cell(result.means.get(name), result.intervals.get(name)) for name in REPORTED]
@@ -152,7 +152,7 @@ def rating_table(results: Sequence[RatingResult]) -> str:
 
 
 def comparison_table(results: Sequence[ComparisonResult]) -> str:
-    """Shares of wins, ties and losses with their intervals, a row a group."""
+    """Return a table of the shares of wins, ties and losses with their intervals, a row per group."""
     titles = ("against", "wins", "ties", "losses", "orders disagree", "pairs", "unreadable")
     lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
     for result in results:

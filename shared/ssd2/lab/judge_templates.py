@@ -1,9 +1,9 @@
-"""The two templates of the paper's App. G, and how the replies to them are read.
+"""The two templates of the paper's App. G, and parsers of the replies.
 
     rating      one answer at a time, seven attributes on a scale of 10 (§5.1)
     comparison  two answers side by side, a score from 1 to 10 each (§5.2, Chiang et al. 2023)
 
-A reply that does not have the form that its template asks for is not guessed at.
+A reply without the form that its template asks for is unreadable; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ affect your judgment."""
 """Table 6, first template, word for word."""
 
 TEMPERATURES = {"rating": 0.0, "comparison": 0.2}
-"""Of the paper: greedy for ratings, 0.2 for comparisons (caption of table 6)."""
+"""The paper's temperatures: greedy for ratings, 0.2 for comparisons (caption of table 6)."""
 
 REPORTED = ("relevance", "factuality", "informativeness", "coherence", "understandability")
 """Attributes of the paper's table 1."""
 ATTRIBUTES = (*REPORTED, "conciseness", "human preference")
-"""All that the template asks for; App. G leaves the last two out of the results."""
+"""Attributes that the template asks for; App. G leaves the last two out of the results."""
 
 
 def parse_ratings(reply: str) -> dict[str, float] | None:
-    """Ratings like "Relevance: 9/10", each attribute with one value, in any order and any emphasis."""
+    """Parse ratings like "Relevance: 9/10", one value per attribute, in any order and emphasis."""
     ratings = {}
     for attribute in ATTRIBUTES:
         found = re.findall(rf"\b{attribute}\W*?(\d+(?:\.\d+)?)[\s*_]*/\s*10(?![\d.]*\d)", reply, re.IGNORECASE)
@@ -68,7 +68,7 @@ def parse_ratings(reply: str) -> dict[str, float] | None:
 
 
 def parse_scores(reply: str) -> tuple[float, float] | None:
-    """The two scores of a reply's first line, which holds nothing else."""
+    """Parse the two scores of a reply's first line, which must hold nothing else."""
     number = r"(\d+(?:\.\d+)?)"
     found = re.match(rf"\s*{number}(?:,[ \t]*|[ \t]+){number}[ \t]*(?:\n|$)", reply.replace("\r\n", "\n"))
     scores = (float(found[1]), float(found[2])) if found else None

@@ -1,4 +1,4 @@
-"""How likely texts are to a language model, and the perplexity of many."""
+"""Likelihood of a text under a language model, and perplexity of many texts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Of one text.
+    """Likelihood of one text.
 
     Attributes:
         nll: negative log likelihood of all its tokens, in nats.
-        tokens: how many; each was predicted from the prompt and those before it.
-        is_cut: whether the model's positions did not hold the whole text; what is cut off is not scored.
+        tokens: number of tokens; each was predicted from the prompt and those before it.
+        is_cut: True if the text exceeds the model's positions; the part beyond them is not scored.
     """
 
     nll: float
@@ -23,7 +23,7 @@ class Likelihood:
 
 
 def perplexity(likelihoods: Iterable[Likelihood]) -> float | None:
-    """Perplexity of all tokens of all texts together, the micro average of SSD-LM's tables.
+    """Return the perplexity over all tokens of all texts, the micro average of SSD-LM's tables.
 
         exp(Σ nll / Σ tokens)
 

@@ -1,15 +1,14 @@
-"""What a set of texts is like: the metrics of unconstrained generation in SSD-LM (arXiv 2210.17432).
+"""Metrics of texts, as for unconstrained generation in SSD-LM (arXiv 2210.17432).
 
     perplexity   of the texts given their prompts under a separate causal model, a micro average over tokens
     Δ log PPL    |log perplexity of the texts - log perplexity of the references|
     dist-n       distinct n-grams among the texts of a prompt over their words, mean over prompts (Li et al. 2016)
     Zipf         minus the slope of log frequency over log rank of the tokens
     repetition   share of texts that end in a repeated phrase (Holtzman et al. 2020)
-    MAUVE        how near the texts are to the references (Pillutla et al. 2021)
+    MAUVE        similarity of the texts to the references (Pillutla et al. 2021)
 
-Shares are in [0, 1]; SSD-LM's tables give MAUVE, dist-n and repetition in percent. What its text leaves
-open (the longest phrase, the number of tokens ranked, what a dist-n is divided by) is as in the program
-that made its tables.
+Shares are in [0, 1]; SSD-LM's tables give MAUVE, dist-n and repetition in percent. Choices its text leaves
+open (longest phrase, number of ranked tokens, divisor of dist-n) follow the program that made its tables.
 """
 
 from __future__ import annotations
@@ -27,37 +26,37 @@ from ssd2.evaluation.intervals import wilson_interval
 from ssd2.lab.perplexity import Likelihood, perplexity
 
 LONGEST_PHRASE = 90
-"""Tokens of the longest repeated phrase that is looked for."""
+"""Longest repeated phrase searched for, in tokens."""
 SHORTEST_PHRASE = 3
 MANY_TIMES = 50
-"""A phrase shorter than `SHORTEST_PHRASE` counts when it comes more often than this ("ha ha ha …")."""
+"""A phrase shorter than `SHORTEST_PHRASE` counts if it is repeated more often than this ("ha ha ha …")."""
 RANKED_TOKENS = 5000
-"""The Zipf coefficient is of the most frequent tokens."""
+"""Number of most frequent tokens that the Zipf coefficient is fitted to."""
 REFERENCES = "references"
 """Label of the row of the references."""
 MAUVE_TOKENS = 256
-"""Of prompt and text together; longer ones are cut, as in SSD-LM's evaluation."""
+"""Longest prompt and text together; longer ones are cut, as in SSD-LM's evaluation."""
 
 Tokenize = Callable[[str], Sequence[Hashable]]
 Likelihoods = Mapping[tuple[str, str], Likelihood]
-"""By (context, text)."""
+"""Likelihoods by (context, text)."""
 
 
 @dataclass(frozen=True)
 class TextMetrics:
-    """One row of the table; None is what cannot be measured, or was not asked for.
+    """One row of the table; None stands for a metric that was not measured.
 
     Attributes:
         label: of the group of texts.
-        texts: how many.
+        texts: number of texts.
         perplexity: see the module.
         delta_log_ppl: against the references of these texts.
         distinct: dist-1, dist-2 and dist-3.
-        zipf: coefficient; 1 is what natural text comes near.
+        zipf: coefficient; about 1 for natural text.
         repetition: share of texts.
         repetition_interval: its 95% interval (Wilson).
         mauve: in [0, 1].
-        cut: texts whose end the model of the perplexity could not hold.
+        cut: texts whose end exceeds the positions of the scoring model.
     """
 
     label: str
@@ -72,7 +71,7 @@ class TextMetrics:
     cut: int
 
     def as_json(self) -> dict[str, Any]:
-        """For --json."""
+        """Return the JSON object of --json."""
         return asdict(self)
 
 
@@ -82,13 +81,13 @@ def measure_groups(
     likelihoods: Likelihoods | None = None,
     mauve: Callable[[Sequence[Generation]], float] | None = None,
 ) -> list[TextMetrics]:
-    """A row a group, after one for all references if there are any.
+    """Return a row per group, after one for all references if there are any.
 
     Args:
         groups: texts by label.
         tokenize: see `measure_texts`.
         likelihoods: see `measure_texts`.
-        mauve: `mauve_score` or a stand-in; None: not asked for.
+        mauve: `mauve_score` or a stand-in; None skips MAUVE.
     """
     references = references_of(one for group in groups.values() for one in group)
     rows = [measure_texts(REFERENCES, references, tokenize, likelihoods)] if references else []
@@ -98,7 +97,7 @@ def measure_groups(
 
 
 def texts_to_score(groups: Mapping[str, Sequence[Generation]]) -> list[tuple[str, str]]:
-    """Every text and reference with its context, (context, text), each once."""
+    """Return every text and reference with its context, as (context, text), each once."""
     every = [one for group in groups.values() for one in group]
     return list(dict.fromkeys((one.context, one.text) for one in (*every, *references_of(every))))
 
@@ -110,7 +109,7 @@ def measure_texts(
     likelihoods: Likelihoods | None = None,
     mauve: float | None = None,
 ) -> TextMetrics:
-    """All metrics of a group of texts.
+    """Return all metrics of a group of texts.
 
     Args:
         label: of the group.
@@ -138,7 +137,7 @@ def measure_texts(
 
 
 def references_of(generations: Iterable[Generation]) -> list[Generation]:
-    """The references as texts of their own, each once for its prompt."""
+    """Return the references as texts, each once per prompt."""
     return list(dict.fromkeys(replace(g, text=g.reference) for g in generations if g.reference is not None))
 
 
@@ -153,7 +152,7 @@ def _delta_log_ppl(
 
 
 def distinct_n(generations: Iterable[Generation], n: int) -> float | None:
-    """Distinct n-grams among the texts of a prompt over the words of these texts, mean over prompts.
+    """Return dist-n: distinct n-grams of a prompt's texts over their words, mean over prompts.
 
     Words are split at white space. Whatever n is, the divisor is the number of words, as in Li et al.
     2016 (arXiv 1510.03055), so that dist-2 and dist-3 of short texts stay below 1.
@@ -173,12 +172,12 @@ def distinct_n(generations: Iterable[Generation], n: int) -> float | None:
 
 
 def is_repetitive(tokens: Sequence[Hashable]) -> bool:
-    """Whether a text ends in a phrase that comes at least twice in a row.
+    """Return True if a text ends in a phrase that is repeated in a row.
 
-    The phrase is the one that comes most often at the end, the shortest of these. It counts if it has
-    `SHORTEST_PHRASE` tokens or comes more than `MANY_TIMES`.
+    The phrase is the most repeated one at the end, the shortest of equals. It counts if it has `SHORTEST_PHRASE`
+    tokens or is repeated more than `MANY_TIMES`.
 
-    Source: Holtzman et al. 2020 (arXiv 1904.09751), in the form that SSD-LM's evaluation took over.
+    Source: Holtzman et al. 2020 (arXiv 1904.09751), in the form of SSD-LM's evaluation.
     """
     longest = min(LONGEST_PHRASE, len(tokens) // 2)
     times, length = max(((_times_at_end(tokens, n), -n) for n in range(1, longest + 1)), default=(1, 0))
@@ -186,7 +185,7 @@ def is_repetitive(tokens: Sequence[Hashable]) -> bool:
 
 
 def _times_at_end(tokens: Sequence[Hashable], length: int) -> int:
-    """How often in a row a text's last tokens stand at its end."""
+    """Count how often in a row a text's last tokens stand at its end."""
     phrase, times = tokens[-length:], 1
     while (times + 1) * length <= len(tokens):
         begin = len(tokens) - (times + 1) * length
@@ -197,7 +196,7 @@ def _times_at_end(tokens: Sequence[Hashable], length: int) -> int:
 
 
 def zipf_coefficient(tokens: Iterable[Hashable]) -> float | None:
-    """Minus the slope of log frequency over log rank, by least squares, of the `RANKED_TOKENS` most frequent tokens.
+    """Fit the Zipf coefficient: minus the slope of log frequency over log rank of the `RANKED_TOKENS` most frequent.
 
     Returns:
         None if there are fewer than two different tokens.
@@ -211,11 +210,11 @@ def zipf_coefficient(tokens: Iterable[Hashable]) -> float | None:
 
 
 def mauve_score(generations: Sequence[Generation], model: str = "gpt2-large", device: int = -1) -> float:
-    """MAUVE between references and texts, each with its prompt before it.
+    """Compute MAUVE between references and texts, each behind its prompt.
 
-    The mauve-text package computes it, with its own defaults: a score is comparable only to scores of as
-    many texts and the same embedding model. This project's tests call a stand-in of that package's
-    documented interface; the package itself was not run with it.
+    Calls the mauve-text package with its defaults: scores are comparable only for as many texts and the same
+    embedding model. The tests call a stand-in of that package's documented interface; the package itself
+    was not run.
 
     Args:
         generations: with references.
@@ -223,7 +222,7 @@ def mauve_score(generations: Sequence[Generation], model: str = "gpt2-large", de
         device: number of the GPU, -1 for the CPU.
 
     Raises:
-        InvalidParameter: if a reference is missing, or the package.
+        InvalidParameter: if a reference or the package is missing.
     """
     if any(generation.reference is None for generation in generations):
         raise InvalidParameter('MAUVE compares texts with references; give each line a "reference"')
@@ -245,7 +244,7 @@ def mauve_score(generations: Sequence[Generation], model: str = "gpt2-large", de
 
 
 def as_table(rows: Sequence[TextMetrics]) -> str:
-    """A row a group of texts; "–" is what was not measured."""
+    """Return the table, a row per group of texts; "–" was not measured."""
     titles = ("texts", "PPL", "Δ log PPL", "dist-1", "dist-2", "dist-3", "Zipf", "repetition", "MAUVE")
     lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
     for row in rows:

@@ -1,4 +1,4 @@
-"""Text metrics as a Markdown page with a plot."""
+"""Report of text metrics: a Markdown page with a plot."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def write_text_report(folder: Path, rows: Sequence[TextMetrics], how: str, comma
     Args:
         folder: made if missing.
         rows: of the table.
-        how: with which model and tokens they were measured, a sentence or two.
-        command: what makes the same report again.
+        how: model and tokens of the measurement, in a sentence or two.
+        command: that makes the same report again.
 
     Returns:
         The Markdown file.
@@ -36,7 +36,7 @@ def write_text_report(folder: Path, rows: Sequence[TextMetrics], how: str, comma
     Raises:
         InvalidParameter: if the folder cannot be written to, or the plotting package is missing.
     """
-    page = f"""# What the texts are like
+    page = f"""# Metrics of texts
 
 ![Text metrics](text.svg)
 
@@ -53,7 +53,7 @@ def write_text_report(folder: Path, rows: Sequence[TextMetrics], how: str, comma
 
 
 def _draw(figure: Figure, rows: Sequence[TextMetrics]) -> None:
-    """A panel a metric that was measured, the rows along the axis; the repetition with its interval."""
+    """Draw a panel per measured metric, with the rows along the axis; repetition with its interval."""
     metrics: dict[str, list[float | None]] = {
         "PPL": [row.perplexity for row in rows],
         **{f"dist-{n}": [row.distinct[n - 1] for row in rows] for n in (1, 2, 3)},

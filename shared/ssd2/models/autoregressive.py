@@ -7,18 +7,21 @@ next token. There is no noise to look at and nothing to feed back.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssd2.algorithm.sampler import LogitsRequest
-from ssd2.errors import InvalidParameter, PromptTooLong
+from ssd2.errors import CheckpointInvalid, InvalidParameter, PromptTooLong
 from ssd2.models.configs import AutoregressiveConfig
+from ssd2.models.family import Family, Model
 from ssd2.models.padding import left_padded
+from ssd2.models.pretrained import read_config, read_network, read_tokenizer_of
 
 
-class AutoregressiveLM(nn.Module):
+class AutoregressiveLM(Model):
     """A causal language model and what a decode has to know of it."""
 
     def __init__(self, network: Any, config: AutoregressiveConfig) -> None:
@@ -29,7 +32,8 @@ class AutoregressiveLM(nn.Module):
             config: its shape.
         """
         super().__init__()
-        self.network, self.config = network, config
+        self.network = network
+        self.config: AutoregressiveConfig = config
 
 
 class NextToken:
@@ -119,3 +123,44 @@ class NextToken:
         if not kept or self._cache.get_seq_length() != kept:
             self._cache, kept = None, 0
         return kept
+
+
+def _read_config(folder: Path, _: object) -> AutoregressiveConfig:
+    """What a decode has to know of a causal language model.
+
+    Raises:
+        ModelNotFound: if the folder has no config.json, or transformers is not installed.
+        CheckpointInvalid: if its config.json describes no model that can write.
+    """
+    config = read_config(str(folder))
+    names = ("max_position_embeddings", "eos_token_id", "bos_token_id", "pad_token_id", "vocab_size")
+    values: list[Any] = [getattr(config, name, None) for name in names]
+    positions, eos, bos, pad, vocab_size = values
+    if not all(isinstance(value, int) for value in (positions, eos, vocab_size)):
+        raise CheckpointInvalid(
+            f"the config.json in {folder} lacks max_position_embeddings, vocab_size or one eos_token_id; "
+            "give a model of text alone that has them"
+        )
+    pad = None if pad == -1 else pad  # as some published ones have it
+    return AutoregressiveConfig(
+        vocab_size=vocab_size,
+        max_positions=positions,
+        bos_token_id=eos if bos is None else bos,
+        eos_token_id=eos,
+        pad_token_id=eos if pad is None else pad,
+    )
+
+
+def _load(folder: Path, config: AutoregressiveConfig) -> AutoregressiveLM:
+    """A causal language model, float32; errors as in `read_network`."""
+    return AutoregressiveLM(read_network(str(folder), "AutoModelForCausalLM"), config)
+
+
+FAMILY = Family(
+    name="autoregressive",
+    claims=lambda _folder, _values: True,
+    read_config=_read_config,
+    read_tokenizer=read_tokenizer_of,
+    load=_load,
+    begin=lambda model, prompts, _: NextToken(model, prompts),
+)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
-from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE
+from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE, Defaults
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, EXPERT_RANGES
 from ssd2.errors import CheckpointInvalid
 
@@ -103,32 +103,19 @@ def _check_token_ids(config: ModelConfig) -> None:
             )
 
 
-class ModelConfig(Protocol):
-    """A model's shape, as far as a decode, a server and an agent have to know it."""
+class ModelConfig(Defaults, Protocol):
+    """A model's shape, as far as a decode, a server and an agent have to know it; a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def family(self) -> str:
-        """Its kind: "ssd-2", "ssd-lm" or "autoregressive"."""
+        """Name of its family, as in `ssd2.models.registry`."""
         ...
 
     @property
     def vocab_size(self) -> int:
         """V."""
-        ...
-
-    @property
-    def block_size(self) -> int:
-        """L it was trained with; 1 if it writes token by token."""
-        ...
-
-    @property
-    def default_steps(self) -> int:
-        """Timesteps a block is decoded with, unless others are asked for; 1 without diffusion."""
-        ...
-
-    @property
-    def default_stop(self) -> float:
-        """Share of T that a decode stops at, unless asked otherwise."""
         ...
 
     @property
@@ -149,11 +136,6 @@ class ModelConfig(Protocol):
     @property
     def pad_token_id(self) -> int:
         """Fills the left of shorter prompts in a batch; never attended to."""
-        ...
-
-    @property
-    def simplex_value(self) -> float:
-        """K, in logit units."""
         ...
 
     @property
@@ -202,6 +184,8 @@ class SSD2Config:
             blocks always begin at the same positions. None: prompts begin at position 0, as in OPT.
         stop: share of T that a decode stops at: what the model was trained above, or what was measured to do.
     """
+
+    model_type: ClassVar[str] = "ssd2"
 
     vocab_size: int
     hidden_size: int
@@ -315,6 +299,8 @@ class ExpertsConfig(SSD2Config):
             the last ends at 1.
     """
 
+    model_type: ClassVar[str] = "ssd2-experts"
+
     ranges: tuple[tuple[float, float], ...] = EXPERT_RANGES
 
     def __post_init__(self) -> None:
@@ -343,28 +329,32 @@ class ExpertsConfig(SSD2Config):
         return self.trained_above
 
 
-@dataclass(frozen=True)
-class SSDLMConfig:
-    """Shape of an SSD-LM.
+@dataclass(frozen=True, kw_only=True)
+class PlainConfig:
+    """Shape of a model whose prompt and answer share a row of positions, the answer right behind the prompt.
 
     Attributes:
+        family: name of its family.
         vocab_size: V.
         max_positions: prompt and answer together.
         bos_token_id: begins every prompt.
         eos_token_id: ends an answer.
-        pad_token_id: fills the left of shorter prompts in a batch; RoBERTa counts positions from behind it.
-        block_size: B_train; any B may be decoded with.
-        default_steps: the published T_decode. The model was trained with T = 5000, but sees t/T alone.
+        pad_token_id: fills the left of shorter prompts in a batch.
+        block_size: L that it is decoded with; 1 if it writes token by token.
+        default_steps: timesteps of a block; 1 without diffusion.
+        default_stop: share of T that a decode stops at.
+        simplex_value: K.
+        trained_above: share of T above which there is a network for every timestep.
     """
 
+    family: str
     vocab_size: int
     max_positions: int
     bos_token_id: int
     eos_token_id: int
     pad_token_id: int
-    family: str = "ssd-lm"
-    block_size: int = 25
-    default_steps: int = 1000
+    block_size: int = 1
+    default_steps: int = 1
     default_stop: float = 0.0
     simplex_value: float = SIMPLEX_VALUE
     trained_above: float = 0.0
@@ -376,8 +366,8 @@ class SSDLMConfig:
 
     @property
     def max_block_size(self) -> int:
-        """The longest block that leaves room for a prompt."""
-        return self.max_positions - 1
+        """The longest block that leaves room for a prompt; 1 if the model writes token by token."""
+        return 1 if self.block_size == 1 else self.max_positions - 1
 
     @property
     def max_prompt_tokens(self) -> int:
@@ -393,45 +383,22 @@ class SSDLMConfig:
         return self.max_positions - prompt_tokens
 
 
-@dataclass(frozen=True)
-class AutoregressiveConfig:
-    """Shape of a causal language model.
+@dataclass(frozen=True, kw_only=True)
+class SSDLMConfig(PlainConfig):
+    """Shape of an SSD-LM, which counts positions from behind the padding.
 
     Attributes:
-        vocab_size: V.
-        max_positions: the longest prompt and answer together.
-        bos_token_id: begins every prompt.
-        eos_token_id: ends an answer.
-        pad_token_id: fills the left of shorter prompts in a batch.
+        block_size: B_train; any B may be decoded with.
+        default_steps: the published T_decode. The model was trained with T = 5000, but sees t/T alone.
     """
 
-    vocab_size: int
-    max_positions: int
-    bos_token_id: int
-    eos_token_id: int
-    pad_token_id: int
+    family: str = "ssd-lm"
+    block_size: int = 25
+    default_steps: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoregressiveConfig(PlainConfig):
+    """Shape of a causal language model."""
+
     family: str = "autoregressive"
-    block_size: int = 1
-    max_block_size: int = 1
-    default_steps: int = 1
-    default_stop: float = 0.0
-    simplex_value: float = 5.0
-    trained_above: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("vocab_size", "max_positions"):
-            _check_whole(name, getattr(self, name), 1)
-        _check_token_ids(self)
-
-    @property
-    def max_prompt_tokens(self) -> int:
-        """The longest prompt that leaves room for one token."""
-        return self.max_prompt_tokens_before(1)
-
-    def max_prompt_tokens_before(self, answer_tokens: int) -> int:
-        """The longest prompt that leaves room for an answer of this many tokens; below 1 if none does."""
-        return self.max_positions - answer_tokens
-
-    def max_answer_tokens_behind(self, prompt_tokens: int) -> int:
-        """The longest answer that has room behind a prompt of this many tokens; below 1 if none has."""
-        return self.max_positions - prompt_tokens

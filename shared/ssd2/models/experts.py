@@ -7,15 +7,16 @@ from torch import nn
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.errors import InvalidParameter
 from ssd2.models.configs import ExpertsConfig
+from ssd2.models.family import Model
 from ssd2.models.ssd2 import SSD2
 
 
-class TimeRangeExperts(nn.Module):
+class TimeRangeExperts(Model):
     """θ(0.4,0.6), θ(0.6,0.8) and θ(0.8,1.0): finetuned from one model, chosen by timestep while decoding."""
 
     def __init__(self, config: ExpertsConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: ExpertsConfig = config
         self.experts = nn.ModuleList(SSD2(config) for _ in config.ranges)
 
     def at(self, timestep: int) -> SSD2:

@@ -6,17 +6,18 @@ import torch
 from torch import nn
 
 from ssd2.errors import InvalidParameter
-from ssd2.models.ssd2 import SSD2
+from ssd2.models.family import Model
+from ssd2.models.registry import family_named
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 """What a model's weights are held in; "int8": the layers' matrices, with a scale a row, and the rest in bfloat16."""
 
 
-def set_precision(model: nn.Module, precision: str) -> None:
+def set_precision(model: Model, precision: str) -> None:
     """Hold a model's weights in so many bits, in place.
 
     Args:
-        model: of any family; "int8" takes SSD-2, or its experts.
+        model: of any family; "int8" takes one that has layers for it.
         precision: one of `PRECISIONS`.
 
     Raises:
@@ -26,11 +27,11 @@ def set_precision(model: nn.Module, precision: str) -> None:
         raise InvalidParameter(f"precision is {precision!r}; choose from {', '.join(PRECISIONS)}")
     model.to(torch.float32 if precision == "float32" else torch.bfloat16)
     if precision == "int8":
-        transformers = [module.transformer for module in model.modules() if isinstance(module, SSD2)]
-        if not transformers:
-            raise InvalidParameter("int8 is for models of the family ssd-2; use --precision bfloat16")
-        for transformer in transformers:
-            _quantise(transformer)
+        family = family_named(model.config.family)
+        if family.int8_layers is None:
+            raise InvalidParameter(f"int8 is not for models of the family {family.name}; use --precision bfloat16")
+        for layers in family.int8_layers(model):
+            _quantise(layers)
 
 
 def _quantise(module: nn.Module) -> None:

@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
-from torch import Tensor
-
-from ssd2.algorithm.sampler import LogitsRequest
-from ssd2.models.autoregressive import AutoregressiveLM, NextToken
-from ssd2.models.denoiser import Denoiser
-from ssd2.models.experts import TimeRangeExperts
-from ssd2.models.ssd2 import SSD2
-from ssd2.models.ssd_lm import SSDLM, BidirectionalDenoiser
-
-Model = SSD2 | TimeRangeExperts | SSDLM | AutoregressiveLM
-
-
-class Predictor(Protocol):
-    """One model's part in one decode."""
-
-    def logits(self, request: LogitsRequest) -> Tensor:
-        """Logits for one timestep, [B, L, V], float32; requests come in the order of the decode."""
-        ...
+from ssd2.algorithm.collaboration import Predictor, UserTerms
+from ssd2.algorithm.params import CollaborationParams
+from ssd2.models.family import Model
+from ssd2.models.registry import family_named
 
 
 def begin(model: Model, prompts: Sequence[Sequence[int]], self_conditioning: str) -> Predictor:
@@ -38,8 +23,27 @@ def begin(model: Model, prompts: Sequence[Sequence[int]], self_conditioning: str
         InvalidParameter: if a prompt is empty.
         TokenOutOfRange: if a prompt holds an id outside the vocabulary.
     """
-    if isinstance(model, AutoregressiveLM):
-        return NextToken(model, prompts)
-    if isinstance(model, SSDLM):
-        return BidirectionalDenoiser(model, prompts)
-    return Denoiser(model, prompts, self_conditioning)
+    return family_named(model.config.family).begin(model, prompts, self_conditioning)
+
+
+def user_terms(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    prompts_without_docs: Sequence[Sequence[int]],
+    collaboration: CollaborationParams,
+    self_conditioning: str,
+) -> UserTerms:
+    """Take up the user model's part in a decode, its passes with and without the documents as one batch.
+
+    Args:
+        model: θ_user.
+        prompts: B prompts with D_user and w_inst.
+        prompts_without_docs: the same B with w_inst only; not read at α = 0.
+        collaboration: λ and α.
+        self_conditioning: see `begin`.
+
+    Raises:
+        SlingshotError: see `begin`.
+    """
+    both = [*prompts, *prompts_without_docs] if collaboration.uses_contrast else prompts
+    return UserTerms(begin(model, both, self_conditioning), len(both) // len(prompts))

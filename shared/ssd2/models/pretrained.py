@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ssd2.errors import CheckpointInvalid, ModelNotFound
-from ssd2.models.autoregressive import AutoregressiveLM
-from ssd2.models.configs import AutoregressiveConfig, SSDLMConfig, check_sizes
-from ssd2.models.ssd_lm import SSDLM
+from ssd2.models.configs import check_sizes
 from ssd2.models.tokenizer import TOKENIZER, Tokenizer
 
 EMBED_SUM, EMBED_TIMESTEP = "embed_sum_layer.pt", "timestep_layer.pt"
@@ -154,84 +151,6 @@ def read_tokenizer_of(folder: Path, vocab_size: int) -> Tokenizer:
     if (folder / TOKENIZER).is_file():
         return Tokenizer.from_file(folder / TOKENIZER)
     return Tokenizer.from_json(read_tokenizer(str(folder), vocab_size).encode(), str(folder))
-
-
-def autoregressive_config(folder: Path) -> AutoregressiveConfig:
-    """What a decode has to know of a causal language model.
-
-    Raises:
-        ModelNotFound: if the folder has no config.json, or transformers is not installed.
-        CheckpointInvalid: if its config.json describes no model that can write.
-    """
-    config = read_config(str(folder))
-    names = ("max_position_embeddings", "eos_token_id", "bos_token_id", "pad_token_id", "vocab_size")
-    values: list[Any] = [getattr(config, name, None) for name in names]
-    positions, eos, bos, pad, vocab_size = values
-    if not all(isinstance(value, int) for value in (positions, eos, vocab_size)):
-        raise CheckpointInvalid(
-            f"the config.json in {folder} lacks max_position_embeddings, vocab_size or one eos_token_id; "
-            "give a model of text alone that has them"
-        )
-    pad = None if pad == -1 else pad  # as some published ones have it
-    return AutoregressiveConfig(
-        vocab_size=vocab_size,
-        max_positions=positions,
-        bos_token_id=eos if bos is None else bos,
-        eos_token_id=eos,
-        pad_token_id=eos if pad is None else pad,
-    )
-
-
-def read_autoregressive(folder: Path, config: AutoregressiveConfig) -> AutoregressiveLM:
-    """A causal language model, float32; errors as in `read_network`."""
-    return AutoregressiveLM(read_network(str(folder), "AutoModelForCausalLM"), config)
-
-
-def ssd_lm_config(folder: Path) -> SSDLMConfig:
-    """What a decode has to know of an SSD-LM.
-
-    Raises:
-        ModelNotFound: if the folder has no config.json, or transformers is not installed.
-        CheckpointInvalid: if its config.json is not that of a RoBERTa.
-    """
-    config = read_config(str(folder))
-    if config.model_type != "roberta":
-        raise CheckpointInvalid(f"the config.json in {folder} is of a {config.model_type}; an SSD-LM is a RoBERTa")
-    for name in ("max_position_embeddings", "pad_token_id"):
-        if not isinstance(getattr(config, name), int):
-            raise CheckpointInvalid(f"the config.json in {folder} lacks {name}; download the whole checkpoint")
-    return SSDLMConfig(
-        vocab_size=config.vocab_size,
-        max_positions=config.max_position_embeddings - config.pad_token_id - 1,  # it counts from behind the padding
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-    )
-
-
-def read_ssd_lm(folder: Path, config: SSDLMConfig) -> SSDLM:
-    """An SSD-LM from its published layout, float32.
-
-    Raises:
-        ModelNotFound: if a file is missing.
-        CheckpointInvalid: if one is damaged or does not fit the others.
-    """
-    network = read_network(str(folder), "AutoModelForMaskedLM")
-    width = network.config.hidden_size
-    embed_sum = _read_linear(folder / EMBED_SUM, nn.Linear(config.vocab_size, width, bias=False))
-    return SSDLM(network, embed_sum, _read_linear(folder / EMBED_TIMESTEP, nn.Linear(1, width)), config)
-
-
-def _read_linear(file: Path, layer: nn.Linear) -> nn.Linear:
-    """A layer's weights from a file of its own."""
-    if not file.is_file():
-        raise ModelNotFound(f"no {file.name} in {file.parent}; download the whole checkpoint")
-    try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-        layer.load_state_dict({name.removeprefix("module."): value.float() for name, value in weights.items()})
-    except Exception as error:  # pickle raises what it likes
-        raise CheckpointInvalid(f"{file} is damaged or of another model; download it again") from error
-    return layer
 
 
 def read_network(source: str, kind: str) -> Any:

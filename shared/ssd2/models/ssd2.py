@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.models.configs import CONTEXT_TIMESTEP_QUANTUM, SSD2Config
+from ssd2.models.family import Model
 from ssd2.models.transformer import Transformer
 
 OPT_POSITION_OFFSET = 2
@@ -27,7 +28,7 @@ class TiedEmbedding(nn.Embedding):
         return (hidden @ self.weight.T).float()
 
 
-class SSD2(nn.Module):
+class SSD2(Model):
     """The network of §3.1: logits of a block, given its noised simplex and its context.
 
         h~    = W_diff[sm(x_t)] + W_pred[sm(self_cond)] + Emb_pos(c:c+L) + Emb_diff-time(t/T)
@@ -40,7 +41,7 @@ class SSD2(nn.Module):
 
     def __init__(self, config: SSD2Config) -> None:
         super().__init__()
-        self.config = config
+        self.config: SSD2Config = config
         width, vocab = config.hidden_size, config.vocab_size
         self.context_embedding = TiedEmbedding(vocab, width)
         self.position_embedding = nn.Embedding(config.max_positions + OPT_POSITION_OFFSET, width)

@@ -7,6 +7,7 @@ be kept from timestep to timestep. There is no self-conditioning.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 
 from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
-from ssd2.errors import PromptTooLong
+from ssd2.errors import CheckpointInvalid, ModelNotFound, PromptTooLong
 from ssd2.models.configs import SSDLMConfig
+from ssd2.models.family import Family, Model
 from ssd2.models.padding import left_padded
+from ssd2.models.pretrained import EMBED_SUM, EMBED_TIMESTEP, read_config, read_network, read_tokenizer_of
 
 
-class SSDLM(nn.Module):
+class SSDLM(Model):
     """logits_θ(w^{c:c+B} | w~_t^{c:c+B}, w^{<c}) of eq. 3.10."""
 
     def __init__(self, network: Any, embed_sum: nn.Linear, embed_timestep: nn.Linear, config: SSDLMConfig) -> None:
@@ -32,7 +35,8 @@ class SSDLM(nn.Module):
             config: its shape.
         """
         super().__init__()
-        self.network, self.embed_sum, self.embed_timestep, self.config = network, embed_sum, embed_timestep, config
+        self.network, self.embed_sum, self.embed_timestep = network, embed_sum, embed_timestep
+        self.config: SSDLMConfig = config
 
     def denoise(self, x_t: Tensor, t: Tensor, context_ids: Tensor, context_mask: Tensor) -> Tensor:
         """Logits of the block that follows a context (eq. 3.10, footnote 3).
@@ -96,3 +100,60 @@ class BidirectionalDenoiser:
         mask = torch.cat([self._mask, torch.ones_like(request.answer_ids, dtype=torch.bool)], -1)
         t = torch.full((len(request.x_t),), request.timestep, device=request.x_t.device)
         return self._model.denoise(request.x_t, t, context_ids, mask)
+
+
+def _read_config(folder: Path, _: object) -> SSDLMConfig:
+    """What a decode has to know of an SSD-LM.
+
+    Raises:
+        ModelNotFound: if the folder has no config.json, or transformers is not installed.
+        CheckpointInvalid: if its config.json is not that of a RoBERTa.
+    """
+    config = read_config(str(folder))
+    if config.model_type != "roberta":
+        raise CheckpointInvalid(f"the config.json in {folder} is of a {config.model_type}; an SSD-LM is a RoBERTa")
+    for name in ("max_position_embeddings", "pad_token_id"):
+        if not isinstance(getattr(config, name), int):
+            raise CheckpointInvalid(f"the config.json in {folder} lacks {name}; download the whole checkpoint")
+    return SSDLMConfig(
+        vocab_size=config.vocab_size,
+        max_positions=config.max_position_embeddings - config.pad_token_id - 1,  # it counts from behind the padding
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+    )
+
+
+def _load(folder: Path, config: SSDLMConfig) -> SSDLM:
+    """An SSD-LM from its published layout, float32.
+
+    Raises:
+        ModelNotFound: if a file is missing.
+        CheckpointInvalid: if one is damaged or does not fit the others.
+    """
+    network = read_network(str(folder), "AutoModelForMaskedLM")
+    width = network.config.hidden_size
+    embed_sum = _read_linear(folder / EMBED_SUM, nn.Linear(config.vocab_size, width, bias=False))
+    return SSDLM(network, embed_sum, _read_linear(folder / EMBED_TIMESTEP, nn.Linear(1, width)), config)
+
+
+def _read_linear(file: Path, layer: nn.Linear) -> nn.Linear:
+    """A layer's weights from a file of its own."""
+    if not file.is_file():
+        raise ModelNotFound(f"no {file.name} in {file.parent}; download the whole checkpoint")
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+        layer.load_state_dict({name.removeprefix("module."): value.float() for name, value in weights.items()})
+    except Exception as error:  # pickle raises what it likes
+        raise CheckpointInvalid(f"{file} is damaged or of another model; download it again") from error
+    return layer
+
+
+FAMILY = Family(
+    name="ssd-lm",
+    claims=lambda folder, _: (folder / EMBED_SUM).is_file(),
+    read_config=_read_config,
+    read_tokenizer=read_tokenizer_of,
+    load=_load,
+    begin=lambda model, prompts, _: BidirectionalDenoiser(model, prompts),
+)

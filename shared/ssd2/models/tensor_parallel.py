@@ -11,69 +11,16 @@ Source: Megatron-LM (arXiv 1909.08053), §3.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from ssd2.errors import InvalidParameter
 from ssd2.models.configs import SSD2Config
 from ssd2.models.experts import TimeRangeExperts
-from ssd2.models.predict import Model
+from ssd2.models.shard import Shard
 from ssd2.models.ssd2 import SSD2, TiedEmbedding
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Which of several equal parts of a model, and the line to the ranks that hold the others.
-
-    Attributes:
-        rank: which part, from 0.
-        ranks: how many there are.
-        group: the processes of the ranks.
-    """
-
-    rank: int
-    ranks: int
-    group: dist.ProcessGroup
-
-    def part(self, size: int) -> slice:
-        """The rank's part of a dimension; the last rank's is smaller where it does not divide."""
-        share = math.ceil(size / self.ranks)
-        return slice(min(self.rank * share, size), min((self.rank + 1) * share, size))
-
-    def cut(self, name: str, whole: Tensor) -> Tensor:
-        """The rank's part of a weight.
-
-        Args:
-            name: of the weight in the model.
-            whole: the weight.
-        """
-        layer, kind = name.split(".")[-2:]
-        if layer in _BY_OUTPUTS:
-            part = whole[self.part(len(whole))]
-        elif layer in _BY_INPUTS and kind == "weight":
-            part = whole[:, self.part(whole.shape[1])]
-        elif layer == _BY_TOKENS:  # of one size on all ranks, so that logits can be gathered
-            part = whole[self.part(len(whole))]
-            part = F.pad(part, (0, 0, 0, math.ceil(len(whole) / self.ranks) - len(part)))
-        else:
-            return whole
-        return part.clone(memory_format=torch.contiguous_format)  # a view would keep the whole
-
-    def sum(self, mine: Tensor) -> Tensor:
-        """What all ranks have, added up; in place."""
-        dist.all_reduce(mine, group=self.group)
-        return mine
-
-    def gather(self, mine: Tensor) -> Tensor:
-        """What all ranks have, side by side: [..., N] -> [..., ranks·N]."""
-        mine = mine.contiguous()
-        parts = [torch.empty_like(mine) for _ in range(self.ranks)]
-        dist.all_gather(parts, mine, group=self.group)
-        return torch.cat(parts, dim=-1)
 
 
 class RowParallelLinear(nn.Linear):
@@ -130,17 +77,12 @@ _BY_TOKENS = "context_embedding"
 
 
 # See docs/decisions/012-tensor-parallelism.md.
-def shard_model(model: Model, shard: Shard) -> None:
+def shard_model(model: SSD2 | TimeRangeExperts, shard: Shard) -> None:
     """Turn a model into one rank's share of it, in place.
 
     Raises:
-        InvalidParameter: if it is no SSD-2, or its heads or its feed-forward width do not divide by the ranks.
+        InvalidParameter: if its heads or its feed-forward width do not divide by the ranks.
     """
-    if not isinstance(model, SSD2 | TimeRangeExperts):
-        raise InvalidParameter(
-            f"a model of the family {model.config.family} cannot be cut into parts, only ssd-2 can; serve it without "
-            "--tensor-parallel"
-        )
     _check_divides(model.config, shard.ranks)
     for name, module in list(model.named_modules()):
         parent, _, layer = name.rpartition(".")
@@ -149,7 +91,28 @@ def shard_model(model: Model, shard: Shard) -> None:
         elif isinstance(module, nn.Embedding) and layer == _BY_TOKENS:
             setattr(model.get_submodule(parent), layer, VocabParallelEmbedding(module, shard))
     for name, parameter in model.named_parameters():
-        parameter.data = shard.cut(name, parameter.data)
+        parameter.data = _cut(shard, name, parameter.data)
+
+
+def _cut(shard: Shard, name: str, whole: Tensor) -> Tensor:
+    """Return a rank's part of a weight.
+
+    Args:
+        shard: of the rank.
+        name: of the weight in the model.
+        whole: the weight.
+    """
+    layer, kind = name.split(".")[-2:]
+    if layer in _BY_OUTPUTS:
+        part = whole[shard.part(len(whole))]
+    elif layer in _BY_INPUTS and kind == "weight":
+        part = whole[:, shard.part(whole.shape[1])]
+    elif layer == _BY_TOKENS:  # of one size on all ranks, so that logits can be gathered
+        part = whole[shard.part(len(whole))]
+        part = F.pad(part, (0, 0, 0, math.ceil(len(whole) / shard.ranks) - len(part)))
+    else:
+        return whole
+    return part.clone(memory_format=torch.contiguous_format)  # a view would keep the whole
 
 
 def _check_divides(config: SSD2Config, ranks: int) -> None:

@@ -13,7 +13,7 @@ from ssd2.wire import collaboration_pb2 as pb
 
 @dataclass(frozen=True)
 class SentMessage:
-    """A message of collaboration.proto, taken apart.
+    """A parsed message of collaboration.proto.
 
     Attributes:
         kind: "model_card", "open", "projection" or "close".
@@ -28,7 +28,7 @@ class SentMessage:
 
 
 def decode(rpc: str, payload: bytes) -> SentMessage:
-    """Take a message to the core apart.
+    """Parse a message to the core.
 
     Args:
         rpc: "GetModelCard" or "Collaborate".

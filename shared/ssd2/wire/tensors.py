@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssd2.algorithm.projection import ProjectedTokens
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits, pack, unpack
-from ssd2.wire.codec import PackedLogits, ProjectedTokens
+from ssd2.wire.codec import PackedLogits
 
 
 def projected_tokens(x0_hat: Tensor) -> ProjectedTokens:

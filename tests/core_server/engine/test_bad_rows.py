@@ -13,11 +13,12 @@ from torch import Tensor
 
 from core_server.engine import process as engine_module
 from core_server.engine import scheduler as scheduler_module
-from core_server.engine.lanes import BatchLane, Row
 from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.scheduler import Batch, Scheduler
 from ssd2.algorithm.params import DecodingParams, Seeds
 from ssd2.errors import PromptTooLong
+from ssd2.models.lane import Row
+from ssd2.models.ssd2_lane import BatchLane
 from tests.core_server.conftest import RawAgent, Start, decode_alone, eventually
 from tests.core_server.observability.test_metrics import ended
 

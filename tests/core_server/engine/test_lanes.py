@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,25 +14,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core_server.catalogue.engine_messages import Ready
-from core_server.engine.lanes import (
-    MAX_GRAPH_BATCH,
-    BatchLane,
-    BlockState,
-    Row,
-    SingleLane,
-    graph_batches,
-    graph_extents,
-    lane_for,
-)
+from core_server.engine.cuda_graphs import CudaGraphs
+from core_server.engine.lanes import SingleLane, lane_for
 from core_server.engine.process import Engine
 from ssd2.algorithm.params import DecodingParams
+from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.algorithm.sampler import LogitsRequest, ProjectedRows, noised_rows, noised_simplex
 from ssd2.algorithm.simplex import ids_to_simplex
 from ssd2.logits.format import FLOAT16
 from ssd2.models.experts import TimeRangeExperts
+from ssd2.models.lane import BlockState, Row
 from ssd2.models.predict import begin
 from ssd2.models.ssd2 import SSD2
-from ssd2.wire.codec import OpenRequest, ProjectedTokens, StepPosition
+from ssd2.models.ssd2_lane import MAX_GRAPH_BATCH, BatchLane, graph_batches, graph_extents
+from ssd2.wire.codec import OpenRequest
 from tests.conftest import experts_of, tiny_model
 from tests.core_server.conftest import serve_in_memory
 
@@ -124,7 +120,7 @@ def test_rows_at_different_timesteps_blocks_and_contexts_are_as_if_alone(
 ) -> None:
     """With graphs, as on a GPU, three rows are filled up to four and contexts to the slots' end."""
     model = model_of(kind)
-    lane = BatchLane(model, SLOTS, record=record)
+    lane = BatchLane(model, SLOTS, graphs=record and partial(CudaGraphs, record))
     references = [Reference(model, each) for each in REQUESTS]
     states = [BlockState() for _ in REQUESTS]
     commits = {0: 2, 1: 1, 2: 0}  # each answer ends its blocks at another timestep
@@ -211,14 +207,15 @@ def test_graphs_are_few_whatever_the_slots_and_positions(
 @pytest.mark.parametrize(("kind", "networks"), [("none", 1), ("experts", 3)])
 def test_all_graphs_are_made_before_the_first_request(kind: str, networks: int) -> None:
     record = FakeRecorder()
-    BatchLane(model_of(kind), SLOTS, record=record)
+    BatchLane(model_of(kind), SLOTS, graphs=record and partial(CudaGraphs, record))
     assert record.captures == networks * len(graph_batches(SLOTS)) * len(graph_extents(48))
 
 
 def test_an_engine_is_ready_when_its_graphs_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     record, seen = FakeRecorder(), []
+    graphs = partial(CudaGraphs, record)
     monkeypatch.setattr(
-        "core_server.engine.process.lane_for", lambda model, slots, **_: BatchLane(model, slots, record=record)
+        "core_server.engine.process.lane_for", lambda model, slots, **_: BatchLane(model, slots, graphs=graphs)
     )
     monkeypatch.setattr(Engine, "_report", lambda _, report: seen.append((type(report), record.captures)))
     Engine([serve_in_memory(tiny_model(3, vocab_size=1782))], SLOTS, None).run()
@@ -227,7 +224,7 @@ def test_an_engine_is_ready_when_its_graphs_are_made(monkeypatch: pytest.MonkeyP
 
 LONG = tiny_model(3, max_positions=300)
 RECORD = FakeRecorder()
-EAGER, GRAPHED = BatchLane(LONG, 20), BatchLane(LONG, 20, record=RECORD)
+EAGER, GRAPHED = BatchLane(LONG, 20), BatchLane(LONG, 20, graphs=partial(CudaGraphs, RECORD))
 
 
 @st.composite
@@ -262,7 +259,7 @@ def test_nothing_that_agents_send_makes_a_graph_and_all_is_as_without(rows: list
 
 
 def test_all_graphs_have_one_output() -> None:
-    lane = BatchLane(LONG, SLOTS, record=FakeRecorder())
+    lane = BatchLane(LONG, SLOTS, graphs=partial(CudaGraphs, FakeRecorder()))
     rows = [Row(slot, each, BlockState()) for slot, each in enumerate(REQUESTS)]
     longer = Row(3, request(prompt_ids=(1,) * 200), BlockState())
     outputs = [lane.logits(batch) for batch in (rows, rows[:1], [longer])]

@@ -18,16 +18,17 @@ from torch import Tensor
 from torch import distributed as dist
 
 from core_server.catalogue.engine_messages import Begin
-from core_server.engine.lanes import BatchLane, Row
 from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.process import Engine
 from core_server.engine.ranks import ALONE, Ranks
 from core_server.frontend.engine_client import EngineClient
 from ssd2.algorithm.params import DecodingParams
+from ssd2.algorithm.projection import FIRST, StepPosition
 from ssd2.errors import CoreBusy, EngineLost, ModelBroken
+from ssd2.models.lane import Row
 from ssd2.models.ssd2 import SSD2
+from ssd2.models.ssd2_lane import BatchLane
 from ssd2.models.tensor_parallel import shard_model
-from ssd2.wire.codec import FIRST, StepPosition
 from tests.core_server.conftest import engine_in_this_process, open_request
 
 PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2, stop=0.4)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core_server.catalogue.engine_messages import Advance, Begin, End
-from core_server.engine.lanes import Row
 from core_server.engine.scheduler import Batch, Result, Scheduler
 from ssd2.algorithm.block_end import BlockEnd, patience_of_the_core
 from ssd2.algorithm.params import DecodingParams
+from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.algorithm.simplex import ids_to_simplex
-from ssd2.wire.codec import ProjectedTokens, StepPosition
+from ssd2.models.lane import Row
 from tests.core_server.engine.test_lanes import VOCAB, request
 
 GREEDY = ProjectedTokens((9, 9, 9, 9))

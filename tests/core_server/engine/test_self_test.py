@@ -15,7 +15,7 @@ from torch import Tensor
 
 from core_server.catalogue.engine_messages import Begin, End
 from core_server.config import ServerConfig
-from core_server.engine.lanes import BatchLane, Row, lane_for
+from core_server.engine.lanes import lane_for
 from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.process import Engine
 from core_server.engine.self_test import finite_rows, self_test
@@ -24,7 +24,9 @@ from ssd2.algorithm.params import DecodingParams, Seeds
 from ssd2.errors import ModelBroken
 from ssd2.models.checkpoint import load_checkpoint, save_checkpoint
 from ssd2.models.convert import export_opt
-from ssd2.models.predict import Model
+from ssd2.models.family import Model
+from ssd2.models.lane import Row
+from ssd2.models.ssd2_lane import BatchLane
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import open_to_proto
 from tests.conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of, save_ssd_lm

@@ -16,7 +16,6 @@ from torch import Tensor
 from core_server.catalogue.served_model import ServedModel
 from core_server.config import ServerConfig
 from core_server.engine import process as engine_module
-from core_server.engine.lanes import Lane
 from core_server.engine.loaded_model import LoadedModel
 from core_server.frontend import engine_keeper
 from core_server.frontend.engine_client import EngineClient
@@ -26,6 +25,7 @@ from core_server.frontend.service import _AgentStream
 from core_server.observability.readiness import MAX_SILENCE_S
 from ssd2.algorithm.params import DecodingParams
 from ssd2.errors import CoreBusy, EngineLost, ModelBroken, ModelMismatch, ModelNotFound
+from ssd2.models.lane import Lane
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import open_to_proto
 from tests.core_server.conftest import RawAgent, ending, engine_in_this_process, eventually, open_request, serving

@@ -13,16 +13,18 @@ import pytest
 from torch import Tensor
 
 from core_server.catalogue.errors import INTERNAL_MESSAGE
-from core_server.engine.lanes import BatchLane, Row
 from core_server.engine.loaded_model import LoadedModel
 from core_server.frontend import service as service_module
 from core_server.frontend.engines import Engines
 from core_server.frontend.service import CollaborationService
 from core_server.observability.logs import TextFormatter
 from ssd2.algorithm.params import PROJECTIONS, DecodingParams, Seeds
+from ssd2.algorithm.projection import StepPosition
 from ssd2.logits.format import FLOAT16, UINT8, AllowedFormats, LogitsFormat
+from ssd2.models.lane import Row
+from ssd2.models.ssd2_lane import BatchLane
 from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import ModelCard, StepPosition, model_card_from_proto, open_to_proto
+from ssd2.wire.codec import ModelCard, model_card_from_proto, open_to_proto
 from tests.conftest import tiny_model
 from tests.core_server.conftest import (
     Start,

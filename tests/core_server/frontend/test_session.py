@@ -8,9 +8,10 @@ from core_server.catalogue.engine_messages import Advance, Begin, End
 from core_server.engine.loaded_model import LoadedModel
 from core_server.frontend.session import CoreSession
 from ssd2.algorithm.params import DecodingParams
+from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.errors import ProtocolViolation
 from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import OpenRequest, ProjectedTokens, StepPosition
+from ssd2.wire.codec import OpenRequest
 from tests.core_server.conftest import open_request
 
 PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=3, stop=0.4)

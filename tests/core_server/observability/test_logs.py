@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from core_server.access.keys import create_key
-from core_server.engine.lanes import BatchLane
 from core_server.engine.loaded_model import LoadedModel
 from core_server.observability.logs import MAX_REPEATED, JsonFormatter, LimitedHandler, TextFormatter, fields
 from core_server.observability.observation import Observation
 from ssd2.algorithm.params import DecodingParams, Seeds
 from ssd2.errors import ProtocolViolation
+from ssd2.models.ssd2_lane import BatchLane
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import open_to_proto
 from tests.core_server.conftest import Start, ending, eventually, open_request

@@ -8,11 +8,11 @@ import yaml
 
 pytest.importorskip("ray.serve")
 
-from pydantic import ValidationError
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.schema import ServeDeploySchema
 
-from core_server.scale.app import DEPLOYMENT, CoreArguments, build_app, deployment_options
+from core_server.config import ServerConfig
+from core_server.scale.app import DEPLOYMENT, build_app, deployment_options, read_arguments
 from core_server.scale.proxy import PREFIX, proxy_config
 from ssd2.errors import InvalidParameter
 from ssd2.logits.format import AllowedFormats
@@ -39,6 +39,10 @@ def head() -> dict[str, Any]:
         "containers"
     ]
     return container
+
+
+def options_of(**arguments: Any) -> dict[str, Any]:
+    return deployment_options(*read_arguments({"models": MODELS, **arguments}))
 
 
 CONFIGS = pytest.mark.parametrize("config", [local, on_kubernetes])
@@ -81,14 +85,14 @@ def test_the_manifest_s_proxy_has_tls_and_keys_and_agents_reach_no_other_port() 
 
 
 def test_the_manifest_s_workers_have_what_a_replica_takes() -> None:
-    arguments = CoreArguments(**on_kubernetes()["applications"][0]["args"])
-    (bundle,) = deployment_options(arguments)["placement_group_bundles"]
+    config, scaling = read_arguments(on_kubernetes()["applications"][0]["args"])
+    (bundle,) = deployment_options(config, scaling)["placement_group_bundles"]
     (group,) = manifests()["RayService"]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    assert group["maxReplicas"] >= arguments.max_replicas
+    assert group["maxReplicas"] >= scaling.max_replicas
     (worker,) = group["template"]["spec"]["containers"]
     assert float(worker["resources"]["limits"]["nvidia.com/gpu"]) == bundle["GPU"]
     assert float(worker["resources"]["requests"]["cpu"]) >= bundle["CPU"]
-    assert any(str(arguments.models["general"]).startswith(volume["mountPath"]) for volume in worker["volumeMounts"])
+    assert any(str(config.models["general"]).startswith(volume["mountPath"]) for volume in worker["volumeMounts"])
 
 
 def test_no_pod_of_the_manifest_runs_as_root_or_reports_its_use() -> None:
@@ -102,34 +106,51 @@ def test_no_pod_of_the_manifest_runs_as_root_or_reports_its_use() -> None:
 
 
 def test_a_replica_is_a_tensor_parallel_group_on_one_node() -> None:
-    options = deployment_options(CoreArguments(models=MODELS, device="cuda", tensor_parallel=4, cpus=8))
+    options = options_of(device="cuda", tensor_parallel=4, cpus=8)
     assert options["placement_group_bundles"] == [{"CPU": 8.0, "GPU": 4.0}]
     assert options["placement_group_strategy"] == "STRICT_PACK"
     assert options["ray_actor_options"] == {"num_cpus": 8.0, "num_gpus": 4.0}
-    on_cpu = deployment_options(CoreArguments(models=MODELS, tensor_parallel=2, cpus=2))
+    on_cpu = options_of(tensor_parallel=2, cpus=2)
     assert on_cpu["placement_group_bundles"] == [{"CPU": 2.0}]
 
 
 def test_replicas_come_and_go_with_open_sessions() -> None:
-    options = deployment_options(CoreArguments(models=MODELS, sessions_per_replica=16, min_replicas=2, max_replicas=5))
+    options = options_of(sessions_per_replica=16, min_replicas=2, max_replicas=5)
     assert options["autoscaling_config"] == {"min_replicas": 2, "max_replicas": 5, "target_ongoing_requests": 12.0}
     assert options["max_ongoing_requests"] > 16, "a replica itself says that it is full"
-    chosen = deployment_options(CoreArguments(models=MODELS, target_sessions=3))
+    chosen = options_of(target_sessions=3)
     assert chosen["autoscaling_config"]["target_ongoing_requests"] == 3
 
 
 def test_arguments_reach_the_replica_as_a_server_s_options() -> None:
-    arguments = CoreArguments(models=MODELS, sessions_per_replica=7, cpus=3, logits="top-k:64", speculation=2)
-    config = arguments.server_config()
-    assert config.models == MODELS
-    assert (config.max_sessions, config.threads, config.speculation) == (7, 3, 2)
-    assert config.logits_formats == AllowedFormats.parse("top-k:64")
+    given = {"sessions_per_replica": 7, "cpus": "3", "logits": "top-k:64", "grace_s": 9, "compiled": True}
+    config, _ = read_arguments({"models": {"general": "models/core"}, **given})
+    assert config == ServerConfig(
+        {"general": Path("models/core")},
+        max_sessions=7,
+        threads=3,
+        logits_formats=AllowedFormats.parse("top-k:64"),
+        grace_s=9.0,
+        compiled=True,
+        log_format="json",
+    )
+
+
+def test_an_argument_that_is_null_has_its_default() -> None:
+    assert read_arguments({"models": MODELS, "target_sessions": None, "device": None}) == read_arguments(
+        {"models": MODELS}
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
         ({"models": {}}, "no model to serve"),
+        ({"models": "models/core"}, "no model to serve"),
+        ({"models": MODELS, "tensor_parallel": 2.5}, "tensor_parallel is 2.5; give a whole number"),
+        ({"models": MODELS, "compiled": "yes"}, "compiled is 'yes'; give true or false"),
+        ({"models": MODELS, "log_format": "xml"}, "log format is 'xml'; choose text or json"),
+        ({"models": MODELS, "target_sessions": 0}, "target sessions is 0.0; it must be above 0"),
         ({"models": MODELS, "device": "cuda:1"}, "give cpu or cuda"),
         ({"models": MODELS, "sessions_per_replica": 0}, "max sessions is 0"),
         ({"models": MODELS, "min_replicas": 3, "max_replicas": 2}, "min replicas is 3"),
@@ -138,9 +159,9 @@ def test_arguments_reach_the_replica_as_a_server_s_options() -> None:
 )
 def test_an_application_that_could_not_serve_is_not_built(arguments: dict[str, Any], error: str) -> None:
     with pytest.raises(InvalidParameter, match=error):
-        build_app(CoreArguments(**arguments))
+        build_app(arguments)
 
 
-def test_an_argument_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ValidationError, match="max_sessions"):
-        CoreArguments(models=MODELS, max_sessions=3)
+def test_an_unknown_argument_is_refused_and_the_known_ones_are_named() -> None:
+    with pytest.raises(InvalidParameter, match=r"no argument 'max_sessions'; the arguments are models, sessions_per"):
+        build_app({"models": MODELS, "max_sessions": 3})

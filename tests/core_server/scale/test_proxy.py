@@ -19,17 +19,18 @@ from ray.serve.exceptions import BackPressureError
 from core_server.access.keys import READ_AGAIN_S, create_key, revoke_key
 from core_server.access.scopes import SCOPE_KEY
 from core_server.catalogue.served_model import ServedModels
+from core_server.config import ServerConfig
 from core_server.engine.loaded_model import LoadedModel
 from core_server.frontend.service import SERVICE_NAME
 from core_server.frontend.session import CoreSession
-from core_server.scale.app import CoreArguments
 from core_server.scale.proxy import proxy_config
 from core_server.scale.replica import CoreReplica
 from ssd2.algorithm.params import DecodingParams, Seeds
+from ssd2.algorithm.projection import StepPosition
 from ssd2.errors import InsecureLine, InvalidParameter
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
-from ssd2.wire.codec import MAX_MESSAGE_BYTES, StepPosition, commit_to_proto, open_to_proto
+from ssd2.wire.codec import MAX_MESSAGE_BYTES, commit_to_proto, open_to_proto
 from tests.core_server.conftest import RawAgent, decode_alone, ending, eventually, open_request
 from tests.core_server.scale.conftest import Proxy, ServeHere
 from tests.end_to_end.certificates import certificates
@@ -410,14 +411,14 @@ def test_keys_take_tls() -> None:
 
 @pytest.mark.parametrize("name", ["SLINGSHOT_PROXY_PORT", "SLINGSHOT_PROXY_ANSWER_TIMEOUT_S"])
 def test_a_variable_that_is_no_number_is_refused_by_its_name(name: str) -> None:
-    with pytest.raises(InvalidParameter, match=f"{name} is 'https'; give a number"):
+    with pytest.raises(InvalidParameter, match=f"{name} is 'https'; give a (whole )?number"):
         proxy_config({name: "https"})
 
 
 def test_without_variables_there_are_no_keys_and_no_tls() -> None:
     config = proxy_config({})
     assert (config.keys, config.tls_certificate, config.port) == (None, None, 50_051)
-    assert config.answer_timeout_s == CoreArguments(models={}).answer_timeout_s
+    assert config.answer_timeout_s == ServerConfig.answer_timeout_s
 
 
 async def test_no_key_is_in_any_log(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from ssd2.algorithm.collaboration import UserTerms, decode_locally
+from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.ensemble import mix
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.sampler import LogitsRequest, decode
@@ -18,6 +18,7 @@ from ssd2.errors import PromptTooLong
 from ssd2.logits.format import FLOAT16
 from ssd2.logits.packed import as_received
 from ssd2.models.denoiser import Denoiser
+from ssd2.models.predict import user_terms
 
 V, EOS = 32, 2
 PARAMS = DecodingParams(block_size=4, max_tokens=12, steps=4, stop=0.4, top_p=0.9)
@@ -29,7 +30,7 @@ def _together(
     collaboration: CollaborationParams, rows: slice = slice(None), params: DecodingParams = PARAMS, **options: Any
 ) -> list[list[int]]:
     core = Denoiser(tiny_model(1), WITHOUT[rows], params.self_conditioning)
-    user = UserTerms(tiny_model(2), WITH_DOCS[rows], WITHOUT[rows], collaboration, params.self_conditioning)
+    user = user_terms(tiny_model(2), WITH_DOCS[rows], WITHOUT[rows], collaboration, params.self_conditioning)
     return decode_locally(core, user, collaboration, params, SEEDS[rows], vocab_size=V, eos_token_id=EOS, **options)
 
 
@@ -81,7 +82,7 @@ def test_a_row_whose_blocks_end_early_does_not_depend_on_the_others(projection: 
 
     def run(rows: slice) -> tuple[list[list[int]], int]:
         core = Denoiser(tiny_model(1), prompts[rows], self_conditioning)
-        user = UserTerms(tiny_model(2), with_docs[rows], prompts[rows], collaboration, self_conditioning)
+        user = user_terms(tiny_model(2), with_docs[rows], prompts[rows], collaboration, self_conditioning)
         seeds, at_work = [Seeds.reproducible(row) for row in range(4)][rows], []
         answers = decode_locally(
             core,
@@ -131,7 +132,7 @@ def test_between_the_timesteps_at_which_the_core_is_asked_its_last_logits_are_mi
 
 
 def test_without_contrast_the_pass_without_documents_is_not_run() -> None:
-    terms = UserTerms(tiny_model(2), WITH_DOCS, [[99] * 1000], CollaborationParams(0.5, 0.0), "own")
+    terms = user_terms(tiny_model(2), WITH_DOCS, [[99] * 1000], CollaborationParams(0.5, 0.0), "own")
     run = decode(PARAMS, SEEDS, vocab_size=V, eos_token_id=EOS)
     logits = terms.logits(next(run))
     assert logits.without_docs is None
@@ -141,7 +142,7 @@ def test_without_contrast_the_pass_without_documents_is_not_run() -> None:
 def test_one_model_alone_needs_no_other() -> None:
     core = Denoiser(tiny_model(1), WITHOUT, "own")
     alone = decode_locally(core, None, CollaborationParams(0.0), PARAMS, SEEDS, vocab_size=V, eos_token_id=EOS)
-    user = UserTerms(tiny_model(2), WITH_DOCS, WITHOUT, CollaborationParams(1.0), "own")
+    user = user_terms(tiny_model(2), WITH_DOCS, WITHOUT, CollaborationParams(1.0), "own")
     private = decode_locally(None, user, CollaborationParams(1.0), PARAMS, SEEDS, vocab_size=V, eos_token_id=EOS)
     assert alone != private
 

@@ -11,14 +11,14 @@ import torch
 from conftest import DEMO_TOKENIZER, demo_shaped_model
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from ssd2.algorithm.collaboration import UserTerms, decode_locally
+from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound, PromptTooLong, TokenOutOfRange
 from ssd2.models.autoregressive import AutoregressiveLM, NextToken
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint
 from ssd2.models.convert import export_opt
-from ssd2.models.predict import begin
+from ssd2.models.predict import begin, user_terms
 
 PROMPTS = [[1, 40, 41, 42, 43], [1, 50, 51]]
 SEEDS = [Seeds.reproducible(3), Seeds.reproducible(4)]
@@ -74,7 +74,9 @@ def network(checkpoint: Checkpoint) -> Any:
 def answers(
     core: Checkpoint, user: Checkpoint | None, collaboration: CollaborationParams, params: DecodingParams = GREEDY
 ) -> list[list[int]]:
-    terms = UserTerms(user.model, [[1, 9, 8, *p[1:]] for p in PROMPTS], PROMPTS, collaboration, "own") if user else None
+    terms = (
+        user_terms(user.model, [[1, 9, 8, *p[1:]] for p in PROMPTS], PROMPTS, collaboration, "own") if user else None
+    )
     return decode_locally(
         begin(core.model, PROMPTS, "own"), terms, collaboration, params, SEEDS, vocab_size=1782, eos_token_id=2
     )

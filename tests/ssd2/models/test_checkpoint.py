@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from ssd2.errors import CheckpointInvalid, ModelNotFound
 from ssd2.models import checkpoint as checkpoint_module
+from ssd2.models import ssd2_family
 from ssd2.models.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from ssd2.models.checksums import SHA256SUMS, write_checksums
 
@@ -232,8 +233,8 @@ def test_a_size_that_no_model_has_is_refused_by_name(folder: Path, name: str, va
 def test_as_many_layers_as_the_weights_file_has_are_made_and_no_more(
     folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint_module, "SSD2", pytest.fail)
-    monkeypatch.setattr(checkpoint_module, "TimeRangeExperts", pytest.fail)
+    monkeypatch.setattr(ssd2_family, "SSD2", pytest.fail)
+    monkeypatch.setattr(ssd2_family, "TimeRangeExperts", pytest.fail)
     change_config(folder, model_type="ssd2-experts", **changes)
     with pytest.raises(CheckpointInvalid, match=r"not 2700$|experts at most"):
         load_checkpoint(folder)

@@ -13,10 +13,11 @@ from ssd2.algorithm.params import DecodingParams, Seeds
 from ssd2.algorithm.sampler import LogitsRequest, decode
 from ssd2.cli import app
 from ssd2.errors import CheckpointInvalid, InvalidParameter
-from ssd2.models.checkpoint import join_experts, load_checkpoint, save_checkpoint
+from ssd2.models.checkpoint import load_checkpoint, save_checkpoint
 from ssd2.models.configs import ExpertsConfig
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.predict import begin
+from ssd2.models.ssd2_family import join_experts
 
 
 @pytest.mark.parametrize(("timestep", "expert"), [(1000, 2), (801, 2), (800, 1), (601, 1), (600, 0), (401, 0)])

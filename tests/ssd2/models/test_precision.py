@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.errors import InvalidParameter
+from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.experts import TimeRangeExperts
+from ssd2.models.family import Model
 from ssd2.models.precision import set_precision
 from ssd2.models.predict import begin
 from ssd2.models.ssd2 import SSD2
@@ -57,8 +59,10 @@ def test_int8_holds_a_byte_a_weight_of_the_layers() -> None:
 def test_what_cannot_be_rounded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidParameter, match="float32, bfloat16, int8"):
         set_precision(tiny_model(), "float8")
-    with pytest.raises(InvalidParameter, match="family ssd-2"):
-        set_precision(nn.Linear(2, 2), "int8")
+    other = Model()
+    other.config = AutoregressiveConfig(vocab_size=9, max_positions=9, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    with pytest.raises(InvalidParameter, match="family autoregressive"):
+        set_precision(other, "int8")
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(InvalidParameter, match=r"slingshot\[int8\]"):
         set_precision(tiny_model(), "int8")

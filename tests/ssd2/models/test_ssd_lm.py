@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import RobertaConfig, RobertaForMaskedLM
 
-from ssd2.algorithm.collaboration import UserTerms, decode_locally
+from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.noise import gaussian_noise
 from ssd2.algorithm.noise_schedule import alpha_bar
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
@@ -20,7 +20,7 @@ from ssd2.algorithm.sampler import LogitsRequest, decode
 from ssd2.algorithm.simplex import project_greedy, project_multi_hot, project_sampling
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound, PromptTooLong
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint
-from ssd2.models.predict import begin
+from ssd2.models.predict import begin, user_terms
 from ssd2.models.ssd_lm import SSDLM
 
 WORDS = ["<s>", "<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz", "Ġ", "<mask>"]
@@ -170,7 +170,7 @@ def test_any_block_size_and_number_of_timesteps_decodes(checkpoint: Checkpoint, 
     params = DecodingParams.for_model(checkpoint.model.config, block_size=block_size, steps=steps, max_tokens=24)
     answer = decode_locally(
         begin(checkpoint.model, [[0, 9, 12]], "own"),
-        UserTerms(checkpoint.model, [[0, 7, 8, 9, 12]], [[0, 9, 12]], CollaborationParams(0.3, 1.0), "own"),
+        user_terms(checkpoint.model, [[0, 7, 8, 9, 12]], [[0, 9, 12]], CollaborationParams(0.3, 1.0), "own"),
         CollaborationParams(0.3, 1.0),
         params,
         [Seeds.reproducible(1)],

@@ -349,3 +349,22 @@ def test_a_timestep_of_the_papers_size_takes_few_bytes_each_way() -> None:
     x0_hat = torch.full((25, 50_272), -5.0).scatter(-1, torch.arange(50_247, 50_272)[:, None], 5.0)
     up = pb.CollaborateRequest(projection=codec.projection_to_proto(at, projected_tokens(x0_hat)))
     assert up.ByteSize() <= 150
+
+
+@pytest.mark.parametrize(
+    ("message", "head"),
+    [
+        (pb.CollaborateRequest(open=pb.Open(block_size=25)), codec.RequestHead(25, None)),
+        (pb.CollaborateRequest(projection=pb.Projection(step=3)), codec.RequestHead(0, 4)),
+        (pb.CollaborateRequest(projection=pb.Projection(step=3, is_commit=True)), codec.RequestHead(0, 0)),
+        (pb.CollaborateRequest(close=pb.Close()), codec.RequestHead(0, None)),
+    ],
+)
+def test_the_head_of_a_request_says_which_timestep_begins(
+    message: pb.CollaborateRequest, head: codec.RequestHead
+) -> None:
+    assert codec.request_head(message.SerializeToString()) == head
+
+
+def test_bytes_that_do_not_parse_have_no_head() -> None:
+    assert codec.request_head(b"\xff\xff") is None

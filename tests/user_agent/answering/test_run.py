@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.projection import StepPosition
 from ssd2.errors import (
     CoreLost,
     InvalidParameter,
@@ -23,7 +24,7 @@ from ssd2.errors import (
 )
 from ssd2.logits.format import ANY_FORMAT, PREFERRED, AllowedFormats, LogitsFormat
 from ssd2.logits.packed import CoreLogits, as_received
-from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest, StepPosition
+from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from user_agent.answering.answer import AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel

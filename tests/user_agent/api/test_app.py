@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,7 @@ from tests.end_to_end.conftest import CoreProcess
 from tests.end_to_end.processes import children, peak_mb
 from tests.user_agent.api.conftest import AgentProcess, agent_environment, asked, eventually, running_agent
 from tests.user_agent.documents import made
+from user_agent.store.ledger import Crossing
 
 SENTINEL = "Zanzibar-4711"
 BUSY_S = 5
@@ -151,6 +153,8 @@ def test_every_message_of_an_answer_is_in_the_ledger_and_nothing_of_the_document
         projections = [entry for entry, kind in zip(up, kinds, strict=True) if kind == "projection"]
         assert len(projections) == answer["figures"]["round_trips"] - 1, "the last commit is kept here"
         opened = http.get(f"/v1/ledger/{up[1]['seq']}").json()
+        assert opened == {**up[1], "message": opened["message"], "texts": opened["texts"]}
+        assert set(up[1]) == {one.name for one in fields(Crossing)}
         assert "".join(opened["texts"]).endswith("Where is the key?<answer>")
         lines = [json.loads(line) for line in http.get("/v1/ledger/export").text.splitlines()]
         sent = b"".join(bytes.fromhex(line["payload"]) for line in lines if line["payload"])

@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from core_server.catalogue.errors import refusal_of
+from ssd2.algorithm.projection import FIRST, StepPosition
 from ssd2.errors import (
     CoreBusy,
     CoreLoading,
@@ -35,7 +36,7 @@ from ssd2.errors import (
 from ssd2.logits.format import PREFERRED
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
-from ssd2.wire.codec import ERROR_CODE_KEY, FIRST, OpenRequest, StepPosition
+from ssd2.wire.codec import ERROR_CODE_KEY, OpenRequest
 from user_agent.line.client import CoreClient
 from user_agent.line.resuming_stream import ResumingStream
 from user_agent.store.ledger import Ledger

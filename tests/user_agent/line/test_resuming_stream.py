@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.errors import CoreLost, KeyRefused, ModelBroken, ModelMismatch, SlingshotError, TokenLimitReached
-from ssd2.wire.codec import ProjectedTokens, StepPosition
 from user_agent.line import patience
 from user_agent.line.demo_core import given_up
 from user_agent.line.patience import Patience

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ssd2.cli.help import examples
-from ssd2.cli.options import Alpha, AsJson, Core, Lambda, Out, Seed, User, typed_command
+from ssd2.cli.options import Alpha, AsJson, Core, Lambda, Seed, User, typed_command
 from ssd2.demo.paths import CORE, USER
 
 EXAMPLES = examples("ssd2 lab dynamics --limit 100 --out reports")
@@ -22,7 +23,7 @@ def dynamics(
     alpha: Alpha = 1.0,
     steps: Annotated[int, typer.Option(help="Timesteps per block, from T down to 0.", min=2)] = 200,
     seed: Seed = 0,
-    out: Out = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Count how often tokens change in each fifth of the timesteps (§3.1)."""

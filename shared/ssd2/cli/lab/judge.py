@@ -28,68 +28,79 @@ EXAMPLES = examples(
 )
 
 
+Texts = Annotated[
+    list[Path],
+    typer.Argument(
+        help='Files to judge, each a row of the table: .jsonl with {"prompt", "text"} a line ("instruction" and '
+        '"question" are prompts too).'
+    ),
+]
+EndpointUrl = Annotated[str, typer.Option(help="OpenAI-compatible endpoint, such as https://api.openai.com/v1.")]
+JudgingModel = Annotated[str, typer.Option(help="Name of the judging model at the endpoint.")]
+Folder = Annotated[Path, typer.Option(help="Folder for verdicts and report; verdicts found there are reused.")]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        help="Row to compare the others with, in both orders; without it each answer is rated.",
+        show_default=False,
+    ),
+]
+FirstAnswers = Annotated[
+    int | None, typer.Option(help="Judge only the first N answers of each row.", min=1, show_default="all")
+]
+KeyVariable = Annotated[str, typer.Option(help="Environment variable with the API key.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate the cost and exit.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Make the calls without asking for confirmation.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        help="Temperature of the judge.",
+        min=0,
+        show_default="the paper's: 0 for ratings, 0.2 for comparisons",
+        rich_help_panel=ADVANCED,
+    ),
+]
+MaxTokens = Annotated[int, typer.Option(help="Longest reply, in tokens.", min=1, rich_help_panel=ADVANCED)]
+MaxTokensField = Annotated[
+    str,
+    typer.Option(help="Field that limits a reply; some models expect max_completion_tokens.", rich_help_panel=ADVANCED),
+]
+Concurrency = Annotated[int, typer.Option(help="Requests in flight at once.", min=1, max=100, rich_help_panel=ADVANCED)]
+Timeout = Annotated[float, typer.Option(help="Seconds per attempt.", min=0.1, rich_help_panel=ADVANCED)]
+Attempts = Annotated[
+    int,
+    typer.Option(help="Attempts per question, on 429, 5xx and broken connections.", min=1, rich_help_panel=ADVANCED),
+]
+PriceIn = Annotated[
+    float | None,
+    typer.Option(help="Price of a million tokens of questions.", min=0, show_default=False, rich_help_panel=ADVANCED),
+]
+PriceOut = Annotated[
+    float | None,
+    typer.Option(help="Price of a million tokens of replies.", min=0, show_default=False, rich_help_panel=ADVANCED),
+]
+
+
 def judge(
-    texts: Annotated[
-        list[Path],
-        typer.Argument(
-            help='Files to judge, each a row of the table: .jsonl with {"prompt", "text"} a line ("instruction" and '
-            '"question" are prompts too).'
-        ),
-    ],
-    endpoint: Annotated[str, typer.Option(help="OpenAI-compatible endpoint, such as https://api.openai.com/v1.")],
-    model: Annotated[str, typer.Option(help="Name of the judging model at the endpoint.")],
-    out: Annotated[Path, typer.Option(help="Folder for verdicts and report; verdicts found there are reused.")],
+    texts: Texts,
+    endpoint: EndpointUrl,
+    model: JudgingModel,
+    out: Folder,
     by: By = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            help="Row to compare the others with, in both orders; without it each answer is rated.",
-            show_default=False,
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Judge only the first N answers of each row.", min=1, show_default="all")
-    ] = None,
-    key_env: Annotated[str, typer.Option(help="Environment variable with the API key.")] = "OPENAI_API_KEY",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the cost and exit.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Make the calls without asking for confirmation.")] = False,
+    against: Against = None,
+    limit: FirstAnswers = None,
+    key_env: KeyVariable = "OPENAI_API_KEY",
+    dry_run: DryRun = False,
+    yes: Yes = False,
     as_json: AsJson = False,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            help="Temperature of the judge.",
-            min=0,
-            show_default="the paper's: 0 for ratings, 0.2 for comparisons",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.", min=1, rich_help_panel=ADVANCED)] = 1024,
-    max_tokens_field: Annotated[
-        str,
-        typer.Option(
-            help="Field that limits a reply; some models expect max_completion_tokens.", rich_help_panel=ADVANCED
-        ),
-    ] = "max_tokens",
-    concurrency: Annotated[
-        int, typer.Option(help="Requests in flight at once.", min=1, max=100, rich_help_panel=ADVANCED)
-    ] = 4,
-    timeout: Annotated[float, typer.Option(help="Seconds per attempt.", min=0.1, rich_help_panel=ADVANCED)] = 120,
-    attempts: Annotated[
-        int,
-        typer.Option(
-            help="Attempts per question, on 429, 5xx and broken connections.", min=1, rich_help_panel=ADVANCED
-        ),
-    ] = 6,
-    price_in: Annotated[
-        float | None,
-        typer.Option(
-            help="Price of a million tokens of questions.", min=0, show_default=False, rich_help_panel=ADVANCED
-        ),
-    ] = None,
-    price_out: Annotated[
-        float | None,
-        typer.Option(help="Price of a million tokens of replies.", min=0, show_default=False, rich_help_panel=ADVANCED),
-    ] = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = 1024,
+    max_tokens_field: MaxTokensField = "max_tokens",
+    concurrency: Concurrency = 4,
+    timeout: Timeout = 120,
+    attempts: Attempts = 6,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
 ) -> None:
     """Rate or compare answers by a language model, with the templates of the paper's App. G.
 
@@ -132,7 +143,7 @@ def _told(expected: Estimate, asked: Judge) -> str:
     whom = f"{asked.endpoint.model} at {asked.endpoint.host}"
     price = "" if expected.most_price is None else f", price at most {math.ceil(expected.most_price * 100) / 100:,.2f}"
     return (
-        f"{expected.calls} calls to {whom}, {expected.known} verdicts are there; equal questions are asked once\n"
+        f"{expected.calls} calls to {whom}; {expected.known} verdicts are there; equal questions are asked once\n"
         f"about {expected.tokens_in:,} tokens of questions, at most {expected.most_tokens_out:,} of replies{price}"
     )
 

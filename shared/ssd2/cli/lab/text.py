@@ -22,45 +22,52 @@ EXAMPLES = examples(
 )
 
 
+Texts = Annotated[
+    list[Path],
+    typer.Argument(
+        help='Files to measure, each a row of the table: .jsonl with {"text", "prompt", "reference"} a line, of '
+        "which only text is required, or .txt with a text a line."
+    ),
+]
+ScoringModel = Annotated[
+    str | None,
+    typer.Option(help="Causal language model for perplexity: a folder or a name on the hub.", show_default=False),
+]
+Mauve = Annotated[bool, typer.Option("--mauve", help="Compute MAUVE against the references (extra 'mauve').")]
+Folder = Annotated[Path | None, typer.Option(help="Folder for the report.", show_default=False)]
+TokenizerFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="tokenizer.json for Zipf and repetition.",
+        show_default="that of --model, else words",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Separator = Annotated[
+    str,
+    typer.Option(
+        help="String between prompt and text where neither has white space at the seam.",
+        show_default="a space",
+        rich_help_panel=ADVANCED,
+    ),
+]
+MauveModel = Annotated[str, typer.Option(help="Model that embeds texts for MAUVE.", rich_help_panel=ADVANCED)]
+Device = Annotated[str, typer.Option(help="Device of the models: cpu, cuda or cuda:N.", rich_help_panel=ADVANCED)]
+BatchSize = Annotated[int, typer.Option(help="Texts per batch of --model.", min=1, rich_help_panel=ADVANCED)]
+
+
 def text(
-    texts: Annotated[
-        list[Path],
-        typer.Argument(
-            help='Files to measure, each a row of the table: .jsonl with {"text", "prompt", "reference"} a line, of '
-            "which only text is required, or .txt with a text a line."
-        ),
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option(help="Causal language model for perplexity: a folder or a name on the hub.", show_default=False),
-    ] = None,
+    texts: Texts,
+    model: ScoringModel = None,
     by: By = None,
-    mauve: Annotated[
-        bool, typer.Option("--mauve", help="Compute MAUVE against the references (extra 'mauve').")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for the report.", show_default=False)] = None,
+    mauve: Mauve = False,
+    out: Folder = None,
     as_json: AsJson = False,
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option(
-            help="tokenizer.json for Zipf and repetition.",
-            show_default="that of --model, else words",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = None,
-    separator: Annotated[
-        str,
-        typer.Option(
-            help="String between prompt and text where neither has white space at the seam.", rich_help_panel=ADVANCED
-        ),
-    ] = " ",
-    mauve_model: Annotated[
-        str, typer.Option(help="Model that embeds texts for MAUVE.", rich_help_panel=ADVANCED)
-    ] = "gpt2-large",
-    device: Annotated[
-        str, typer.Option(help="Device of the models: cpu, cuda or cuda:N.", rich_help_panel=ADVANCED)
-    ] = "cpu",
-    batch_size: Annotated[int, typer.Option(help="Texts per batch of --model.", min=1, rich_help_panel=ADVANCED)] = 8,
+    tokenizer: TokenizerFile = None,
+    separator: Separator = " ",
+    mauve_model: MauveModel = "gpt2-large",
+    device: Device = "cpu",
+    batch_size: BatchSize = 8,
 ) -> None:
     """Measure texts: perplexity, distinct n-grams, Zipf coefficient, repetition, MAUVE."""
     from ssd2.evaluation.generations import read_generations, separated
