@@ -72,6 +72,7 @@ Documents = Annotated[
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts, json_schema_input_type=str | tuple[str, ...])]
 
 
+# See docs/decisions/038-a-request-is-described-once.md.
 class AnswerSettings(BaseModel):
     """How to answer; what is None follows from the models."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Annotated, Any, TypeAlias
 
@@ -25,18 +26,23 @@ Given: TypeAlias = dict[str, Any]
 """Values of generated options, None where an option was not given: the arguments of `load_config`."""
 
 
-def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(*names: str, **defaults: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each of these settings.
 
     The command gets the loaded configuration as `config`, or the options alone as `given`. In its help the options that
     everybody sets come first, then the command's own, then the advanced ones.
+
+    Args:
+        *names: of the settings.
+        **defaults: words for the defaults that are others in this command.
     """
+    settings = [_with_default(SETTINGS[name], defaults.get(name)) for name in names]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = dict(inspect.signature(command, eval_str=True).parameters)
         handed = "config" if own.pop("config", None) else "given"
         own.pop("given", None)
-        parameters = sorted([*own.values(), *(_parameter(SETTINGS[name]) for name in names)], key=_rank(names))
+        parameters = sorted([*own.values(), *(_parameter(one) for one in settings)], key=_rank(names))
 
         @wraps(command)
         def run(**values: Any) -> None:
@@ -51,6 +57,10 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
         return run
 
     return decorate
+
+
+def _with_default(setting: Setting, words: str | None) -> Setting:
+    return replace(setting, face=replace(setting.face, default=words)) if words else setting
 
 
 def _rank(names: tuple[str, ...]) -> Callable[[inspect.Parameter], int]:

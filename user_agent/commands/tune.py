@@ -52,7 +52,7 @@ Reset = Annotated[bool, typer.Option("--reset", help="Delete what was chosen, an
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@with_settings(*LINE, *_ANSWER, "user_model", "data_dir")
+@with_settings(*LINE, *_ANSWER, "user_model", "data_dir", core="none")
 def tune(
     config: AgentConfig,
     docs: Docs = None,
@@ -66,7 +66,7 @@ def tune(
 ) -> None:
     """Choose λ and α for your own documents; `ask` then uses them with the same two models.
 
-    Compares λ 0, 0.1 … 0.5 and 1 with α 0 and 1. It shows what it will send, asks for confirmation, and resumes if
+    Compare λ 0, 0.1 … 0.5 and 1 with α 0 and 1. It shows what it will send, asks for confirmation, and resumes if
     interrupted.
     """
     if reset or show:

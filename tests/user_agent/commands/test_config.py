@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import user_agent.commands.answering
+import user_agent.line.line
 import user_agent.tuning.command
 from core_server.access.keys import create_key
 from ssd2.errors import InvalidParameter
@@ -16,6 +20,7 @@ from tests.commands import run_here
 from tests.end_to_end.conftest import CoreProcess, running_core
 from tests.user_agent.api.conftest import agent_environment
 from user_agent.config import FILE, AgentConfig, load_config, save_settings, set_outside
+from user_agent.documents.passage import Passage
 from user_agent.tuning.command import TuneOptions
 
 
@@ -124,6 +129,37 @@ def test_ask_and_tune_take_the_line_from_options_variables_or_the_file(
         assert "enough" in done.stderr, done.stderr
     files = [Path(LINE[name]) for name in ("ca", "client_certificate", "client_key")]
     assert taken == [(LINE["core"], *files, 5.0, 7)] * 2
+
+
+def test_tune_takes_the_linked_folders_as_ask_does(
+    tmp_path: Path, user_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/home.md").write_text("The shed code is 4711.\n")
+    assert run(tmp_path, "docs", "link", str(tmp_path / "notes")).returncode == 0
+    taken: list[object] = []
+
+    def tuned(options: TuneOptions, _: object, __: object, linked: Callable[[], list[Passage]]) -> None:
+        taken.append((options.docs, [passage.text for passage in linked()]))
+        raise InvalidParameter("enough")
+
+    monkeypatch.setattr(user_agent.tuning.command, "run_tune", tuned)
+    for options in ((), ("--documents", "none")):
+        assert "enough" in run(tmp_path, "tune", "--yes", *options, core="a:1", user_model=user_folder).stderr
+    assert taken == [((), ["The shed code is 4711."]), ((), [])]
+
+
+def test_ask_without_a_core_starts_the_demo_s_and_says_so(
+    tmp_path: Path, user_folder: Path, core: CoreProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def demo_core() -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace(address=core.address, failure=None)
+
+    monkeypatch.setattr(user_agent.line.line, "demo_core", demo_core)
+    done = run(tmp_path, "ask", "Who?", "--json", "--steps", "3", "--max-tokens", "8", user_model=user_folder)
+    assert f"user-agent: core {core.address}, the demo's, started on this machine\n" in done.stderr
+    assert json.loads(done.stdout)["bytes_up"] > 0
 
 
 def test_tune_without_a_core_says_how_to_give_one(tmp_path: Path, user_folder: Path) -> None:
