@@ -48,7 +48,7 @@ class Setting:
     def range(self) -> str | None:
         """Range of the values, in words; None if any will do."""
         if self.at_least is not None and self.at_most is not None:
-            return f"in [{self.at_least:g}, {self.at_most:g}]"
+            return f"from {self.at_least:g} to {self.at_most:g}"
         if self.above is not None:
             return f"above {self.above:g}"
         return None if self.at_least is None else f"at least {self.at_least:g}"

@@ -1,4 +1,4 @@
-"""Which operations make tensors of a size."""
+"""Operations that make large tensors."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ PRODUCT = ("/ssd2/", "/core_server/", "/user_agent/")
 
 
 class Allocations(TorchDispatchMode):
-    """Count the operations of a thread that give a new tensor of at least so many elements.
+    """Counts operations of a thread that return a new tensor of at least so many elements.
 
-    A view is none, nor what is written in place; what an operation uses by itself meanwhile is not seen.
+    Views and tensors written in place do not count. Scratch memory inside an operation is not seen.
 
     Attributes:
-        from_nothing: how often, by operation and place, of those that were given no tensor as large to compute it from,
-            or only its shape.
-        derived: the same of the others.
+        from_nothing: counts by operation and place, of results made of no tensor as large, or only of its shape.
+        derived: counts of all others.
     """
 
     def __init__(self, elements: int, made_by: frozenset[CodeType] = frozenset()) -> None:
@@ -32,7 +31,7 @@ class Allocations(TorchDispatchMode):
 
         Args:
             elements: of the smallest tensor that counts.
-            made_by: functions that may make such tensors, with whatever they call.
+            made_by: functions whose tensors do not count, nor those of what they call.
         """
         super().__init__()
         self._elements, self._made_by = elements, made_by

@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from ssd2.algorithm.block_view import BlockView
 from ssd2.models.checkpoint import save_checkpoint
 from ssd2.models.configs import ExpertsConfig, SSD2Config
 from ssd2.models.experts import TimeRangeExperts
@@ -114,6 +116,21 @@ def save_ssd_lm(folder: Path, seed: int) -> None:
     torch.save({"weight": torch.randn(16, 1782)}, folder / "embed_sum_layer.pt")
     torch.save({"weight": torch.randn(16, 1), "bias": torch.randn(16)}, folder / "timestep_layer.pt")
     (folder / "tokenizer.json").write_text(DEMO_TOKENIZER.read_text())
+
+
+def block_view(rows: int = 1, **changes: Any) -> BlockView:
+    """What a model is asked at the first timestep of an answer, unless told otherwise."""
+    values: dict[str, Any] = {
+        "block": 0,
+        "step": 0,
+        "timestep": 1000,
+        "block_size": 4,
+        "answer_ids": torch.empty(rows, 0, dtype=torch.int64),
+        "trail": (),
+        "noise_seeds": tuple(range(rows)),
+        "simplex_value": 5.0,
+    }
+    return BlockView(**{**values, **changes})
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import sys
 
 from ssd2.errors import SlingshotError
 from user_agent.commands.app import app
-from user_agent.commands.options import with_remedy
+from user_agent.commands.remedies import with_remedy
 from user_agent.config import unknown_variables
 
 

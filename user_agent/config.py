@@ -119,7 +119,7 @@ def load_config(**options: Any) -> AgentConfig:
         name, what = _fault(error)
         raise InvalidParameter(f"{_source(name, given)}{what}") from error
     except (OSError, ValueError) as error:  # tomllib.TOMLDecodeError is a ValueError
-        raise InvalidParameter(f"{config_folder() / FILE} cannot be read: {error}") from error
+        raise InvalidParameter(f"cannot read {config_folder() / FILE}: {error}; correct the file") from error
 
 
 def _fault(error: ValidationError) -> tuple[str, str]:

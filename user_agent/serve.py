@@ -100,7 +100,7 @@ def listening_socket(config: AgentConfig) -> socket.socket:
     except OSError as error:
         listening.close()
         raise InvalidParameter(
-            f"cannot listen on {config.host}:{config.port}: {error.strerror}; choose another --port, or 0 for any free "
-            "one"
+            f"cannot listen on {config.host}:{config.port}: {error.strerror}; choose another port, 0 for any free one",
+            parameter="port",
         ) from error
     return listening

@@ -242,12 +242,9 @@ def _check_rates(entry: KeyEntry, usage: Usage) -> None:
     if share < 1 or (share < 2 and usage.take_up_broken()):
         return
     wait_s = math.floor((share - 1) * 60) + 1
-    raise kind(f"this key is at its limit of {limit} {what} a minute; ask again in {wait_s} s", wait_s)
+    raise kind(f"this key is at its limit of {limit} {what} a minute; ask again in {wait_s} s", retry_after_s=wait_s)
 
 
 def _refused() -> KeyRefused:
     """The same whether a key is missing, unknown or revoked: which one is nobody's business."""
-    return KeyRefused(
-        "This core requires a valid API key; get one from its provider, and give it to the agent with "
-        "`user-agent config set-core-key` or SLINGSHOT_CORE_KEY"
-    )
+    return KeyRefused("this core requires a valid API key; get one from its provider and store it with the agent")

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from core_server.engine.cuda_graphs import CudaGraphs, CudaRecorder
+from ssd2.algorithm.block_view import BlockView, ProjectedAt
 from ssd2.algorithm.collaboration import Predictor
-from ssd2.algorithm.params import DecodingParams
-from ssd2.algorithm.sampler import LogitsRequest, noised_simplex
-from ssd2.models.family import Model
 from ssd2.models.lane import Lane, Row
+from ssd2.models.model import Model
 from ssd2.models.predict import begin
 from ssd2.models.registry import family_named
 
@@ -51,20 +50,18 @@ class SingleLane:
         request, state, device = row.request, row.state, next(self._model.parameters()).device
         if row.slot not in self._predictors:
             self._predictors[row.slot] = begin(self._model, [request.prompt_ids], request.self_conditioning)
-        vocab_size = self._model.config.vocab_size
-        x0_hat = _x0_hat(row, vocab_size)[None].to(device) if state.projected else None
-        x_t = noised_simplex(
-            x0_hat,
-            [request.noise_seed],
-            state.at.block,
-            row.timestep,
-            DecodingParams(block_size=request.block_size, simplex_value=request.simplex_value),
-            vocab_size,
-            device,
+        trail = (ProjectedAt(request.timesteps[state.at.step - 1], (state.projected,)),) if state.projected else ()
+        view = BlockView(
+            block=state.at.block,
+            step=state.at.step,
+            timestep=row.timestep,
+            block_size=request.block_size,
+            answer_ids=torch.tensor([state.answer_ids], dtype=torch.int64, device=device),
+            trail=trail,
+            noise_seeds=(request.noise_seed,),
+            simplex_value=request.simplex_value,
         )
-        answer_ids = torch.tensor([state.answer_ids], dtype=torch.int64, device=device)
-        asked = LogitsRequest(state.at.block, state.at.step, row.timestep, x_t, x0_hat, None, answer_ids)
-        return self._predictors[row.slot].logits(asked)
+        return self._predictors[row.slot].logits(view)
 
     def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
         """See `Lane.feed_back`: the predictors remember."""
@@ -77,11 +74,3 @@ class SingleLane:
     def clear(self, slot: int) -> None:
         """See `Lane.clear`: a predictor is an answer's own."""
         self.forget(slot)
-
-
-def _x0_hat(row: Row, vocab_size: int) -> Tensor:
-    """The previous projection as a simplex, [L, V]."""
-    x0_hat = torch.full((row.request.block_size, vocab_size), -row.request.simplex_value)
-    if projected := row.state.projected:
-        x0_hat[list(projected.positions), list(projected.token_ids)] = row.request.simplex_value
-    return x0_hat

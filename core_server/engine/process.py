@@ -47,6 +47,7 @@ from ssd2.algorithm.projection import ProjectedTokens
 from ssd2.errors import CoreBusy, ModelBroken, ProtocolViolation, SlingshotError
 from ssd2.models.devices import is_out_of_memory
 from ssd2.models.lane import Lane
+from ssd2.models.registry import family_named
 from ssd2.wire.tensors import pack_logits
 
 _log = logging.getLogger(__name__)
@@ -109,7 +110,8 @@ class Engine:
         lanes = {model.name: lane_for(model.checkpoint.model, slots, compiled=compiled) for model in models}
         self._served = {lanes[model.name]: model.served for model in models}
         self._suspects: set[Lane] = set()
-        self._scheduler = Scheduler(lanes, slots)
+        samplers = {model.name: family_named(model.checkpoint.model.config.family).sampler for model in models}
+        self._scheduler = Scheduler(lanes, slots, samplers)
         self._step_seconds, self._batch_size = Tally(SECONDS), Tally(SIZES)
         self._alive_due = 0.0
 

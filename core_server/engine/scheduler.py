@@ -11,6 +11,8 @@ from torch import Tensor
 from core_server.catalogue.engine_messages import Advance, Begin, Command
 from ssd2.algorithm.block_end import patience_from
 from ssd2.algorithm.projection import ProjectedTokens
+from ssd2.algorithm.sampler import SamplerKind, SeenBlock
+from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.errors import ProtocolViolation
 from ssd2.models.lane import BlockState, Lane, Row
 from ssd2.wire.codec import OpenRequest
@@ -45,6 +47,7 @@ class Answer:
         slot: that it has there.
         request: how it is decoded.
         scope: see `Row`.
+        sampler: of the model's family, which guesses at projections.
         waiting: what has to be computed; None while the agent has the word.
         results: computed and not yet answered: the first for certain, each other one on a guess at the
             projection of the one before.
@@ -55,6 +58,7 @@ class Answer:
     slot: int
     request: OpenRequest
     scope: str | None
+    sampler: SamplerKind
     waiting: BlockState | None = field(default_factory=BlockState)
     results: deque[Result] = field(default_factory=deque)
 
@@ -77,29 +81,31 @@ class Answer:
 
     # See docs/decisions/009-speculation.md.
     def guess(self) -> BlockState | None:
-        """What probably has to be computed next; None if enough is guessed, or nothing can follow.
-
-        The guess at a projection is the one before it, the last that was seen of the mix; at a block's
-        first timestep the model's own choice. It is a commit at a block's last timestep, or where the
-        agent's patience ends.
-        """
+        """Return what probably has to be computed next; None if enough is guessed, or nothing can follow."""
         if self.waiting or not self.results or len(self.results) > self.request.speculation:
             return None
         last = self.results[-1]
-        before = last.state.projected
-        projected = before if before and not before.counts else last.greedy
-        unchanged = self._after(last, projected, is_commit=False).unchanged
-        is_commit = (unchanged > 0 and unchanged == self.request.patience) or last.state.at.step == len(
-            self.request.timesteps
-        ) - 1
-        if is_commit and last.state.at.block == self.request.max_blocks - 1:
+        state, timesteps = last.state, self.request.timesteps
+        guess = self.sampler.guess(
+            SeenBlock(
+                own=last.greedy,
+                before=state.projected,
+                ends_if_same=self._counts(state) and state.unchanged + 1 == self.request.patience,
+                is_last=state.at.step == len(timesteps) - 1,
+            )
+        )
+        if guess.is_commit and state.at.block == self.request.max_blocks - 1:
             return None
-        return self._after(last, projected, is_commit=is_commit)
+        return self._after(last, guess.projected, is_commit=guess.is_commit)
+
+    def _counts(self, state: BlockState) -> bool:
+        """Tell whether patience counts at a timestep; see `ssd2.algorithm.block_end`."""
+        timesteps = self.request.timesteps
+        return timesteps[state.at.step] <= patience_from(timesteps[-1] - 1, self.request.vocab_size)
 
     def _after(self, result: Result, projected: ProjectedTokens, *, is_commit: bool) -> BlockState:
         """Return where the answer stands after the projection of a timestep."""
-        timesteps = self.request.timesteps
-        counts = timesteps[result.state.at.step] <= patience_from(timesteps[-1] - 1, self.request.vocab_size)
+        counts = self._counts(result.state)
         return result.state.after(projected, is_commit=is_commit, fed_back=result.fed_back, counts=counts)
 
     def row(self, state: BlockState) -> Row:
@@ -159,14 +165,17 @@ class Scheduler:
         max_batch: blocks that are computed together at most.
     """
 
-    def __init__(self, lanes: Mapping[str, Lane], slots: int) -> None:
+    def __init__(
+        self, lanes: Mapping[str, Lane], slots: int, samplers: Mapping[str, SamplerKind] | None = None
+    ) -> None:
         """Make a scheduler.
 
         Args:
             lanes: by the models' names, each with the same number of slots.
             slots: how many; more answers are never begun.
+            samplers: of the models' families, by the models' names; `SimplexSampler` for one that is not there.
         """
-        self._lanes, self.slots = lanes, slots
+        self._lanes, self.slots, self._samplers = lanes, slots, samplers or {}
         self._free = list(range(slots))
         self._answers: dict[int, Answer] = {}
         self.max_batch = slots
@@ -191,7 +200,9 @@ class Scheduler:
         if isinstance(command, Begin):
             lane = self._lanes[command.model]
             slot = self._free.pop()
-            self._answers[command.session] = Answer(command.session, lane, slot, command.request, command.scope)
+            sampler = self._samplers.get(command.model, SimplexSampler)
+            answer = Answer(command.session, lane, slot, command.request, command.scope, sampler)
+            self._answers[command.session] = answer
         elif command.session not in self._answers:
             return
         elif isinstance(command, Advance):

@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector
 
 from core_server.catalogue.distribution import SECONDS, Distribution, Tally
 from core_server.catalogue.engine_messages import Alive
-from core_server.catalogue.errors import CATALOGUE
 from core_server.observability.readiness import Readiness, RunningEngine
+from ssd2.errors import SENT_BY_CORES
 
 PREFIX = "slingshot_core"
 
@@ -30,7 +30,7 @@ CLOSED, DISCONNECTED, CANCELLED, INTERNAL = "closed", "disconnected", "cancelled
 """How an answer ends where it does not end with an error that has a code: its agent has had enough and says so, ends
 its stream without a word, or takes it back or is gone; or something failed that nobody foresaw."""
 
-REASONS = (*sorted(error.code for error, entry in CATALOGUE.items() if entry.is_public), INTERNAL)
+REASONS = (*sorted(error.code for error in SENT_BY_CORES), INTERNAL)
 ENDS = (CLOSED, DISCONNECTED, CANCELLED, *REASONS)
 
 

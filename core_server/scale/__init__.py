@@ -1,1 +1,1 @@
-"""The core server on a Ray cluster: as many replicas as there is work for, behind Ray Serve's proxy."""
+"""Core server on a Ray cluster: autoscaled replicas behind Ray Serve's proxy."""

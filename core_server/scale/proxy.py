@@ -1,4 +1,4 @@
-"""What stands before every call in Serve's proxy: keys, encryption, and the errors that agents are told.
+"""Front of every call in Serve's proxy: keys, TLS, and the errors that agents get.
 
 Serve's configuration names `core_server.scale.proxy.add_to_proxy` in `grpc_servicer_functions`, so this runs in the
 process of the proxy. Serve 2.60 has no interceptors and no TLS there, and it tells clients the text of what failed
@@ -91,10 +91,10 @@ def proxy_config(environment: Mapping[str, str]) -> ServerConfig:
 
 
 def _check_is_only_proxy() -> None:
-    """A key's limits are counted by one proxy, so there must be no other.
+    """Check that this is the only proxy: a key's limits are counted by one.
 
     Raises:
-        InvalidParameter: on any node but the head, which alone has a proxy if that is asked for.
+        InvalidParameter: on any node but the head, the only one with a proxy under `proxy_location: HeadOnly`.
     """
     here = ray.get_runtime_context().get_node_id()
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
@@ -106,7 +106,7 @@ def _check_is_only_proxy() -> None:
 
 # See docs/decisions/028-the-core-on-ray.md.
 class ProxyCalls:
-    """The calls of our service."""
+    """Handlers of our service's calls."""
 
     def __init__(
         self,
@@ -117,20 +117,20 @@ class ProxyCalls:
         takes_tls_alone: bool,
         answer_timeout_s: float,
     ) -> None:
-        """Stand before Serve.
+        """Wrap Serve's handlers.
 
         Args:
             card: Serve's handler of GetModelCard.
             stream: Serve's handler of Collaborate.
-            callers: who has a key; None to answer everybody.
-            takes_tls_alone: whether calls on the port that Serve opens itself are refused.
-            answer_timeout_s: how long an agent may leave unread what it is sent, and not say which card it wants.
+            callers: holders of keys; None to answer everybody.
+            takes_tls_alone: True to refuse calls on the port that Serve opens itself.
+            answer_timeout_s: how long an agent may leave messages unread, or not send its request for a card.
         """
         self._card, self._stream, self._callers = card, stream, callers
         self._takes_tls_alone, self._answer_timeout_s = takes_tls_alone, answer_timeout_s
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
-        """By method; messages are bytes here.
+        """Return the handlers by method; messages are bytes.
 
         A unary call takes what a stream's handler answers; gRPC would read all of it before it called a unary one.
         """
@@ -140,21 +140,21 @@ class ProxyCalls:
         }
 
     async def card(self, requests: AsyncIterator[bytes], rpc_context: _Context) -> None:
-        """What is served."""
+        """Return the model card."""
         async with self._admitted(rpc_context):
             request = await self._bounded(anext(requests, b""), "sent nothing")
             if answer := await self._card(request, WithoutKey(rpc_context)):  # else it brought the status
                 await self._write(answer, rpc_context)
 
     async def collaborate(self, requests: AsyncIterator[bytes], rpc_context: _Context) -> None:
-        """One answer."""
+        """Stream one answer."""
         async with self._admitted(rpc_context):
             with CALLER.get().session():
                 await while_allowed(self._relay(requests, rpc_context))
 
     @asynccontextmanager
     async def _admitted(self, rpc_context: _Context) -> AsyncIterator[None]:
-        """A call of somebody who may make it, which ends as its replica says, or with an error that agents know."""
+        """Admit an allowed caller; the call ends with its replica's status, or with an error that agents know."""
         try:
             self._admit(rpc_context)
             yield
@@ -166,7 +166,7 @@ class ProxyCalls:
             await refuse(rpc_context, refusal_of(error))
 
     def _admit(self, rpc_context: _Context) -> None:
-        """Say who calls.
+        """Identify the caller.
 
         Raises:
             ProtocolViolation: if the line is not encrypted and should be.
@@ -205,7 +205,7 @@ class ProxyCalls:
 
 
 class WithoutKey:
-    """A call's context for Serve, which sends a copy of it to a replica: keys end here, and a scope begins here."""
+    """Context of a call for Serve, which copies it to a replica: without the key, with the scope."""
 
     def __init__(self, rpc_context: _Context) -> None:
         self._rpc_context = rpc_context
@@ -215,14 +215,14 @@ class WithoutKey:
         return getattr(self._rpc_context, name)
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """What the call came with but for the key, and the scope of its answer, which no agent chooses."""
+        """Return the call's metadata without the key, and with the scope of its answer, which no agent chooses."""
         given = self._rpc_context.invocation_metadata() or ()
         kept = tuple(pair for pair in given if pair[0] not in ("authorization", SCOPE_KEY))
         return (*kept, (SCOPE_KEY, self._scope)) if self._scope else kept
 
 
 class CountedRequests:
-    """A stream's requests, counted as the service does: each timestep that begins, and the tokens that it is charged.
+    """Requests of a stream, charged as the service does: each timestep begun, and its tokens.
 
     The first begins when a replica has taken the answer; what it refuses costs nothing.
     """
@@ -242,7 +242,7 @@ class CountedRequests:
         return data
 
     def answered(self) -> None:
-        """A replica has sent a message; its first says that it has taken the answer."""
+        """Note a message of the replica; its first shows that it accepted the answer."""
         if not self._is_answered:
             self._is_answered = True
             self._caller.count(self._block_size or 0)
@@ -255,7 +255,7 @@ class CountedRequests:
 
 
 def _check_end(rpc_context: _Context) -> None:
-    """Leave a status as a replica set it; what Serve says of its own insides is not for agents.
+    """Pass on a status that a replica set; replace Serve's own, which describes its internals.
 
     Raises:
         CoreBusy: if Serve has more calls waiting than it takes.
@@ -278,7 +278,7 @@ class Health(health_pb2_grpc.HealthServicer):
     """gRPC's own health check, which is answered without a key: whether a replica can be reached."""
 
     def __init__(self, serve_health: _Unary) -> None:
-        """Ask Serve.
+        """Wrap Serve's health check.
 
         Args:
             serve_health: its own health check.
@@ -288,7 +288,7 @@ class Health(health_pb2_grpc.HealthServicer):
     async def Check(  # noqa: N802  # the contract's name
         self, _: health_pb2.HealthCheckRequest, rpc_context: _Context
     ) -> health_pb2.HealthCheckResponse:
-        """Whether calls can be answered; Serve says so with the status of its own."""
+        """Return whether calls can be answered, by the status of Serve's own check."""
         await self._serve_health(b"", rpc_context)
         is_serving = _is_ok(rpc_context)
         rpc_context.set_code(grpc.StatusCode.OK)

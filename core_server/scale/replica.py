@@ -1,4 +1,4 @@
-"""A replica: the same service and engine as of a server, on the streams that Ray Serve hands it."""
+"""Replica: the service and engine of a server, on streams of Ray Serve."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Frame:
-    """Bytes that go to the proxy as they are; Serve asks a response for its bytes by protobuf's method."""
+    """Bytes for the proxy, unchanged; Serve calls protobuf's method on a response."""
 
     data: bytes
 
     def SerializeToString(self) -> bytes:  # noqa: N802  # protobuf's name
-        """The bytes."""
+        """Return the bytes."""
         return self.data
 
 
@@ -44,13 +44,13 @@ empty, and the proxy sends this one to nobody (`core_server.scale.proxy`)."""
 
 
 class ReplicaCall:
-    """A call on a replica, as the service knows one."""
+    """Call on a replica, with the interface that the service uses."""
 
     def __init__(self, rpc_context: RayServegRPCContext) -> None:
         self._rpc_context = rpc_context
 
     def invocation_metadata(self) -> _Metadata:
-        """What the call came with."""
+        """Return the call's metadata."""
         return self._rpc_context.invocation_metadata()
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: _Metadata = ()) -> NoReturn:
@@ -66,7 +66,7 @@ class ReplicaCall:
 
 
 class ReplicaStream(ReplicaCall):
-    """One that is a stream."""
+    """Streaming call on a replica."""
 
     def __init__(self, requests: gRPCInputStream[bytes], rpc_context: RayServegRPCContext) -> None:
         super().__init__(rpc_context)
@@ -83,15 +83,15 @@ class ReplicaStream(ReplicaCall):
         return scope if isinstance(scope, str) else ""
 
     async def read(self) -> object:
-        """The next message's bytes; gRPC's EOF if there is none."""
+        """Return the next message's bytes, or gRPC's EOF."""
         return await anext(self._requests, grpc.aio.EOF)
 
     async def write(self, message: bytes) -> None:
-        """Send a message, once the one before it has been taken."""
+        """Send a message, once the previous one is taken."""
         await self._frames.put(Frame(message))
 
     async def frames(self, service: CollaborationService) -> AsyncGenerator[Frame, None]:
-        """What the service answers, for as long as it does and somebody listens."""
+        """Yield the service's messages until it ends or nobody listens."""
         answering = asyncio.create_task(self._answer(service))
         try:
             while frame := await self._frames.get():
@@ -101,7 +101,7 @@ class ReplicaStream(ReplicaCall):
             await asyncio.gather(answering, return_exceptions=True)
 
     async def _answer(self, service: CollaborationService) -> None:
-        """Answer, and say that it was all; once cancelled nothing, for nobody takes it any more."""
+        """Answer, then mark the end; once cancelled, send nothing, as nobody reads it."""
         try:
             await service.Collaborate(None, self)
         except grpc.aio.AbortError:
@@ -110,7 +110,7 @@ class ReplicaStream(ReplicaCall):
 
 
 class CoreReplica:
-    """A front end with its engine, in a process of Ray's.
+    """Front end with its engine, in a process of Ray.
 
     Serve makes it, hands it calls, asks how it is and ends it.
     """
@@ -138,7 +138,7 @@ class CoreReplica:
         self._watching = asyncio.create_task(self._end_with_engine())
 
     async def _end_with_engine(self) -> None:
-        """End this process when the engine has: a replica that has none refuses quickly, so Serve would prefer it."""
+        """End this process with its engine: a replica without one refuses quickly, so Serve would prefer it."""
         await self._engines.gone()
         _log.error("an engine has ended, so the replica ends; Serve starts another")
         os._exit(EXIT_ENGINE_LOST)
@@ -150,7 +150,7 @@ class CoreReplica:
         await self._running.aclose()
 
     async def check_health(self) -> None:
-        """Say whether to go on: a replica that fails this is replaced.
+        """Check health: a replica that fails this is replaced.
 
         Raises:
             EngineLost: if the engine has ended, or is given up.

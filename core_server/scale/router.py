@@ -1,4 +1,4 @@
-"""Which replica an answer goes to."""
+"""Router of answers to replicas."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, R
 
 
 class FewestSessions(FIFOMixin, RequestRouter):
-    """Sends each answer to the replica that has the fewest in progress, on whichever node.
+    """Send each answer to the replica with the fewest in progress, on any node.
 
-    Serve's own router fills the node of the proxy first, and looks at two replicas at random: one that is full would be
-    chosen while another has room.
+    Serve's own router fills the proxy's node first, and looks at two random replicas: a full one would be chosen
+    while another has room.
     """
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """All of them: of these Serve takes the one with the fewest calls, the first of equals."""
+        """Return all of them: Serve takes the one with the fewest calls, the first of equals."""
         return [random.sample(candidate_replicas, len(candidate_replicas))]

@@ -1,365 +1,230 @@
-"""Every error that Slingshot raises on purpose.
+"""Every error that both sides of Slingshot raise on purpose, and the base of all others.
 
     SlingshotError
-    ├── InputError                 what was asked for cannot be done as asked
+    ├── InputError                 the request cannot be carried out as asked
     │   ├── InvalidParameter       a parameter is outside its range
     │   ├── TokenOutOfRange        a token id is outside the vocabulary
     │   ├── BlockShapeMismatch     a block has the wrong length or order
     │   ├── PromptTooLong          the prompt does not fit the model's context
-    │   ├── DocumentsUnreadable    a document or folder cannot be read
-    │   ├── NotFound               nothing of that name or number is kept here
-    │   └── InsecureLine           a line to another machine would not be encrypted
+    │   ├── NotFound               nothing of that name or number is stored here
+    │   └── InsecureLine           a connection to another machine would not be encrypted
     ├── ModelError                 a model is missing, broken or not the one expected
     │   ├── ModelNotFound          no checkpoint at that place
     │   ├── CheckpointInvalid      the checkpoint's files do not fit together
-    │   ├── ModelMismatch          the core serves another model than was asked for
+    │   ├── ModelMismatch          the core serves another model than the one asked for
     │   └── TokenizerMismatch      the two models do not share a tokenizer
     ├── ProtocolError              the other side broke the contract
     │   ├── ProtocolVersionMismatch  the two sides speak different versions
-    │   └── ProtocolViolation      a message out of order, or one that makes no sense
-    ├── CoreError                  the core cannot answer
-    │   ├── CoreUnavailable        nothing answers at that address
-    │   ├── CoreLost               the connection broke in the middle of an answer
-    │   ├── DemoCoreEnded          the demo's core, which the agent started itself, has ended
-    │   ├── CoreTimeout            the core did not answer in time
-    │   ├── CoreBusy               the core is at its limit of sessions
-    │   ├── CoreLoading            the core is still loading its models
-    │   ├── CoreStopping           the core is being stopped, and the answer was not done in time
-    │   ├── EngineLost             the core's process that computes has ended
-    │   ├── ModelBroken            the core's model gives numbers that are not finite
-    │   ├── KeyRefused             the core takes no call without a valid key
-    │   ├── SessionLimitReached    the key is at its limit of answers at a time
-    │   ├── TokenLimitReached      the key is at its limit of tokens a minute
-    │   └── TimestepLimitReached   the key is at its limit of timesteps a minute
-    ├── AgentError                 the agent on the device cannot answer
-    │   └── AgentBusy              it is at its limit of answers
-    ├── JudgeError                 the model that judges answers cannot be asked
-    │   ├── JudgeRefused           its endpoint refuses the key, the model or the question
-    │   ├── JudgeUnavailable       its endpoint does not answer, or not now
-    │   └── JudgeReplyInvalid      what its endpoint sends is not what the protocol says
-    └── StoreError                 what the agent keeps on the device cannot be used
-        ├── StoreKeyWrong          its key is not at hand, or another one
-        ├── StoreUnreadable        its files are damaged or cannot be written
-        ├── StoreInUse             another agent has it open
-        ├── LedgerUnwritable       the ledger takes no entry, so nothing is sent
-        └── KeyringUnusable        the system's keyring does not keep or give a core's key
+    │   └── ProtocolViolation      a message is out of order or makes no sense
+    └── CoreError                  the core cannot answer
+        ├── CoreTimeout            the core did not answer in time
+        ├── CoreBusy               the core is at its limit of sessions
+        ├── CoreLoading            the core is still loading its models
+        ├── CoreStopping           the core is shutting down before the answer is done
+        ├── EngineLost             the core's engine process has ended
+        ├── ModelBroken            the core's model computes numbers that are not finite
+        ├── KeyRefused             the core requires a valid API key
+        ├── SessionLimitReached    the key is at its limit of concurrent answers
+        ├── TokenLimitReached      the key is at its limit of tokens a minute
+        └── TimestepLimitReached   the key is at its limit of timesteps a minute
 
-Every leaf has one stable `code`; its message says what is wrong and what to do about it.
+The device's own errors are in `user_agent.errors`, those of the judge in `ssd2.lab.errors`.
+
+An error is specified once, on its class: the code, the gRPC status, the HTTP status, and whether its text may leave the
+core. Its text says what is wrong and what to do about it; the option, field or control that does it is the remedy of
+each face (terminal, REST endpoint, page), looked up by code and parameter.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, TypeAlias
+
 
 class SlingshotError(Exception):
-    """Base of all errors raised on purpose. Its text is meant for the person at the keyboard.
+    """Base of all errors raised on purpose. Its text is meant for the person who asked.
 
-    The text names no option of one command line: it is read in a terminal, in a browser and by clients of the REST
-    endpoint. Each of them adds the remedy that its reader has, by `parameter`.
+    The text names no option, command or variable: it is read in a terminal, in a browser and by clients of the REST
+    endpoint. Each of them adds the remedy that its reader has.
 
     Attributes:
         code: stable, for programs.
-        retry_after_s: seconds after which the same may be asked again, with hope; None: something has to change first.
-        parameter: the setting or the part of the question that has to change; None if it is none, or not one.
-        limit: the most that it may be; None if there is no such number.
+        grpc_status: name of the status that a call ends with.
+        http_status: of the REST endpoint's response.
+        is_public: True if a core sends the text to its agents; a device believes no other code of a core.
+        retry_after_s: seconds until a retry may succeed; None if something has to change first.
+        parameter: the setting or the part of the question that has to change; None if there is not exactly one.
+        limit: the highest value that `parameter` may have; None if there is no such number.
     """
 
-    code = "slingshot_error"
+    code: ClassVar[str] = "slingshot_error"
+    grpc_status: ClassVar[str] = "INTERNAL"
+    http_status: ClassVar[int] = 500
+    is_public: ClassVar[bool] = False
     retry_after_s: float | None = None
 
-    def __init__(self, message: str, *, parameter: str | None = None, limit: int | None = None) -> None:
+    def __init_subclass__(cls, *, code: str, grpc: str, http: int, is_public: bool = False) -> None:
+        """Specify an error; a class without a specification cannot be defined."""
+        super().__init_subclass__()
+        cls.code, cls.grpc_status, cls.http_status, cls.is_public = code, grpc, http, is_public
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        parameter: str | None = None,
+        limit: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.parameter, self.limit = parameter, limit
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
 
-class InputError(SlingshotError):
-    """What was asked for cannot be done as asked."""
-
-    code = "input_error"
+class InputError(SlingshotError, code="input_error", grpc="INVALID_ARGUMENT", http=400):
+    """The request cannot be carried out as asked."""
 
 
-class InvalidParameter(InputError):
+class InvalidParameter(InputError, code="invalid_parameter", grpc="INVALID_ARGUMENT", http=400, is_public=True):
     """A parameter is outside its range."""
 
-    code = "invalid_parameter"
 
-
-class TokenOutOfRange(InputError):
+class TokenOutOfRange(InputError, code="token_out_of_range", grpc="INVALID_ARGUMENT", http=400, is_public=True):
     """A token id is outside the vocabulary."""
 
-    code = "token_out_of_range"
 
-
-class BlockShapeMismatch(InputError):
+class BlockShapeMismatch(InputError, code="block_shape_mismatch", grpc="INVALID_ARGUMENT", http=400, is_public=True):
     """A block of tokens has the wrong length, or is not the one that was due."""
 
-    code = "block_shape_mismatch"
 
-
-class PromptTooLong(InputError):
+class PromptTooLong(InputError, code="prompt_too_long", grpc="INVALID_ARGUMENT", http=400, is_public=True):
     """The prompt, or prompt and answer together, do not fit the model's positions."""
 
-    code = "prompt_too_long"
+
+class NotFound(InputError, code="not_found", grpc="INTERNAL", http=404):
+    """Nothing of that name or number is stored here."""
 
 
-class DocumentsUnreadable(InputError):
-    """A document or a folder of documents cannot be read."""
-
-    code = "documents_unreadable"
+class InsecureLine(InputError, code="insecure_line", grpc="INTERNAL", http=400):
+    """A connection to another machine would not be encrypted."""
 
 
-class NotFound(InputError):
-    """Nothing of that name or number is kept on this device."""
-
-    code = "not_found"
-
-
-class InsecureLine(InputError):
-    """A line to another machine would not be encrypted."""
-
-    code = "insecure_line"
-
-
-class ModelError(SlingshotError):
+class ModelError(SlingshotError, code="model_error", grpc="INTERNAL", http=503):
     """A model is missing, broken or not the one expected."""
 
-    code = "model_error"
 
-
-class ModelNotFound(ModelError):
+class ModelNotFound(ModelError, code="model_not_found", grpc="INTERNAL", http=503):
     """There is no checkpoint at that place."""
 
-    code = "model_not_found"
 
-
-class CheckpointInvalid(ModelError):
+class CheckpointInvalid(ModelError, code="checkpoint_invalid", grpc="INTERNAL", http=503):
     """The files of a checkpoint are damaged or do not fit together."""
 
-    code = "checkpoint_invalid"
 
-
-class ModelMismatch(ModelError):
+class ModelMismatch(ModelError, code="model_mismatch", grpc="FAILED_PRECONDITION", http=503, is_public=True):
     """The core serves another model than the one asked for."""
 
-    code = "model_mismatch"
 
-
-class TokenizerMismatch(ModelError):
+class TokenizerMismatch(ModelError, code="tokenizer_mismatch", grpc="FAILED_PRECONDITION", http=503, is_public=True):
     """The two models do not share a tokenizer, so their logits cannot be mixed."""
 
-    code = "tokenizer_mismatch"
 
-
-class ProtocolError(SlingshotError):
+class ProtocolError(SlingshotError, code="protocol_error", grpc="INVALID_ARGUMENT", http=502):
     """The other side broke the contract of the wire."""
 
-    code = "protocol_error"
 
-
-class ProtocolVersionMismatch(ProtocolError):
+class ProtocolVersionMismatch(
+    ProtocolError, code="protocol_version_mismatch", grpc="FAILED_PRECONDITION", http=502, is_public=True
+):
     """The two sides speak different versions of the protocol."""
 
-    code = "protocol_version_mismatch"
 
-
-class ProtocolViolation(ProtocolError):
+class ProtocolViolation(ProtocolError, code="protocol_violation", grpc="INVALID_ARGUMENT", http=502, is_public=True):
     """A message came out of order, or makes no sense."""
 
-    code = "protocol_violation"
 
-
-class CoreError(SlingshotError):
+class CoreError(SlingshotError, code="core_error", grpc="UNAVAILABLE", http=503):
     """The core cannot answer."""
 
-    code = "core_error"
 
-
-class CoreUnavailable(CoreError):
-    """Nothing answers at the core's address."""
-
-    code = "core_unavailable"
-
-
-class CoreLost(CoreError):
-    """The connection to the core broke in the middle of an answer."""
-
-    code = "core_lost"
-    retry_after_s: float | None = 0.0  # None where the device has closed the line itself
-
-
-class DemoCoreEnded(CoreError):
-    """The demo's core, which the agent has started itself, has ended."""
-
-    code = "demo_core_ended"
-    retry_after_s: float | None = 1.0  # None where it is not started again
-
-
-class CoreTimeout(CoreError):
+class CoreTimeout(CoreError, code="core_timeout", grpc="DEADLINE_EXCEEDED", http=504, is_public=True):
     """The core did not answer in time."""
 
-    code = "core_timeout"
 
-
-class CoreBusy(CoreError):
+class CoreBusy(CoreError, code="core_busy", grpc="RESOURCE_EXHAUSTED", http=429, is_public=True):
     """The core has no free session."""
 
-    code = "core_busy"
     retry_after_s = 1.0
 
 
-class CoreLoading(CoreError):
+class CoreLoading(CoreError, code="core_loading", grpc="UNAVAILABLE", http=503, is_public=True):
     """The core is still loading its models."""
 
-    code = "core_loading"
     retry_after_s = 1.0
 
 
-class CoreStopping(CoreError):
-    """The core is being stopped, and the answer was not done in time."""
+class CoreStopping(CoreError, code="core_stopping", grpc="UNAVAILABLE", http=503, is_public=True):
+    """The core is shutting down before the answer is done."""
 
-    code = "core_stopping"
     retry_after_s = 1.0
 
 
-class EngineLost(CoreError):
-    """The core's process that computes has ended."""
+class EngineLost(CoreError, code="engine_lost", grpc="UNAVAILABLE", http=503, is_public=True):
+    """The core's engine process has ended."""
 
-    code = "engine_lost"
     retry_after_s = 1.0
 
 
-class ModelBroken(CoreError):
-    """The core's model gives numbers that are not finite: for one answer, or for all."""
-
-    code = "model_broken"
+class ModelBroken(CoreError, code="model_broken", grpc="DATA_LOSS", http=503, is_public=True):
+    """The core's model computes numbers that are not finite: for one answer, or for all."""
 
 
-class KeyRefused(CoreError):
-    """The core takes no call without a valid key: there is none, or it is unknown, or revoked."""
-
-    code = "key_refused"
+class KeyRefused(CoreError, code="key_refused", grpc="UNAUTHENTICATED", http=503, is_public=True):
+    """The core requires a valid API key: there is none, or it is unknown or revoked."""
 
 
-class SessionLimitReached(CoreError):
-    """The key that a call came with is at its limit of answers at a time."""
+class SessionLimitReached(CoreError, code="session_limit_reached", grpc="RESOURCE_EXHAUSTED", http=429, is_public=True):
+    """The key of the call is at its limit of concurrent answers."""
 
-    code = "session_limit_reached"
     retry_after_s = 1.0
 
 
-class TokenLimitReached(CoreError):
-    """The key that a call came with is at its limit of tokens a minute."""
-
-    code = "token_limit_reached"
-
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+class TokenLimitReached(CoreError, code="token_limit_reached", grpc="RESOURCE_EXHAUSTED", http=429, is_public=True):
+    """The key of the call is at its limit of tokens a minute."""
 
 
-class TimestepLimitReached(CoreError):
-    """The key that a call came with is at its limit of timesteps a minute."""
-
-    code = "timestep_limit_reached"
-
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+class TimestepLimitReached(
+    CoreError, code="timestep_limit_reached", grpc="RESOURCE_EXHAUSTED", http=429, is_public=True
+):
+    """The key of the call is at its limit of timesteps a minute."""
 
 
-class AgentError(SlingshotError):
-    """The agent on the device cannot do what it was asked for."""
-
-    code = "agent_error"
-
-
-class AgentBusy(AgentError):
-    """The agent is at its limit of answers."""
-
-    code = "agent_busy"
-    retry_after_s = 2.0
+def all_kinds(kind: type[SlingshotError] = SlingshotError) -> Iterator[type[SlingshotError]]:
+    """Yield an error's class and all below it, of the modules imported so far."""
+    yield kind
+    for child in kind.__subclasses__():
+        yield from all_kinds(child)
 
 
-class JudgeError(SlingshotError):
-    """The model that judges answers cannot be asked."""
+SENT_BY_CORES: frozenset[type[SlingshotError]] = frozenset(kind for kind in all_kinds() if kind.is_public)
+"""The errors that a core may send. A device believes no other code of one: only the agent itself speaks of its own
+files and its store."""
 
-    code = "judge_error"
-
-
-class JudgeRefused(JudgeError):
-    """The judge's endpoint refuses the key, the model or the question."""
-
-    code = "judge_refused"
-
-
-class JudgeUnavailable(JudgeError):
-    """The judge's endpoint does not answer, or not now."""
-
-    code = "judge_unavailable"
-
-
-class JudgeReplyInvalid(JudgeError):
-    """What the judge's endpoint sends is not what the protocol says."""
-
-    code = "judge_reply_invalid"
-
-
-class StoreError(SlingshotError):
-    """What the agent keeps on the device cannot be used."""
-
-    code = "store_error"
-
-
-class StoreKeyWrong(StoreError):
-    """The store's key is not at hand, or is not the one that it was encrypted with."""
-
-    code = "store_key_wrong"
-
-
-class StoreUnreadable(StoreError):
-    """A file of the store is damaged, or the system does not let it be read or written."""
-
-    code = "store_unreadable"
-
-
-class StoreInUse(StoreError):
-    """Another agent has the data folder open."""
-
-    code = "store_in_use"
-
-
-class LedgerUnwritable(StoreError):
-    """The ledger of what leaves the device takes no entry, so nothing is sent."""
-
-    code = "ledger_unwritable"
-
-
-class KeyringUnusable(StoreError):
-    """The system's keyring does not keep a core's key, or does not give it back."""
-
-    code = "keyring_unusable"
-
-
-SENT_BY_CORES: frozenset[type[SlingshotError]] = frozenset(
-    {
-        InvalidParameter,
-        TokenOutOfRange,
-        BlockShapeMismatch,
-        PromptTooLong,
-        ModelMismatch,
-        TokenizerMismatch,
-        ProtocolVersionMismatch,
-        ProtocolViolation,
-        CoreTimeout,
-        CoreBusy,
-        CoreLoading,
-        CoreStopping,
-        EngineLost,
-        ModelBroken,
-        KeyRefused,
-        SessionLimitReached,
-        TokenLimitReached,
-        TimestepLimitReached,
-    }
+PARAMETERS_SENT_BY_CORES: frozenset[str] = frozenset(
+    {"block_size", "logits", "max_tokens", "model", "question", "seed", "self_conditioning", "simplex_value", "steps"}
+    | {"user_model"}
 )
-"""What a core may refuse an agent with. Any other code that comes from one is not believed: what the agent says of its
-own files and of its store is for it alone to say."""
+"""The parameters that a core may name. A device believes no other: the remedy for `insecure` would be to allow it."""
+
+ANY = "*"
+"""Stands for every code in a table of remedies."""
+
+Remedies: TypeAlias = Mapping[tuple[str, str | None], str]
+"""Remedies of one face, by the code (or `ANY`) and the parameter of an error."""
+
+
+def with_remedies(error: SlingshotError, remedies: Remedies) -> str:
+    """Return the text of an error, followed by its remedy if the face has one."""
+    remedy = remedies.get((error.code, error.parameter)) or remedies.get((ANY, error.parameter))
+    return f"{error} ({remedy})" if remedy else str(error)

@@ -168,7 +168,7 @@ BENCHMARKS = {
         "a token of a causal model with a real vocabulary, beside its networks; against another commit's checkout",
         {
             "vocabulary": Option(151_936, 4096, int, "V"),
-            "tokens": Option(48, 4, int, "that a time is taken of"),
+            "tokens": Option(48, 4, int, "tokens that are timed"),
             **_RUNS,
             "against": Option(None, None, Path, "checkout of another commit, measured in turns with this one"),
         },

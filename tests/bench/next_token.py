@@ -1,4 +1,4 @@
-"""A token of a causal language model with a real vocabulary: what the product takes for it beside the networks.
+"""Time of a token of a causal language model at a real vocabulary, beside its networks.
 
 A core server and `user-agent ask`, a process each, answer over loopback with random Llamas of one small layer, one of
 the vocabulary and one of a small vocabulary. No code of the product is called: with `--against FOLDER` another commit's
@@ -9,7 +9,7 @@ checkout is measured in turns with this one, by command lines that both know.
     model_ms       a forward pass of the network alone, with its cache, in this process: of the core's row, or of the
                    user model's two with and without the documents, whichever takes longer, as they run side by side
     beside_ms      token_ms - model_ms
-    line_ms        beside_ms with the small vocabulary: what processes, line and ledger take whatever the vocabulary
+    line_ms        beside_ms with the small vocabulary: processes, line and ledger, which no vocabulary changes
     vocabulary_ms  beside_ms - line_ms
     ratio          vocabulary_ms of this checkout to that of ours, 1 for ours; beside_ratio the same of beside_ms
 
@@ -39,9 +39,9 @@ from tests.families import save_llama
 USER_ROWS = 2
 MODEL_TOKENS = 32
 FIRST_TOKENS = 8
-"""Of the shorter answer."""
+"""Length of the shorter answer."""
 SMALL = 2048
-"""A vocabulary whose logits take next to no time; the tokenizer has 1,782 tokens."""
+"""Vocabulary whose logits take next to no time; the tokenizer has 1,782 tokens."""
 
 
 def run(*, vocabulary: int, tokens: int, runs: int, against: Path | None) -> Iterator[dict[str, object]]:
@@ -49,7 +49,7 @@ def run(*, vocabulary: int, tokens: int, runs: int, against: Path | None) -> Ite
 
     Args:
         vocabulary: V.
-        tokens: that the longer answer has more than the shorter one.
+        tokens: by which the longer answer is longer.
         runs: pairs of answers of each checkout and vocabulary.
         against: the other checkout; None for none.
     """
@@ -102,7 +102,7 @@ def _token_ms(
 
 
 def environment_of(checkout: Path, home: Path) -> dict[str, str]:
-    """Variables of a process that runs a checkout, wherever it is started, and keeps what it keeps in a home."""
+    """Environment of a process that runs a checkout from any folder, with its data in `home`."""
     return {
         **ENVIRONMENT,
         "PYTHONPATH": f"{checkout / 'shared'}:{checkout}",

@@ -12,7 +12,7 @@ from torch import Tensor
 from ssd2.algorithm.collaboration import mix_terms
 from ssd2.algorithm.noise import gaussian_noise, uniform_noise
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.algorithm.sampler import decode
+from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.algorithm.timesteps import decoding_timesteps
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.predict import user_terms
@@ -60,15 +60,11 @@ def _plain(models: list[SSD2]) -> tuple[list[list[int]], list[Tensor]]:
 def _packaged(models: list[SSD2]) -> tuple[list[list[int]], list[Tensor]]:
     core = Denoiser(models[0], CORE_PROMPTS, "mixed")
     user = user_terms(models[1], USER_PROMPTS, CORE_PROMPTS, COLLABORATION, "mixed")
-    run = decode(PARAMS, SEEDS, vocab_size=V, eos_token_id=NO_TOKEN)
-    logits: list[Tensor] = []
-    try:
-        request = next(run)
-        while True:
-            logits.append(mix_terms(core.logits(request), user.logits(request), COLLABORATION))
-            request = run.send(logits[-1])
-    except StopIteration as finished:
-        return finished.value, logits
+    sampler, logits = SimplexSampler(PARAMS, SEEDS, eos_token_id=NO_TOKEN), list[Tensor]()
+    while view := sampler.due:
+        logits.append(mix_terms(core.logits(view), user.logits(view), COLLABORATION))
+        sampler.step(logits[-1])
+    return sampler.answers, logits
 
 
 def test_the_paper_s_lines_and_the_package_give_the_same_logits_and_tokens(models: list[SSD2]) -> None:

@@ -26,12 +26,12 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.projection import StepPosition
-from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.models.checkpoint import load_checkpoint
-from ssd2.models.family import Model
-from ssd2.models.predict import Predictor, begin
+from ssd2.models.model import Model
+from ssd2.models.predict import Predictor, begin, begin_sampler
 from ssd2.wire.codec import OpenRequest
 from tests.bench.asked import THREADS, committed_tokens, question, two_source_items
 from tests.bench.delaying_proxy import delayed
@@ -167,10 +167,7 @@ def _in_process(asked: Question, core: Model, user: UserModel) -> Trip:
         _Timed(begin(core, [prompt], params.self_conditioning), trip.times),
         user.terms(asked.instruction, asked.passages, asked.collaboration, params.self_conditioning),
         asked.collaboration,
-        params,
-        [asked.seeds],
-        vocab_size=user.config.vocab_size,
-        eos_token_id=user.config.eos_token_id,
+        begin_sampler(user.config, params, [asked.seeds]),
     )
     trip.seconds, trip.tokens = time.perf_counter() - started, len(tokens)
     return trip
@@ -195,9 +192,9 @@ class _Timed:
         self._predictor, self._times = predictor, times
         times.append(time.perf_counter())
 
-    def logits(self, request: LogitsRequest) -> Tensor:
+    def logits(self, view: BlockView) -> Tensor:
         """See `Predictor.logits`."""
-        logits = self._predictor.logits(request)
+        logits = self._predictor.logits(view)
         self._times.append(time.perf_counter())
         return logits
 

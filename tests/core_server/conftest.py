@@ -24,11 +24,11 @@ from core_server.observability.observation import Observation
 from ssd2.algorithm.collaboration import UserLogits, decode_locally, mix_terms
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.projection import StepPosition
-from ssd2.algorithm.sampler import decode
 from ssd2.logits.format import FLOAT16, LogitsFormat
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.experts import TimeRangeExperts
+from ssd2.models.predict import begin_sampler
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.tokenizer import Tokenizer
 from ssd2.wire import collaboration_pb2 as pb
@@ -42,7 +42,7 @@ from ssd2.wire.codec import (
     open_to_proto,
     projection_to_proto,
 )
-from ssd2.wire.tensors import projected_tokens, unpack_logits
+from ssd2.wire.tensors import unpack_logits
 from tests.conftest import DEMO_TOKENIZER
 
 CORE_ALONE = CollaborationParams(lambda_user=0.0)
@@ -84,14 +84,7 @@ def decode_alone(
     model = served.checkpoint.model
     core = Denoiser(model, [PROMPT], params.self_conditioning)
     return decode_locally(
-        core,
-        None,
-        CORE_ALONE,
-        params,
-        [seeds],
-        vocab_size=model.config.vocab_size,
-        eos_token_id=model.config.eos_token_id,
-        logits_format=logits_format,
+        core, None, CORE_ALONE, begin_sampler(model.config, params, [seeds]), logits_format=logits_format
     )[0]
 
 
@@ -131,34 +124,30 @@ class RawAgent:
     async def decode(
         self, served: LoadedModel, params: DecodingParams, seeds: Seeds, logits_format: LogitsFormat = FLOAT16
     ) -> list[int]:
-        """Decode with the core alone: `decode` here, the core's logits from the server."""
+        """Decode with the core alone: the sampler here, the core's logits from the server."""
         request = open_request(served, params, seeds.noise, logits_format=logits_format)
-        vocab_size = request.vocab_size
         call, message = await self.open(request)
-        run = decode(params, [seeds], vocab_size=vocab_size, eos_token_id=served.checkpoint.model.config.eos_token_id)
-        asked = next(run)
-        try:
-            while True:
-                at = StepPosition(message.number, asked.block, asked.step)
-                packed = logits_from_proto(
-                    message,
-                    due=at,
-                    block_size=params.block_size,
-                    vocab_size=vocab_size,
-                    logits_format=logits_format,
-                )
-                received = unpack_logits(packed)
-                asked = run.send(mix_terms(received.values, UserLogits(), CORE_ALONE))
-                if asked.step == 0:
-                    answer = commit_to_proto(at, asked.answer_ids[0, -params.block_size :].tolist())
+        sampler = begin_sampler(served.checkpoint.model.config, params, [seeds])
+        while asked := sampler.due:
+            at = StepPosition(message.number, asked.block, asked.step)
+            packed = logits_from_proto(
+                message,
+                due=at,
+                block_size=params.block_size,
+                vocab_size=request.vocab_size,
+                logits_format=logits_format,
+            )
+            sampler.step(mix_terms(unpack_logits(packed).values, UserLogits(), CORE_ALONE))
+            if following := sampler.due:
+                if following.projected:
+                    answer = projection_to_proto(at, following.projected[0])
                 else:
-                    answer = projection_to_proto(at, projected_tokens(asked.x0_hat[0]))
+                    answer = commit_to_proto(at, following.answer_ids[0, -params.block_size :].tolist())
                 await call.write(pb.CollaborateRequest(projection=answer))
                 message = (await call.read()).block_logits
-        except StopIteration as finished:
-            await call.write(pb.CollaborateRequest(close=pb.Close()))
-            assert (await ending(call)).status is grpc.StatusCode.OK
-            return finished.value[0]
+        await call.write(pb.CollaborateRequest(close=pb.Close()))
+        assert (await ending(call)).status is grpc.StatusCode.OK
+        return sampler.answers[0]
 
 
 async def ending(call: grpc.aio.StreamStreamCall) -> Ending:
@@ -201,10 +190,12 @@ async def engine_in_this_process(
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     await client.ready()
-    yield client
-    client.close()
-    await asyncio.to_thread(thread.join, 10)
-    theirs.close()
+    try:
+        yield client
+    finally:
+        client.close()
+        await asyncio.to_thread(thread.join, 10)
+        theirs.close()
     assert not thread.is_alive(), "the engine ends when the front end has hung up"
 
 
@@ -217,8 +208,10 @@ async def serving(
     port = await server.start()
     limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=limits) as channel:
-        yield server, RawAgent(channel, port)
-    await server.stop()
+        try:
+            yield server, RawAgent(channel, port)
+        finally:
+            await server.stop()
 
 
 Start = Callable[..., Awaitable[tuple[CoreServer, RawAgent]]]

@@ -108,7 +108,7 @@ def test_in_a_json_log_the_reason_of_the_end_is_an_object_as_well(tmp_path: Path
 def test_an_ops_port_outside_its_range_is_refused_at_once() -> None:
     done = run("--model", "nowhere", "--ops-port", "65536")
     assert done.returncode == 2
-    assert done.stderr == "core-server: error: ops port is 65536; it must be in [0, 65535]\n"
+    assert done.stderr == "core-server: error: ops port is 65536; it must be from 0 to 65535\n"
 
 
 def test_it_says_where_it_listens_and_ends_when_told(

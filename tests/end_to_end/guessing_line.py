@@ -1,4 +1,4 @@
-"""A line between agents and a core on which the core always has the time to guess as far ahead as it may."""
+"""A line between agents and a core that gives the core time to guess as far ahead as it may."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ GUESSES_WITHIN_S = 20.0
 
 @dataclass
 class GuessingLine:
-    """Carry messages both ways; hold each projection back until the core has sent all that it may send before it.
+    """Carries messages both ways, each projection only after the core has sent all that it may send ahead of it.
 
-    So how many guesses there are does not depend on who is faster.
+    So the number of guesses does not depend on timing.
 
     Attributes:
         address: of it.
@@ -67,7 +67,7 @@ class _Answer:
         self._changed = asyncio.Condition()
 
     async def carry(self) -> None:
-        """Carry all that there is, or break off where the line is cut."""
+        """Carry messages until the answer ends or the line is cut."""
         tasks = [asyncio.create_task(work) for work in (self._up(), self._from_core(), self._down())]
         try:
             done, _ = await asyncio.wait({tasks[0], tasks[2]}, return_when=asyncio.FIRST_COMPLETED)
@@ -82,7 +82,7 @@ class _Answer:
             await self._context.abort(grpc.StatusCode.UNAVAILABLE, "the line was cut")
 
     async def _up(self) -> bool:
-        """Carry what the agent sends; True if the line is cut meanwhile."""
+        """Carry what the agent sends; return True where the line is cut."""
         while isinstance(data := await self._context.read(), bytes):
             message = pb.CollaborateRequest.FromString(data)
             if message.HasField("open"):
@@ -95,10 +95,12 @@ class _Answer:
         await self._call.done_writing()
         return False
 
-    async def _guesses_behind(self, told: pb.Projection) -> None:
+    async def _guesses_behind(self, projection: pb.Projection) -> None:
         steps = len(self._open.timesteps)
-        left = (self._open.max_blocks - told.block) * steps - told.step - 1  # without patience, no block ends early
-        ahead = told.number + min(self._open.speculation, left)
+        left = (
+            (self._open.max_blocks - projection.block) * steps - projection.step - 1
+        )  # without patience, no block ends early
+        ahead = projection.number + min(self._open.speculation, left)
         async with asyncio.timeout(GUESSES_WITHIN_S), self._changed:
             await self._changed.wait_for(lambda: self._latest >= ahead)
 
@@ -111,7 +113,7 @@ class _Answer:
         return True
 
     async def _from_core(self) -> None:
-        """Take what the core sends as soon as it does, however slowly the agent reads."""
+        """Read what the core sends at once, however slowly the agent reads."""
         while isinstance(data := await self._call.read(), bytes):
             message = pb.CollaborateResponse.FromString(data)
             self._frames.put_nowait(data)

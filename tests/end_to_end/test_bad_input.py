@@ -18,13 +18,14 @@ import pytest
 from conftest import DEMO_TOKENIZER, demo_shaped_model
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.errors import CoreLost, CoreTimeout, ProtocolViolation
+from ssd2.errors import CoreTimeout, ProtocolViolation
 from ssd2.models.checkpoint import save_checkpoint
 from ssd2.models.checksums import SHA256SUMS
 from ssd2.models.convert import export_opt
 from user_agent.answering.answer import CommittedBlock, Observer
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
+from user_agent.errors import CoreLost
 from user_agent.line.client import PATIENCE_S, CoreClient
 from user_agent.store.ledger import Ledger
 
@@ -153,7 +154,7 @@ async def test_a_reply_that_does_not_parse_is_a_protocol_violation() -> None:
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     async with CoreClient(address, Ledger.in_memory()) as client:
-        with pytest.raises(ProtocolViolation, match="its bytes are no message"):
+        with pytest.raises(ProtocolViolation, match="it sent bytes that do not parse"):
             await client.model_card("", "ssd-2")
     await server.stop(0)
 

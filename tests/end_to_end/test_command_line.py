@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ssd2.errors import StoreUnreadable
+from user_agent.errors import StoreUnreadable
 from user_agent.store.history import History
 
 from .conftest import ENVIRONMENT, CoreProcess, run_agent

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from core_server.access.keys import create_key, read_keys, revoke_key
-from ssd2.errors import InvalidParameter, LedgerUnwritable, StoreUnreadable
+from ssd2.errors import InvalidParameter
 from tests.commands import run_here
 from user_agent.answering.user_model import UserModel
+from user_agent.errors import LedgerUnwritable, StoreUnreadable
 from user_agent.store.database import open_database
 from user_agent.store.history import History
 from user_agent.store.ledger import Ledger

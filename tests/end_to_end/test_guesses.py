@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import typing
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,22 +11,21 @@ from pathlib import Path
 import pytest
 
 from core_server.config import ServerConfig
-from core_server.engine.lanes import BlockState, Row, lane_for
 from core_server.engine.loaded_model import LoadedModel
 from core_server.frontend.engines import Engines
 from core_server.frontend.server import CoreServer
 from ssd2.algorithm.params import PROJECTIONS, CollaborationParams, DecodingParams, Seeds
 from ssd2.logits.format import FLOAT16
-from ssd2.models.checkpoint import load_checkpoint
-from ssd2.models.predict import Model
+from ssd2.models.checkpoint import load_checkpoint, load_config_and_tokenizer
+from ssd2.models.registry import families, family_named
 from tests.core_server.conftest import engine_in_this_process, eventually, serving
-from tests.core_server.engine.test_lanes import request as row_request
 from tests.families import SAVE
 from user_agent.answering.answer import Answer
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 from .guessing_line import GuessingLine, guessing_line
 
@@ -44,7 +42,7 @@ class Pair:
     Attributes:
         core: loaded.
         user: loaded.
-        tokens: of each session's answer where nothing is guessed and nobody else asks.
+        tokens: of each session's answer without guesses and without other sessions.
     """
 
     core: LoadedModel
@@ -84,7 +82,7 @@ async def _serving(pair: Pair, cut_at: int | None = None) -> AsyncIterator[tuple
 
 
 def question(pair: Pair, number: int, speculation: int = 0) -> Question:
-    """Three blocks of five timesteps, or twelve tokens; of every projection, with prompts of different lengths."""
+    """Ask for three blocks of five timesteps, or twelve tokens; projections and prompt lengths vary by number."""
     config = pair.user.config
     params = DecodingParams.for_model(
         config,
@@ -108,7 +106,7 @@ def question(pair: Pair, number: int, speculation: int = 0) -> Question:
 
 
 async def answered(pair: Pair, line: GuessingLine, asked: Question) -> Answer:
-    async with asyncio.timeout(60), CoreClient(line.address) as client:
+    async with asyncio.timeout(60), CoreClient(line.address, Ledger.in_memory()) as client:
         return await Agent(pair.user, client).answer(asked)
 
 
@@ -122,18 +120,17 @@ def ids(answer: Answer) -> list[int]:
 
 
 def check_guesses(line: GuessingLine, answers: Sequence[Answer]) -> None:
-    """See that some guesses were right, and at least a third of them wrong."""
+    """Check that some guesses were right and at least a third wrong."""
     right = sum(answer.guessed_timesteps for answer in answers)
     assert right > 0
     assert line.guesses - right >= line.guesses / 3
 
 
 def test_every_family_is_among_them(tmp_path: Path) -> None:
-    kinds = set()
     for name, save in SAVE.items():
         save(tmp_path / name, 1)
-        kinds.add(type(load_checkpoint(tmp_path / name).model))
-    assert kinds == set(typing.get_args(Model))
+    tested = {load_config_and_tokenizer(tmp_path / name)[0].family for name in SAVE}
+    assert tested == {family.name for family in families()}
 
 
 @pytest.mark.parametrize("speculation", SPECULATIONS[1:])
@@ -148,7 +145,7 @@ async def test_tokens_are_the_same_whatever_is_guessed(pair: Pair, speculation: 
 async def test_tokens_are_the_same_beside_other_answers(pair: Pair, speculation: int) -> None:
     async with _serving(pair) as (server, line):
         answers = await answered_together(pair, line, speculation)
-        if _batches(pair.core):
+        if family_named(pair.user.config.family).lane:
             await eventually(lambda: _batches_of_several(server) > 0)
     assert [ids(answer) for answer in answers] == pair.tokens
     if speculation:
@@ -161,13 +158,6 @@ async def test_tokens_are_the_same_where_the_line_breaks_among_guesses(pair: Pai
     assert (line.cuts, [answer.resumed for answer in answers]) == (SESSIONS, [1] * SESSIONS)
     assert [ids(answer) for answer in answers] == pair.tokens
     check_guesses(line, answers)
-
-
-def _batches(loaded: LoadedModel) -> bool:
-    """True if the core can compute blocks of different answers together."""
-    lane = lane_for(loaded.checkpoint.model, 2)
-    first, second = (lane.kind(Row(slot, row_request(), BlockState())) for slot in range(2))
-    return first == second
 
 
 def _batches_of_several(server: CoreServer) -> float:

@@ -21,7 +21,7 @@ from core_server.access.commands import main as manage_access
 from core_server.access.keys import READ_AGAIN_S, create_key, revoke_key
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.projection import FIRST
-from ssd2.errors import CoreUnavailable, KeyRefused, SessionLimitReached, TokenLimitReached, TokenOutOfRange
+from ssd2.errors import KeyRefused, SessionLimitReached, TokenLimitReached, TokenOutOfRange
 from ssd2.logits.format import PREFERRED
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
@@ -30,6 +30,7 @@ from tests.end_to_end.certificates import Certificates, certificates
 from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, running_core
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
+from user_agent.errors import CoreUnavailable
 from user_agent.line.client import CoreClient
 from user_agent.line.credentials import CoreCredentials
 from user_agent.line.resuming_stream import ResumingStream
@@ -172,7 +173,7 @@ async def test_a_revoked_key_ends_open_streams_and_new_calls_while_others_go_on(
             await their_stream.logits(FIRST)
         assert (await refused(without_open))[0] is grpc.StatusCode.UNAUTHENTICATED
         assert time.monotonic() - revoked_at < 5
-        with pytest.raises(KeyRefused, match="set-core-key"):
+        with pytest.raises(KeyRefused, match="valid API key"):
             await their_client.model_card("", "ssd-2")
         await our_stream.logits(FIRST)
         await our_stream.close()
@@ -283,7 +284,7 @@ async def test_a_client_s_certificate_does_not_do_for_a_core(core_folder: Path, 
     with running_core(core_folder, *served_with) as core:
         core.address = core.address.replace("127.0.0.1", "localhost")
         async with asyncio.timeout(10):
-            with pytest.raises(CoreUnavailable, match="there is no line to the core"):
+            with pytest.raises(CoreUnavailable, match="no TLS connection to the core"):
                 await _through(core, CoreCredentials(tmp_path / "ca.pem"))
 
 

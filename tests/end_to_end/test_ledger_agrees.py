@@ -13,11 +13,11 @@ import apsw
 import pytest
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.errors import LedgerUnwritable
 from ssd2.logits.format import LogitsFormat
 from user_agent.answering.run import Agent, Answer, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.reader import Passage
+from user_agent.errors import LedgerUnwritable
 from user_agent.line import recorded_channel
 from user_agent.line.client import CoreClient
 from user_agent.store.ledger import PREFIX_BYTES, Ledger, tracing

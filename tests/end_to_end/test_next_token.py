@@ -1,4 +1,4 @@
-"""What a decode of the family autoregressive makes, on both sides, at the vocabulary of a real model.
+"""Tensors that a decode of the family autoregressive makes, on both sides, at the vocabulary of a real model.
 
 With L = 1, a tensor of the size of L x V has V entries for each row. Its logits are these, and no others:
 
@@ -40,17 +40,18 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 VOCAB = 151_936
 TOKENS = 4
 LOGITS = frozenset(function.__code__ for function in (nn.Module._call_impl, pack_logits, unpack_logits, mix, ranked))
 COPIES = {"greedy": 2, "sampling": 4}
-"""Of logits, that the device makes for a token at most."""
+"""Copies of logits that the device may make for a token."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """What each side has made but its logits."""
+    """Tensors that each side made, its logits left out."""
 
     core: Allocations
     device: Allocations
@@ -66,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(folder: Path) -> Callable[[str], Made]:
-    """What a decode with a projection makes, once for all tests."""
+    """Decode once per projection."""
     core, user = LoadedModel("core", load_checkpoint(folder)), UserModel.load(folder, with_weights=True)
     known: dict[str, Made] = {}
 
@@ -96,7 +97,7 @@ async def _decoded(core: LoadedModel, user: UserModel, projection: str, logits: 
         async with (
             engine_in_this_process(core, slots=1) as engine,
             serving(Engines([engine]), ServerConfig({}, grace_s=0.0)) as (_, agent),
-            CoreClient(f"127.0.0.1:{agent.port}") as client,
+            CoreClient(f"127.0.0.1:{agent.port}", Ledger.in_memory()) as client,
         ):
             with made.device:
                 answer = await Agent(user, client).answer(question)
@@ -105,7 +106,7 @@ async def _decoded(core: LoadedModel, user: UserModel, projection: str, logits: 
 
 
 async def test_what_is_made_on_either_side_is_seen(folder: Path) -> None:
-    """Else that nothing was made would show nothing."""
+    """Otherwise the tests below could not fail."""
     core, user = LoadedModel("core", load_checkpoint(folder)), UserModel.load(folder, with_weights=True)
     made = await _decoded(core, user, "greedy", frozenset())
     for side, places in ((made.core, ("pack",)), (made.device, ("mix", "unpack")), (made.user_model, ("_read",))):

@@ -1,7 +1,7 @@
 """An agent and a core of different releases: they work together, or the user is told what to do.
 
-What release 0.1 sends stands here by the numbers of its fields, apart from the contract in this tree: a change of the
-contract that 0.1 cannot follow without a new protocol version shows.
+Messages of release 0.1 are written here by field number, independent of the contract in this tree. So a change of the
+contract that 0.1 cannot follow, without a new protocol version, fails a test.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from tests.core_server.conftest import Ending, Start, ending, start  # noqa: F40
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 COLLABORATE, GET_MODEL_CARD = (
     f"/slingshot.collaboration.v1.CollaborationService/{name}" for name in ("Collaborate", "GetModelCard")
 )
 VOCAB, LENGTH = 1782, 4
 FLOAT16_IN_0_1, OWN_IN_0_1 = 1, 1
-PACKED = (5, 7)
-"""Numbers of the repeated fields that are read here, all of Open."""
 
 
 class Fixed64(int):
@@ -102,7 +101,7 @@ def served(core_folder: Path) -> LoadedModel:
 
 
 def open_of_0_1(served: LoadedModel, **changes: Any) -> bytes:
-    """The first message of an agent of 0.1, with some fields otherwise."""
+    """First message of an agent of 0.1, with some fields changed."""
     fields: dict[int, Any] = {
         1: 1,  # protocol_version
         2: "core",
@@ -199,7 +198,7 @@ async def test_a_newer_agent_is_told_what_this_core_does_not_have(
 
 
 class OtherCore(grpc.GenericRpcHandler):
-    """A core of another release, by the bytes that it sends.
+    """Core of another release, by the bytes that it sends.
 
     Attributes:
         opened: what it was sent as Open.
@@ -244,7 +243,7 @@ def _float16_logits() -> bytes:
 
 
 def card_of_0_1(tokenizer_sha256: str, **changes: Any) -> bytes:
-    """What a core of 0.1 says of its model, with some fields otherwise."""
+    """Model card of a core of 0.1, with some fields changed."""
     limits = {5: VOCAB, 6: 8, 7: 96, 8: 64, 9: 1000}
     fields = {1: 1, 2: "core", 3: "0" * 64, 4: tokenizer_sha256, **limits, 10: "ssd-2", 11: [FLOAT16_IN_0_1]}
     return encoded({**fields, **{int(name.lstrip("_")): value for name, value in changes.items()}})
@@ -256,8 +255,10 @@ async def other_core(card: bytes) -> AsyncIterator[OtherCore]:
     server.add_generic_rpc_handlers((core,))
     core.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    yield core
-    await server.stop(0)
+    try:
+        yield core
+    finally:
+        await server.stop(0)
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +269,7 @@ def user(user_folder: Path) -> UserModel:
 async def asked(user: UserModel, core: OtherCore) -> list[int]:
     params = DecodingParams(block_size=LENGTH, max_tokens=8, steps=2, stop=0.4, projection="greedy")
     question = Question("Where is it?", (), CollaborationParams(0.0, 0.0), params, Seeds.reproducible(1))
-    async with CoreClient(core.address, patience_s=0) as client:
+    async with CoreClient(core.address, Ledger.in_memory(), patience_s=0) as client:
         return [token.token_id for token in (await Agent(user, client).answer(question)).tokens]
 
 

@@ -29,7 +29,6 @@ from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from core_server.catalogue.errors import CATALOGUE
 from core_server.config import ServerConfig
 from core_server.engine.loaded_model import LoadedModel
 from core_server.frontend.engine_client import EngineClient
@@ -38,6 +37,7 @@ from core_server.frontend.server import CoreServer
 from core_server.frontend.service import SERVICE_NAME
 from ssd2.algorithm.params import DecodingParams, Seeds
 from ssd2.algorithm.projection import FIRST, StepPosition
+from ssd2.errors import SENT_BY_CORES
 from ssd2.logits.format import FLOAT16, UINT8, LogitsFormat
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import open_to_proto, position_from_proto
@@ -63,7 +63,7 @@ AT_A_TIME = 100
 SLOTS, PLACES, GROWTH_MB = 3, 5, 50
 BLOCK, VOCABULARY = 4, 32
 PARAMS = DecodingParams(block_size=BLOCK, max_tokens=8, steps=2, stop=0.4)
-STATUSES = {kind.code: entry.status for kind, entry in CATALOGUE.items() if entry.is_public}
+STATUSES = {kind.code: grpc.StatusCode[kind.grpc_status] for kind in SENT_BY_CORES}
 CLOSE = pb.CollaborateRequest(close=pb.Close()).SerializeToString()
 
 _T = TypeVar("_T")

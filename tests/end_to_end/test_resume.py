@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ssd2.errors import CoreLost
 from user_agent.answering.answer import Answer
 from user_agent.answering.run import Agent
 from user_agent.answering.user_model import UserModel
+from user_agent.errors import CoreLost
 from user_agent.line.client import CoreClient
 from user_agent.store.ledger import Ledger
 

@@ -18,7 +18,7 @@ from ssd2.algorithm.params import PROJECTIONS, CollaborationParams, DecodingPara
 from ssd2.logits.format import FLOAT16, PREFERRED, UINT8, LogitsFormat
 from ssd2.models.checkpoint import load_checkpoint, save_checkpoint
 from ssd2.models.convert import export_opt
-from ssd2.models.predict import begin
+from ssd2.models.predict import begin, begin_sampler
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
@@ -74,10 +74,7 @@ def _in_process(question: Question, core_folder: Path, user_folder: Path) -> lis
         begin(core, [user.core_prompt(question.instruction)], question.params.self_conditioning),
         terms,
         question.collaboration,
-        question.params,
-        [question.seeds],
-        vocab_size=user.config.vocab_size,
-        eos_token_id=user.config.eos_token_id,
+        begin_sampler(user.config, question.params, [question.seeds]),
         logits_format=question.logits_format or PREFERRED,
     )
     return tokens

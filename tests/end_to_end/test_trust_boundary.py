@@ -15,10 +15,10 @@ import grpc
 import pytest
 import torch
 
+from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.collaboration import UserLogits
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
-from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.models.control import Control
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import PROTOCOL_VERSION, OpenRequest
@@ -190,23 +190,19 @@ async def test_metadata_leaked_beside_the_key_is_found(
     assert "document name" in _found(wire, question, user)
 
 
-def _recorded_requests(monkeypatch: pytest.MonkeyPatch) -> list[LogitsRequest]:
-    requests: list[LogitsRequest] = []
+def _recorded_requests(monkeypatch: pytest.MonkeyPatch) -> list[BlockView]:
+    requests: list[BlockView] = []
     original = agent_module._tell
 
-    async def telling(
-        stream: CoreStream, asked: StepPosition | None, request: LogitsRequest, params: DecodingParams
-    ) -> None:
-        requests.append(request)
-        await original(stream, asked, request, params)
+    async def telling(stream: CoreStream, asked: StepPosition, view: BlockView) -> None:
+        requests.append(view)
+        await original(stream, asked, view)
 
     monkeypatch.setattr(agent_module, "_tell", telling)
     return requests
 
 
-async def _expected(
-    core: CoreProcess, user: UserModel, question: Question, requests: list[LogitsRequest]
-) -> list[bytes]:
+async def _expected(core: CoreProcess, user: UserModel, question: Question, requests: list[BlockView]) -> list[bytes]:
     async with CoreClient(core.address, Ledger.in_memory()) as client:
         card = await client.model_card("", user.config.family)
     params = question.params
@@ -229,29 +225,18 @@ async def _expected(
         top_k=64,
     )
     messages = [pb.GetModelCardRequest(family=user.config.family), pb.CollaborateRequest(open=opening)]
-    for number, request in enumerate(requests):
-        answered = requests[number - 1]  # whose logits the message is the answer to
-        if request.x0_hat is not None:
-            sets = [(row > 0).nonzero().flatten().tolist() for row in request.x0_hat[0]]
-            counts = [len(ids) for ids in sets] if any(len(ids) > 1 for ids in sets) else []
-            projection = pb.Projection(
-                number=number - 1,
-                block=answered.block,
-                step=answered.step // params.core_every,
-                token_ids=[i for ids in sets for i in ids],
-                counts=counts,
-            )
+    answered = (0, 0)  # the timestep whose logits the message is the answer to
+    for number, view in enumerate(requests):
+        place = {"number": number, "block": answered[0], "step": answered[1] // params.core_every}
+        answered = (view.block, view.step)
+        if view.projected:
+            (row,) = view.projected
+            several = {"counts": row.counts} if any(count > 1 for count in row.counts) else {}
+            projection = pb.Projection(**place, token_ids=row.token_ids, **several)
             messages.append(pb.CollaborateRequest(projection=projection))
-        elif request.block > 0:
-            tokens = request.answer_ids[0, -params.block_size :].tolist()
-            commit = pb.Projection(
-                number=number - 1,
-                block=answered.block,
-                step=answered.step // params.core_every,
-                token_ids=tokens,
-                is_commit=True,
-            )
-            messages.append(pb.CollaborateRequest(projection=commit))
+        else:
+            tokens = view.answer_ids[0, -params.block_size :].tolist()
+            messages.append(pb.CollaborateRequest(projection=pb.Projection(**place, token_ids=tokens, is_commit=True)))
     messages.append(pb.CollaborateRequest(close=pb.Close()))
     return [message.SerializeToString() for message in messages]
 

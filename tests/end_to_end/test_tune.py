@@ -19,14 +19,15 @@ from conftest import DEMO_TOKENIZER, demo_shaped_model
 from rich.console import Console
 from torch import Tensor
 
+from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
-from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.errors import SlingshotError
 from ssd2.models.checkpoint import save_checkpoint
 from tests.commands import run_here
 from user_agent.answering.request import AnswerSettings
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
+from user_agent.commands.remedies import with_remedy
 from user_agent.line.client import CoreClient
 from user_agent.store.ledger import Ledger
 from user_agent.tuning import sweep
@@ -134,10 +135,10 @@ async def test_a_recording_holds_all_timesteps_and_serves_blocks_that_end_early(
     async with CoreClient(core.address, Ledger.in_memory()) as client:
         recordings = await record(UserModel.load(user_folder, with_weights=False), client, params, SEED)
     assert all([len(block) for block in recording.logits] == [6, 6] for recording in recordings)
-    asked: list[LogitsRequest] = []
+    asked: list[BlockView] = []
 
     class Counting(RecordedCore):
-        def logits(self, request: LogitsRequest) -> Tensor:
+        def logits(self, request: BlockView) -> Tensor:
             asked.append(request)
             return super().logits(request)
 
@@ -161,7 +162,7 @@ def test_what_crosses_is_said_before_it_is_asked_whether_to_start(
         result = agent(*options, *more)
         assert result.returncode == 1
         assert says in result.stderr
-        assert result.stderr.index("What crosses") < result.stderr.index("give --yes")
+        assert result.stderr.index("What crosses") < result.stderr.index("confirm in advance")
         assert "Traceback" not in result.stderr
 
 
@@ -179,12 +180,12 @@ def test_documents_that_no_setting_answers_leave_nothing_saved(
 @pytest.mark.parametrize(
     ("content", "changes", "says"),
     [
-        ("", {}, "a.md holds no text"),
-        ("It is there.\n", {}, "no sentence that a question can be made of"),
+        ("", {}, "a.md contains no text"),
+        ("It is there.\n", {}, "no question can be made of any sentence"),
         ("The code is 12.\n", {"questions": Path("/nowhere/q.tsv")}, "/nowhere/q.tsv"),
         ("The code is 12.\n", {"answers": {"seed": 2**62}}, "below 2^62"),
         ("The code is 12.\n", {"answers": {"steps": 601}}, "1 to 600"),
-        ("The code is 12.\n", {"answers": {"max_tokens": 10**6}}, "--steps or --max-tokens"),
+        ("The code is 12.\n", {"answers": {"max_tokens": 10**6}}, "(--steps)"),
         ("The code is 12.\n", {"core": "127.0.0.1:1"}, "no core answers"),
         ("The code is 12.\n", {"core": ""}, "the address of a core"),
         ("The code is 12.\n", {"docs": ()}, "--docs"),
@@ -215,7 +216,7 @@ def test_what_cannot_be_tuned_is_named(
     changes = {**changes, "answers": AnswerSettings(**given)}
     with pytest.raises(SlingshotError) as caught:
         run_tune(TuneOptions(**{**options, **changes}), Console(file=io.StringIO()), Ledger.in_memory())
-    assert says in str(caught.value)
+    assert says in with_remedy(caught.value)
 
 
 def _started(environment: dict[str, str], options: tuple[str, ...]) -> subprocess.Popen[str]:

@@ -18,16 +18,16 @@ from torch import Tensor
 
 from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.errors import CoreLost
 from ssd2.logits.format import FLOAT16, PREFERRED
 from ssd2.logits.packed import as_received
 from ssd2.models.checkpoint import load_checkpoint
-from ssd2.models.predict import begin
+from ssd2.models.predict import begin, begin_sampler
 from ssd2.wire import collaboration_pb2 as pb
 from user_agent.answering.request import AnswerSettings
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.reader import read_passages
+from user_agent.errors import CoreLost
 from user_agent.line.client import CoreClient
 from user_agent.store.ledger import Ledger
 from user_agent.store.tuned import Choice
@@ -145,10 +145,7 @@ async def test_a_recording_holds_the_cores_logits_as_they_arrive(
         begin(load_checkpoint(core_folder).model, [bare.core_prompt(recording.PUBLIC_INSTRUCTIONS[0])], "own"),
         None,
         CollaborationParams(0.0),
-        params,
-        [Seeds.reproducible(5)],
-        vocab_size=bare.config.vocab_size,
-        eos_token_id=bare.config.eos_token_id,
+        begin_sampler(bare.config, params, [Seeds.reproducible(5)]),
         logits_format=PREFERRED,
         on_timestep=lambda timestep: arrived.append(timestep.core.values[0]),
     )

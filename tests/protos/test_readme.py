@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from core_server.catalogue.errors import CATALOGUE
+from ssd2.algorithm.noised_simplex import noised_simplex
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.algorithm.sampler import noised_simplex
 from ssd2.demo.paths import CORE, USER
+from ssd2.errors import SENT_BY_CORES, SlingshotError
 from tests.end_to_end.conftest import ROOT, running_core
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
@@ -63,13 +63,13 @@ def test_the_noise_of_the_page_is_ours(token_ids: list[int] | None, seed: int) -
     exec(PROGRAMS[1], page)  # noqa: S102  # what stands in the page
     length, vocab_size, block, t, k = 5, 102, 3, 640, 4.0
     x0_hat = None if token_ids is None else 2 * k * one_hot(torch.tensor([token_ids]), vocab_size) - k
-    params = DecodingParams(block_size=length, simplex_value=k)
-    ours = noised_simplex(x0_hat, [seed], block, t, params, vocab_size)
+    shape = {"length": length, "simplex_value": k, "vocab_size": vocab_size}
+    ours = noised_simplex(x0_hat, [seed], block=block, timestep=t, **shape)
     found = torch.tensor(page["x_t"](seed, block, t, k, token_ids, length, vocab_size))
     torch.testing.assert_close(found, ours[0].double(), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [kind for kind, entry in CATALOGUE.items() if entry.is_public])
-def test_the_page_has_every_code_with_its_status(kind: type[Exception]) -> None:
+@pytest.mark.parametrize("kind", sorted(SENT_BY_CORES, key=lambda kind: kind.code))
+def test_the_page_has_every_code_with_its_status(kind: type[SlingshotError]) -> None:
     (row,) = (line for line in README.splitlines() if line.startswith("|") and f"`{kind.code}`" in line)
-    assert CATALOGUE[kind].status.name in row
+    assert kind.grpc_status in row

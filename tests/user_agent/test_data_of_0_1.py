@@ -1,4 +1,4 @@
-"""What release 0.1 has kept is read by this one; `fixtures/data_folder_0_1/README.md` says how it was made."""
+"""Data of release 0.1, read by this one; `fixtures/data_folder_0_1/README.md` says how it was made."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSPHRASE = "a passphrase of 0.1"
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """A copy of the folders, and the variables that lead to it."""
+    """Copy the folders; return the variables that lead to the copy."""
     for name in ("config", "data"):
         shutil.copytree(FIXTURE / name, tmp_path / name)
     for name in [name for name in os.environ if name.startswith("SLINGSHOT_")]:
@@ -37,7 +37,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
 
 @pytest.fixture
 async def http(environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
-    """Asks an agent of this release over the folders."""
+    """Client of an agent of this release that runs on the copy."""
     async with running_parts(load_config(), "http://127.0.0.1", {}) as state:
         headers = {"authorization": f"Bearer {state.api_key}"}
         transport = httpx.ASGITransport(create_app(state))

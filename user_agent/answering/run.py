@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ssd2.algorithm.block_end import patience_of_the_core
+from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.collaboration import UserLogits, UserTerms, mix_terms
 from ssd2.algorithm.exactness import proven
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.projection import StepPosition
-from ssd2.algorithm.sampler import LogitsRequest, commit, decode, project
+from ssd2.algorithm.sampler import Outcome, Projection
 from ssd2.errors import InvalidParameter, ModelMismatch, ProtocolVersionMismatch, TokenizerMismatch
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits
 from ssd2.models.control import Control
+from ssd2.models.predict import begin_sampler
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.answering.request import MAX_SPECULATION
@@ -59,11 +62,16 @@ class Question:
 
     def __post_init__(self) -> None:
         if not 0 <= self.speculation <= MAX_SPECULATION:
-            raise InvalidParameter(f"speculation is {self.speculation}; it must be in [0, {MAX_SPECULATION}]")
+            raise InvalidParameter(
+                f"speculation is {self.speculation}; it must be in [0, {MAX_SPECULATION}]",
+                parameter="speculation",
+                limit=MAX_SPECULATION,
+            )
         if self.params.self_conditioning == "mixed" and self.collaboration.uses_core:
             raise InvalidParameter(
                 "self-conditioning 'mixed' would send mixed logits to the core, which reveal the user model's; use own "
-                "or projection"
+                "or projection",
+                parameter="self_conditioning",
             )
 
     @property
@@ -74,7 +82,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class _Ensemble:
+class Ensemble:
     """The logits of one timestep, each [1, L, V].
 
     Attributes:
@@ -88,32 +96,6 @@ class _Ensemble:
     mixed: Tensor
 
 
-@dataclass
-class _Progress:
-    """What has happened so far in one answer.
-
-    Attributes:
-        timesteps: decoded.
-        exact_timesteps: see `Answer`.
-        asked: where the core was asked last.
-        core_logits: what it answered, [1, L, V].
-        token_ids: of the committed blocks, before the EOS.
-        chosen: what is known of each of them.
-    """
-
-    timesteps: int = 0
-    exact_timesteps: int = 0
-    asked: StepPosition | None = None
-    core_logits: CoreLogits | None = None
-    token_ids: list[int] = field(default_factory=list)
-    chosen: list[_Chosen] = field(default_factory=list)
-
-    @property
-    def round_trips(self) -> int:
-        """How often the core was asked."""
-        return self.asked.number + 1 if self.asked else 0
-
-
 @dataclass(frozen=True)
 class _Chosen:
     """How a committed token came about; see `AnswerToken`."""
@@ -122,6 +104,180 @@ class _Chosen:
     core_p: float | None
     user_p: float | None
     mixed_p: float
+
+
+class AnswerInProgress:
+    """One answer in the making.
+
+    Attributes:
+        timesteps: decoded so far.
+        exact_timesteps: see `Answer`.
+    """
+
+    def __init__(
+        self,
+        question: Question,
+        user_model: UserModel,
+        stream: ResumingStream | None,
+        control: Control | None = None,
+        observer: Observer | None = None,
+        *,
+        ends_at_eos: bool = True,
+    ) -> None:
+        """Begin an answer.
+
+        Args:
+            question: with its passages and parameters.
+            user_model: θ_user.
+            stream: the line to the core, opened; None where it takes no part.
+            control: steers the mix.
+            observer: told of every timestep and block; may end the answer.
+            ends_at_eos: whether an EOS ends it.
+        """
+        self._question, self._user_model, self._stream = question, user_model, stream
+        self._control, self._observer = control, observer
+        self._terms = _terms(question, user_model)
+        self._sampler = begin_sampler(user_model.config, question.params, [question.seeds], ends_at_eos=ends_at_eos)
+        self._asked: StepPosition | None = None  # where the core was asked last
+        self._core: CoreLogits | None = None  # what it answered
+        self._chosen: list[_Chosen] = []
+        self._is_enough = False
+        self.timesteps = self.exact_timesteps = 0
+
+    @property
+    def due(self) -> BlockView | None:
+        """What the models are asked next; None once the answer is complete."""
+        return None if self._is_enough else self._sampler.due
+
+    def asks_core_at(self, view: BlockView) -> bool:
+        """Tell whether the core is asked at a timestep; else its last logits are mixed."""
+        return self._question.params.asks_core_at(view.step)
+
+    async def step(self) -> Ensemble:
+        """Decode one timestep of Algorithm 2.
+
+        Raises:
+            SlingshotError: of the kind that says what went wrong.
+        """
+        view = self._due()
+        core, user = await self._ask(view)  # lines 3 to 7, both models side by side
+        ensemble = await self._mix(view, core, user)  # line 8
+        outcome = self._sampler.step(ensemble.mixed)  # line 9, and 13 at the end of a block
+        self._show(view, ensemble, outcome)
+        await self._tell()  # lines 10 to 12 at the core
+        return ensemble
+
+    def _due(self) -> BlockView:
+        if (view := self.due) is None:
+            raise ValueError("the answer is complete")
+        return view
+
+    async def _ask(self, view: BlockView) -> tuple[CoreLogits | None, UserLogits]:
+        """Have the device compute while the core does; where the core is not asked, take its last logits."""
+        stream = self._stream if self.asks_core_at(view) else None
+        number = self._asked.number + 1 if self._asked else 0
+        at = StepPosition(number, view.block, view.step // self._question.params.core_every)
+        core, user = await _both(stream, self._terms, at, view)
+        if stream:
+            self._asked, self._core = at, core
+        return self._core, user
+
+    async def _mix(self, view: BlockView, core: CoreLogits | None, user: UserLogits) -> Ensemble:
+        mixed = mix_terms(core.values if core else None, user, self._question.collaboration)
+        self.timesteps += 1
+        self.exact_timesteps += self._is_exact(view, core, mixed)
+        if self._control:
+            mixed = await asyncio.to_thread(self._control.steer, mixed, self._written(view))
+        return Ensemble(core, user, mixed)
+
+    def _is_exact(self, view: BlockView, core: CoreLogits | None, mixed: Tensor) -> bool:
+        """Tell whether the projection is provably that of the core's own logits; never claimed of a steered one."""
+        if core is None or self._control:
+            return core is None
+        question, draws = self._question, [self._question.seeds.sampling]
+        lambda_user = question.collaboration.lambda_user
+        return bool(proven(core, mixed, lambda_user, question.params, draws, view.block, view.timestep).all())
+
+    def _written(self, view: BlockView) -> Tensor:
+        """w^{<c} for the control: the instruction and the answer so far, [1, C]; not the documents."""
+        instruction = torch.tensor([self._user_model.tokenizer.encode(self._question.instruction)], dtype=torch.int64)
+        return torch.cat([instruction, view.answer_ids], -1)
+
+    def _show(self, view: BlockView, ensemble: Ensemble, outcome: Outcome) -> None:
+        """Tell the observer, on the device; it may have enough."""
+        if outcome.is_commit:
+            before = len(self._chosen)
+            self._chosen += self._origins(view, ensemble, self.token_ids[before:])
+            if self._observer:
+                tokens, text = self.tokens[before:], self._user_model.tokenizer.decode(self.token_ids)
+                seen = CommittedBlock(view.block, view.step, view.timestep, tokens, text)
+                self._is_enough = not self._observer.committed(seen)
+        elif self._observer:
+            self._observer.projected(_projected(view, ensemble, outcome.projection))
+
+    async def _tell(self) -> None:
+        """Send what the core needs to get to what is due: the projection before it, or a block's commit.
+
+        It answers the logits that the core gave last; between two times that the core is asked nothing is sent.
+        """
+        view = self.due
+        if self._stream and self._asked and view and self.asks_core_at(view):
+            await _tell(self._stream, self._asked, view)
+
+    def _origins(self, view: BlockView, ensemble: Ensemble, token_ids: Sequence[int]) -> list[_Chosen]:
+        """Find how the tokens of a block came about."""
+        core = ensemble.core
+        choices: Sequence[int | None] = [None] * len(token_ids)
+        if core:  # on its own logits with the draws that the mix had
+            choices = self._sampler.project(core.values, view).token_ids[0, : len(token_ids)].tolist()
+        given = (core.values if core else None, ensemble.user.with_docs, ensemble.mixed)
+        probabilities = (_probabilities(of, token_ids) for of in given)
+        return [_Chosen(*one) for one in zip(choices, *probabilities, strict=True)]
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Tokens of the committed blocks, before the EOS."""
+        return self._sampler.answers[0]
+
+    @property
+    def tokens(self) -> list[AnswerToken]:
+        """The same with how they came about."""
+        tokenizer, token_ids = self._user_model.tokenizer, self.token_ids
+        return [
+            AnswerToken(
+                token_id=token_id,
+                text=text,
+                core_choice=None if chosen.core_choice is None else tokenizer.token_name(chosen.core_choice),
+                is_changed=chosen.core_choice not in (None, token_id),
+                core_p=chosen.core_p,
+                user_p=chosen.user_p,
+                mixed_p=chosen.mixed_p,
+            )
+            for token_id, text, chosen in zip(token_ids, tokenizer.token_texts(token_ids), self._chosen, strict=True)
+        ]
+
+    def complete(self, seconds: float) -> Answer:
+        """Return the answer, once no timestep is due.
+
+        Args:
+            seconds: that it took.
+        """
+        stream, token_ids = self._stream, self.token_ids
+        is_long = len(token_ids) >= self._question.params.max_tokens
+        return Answer(
+            text=self._user_model.tokenizer.decode(token_ids),
+            tokens=self.tokens,
+            timesteps=self.timesteps,
+            round_trips=self._asked.number + 1 if self._asked else 0,
+            exact_timesteps=self.exact_timesteps,
+            logits_format=str(stream.logits_format) if stream else None,
+            seconds=seconds,
+            bytes_up=stream.bytes_up if stream else 0,
+            bytes_down=stream.bytes_down if stream else 0,
+            guessed_timesteps=stream.guessed_rightly if stream else 0,
+            resumed=stream.resumed if stream else 0,
+            end="observer" if self._is_enough else "length" if is_long else "eos",
+        )
 
 
 class Agent:
@@ -148,102 +304,40 @@ class Agent:
             SlingshotError: of the kind that says what went wrong.
         """
         started = time.perf_counter()
+        async with self.begin(question, observer) as answer:
+            while answer.due:
+                await answer.step()
+        return answer.complete(time.perf_counter() - started)
+
+    @asynccontextmanager
+    async def begin(
+        self, question: Question, observer: Observer | None = None, *, ends_at_eos: bool = True
+    ) -> AsyncIterator[AnswerInProgress]:
+        """Open the line to the core if it takes part, and close it behind the answer.
+
+        Args:
+            question: with its passages and parameters.
+            observer: told of every timestep and block; may end the answer.
+            ends_at_eos: whether an EOS ends the answer.
+
+        Raises:
+            SlingshotError: of the kind that says what went wrong.
+        """
         stream = await self._open(question, observer) if question.collaboration.uses_core else None
         try:
             if observer:
                 observer.began()
-            progress = _Progress()
-            end = await self._decode(question, stream, progress, observer)
+            yield AnswerInProgress(question, self._user_model, stream, self._control, observer, ends_at_eos=ends_at_eos)
             if stream:
                 await stream.close()
         except BaseException:
             if stream:
                 stream.cancel()
             raise
-        return Answer(
-            text=self._user_model.tokenizer.decode(progress.token_ids),
-            tokens=self._tokens(progress),
-            timesteps=progress.timesteps,
-            round_trips=progress.round_trips,
-            exact_timesteps=progress.exact_timesteps,
-            logits_format=str(stream.logits_format) if stream else None,
-            seconds=time.perf_counter() - started,
-            bytes_up=stream.bytes_up if stream else 0,
-            bytes_down=stream.bytes_down if stream else 0,
-            guessed_timesteps=stream.guessed_rightly if stream else 0,
-            resumed=stream.resumed if stream else 0,
-            end=end,
-        )
-
-    async def _decode(
-        self, question: Question, stream: ResumingStream | None, progress: _Progress, observer: Observer | None
-    ) -> str:
-        """Run Algorithm 2, each request answered by both models at the same time; why it ended."""
-        terms, length = self._terms(question), question.params.block_size
-        run = self._sampler(question)
-        request: LogitsRequest | None = next(run)
-        while request:
-            logits = await self._mixed(question, stream, terms, progress, request)
-            progress.timesteps += 1
-            following, answer_ids = _following(run, logits.mixed)
-            if following and following.x0_hat is not None:
-                if observer:
-                    observer.projected(_projected(request, logits, following.x0_hat))
-            else:
-                progress.token_ids = answer_ids
-                progress.chosen += _chosen(logits, answer_ids[request.block * length :], question, request)
-                if observer and not observer.committed(self._committed(request, progress, length)):
-                    return "observer"
-            request = following
-        return "length" if len(progress.token_ids) >= question.params.max_tokens else "eos"
-
-    async def _mixed(
-        self,
-        question: Question,
-        stream: ResumingStream | None,
-        terms: UserTerms | None,
-        progress: _Progress,
-        request: LogitsRequest,
-    ) -> _Ensemble:
-        """The ensembled logits of one timestep; where the core is not asked, its last ones are mixed."""
-        params = question.params
-        due = stream if params.asks_core_at(request.step) else None
-        at = StepPosition(progress.round_trips, request.block, request.step // params.core_every)
-        if due:
-            await _tell(due, progress.asked, request, params)
-        core_logits, user_logits = await _both(due, terms, at, request)
-        if due:
-            progress.asked, progress.core_logits = at, core_logits
-        core = progress.core_logits
-        logits = mix_terms(core.values if core else None, user_logits, question.collaboration)
-        progress.exact_timesteps += self._is_exact(core, logits, question, request)
-        if self._control:
-            logits = await asyncio.to_thread(self._control.steer, logits, self._written(question, request))
-        return _Ensemble(core, user_logits, logits)
-
-    def _is_exact(self, core: CoreLogits | None, mixed: Tensor, question: Question, request: LogitsRequest) -> bool:
-        """Whether the projection is provably that of the core's own logits; never claimed of a steered one."""
-        if core is None or self._control:
-            return core is None
-        positions = proven(
-            core,
-            mixed,
-            question.collaboration.lambda_user,
-            question.params,
-            [question.seeds.sampling],
-            request.block,
-            request.timestep,
-        )
-        return bool(positions.all())
-
-    def _written(self, question: Question, request: LogitsRequest) -> Tensor:
-        """w^{<c} for the control: the instruction and the answer so far, [1, C]; not the documents."""
-        instruction = torch.tensor([self._user_model.tokenizer.encode(question.instruction)], dtype=torch.int64)
-        return torch.cat([instruction, request.answer_ids], -1)
 
     async def _open(self, question: Question, observer: Observer | None) -> ResumingStream:
         if self._client is None:
-            raise InvalidParameter("λ below 1 needs a core; give its address", parameter="core")
+            raise InvalidParameter("λ below 1 needs a core; set its address", parameter="core")
         on_wait = observer.waiting if observer else None
         card = await self._client.model_card(question.model, self._user_model.config.family, on_wait)
         self._check(card, question)
@@ -279,43 +373,10 @@ class Agent:
             raise self._user_model.too_long(prompt_tokens, block_size, "block_size", card.max_prompt_tokens)
         if question.params.block_size > card.max_block_size:
             raise InvalidParameter(
-                f"block size is {question.params.block_size}, this core takes at most {card.max_block_size}; "
-                "use smaller blocks",
+                f"block size is {question.params.block_size}; this core takes at most {card.max_block_size}",
                 parameter="block_size",
                 limit=card.max_block_size,
             )
-
-    def _terms(self, question: Question) -> UserTerms | None:
-        if not question.collaboration.uses_user:
-            return None
-        return self._user_model.terms(
-            question.instruction, question.passages, question.collaboration, question.params.self_conditioning
-        )
-
-    def _sampler(self, question: Question) -> Generator[LogitsRequest, Tensor, list[list[int]]]:
-        config = self._user_model.config
-        return decode(question.params, [question.seeds], vocab_size=config.vocab_size, eos_token_id=config.eos_token_id)
-
-    def _committed(self, request: LogitsRequest, progress: _Progress, length: int) -> CommittedBlock:
-        """What an observer is told of a block of this length."""
-        tokens = self._tokens(progress)[request.block * length :]
-        text = self._user_model.tokenizer.decode(progress.token_ids)
-        return CommittedBlock(request.block, request.step, request.timestep, tokens, text)
-
-    def _tokens(self, progress: _Progress) -> list[AnswerToken]:
-        tokenizer, token_ids = self._user_model.tokenizer, progress.token_ids
-        return [
-            AnswerToken(
-                token_id=token_id,
-                text=text,
-                core_choice=None if chosen.core_choice is None else tokenizer.token_name(chosen.core_choice),
-                is_changed=chosen.core_choice not in (None, token_id),
-                core_p=chosen.core_p,
-                user_p=chosen.user_p,
-                mixed_p=chosen.mixed_p,
-            )
-            for token_id, text, chosen in zip(token_ids, tokenizer.token_texts(token_ids), progress.chosen, strict=True)
-        ]
 
 
 def check_card(card: ModelCard, user_model: UserModel, model: str) -> None:
@@ -337,65 +398,37 @@ def check_card(card: ModelCard, user_model: UserModel, model: str) -> None:
             "install the same release on both sides"
         )
     if model and card.model != model:
-        raise ModelMismatch(f"the core offers {card.model!r}, not {model!r} that it was asked for; tell its provider")
+        raise ModelMismatch(
+            f"the core offers {card.model!r} instead of the requested {model!r}; tell its provider", parameter="model"
+        )
     config = user_model.config
     if card.family != config.family:
         raise ModelMismatch(
-            f"the core offers a model of the family {card.family!r}, the user model is of {config.family!r}, and "
-            "their logits mean different things; use a user model of the core's family",
+            f"the core's model is of the family {card.family!r} and the user model of {config.family!r}, so their "
+            "logits mean different things; use a user model of the core's family",
             parameter="user_model",
         )
     if (card.tokenizer_sha256, card.vocab_size) != (user_model.tokenizer.sha256, config.vocab_size):
         raise TokenizerMismatch(
             f"the core's model {card.model!r} has another tokenizer than the user model, so their logits cannot "
-            "be mixed; use a user model that was made for this core",
+            "be mixed; use a user model made for this core",
             parameter="user_model",
         )
 
 
-def _following(
-    run: Generator[LogitsRequest, Tensor, list[list[int]]], mixed: Tensor
-) -> tuple[LogitsRequest | None, list[int]]:
-    """What has to be asked next, None at the end, and the answer so far."""
-    try:
-        following = run.send(mixed)
-    except StopIteration as finished:
-        return None, finished.value[0]
-    return following, following.answer_ids[0].tolist()
-
-
-def _projected(request: LogitsRequest, logits: _Ensemble, x0_hat: Tensor) -> ProjectedBlock:
-    core = logits.core
-    unlike = core.values.argmax(-1) != logits.mixed.argmax(-1) if core else torch.zeros(x0_hat.shape[:-1])
-    return ProjectedBlock(
-        request.block,
-        request.step,
-        request.timestep,
-        token_ids=commit(logits.mixed, x0_hat)[0].tolist(),
-        unlike_core=unlike[0].nonzero().flatten().tolist(),
+def _terms(question: Question, user_model: UserModel) -> UserTerms | None:
+    if not question.collaboration.uses_user:
+        return None
+    return user_model.terms(
+        question.instruction, question.passages, question.collaboration, question.params.self_conditioning
     )
 
 
-async def _tell(
-    stream: ResumingStream, asked: StepPosition | None, request: LogitsRequest, params: DecodingParams
-) -> None:
-    """Send what the core needs to get to this request: the projection before it, or a block's commit.
-
-    It answers the logits that the core gave last; there are none before the first ones.
-    """
-    if asked is None:
-        return
-    if request.x0_hat is not None:
-        await stream.project(asked, request.x0_hat[0])
-    else:
-        await stream.commit(asked, request.answer_ids[0, -params.block_size :].tolist())
-
-
 async def _both(
-    stream: ResumingStream | None, terms: UserTerms | None, at: StepPosition, request: LogitsRequest
+    stream: ResumingStream | None, terms: UserTerms | None, at: StepPosition, view: BlockView
 ) -> tuple[CoreLogits | None, UserLogits]:
-    """The logits of both models: the device computes while the core does."""
-    computing = asyncio.create_task(asyncio.to_thread(terms.logits, request)) if terms else None
+    """Gather the logits of both models: the device computes while the core does."""
+    computing = asyncio.create_task(asyncio.to_thread(terms.logits, view)) if terms else None
     try:
         core = await stream.logits(at) if stream else None
     except BaseException:
@@ -405,28 +438,24 @@ async def _both(
     return core, await computing if computing else UserLogits()
 
 
-def _chosen(logits: _Ensemble, token_ids: Sequence[int], question: Question, request: LogitsRequest) -> list[_Chosen]:
-    """How the tokens of a block came about."""
-    core = logits.core
-    choices = _core_choices(core, question, request)[: len(token_ids)]
-    given = (core.values if core else None, logits.user.with_docs, logits.mixed)
-    probabilities = (_probabilities(of, token_ids) for of in given)
-    return [_Chosen(*one) for one in zip(choices, *probabilities, strict=True)]
+async def _tell(stream: ResumingStream, asked: StepPosition, view: BlockView) -> None:
+    if view.projected:
+        await stream.project(asked, view.projected[0])
+    else:
+        await stream.commit(asked, view.answer_ids[0, -view.block_size :].tolist())
+
+
+def _projected(view: BlockView, ensemble: Ensemble, projection: Projection) -> ProjectedBlock:
+    core, mixed = ensemble.core, ensemble.mixed
+    unlike = (core.values.argmax(-1) != mixed.argmax(-1))[0].nonzero().flatten().tolist() if core else []
+    return ProjectedBlock(view.block, view.step, view.timestep, projection.token_ids[0].tolist(), unlike)
 
 
 def _probabilities(logits: Tensor | None, token_ids: Sequence[int]) -> list[float | None]:
     """Of the tokens, position after position."""
     if logits is None:
         return [None] * len(token_ids)
-    given = torch.softmax(logits[0, : len(token_ids)].float(), -1)
-    chosen: list[float | None] = given.gather(-1, torch.tensor(token_ids, dtype=torch.int64)[:, None])[:, 0].tolist()
-    return chosen
-
-
-def _core_choices(core: CoreLogits | None, question: Question, request: LogitsRequest) -> list[int | None]:
-    """What the core alone would commit: its logits under the projection and draw that the mix had."""
-    if core is None:
-        return [None] * question.params.block_size
-    with torch.inference_mode():
-        x0_hat = project(core.values, question.params, [question.seeds.sampling], request.block, request.timestep)
-        return [*commit(core.values, x0_hat)[0].tolist()]
+    of_block = logits[0, : len(token_ids)].float()
+    chosen = of_block.gather(-1, torch.tensor(token_ids, dtype=torch.int64)[:, None])
+    probabilities: list[float | None] = (chosen - of_block.logsumexp(-1, keepdim=True)).exp()[:, 0].tolist()
+    return probabilities

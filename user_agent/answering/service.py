@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.errors import AgentBusy, CoreError, SlingshotError
+from ssd2.errors import CoreError, SlingshotError
 from ssd2.logits.format import LogitsFormat
 from ssd2.models.control import Control
 from ssd2.wire.codec import ModelCard
@@ -23,6 +23,7 @@ from user_agent.answering.traces import Trace, Traces, fit_json, passage_json
 from user_agent.answering.tuned_defaults import collaboration_of, tuned_with
 from user_agent.answering.user_model import Fitted, UserModel, given_at_zero
 from user_agent.documents.passage import Passage
+from user_agent.errors import AgentBusy
 from user_agent.line.client import CoreClient
 from user_agent.store.ledger import tracing
 from user_agent.store.tuned import Choice
@@ -204,7 +205,8 @@ class Answering:
         at_once, waiting = self._settings.max_answers, self._settings.max_waiting
         if self._admitted >= at_once + waiting:
             raise AgentBusy(
-                f"this agent computes {at_once} answers at a time and lets {waiting} wait; ask again in a moment"
+                f"this agent is busy: it computes {at_once} answers at a time and queues {waiting}; "
+                "ask again in a moment"
             )
         trace = self.traces.begin(trace_id, self._user_model.tokenizer)
         task = asyncio.create_task(self._in_turn(request, trace, observer))

@@ -12,7 +12,7 @@ from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import ModelNotFound, PromptTooLong
 from ssd2.models.checkpoint import load_checkpoint, load_config_and_tokenizer
 from ssd2.models.configs import ModelConfig
-from ssd2.models.family import Model
+from ssd2.models.model import Model
 from ssd2.models.predict import user_terms
 from ssd2.models.tokenizer import Tokenizer
 from user_agent.documents.formats.section import sentences
@@ -147,7 +147,9 @@ class UserModel:
     ) -> UserTerms:
         """The model's part in one decode."""
         if self.model is None:
-            raise ModelNotFound("the user model was loaded without its weights")
+            raise ModelNotFound(
+                "the user model was loaded without its weights; load it with them", parameter="user_model"
+            )
         with_docs = self._prompt(instruction, passages)
         return user_terms(self.model, [with_docs], [self.core_prompt(instruction)], collaboration, self_conditioning)
 
@@ -187,13 +189,13 @@ class UserModel:
         most = self.config.max_prompt_tokens_before(answer_tokens)
         if most < len(self.core_prompt("")):
             return PromptTooLong(
-                f"{answer_tokens} tokens of answer leave no room for a question in the user model: ask for fewer",
+                f"{answer_tokens} tokens of answer leave no room for a question in the user model; use fewer",
                 parameter=of_the_answer,
             )
         limit = most if core_takes is None else min(most, core_takes)
         who = "the user model takes" if core_takes is None else "the models take"
         return PromptTooLong(
-            f"the question is too long: it has {needed} tokens, {who} at most {limit}; shorten it",
+            f"the question has {needed} tokens, and {who} at most {limit}; shorten it",
             parameter="question",
             limit=limit,
         )

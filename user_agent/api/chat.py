@@ -45,7 +45,7 @@ async def chat_completions(
     if body.stream:
         streaming = await Streaming(client, answering, asked, trace_id).begun()
         chunks = _chunks(streaming, body, trace_id, created)
-        return StreamingResponse(events(chunks), media_type="text/event-stream", headers=ignored)
+        return StreamingResponse(events(chunks, client.url.path), media_type="text/event-stream", headers=ignored)
     response.headers.update(ignored)
     answered = await whole(client, answering, asked, trace_id)
     message = AssistantMessage(content=answered.text)

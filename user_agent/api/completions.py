@@ -39,10 +39,10 @@ async def completions(
     completion_id, created = new_id("cmpl"), int(time.time())
     if body.stream:
         if len(asked) != 1:
-            raise ApiError(400, "invalid_value", "a stream answers one prompt", "prompt")
+            raise ApiError(400, "invalid_value", "a stream answers one prompt; send one, or turn stream off", "prompt")
         streaming = await Streaming(client, answering, asked[0], completion_id).begun()
         chunks = _chunks(streaming, body, completion_id, created)
-        return StreamingResponse(events(chunks), media_type="text/event-stream", headers=ignored)
+        return StreamingResponse(events(chunks, client.url.path), media_type="text/event-stream", headers=ignored)
     response.headers.update(ignored)
     ids = [f"{completion_id}-{number}" for number in range(len(asked))]
     answers = [await whole(client, answering, request, trace_id) for request, trace_id in zip(asked, ids, strict=True)]
@@ -69,17 +69,22 @@ def _instructions(body: CompletionRequest, user_model: UserModel) -> list[str]:
     if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
         prompt = [prompt]  # type: ignore[assignment]
     if not 1 <= len(prompt) <= MAX_PROMPTS:
-        raise ApiError(400, "invalid_value", f"there are {len(prompt)} prompts; give 1 to {MAX_PROMPTS}", "prompt")
+        raise ApiError(400, "invalid_value", f"there are {len(prompt)} prompts; send 1 to {MAX_PROMPTS}", "prompt")
     texts = [one if isinstance(one, str) else _decoded(one, user_model) for one in prompt]  # type: ignore[arg-type]
     if not all(text.strip() for text in texts):
-        raise ApiError(400, "invalid_value", "a prompt is empty", "prompt")
+        raise ApiError(400, "invalid_value", "a prompt is empty; send text or token ids", "prompt")
     return texts
 
 
 def _decoded(token_ids: list[int], user_model: UserModel) -> str:
     vocab_size = user_model.config.vocab_size
     if any(not 0 <= token_id < vocab_size for token_id in token_ids):
-        raise ApiError(400, "invalid_value", f"a token id of the prompt is outside [0, {vocab_size})", "prompt")
+        raise ApiError(
+            400,
+            "invalid_value",
+            f"a token id of the prompt is outside [0, {vocab_size}); use the user model's tokenizer",
+            "prompt",
+        )
     return user_model.tokenizer.decode(token_ids)
 
 

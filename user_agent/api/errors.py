@@ -11,27 +11,19 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from ssd2 import errors
-
-_STATUS: dict[type[errors.SlingshotError], int] = {
-    errors.InputError: 400,
-    errors.AgentBusy: 429,
-    errors.CoreBusy: 429,
-    errors.SessionLimitReached: 429,
-    errors.TokenLimitReached: 429,
-    errors.TimestepLimitReached: 429,
-    errors.NotFound: 404,
-    errors.CoreTimeout: 504,
-    errors.CoreError: 503,
-    errors.ModelError: 503,
-    errors.ProtocolError: 502,
-}
-"""By the error's class or the nearest one above it; what is not here is ours to mend: 500."""
+from ssd2.errors import SlingshotError
 
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
-_QUESTION_FIELDS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
-"""What a route calls the question."""
+_OF_BOTH = {
+    **{name: f"slingshot.{name}" for name in ("lambda_user", "alpha", "steps", "logits")},
+    **{name: name for name in ("temperature", "top_p", "seed", "max_tokens")},
+}
+_FIELDS: dict[str, dict[str, str]] = {
+    "/v1/chat/completions": {**_OF_BOTH, "question": "messages"},
+    "/v1/completions": {**_OF_BOTH, "question": "prompt"},
+}
+"""The remedy of a client: the request's field, by route and an error's parameter. Others are settings of the agent."""
 
 
 class ErrorBody(BaseModel):
@@ -81,48 +73,50 @@ ANSWERING = documented(404, 429, 502, 503, 504)
 """Errors of routes that ask the core."""
 
 
-def error_body(error: errors.SlingshotError | ApiError) -> tuple[int, dict[str, Any]]:
-    """Status and body of an error."""
+def error_body(error: SlingshotError | ApiError, path: str) -> tuple[int, dict[str, Any]]:
+    """Return status and body of an error.
+
+    Args:
+        error: to describe.
+        path: of the route that it happened in, which decides what a request calls the error's parameter.
+    """
     if isinstance(error, ApiError):
         status, code, param = error.status, error.code, error.param
     else:
-        status, code, param = status_of(error), error.code, error.parameter
+        status, code, param = error.http_status, error.code, _field(error, path)
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     body: dict[str, Any] = {"message": str(error), "type": kind, "param": param, "code": code}
-    if isinstance(error, errors.SlingshotError) and error.limit is not None:
+    if isinstance(error, SlingshotError) and error.limit is not None:
         body["limit"] = error.limit
     return status, {"error": body}
 
 
-def status_of(error: errors.SlingshotError) -> int:
-    """The HTTP status that stands for an error."""
-    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+def _field(error: SlingshotError, path: str) -> str | None:
+    return None if error.parameter is None else _FIELDS.get(path, {}).get(error.parameter, error.parameter)
 
 
 def handle_errors(app: FastAPI) -> None:
     """Give every error of an app this shape."""
 
-    def answered(error: errors.SlingshotError | ApiError) -> JSONResponse:
-        status, body = error_body(error)
+    def answered(error: SlingshotError | ApiError, path: str = "") -> JSONResponse:
+        status, body = error_body(error, path)
         headers = {}
-        if isinstance(error, errors.SlingshotError) and error.retry_after_s is not None:
+        if isinstance(error, SlingshotError) and error.retry_after_s is not None:
             headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
         if status == 401:
             headers["www-authenticate"] = "Bearer"
         return JSONResponse(body, status, headers)
 
-    @app.exception_handler(errors.SlingshotError)
+    @app.exception_handler(SlingshotError)
     @app.exception_handler(ApiError)
     async def on_purpose(request: Request, error: Exception) -> JSONResponse:
-        if isinstance(error, errors.SlingshotError) and error.parameter == "question":
-            error.parameter = _QUESTION_FIELDS.get(request.url.path)
-        return answered(error)  # type: ignore[arg-type]
+        return answered(error, request.url.path)  # type: ignore[arg-type]
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
-            return answered(ApiError(400, "invalid_json", "the body is no JSON"))
+            return answered(ApiError(400, "invalid_json", "the body is not JSON; send a JSON object"))
         place = [str(part) for part in first["loc"][1:]]
         message = f"{'.'.join(place) or 'the body'}: {first['msg']}"
         return answered(ApiError(400, "invalid_value", message, ".".join(place) or None))
@@ -138,4 +132,4 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, __: Exception) -> JSONResponse:
-        return answered(ApiError(500, "internal_error", "the agent failed on this request; its log says how"))
+        return answered(ApiError(500, "internal_error", "the agent failed on this request; see its log"))

@@ -52,7 +52,7 @@ def _end_with(client: Request, answer: asyncio.Task[Answered]) -> None:
 
 def _result(answer: asyncio.Task[Answered]) -> Answered:
     if answer.cancelled():
-        raise ApiError(400, "client_disconnected", "the client has gone")
+        raise ApiError(400, "client_disconnected", "the client has disconnected; send the request again")
     return answer.result()
 
 
@@ -139,14 +139,14 @@ def settled(text: str, stop: Sequence[str]) -> int:
     return end - max(begun, default=0)
 
 
-async def events(chunks: AsyncIterator[BaseModel | dict[str, Any]]) -> AsyncIterator[str]:
-    """Chunks as server-sent events; a failure is the last one."""
+async def events(chunks: AsyncIterator[BaseModel | dict[str, Any]], path: str) -> AsyncIterator[str]:
+    """Yield chunks as server-sent events; a failure is the last one, in the terms of the route at `path`."""
     try:
         async for chunk in chunks:
             yield _event(chunk.model_dump(exclude_unset=True) if isinstance(chunk, BaseModel) else chunk)
         yield DONE
     except (SlingshotError, ApiError) as error:
-        yield _event(error_body(error)[1])
+        yield _event(error_body(error, path)[1])
 
 
 def _event(data: dict[str, Any]) -> str:

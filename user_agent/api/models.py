@@ -21,7 +21,7 @@ async def models(request: Request) -> ModelList:
 async def model(model: str, request: Request) -> ModelInfo:
     """The model, if it is called so."""
     if model != MODEL:
-        raise ApiError(404, "model_not_found", f"there is no model {model!r}; this agent has {MODEL!r}", "model")
+        raise ApiError(404, "model_not_found", f"there is no model {model!r}; use {MODEL!r}", "model")
     return _model(request)
 
 

@@ -107,15 +107,13 @@ class Generation(BaseModel):
             ApiError: if a parameter asks for what is not supported, or the model is another one.
         """
         if self.model != MODEL:
-            raise ApiError(
-                404, "model_not_found", f"there is no model {self.model!r}; this agent has {MODEL!r}", "model"
-            )
+            raise ApiError(404, "model_not_found", f"there is no model {self.model!r}; use {MODEL!r}", "model")
         extra = self.model_extra or {}
         for name, neutral in NEUTRAL.items():
             if extra.get(name) is not None and not any(_equal(extra[name], value) for value in neutral):
                 raise ApiError(400, "unsupported_parameter", f"{name} is not supported here; leave it out", name)
         if self.stream_options and not self.stream:
-            raise ApiError(400, "invalid_value", "stream_options is for streams; set stream", "stream_options")
+            raise ApiError(400, "invalid_value", "stream_options applies to streams only; set stream", "stream_options")
         return sorted(set(extra) - set(NEUTRAL) - ACCEPTED)
 
 
@@ -170,7 +168,7 @@ class ChatRequest(Generation):
         """
         last = self.messages[-1]
         if last.role != "user" or not last.text.strip():
-            raise ApiError(400, "invalid_value", "the last message has to be the user's, with a text", "messages")
+            raise ApiError(400, "invalid_value", "the last message must be the user's and contain text", "messages")
         return last.text
 
     def check(self) -> list[str]:

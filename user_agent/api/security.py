@@ -45,5 +45,5 @@ def authorised(request: Request, given: Annotated[HTTPAuthorizationCredentials |
         raise ApiError(
             401,
             "invalid_api_key",
-            "give the agent's key as `Authorization: Bearer KEY`; `user-agent config show --key` prints it",
+            "this agent requires its API key; send it as `Authorization: Bearer KEY`",
         )

@@ -116,11 +116,12 @@ async def change(request: Request, changes: Annotated[dict[str, Value | None], B
     """Change some, from the next answer on, and keep them; null for the default."""
     state = state_of(request)
     if fixed := [name for name in changes if name not in CHANGEABLE]:
-        raise InvalidParameter(f"{fixed[0][:80]!r} cannot be changed here; {', '.join(CHANGEABLE)} can")
+        raise InvalidParameter(f"{fixed[0][:80]!r} cannot be changed here; choose from {', '.join(CHANGEABLE)}")
     if outside := sorted(set(changes) & set_outside(**state.options)):
         raise InvalidParameter(
-            f"{outside[0]} is set by an option of `user-agent serve`, or by SLINGSHOT_{outside[0].upper()}, which "
-            "comes before what is set here; change it there"
+            f"{outside[0]} is set by an option or an environment variable of the agent, which take precedence; change "
+            "it there and restart the agent",
+            parameter=outside[0],
         )
     before = {name: getattr(state.config, name) for name in changes}
     config = await asyncio.to_thread(save_settings, changes, **state.options)
@@ -148,7 +149,7 @@ def _refuse_plaintext(before: AgentConfig, after: AgentConfig) -> None:
     is_moved = (after.core, after.ca) != (before.core, before.ca)
     if is_moved and after.core and not after.ca and not is_local(after.core):
         raise InsecureLine(
-            f"the core at {after.core} is on another machine, and the line to it would not be encrypted; give the "
+            f"the core at {after.core} is on another machine, and the connection would not be encrypted; set the "
             "provider's CA certificate",
             parameter="ca",
         )

@@ -38,5 +38,5 @@ def _file(name: str) -> FileResponse:
     """A file that stands in the folder; a name is looked up and never joined to a path unseen."""
     found = next((file for file in FOLDER.iterdir() if file.name == name and file.suffix in _TYPES), None)
     if found is None:
-        raise ApiError(404, "not_found", f"the page has no file {name[:80]!r}")
+        raise ApiError(404, "not_found", f"the page has no file {name[:80]!r}; reload the page")
     return FileResponse(found, media_type=_TYPES[found.suffix])

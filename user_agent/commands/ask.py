@@ -72,7 +72,7 @@ def ask(
     from user_agent.stores import open_stores
 
     if (control is None) != (not control_label):
-        raise InvalidParameter("--control and --control-label go together: a classifier and one of its classes")
+        raise InvalidParameter("--control and --control-label go together; give a classifier and one of its classes")
 
     def steering(tokenizer: Tokenizer) -> Control | None:
         from ssd2.models.control import Control

@@ -9,7 +9,7 @@ import typer
 
 from ssd2.cli.help import examples
 from user_agent.commands.ask import NoLog, Watch
-from user_agent.commands.options import with_remedy
+from user_agent.commands.remedies import with_remedy
 from user_agent.commands.setting_options import ANSWER, LINE, with_settings
 from user_agent.config import AgentConfig
 

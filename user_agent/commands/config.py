@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from ssd2.cli.help import App, examples
-from ssd2.errors import InvalidParameter, SlingshotError, StoreUnreadable
-from user_agent.commands.options import with_remedy
+from ssd2.errors import InvalidParameter, SlingshotError
+from user_agent.commands.remedies import with_remedy
 from user_agent.commands.setting_options import LINE, with_settings
 from user_agent.config import FILE, SETTINGS, AgentConfig, load_config, no_setting, save_settings
+from user_agent.errors import StoreUnreadable
 from user_agent.fields import as_text
 from user_agent.store.tuned import config_folder
 
@@ -119,7 +120,7 @@ def forget_core_key(core: CoreAddress = None) -> None:
 def _core_address(given: str | None) -> str:
     if address := given or load_config().core:
         return address
-    raise InvalidParameter("no core is configured: say which one the key is for, as HOST:PORT")
+    raise InvalidParameter("no core is configured; give the address of the core that the key is for, as HOST:PORT")
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ def _store(config: AgentConfig) -> str:
     read, failed = states.count("indexed"), states.count("failed")
     said = f"{config.data_dir}: {read} documents read, {failed} failed; {checked.entries} entries in the ledger"
     if checked.broken_seq is not None:
-        raise StoreUnreadable(f"{said}, and entry {checked.broken_seq} is not as it was written: {checked.reason}")
+        raise StoreUnreadable(f"{said}, but entry {checked.broken_seq} was changed: {checked.reason}; restore a backup")
     return f"{said}, whose chain holds"
 
 

@@ -86,7 +86,7 @@ def remove(
         elif target.isdecimal():
             library.remove(int(target))
         else:
-            raise InvalidParameter(f"{path} is no link; `user-agent docs status` lists them")
+            raise InvalidParameter(f"{path} is not a linked folder; `user-agent docs status` lists the links")
     _out(as_json, {"removed": target}, f"removed {target}")
 
 

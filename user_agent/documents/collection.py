@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssd2.errors import DocumentsUnreadable, InvalidParameter
+from ssd2.errors import InvalidParameter
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.files import FoundFile, check_size
 from user_agent.documents.formats import SUFFIXES
 from user_agent.documents.passage import Passage
 from user_agent.documents.store import Document, DocumentStore, Link
 from user_agent.documents.sync import Progress, reading_of, sha256_of, sync_steps
+from user_agent.errors import DocumentsUnreadable
 from user_agent.store.encryption_key import StoreKey
 from user_agent.store.printable import printable
 
@@ -78,10 +79,10 @@ class Collection:
         """
         path = _real(path)
         if not str(path).isprintable():
-            raise InvalidParameter(f"{printable(str(path))} is not UTF-8, or has control characters in it; rename it")
+            raise InvalidParameter(f"the name {printable(str(path))} is not UTF-8 or has control characters; rename it")
         for link in self.links():
             if link.path != path and (link.path in path.parents or path in link.path.parents):
-                raise InvalidParameter(f"{path} and the linked {link.path} overlap; remove that link first")
+                raise InvalidParameter(f"{path} overlaps the linked {link.path}; remove that link first")
         if not path.is_dir():
             _check_document(path)
         added = self._store.add_link(path)
@@ -95,7 +96,7 @@ class Collection:
             InvalidParameter: if there is no such link.
         """
         if all(link.id != link_id for link in self.links()):
-            raise InvalidParameter(f"there is no link {link_id}; look with `user-agent docs status`")
+            raise InvalidParameter(f"there is no link {link_id}; choose one of the links", parameter="link")
         self._store.remove_link(link_id)
         self._wake_watcher()
 
@@ -140,7 +141,9 @@ class Collection:
         """
         data = self._store.original(document_id)
         if data is None:
-            raise InvalidParameter(f"there is no upload {document_id}")
+            raise InvalidParameter(
+                f"there is no upload {document_id}; choose one of the documents", parameter="document"
+            )
         return data
 
     def remove(self, document_id: int) -> None:
@@ -151,9 +154,11 @@ class Collection:
         """
         document = self._store.document(document_id)
         if document is None:
-            raise InvalidParameter(f"there is no document {document_id}; look with `user-agent docs list`")
+            raise InvalidParameter(
+                f"there is no document {document_id}; choose one of the documents", parameter="document"
+            )
         if document.link_id is not None:
-            raise InvalidParameter(f"{document.path} is linked; delete the file, or remove its link")
+            raise InvalidParameter(f"{document.path} belongs to a link; delete the file, or remove the link")
         self._store.remove(document_id)
 
     def passages(self, document_ids: Sequence[int] | None = None) -> list[Passage]:
@@ -203,19 +208,21 @@ def _real(path: Path) -> Path:
         real.is_dir()
     except (OSError, ValueError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InvalidParameter(f"{printable(str(path))[:_LONGEST_NAME]} cannot be looked at: {reason}") from error
+        raise InvalidParameter(
+            f"cannot open {printable(str(path))[:_LONGEST_NAME]}: {reason}; choose a folder or a document"
+        ) from error
     return real
 
 
 def _check_document(path: Path) -> None:
     if not path.is_file():
-        raise DocumentsUnreadable(f"there is no {path}; link a folder or a document")
+        raise DocumentsUnreadable(f"{path} does not exist; link a folder or a document")
     _check_suffix(path)
 
 
 def _check_suffix(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
-        raise DocumentsUnreadable(f"{path} is of a kind that is not read; {', '.join(SUFFIXES)} are")
+        raise DocumentsUnreadable(f"{path} has an unsupported format; use one of {', '.join(SUFFIXES)}")
 
 
 def _shown_name(name: str) -> str:

@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import BinaryIO
 
-from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats.section import Section
 from user_agent.documents.frames import receive, send
 from user_agent.documents.visible import visible
+from user_agent.errors import DocumentsUnreadable
 
 LONGEST_WAIT_S = 30.0
 """Enough for a child's start on a busy machine, and for its own 10 s a file, which one that was taken over may lift."""
@@ -98,7 +98,7 @@ class Extractor:
                 self._end(process)  # its reply to this file must not be taken for that to the next
                 raise
         if not pieces:
-            raise DocumentsUnreadable("holds no text; pictures of text, as in a scan, are not read")
+            raise DocumentsUnreadable("contains no text (scanned pages are not read); save it with its text")
         return pieces
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ class Extractor:
         code = _closed(process)
         if code == -signal.SIGALRM:
             return "takes more than 10 s to read; split it"
-        return f"makes the program that reads it end ({_named(code)}); it is damaged, or not what its name says"
+        return f"crashes its reader ({_named(code)}): it is damaged, or not what its name says; save it again"
 
 
 @contextmanager

@@ -17,10 +17,10 @@ import signal
 import sys
 from contextlib import suppress
 
-from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats import sections
 from user_agent.documents.formats.section import cut
 from user_agent.documents.frames import receive, send
+from user_agent.errors import DocumentsUnreadable
 
 TIME_LIMIT_S = 10.0
 MEMORY_LIMIT_BYTES = 500 * 1024 * 1024

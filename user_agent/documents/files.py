@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats import SUFFIXES
+from user_agent.errors import DocumentsUnreadable
 from user_agent.store.printable import REPLACEMENT
 
 MAX_FILE_BYTES = 20 * 1024 * 1024

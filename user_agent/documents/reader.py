@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.extraction import Extractor, exposure_warning
 from user_agent.documents.files import FoundFile, find_files, read_file
 from user_agent.documents.formats import SUFFIXES
 from user_agent.documents.passage import Passage
+from user_agent.errors import DocumentsUnreadable
 from user_agent.store.printable import printable
 
 
@@ -89,11 +89,14 @@ def _files(path: Path) -> list[FoundFile]:
     try:
         files = find_files(path.resolve()) if path.is_symlink() else find_files(path)
     except FileNotFoundError as error:
-        raise DocumentsUnreadable(f"there is no {path}; give a document or a folder with --docs") from error
+        raise DocumentsUnreadable(f"{path} does not exist; choose a document or a folder", parameter="docs") from error
     except OSError as error:
-        raise DocumentsUnreadable(f"cannot read {path}: {error}") from error
+        raise DocumentsUnreadable(f"cannot read {path}: {error}; check its permissions") from error
     if all(file.skipped for file in files):
-        raise DocumentsUnreadable(f"there is no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file in {path}")
+        raise DocumentsUnreadable(
+            f"{path} holds no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; choose another folder",
+            parameter="docs",
+        )
     return files
 
 

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import apsw
 
-from ssd2.errors import StoreUnreadable
 from user_agent.documents import index
 from user_agent.documents.formats import READER_VERSION
 from user_agent.documents.formats.section import Section
 from user_agent.documents.passage import Passage
+from user_agent.errors import StoreUnreadable
 from user_agent.store.database import open_database, reported
 from user_agent.store.encryption_key import StoreKey
 
@@ -148,7 +148,7 @@ class DocumentStore:
         with self._writing() as database:
             version = database.pragma("user_version")
             if version > VERSION:
-                raise StoreUnreadable(f"{file} was written by a newer version; install that one")
+                raise StoreUnreadable(f"{file} was written by a newer version of Slingshot; install that version")
             if version == 0:
                 database.execute(SCHEMA)
             elif version == 1:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.files import FoundFile, find_files, read_file
 from user_agent.documents.store import Document, DocumentStore, Link, Reading
+from user_agent.errors import DocumentsUnreadable
 
 Outcome = Literal["indexed", "unchanged", "failed", "skipped"]
 

@@ -54,7 +54,9 @@ class CoreClient:
             InsecureLine: if the line would leave this machine unencrypted, and that is not allowed, or a key is sent.
         """
         if not 0 < answer_timeout_s < float("inf"):
-            raise errors.InvalidParameter(f"timeout is {answer_timeout_s} s; it must be above 0 and finite")
+            raise errors.InvalidParameter(
+                f"timeout is {answer_timeout_s} s; it must be above 0 and finite", parameter="timeout"
+            )
         connect = partial(
             CoreConnection,
             ledger=ledger,

@@ -19,6 +19,7 @@ from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from ssd2.wire.addresses import is_loopback
 from ssd2.wire.codec import MAX_MESSAGE_BYTES, ModelCard, OpenRequest, model_card_from_proto
+from user_agent.errors import CoreLost, CoreUnavailable
 from user_agent.line.credentials import CoreCredentials, tls_failure
 from user_agent.line.recorded_channel import RecordedChannel
 from user_agent.line.status import error_of_status, is_cancelled, line_closed, no_message
@@ -58,8 +59,8 @@ def replicas_of(address: str) -> list[str]:
     replicas = [replica.strip() for replica in address.split(",")]
     if not all(_ADDRESS.fullmatch(replica) for replica in replicas):
         raise errors.InvalidParameter(
-            f"the core's address is {address!r}; give it as HOST:PORT, such as core.example.org:50051, or those of "
-            "several replicas with commas between them",
+            f"{address!r} is not a core's address; write HOST:PORT, such as core.example.org:50051, or several "
+            "replicas separated by commas",
             parameter="core",
         )
     return replicas
@@ -175,9 +176,9 @@ class CoreConnection:
         except TimeoutError:
             pass
         await self._check_tls()
-        or_ca = "" if self._credentials.ca else "give its CA certificate if it has one, "
-        raise errors.CoreUnavailable(
-            f"no core answers at {self._address}; check the address, {or_ca}or start one with `core-server`",
+        or_ca = "" if self._credentials.ca else ", and set its CA certificate if it uses TLS"
+        raise CoreUnavailable(
+            f"no core answers at {self._address}; check the address and that the core is running{or_ca}",
             parameter="core",
         )
 
@@ -206,14 +207,14 @@ class CoreConnection:
         if not self._credentials.ca:
             return
         if failure := await tls_failure(self._address, self._credentials, self._connect_timeout_s):
-            raise errors.CoreUnavailable(
-                f"there is no line to the core at {self._address}: {failure.why}", parameter=failure.parameter
+            raise CoreUnavailable(
+                f"no TLS connection to the core at {self._address}: {failure.why}", parameter=failure.parameter
             ) from None
 
     async def _error(self, error: grpc.aio.AioRpcError) -> errors.SlingshotError:
         code, details, trailer = error.code(), error.details(), error.trailing_metadata()
         typed = error_of_status(code, details, trailer, self._address, "at the first question")
-        if isinstance(typed, errors.CoreLost):
+        if isinstance(typed, CoreLost):
             await self._check_tls()
         return typed
 
@@ -228,14 +229,14 @@ def _check_line(address: str, credentials: CoreCredentials) -> None:
         return
     if credentials.key:
         raise errors.InsecureLine(
-            f"the key for the core at {address} would cross the network in the clear; give its provider's CA "
-            "certificate, or take the key away with `user-agent config forget-core-key`",
+            f"the API key for the core at {address} would cross the network unencrypted; set the provider's CA "
+            "certificate, or remove the key",
             parameter="ca",
         )
     if not credentials.insecure:
         raise errors.InsecureLine(
-            f"the core at {address} is on another machine, and the line to it would not be encrypted: whoever is on "
-            "the way could read questions and answers, or answer in its place. Give the provider's CA certificate",
+            f"the core at {address} is on another machine, and the connection would not be encrypted: anyone on the "
+            "network could read questions and answers, or impersonate the core; set the provider's CA certificate",
             parameter="insecure",
         )
 

@@ -12,7 +12,8 @@ import json
 import os
 from pathlib import Path
 
-from ssd2.errors import KeyringUnusable, NotFound
+from ssd2.errors import NotFound
+from user_agent.errors import KeyringUnusable
 from user_agent.line.credentials import CoreCredentials
 from user_agent.store.encryption_key import KEYRING_SERVICE
 from user_agent.store.tuned import config_folder, write_private
@@ -61,14 +62,15 @@ def keep_core_key(address: str, key: str) -> None:
     CoreCredentials(key=key)
     if keyring.get_keyring().priority < 1:  # what keyring does not recommend: none, or a file in plain text
         raise KeyringUnusable(
-            f"there is no keyring on this system to keep a key in; give the key with the variable {VARIABLE}"
+            "this system has no keyring to store the key in; pass the key in the environment instead",
+            parameter="core_key",
         )
     try:
         keyring.set_password(KEYRING_SERVICE, _account(address), key)
     except KeyringError as error:
         raise KeyringUnusable(
-            f"the system's keyring did not keep the key: {error}; unlock it, or give the key with the variable "
-            f"{VARIABLE}"
+            f"the system's keyring did not store the key: {error}; unlock it, or pass the key in the environment",
+            parameter="core_key",
         ) from error
     _write_down(_addresses() | {_normal(address)})
 
@@ -84,7 +86,7 @@ def forget_core_key(address: str) -> None:
     from keyring.errors import KeyringError, PasswordDeleteError
 
     if _normal(address) not in _addresses():
-        raise NotFound(f"no key is kept for the core at {address}; there are keys for: {_listed()}")
+        raise NotFound(f"no key is stored for the core at {address}; there are keys for: {_listed()}")
     try:
         keyring.delete_password(KEYRING_SERVICE, _account(address))
     except PasswordDeleteError:
@@ -109,8 +111,9 @@ def _key_for(address: str) -> tuple[str | None, str]:
         key, why = None, str(error)
     if key is None:
         raise KeyringUnusable(
-            f"the system's keyring does not give the key of the core at {address}: {why}; unlock it, or give the key "
-            f"once more with `user-agent config set-core-key {address}`"
+            f"the system's keyring does not return the key for the core at {address}: {why}; unlock it, or store the "
+            "key again",
+            parameter="core_key",
         )
     return key, "the system's keyring"
 
@@ -132,8 +135,9 @@ def _addresses() -> frozenset[str]:
         return frozenset()
     except (OSError, ValueError, TypeError) as error:
         raise KeyringUnusable(
-            f"cannot read {config_folder() / FILE}, which says for which cores a key is kept: {error}; delete it, and "
-            "give the keys once more with `user-agent config set-core-key`"
+            f"cannot read {config_folder() / FILE}, the list of cores with a stored key: {error}; delete the file and "
+            "store the keys again",
+            parameter="core_key",
         ) from error
 
 

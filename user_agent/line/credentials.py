@@ -46,17 +46,18 @@ class CoreCredentials:
     def __post_init__(self) -> None:
         if (self.client_certificate is None) != (self.client_key is None):
             raise InvalidParameter(
-                "a certificate of this device and its key go together: give both", parameter="client_certificate"
+                "this device's certificate and its private key go together; set both", parameter="client_certificate"
             )
         if self.client_certificate and not self.ca:
             raise InvalidParameter(
-                "a certificate of this device goes over an encrypted line only: give the core's CA certificate",
+                "this device's certificate requires an encrypted connection; set the core's CA certificate too",
                 parameter="ca",
             )
         if self.key is not None and not _KEY.fullmatch(self.key):
             raise InvalidParameter(
-                "the core's key is empty, too long, or holds spaces or signs that no key has; give it as its provider "
-                "did, with `user-agent config set-core-key` or SLINGSHOT_CORE_KEY"
+                "the core's API key is empty, too long or contains characters that no key has; store it exactly as the "
+                "provider issued it",
+                parameter="core_key",
             )
 
     @property
@@ -74,7 +75,7 @@ class CoreCredentials:
             context = ssl.create_default_context(cafile=self.ca)
         except OSError as error:  # ssl.SSLError is one
             raise InvalidParameter(
-                f"the certificates in {self.ca} cannot be used: {error.strerror or error}", parameter="ca"
+                f"cannot use the CA certificate {self.ca}: {error.strerror or error}; choose a PEM file", parameter="ca"
             ) from error
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as gRPC: the core's own certificate will do
         context.set_alpn_protocols(["h2"])
@@ -83,8 +84,8 @@ class CoreCredentials:
                 context.load_cert_chain(self.client_certificate, self.client_key, password="")
             except OSError as error:
                 raise InvalidParameter(
-                    f"the certificate {self.client_certificate} with the key {self.client_key} cannot be used: "
-                    f"{error.strerror or error}",
+                    f"cannot use the certificate {self.client_certificate} with the key {self.client_key}: "
+                    f"{error.strerror or error}; choose two PEM files that belong together",
                     parameter="client_certificate",
                 ) from error
         return context
@@ -125,9 +126,7 @@ async def tls_failure(address: str, credentials: CoreCredentials, timeout_s: flo
         return _about_the_cores(error)
     except ssl.SSLError as error:
         if "WRONG_VERSION" in (error.reason or ""):
-            return TlsFailure(
-                "what answers there does not encrypt; its provider has to start it with --tls-certificate"
-            )
+            return TlsFailure("it does not use TLS; check the address, or ask its provider to turn TLS on", "core")
         is_taken = False  # an alert
     except (OSError, ValueError):  # TimeoutError is an OSError
         return None
@@ -137,17 +136,17 @@ async def tls_failure(address: str, credentials: CoreCredentials, timeout_s: flo
 def _about_the_cores(error: ssl.SSLCertVerificationError) -> TlsFailure:
     if error.verify_code in _OUT_OF_DATE:
         return TlsFailure(
-            f"its certificate is out of date by this device's clock ({error.verify_message}); tell its provider to "
-            "renew it, or set the clock"
+            f"its certificate is not valid at this device's time ({error.verify_message}); check this device's clock, "
+            "or ask its provider to renew the certificate"
         )
     if error.verify_code in _ANOTHER_NAME:
         return TlsFailure(
-            "its certificate is for another name; give the core's address with the name that its provider has it for",
+            "its certificate is for another host name; use the host name that its provider gave you",
             "core",
         )
     return TlsFailure(
-        f"its certificate is not signed by the given CA certificate ({error.verify_message}); get that of its "
-        "provider, and give it",
+        f"its certificate is not signed by the configured CA certificate ({error.verify_message}); get the right CA "
+        "certificate from its provider",
         "ca",
     )
 
@@ -157,9 +156,9 @@ def _about_this_side(*, has_certificate: bool) -> TlsFailure:
     asks, get = (
         ("refuses this device's certificate", "a new one")
         if has_certificate
-        else ("asks for a certificate of this device", "one")
+        else ("requires a client certificate", "one")
     )
     return TlsFailure(
-        f"it hangs up, as a core does that {asks}; get {get} from its provider, and give it with its key",
+        f"it closes the connection, as a core does that {asks}; get {get} from its provider, and set it with its key",
         "client_certificate",
     )

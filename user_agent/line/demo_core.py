@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from ssd2.demo.paths import CORE
-from ssd2.errors import CoreUnavailable, DemoCoreEnded
+from user_agent.errors import CoreUnavailable, DemoCoreEnded
 
 RESTART_DELAYS_S = (0.0, 1.0, 2.0, 4.0, 8.0)
 STEADY_S = 60.0
@@ -80,7 +80,7 @@ class DemoCore:
         address = re.search(r"listening on (\S+:\d+)", line)
         if not address:
             raise CoreUnavailable(
-                "the demo's core server did not start; the agent's log has its error. Give the address of another core",
+                "the demo's core did not start; see the error in the agent's log, or use another core",
                 parameter="core",
             )
         self.address, self._why_not = address[1], None
@@ -124,14 +124,15 @@ async def demo_core() -> AsyncIterator[DemoCore]:
 
 def ended() -> DemoCoreEnded:
     """Return the error of a core that has ended and is being started again."""
-    return DemoCoreEnded("the demo's core ended, and is being started again; ask again in a moment")
+    return DemoCoreEnded("the demo's core ended and is restarting; ask again in a moment")
 
 
 def given_up() -> DemoCoreEnded:
     """Return the error of a core that has ended too often and is not started again."""
     error = DemoCoreEnded(
-        f"the demo's core ended {len(RESTART_DELAYS_S) + 1} times in a row, and is not started again; stop the agent, "
-        "see what its log says, and start it anew, or give it a core of your own in the settings"
+        f"the demo's core ended {len(RESTART_DELAYS_S) + 1} times in a row and will not be restarted; see the agent's "
+        "log and restart the agent, or use another core",
+        parameter="core",
     )
     error.retry_after_s = None
     return error

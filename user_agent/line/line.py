@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Container
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
-from ssd2.errors import CoreError, CoreLost, CoreUnavailable, DemoCoreEnded
+from ssd2.errors import CoreError
 from ssd2.wire.codec import OpenRequest
+from user_agent.errors import CoreLost, CoreUnavailable, DemoCoreEnded
 from user_agent.line.client import CoreClient
 from user_agent.line.connection import CoreConnection, is_local
 from user_agent.line.core_key import credentials_for

@@ -14,13 +14,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from ssd2.algorithm.projection import FIRST, ProjectedTokens, StepPosition
-from ssd2.errors import CoreError, CoreLost, DemoCoreEnded, KeyRefused, ModelBroken
+from ssd2.errors import CoreError, KeyRefused, ModelBroken
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits
-from ssd2.wire.tensors import projected_tokens
+from user_agent.errors import CoreLost, DemoCoreEnded
 from user_agent.line.patience import Patience
 
 if TYPE_CHECKING:
@@ -100,9 +98,9 @@ class ResumingStream:
                 self._patience.restore()
                 return logits
 
-    async def project(self, at: StepPosition, x0_hat: Tensor) -> None:
-        """Answer the logits of a timestep with their projection, [L, V]."""
-        self._projections.append(projected_tokens(x0_hat))
+    async def project(self, at: StepPosition, projected: ProjectedTokens) -> None:
+        """Answer the logits of a timestep with their projection."""
+        self._projections.append(projected)
         await self._tell(at, self._projections[-1], is_commit=False)
 
     async def commit(self, at: StepPosition, token_ids: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""How a call to a core ended, as an error of ours."""
+"""The end of a call to a core, read as an error of ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import grpc
 
 from ssd2 import errors
 from ssd2.wire.codec import ERROR_CODE_KEY
-from ssd2.wire.retry import STATUS_DETAILS_KEY, retry_after_s
+from ssd2.wire.status_details import STATUS_DETAILS_KEY, Details, details_from_bytes
+from user_agent.errors import CoreLost
 from user_agent.store.printable import printable
 
 MAX_DETAILS = 500
@@ -16,19 +17,21 @@ MAX_DETAILS = 500
 
 
 def no_message(address: str) -> errors.ProtocolViolation:
-    """What gRPC gives None for: bytes that it could not read."""
-    return errors.ProtocolViolation(f"what answers at {address} is no core: its bytes are no message")
+    """Return the error for bytes that gRPC could not parse."""
+    return errors.ProtocolViolation(
+        f"{address} is not a Slingshot core (it sent bytes that do not parse); check the address", parameter="core"
+    )
 
 
-def line_closed(address: str) -> errors.CoreLost:
-    """What a call comes to that is in progress when this device closes its line, or that comes after it."""
-    error = errors.CoreLost(f"the line to the core at {address} was closed on this device; ask again")
+def line_closed(address: str) -> CoreLost:
+    """Return the error of a call that is in progress when this device closes its line, or that comes after it."""
+    error = CoreLost(f"this device closed the connection to the core at {address}; ask again")
     error.retry_after_s = None  # no other try on that line helps
     return error
 
 
 def is_cancelled() -> bool:
-    """Whether the task is cancelled; grpc.aio raises CancelledError for a call whose channel is closed too."""
+    """Return True if the task is cancelled; grpc.aio raises CancelledError for a call whose channel is closed too."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
@@ -36,37 +39,45 @@ def is_cancelled() -> bool:
 def error_of_status(
     code: grpc.StatusCode, details: str | None, trailer: grpc.aio.Metadata | None, address: str, when: str
 ) -> errors.SlingshotError:
-    """The error that a status stands for: the core's own code first, else by what gRPC says.
+    """Return the error that a status stands for: by the core's own code, else by gRPC's.
 
     Args:
         code: of the status.
         details: its text.
         trailer: metadata that came with it.
         address: of the core.
-        when: it came, in words.
+        when: moment of its arrival, in words.
     """
     sent = dict(trailer or ())
-    error = _own(sent.get(ERROR_CODE_KEY), details, address) or _by_grpc(code, address, when)
     status = sent.get(STATUS_DETAILS_KEY)
-    if isinstance(status, bytes) and (after_s := retry_after_s(status)) is not None:
-        error.retry_after_s = after_s
+    more = details_from_bytes(status) if isinstance(status, bytes) else Details()
+    error = _own(sent.get(ERROR_CODE_KEY), details, more, address) or _by_grpc(code, address, when)
+    if more.retry_after_s is not None:
+        error.retry_after_s = more.retry_after_s
     return error
 
 
-def _own(code: str | bytes | None, details: str | None, address: str) -> errors.SlingshotError | None:
+def _own(code: str | bytes | None, text: str | None, more: Details, address: str) -> errors.SlingshotError | None:
+    is_known = more.parameter in errors.PARAMETERS_SENT_BY_CORES
+    parameter, limit = (more.parameter, more.limit) if is_known else (None, None)
     for kind in errors.SENT_BY_CORES:
         if kind.code == code:
-            return kind(f"the core at {address} refused: {printable(details or '')[:MAX_DETAILS]}")
+            message = f"the core at {address} refused: {printable(text or '')[:MAX_DETAILS]}"
+            return kind(message, parameter=parameter, limit=limit)
     return None
 
 
 def _by_grpc(code: grpc.StatusCode, address: str, when: str) -> errors.SlingshotError:
     if code is grpc.StatusCode.UNAVAILABLE:
-        return errors.CoreLost(f"the connection to the core at {address} broke {when}; ask again")
+        return CoreLost(f"the connection to the core at {address} broke {when}; ask again")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.CoreTimeout(f"the core at {address} did not answer in time {when}; ask again")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return errors.CoreBusy(f"the core at {address} is full, or a message was over its limit; ask again later")
+        return errors.CoreBusy(f"the core at {address} is full, or a message exceeded its size limit; ask again later")
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return errors.ProtocolVersionMismatch(f"what answers at {address} is no core of this version")
-    return errors.CoreLost(f"the core at {address} failed {when} ({code.name}); ask again, then tell its provider")
+        return errors.ProtocolVersionMismatch(
+            f"{address} is not a Slingshot core of this version; check the address, or install the same release on "
+            "both sides",
+            parameter="core",
+        )
+    return CoreLost(f"the core at {address} failed {when} ({code.name}); ask again, then tell its provider")

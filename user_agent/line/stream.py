@@ -23,6 +23,7 @@ from ssd2.wire.codec import (
     projection_to_proto,
 )
 from ssd2.wire.tensors import unpack_logits
+from user_agent.errors import CoreLost
 from user_agent.line.status import error_of_status, is_cancelled, line_closed, no_message
 
 _T = TypeVar("_T")
@@ -50,7 +51,9 @@ class CoreStream:
         """Send Open and wait until the core has taken it up."""
         await self._send(pb.CollaborateRequest(open=open_to_proto(self._request)))
         if (await self._bounded(self._receive())).WhichOneof("message") != "opened":
-            raise errors.ProtocolViolation(f"the core at {self._address} did not begin with Opened")
+            raise errors.ProtocolViolation(
+                f"the core at {self._address} did not confirm the answer first; report this to its provider"
+            )
 
     async def logits(self, due: StepPosition) -> CoreLogits:
         """The core's logits of one timestep, [1, L, V]: those that answer the last projection, or guessed it."""
@@ -61,7 +64,9 @@ class CoreStream:
         for _ in range(self._request.speculation + 1):
             response = await self._receive()
             if response.WhichOneof("message") != "block_logits":
-                raise errors.ProtocolViolation(f"the core at {self._address} sent no logits where they were due")
+                raise errors.ProtocolViolation(
+                    f"the core at {self._address} sent no logits where they were due; report this to its provider"
+                )
             message = response.block_logits
             if message.guess and not self._is_right(message, due):
                 continue
@@ -75,7 +80,7 @@ class CoreStream:
             )
             return unpack_logits(packed)
         raise errors.ProtocolViolation(
-            f"the core at {self._address} guesses on and does not answer; report this to its provider"
+            f"the core at {self._address} sent only wrong guesses where logits were due; report this to its provider"
         )
 
     def _is_right(self, message: pb.BlockLogits, due: StepPosition) -> bool:
@@ -116,7 +121,7 @@ class CoreStream:
         if message is None:
             raise no_message(self._address)
         if not isinstance(message, pb.CollaborateResponse):  # grpc.aio.EOF
-            raise errors.CoreLost(f"the core at {self._address} ended the stream too early; ask again")
+            raise CoreLost(f"the core at {self._address} ended the answer too early; ask again")
         self.bytes_down += message.ByteSize()
         return message
 
@@ -128,12 +133,12 @@ class CoreStream:
         except TimeoutError:
             self.cancel()
             raise errors.CoreTimeout(
-                f"the core at {self._address} did not answer within {self._timeout_s:g} s; ask again, or give it "
-                "longer",
+                f"the core at {self._address} did not answer within {self._timeout_s:g} s; ask again, or allow more "
+                "time",
                 parameter="timeout",
             ) from None
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the call has ended, perhaps meanwhile
-            raise self._error or errors.CoreLost(f"the connection to the core at {self._address} broke") from None
+            raise self._error or CoreLost(f"the connection to the core at {self._address} broke; ask again") from None
         except asyncio.CancelledError:
             if is_cancelled():
                 raise

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from ssd2.errors import StoreInUse, StoreUnreadable
+from user_agent.errors import StoreInUse, StoreUnreadable
 
 LOCK_FILE = "lock"
 
@@ -30,7 +30,9 @@ def make_data_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise StoreUnreadable(f"cannot use the data folder {folder}: {error}; set SLINGSHOT_DATA_DIR") from error
+        raise StoreUnreadable(
+            f"cannot use the data folder {folder}: {error}; choose another folder", parameter="data_dir"
+        ) from error
 
 
 @contextmanager
@@ -73,7 +75,7 @@ def _sign(file: Path, lock: TextIO, url: str) -> None:
 
 def _unwritable(file: Path, error: OSError) -> StoreUnreadable:
     return StoreUnreadable(
-        f"cannot write {file}: {error}; see that its disk has room, or set SLINGSHOT_DATA_DIR to another folder"
+        f"cannot write {file}: {error}; free space on its disk, or choose another data folder", parameter="data_dir"
     )
 
 

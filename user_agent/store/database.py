@@ -9,7 +9,7 @@ from pathlib import Path
 
 import apsw
 
-from ssd2.errors import StoreKeyWrong, StoreUnreadable
+from user_agent.errors import StoreKeyWrong, StoreUnreadable
 from user_agent.store.encryption_key import StoreKey
 
 BUSY_TIMEOUT_MS = 10_000
@@ -17,9 +17,9 @@ _SMALLEST_PAGE_BYTES = 512
 _CIPHER_SALT_BYTES = 16
 _FRACTIONS = b"\x40\x20\x20"  # bytes 21 to 23 of every SQLite file; the cipher leaves them in plain text
 _KEYS = {
-    "passphrase": "check SLINGSHOT_PASSPHRASE, or unset it if the store was made without one",
-    "keyring": "give SLINGSHOT_PASSPHRASE if the store was made with a passphrase, or the keyring's old key",
-    "file": "give SLINGSHOT_PASSPHRASE if the store was made with a passphrase, or bring back the old store.key",
+    "passphrase": "check the passphrase, or unset it if the store was made without one",
+    "keyring": "set the passphrase if the store was made with one, or restore the keyring's old key",
+    "file": "set the passphrase if the store was made with one, or restore the old store.key",
 }
 
 
@@ -70,13 +70,11 @@ def reported(file: Path) -> Iterator[None]:
     try:
         yield
     except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise StoreUnreadable(
-            f"{file} is damaged; bring it back from a backup, or move it away and begin anew"
-        ) from error
+        raise _damaged(file) from error
     except apsw.BusyError as error:
-        raise StoreUnreadable(f"{file} is held by another program for too long; try again") from error
+        raise StoreUnreadable(f"another program has been using {file} for too long; try again") from error
     except (apsw.FullError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, OSError) as error:
-        raise StoreUnreadable(f"cannot use {file}: {error}; check the disk and the file's owner") from error
+        raise StoreUnreadable(f"cannot use {file}: {error}; check the disk and who owns the file") from error
 
 
 def _prepare(database: apsw.Connection) -> None:
@@ -93,9 +91,13 @@ def _not_a_database(file: Path, key: StoreKey | None) -> StoreKeyWrong | StoreUn
         header = opened.read(_SMALLEST_PAGE_BYTES)
     is_whole = len(header) == _SMALLEST_PAGE_BYTES and file.stat().st_size % _SMALLEST_PAGE_BYTES == 0
     if not is_whole or header[_CIPHER_SALT_BYTES + 5 : _CIPHER_SALT_BYTES + 8] != _FRACTIONS:
-        return StoreUnreadable(f"{file} is damaged; bring it back from a backup, or move it away and begin anew")
-    how = _KEYS[key.source] if key else "it is encrypted: open it with its key"
-    return StoreKeyWrong(f"{file} was not encrypted with this key; {how}")
+        return _damaged(file)
+    how = _KEYS[key.source] if key else "open it with its key"
+    return StoreKeyWrong(f"{file} was encrypted with another key; {how}", parameter="passphrase")
+
+
+def _damaged(file: Path) -> StoreUnreadable:
+    return StoreUnreadable(f"{file} is damaged; restore it from a backup, or move it away to start afresh")
 
 
 @contextmanager

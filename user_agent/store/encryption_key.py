@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TextIO
 
-from ssd2.errors import StoreKeyWrong, StoreUnreadable
+from user_agent.errors import StoreKeyWrong, StoreUnreadable
 
 KEY_FILE = "store.key"
 KEYRING_SERVICE = "slingshot"
@@ -65,8 +65,9 @@ def store_key(config_folder: Path, passphrase: str | None) -> StoreKey:
 def _raw(source: Literal["keyring", "file"], key: str, place: str) -> StoreKey:
     if not _KEY.fullmatch(key):
         raise StoreKeyWrong(
-            f"there is no key in {place}, where the first start put it; unlock the keyring or bring back the file, or "
-            "give the passphrase with SLINGSHOT_PASSPHRASE if there was one"
+            f"the data's encryption key is missing from {place}; unlock the keyring or restore the file, or set the "
+            "passphrase if there was one",
+            parameter="passphrase",
         )
     return StoreKey(source, f"raw:{key}".encode())
 
@@ -82,7 +83,7 @@ def _alone_with(file: Path) -> Iterator[TextIO]:
             yield opened
     except (OSError, UnicodeDecodeError) as error:
         raise StoreUnreadable(
-            f"cannot use the key file {file}: {error}; set XDG_CONFIG_HOME to another folder"
+            f"cannot use the key file {file}: {error}; choose another configuration folder", parameter="config_folder"
         ) from error
 
 

@@ -184,7 +184,9 @@ class History:
     def _get(self, conversation: str) -> Conversation:
         row = self._connection.execute(f"{_CONVERSATION} WHERE id = ?", (conversation,)).fetchone()
         if row is None:
-            raise NotFound(f"there is no conversation {conversation!r}; it may have been deleted")
+            raise NotFound(
+                f"there is no conversation {conversation!r}; it may have been deleted", parameter="conversation"
+            )
         return Conversation(*row)
 
     def _touch(self, conversation: str) -> None:

@@ -27,9 +27,10 @@ from typing import Any, Literal, TypeAlias
 
 import apsw
 
-from ssd2.errors import LedgerUnwritable, NotFound
+from ssd2.errors import NotFound
 from ssd2.wire.addresses import is_loopback
 from ssd2.wire.sent_message import SentMessage, decode
+from user_agent.errors import LedgerUnwritable
 from user_agent.store.database import memory_database, reported, writing
 
 Direction: TypeAlias = Literal["up", "down"]
@@ -255,8 +256,8 @@ class Ledger:
                 self._connection.execute(_INSERT, (*fields, _chain(*fields), payload if direction == "up" else None))
         except apsw.Error as error:
             raise LedgerUnwritable(
-                f"the ledger of what leaves this device cannot be written ({error}), so nothing is sent; see that its "
-                "disk has room and its file may be written"
+                f"the ledger of what leaves this device cannot be written ({error}), so nothing is sent; free space on "
+                "its disk and check the file's permissions"
             ) from error
         if direction == "up":
             traced.on_departure(seq + 1, len(payload) + PREFIX_BYTES)
@@ -298,7 +299,7 @@ class Ledger:
         """
         found = self.entries(seq - 1, 1)
         if not found or found[0].seq != seq:
-            raise NotFound(f"the ledger has no entry {seq}; `user-agent ledger show` lists them")
+            raise NotFound(f"the ledger has no entry {seq}; choose one of its entries", parameter="entry")
         return found[0]
 
     def totals(self, trace: str | None = None) -> Totals:

@@ -20,7 +20,7 @@ FILE = "tuned.json"
 RUN_FILES = "tuning-*.jsonl"
 """Answers of tuning runs that were stopped."""
 
-_ELSEWHERE = "set XDG_CONFIG_HOME to another folder"
+_ELSEWHERE = "check its disk and permissions, or use another configuration folder"
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,9 @@ def saved_choices() -> list[Choice]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise InvalidParameter(f"cannot read {file}: {error}; {_ELSEWHERE}") from error
+        raise _unusable("read", file, error) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidParameter(
-            f"{file} does not hold tuned settings; delete it with `user-agent tune --reset`"
-        ) from error
+        raise InvalidParameter(f"{file} does not hold tuned settings; delete it", parameter="tuned") from error
 
 
 def saved_choice(core_sha256: str, user_sha256: str) -> Choice | None:
@@ -167,7 +165,7 @@ def delete(file: Path) -> None:
     try:
         file.unlink(missing_ok=True)
     except OSError as error:
-        raise InvalidParameter(f"cannot delete {file}: {error}; {_ELSEWHERE}") from error
+        raise _unusable("delete", file, error) from error
 
 
 def append_private(file: Path, lines: Sequence[str]) -> None:
@@ -190,7 +188,7 @@ def write_private(file: Path, text: str) -> None:
     try:
         new.replace(file)
     except OSError as error:
-        raise InvalidParameter(f"cannot write {file}: {error}; {_ELSEWHERE}") from error
+        raise _unusable("write", file, error) from error
 
 
 def _write(file: Path, how: int, text: str) -> None:
@@ -201,4 +199,8 @@ def _write(file: Path, how: int, text: str) -> None:
                 os.fchmod(opened.fileno(), 0o600)  # a file that was there keeps its mode when it is opened
             opened.write(text)
     except OSError as error:
-        raise InvalidParameter(f"cannot write {file}: {error}; {_ELSEWHERE}") from error
+        raise _unusable("write", file, error) from error
+
+
+def _unusable(what: str, file: Path, error: OSError) -> InvalidParameter:
+    return InvalidParameter(f"cannot {what} {file}: {error}; {_ELSEWHERE}", parameter="config_folder")

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
-from ssd2.errors import CoreError, DocumentsUnreadable, InvalidParameter, PromptTooLong
+from ssd2.errors import CoreError, InvalidParameter, PromptTooLong
 from ssd2.evaluation.intervals import wilson_interval
 from ssd2.logits.format import LogitsFormat
 from ssd2.models.checkpoint import fingerprint
@@ -32,6 +32,7 @@ from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_documents
 from user_agent.documents.search import search
+from user_agent.errors import DocumentsUnreadable
 from user_agent.line.client import CoreClient
 from user_agent.line.credentials import CoreCredentials
 from user_agent.store.ledger import Ledger
@@ -77,9 +78,11 @@ class TuneOptions:
 
     def __post_init__(self) -> None:
         if not self.core:
-            raise InvalidParameter("tuning needs the address of a core", parameter="core")
+            raise InvalidParameter("tuning needs a core; set its address", parameter="core")
         if self.seed is not None and not 0 <= self.seed < MAX_RUN_SEED:
-            raise InvalidParameter(f"seed is {self.seed}; give one below 2^62 to tune")
+            raise InvalidParameter(
+                f"seed is {self.seed}; give one below 2^62 to tune", parameter="seed", limit=MAX_RUN_SEED - 1
+            )
 
     @property
     def model(self) -> str:
@@ -154,7 +157,7 @@ def run_tune(
     try:
         outcomes = asyncio.run(_measure(run, console))
     except CoreError as error:
-        raise type(error)(f"{error}; {_how_to_go_on(run)}") from error
+        raise type(error)(f"{error}; {_how_to_go_on(run)}", parameter=error.parameter, limit=error.limit) from error
     except KeyboardInterrupt:
         console.print(f"stopped; {_how_to_go_on(run)}")
         sys.exit(130)
@@ -172,9 +175,7 @@ def _prepare(options: TuneOptions, console: Console, ledger: Ledger, linked: Cal
         check_recording_size(params, user_model.config.vocab_size)
     passages = _read(options.docs, console) if options.docs else linked()
     if not passages:
-        raise DocumentsUnreadable(
-            "no documents are linked; link a folder with `user-agent docs link`, or name one with --docs"
-        )
+        raise DocumentsUnreadable("tuning needs your documents; link a folder, or choose one", parameter="docs")
     own = read_questions(options.questions) if options.questions else []
     card = asyncio.run(_model_card(options, user_model.config.family, ledger))
     kept = KeptAnswers(
@@ -186,8 +187,8 @@ def _prepare(options: TuneOptions, console: Console, ledger: Ledger, linked: Cal
     tasks = list(islice(_usable(make, user_model, params), options.questions_limit))
     if not tasks:
         raise DocumentsUnreadable(
-            "the documents hold no sentence that a question can be made of; write some questions of your own to a file "
-            "and give it with --questions"
+            "no question can be made of any sentence in the documents; write a file of questions of your own",
+            parameter="questions",
         )
     return Run(options, user_model, params, card, tasks, kept, ledger)
 
@@ -286,7 +287,10 @@ def _announce(run: Run, console: Console) -> None:
 
 def _confirm() -> None:
     if not sys.stdin.isatty():
-        raise InvalidParameter("tuning asks before it starts, and there is no terminal to ask on: give --yes")
+        raise InvalidParameter(
+            "tuning asks for confirmation before it starts, and there is no terminal to ask on; confirm in advance",
+            parameter="is_confirmed",
+        )
     typer.confirm("Start?", abort=True, err=True)
 
 
@@ -360,7 +364,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _how_to_go_on(run: Run) -> str:
-    return f"{len(run.kept)} of {run.answers} answers are kept, and the same command goes on from there"
+    return f"{len(run.kept)} of {run.answers} answers are stored; run the same command to resume"
 
 
 def _choice(run: Run, outcomes: Outcomes) -> Choice:
@@ -375,8 +379,9 @@ def _choice(run: Run, outcomes: Outcomes) -> Choice:
     if verdict is None:
         run.kept.done()
         raise InvalidParameter(
-            f"no setting answered any of the {len(run.tasks)} questions right, so there is nothing to choose by; "
-            "write questions that this pair can answer to a file and give it with --questions"
+            f"no setting answered any of the {len(run.tasks)} questions correctly, so none can be chosen; write a file "
+            "of questions that this pair can answer",
+            parameter="questions",
         )
     return Choice(
         core_sha256=run.card.model_sha256,

@@ -102,14 +102,22 @@ def read_questions(file: Path) -> list[TuningQuestion]:
     """
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
-            raise InvalidParameter(f"{file} is larger than {MAX_FILE_BYTES:,} bytes; a handful of questions is enough")
+            raise InvalidParameter(
+                f"{file} is larger than {MAX_FILE_BYTES:,} bytes; a handful of questions is enough",
+                parameter="questions",
+                limit=MAX_FILE_BYTES,
+            )
         lines = file.read_text(encoding="utf-8-sig").split("\n")  # splitlines also cuts at U+2028, inside JSON
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidParameter(f"cannot read {file} as UTF-8 text: {error}; give another --questions") from error
+        raise InvalidParameter(
+            f"cannot read {file} as UTF-8 text: {error}; choose another file", parameter="questions"
+        ) from error
     numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
     questions = [_question(file, number, line) for number, line in numbered if line and not line.startswith("#")]
     if not questions:
-        raise InvalidParameter(f"{file} holds no question; write one a line: question, a TAB, the expected answer")
+        raise InvalidParameter(
+            f"{file} holds no question; write one per line: question, TAB, expected answer", parameter="questions"
+        )
     return questions
 
 
@@ -123,8 +131,12 @@ def _question(file: Path, number: int, line: str) -> TuningQuestion:
         question, expected = (str(part).strip() for part in pair)
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidParameter(
-            f'{file}, line {number}: write a question, a TAB and the expected answer, or {{"question": …, "answer": …}}'
+            f"{file}, line {number} is not a question with its answer; write a question, a TAB and the expected "
+            'answer, or {"question": …, "answer": …}',
+            parameter="questions",
         ) from error
     if not question or not expected:
-        raise InvalidParameter(f"{file}, line {number}: the question or the expected answer is empty")
+        raise InvalidParameter(
+            f"{file}, line {number}: the question or the expected answer is empty; fill in both", parameter="questions"
+        )
     return TuningQuestion(question, expected)

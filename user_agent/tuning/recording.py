@@ -8,17 +8,17 @@ against the recording, with the line to the core closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.algorithm.sampler import LogitsRequest, decode
 from ssd2.errors import InvalidParameter
 from ssd2.logits.format import FLOAT16, LogitsFormat
-from user_agent.answering.run import Agent, Question
+from user_agent.answering.run import Agent, AnswerInProgress, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
 
@@ -34,8 +34,6 @@ PUBLIC_INSTRUCTIONS = (
 
 MAX_RECORDING_BYTES = 10**9
 """They are held in memory until the last setting has answered."""
-
-_NO_TOKEN = -1
 
 
 # See docs/decisions/023-tuning.md.
@@ -58,9 +56,9 @@ class RecordedCore:
     def __init__(self, recordings: Sequence[Recording]) -> None:
         self._recordings = recordings
 
-    def logits(self, request: LogitsRequest) -> Tensor:
-        """The recorded logits of one timestep, [B, L, V]."""
-        return torch.stack([recording.logits[request.block][request.step] for recording in self._recordings])
+    def logits(self, view: BlockView) -> Tensor:
+        """Return the recorded logits of one timestep, [B, L, V]."""
+        return torch.stack([recording.logits[view.block][view.step] for recording in self._recordings])
 
 
 async def record(
@@ -90,11 +88,28 @@ async def record(
     recordings = []
     for number, instruction in enumerate(PUBLIC_INSTRUCTIONS):
         seeds, complete = Seeds.reproducible(seed + number), params.with_all_timesteps()
-        recorder = _Recorder(user_model, client, on_timestep)
         alone = CollaborationParams(0.0, 0.0)
-        await recorder.answer(Question(instruction, [], alone, complete, seeds, model, logits_format))
-        recordings.append(Recording(recorder.logits, seeds.noise))
+        asked = Question(instruction, [], alone, complete, seeds, model, logits_format)
+        async with Agent(user_model, client).begin(asked, ends_at_eos=False) as answer:
+            recordings.append(Recording(await _all_logits(answer, on_timestep), seeds.noise))
     return recordings
+
+
+async def _all_logits(answer: AnswerInProgress, on_timestep: Callable[[], None]) -> list[list[Tensor]]:
+    """Decode to the last block, and keep what the core sends.
+
+    At λ = 0 the mix is the core's logits. Halves hold them as they came, but for the last bits of what is filled in
+    where top-k left something out.
+    """
+    logits: list[list[Tensor]] = []
+    while (view := answer.due) is not None:
+        ensemble = await answer.step()
+        if view.step == 0:
+            logits.append([])
+        if answer.asks_core_at(view):
+            logits[-1].append(ensemble.mixed[0].to(torch.float16))
+        on_timestep()
+    return logits
 
 
 def recording_bytes(params: DecodingParams, vocab_size: int, logits_format: LogitsFormat) -> int:
@@ -111,33 +126,7 @@ def check_recording_size(params: DecodingParams, vocab_size: int) -> None:
     """
     if (needed := recording_bytes(params, vocab_size, FLOAT16)) > MAX_RECORDING_BYTES:
         raise InvalidParameter(
-            f"the core's part at {params.steps} steps and {params.max_tokens} tokens takes {needed / 1e9:,.1f} GB of "
-            f"memory, at most {MAX_RECORDING_BYTES / 1e9:g} GB is allowed; give a smaller --steps or --max-tokens"
+            f"the core's logits at {params.steps} steps and {params.max_tokens} tokens take {needed / 1e9:,.1f} GB of "
+            f"memory, and the limit is {MAX_RECORDING_BYTES / 1e9:g} GB; use fewer steps or shorter answers",
+            parameter="steps",
         )
-
-
-class _Recorder(Agent):
-    """An agent that keeps the core's logits, and goes on to the last block whatever the core says."""
-
-    def __init__(self, user_model: UserModel, client: CoreClient, on_timestep: Callable[[], None]) -> None:
-        super().__init__(user_model, client)
-        self.logits: list[list[Tensor]] = []
-        self._on_timestep = on_timestep
-
-    def _sampler(self, question: Question) -> Generator[LogitsRequest, Tensor, list[list[int]]]:
-        vocab_size = self._user_model.config.vocab_size
-        run = decode(question.params, [question.seeds], vocab_size=vocab_size, eos_token_id=_NO_TOKEN)
-        request = next(run)
-        while True:
-            # At λ = 0 the mix is the core's logits. Halves hold them as they came, but for the last bits of what is
-            # filled in where top-k left something out.
-            logits = yield request
-            if request.step == 0:
-                self.logits.append([])
-            self.logits[-1].append(logits[0].to(torch.float16))
-            self._on_timestep()
-            try:
-                request = run.send(logits)
-            except StopIteration as finished:
-                answer: list[list[int]] = finished.value
-                return answer

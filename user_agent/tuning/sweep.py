@@ -13,7 +13,7 @@ from ssd2.algorithm.params import MAX_SEED, CollaborationParams, DecodingParams,
 from ssd2.evaluation.experiments import ALPHAS, LAMBDAS
 from ssd2.evaluation.two_source import holds
 from ssd2.logits.format import LogitsFormat
-from ssd2.models.predict import user_terms
+from ssd2.models.predict import begin_sampler, user_terms
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
@@ -86,17 +86,14 @@ class RecordedJudge:
     def _answers(self, setting: CollaborationParams, numbers: Sequence[int]) -> list[str]:
         recordings = [self.recordings[number % len(self.recordings)] for number in numbers]
         draws = [Seeds.reproducible(self.seed + number).sampling for number in numbers]
-        config, tokenizer = self.user_model.config, self.user_model.tokenizer
+        seeds = [Seeds(recording.noise_seed, draw) for recording, draw in zip(recordings, draws, strict=True)]
         answers = decode_locally(
             RecordedCore(recordings) if setting.uses_core else None,
             self._terms(setting, numbers),
             setting,
-            self.params,
-            [Seeds(recording.noise_seed, draw) for recording, draw in zip(recordings, draws, strict=True)],
-            vocab_size=config.vocab_size,
-            eos_token_id=config.eos_token_id,
+            begin_sampler(self.user_model.config, self.params, seeds),
         )
-        return [tokenizer.decode(answer) for answer in answers]
+        return [self.user_model.tokenizer.decode(answer) for answer in answers]
 
     def _terms(self, setting: CollaborationParams, numbers: Sequence[int]) -> UserTerms | None:
         if not setting.uses_user or self.user_model.model is None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ssd2.algorithm.noise_schedule import readable_from
 from ssd2.algorithm.params import DecodingParams
+from ssd2.algorithm.projection import ProjectedTokens
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 
 
@@ -59,7 +60,7 @@ class BlockEnd:
         self.is_done = is_answered
         self.token_ids = torch.zeros(len(is_answered), params.block_size, dtype=torch.int64, device=is_answered.device)
         self._params = params
-        self._x0_hat: Tensor | None = None
+        self._before: tuple[ProjectedTokens, ...] = ()
         self._unchanged = torch.zeros_like(is_answered, dtype=torch.int64)  # timesteps, [B]
 
     @property
@@ -67,24 +68,25 @@ class BlockEnd:
         """True if no row needs another timestep, before the last one."""
         return self._params.patience is not None and bool(self.is_done.all())
 
-    def see(self, timestep: int, logits: Tensor, x0_hat: Tensor, token_ids: Tensor) -> None:
+    def see(self, timestep: int, logits: Tensor, rows: tuple[ProjectedTokens, ...], token_ids: Tensor) -> None:
         """Take in a timestep.
 
         Args:
             timestep: t.
             logits: ensembled, [B, L, V].
-            x0_hat: their projection, [B, L, V]; sets of tokens are the same if all their tokens are.
+            rows: their projections; two are the same if all their tokens are.
             token_ids: what would be committed now, int64, [B, L].
         """
         self.token_ids = torch.where(self.is_done.unsqueeze(-1), self.token_ids, token_ids)
         if self._params.patience is None:
             return
-        if self._x0_hat is not None:
-            is_same = (x0_hat == self._x0_hat).flatten(1).all(-1)
+        if self._before:
+            pairs = zip(rows, self._before, strict=True)
+            is_same = torch.tensor([now == before for now, before in pairs], device=logits.device)
             counts = timestep <= patience_from(self._params.stop * TRAINED_TIMESTEPS, logits.shape[-1])
             self._unchanged = torch.where(is_same & counts, self._unchanged + 1, 0)
             self.is_done = self.is_done | ((self._unchanged >= self._params.patience) & self._is_sure(logits))
-        self._x0_hat = x0_hat
+        self._before = rows
 
     def _is_sure(self, logits: Tensor) -> Tensor:
         """Whether the mean entropy of a row's positions is below the bound, bool, [B]."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
+from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.ensemble import mix
-from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.algorithm.sampler import LogitsRequest, decode
+from ssd2.algorithm.params import CollaborationParams, Seeds
+from ssd2.algorithm.sampler import Sampler
 from ssd2.logits.format import FLOAT16, LogitsFormat
 from ssd2.logits.packed import CoreLogits, as_received
 
@@ -27,8 +27,8 @@ class UserLogits:
 class Predictor(Protocol):
     """One model's part in one decode."""
 
-    def logits(self, request: LogitsRequest) -> Tensor:
-        """Return the logits for one timestep, [B, L, V], float32; requests come in the order of the decode."""
+    def logits(self, view: BlockView) -> Tensor:
+        """Return the logits of one timestep, [B, L, V], float32: a function of the prompts and the view alone."""
         ...
 
 
@@ -44,28 +44,10 @@ class UserTerms:
         """
         self._predictor, self._copies = predictor, copies
 
-    def logits(self, request: LogitsRequest) -> UserLogits:
-        """The terms for one timestep, each [B, L, V]."""
-        logits = self._predictor.logits(_repeated(request, self._copies))
+    def logits(self, view: BlockView) -> UserLogits:
+        """Return the terms for one timestep, each [B, L, V]."""
+        logits = self._predictor.logits(view.repeated(self._copies))
         return UserLogits(*logits.chunk(self._copies))
-
-
-def _repeated(request: LogitsRequest, copies: int) -> LogitsRequest:
-    """The request with its rows repeated."""
-
-    def repeat(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else torch.cat([tensor] * copies)
-
-    return LogitsRequest(
-        block=request.block,
-        step=request.step,
-        timestep=request.timestep,
-        x_t=torch.cat([request.x_t] * copies),
-        x0_hat=repeat(request.x0_hat),
-        mixed_logits=repeat(request.mixed_logits),
-        answer_ids=torch.cat([request.answer_ids] * copies),
-        is_done=repeat(request.is_done),
-    )
 
 
 @dataclass(frozen=True)
@@ -73,13 +55,13 @@ class Timestep:
     """One timestep of a decode.
 
     Attributes:
-        request: what the models were asked.
+        view: what the models were asked.
         core: the core's logits as received, or None at λ = 1.
         mixed: the ensemble of both models' logits, [B, L, V].
         seeds: one pair a row.
     """
 
-    request: LogitsRequest
+    view: BlockView
     core: CoreLogits | None
     mixed: Tensor
     seeds: Sequence[Seeds]
@@ -89,12 +71,8 @@ def decode_locally(
     core: Predictor | None,
     user: UserTerms | None,
     collaboration: CollaborationParams,
-    params: DecodingParams,
-    seeds: Sequence[Seeds],
+    sampler: Sampler,
     *,
-    vocab_size: int,
-    eos_token_id: int,
-    device: torch.device | str = "cpu",
     logits_format: LogitsFormat = FLOAT16,
     on_timestep: Callable[[Timestep], None] = lambda _: None,
 ) -> list[list[int]]:
@@ -104,31 +82,22 @@ def decode_locally(
         core: θ_core with the prompts w_inst, or None at λ = 1.
         user: θ_user, or None at λ = 0.
         collaboration: λ and α.
-        params: how to decode.
-        seeds: one pair a row.
-        vocab_size: V.
-        eos_token_id: ends an answer.
-        device: where both models run.
+        sampler: just begun.
         logits_format: the core's logits are mixed as they would arrive in it.
         on_timestep: told of every timestep before its projection.
 
     Returns:
         The answers' token ids.
     """
-    run = decode(params, seeds, vocab_size=vocab_size, eos_token_id=eos_token_id, device=device)
-    received: CoreLogits | None = None
-    try:
-        request = next(run)
-        while True:
-            if core and params.asks_core_at(request.step):
-                received = as_received(core.logits(request), logits_format)
-            terms = user.logits(request) if user else UserLogits()
-            mixed = mix_terms(received.values if received else None, terms, collaboration)
-            on_timestep(Timestep(request, received, mixed, seeds))
-            request = run.send(mixed)
-    except StopIteration as finished:
-        answers: list[list[int]] = finished.value
-        return answers
+    every, received = sampler.params.core_every, None
+    while (view := sampler.due) is not None:
+        if core and sampler.params.asks_core_at(view.step):
+            received = as_received(core.logits(view.at_every(every)), logits_format)
+        terms = user.logits(view) if user else UserLogits()
+        mixed = mix_terms(received.values if received else None, terms, collaboration)
+        on_timestep(Timestep(view, received, mixed, sampler.seeds))
+        sampler.step(mixed)
+    return sampler.answers
 
 
 def mix_terms(core_logits: Tensor | None, user: UserLogits, collaboration: CollaborationParams) -> Tensor:

@@ -151,16 +151,17 @@ def _unsent(sent: TopK, mixed: Tensor, lambda_user: float) -> _Others:
     own = mixed.scatter(-1, sent.ids, -math.inf).sub_((1 - lambda_user) * sent.fill)
     bound, tail, largest = (1 - lambda_user) * sent.bound, (1 - lambda_user) * sent.tail, own.amax(-1, keepdim=True)
     by_tail = tail + (lambda_user * _logsumexp(own / lambda_user) if lambda_user else largest)
-    return _Others(bound + largest, torch.full_like(tail, -math.inf), torch.minimum(bound + _logsumexp(own), by_tail))
+    high = torch.minimum(bound + _logsumexp(own), by_tail)
+    return _Others(bound + largest, torch.full_like(tail, -math.inf), high)
 
 
 def _logsumexp(entries: Tensor) -> Tensor:
-    """LSE over the vocabulary, [..., 1]; too high by what is nothing beside the margins.
+    """LSE over the vocabulary, [..., 1], in the memory of the entries; too high by what is nothing beside the margins.
 
     exp takes a hundred times as long where its result is no normal float32.
     """
     largest = entries.amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).min)
-    return largest + (entries - largest).clamp_(min=NEGLIGIBLE).exp_().sum(-1, keepdim=True).log_()
+    return largest + entries.sub_(largest).clamp_(min=NEGLIGIBLE).exp_().sum(-1, keepdim=True).log_()
 
 
 def _has_one_mode(mix: _BoundedMix) -> Tensor:

@@ -1,1 +1,1 @@
-"""Measuring what the collaboration is worth."""
+"""Benchmarks of a pair of models: alone, together, and with other settings."""

@@ -21,12 +21,12 @@ class BlockCosts:
 
     def see(self, timestep: Timestep) -> None:
         """One timestep of a batch; `on_timestep` of a decode."""
-        request = timestep.request
-        rows = request.rows_at_work
+        view = timestep.view
+        rows = view.rows_at_work
         self._timesteps += rows
-        if request.step == 0:
+        if view.step == 0:
             self._blocks += rows
-        if self._collaboration.uses_core and self._decoding.asks_core_at(request.step):
+        if self._collaboration.uses_core and self._decoding.asks_core_at(view.step):
             self._core_logits += rows
 
     def as_dict(self) -> dict[str, float]:

@@ -21,14 +21,12 @@ class ExactTimesteps:
 
     def see(self, timestep: Timestep) -> None:
         """One timestep of a batch."""
-        request, core = timestep.request, timestep.core
-        self._all += request.rows_at_work
+        view, core = timestep.view, timestep.core
+        self._all += view.rows_at_work
         if core is None:  # nothing of it is rounded
-            self._exact += request.rows_at_work
+            self._exact += view.rows_at_work
             return
         draws = [seeds.sampling for seeds in timestep.seeds]
-        is_proven = proven(
-            core, timestep.mixed, self._lambda_user, self._params, draws, request.block, request.timestep
-        )
+        is_proven = proven(core, timestep.mixed, self._lambda_user, self._params, draws, view.block, view.timestep)
         is_proven = is_proven.all(-1)
-        self._exact += int((is_proven if request.is_done is None else is_proven & ~request.is_done).sum())
+        self._exact += int((is_proven if view.is_done is None else is_proven & ~view.is_done).sum())

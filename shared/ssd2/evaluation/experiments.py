@@ -1,4 +1,4 @@
-"""The comparisons that a pair is measured by: what is varied in each, and what stays."""
+"""Experiments: comparisons of a pair's settings on the same questions."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
 """λ_user of the paper's Table 1."""
 ALPHAS = (0.0, 1.0)
 ENTROPY_BOUND = 0.05
-"""Nats, of the mix's mean entropy where it is asked for."""
+"""Bound of the mix's mean entropy, in nats."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to answer.
+    """One setting of an experiment.
 
     Attributes:
-        label: what tells it from the others of its experiment.
+        label: unique in its experiment.
         collaboration: λ and α.
-        decoding: everything else, but for
-        logits_format: how the core's logits travel.
+        decoding: decoding parameters.
+        logits_format: format of the core's logits.
     """
 
     label: str
@@ -36,15 +36,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Settings whose answers to the same questions are compared.
+    """A comparison of settings on the same questions.
 
     Attributes:
         name: of the command and of the files.
         title: of the report.
-        question: what it finds out, a sentence.
-        settings: the first is what the others are compared with.
-        kinds: of questions that are asked; two-source ones need both models at once.
-        counts_exact: whether it is found out at how many timesteps the projection is provably that of full logits.
+        question: that it answers, as a sentence.
+        settings: the first is the reference.
+        kinds: of questions; two-source ones need both models at once.
+        counts_exact: True to count the timesteps whose projection is provably that of full logits.
     """
 
     name: str
@@ -74,7 +74,7 @@ def two_source(collaboration: CollaborationParams, decoding: DecodingParams) -> 
 
 
 def self_conditioning(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
-    """What each model is fed back; the paper's choice first, which cannot cross the boundary."""
+    """Compare self-conditioning modes; the paper's, first, cannot cross the boundary."""
     modes = ("mixed", *(mode for mode in SELF_CONDITIONING if mode != "mixed"))
     return Experiment(
         "self-conditioning",
@@ -86,7 +86,7 @@ def self_conditioning(collaboration: CollaborationParams, decoding: DecodingPara
 
 
 def steps(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
-    """Numbers of timesteps, and the early stop at 0.4T against going on to t = 0."""
+    """Compare numbers of timesteps, and the early stop at 0.4T with decoding to t = 0."""
     to_the_end = [(42, 0.0), (1000, 0.0)]
     stopped = [(count, decoding.stop) for count in (250, 100, 50, 25, 10)]
     return Experiment(
@@ -107,7 +107,7 @@ def steps(collaboration: CollaborationParams, decoding: DecodingParams) -> Exper
 
 
 def few_timesteps(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
-    """Ways to take fewer timesteps, or to ask the core less often, than all timesteps evenly."""
+    """Compare ways to use fewer timesteps, or fewer questions to the core, than even timesteps."""
     ways: dict[str, dict[str, Any]] = {
         f"even, {decoding.steps}": {},
         "patience 1": {"patience": 1},
@@ -133,7 +133,7 @@ def few_timesteps(collaboration: CollaborationParams, decoding: DecodingParams) 
 
 
 def projections(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
-    """The three logits-projections of SSD-LM, with narrow and wide nuclei."""
+    """Compare the three logits projections of SSD-LM, with narrow and wide nuclei."""
     kinds = [("greedy", decoding.top_p), *((kind, p) for kind in ("sampling", "multi-hot") for p in (0.2, 0.5, 0.9))]
     return Experiment(
         "projections",
@@ -151,7 +151,7 @@ def projections(collaboration: CollaborationParams, decoding: DecodingParams) ->
 
 
 def formats(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
-    """What fewer bytes of the core's logits cost."""
+    """Compare formats of the core's logits, for what fewer bytes cost."""
     compared = (FLOAT16, UINT8, *(LogitsFormat("top-k", k) for k in (64, 16, 4)))
     return Experiment(
         "formats",
@@ -171,4 +171,4 @@ EXPERIMENTS: dict[str, Callable[[CollaborationParams, DecodingParams], Experimen
     "projections": projections,
     "formats": formats,
 }
-"""By the name of the command."""
+"""Experiments by the name of their command."""

@@ -1,4 +1,4 @@
-"""Texts to be measured, from files: JSON lines or plain text."""
+"""Generated texts, read from files of JSON lines or plain text."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ssd2.demo.generator import Item
 from ssd2.errors import InvalidParameter
 
 PROMPT_FIELDS = ("prompt", "instruction", "question")
-"""Names under which a prompt is found; the first that a line has."""
+"""Fields that may hold the prompt; the first that a line has is used."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One text.
+    """One generated text.
 
     Attributes:
         text: what a model wrote.
@@ -33,16 +33,16 @@ class Generation:
 
     @property
     def context(self) -> str:
-        """What stands before the text: the prompt, with the separator if it needs one. "" is no prompt."""
+        """Prompt with the separator, if one is needed; "" without a prompt."""
         needs_one = self.prompt and not self.prompt[-1].isspace() and not self.text[:1].isspace()
         return self.prompt + self.separator if needs_one else self.prompt
 
 
 class AnswersFile:
-    """Answers to items, as JSON lines that `read_generations` reads."""
+    """File of answers to items, JSON lines for `read_generations`."""
 
     def __init__(self, file: Path) -> None:
-        """Begin the file anew, before anything is computed.
+        """Truncate the file, before anything is computed.
 
         Raises:
             InvalidParameter: if it cannot be written, or its name does not end in .jsonl.
@@ -53,7 +53,7 @@ class AnswersFile:
         self._write("w", "")
 
     def add(self, system: str, items: Sequence[Item], answers: Sequence[str]) -> None:
-        """Add the answers of one system, each with its question and the right answer."""
+        """Append the answers of one system, each with its question and the right answer."""
         lines = [
             {"system": system, "kind": item.kind, "prompt": item.question, "text": answer, "reference": item.answer}
             for item, answer in zip(items, answers, strict=True)
@@ -95,7 +95,7 @@ def read_generations(files: Sequence[Path], by: str | None = None) -> dict[str, 
 
 
 def separated(groups: Mapping[str, Sequence[Generation]], separator: str) -> dict[str, list[Generation]]:
-    """The same generations, with a separator between prompt and text."""
+    """Return the generations with a separator between prompt and text."""
     return {label: [replace(one, separator=separator) for one in group] for label, group in groups.items()}
 
 
@@ -119,7 +119,7 @@ def _read(file: Path, by: str | None) -> Iterator[tuple[str, Generation]]:
 
 
 def _parse(line: str, place: str) -> dict[str, Any]:
-    """An object whose texts are strings."""
+    """Check that a line is an object whose texts are strings, and return it."""
     try:
         value = json.loads(line)
     except ValueError as error:

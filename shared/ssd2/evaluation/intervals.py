@@ -11,7 +11,7 @@ _Z_95 = 1.959963984540054
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's score interval at 95%: still sensible where all or none are right.
+    """Return Wilson's score interval at 95%, which keeps its width where all or none are right.
 
     Source: Wilson 1927, J. Am. Stat. Assoc. 22.
 

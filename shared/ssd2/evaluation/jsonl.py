@@ -1,4 +1,4 @@
-"""Results that are kept at once: JSON lines, added one by one, read again by the run that goes on."""
+"""Result files of JSON lines: appended to result by result, and read by a resumed run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssd2.errors import InvalidParameter
 
 
 def read_results(file: Path) -> list[dict[str, Any]]:
-    """What earlier runs kept; a last line cut short by a crash is left out.
+    """Return the results of earlier runs, without a last line cut short by a crash.
 
     Raises:
         InvalidParameter: if the file cannot be read, or a line is no JSON object.
@@ -30,7 +30,7 @@ def read_results(file: Path) -> list[dict[str, Any]]:
 
 
 def append_result(file: Path, result: Mapping[str, Any]) -> None:
-    """Add a line, in place of one that a crash cut short.
+    """Append a line, replacing one that a crash cut short.
 
     Raises:
         InvalidParameter: if the file cannot be written.
@@ -46,7 +46,7 @@ def append_result(file: Path, result: Mapping[str, Any]) -> None:
 
 
 def not_results(file: Path) -> InvalidParameter:
-    """The error for a file that holds something else."""
+    """Return the error for a file without such results."""
     return InvalidParameter(f"{file} does not hold results of an evaluation; give --out another folder")
 
 

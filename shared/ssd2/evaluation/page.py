@@ -1,4 +1,4 @@
-"""A Markdown page with a plot beside it."""
+"""Markdown pages with a plot."""
 
 from __future__ import annotations
 

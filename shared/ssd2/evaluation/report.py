@@ -1,4 +1,4 @@
-"""Results as Markdown, with a plot beside it."""
+"""Report of an experiment: a Markdown page with a plot."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def write_report(folder: Path, experiment: Experiment, results: Sequence[Result]
 
     Args:
         folder: made if missing.
-        experiment: what was compared.
+        experiment: that was run.
         results: one a setting, in order, as far as they have come.
         total: how many there will be.
-        command: what makes the same report again.
+        command: that makes the same report again.
 
     Returns:
         The Markdown file.
@@ -50,9 +50,9 @@ def write_report(folder: Path, experiment: Experiment, results: Sequence[Result]
 
 
 def as_table(results: Sequence[Result]) -> str:
-    """Shares with their 95% intervals, a row a setting; with what a block took where that differs.
+    """Return a table of shares with 95% intervals, a row per setting, with costs of a block where they differ.
 
-    `FORMAT_COLUMNS` too where they were counted.
+    `FORMAT_COLUMNS` are included where they were counted.
     """
     metrics, costs, names = _measured(results), _differing_costs(results), _names(results)
     has_formats = all(result.exact is not None for result in results)
@@ -68,18 +68,18 @@ def as_table(results: Sequence[Result]) -> str:
 
 
 def _measured(results: Sequence[Result]) -> dict[str, str]:
-    """Those of `METRICS` that were measured."""
+    """Return those of `METRICS` that were measured."""
     return {metric: title for metric, title in METRICS.items() if metric in results[0].shares}
 
 
 def _differing_costs(results: Sequence[Result]) -> dict[str, str]:
-    """`COST_COLUMNS`, if every result has them and blocks took different numbers of timesteps."""
+    """Return `COST_COLUMNS` if every result has them and blocks took different numbers of timesteps."""
     taken = {result.timesteps_per_block for result in results}
     return COST_COLUMNS if len(taken) > 1 and None not in taken else {}
 
 
 def _names(results: Sequence[Result]) -> list[str]:
-    """What tells the results apart: their labels, and the family if there are several."""
+    """Return names of the results: their labels, with the family if there are several."""
     families = {result.setting["family"] for result in results}
     return [f"{r.setting['family']}, {r.label}" if len(families) > 1 else r.label for r in results]
 
@@ -117,7 +117,7 @@ Made by:
 
 
 def _draw_shares(figure: Figure, results: Sequence[Result]) -> None:
-    """A panel a metric, the settings along the axis, the interval as a bar; then what a block took, if that differs."""
+    """Draw a panel per metric, with settings along the axis and intervals as bars; then differing costs of a block."""
     metrics, costs, names = _measured(results), _differing_costs(results), _names(results)
     panels = figure.subplots(1, len(metrics) + bool(costs), sharey=True)
     places = range(len(results))
@@ -136,7 +136,7 @@ def _draw_shares(figure: Figure, results: Sequence[Result]) -> None:
 
 
 def _draw_by_lambda(figure: Figure, results: Sequence[Result]) -> None:
-    """A panel a metric, λ along the axis, a line a family and α. λ = 0 has no α and belongs to both lines."""
+    """Draw a panel per metric with λ along the axis and a line per family and α; λ = 0, without α, is on both."""
     families = dict.fromkeys(result.setting["family"] for result in results)
     panels = figure.subplots(1, len(METRICS), sharey=True)
     for (metric, title), panel in zip(METRICS.items(), panels, strict=True):
@@ -165,7 +165,7 @@ def _draw_by_lambda(figure: Figure, results: Sequence[Result]) -> None:
 
 
 def _bars(results: Sequence[Result], metric: str) -> tuple[list[float], list[float], list[float]]:
-    """Shares, and how far their intervals reach below and above."""
+    """Return shares, and the reach of their intervals below and above."""
     shares = [result.shares[metric] for result in results]
     intervals = [result.interval(metric) for result in results]
     below = [share - low for share, (low, _) in zip(shares, intervals, strict=True)]

@@ -1,4 +1,4 @@
-"""Runs an experiment on unseen items, setting by setting, and keeps each result at once."""
+"""Runner of experiments on unseen items: setting by setting, storing each result at once."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ LATER_SETTINGS: dict[str, Any] = {
     "core_every": 1,
     "logits": str(FLOAT16),
 }
-"""What the first reports' results do not name, and what they were made with."""
+"""Settings that results of the first reports do not name, with the values they were made with."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one setting came to.
+    """Result of one setting.
 
     Attributes:
         label: of the setting.
@@ -58,7 +58,7 @@ class Result:
 
     @property
     def shares(self) -> dict[str, float]:
-        """The shares that were measured, by their names in `Accuracy`."""
+        """Measured shares, by their names in `Accuracy`."""
         return {name: share for name, share in asdict(self.accuracy).items() if share is not None}
 
     def interval(self, metric: str) -> tuple[float, float]:
@@ -66,12 +66,12 @@ class Result:
         return wilson_interval(self.shares[metric], self.items)
 
     def as_json(self) -> dict[str, Any]:
-        """As a line of the results file, and of --json."""
+        """Return a line of the results file, and of --json."""
         return {**asdict(self), "interval_95": {name: self.interval(name) for name in self.shares}}
 
     @classmethod
     def from_json(cls, line: dict[str, Any]) -> Result:
-        """The inverse of `as_json`, also for what was kept before the latest settings and columns were there."""
+        """Read a line that `as_json` wrote, also one without the latest settings and columns."""
         later = (*COST_COLUMNS, "exact", "frame_bytes")
         values = {name: line[name] for name in cls.__dataclass_fields__ if name in line or name not in later}
         setting = {**LATER_SETTINGS, **line["setting"]}
@@ -89,7 +89,7 @@ def run_experiment(
     on_progress: Callable[[str, int], None] = lambda _label, _answers: None,
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
-    """Answer the same items with every setting.
+    """Answer the same items with every setting of an experiment.
 
     Args:
         pair: θ_core and θ_user.
@@ -197,7 +197,7 @@ def _depends_on(pair: Pair, setting: Setting, kinds: Sequence[str], limit: int, 
 
 
 def _read(file: Path) -> list[Result]:
-    """The results of earlier runs."""
+    """Return the results of earlier runs."""
     try:
         return [Result.from_json(line) for line in read_results(file)]
     except (KeyError, TypeError) as error:

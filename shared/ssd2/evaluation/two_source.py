@@ -24,7 +24,7 @@ from ssd2.errors import ModelMismatch, TokenizerMismatch
 from ssd2.evaluation.costs import COST_COLUMNS, BlockCosts
 from ssd2.logits.format import FLOAT16, LogitsFormat
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint
-from ssd2.models.predict import begin, user_terms
+from ssd2.models.predict import begin, begin_sampler, user_terms
 
 SYSTEMS = ("together", "core_only", "user_only")
 EVALUATED_KINDS = ("private", "public", "two-source")
@@ -170,10 +170,7 @@ def answer_batch(
         core,
         user,
         collaboration,
-        params,
-        seeds,
-        vocab_size=config.vocab_size,
-        eos_token_id=config.eos_token_id,
+        begin_sampler(config, params, seeds),
         logits_format=logits_format,
         on_timestep=on_timestep,
     )

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ssd2.errors import InvalidParameter, JudgeRefused, JudgeReplyInvalid, JudgeUnavailable
+from ssd2.errors import InvalidParameter
+from ssd2.lab.errors import JudgeRefused, JudgeReplyInvalid, JudgeUnavailable
 
 if TYPE_CHECKING:
     import httpx2

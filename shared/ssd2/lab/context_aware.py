@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.models.checkpoint import Checkpoint
-from ssd2.models.predict import user_terms
+from ssd2.models.predict import begin_sampler, user_terms
 
 
 def answer_from_context(
@@ -42,9 +42,6 @@ def answer_from_context(
         None,
         terms,
         collaboration,
-        params,
-        [Seeds.reproducible(seed)],
-        vocab_size=config.vocab_size,
-        eos_token_id=config.eos_token_id,
+        begin_sampler(config, params, [Seeds.reproducible(seed)]),
     )
     return tokenizer.decode(answer)

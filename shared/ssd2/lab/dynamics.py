@@ -89,7 +89,7 @@ class _Watch:
 
     def see(self, timestep: Timestep) -> None:
         """Count one timestep."""
-        goes_on = ~(timestep.request.answer_ids == self._eos_token_id).any(-1)
+        goes_on = ~(timestep.view.answer_ids == self._eos_token_id).any(-1)
         self._block.append(timestep.mixed.argmax(-1)[goes_on].cpu())
         if len(self._block) == self._steps:
             tokens = torch.stack(self._block)  # [steps, rows, L]

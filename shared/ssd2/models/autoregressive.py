@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssd2.algorithm.sampler import LogitsRequest
+from ssd2.algorithm.block_view import BlockView
+from ssd2.algorithm.next_token import NextTokenSampler
 from ssd2.errors import CheckpointInvalid, InvalidParameter, PromptTooLong
 from ssd2.models.configs import AutoregressiveConfig
-from ssd2.models.family import Family, Model
+from ssd2.models.model import Model
 from ssd2.models.padding import left_padded
 from ssd2.models.pretrained import read_config, read_network, read_tokenizer_of
+from ssd2.models.registry import Family
 
 
 class AutoregressiveLM(Model):
@@ -58,7 +60,7 @@ class NextToken:
         self._logits: Tensor | None = None
 
     @torch.inference_mode()
-    def logits(self, request: LogitsRequest) -> Tensor:
+    def logits(self, view: BlockView) -> Tensor:
         """Return the logits of the next token: a function of prompt and committed ids, whatever was asked before.
 
         Returns:
@@ -68,11 +70,11 @@ class NextToken:
             InvalidParameter: if more than one token is asked for at once.
             PromptTooLong: if the answer has grown past the model's positions.
         """
-        if request.x_t.shape[1] != 1:
+        if view.block_size != 1:
             raise InvalidParameter(
-                f"block size is {request.x_t.shape[1]}; an autoregressive model writes one token at a time: use 1"
+                f"block size is {view.block_size}; an autoregressive model writes one token at a time: use 1"
             )
-        token_ids = torch.cat([self._prompt_ids, request.answer_ids], -1)
+        token_ids = torch.cat([self._prompt_ids, view.answer_ids], -1)
         if self._logits is None or not torch.equal(token_ids, self._read_ids):
             self._logits = self._read(token_ids)
         return self._logits
@@ -162,5 +164,6 @@ FAMILY = Family(
     read_config=_read_config,
     read_tokenizer=read_tokenizer_of,
     load=_load,
+    sampler=NextTokenSampler,
     begin=lambda model, prompts, _: NextToken(model, prompts),
 )

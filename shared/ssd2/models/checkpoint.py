@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 from ssd2.models.checksums import SHA256SUMS, check_checksums, write_checksums
 from ssd2.models.configs import ModelConfig
-from ssd2.models.family import Model
+from ssd2.models.model import Model
 from ssd2.models.precision import set_precision
 from ssd2.models.pretrained import EMBED_SUM, EMBED_TIMESTEP, WEIGHT_SUFFIXES
 from ssd2.models.registry import family_named, family_of_folder

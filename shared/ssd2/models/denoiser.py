@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
 
-from ssd2.algorithm.sampler import LogitsRequest
+from ssd2.algorithm.block_view import BlockView
+from ssd2.algorithm.noised_simplex import x_t_of
+from ssd2.algorithm.simplex import tokens_to_simplex
 from ssd2.errors import PromptTooLong
 from ssd2.models.context_pool import Context, ContextPool
 from ssd2.models.experts import TimeRangeExperts
@@ -41,14 +43,11 @@ class Denoiser:
         self._model, self._self_conditioning = model, self_conditioning
         self._prompts = [tuple(prompt) for prompt in prompts]
         self._pools: dict[SSD2, ContextPool] = {}
-        self._own: list[tuple[int, int, Tensor]] = []  # block, step and logits of the last predictions, V-sized
+        self._own: dict[Hashable, Tensor] = {}  # the last two predictions, V-sized, by what they are a function of
 
     @torch.inference_mode()
-    def logits(self, request: LogitsRequest) -> Tensor:
+    def logits(self, view: BlockView) -> Tensor:
         """Return the logits of one timestep.
-
-        A timestep may be asked for again, with the same answer or another; those before it not, as own predictions
-        are too large to be kept.
 
         Returns:
             [B, L, V], float32.
@@ -56,37 +55,45 @@ class Denoiser:
         Raises:
             PromptTooLong: if the answer has grown past the model's positions.
             InvalidParameter: if there is no expert for the timestep.
-            ValueError: if the model's own prediction before the timestep is not known.
+            ValueError: if own predictions are fed back, and what was projected in the block so far is not known.
         """
-        model, block_size = self._model.at(request.timestep), request.x_t.shape[1]
-        answers = request.answer_ids.tolist()
-        tokens = max(len(prompt) for prompt in self._prompts) + request.answer_ids.shape[1] + block_size
+        if self._self_conditioning == "own":
+            return self._logits_on_own(view)
+        return self._denoised(view, self._given(view))
+
+    def _logits_on_own(self, view: BlockView) -> Tensor:
+        """Feed back the model's own prediction at the timestep before, made again unless it is the last one made."""
+        missing = [view]
+        while missing[-1].step and _key(missing[-1].before()) not in self._own:
+            missing.append(missing[-1].before())
+        logits = self._own.get(_key(missing[-1].before())) if missing[-1].step else None
+        for each in reversed(missing):
+            kept = {} if logits is None else {_key(each.before()): logits}
+            logits = self._denoised(each, logits)
+            self._own = {**kept, _key(each): logits}
+        return self._own[_key(view)]
+
+    def _given(self, view: BlockView) -> Tensor | None:
+        if self._self_conditioning == "mixed":
+            return view.mixed_logits
+        if view.projected is None:
+            return None
+        vocab_size, device = self._model.config.vocab_size, view.answer_ids.device
+        return tokens_to_simplex(view.projected, view.block_size, vocab_size, view.simplex_value, device)
+
+    def _denoised(self, view: BlockView, self_cond: Tensor | None) -> Tensor:
+        model, answers = self._model.at(view.timestep), view.answer_ids.tolist()
+        tokens = max(len(prompt) for prompt in self._prompts) + view.answer_ids.shape[1] + view.block_size
         self._check_room(tokens)
         if model not in self._pools:
             self._pools[model] = ContextPool(model, len(self._prompts), tokens)
         pool = self._pools[model]
         pool.make_room(tokens)
-        pool.hold({slot: self._context(slot, answer, request.timestep) for slot, answer in enumerate(answers)})
-        self_cond = None if request.step == 0 else self._self_cond(request)
+        pool.hold({slot: self._context(slot, answer, view.timestep) for slot, answer in enumerate(answers)})
+        x_t = x_t_of(view, model.config.vocab_size, pool.device)
         fed_back = None if self_cond is None else model.feed_back(self_cond)
-        t = torch.full((len(answers),), request.timestep, device=request.x_t.device)
-        logits = pool.denoise(range(len(answers)), request.x_t, fed_back, t)
-        if self._self_conditioning == "own":
-            self._own = [*self._earlier(request)[-1:], (request.block, request.step, logits)]
-        return logits
-
-    def _self_cond(self, request: LogitsRequest) -> Tensor | None:
-        if self._self_conditioning == "own":
-            if not (earlier := self._earlier(request)):
-                raise ValueError(
-                    f"timestep {request.step} of block {request.block} is asked for before the one before it"
-                )
-            return earlier[-1][-1]
-        return request.x0_hat if self._self_conditioning == "projection" else request.mixed_logits
-
-    def _earlier(self, request: LogitsRequest) -> list[tuple[int, int, Tensor]]:
-        """Own predictions at earlier timesteps of the same block; none where another answer led to it."""
-        return [own for own in self._own if own[0] == request.block and own[1] < request.step]
+        t = torch.full((len(answers),), view.timestep, device=pool.device)
+        return pool.denoise(range(len(answers)), x_t, fed_back, t)
 
     def _context(self, row: int, answer_ids: list[int], timestep: int) -> Context:
         prompt, config = self._prompts[row], self._model.config
@@ -101,3 +108,8 @@ class Denoiser:
                 f"prompt and answer have come to {longest} + {answer_tokens} tokens; with such an answer this model "
                 f"takes prompts of {max(allowed, 0)}: shorten the prompt or the answer"
             )
+
+
+def _key(view: BlockView) -> Hashable:
+    answers = tuple(map(tuple, view.answer_ids.tolist()))
+    return view.block, view.timestep, view.trail, view.noise_seeds, view.simplex_value, answers

@@ -7,7 +7,7 @@ from torch import nn
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.errors import InvalidParameter
 from ssd2.models.configs import ExpertsConfig
-from ssd2.models.family import Model
+from ssd2.models.model import Model
 from ssd2.models.ssd2 import SSD2
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ssd2.errors import InvalidParameter
-from ssd2.models.family import Model
+from ssd2.models.model import Model
 from ssd2.models.registry import family_named
 
 PRECISIONS = ("float32", "bfloat16", "int8")

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ssd2.algorithm.collaboration import Predictor, UserTerms
-from ssd2.algorithm.params import CollaborationParams
-from ssd2.models.family import Model
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.sampler import Sampler
+from ssd2.models.configs import ModelConfig
+from ssd2.models.model import Model
 from ssd2.models.registry import family_named
+
+_NO_TOKEN = -1
 
 
 def begin(model: Model, prompts: Sequence[Sequence[int]], self_conditioning: str) -> Predictor:
@@ -24,6 +28,21 @@ def begin(model: Model, prompts: Sequence[Sequence[int]], self_conditioning: str
         TokenOutOfRange: if a prompt holds an id outside the vocabulary.
     """
     return family_named(model.config.family).begin(model, prompts, self_conditioning)
+
+
+def begin_sampler(
+    config: ModelConfig, params: DecodingParams, seeds: Sequence[Seeds], *, ends_at_eos: bool = True
+) -> Sampler:
+    """Begin the sampler of a model's family.
+
+    Args:
+        config: of the model.
+        params: how to decode.
+        seeds: one pair a row.
+        ends_at_eos: whether an EOS ends an answer; else all answers are as long as they may be.
+    """
+    eos_token_id = config.eos_token_id if ends_at_eos else _NO_TOKEN
+    return family_named(config.family).sampler(params, seeds, eos_token_id=eos_token_id)
 
 
 def user_terms(

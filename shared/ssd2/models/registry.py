@@ -1,12 +1,13 @@
 """The families of models, in one place. To add one, write its file and add its line here.
 
-A family's file defines `FAMILY`, a `ssd2.models.family.Family`, and is imported when the first model is looked for: to
-know the names takes no torch.
+A family's file defines `FAMILY`. It is imported when the first model is looked for: to read this file takes no torch.
+See docs/adding-a-family.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 from ssd2.errors import InvalidParameter
 
 if TYPE_CHECKING:
-    from ssd2.models.family import Family
+    from torch import nn
+
+    from ssd2.algorithm.collaboration import Predictor
+    from ssd2.algorithm.sampler import SamplerKind
+    from ssd2.models.configs import ModelConfig
+    from ssd2.models.lane import MakeLane
+    from ssd2.models.model import Model
+    from ssd2.models.shard import Shard
+    from ssd2.models.tokenizer import Tokenizer
 
 MODULES = [
     "ssd2.models.ssd2_family",
@@ -22,6 +31,39 @@ MODULES = [
     "ssd2.models.autoregressive",  # reads what no other family claims
 ]
 """Of the families; a checkpoint is of the first that claims it."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of models.
+
+    Attributes:
+        name: as in configs, model cards and Open.
+        claims: True if a checkpoint folder with this config.json is of the family.
+        read_config: the shape of such a folder's model.
+        read_tokenizer: its tokenizer, given V.
+        load: the model with its weights, float32, on the CPU.
+        sampler: decodes it, and guesses ahead for a core.
+        begin: takes up a decode: model, prompts of any lengths, self-conditioning.
+        lane: makes the lane of a model whose rows can be one batch; None to compute one answer at a time.
+        check_files: looks at a folder's files before the first weight is read.
+        write_config: the content of config.json for a shape, where checkpoints are also written; else None.
+        shard: turns a model into one rank's share of it, in place; None if it cannot be cut.
+        int8_layers: those whose matrices can be held in int8; None if none can.
+    """
+
+    name: str
+    claims: Callable[[Path, Mapping[str, Any]], bool]
+    read_config: Callable[[Path, Mapping[str, Any]], ModelConfig]
+    read_tokenizer: Callable[[Path, int], Tokenizer]
+    load: Callable[[Path, Any], Model]
+    sampler: SamplerKind
+    begin: Callable[[Any, Sequence[Sequence[int]], str], Predictor]
+    lane: MakeLane | None = None
+    check_files: Callable[[Path, Any], None] = lambda _folder, _config: None
+    write_config: Callable[[Any], dict[str, Any]] | None = None
+    shard: Callable[[Any, Shard], None] | None = None
+    int8_layers: Callable[[Any], Sequence[nn.Module]] | None = None
 
 
 def families() -> list[Family]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.models.configs import CONTEXT_TIMESTEP_QUANTUM, SSD2Config
-from ssd2.models.family import Model
+from ssd2.models.model import Model
 from ssd2.models.transformer import Transformer
 
 OPT_POSITION_OFFSET = 2

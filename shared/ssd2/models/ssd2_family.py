@@ -13,12 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 from ssd2.models.checkpoint import CONFIG, WEIGHTS, load_checkpoint, save_checkpoint
 from ssd2.models.configs import ExpertsConfig, SSD2Config
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.experts import TimeRangeExperts
-from ssd2.models.family import Family, Model
+from ssd2.models.model import Model
+from ssd2.models.registry import Family
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.ssd2_lane import BatchLane
 from ssd2.models.tensor_parallel import shard_model
@@ -132,6 +134,7 @@ FAMILY = Family(
     read_config=_read_config,
     read_tokenizer=lambda folder, _: Tokenizer.from_file(folder / TOKENIZER),
     load=_load,
+    sampler=SimplexSampler,
     begin=Denoiser,
     lane=BatchLane,
     check_files=_check_layers,

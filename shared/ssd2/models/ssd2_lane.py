@@ -10,8 +10,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from ssd2.algorithm.noised_simplex import ProjectedRows, noised_rows
 from ssd2.algorithm.projection import ProjectedTokens
-from ssd2.algorithm.sampler import ProjectedRows, noised_rows
+from ssd2.algorithm.simplex import tokens_to_simplex
 from ssd2.models.context_pool import Context, ContextPool
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.lane import Call, Graphs, Row
@@ -153,7 +154,7 @@ class BatchLane:
             if row.request.self_conditioning == "projection" and row.state.projected
         ]
         if of_projection:
-            x0_hat = torch.stack([_x0_hat(rows[index], model.config.vocab_size) for index in of_projection])
+            x0_hat = torch.cat([_x0_hat(rows[index], model.config.vocab_size) for index in of_projection])
             fed_back[of_projection] = model.feed_back(x0_hat.to(fed_back.device))
         return fed_back
 
@@ -203,8 +204,6 @@ def _projected_rows(rows: Sequence[Row], device: torch.device) -> ProjectedRows:
 
 
 def _x0_hat(row: Row, vocab_size: int) -> Tensor:
-    """The previous projection as a simplex, [L, V]."""
-    x0_hat = torch.full((row.request.block_size, vocab_size), -row.request.simplex_value)
-    if projected := row.state.projected:
-        x0_hat[list(projected.positions), list(projected.token_ids)] = row.request.simplex_value
-    return x0_hat
+    """Make the simplex of the previous projection, [1, L, V]."""
+    projected = [row.state.projected] if row.state.projected else []
+    return tokens_to_simplex(projected, row.request.block_size, vocab_size, row.request.simplex_value)

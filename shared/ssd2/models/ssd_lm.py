@@ -13,13 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssd2.algorithm.sampler import LogitsRequest
+from ssd2.algorithm.block_view import BlockView
+from ssd2.algorithm.noised_simplex import x_t_of
+from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.errors import CheckpointInvalid, ModelNotFound, PromptTooLong
 from ssd2.models.configs import SSDLMConfig
-from ssd2.models.family import Family, Model
+from ssd2.models.model import Model
 from ssd2.models.padding import left_padded
 from ssd2.models.pretrained import EMBED_SUM, EMBED_TIMESTEP, read_config, read_network, read_tokenizer_of
+from ssd2.models.registry import Family
 
 
 class SSDLM(Model):
@@ -82,8 +85,8 @@ class BidirectionalDenoiser:
         self._prompt_ids, self._mask = left_padded(prompts, model.config, next(model.parameters()).device)
 
     @torch.inference_mode()
-    def logits(self, request: LogitsRequest) -> Tensor:
-        """Logits for one timestep.
+    def logits(self, view: BlockView) -> Tensor:
+        """Return the logits of one timestep.
 
         Returns:
             [B, L, V], float32.
@@ -91,15 +94,16 @@ class BidirectionalDenoiser:
         Raises:
             PromptTooLong: if prompt, answer and block do not fit the model's positions.
         """
-        context_ids = torch.cat([self._prompt_ids, request.answer_ids], -1)
-        if context_ids.shape[1] + request.x_t.shape[1] > self._model.config.max_positions:
+        context_ids = torch.cat([self._prompt_ids, view.answer_ids], -1)
+        if context_ids.shape[1] + view.block_size > self._model.config.max_positions:
             raise PromptTooLong(
-                f"prompt, answer and block have come to {context_ids.shape[1]} + {request.x_t.shape[1]} tokens, this "
+                f"prompt, answer and block have come to {context_ids.shape[1]} + {view.block_size} tokens, this "
                 f"model takes {self._model.config.max_positions}; shorten the prompt or the answer"
             )
-        mask = torch.cat([self._mask, torch.ones_like(request.answer_ids, dtype=torch.bool)], -1)
-        t = torch.full((len(request.x_t),), request.timestep, device=request.x_t.device)
-        return self._model.denoise(request.x_t, t, context_ids, mask)
+        mask = torch.cat([self._mask, torch.ones_like(view.answer_ids, dtype=torch.bool)], -1)
+        x_t = x_t_of(view, self._model.config.vocab_size, context_ids.device)
+        t = torch.full((len(x_t),), view.timestep, device=x_t.device)
+        return self._model.denoise(x_t, t, context_ids, mask)
 
 
 def _read_config(folder: Path, _: object) -> SSDLMConfig:
@@ -155,5 +159,6 @@ FAMILY = Family(
     read_config=_read_config,
     read_tokenizer=read_tokenizer_of,
     load=_load,
+    sampler=SimplexSampler,
     begin=lambda model, prompts, _: BidirectionalDenoiser(model, prompts),
 )

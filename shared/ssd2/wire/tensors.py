@@ -8,22 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssd2.algorithm.projection import ProjectedTokens
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits, pack, unpack
 from ssd2.wire.codec import PackedLogits
-
-
-def projected_tokens(x0_hat: Tensor) -> ProjectedTokens:
-    """A projected simplex as its tokens.
-
-    Args:
-        x0_hat: [L, V], every entry +K or -K.
-    """
-    members = x0_hat > 0
-    counts = members.sum(-1).tolist()
-    is_one_hot = all(count == 1 for count in counts)
-    return ProjectedTokens(tuple(members.nonzero()[:, 1].tolist()), () if is_one_hot else tuple(counts))
 
 
 def pack_logits(logits: Tensor, logits_format: LogitsFormat) -> PackedLogits:

@@ -17,9 +17,9 @@ from core_server.catalogue.engine_messages import Ready
 from core_server.engine.cuda_graphs import CudaGraphs
 from core_server.engine.lanes import SingleLane, lane_for
 from core_server.engine.process import Engine
-from ssd2.algorithm.params import DecodingParams
+from ssd2.algorithm.block_view import BlockView, ProjectedAt
+from ssd2.algorithm.noised_simplex import ProjectedRows, noised_rows, noised_simplex
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
-from ssd2.algorithm.sampler import LogitsRequest, ProjectedRows, noised_rows, noised_simplex
 from ssd2.algorithm.simplex import ids_to_simplex
 from ssd2.logits.format import FLOAT16
 from ssd2.models.experts import TimeRangeExperts
@@ -70,19 +70,24 @@ class Reference:
 
     def __init__(self, model: SSD2 | TimeRangeExperts, request: OpenRequest) -> None:
         self.predictor = begin(model, [request.prompt_ids], request.self_conditioning)
-        self.request = request
+        self.request, self.trail = request, list[ProjectedAt]()
 
     def logits(self, state: BlockState) -> Tensor:
-        timestep = self.request.timesteps[state.at.step]
-        params = DecodingParams(LENGTH, simplex_value=self.request.simplex_value)
-        x0_hat = None
+        timesteps = self.request.timesteps
+        self.trail = self.trail if state.projected else []
         if state.projected:
-            x0_hat = torch.full((1, LENGTH, VOCAB), -self.request.simplex_value)
-            x0_hat[0, list(state.projected.positions), list(state.projected.token_ids)] = self.request.simplex_value
-        x_t = noised_simplex(x0_hat, [self.request.noise_seed], state.at.block, timestep, params, VOCAB)
-        answer_ids = torch.tensor([state.answer_ids], dtype=torch.int64)
-        asked = LogitsRequest(state.at.block, state.at.step, timestep, x_t, x0_hat, None, answer_ids)
-        return self.predictor.logits(asked)[0]
+            self.trail.append(ProjectedAt(timesteps[state.at.step - 1], (state.projected,)))
+        view = BlockView(
+            block=state.at.block,
+            step=state.at.step,
+            timestep=timesteps[state.at.step],
+            block_size=LENGTH,
+            answer_ids=torch.tensor([state.answer_ids], dtype=torch.int64),
+            trail=tuple(self.trail),
+            noise_seeds=(self.request.noise_seed,),
+            simplex_value=self.request.simplex_value,
+        )
+        return self.predictor.logits(view)[0]
 
 
 def model_of(kind: str) -> SSD2 | TimeRangeExperts:
@@ -176,8 +181,8 @@ def test_noised_rows_are_the_noised_simplex_to_every_softmax() -> None:
     found = noised_rows(rows, 4, VOCAB).softmax(-1)
     for row, (k, seed, block, t) in enumerate([(5.0, 7, 0, 900), (2.0, 8, 3, 420), (3.0, 9, 1, 640)]):
         x0_hat = ids_to_simplex(token_ids[row : row + 1], VOCAB, k) if row < 2 else None  # the third begins a block
-        params = DecodingParams(4, simplex_value=k)
-        expected = noised_simplex(x0_hat, [seed], block, t, params, VOCAB).softmax(-1)[0]
+        place = {"block": block, "timestep": t, "length": 4}
+        expected = noised_simplex(x0_hat, [seed], **place, simplex_value=k, vocab_size=VOCAB).softmax(-1)[0]
         torch.testing.assert_close(found[row], expected, atol=1e-6, rtol=1e-5)
 
 

@@ -16,7 +16,6 @@ from core_server.engine.scheduler import Batch, Result, Scheduler
 from ssd2.algorithm.block_end import BlockEnd, patience_of_the_core
 from ssd2.algorithm.params import DecodingParams
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
-from ssd2.algorithm.simplex import ids_to_simplex
 from ssd2.models.lane import Row
 from tests.core_server.engine.test_lanes import VOCAB, request
 
@@ -254,7 +253,7 @@ def test_the_core_guesses_a_commit_where_the_agents_patience_ends(
         if changes[step]:
             projected = OTHERS if projected == TOKENS else TOKENS
         ids = torch.tensor([projected.token_ids])
-        end.see(t, torch.zeros(1, 4, VOCAB), ids_to_simplex(ids, VOCAB, 5.0), ids)
+        end.see(t, torch.zeros(1, 4, VOCAB), (projected,), ids)
         is_guessed_commit = len(core._answers[0].results) > 1 and core._answers[0].results[1].state.at.block == 1
         guessed_right = step > 0 and not changes[step]  # the guess is the projection before
         if guessed_right:

@@ -24,8 +24,8 @@ from ssd2.algorithm.params import DecodingParams, Seeds
 from ssd2.errors import ModelBroken
 from ssd2.models.checkpoint import load_checkpoint, save_checkpoint
 from ssd2.models.convert import export_opt
-from ssd2.models.family import Model
 from ssd2.models.lane import Row
+from ssd2.models.model import Model
 from ssd2.models.ssd2_lane import BatchLane
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import open_to_proto

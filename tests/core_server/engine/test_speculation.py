@@ -27,8 +27,8 @@ from core_server.engine.lanes import lane_for
 from core_server.engine.scheduler import Result, Scheduler
 from ssd2.algorithm.projection import ProjectedTokens
 from ssd2.models.checkpoint import load_checkpoint
-from ssd2.models.family import Model
 from ssd2.models.lane import Lane
+from ssd2.models.model import Model
 from tests.core_server.engine.test_lanes import request
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 1782}

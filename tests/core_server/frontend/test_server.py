@@ -25,7 +25,7 @@ from ssd2.algorithm.params import DecodingParams
 from ssd2.errors import CoreLoading, CoreStopping, InvalidParameter, ModelBroken
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import MAX_REQUEST_BYTES, open_to_proto
-from ssd2.wire.retry import STATUS_DETAILS_KEY, retry_after_s
+from ssd2.wire.status_details import STATUS_DETAILS_KEY, details_from_bytes
 from tests.core_server.conftest import RawAgent, Start, ending, engine_in_this_process, eventually, open_request
 
 PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2, stop=0.4)
@@ -115,7 +115,7 @@ async def test_a_server_that_loads_tells_agents_so_and_when_to_ask_again(served:
             await agent.stub.GetModelCard(pb.GetModelCardRequest(), timeout=5)
         metadata = dict(refused.value.trailing_metadata())
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert retry_after_s(metadata[STATUS_DETAILS_KEY]) == 1
+        assert details_from_bytes(metadata[STATUS_DETAILS_KEY]).retry_after_s == 1
         assert (await ending(await agent.send(opening))).code == CoreLoading.code
         assert server.observation.metrics.rejected[CoreLoading.code] == 2
         other = agent.channel.unary_unary("/somebody.Else/Call")

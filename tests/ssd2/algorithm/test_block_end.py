@@ -10,18 +10,17 @@ from torch import Tensor
 
 from ssd2.algorithm.block_end import BlockEnd, patience_of_the_core
 from ssd2.algorithm.params import DecodingParams
+from ssd2.algorithm.projection import ProjectedTokens
 
 VOCAB = 6
 Sets = Sequence[Sequence[int]]
 
 
-def _simplex(*rows: Sets) -> Tensor:
-    """Rows of positions of tokens at +K."""
-    x0_hat = torch.full((len(rows), len(rows[0]), VOCAB), -5.0)
-    for row, sets in enumerate(rows):
-        for position, ids in enumerate(sets):
-            x0_hat[row, position, list(ids)] = 5.0
-    return x0_hat
+def _tokens(*rows: Sets) -> tuple[ProjectedTokens, ...]:
+    """Rows of positions of projected tokens."""
+    return tuple(
+        ProjectedTokens(tuple(token for ids in sets for token in ids), tuple(len(ids) for ids in sets)) for sets in rows
+    )
 
 
 def _ends(
@@ -33,7 +32,7 @@ def _ends(
     done = []
     for step, rows in enumerate(timesteps):
         given = torch.zeros(*shape, VOCAB) if logits is None else logits[step]
-        end.see(1, given, _simplex(*rows), torch.full(shape, step))
+        end.see(1, given, _tokens(*rows), torch.full(shape, step))
         done.append(end.is_done.tolist())
     return done
 
@@ -65,7 +64,7 @@ def test_sets_of_tokens_are_the_same_only_if_all_their_tokens_are() -> None:
 def test_the_tokens_of_a_row_that_is_done_stay_those_of_its_end() -> None:
     end = BlockEnd(DecodingParams(block_size=2, patience=1), torch.tensor([False, False]))
     for step, rows in enumerate([(A, A), (A, B), (B, A), (A, A)]):
-        end.see(1, torch.zeros(2, 2, VOCAB), _simplex(*rows), torch.full((2, 2), 10 + step))
+        end.see(1, torch.zeros(2, 2, VOCAB), _tokens(*rows), torch.full((2, 2), 10 + step))
         assert end.is_over == (step == 3)
     assert end.token_ids.tolist() == [[11, 11], [13, 13]]
 
@@ -74,7 +73,7 @@ def test_rows_that_are_answered_are_not_waited_for() -> None:
     end = BlockEnd(DecodingParams(block_size=2, patience=1), torch.tensor([False, True]))
     for rows in ((A, A), (A, B)):
         assert not end.is_over
-        end.see(1, torch.zeros(2, 2, VOCAB), _simplex(*rows), torch.zeros(2, 2, dtype=torch.int64))
+        end.see(1, torch.zeros(2, 2, VOCAB), _tokens(*rows), torch.zeros(2, 2, dtype=torch.int64))
     assert end.is_over
 
 
@@ -95,10 +94,9 @@ def test_the_bound_is_asked_for_beside_patience_not_instead() -> None:
 def _end_of_a_still_block(vocab_size: int, **params: object) -> int:
     """Timesteps of a block whose tokens are the same from the first one on."""
     decoding = DecodingParams(block_size=2, **params)
-    end, x0_hat = BlockEnd(decoding, torch.tensor([False])), torch.full((1, 2, vocab_size), -5.0)
-    x0_hat[:, :, 1] = 5.0
+    end, rows = BlockEnd(decoding, torch.tensor([False])), (ProjectedTokens((1, 1)),)
     for step, t in enumerate(decoding.timesteps):
-        end.see(t, torch.zeros(1, 2, vocab_size), x0_hat, torch.ones(1, 2, dtype=torch.int64))
+        end.see(t, torch.zeros(1, 2, vocab_size), rows, torch.ones(1, 2, dtype=torch.int64))
         if end.is_over:
             return step + 1
     return len(decoding.timesteps)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import block_view, tiny_model
 
 from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.ensemble import mix
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.algorithm.sampler import LogitsRequest, decode
+from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.errors import PromptTooLong
 from ssd2.logits.format import FLOAT16
 from ssd2.logits.packed import as_received
@@ -31,7 +30,7 @@ def _together(
 ) -> list[list[int]]:
     core = Denoiser(tiny_model(1), WITHOUT[rows], params.self_conditioning)
     user = user_terms(tiny_model(2), WITH_DOCS[rows], WITHOUT[rows], collaboration, params.self_conditioning)
-    return decode_locally(core, user, collaboration, params, SEEDS[rows], vocab_size=V, eos_token_id=EOS, **options)
+    return decode_locally(core, user, collaboration, SimplexSampler(params, SEEDS[rows], eos_token_id=EOS), **options)
 
 
 @pytest.mark.parametrize("self_conditioning", ["own", "projection", "mixed"])
@@ -45,16 +44,12 @@ def test_it_is_the_ensemble_of_three_passes_at_every_timestep(self_conditioning:
         Denoiser(tiny_model(2), WITH_DOCS, self_conditioning),
         Denoiser(tiny_model(2), WITHOUT, self_conditioning),
     ]
-    run = decode(params, SEEDS, vocab_size=V, eos_token_id=EOS)
-    request = next(run)
-    try:
-        while True:
-            core, with_docs, without = (model.logits(request) for model in passes)
-            core = as_received(core, FLOAT16).values.float()
-            request = run.send(0.7 * core + 0.3 * 2.5 * with_docs - 0.3 * 1.5 * without)
-    except StopIteration as finished:
-        expected = finished.value
-    assert _together(CollaborationParams(0.3, 1.5), params=params) == expected
+    sampler = SimplexSampler(params, SEEDS, eos_token_id=EOS)
+    while sampler.due:
+        core, with_docs, without = (model.logits(sampler.due) for model in passes)
+        core = as_received(core, FLOAT16).values.float()
+        sampler.step(0.7 * core + 0.3 * 2.5 * with_docs - 0.3 * 1.5 * without)
+    assert _together(CollaborationParams(0.3, 1.5), params=params) == sampler.answers
 
 
 def test_a_row_does_not_depend_on_the_others_in_its_batch() -> None:
@@ -88,11 +83,8 @@ def test_a_row_whose_blocks_end_early_does_not_depend_on_the_others(projection: 
             core,
             user,
             collaboration,
-            params,
-            seeds,
-            vocab_size=V,
-            eos_token_id=EOS,
-            on_timestep=lambda timestep: at_work.append(timestep.request.rows_at_work),
+            SimplexSampler(params, seeds, eos_token_id=EOS),
+            on_timestep=lambda timestep: at_work.append(timestep.view.rows_at_work),
         )
         return answers, sum(at_work)
 
@@ -114,18 +106,13 @@ def test_between_the_timesteps_at_which_the_core_is_asked_its_last_logits_are_mi
     )
     asked, mixed, expected = list[int](), list[torch.Tensor](), list[torch.Tensor]()
 
-    def mix_by_hand(request: LogitsRequest) -> torch.Tensor:
-        if request.step in range(0, 5, every):
-            mix_by_hand.core = as_received(core.logits(request), FLOAT16).values.float()
-            asked.append(request.timestep)
-        expected.append(0.5 * mix_by_hand.core + 0.5 * user.logits(request))
-        return expected[-1]
-
-    run = decode(params, SEEDS, vocab_size=V, eos_token_id=EOS)
-    request = next(run)
-    with contextlib.suppress(StopIteration):
-        while True:
-            request = run.send(mix_by_hand(request))
+    sampler = SimplexSampler(params, SEEDS, eos_token_id=EOS)
+    while view := sampler.due:
+        if view.step in range(0, 5, every):
+            received = as_received(core.logits(view.at_every(every)), FLOAT16).values.float()
+            asked.append(view.timestep)
+        expected.append(0.5 * received + 0.5 * user.logits(view))
+        sampler.step(expected[-1])
     _together(CollaborationParams(0.5, 0.0), params=params, on_timestep=lambda timestep: mixed.append(timestep.mixed))
     torch.testing.assert_close(torch.stack(mixed), torch.stack(expected))
     assert tuple(asked[: len(params.core_timesteps)]) == params.core_timesteps
@@ -133,24 +120,23 @@ def test_between_the_timesteps_at_which_the_core_is_asked_its_last_logits_are_mi
 
 def test_without_contrast_the_pass_without_documents_is_not_run() -> None:
     terms = user_terms(tiny_model(2), WITH_DOCS, [[99] * 1000], CollaborationParams(0.5, 0.0), "own")
-    run = decode(PARAMS, SEEDS, vocab_size=V, eos_token_id=EOS)
-    logits = terms.logits(next(run))
+    logits = terms.logits(block_view(2))
     assert logits.without_docs is None
     assert logits.with_docs is not None
 
 
 def test_one_model_alone_needs_no_other() -> None:
     core = Denoiser(tiny_model(1), WITHOUT, "own")
-    alone = decode_locally(core, None, CollaborationParams(0.0), PARAMS, SEEDS, vocab_size=V, eos_token_id=EOS)
+    alone = decode_locally(core, None, CollaborationParams(0.0), SimplexSampler(PARAMS, SEEDS, eos_token_id=EOS))
     user = user_terms(tiny_model(2), WITH_DOCS, WITHOUT, CollaborationParams(1.0), "own")
-    private = decode_locally(None, user, CollaborationParams(1.0), PARAMS, SEEDS, vocab_size=V, eos_token_id=EOS)
+    private = decode_locally(None, user, CollaborationParams(1.0), SimplexSampler(PARAMS, SEEDS, eos_token_id=EOS))
     assert alone != private
 
 
 def test_an_answer_that_outgrows_the_positions_is_refused_and_not_a_crash() -> None:
     core = Denoiser(tiny_model(1), [[1] * 40], "own")
     with pytest.raises(PromptTooLong, match=r"40 \+ 12"):
-        decode_locally(core, None, CollaborationParams(0.0), PARAMS, SEEDS[:1], vocab_size=V, eos_token_id=EOS)
+        decode_locally(core, None, CollaborationParams(0.0), SimplexSampler(PARAMS, SEEDS[:1], eos_token_id=EOS))
 
 
 def test_wire_precision_changes_no_distribution_by_more_than_its_rounding() -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from ssd2.algorithm.collaboration import UserLogits, mix_terms
 from ssd2.algorithm.exactness import proven
 from ssd2.algorithm.params import PROJECTIONS, CollaborationParams, DecodingParams
-from ssd2.algorithm.sampler import commit, project
+from ssd2.algorithm.sampler import project
+from ssd2.algorithm.simplex import tokens_to_simplex
 from ssd2.logits.format import FLOAT16, PREFERRED, UINT8, LogitsFormat
 from ssd2.logits.packed import as_received
 
@@ -34,8 +35,9 @@ def projected(
 ) -> Tensor:
     """x0_hat and, as one more entry, the token that would be committed, [1, L, V + 1]."""
     mixed = mix_terms(core, user, collaboration)
-    x0_hat = project(mixed, params, [seed], 0, 700)
-    return torch.cat([x0_hat, commit(mixed, x0_hat)[..., None].float()], -1)
+    projection = project(mixed, params, [seed], 0, 700)
+    x0_hat = tokens_to_simplex(projection.rows, *mixed.shape[1:], params.simplex_value)
+    return torch.cat([x0_hat, projection.token_ids[..., None].float()], -1)
 
 
 def is_proven(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,26 +13,34 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.noise import gaussian_noise, uniform_noise
+from ssd2.algorithm.noised_simplex import noised_simplex, x_t_of
 from ssd2.algorithm.params import DecodingParams, Seeds
-from ssd2.algorithm.sampler import LogitsRequest, commit, decode, noised_simplex, project, prune
+from ssd2.algorithm.sampler import project, prune
+from ssd2.algorithm.simplex import ids_to_simplex
+from ssd2.algorithm.simplex_sampler import SimplexSampler
 
 VOCAB, EOS = 13, 2
-Model = Callable[[LogitsRequest], Tensor]
+Model = Callable[[BlockView], Tensor]
 
 
 def drive(
     model: Model, params: DecodingParams, seeds: Sequence[Seeds]
-) -> tuple[list[list[int]], list[LogitsRequest], list[Tensor]]:
+) -> tuple[list[list[int]], list[BlockView], list[Tensor]]:
     """Run a decode; the answers, with what was asked and what was given."""
-    run = decode(params, seeds, vocab_size=VOCAB, eos_token_id=EOS)
-    requests, given = [next(run)], []
-    try:
-        while True:
-            given.append(model(requests[-1]))
-            requests.append(run.send(given[-1]))
-    except StopIteration as finished:
-        return finished.value, requests, given
+    sampler = SimplexSampler(params, seeds, eos_token_id=EOS)
+    requests, given = [], []
+    while sampler.due is not None:
+        requests.append(sampler.due)
+        given.append(model(requests[-1]))
+        sampler.step(given[-1])
+    return sampler.answers, requests, given
+
+
+def nothing(request: BlockView) -> Tensor:
+    """Logits of 0."""
+    return torch.zeros(len(request.noise_seeds), request.block_size, VOCAB)
 
 
 def fake_logits(x_t: np.ndarray, context: Sequence[int], t: int) -> np.ndarray:
@@ -43,16 +52,17 @@ def fake_logits(x_t: np.ndarray, context: Sequence[int], t: int) -> np.ndarray:
     return logits
 
 
-def fake_model(request: LogitsRequest) -> Tensor:
-    rows = zip(request.x_t.double().numpy(), request.answer_ids.tolist(), strict=True)
+def fake_model(request: BlockView, hearing: float = 1.0) -> Tensor:
+    x_t_rows = hearing * x_t_of(request, VOCAB)
+    rows = zip(x_t_rows.double().numpy(), request.answer_ids.tolist(), strict=True)
     return torch.tensor(np.stack([fake_logits(x_t, context, request.timestep) for x_t, context in rows])).float()
 
 
 def scripted(*answers: Sequence[int]) -> Model:
     """A fake model that is sure of the given answers, and of token 9 behind their ends."""
 
-    def model(request: LogitsRequest) -> Tensor:
-        logits = torch.zeros_like(request.x_t)
+    def model(request: BlockView) -> Tensor:
+        logits = nothing(request)
         length = logits.shape[1]
         for row, answer in enumerate(answers):
             padded = [*answer, *[9] * (length * (request.block + 1))]
@@ -117,29 +127,48 @@ def test_decoding_is_algorithm_2(projection: str, stop: float) -> None:
         answer, trajectory = algorithm_2(params, row_seeds)
         assert answers[row] == answer
         for request, x_t in zip(requests, trajectory, strict=True):
-            torch.testing.assert_close(request.x_t[row].double(), torch.tensor(x_t), atol=1e-4, rtol=1e-4)
+            found = x_t_of(request, VOCAB)[row].double()
+            torch.testing.assert_close(found, torch.tensor(x_t), atol=1e-4, rtol=1e-4)
 
 
-def test_requests_carry_the_place_and_the_previous_prediction() -> None:
-    params = DecodingParams(block_size=3, max_tokens=6, steps=4, stop=0.4)
-    _, requests, given = drive(fake_model, params, seeds_for(2))
-    places = [(request.block, request.step, request.timestep) for request in requests]
+@pytest.mark.parametrize("self_conditioning", ["own", "mixed"])
+def test_views_carry_the_place_and_what_was_projected_in_the_block(self_conditioning: str) -> None:
+    """The mix, of the size of V, only where a model is fed it back."""
+    params = DecodingParams(block_size=3, max_tokens=6, steps=4, stop=0.4, self_conditioning=self_conditioning)
+    _, views, given = drive(fake_model, params, seeds_for(2))
+    places = [(view.block, view.step, view.timestep) for view in views]
     assert places == [(block, step, t) for block in (0, 1) for step, t in enumerate((1000, 850, 700, 550))]
-    for index, request in enumerate(requests):
-        assert request.x_t.shape == (2, 3, VOCAB)
-        if request.step == 0:
-            assert request.x0_hat is None
-            assert request.mixed_logits is None
-        else:
-            assert request.mixed_logits is given[index - 1]
-            assert request.x0_hat is not None
-            assert set(request.x0_hat.flatten().tolist()) == {-5.0, 5.0}
+    projected = [project(g, params, [200, 201], v.block, v.timestep).rows for g, v in zip(given, views, strict=True)]
+    for index, view in enumerate(views):
+        first = index - view.step
+        assert [at.rows for at in view.trail] == projected[first:index]
+        assert [at.timestep for at in view.trail] == [1000, 850, 700, 550][: view.step]
+        is_fed_back = view.step > 0 and self_conditioning == "mixed"
+        assert view.mixed_logits is (given[index - 1] if is_fed_back else None)
+
+
+def test_the_view_of_the_timestep_before_is_what_was_due_then() -> None:
+    _, views, _ = drive(fake_model, DecodingParams(block_size=3, max_tokens=3, steps=4, stop=0.4), seeds_for(2))
+    for earlier, later in pairwise(views):
+        assert later.before() == earlier
+    with pytest.raises(ValueError, match="timestep 0 of block 0"):
+        views[0].before()
+    with pytest.raises(ValueError, match="timestep 2 of block 0"):
+        replace(views[2], trail=views[2].trail[1:]).before()
+
+
+def test_a_model_that_is_asked_now_and_then_sees_what_was_projected_since() -> None:
+    _, views, _ = drive(fake_model, DecodingParams(block_size=3, max_tokens=3, steps=5, stop=0.4), seeds_for(1))
+    seen = views[4].at_every(2)
+    assert (seen.step, seen.timestep, seen.projected) == (2, views[4].timestep, views[4].projected)
+    assert [at.timestep for at in seen.trail] == [views[0].timestep, views[2].timestep]
+    assert [at.rows for at in seen.trail] == [views[4].trail[1].rows, views[4].trail[3].rows]
 
 
 def test_every_block_begins_at_pure_noise_of_scale_k() -> None:
     params = DecodingParams(block_size=25, max_tokens=50, steps=2, stop=0.4, simplex_value=3.0)
     _, requests, _ = drive(fake_model, params, seeds_for(8))
-    first, second = (request.x_t for request in requests if request.step == 0)
+    first, second = (x_t_of(request, VOCAB) for request in requests if request.step == 0)
     assert first.std().item() == pytest.approx(3.0, rel=0.05)
     assert not torch.equal(first, second)
 
@@ -183,10 +212,10 @@ def test_an_answer_without_eos_ends_at_max_tokens() -> None:
 def test_a_rows_answer_does_not_depend_on_the_batch(projection: str) -> None:
     params = DecodingParams(block_size=3, max_tokens=9, steps=4, stop=0.4, projection=projection, top_p=0.8)
 
-    def ends_early(request: LogitsRequest) -> Tensor:
+    def ends_early(request: BlockView) -> Tensor:
         """Rows end in different blocks, as their first noise has it."""
         logits = fake_model(request)
-        wants_end = request.x_t[:, :1, :1] * (1 + request.block) > 3
+        wants_end = x_t_of(request, VOCAB)[:, :1, :1] * (1 + request.block) > 3
         logits[..., EOS] = torch.where(wants_end, 30.0, logits[..., EOS : EOS + 1])[..., 0]
         return logits
 
@@ -200,8 +229,8 @@ def test_a_rows_answer_does_not_depend_on_the_batch(projection: str) -> None:
 def settling(*settles_at: int) -> Model:
     """A fake model whose rows change their tokens at every timestep of a block until each is sure, at its own one."""
 
-    def model(request: LogitsRequest) -> Tensor:
-        logits = torch.zeros_like(request.x_t)
+    def model(request: BlockView) -> Tensor:
+        logits = nothing(request)
         for row, step in enumerate(settles_at):
             logits[row, :, 3 + min(request.step, step + request.block)] = 50.0
         return logits
@@ -237,8 +266,8 @@ def test_a_row_that_is_done_waits_for_the_others_with_the_tokens_that_it_would_h
 def test_a_token_that_the_model_takes_back_after_its_rows_end_does_not_come_into_the_answer() -> None:
     """The first row's tokens stay for three timesteps and change while the second row is still at work."""
 
-    def relapsing(request: LogitsRequest) -> Tensor:
-        logits = torch.zeros_like(request.x_t)
+    def relapsing(request: BlockView) -> Tensor:
+        logits = nothing(request)
         logits[0, :, 3 if request.step < 3 else 9] = 50.0
         logits[1:, :, 3 + request.step] = 50.0
         return logits
@@ -251,7 +280,7 @@ def test_a_token_that_the_model_takes_back_after_its_rows_end_does_not_come_into
 def test_rows_whose_answer_has_ended_are_not_waited_for() -> None:
     """The first row says EOS in its first block, and its tokens never stay the same after it."""
 
-    def model(request: LogitsRequest) -> Tensor:
+    def model(request: BlockView) -> Tensor:
         logits = settling(0, 0)(request)
         logits[0, :, EOS if request.block == 0 else 5 + request.step] = 99.0
         return logits
@@ -262,9 +291,9 @@ def test_rows_whose_answer_has_ended_are_not_waited_for() -> None:
     assert [request.rows_at_work for request in requests] == [2] * 2 + [1] * (3 + 4)
 
 
-def undecided(request: LogitsRequest) -> Tensor:
+def undecided(request: BlockView) -> Tensor:
     """A fake model that halves its mass between tokens 3 and 4, always with a little more on 3."""
-    logits = torch.full_like(request.x_t, -50.0)
+    logits = nothing(request) - 50.0
     logits[..., 3], logits[..., 4] = 0.01, 0.0
     return logits
 
@@ -288,8 +317,8 @@ def test_an_entropy_bound_keeps_a_block_going_while_the_mix_is_undecided() -> No
 def test_the_temperature_divides_the_logits_that_are_projected(projection: str) -> None:
     logits = torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(0)) * 3
     cold, plain = (DecodingParams(4, projection=projection, top_p=0.9, temperature=t) for t in (0.5, 1.0))
-    assert torch.equal(project(logits, cold, [3], 0, 700), project(logits * 2, plain, [3], 0, 700))
-    assert not torch.equal(project(logits, cold, [3], 0, 700), project(logits, plain, [3], 0, 700))
+    assert project(logits, cold, [3], 0, 700).rows == project(logits * 2, plain, [3], 0, 700).rows
+    assert project(logits, cold, [3], 0, 700).rows != project(logits, plain, [3], 0, 700).rows
 
 
 @pytest.mark.parametrize("patience", [1, 2])
@@ -299,9 +328,9 @@ def test_where_a_rows_blocks_end_does_not_depend_on_the_batch(projection: str, t
         block_size=3, max_tokens=9, steps=9, stop=0.6, projection=projection, top_p=top_p, patience=patience
     )
 
-    def calm(request: LogitsRequest) -> Tensor:
+    def calm(request: BlockView) -> Tensor:
         """Nearly deaf to the noise, so that tokens come to stay the same, in each row at its own time."""
-        return fake_model(replace(request, x_t=0.04 * request.x_t))
+        return fake_model(request, hearing=0.04)
 
     seeds = seeds_for(8)
     together, requests, _ = drive(calm, params, seeds)
@@ -330,22 +359,20 @@ def test_the_core_can_follow_the_trajectory_from_projections_and_the_public_seed
     params = DecodingParams(block_size=4, max_tokens=8, steps=5, stop=0.4, top_p=1.0)
     _, requests, _ = drive(fake_model, params, [Seeds(1, 77)])
     for request in requests:
-        x_t = noised_simplex(request.x0_hat, [1], request.block, request.timestep, params, VOCAB)
-        assert torch.equal(x_t, request.x_t)
+        x0_hat = None
+        if request.projected:
+            x0_hat = ids_to_simplex(torch.tensor([row.token_ids for row in request.projected]), VOCAB, 5.0)
+        place = {"block": request.block, "timestep": request.timestep, "length": 4}
+        x_t = noised_simplex(x0_hat, [1], **place, simplex_value=5.0, vocab_size=VOCAB)
+        assert torch.equal(x_t, x_t_of(request, VOCAB))
 
 
 def test_a_multi_hot_block_commits_its_most_likely_tokens() -> None:
     params = DecodingParams(block_size=5, max_tokens=5, steps=3, stop=0.4, projection="multi-hot", top_p=0.9)
     answers, requests, given = drive(fake_model, params, seeds_for(3))
-    assert requests[-1].x0_hat is not None
-    assert bool(((requests[-1].x0_hat > 0).sum(-1) > 1).any())
+    assert requests[-1].projected
+    assert any(row.counts for row in requests[-1].projected)
     assert answers == given[-1].argmax(-1).tolist()
-
-
-def test_commit_gives_the_sampled_token_even_where_another_is_more_likely() -> None:
-    logits = torch.tensor([[[3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 5.0, 4.0]]])
-    x0_hat = torch.tensor([[[-5.0, 5.0, -5.0, -5.0], [5.0, -5.0, -5.0, 5.0]]])
-    assert commit(logits, x0_hat).tolist() == [[1, 3]]
 
 
 def test_prune() -> None:

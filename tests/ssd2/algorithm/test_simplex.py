@@ -1,4 +1,4 @@
-"""The ±K simplex and the three projections, against brute force."""
+"""The ±K simplex, and the projections onto tokens, against brute force."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ssd2.algorithm.nucleus import nucleus, sample
+from ssd2.algorithm.params import DecodingParams
+from ssd2.algorithm.projection import ProjectedTokens
+from ssd2.algorithm.sampler import project
 from ssd2.algorithm.simplex import (
     check_ids,
     ids_to_simplex,
-    nucleus,
-    project_greedy,
-    project_multi_hot,
-    project_sampling,
+    tokens_to_simplex,
 )
 from ssd2.errors import InvalidParameter, TokenOutOfRange
 
@@ -100,38 +101,46 @@ def test_the_mode_is_always_kept(top_p: float) -> None:
 @pytest.mark.parametrize("top_p", [0.0, -0.1, 1.01, float("nan")])
 def test_a_mass_outside_its_range_is_refused(top_p: float) -> None:
     with pytest.raises(InvalidParameter, match="top_p"):
-        project_multi_hot(torch.zeros(1, 1, 4), top_p=top_p)
+        nucleus(torch.zeros(1, 1, 4), top_p)
     with pytest.raises(InvalidParameter, match="top_p"):
-        project_sampling(torch.zeros(1, 1, 4), torch.ones(1, 1), top_p=top_p)
+        sample(torch.zeros(1, 1, 4), torch.ones(1, 1), top_p)
+
+
+def test_tokens_become_plus_k_where_they_are_and_minus_k_elsewhere() -> None:
+    rows = [ProjectedTokens((2, 0)), ProjectedTokens((0, 2, 1), (2, 1))]
+    minus, plus = -4.0, 4.0
+    expected = [
+        [[minus, minus, plus], [plus, minus, minus]],
+        [[plus, minus, plus], [minus, plus, minus]],
+    ]
+    assert tokens_to_simplex(rows, 2, 3, 4.0).tolist() == expected
 
 
 def test_greedy_keeps_the_argmax_of_every_position() -> None:
     logits = random_logits(2, 3, 5, 17)
-    x0_hat = project_greedy(logits, 4.0)
-    expected = np.full((3, 5, 17), -4.0)
-    for row, position in np.ndindex(3, 5):
-        expected[row, position, int(np.argmax(logits[row, position].numpy()))] = 4.0
-    assert np.array_equal(x0_hat.numpy(), expected)
+    projection = project(logits, DecodingParams(5, projection="greedy"), [], 0, 1)
+    expected = [[int(np.argmax(row.numpy())) for row in rows] for rows in logits]
+    assert projection.token_ids.tolist() == [list(row.token_ids) for row in projection.rows] == expected
 
 
 @pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9])
-def test_multi_hot_is_plus_k_on_the_nucleus_and_minus_k_elsewhere(top_p: float) -> None:
+def test_multi_hot_keeps_the_nucleus_of_every_position_and_commits_its_mode(top_p: float) -> None:
     logits = random_logits(3, 2, 6, 19)
-    x0_hat = project_multi_hot(logits, top_p=top_p, simplex_value=3.0)
-    assert x0_hat.dtype == torch.float32
-    assert set(x0_hat.flatten().tolist()) == {-3.0, 3.0}
-    for row, position in np.ndindex(2, 6):
-        assert members(x0_hat[row, position]) == nucleus_by_brute_force(logits[row, position].double().numpy(), top_p)
+    projection = project(logits, DecodingParams(6, projection="multi-hot", top_p=top_p), [], 0, 1)
+    for tokens, row in zip(projection.rows, logits, strict=True):
+        counts = tokens.counts or (1,) * 6
+        ids = iter(tokens.token_ids)
+        for position, count in enumerate(counts):
+            kept = {next(ids) for _ in range(count)}
+            assert kept == nucleus_by_brute_force(row[position].double().numpy(), top_p)
+    assert torch.equal(projection.token_ids, logits.argmax(-1))
 
 
 def test_sampling_picks_by_the_inverse_of_the_cumulative_distribution() -> None:
     logits = torch.tensor([0.1, 0.4, 0.2, 0.3]).log().expand(1, 6, 4)
     # The nucleus at 0.75 is {1, 2, 3} with 4/9, 2/9 and 3/9: borders at 0.444 and 0.667.
     uniform = torch.tensor([[1e-7, 0.44, 0.45, 0.66, 0.67, 1.0]])
-    x0_hat = project_sampling(logits, uniform, top_p=0.75)
-    assert x0_hat.argmax(-1).tolist() == [[1, 1, 2, 2, 3, 3]]
-    assert ((x0_hat > 0).sum(-1) == 1).all()
-    assert set(x0_hat.flatten().tolist()) == {-5.0, 5.0}
+    assert sample(logits, uniform, 0.75).tolist() == [[1, 1, 2, 2, 3, 3]]
 
 
 def test_sampling_draws_the_nucleus_at_its_probabilities() -> None:
@@ -140,7 +149,7 @@ def test_sampling_draws_the_nucleus_at_its_probabilities() -> None:
     draws = 20_000
     uniform = torch.rand(1, draws, generator=torch.Generator().manual_seed(5))
     logits = torch.tensor(probabilities).log().expand(1, draws, 8)
-    tokens = project_sampling(logits, 1 - uniform, top_p=0.8).argmax(-1).flatten().numpy()
+    tokens = sample(logits, 1 - uniform, 0.8).flatten().numpy()
     counts = np.bincount(tokens, minlength=8)
     assert counts[~kept].sum() == 0
     expected = draws * probabilities[kept] / probabilities[kept].sum()
@@ -149,7 +158,7 @@ def test_sampling_draws_the_nucleus_at_its_probabilities() -> None:
 
 def test_sampling_with_a_tiny_nucleus_is_greedy() -> None:
     logits, uniform = random_logits(6, 2, 7, 30), torch.rand(2, 7)
-    assert torch.equal(project_sampling(logits, uniform, top_p=1e-6), project_greedy(logits))
+    assert torch.equal(sample(logits, uniform, 1e-6), logits.argmax(-1))
 
 
 @pytest.mark.parametrize("draw", [2.0**-24, 1.0])
@@ -157,6 +166,5 @@ def test_sampling_with_a_tiny_nucleus_is_greedy() -> None:
 def test_the_extreme_draws_stay_in_the_nucleus(vocab_size: int, draw: float) -> None:
     logits = random_logits(7, 1, 100, vocab_size)
     logits[..., [0, -1]] = -1e4
-    x0_hat = project_sampling(logits, torch.full((1, 100), draw), top_p=0.99)
-    assert bool((nucleus(logits, 0.99) | (x0_hat < 0)).all())
-    assert ((x0_hat > 0).sum(-1) == 1).all()
+    token_ids = sample(logits, torch.full((1, 100), draw), 0.99)
+    assert bool(nucleus(logits, 0.99).gather(-1, token_ids[..., None]).all())

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of
+from conftest import DEMO_TOKENIZER, block_view, demo_shaped_model, experts_of
 from typer.testing import CliRunner
 
 from ssd2.algorithm.collaboration import Timestep
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.cli import app
 from ssd2.demo.generator import unseen_items
 from ssd2.errors import InvalidParameter, ModelMismatch
@@ -128,11 +127,11 @@ def test_timesteps_behind_the_end_of_a_rows_block_prove_nothing() -> None:
     seeds = [Seeds.reproducible(row) for row in range(2)]
     certain, even = 30 * torch.eye(32)[:8], torch.zeros(8, 32)
     for is_done in (None, torch.tensor([True, False])):
-        request = LogitsRequest(0, 0, 900, torch.empty(2, 0), None, None, torch.empty(2, 0), is_done)
+        view = block_view(2, timestep=900, is_done=is_done)
         core = as_received(torch.stack([even, certain]), UINT8)
-        exact.see(Timestep(request, core, core.values, seeds))
+        exact.see(Timestep(view, core, core.values, seeds))
     assert exact.share == pytest.approx(2 / 3)
-    exact.see(Timestep(request, None, even, seeds))
+    exact.see(Timestep(view, None, even, seeds))
     assert exact.share == pytest.approx(3 / 4), "without a core nothing is rounded"
 
 

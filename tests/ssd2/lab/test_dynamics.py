@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import block_view
 from typer.testing import CliRunner
 
 from ssd2.algorithm.collaboration import Timestep
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.cli import app
 from ssd2.demo.generator import unseen_items
 from ssd2.evaluation.two_source import Pair, answer_batch
@@ -38,7 +38,7 @@ def test_tokens_are_compared_from_timestep_to_timestep_and_with_the_last(pair: P
     seen: dict[tuple[int, int], list[list[int]]] = {}
 
     def watch(timestep: Timestep) -> None:
-        seen[timestep.request.block, timestep.request.step] = timestep.mixed.argmax(-1).tolist()
+        seen[timestep.view.block, timestep.view.step] = timestep.mixed.argmax(-1).tolist()
 
     seeds = [Seeds.reproducible(7 + row) for row in range(3)]
     answer_batch(pair, items, CollaborationParams(0.4), PARAMS, seeds, on_timestep=watch)
@@ -75,8 +75,8 @@ def test_what_stands_behind_the_end_of_an_answer_is_not_counted() -> None:
         for step in range(5):
             logits = torch.eye(32)[torch.tensor([[0] * 8, [step] * 8])]  # the second row changes at every timestep
             ids = torch.tensor(answer, dtype=torch.int64)
-            request = LogitsRequest(block, step, 1, logits, None, None, ids)
-            watch.see(Timestep(request, None, logits, []))
+            view = block_view(2, block=block, step=step, answer_ids=ids)
+            watch.see(Timestep(view, None, logits, []))
     assert watch.tokens == 3 * 8, "two rows of the first block, one of the second"
     assert watch.changed.tolist() == [2 * 8] * 4
 

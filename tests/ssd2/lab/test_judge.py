@@ -21,11 +21,12 @@ from typer.testing import CliRunner
 
 from ssd2.__main__ import main
 from ssd2.cli import app
-from ssd2.errors import InvalidParameter, JudgeRefused, JudgeReplyInvalid, JudgeUnavailable
+from ssd2.errors import InvalidParameter
 from ssd2.evaluation.generations import Generation
 from ssd2.evaluation.intervals import mean_interval, wilson_interval
 from ssd2.lab import chat
 from ssd2.lab.chat import ChatClient, Endpoint
+from ssd2.lab.errors import JudgeRefused, JudgeReplyInvalid, JudgeUnavailable
 from ssd2.lab.judge import (
     Judge,
     Question,

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DEMO_TOKENIZER, demo_shaped_model
+from conftest import DEMO_TOKENIZER, block_view, demo_shaped_model
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from ssd2.algorithm.collaboration import decode_locally
+from ssd2.algorithm.next_token import NextTokenSampler
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound, PromptTooLong, TokenOutOfRange
 from ssd2.models.autoregressive import AutoregressiveLM, NextToken
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint
@@ -78,7 +78,7 @@ def answers(
         user_terms(user.model, [[1, 9, 8, *p[1:]] for p in PROMPTS], PROMPTS, collaboration, "own") if user else None
     )
     return decode_locally(
-        begin(core.model, PROMPTS, "own"), terms, collaboration, params, SEEDS, vocab_size=1782, eos_token_id=2
+        begin(core.model, PROMPTS, "own"), terms, collaboration, NextTokenSampler(params, SEEDS, eos_token_id=2)
     )
 
 
@@ -122,10 +122,7 @@ def test_a_row_does_not_depend_on_the_padding_beside_it(checkpoint: Checkpoint) 
             begin(checkpoint.model, [prompt], "own"),
             None,
             CollaborationParams(0.0),
-            params,
-            SEEDS[row : row + 1],
-            vocab_size=1782,
-            eos_token_id=2,
+            NextTokenSampler(params, SEEDS[row : row + 1], eos_token_id=2),
         )
         assert alone == [both[row]]
 
@@ -148,9 +145,8 @@ def test_its_shape_is_read_from_its_config(gpt2_folder: Path, opt_folder: Path) 
 
 
 def test_more_than_one_token_at_once_is_refused(checkpoint: Checkpoint) -> None:
-    params = DecodingParams(block_size=4, steps=1, max_tokens=8)
     with pytest.raises(InvalidParameter, match="one token at a time"):
-        answers(checkpoint, None, CollaborationParams(0.0), params)
+        begin(checkpoint.model, PROMPTS, "own").logits(block_view(2, block_size=4))
 
 
 def test_logits_are_a_function_of_prompt_and_answer_whatever_was_asked_before(checkpoint: Checkpoint) -> None:
@@ -158,7 +154,7 @@ def test_logits_are_a_function_of_prompt_and_answer_whatever_was_asked_before(ch
     predictor = begin(checkpoint.model, PROMPTS, "own")
     for answer in ([], [7], [7, 8], [7, 9], [7, 9], [6], [], [6, 8, 9, 5], [6, 8]):
         answer_ids = torch.tensor([answer, [3, *answer][: len(answer)]], dtype=torch.int64)
-        asked = LogitsRequest(len(answer), 0, 1000, torch.zeros(2, 1, 1782), None, None, answer_ids)
+        asked = block_view(2, block=len(answer), block_size=1, answer_ids=answer_ids)
         expected = begin(checkpoint.model, PROMPTS, "own").logits(asked)
         torch.testing.assert_close(predictor.logits(asked), expected, atol=1e-5, rtol=1e-5, msg=str(answer))
 
@@ -166,9 +162,8 @@ def test_logits_are_a_function_of_prompt_and_answer_whatever_was_asked_before(ch
 def test_a_network_that_fails_midway_leaves_no_half_read_cache(checkpoint: Checkpoint) -> None:
     assert isinstance(checkpoint.model, AutoregressiveLM)
     predictor, network = NextToken(checkpoint.model, PROMPTS), checkpoint.model.network
-    nothing, one = torch.empty(2, 0, dtype=torch.int64), torch.tensor([[7], [8]])
-    predictor.logits(LogitsRequest(0, 0, 1000, torch.zeros(2, 1, 1782), None, None, nothing))
-    second = LogitsRequest(1, 0, 1000, torch.zeros(2, 1, 1782), None, None, one)
+    predictor.logits(block_view(2, block_size=1))
+    second = block_view(2, block=1, block_size=1, answer_ids=torch.tensor([[7], [8]]))
     failing = network.lm_head.register_forward_pre_hook(lambda *_: 1 / 0)  # every layer has written to the cache then
     with pytest.raises(ZeroDivisionError):
         predictor.logits(second)
@@ -194,10 +189,7 @@ def test_an_answer_that_outgrows_the_positions_is_refused(gpt2_folder: Path) -> 
             begin(core.model, [[1] * 50], "own"),
             None,
             CollaborationParams(0.0),
-            params,
-            SEEDS[:1],
-            vocab_size=1782,
-            eos_token_id=-1,
+            NextTokenSampler(params, SEEDS[:1], eos_token_id=-1),
         )
 
 

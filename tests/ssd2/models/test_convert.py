@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import block_view
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from ssd2.algorithm.sampler import LogitsRequest
 from ssd2.cli import app
 from ssd2.errors import CheckpointInvalid, ModelNotFound
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint
@@ -179,8 +179,7 @@ def test_the_config_is_that_of_the_opt_model(converted: Checkpoint) -> None:
 
 def test_a_converted_checkpoint_denoises(converted: Checkpoint) -> None:
     core = begin(converted.model, [[2, *converted.tokenizer.encode("the large one")]], "own")
-    nothing = torch.empty(1, 0, dtype=torch.int64)
-    logits = core.logits(LogitsRequest(0, 0, 1000, 5 * torch.randn(1, 4, 320), None, None, nothing))
+    logits = core.logits(block_view())
     assert logits.shape == (1, 4, 320)
     assert logits.isfinite().all()
     assert not torch.equal(logits[0, 0], logits[0, 1])

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import random
+from dataclasses import replace
 
 import pytest
 import torch
-from conftest import experts_of, plain_logits, tiny_model
+from conftest import block_view, experts_of, plain_logits, tiny_model
 from torch import Tensor
 
+from ssd2.algorithm import noised_simplex
+from ssd2.algorithm.block_view import BlockView, ProjectedAt
+from ssd2.algorithm.noised_simplex import x_t_of
 from ssd2.algorithm.params import DecodingParams, Seeds
-from ssd2.algorithm.sampler import LogitsRequest, decode
+from ssd2.algorithm.projection import ProjectedTokens
+from ssd2.algorithm.simplex import tokens_to_simplex
+from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.errors import InvalidParameter, PromptTooLong, TokenOutOfRange
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.experts import TimeRangeExperts
@@ -24,22 +30,22 @@ SEEDS = [Seeds(row, 50 + row) for row in range(len(PROMPTS))]
 NO_EOS = -1
 
 
-def from_scratch(model: SSD2 | TimeRangeExperts, request: LogitsRequest, self_cond: Tensor | None, row: int) -> Tensor:
+def from_scratch(model: SSD2 | TimeRangeExperts, request: BlockView, self_cond: Tensor | None, row: int) -> Tensor:
     """Logits of one row alone, its whole context encoded anew."""
     position = model.config.answer_position
     return plain_logits(
         model.at(request.timestep),
         torch.tensor([*PROMPTS[row], *request.answer_ids[row].tolist()]),
         position - len(PROMPTS[row]) if position else 0,
-        request.x_t[row],
+        x_t_of(request, 32)[row],
         None if self_cond is None else self_cond[row],
         request.timestep,
     )
 
 
-def other_logits(request: LogitsRequest) -> Tensor:
+def other_logits(request: BlockView) -> Tensor:
     """The other model's share of the mix: anything that is not the denoiser's own."""
-    return torch.sin(3 * request.x_t)
+    return torch.sin(3 * x_t_of(request, 32))
 
 
 @pytest.mark.parametrize("context_timestep", ["quantised", "none"])
@@ -53,28 +59,27 @@ def test_cached_logits_are_those_from_scratch_with_what_is_to_be_fed_back(
     several = [tiny_model(3 + seed, **shape) for seed in range(models)]
     model = several[0] if models == 1 else experts_of(*several)
     denoiser = Denoiser(model, PROMPTS, self_conditioning)
-    run = decode(PARAMS, SEEDS, vocab_size=32, eos_token_id=NO_EOS)
-    request, previous, requests = next(run), None, 0
-    try:
-        while True:
-            requests += 1
-            fed_back = {"own": previous, "projection": request.x0_hat, "mixed": request.mixed_logits}
-            self_cond = None if request.step == 0 else fed_back[self_conditioning]
-            previous = denoiser.logits(request)
-            for row in range(len(PROMPTS)):
-                expected = from_scratch(model, request, self_cond, row)
-                torch.testing.assert_close(previous[row], expected, atol=1e-4, rtol=1e-4)
-            request = run.send((previous + other_logits(request)) / 2)
-    except StopIteration:
-        assert requests == 3 * 18
+    sampler = SimplexSampler(replace(PARAMS, self_conditioning=self_conditioning), SEEDS, eos_token_id=NO_EOS)
+    previous, views = None, 0
+    while view := sampler.due:
+        views += 1
+        x0_hat = tokens_to_simplex(view.projected, 4, 32, 5.0) if view.projected else None
+        fed_back = {"own": previous, "projection": x0_hat, "mixed": view.mixed_logits}
+        self_cond = None if view.step == 0 else fed_back[self_conditioning]
+        previous = denoiser.logits(view)
+        for row in range(len(PROMPTS)):
+            expected = from_scratch(model, view, self_cond, row)
+            torch.testing.assert_close(previous[row], expected, atol=1e-4, rtol=1e-4)
+        sampler.step((previous + other_logits(view)) / 2)
+    assert views == 3 * 18
 
 
 def test_the_three_ways_of_feeding_back_differ() -> None:
     model = tiny_model(3)
-    place: dict[str, Any] = {"block": 0, "timestep": 900, "answer_ids": torch.empty(1, 0, dtype=torch.int64)}
-    x_t, x0_hat, mixed_logits = (torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(i)) for i in range(3))
-    first = LogitsRequest(step=0, x_t=x_t, x0_hat=None, mixed_logits=None, **place)
-    second = LogitsRequest(step=1, x_t=x_t, x0_hat=x0_hat, mixed_logits=mixed_logits, **place)
+    first = block_view(timestep=900)
+    mixed_logits = torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(1))
+    trail = (ProjectedAt(900, (ProjectedTokens((3, 4, 5, 6)),)),)
+    second = block_view(step=1, timestep=850, trail=trail, mixed_logits=mixed_logits)
     found = []
     for self_conditioning in ("own", "projection", "mixed"):
         denoiser = Denoiser(model, [[1, 4]], self_conditioning)
@@ -87,21 +92,43 @@ def test_the_three_ways_of_feeding_back_differ() -> None:
     assert (found[1] - found[0]).abs().max() > 1e-3
 
 
-def test_a_timestep_asked_for_again_takes_in_the_prediction_before_it() -> None:
-    denoiser = Denoiser(tiny_model(3), [[1, 4]], "own")
-    x_t = [torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(i)) for i in range(4)]
-    nothing = torch.empty(1, 0, dtype=torch.int64)
+@pytest.mark.parametrize("self_conditioning", ["own", "projection"])
+def test_logits_are_a_function_of_what_was_projected_whatever_was_asked_before(self_conditioning: str) -> None:
+    """Earlier timesteps, other projections before them and other answers, in any order."""
+    model, draw = tiny_model(3), random.Random(1)
+    denoiser, views = Denoiser(model, [[1, 4]], self_conditioning), []
+    for _ in range(12):
+        step, answer = draw.randrange(4), draw.choice([[], [7, 8, 9, 3]])
+        rows = [(ProjectedTokens(tuple(draw.choice([5, 6]) for _ in range(4))),) for _ in range(step)]
+        views.append(
+            block_view(
+                block=len(answer) // 4,
+                step=step,
+                timestep=900 - 50 * step,
+                answer_ids=torch.tensor([answer], dtype=torch.int64),
+                trail=tuple(ProjectedAt(900 - 50 * earlier, row) for earlier, row in enumerate(rows)),
+            )
+        )
+    for view in views:
+        expected = Denoiser(model, [[1, 4]], self_conditioning).logits(view)
+        torch.testing.assert_close(denoiser.logits(view), expected, atol=1e-5, rtol=1e-5)
 
-    def asked(step: int, seen: Tensor) -> Tensor:
-        return denoiser.logits(LogitsRequest(0, step, 900 - step, seen, None, None, nothing))
 
-    asked(0, x_t[0])
-    expected = asked(1, x_t[1])
-    asked(1, x_t[2])
-    assert torch.equal(asked(1, x_t[1]), expected)
-    asked(2, x_t[3])
-    with pytest.raises(ValueError, match="timestep 1 of block 0"):
-        asked(1, x_t[1])
+def test_own_predictions_are_not_made_up_where_the_projections_before_are_not_known() -> None:
+    trail = (ProjectedAt(850, (ProjectedTokens((3, 4, 5, 6)),)),)
+    with pytest.raises(ValueError, match="timestep 2 of block 0"):
+        Denoiser(tiny_model(3), [[1, 4]], "own").logits(block_view(step=2, timestep=800, trail=trail))
+
+
+def test_rows_with_the_same_noise_and_projection_have_it_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    original = noised_simplex.gaussian_noise
+    monkeypatch.setattr(
+        noised_simplex, "gaussian_noise", lambda seeds, **place: made.append(len(seeds)) or original(seeds, **place)
+    )
+    view = block_view(2, noise_seeds=(3, 9))
+    assert torch.equal(x_t_of(view.repeated(2), 32), torch.cat([x_t_of(view, 32)] * 2))
+    assert made == [2, 2]
 
 
 def encoded_tokens(context_timestep: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -116,13 +143,10 @@ def encoded_tokens(context_timestep: str, monkeypatch: pytest.MonkeyPatch) -> li
 
     monkeypatch.setattr(model, "embed_context", counted)
     denoiser = Denoiser(model, [[1, 5, 9]], "own")
-    run = decode(PARAMS, SEEDS[:1], vocab_size=32, eos_token_id=NO_EOS)
-    request = next(run)
-    try:
-        while True:
-            request = run.send(denoiser.logits(request))
-    except StopIteration:
-        return calls
+    sampler = SimplexSampler(PARAMS, SEEDS[:1], eos_token_id=NO_EOS)
+    while sampler.due:
+        sampler.step(denoiser.logits(sampler.due))
+    return calls
 
 
 def test_without_a_context_timestep_only_new_tokens_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +173,7 @@ def test_a_prompt_that_does_not_fit_is_refused(prompts: list[list[int]]) -> None
 
 def test_the_longest_prompt_leaves_room_for_a_block() -> None:
     model = tiny_model()
-    request = LogitsRequest(0, 0, 1000, torch.zeros(1, 4, 32), None, None, torch.empty(1, 0, dtype=torch.int64))
-    assert Denoiser(model, [[1] * 44], "own").logits(request).isfinite().all()
+    assert Denoiser(model, [[1] * 44], "own").logits(block_view()).isfinite().all()
 
 
 @pytest.mark.parametrize("token_id", [32, -1])

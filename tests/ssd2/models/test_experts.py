@@ -10,7 +10,7 @@ from conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of, tiny_config,
 from typer.testing import CliRunner
 
 from ssd2.algorithm.params import DecodingParams, Seeds
-from ssd2.algorithm.sampler import LogitsRequest, decode
+from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.cli import app
 from ssd2.errors import CheckpointInvalid, InvalidParameter
 from ssd2.models.checkpoint import load_checkpoint, save_checkpoint
@@ -37,18 +37,14 @@ def test_a_decode_asks_each_expert_at_its_timesteps_and_only_there() -> None:
     params = DecodingParams(block_size=4, max_tokens=4, steps=12, stop=0.4, self_conditioning="projection")
     together = begin(experts_of(*singles), [[1, 5]], "projection")
     alone = [begin(model, [[1, 5]], "projection") for model in singles]
-    run = decode(params, [Seeds.reproducible(1)], vocab_size=32, eos_token_id=-1)
-    request: LogitsRequest = next(run)
-    asked = []
-    try:
-        while True:
-            logits = together.logits(request)
-            same = [torch.equal(logits, model.logits(request)) for model in alone]
-            asked.append(same.index(True))
-            assert sum(same) == 1
-            request = run.send(logits)
-    except StopIteration:
-        assert asked == [2] * 4 + [1] * 4 + [0] * 4
+    sampler, asked = SimplexSampler(params, [Seeds.reproducible(1)], eos_token_id=-1), []
+    while view := sampler.due:
+        logits = together.logits(view)
+        same = [torch.equal(logits, model.logits(view)) for model in alone]
+        asked.append(same.index(True))
+        assert sum(same) == 1
+        sampler.step(logits)
+    assert asked == [2] * 4 + [1] * 4 + [0] * 4
 
 
 def test_experts_come_back_from_a_checkpoint(tmp_path: Path) -> None:

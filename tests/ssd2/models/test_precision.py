@@ -6,26 +6,24 @@ import sys
 
 import pytest
 import torch
-from conftest import experts_of, tiny_model
+from conftest import block_view, experts_of, tiny_model
 from torch import Tensor, nn
 
-from ssd2.algorithm.sampler import LogitsRequest
+from ssd2.algorithm.block_view import ProjectedAt
+from ssd2.algorithm.projection import ProjectedTokens
 from ssd2.errors import InvalidParameter
 from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.experts import TimeRangeExperts
-from ssd2.models.family import Model
+from ssd2.models.model import Model
 from ssd2.models.precision import set_precision
 from ssd2.models.predict import begin
 from ssd2.models.ssd2 import SSD2
 
-X_T = 5 * torch.randn(2, 4, 32, generator=torch.Generator().manual_seed(1))
-NOTHING = torch.empty(2, 0, dtype=torch.int64)
-
 
 def logits(model: SSD2 | TimeRangeExperts) -> Tensor:
     core = begin(model, [[1, 5, 9], [1, 7, 8, 6, 30, 11]], "own")
-    core.logits(LogitsRequest(0, 0, 1000, X_T, None, None, NOTHING))
-    return core.logits(LogitsRequest(0, 1, 900, X_T, X_T, None, NOTHING))
+    trail = (ProjectedAt(1000, (ProjectedTokens((3, 4, 5, 6)), ProjectedTokens((7, 8, 9, 10)))),)
+    return core.logits(block_view(2, step=1, timestep=900, trail=trail))
 
 
 def of_demo_size(seed: int = 3) -> SSD2:

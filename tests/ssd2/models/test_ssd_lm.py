@@ -10,14 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import block_view
 from transformers import RobertaConfig, RobertaForMaskedLM
 
+from ssd2.algorithm.block_view import ProjectedAt
 from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.noise import gaussian_noise
 from ssd2.algorithm.noise_schedule import alpha_bar
+from ssd2.algorithm.noised_simplex import x_t_of
+from ssd2.algorithm.nucleus import sample
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.algorithm.sampler import LogitsRequest, decode
-from ssd2.algorithm.simplex import project_greedy, project_multi_hot, project_sampling
+from ssd2.algorithm.projection import ProjectedTokens
+from ssd2.algorithm.sampler import project
+from ssd2.algorithm.simplex import tokens_to_simplex
+from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound, PromptTooLong
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint
 from ssd2.models.predict import begin, user_terms
@@ -81,33 +87,30 @@ def test_logits_are_those_of_one_bidirectional_pass_over_context_and_summed_embe
     network.load_state_dict(torch.load(published / "pytorch_model.bin", weights_only=True))
     w_diff = torch.load(published / "embed_sum_layer.pt", weights_only=True)["module.weight"].numpy()
     w_time = torch.load(published / "timestep_layer.pt", weights_only=True)
-    x_t = 5 * np.random.default_rng(0).standard_normal((6, V)).astype(np.float32)
+    x_t = x_t_of(block_view(block_size=6, timestep=700, noise_seeds=(9,)), V)[0].numpy()
     block = softmax(x_t) @ w_diff.T + (w_time["weight"][:, 0] * 0.7 + w_time["bias"]).numpy()
     words = network.roberta.embeddings.word_embeddings.weight.detach().numpy()
     inputs = torch.tensor(np.concatenate([words[[0, 9, 12]], block]), dtype=torch.float32)
     with torch.no_grad():
         expected = network(inputs_embeds=inputs[None]).logits[0, 3:]
 
-    request = LogitsRequest(
-        0, 0, 700, torch.tensor(x_t)[None].repeat(2, 1, 1), None, None, torch.empty(2, 0, dtype=torch.int64)
-    )
+    view = block_view(2, block_size=6, timestep=700, noise_seeds=(9, 9))
     for prompts, row in (([[0, 9, 12], [0]], 0), ([[0, 3, 4, 5, 6, 7], [0, 9, 12]], 1)):
-        logits = begin(checkpoint.model, prompts, "own").logits(request)[row]
+        logits = begin(checkpoint.model, prompts, "own").logits(view)[row]
         torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
 
 
 def test_the_block_sees_what_comes_behind_it_and_the_timestep(checkpoint: Checkpoint) -> None:
-    x_t = torch.randn(1, 5, V, generator=torch.Generator().manual_seed(0))
-    changed = x_t.clone()
-    changed[:, 4] += torch.arange(V).float()
-    nothing = torch.empty(1, 0, dtype=torch.int64)
+    before = ProjectedTokens((4, 5, 6, 7, 8)), ProjectedTokens((4, 5, 6, 7, 20))
 
-    def first_row(x: torch.Tensor, timestep: int, prompt: list[int]) -> torch.Tensor:
-        request = LogitsRequest(0, 0, timestep, x, None, None, nothing)
-        return begin(checkpoint.model, [prompt], "own").logits(request)[0, 0]
+    def first_row(projected: ProjectedTokens, timestep: int, prompt: list[int]) -> torch.Tensor:
+        trail = (ProjectedAt(timestep + 1, (projected,)),)
+        view = block_view(block_size=5, step=1, timestep=timestep, trail=trail)
+        return begin(checkpoint.model, [prompt], "own").logits(view)[0, 0]
 
-    reference = first_row(x_t, 700, [0, 9])
-    for other in (first_row(changed, 700, [0, 9]), first_row(x_t, 200, [0, 9]), first_row(x_t, 700, [0, 10])):
+    reference = first_row(before[0], 100, [0, 9])
+    others = first_row(before[1], 100, [0, 9]), first_row(before[0], 20, [0, 9]), first_row(before[0], 100, [0, 10])
+    for other in others:
         assert (other - reference).abs().max() > 1e-3
 
 
@@ -117,15 +120,15 @@ LOGITS = [[0.0, 2.0, 1.0, -1.0], [3.0, 2.9, -5.0, -5.0]]
 
 def test_projections_are_those_of_equations_3_11_to_3_13() -> None:
     logits = torch.tensor(LOGITS)
-    assert project_greedy(logits).tolist() == [[-5, 5, -5, -5], [5, -5, -5, -5]]  # 3.11
+    greedy = project(logits[None], DecodingParams(2, projection="greedy"), [], 0, 1)
+    assert tokens_to_simplex(greedy.rows, 2, 4, 5.0).tolist() == [[[-5, 5, -5, -5], [5, -5, -5, -5]]]  # 3.11
     # 3.13: tokens 1 and 2 are the first to reach 0.7 in the first row, 0 and 1 in the second.
-    assert project_multi_hot(logits, top_p=0.7).tolist() == [[-5, 5, 5, -5], [5, 5, -5, -5]]
-    assert project_multi_hot(logits, top_p=0.2).tolist() == [[-5, 5, -5, -5], [5, -5, -5, -5]]
+    for top_p, expected in ((0.7, [[-5, 5, 5, -5], [5, 5, -5, -5]]), (0.2, [[-5, 5, -5, -5], [5, -5, -5, -5]])):
+        several = project(logits[None], DecodingParams(2, projection="multi-hot", top_p=top_p), [], 0, 1)
+        assert tokens_to_simplex(several.rows, 2, 4, 5.0)[0].tolist() == expected
     # 3.12: renormalised over the nucleus, token 1 has 0.7311 of the first row, token 0 0.5250 of the second.
     for uniform, tokens in (((0.73, 0.52), (1, 0)), ((0.74, 0.53), (2, 1))):
-        sampled = project_sampling(logits, torch.tensor(uniform), top_p=0.7)
-        assert sampled.argmax(-1).tolist() == list(tokens)
-        assert sampled.sort().values.tolist() == [[-5, -5, -5, 5]] * 2
+        assert sample(logits, torch.tensor(uniform), 0.7).tolist() == list(tokens)
 
 
 def schedule(t: float) -> float:
@@ -146,22 +149,18 @@ def test_a_decode_follows_equations_3_14_and_3_15_down_to_t_1(checkpoint: Checkp
         checkpoint.model.config, block_size=5, steps=10, max_tokens=5, projection="greedy"
     )
     predictor = begin(checkpoint.model, [[0, 9, 12]], "own")
-    run = decode(params, [Seeds(3, 4)], vocab_size=V, eos_token_id=-1)
-    request, x0_hat, seen, answers = next(run), None, [], [[]]
-    try:
-        while True:
-            z = 5 * gaussian_noise([3], block=0, timestep=request.timestep, length=5, vocab_size=V)[0].numpy()
-            share = 0.0 if x0_hat is None else schedule(request.timestep / 1000)
-            expected = z if x0_hat is None else math.sqrt(share) * x0_hat + math.sqrt(1 - share) * z
-            np.testing.assert_allclose(request.x_t[0].numpy(), expected, atol=1e-4)
-            logits = predictor.logits(request)
-            x0_hat = np.where(np.arange(V) == logits[0].numpy().argmax(-1)[:, None], 5.0, -5.0)
-            seen.append(request.timestep)
-            request = run.send(logits)
-    except StopIteration as finished:
-        answers = finished.value
+    sampler, x0_hat, seen = SimplexSampler(params, [Seeds(3, 4)], eos_token_id=-1), None, []
+    while view := sampler.due:
+        z = 5 * gaussian_noise([3], block=0, timestep=view.timestep, length=5, vocab_size=V)[0].numpy()
+        share = 0.0 if x0_hat is None else schedule(view.timestep / 1000)
+        expected = z if x0_hat is None else math.sqrt(share) * x0_hat + math.sqrt(1 - share) * z
+        np.testing.assert_allclose(x_t_of(view, V)[0].numpy(), expected, atol=1e-4)
+        logits = predictor.logits(view)
+        x0_hat = np.where(np.arange(V) == logits[0].numpy().argmax(-1)[:, None], 5.0, -5.0)
+        seen.append(view.timestep)
+        sampler.step(logits)
     assert seen == list(range(1000, 0, -100))
-    assert answers == [x0_hat.argmax(-1).tolist()]
+    assert sampler.answers == [x0_hat.argmax(-1).tolist()]
 
 
 @pytest.mark.parametrize("block_size", [3, 8, 12])
@@ -172,17 +171,14 @@ def test_any_block_size_and_number_of_timesteps_decodes(checkpoint: Checkpoint, 
         begin(checkpoint.model, [[0, 9, 12]], "own"),
         user_terms(checkpoint.model, [[0, 7, 8, 9, 12]], [[0, 9, 12]], CollaborationParams(0.3, 1.0), "own"),
         CollaborationParams(0.3, 1.0),
-        params,
-        [Seeds.reproducible(1)],
-        vocab_size=V,
-        eos_token_id=-1,
+        SimplexSampler(params, [Seeds.reproducible(1)], eos_token_id=-1),
     )[0]
     assert len(answer) == 24
 
 
 def test_an_answer_that_outgrows_the_positions_is_refused(checkpoint: Checkpoint) -> None:
     predictor = begin(checkpoint.model, [[0] * 12], "own")
-    full = LogitsRequest(1, 0, 700, torch.zeros(1, 10, V), None, None, torch.zeros(1, 19, dtype=torch.int64))
+    full = block_view(block=1, block_size=10, answer_ids=torch.zeros(1, 19, dtype=torch.int64))
     with pytest.raises(PromptTooLong, match=r"31 \+ 10 tokens"):
         predictor.logits(full)
     with pytest.raises(InvalidParameter, match="empty"):

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch import distributed as dist
 
 from ssd2.algorithm.params import DecodingParams, Seeds
-from ssd2.algorithm.sampler import decode
 from ssd2.errors import InvalidParameter
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssd2.models.context_pool import Context, ContextPool
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.experts import TimeRangeExperts
+from ssd2.models.predict import begin_sampler
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.tensor_parallel import Shard, shard_model
 
@@ -87,15 +87,10 @@ def test_logits_are_those_of_one_process(name: str, ranks: int) -> None:
 
 def answer(model: SSD2 | TimeRangeExperts) -> list[int]:
     params = DecodingParams(block_size=8, max_tokens=16, steps=5, stop=0.4, projection="sampling", top_p=0.8)
-    config = model.config
-    core = Denoiser(model, [(1, 20, 21)], "own")
-    run = decode(params, [Seeds.reproducible(3)], vocab_size=config.vocab_size, eos_token_id=config.eos_token_id)
-    asked = next(run)
-    try:
-        while True:
-            asked = run.send(core.logits(asked))
-    except StopIteration as finished:
-        return finished.value[0]
+    core, sampler = Denoiser(model, [(1, 20, 21)], "own"), begin_sampler(model.config, params, [Seeds.reproducible(3)])
+    while sampler.due:
+        sampler.step(core.logits(sampler.due))
+    return sampler.answers[0]
 
 
 def test_answers_have_the_tokens_of_one_process() -> None:

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssd2.algorithm.sampler import tokens_of
 from ssd2.errors import (
     BlockShapeMismatch,
     InvalidParameter,
@@ -25,7 +26,7 @@ from ssd2.logits.format import FLOAT16, PREFERRED, UINT8, AllowedFormats, Logits
 from ssd2.logits.packed import as_received
 from ssd2.wire import codec
 from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.tensors import pack_logits, projected_tokens, unpack_logits
+from ssd2.wire.tensors import pack_logits, unpack_logits
 
 M = TypeVar("M", bound=Message)
 AT = codec.StepPosition(number=7, block=1, step=2)
@@ -178,14 +179,14 @@ def simplex(*positions: list[int]) -> torch.Tensor:
     [simplex([3], [0], [31], [3]), simplex([3, 4], [0], [1, 9, 31], [7]), simplex(list(range(32)), *[[0]] * 3)],
 )
 def test_a_projection_comes_through_without_loss(x0_hat: torch.Tensor) -> None:
-    message = over_the_wire(codec.projection_to_proto(AT, projected_tokens(x0_hat)))
+    message = over_the_wire(codec.projection_to_proto(AT, tokens_of(x0_hat > 0)))
     assert (message.number, message.block, message.step, message.is_commit) == (7, 1, 2, False)
     projected = codec.projection_from_proto(message, **STREAM)
     assert torch.equal(simplex(*tokens_by_position(projected)), x0_hat)
 
 
 def test_a_one_hot_projection_is_sent_as_one_id_a_position() -> None:
-    message = codec.projection_to_proto(AT, projected_tokens(simplex([3], [0], [31], [3])))
+    message = codec.projection_to_proto(AT, tokens_of(simplex([3], [0], [31], [3]) > 0))
     assert list(message.token_ids) == [3, 0, 31, 3]
     assert not message.counts
     assert message.ByteSize() < 20
@@ -347,7 +348,7 @@ def test_a_timestep_of_the_papers_size_takes_few_bytes_each_way() -> None:
     down = pb.CollaborateResponse(block_logits=frame(logits, PREFERRED, at))
     assert down.ByteSize() <= 6_000
     x0_hat = torch.full((25, 50_272), -5.0).scatter(-1, torch.arange(50_247, 50_272)[:, None], 5.0)
-    up = pb.CollaborateRequest(projection=codec.projection_to_proto(at, projected_tokens(x0_hat)))
+    up = pb.CollaborateRequest(projection=codec.projection_to_proto(at, tokens_of(x0_hat > 0)))
     assert up.ByteSize() <= 150
 
 

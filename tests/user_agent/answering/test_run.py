@@ -13,15 +13,9 @@ from torch import Tensor
 
 from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.algorithm.projection import StepPosition
-from ssd2.errors import (
-    CoreLost,
-    InvalidParameter,
-    ModelMismatch,
-    PromptTooLong,
-    ProtocolVersionMismatch,
-    TokenizerMismatch,
-)
+from ssd2.algorithm.projection import ProjectedTokens, StepPosition
+from ssd2.algorithm.simplex_sampler import SimplexSampler
+from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, ProtocolVersionMismatch, TokenizerMismatch
 from ssd2.logits.format import ANY_FORMAT, PREFERRED, AllowedFormats, LogitsFormat
 from ssd2.logits.packed import CoreLogits, as_received
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
@@ -30,6 +24,7 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.commands.render import marked, summary
 from user_agent.documents.passage import Passage
+from user_agent.errors import CoreLost
 from user_agent.line.patience import OnWait
 from user_agent.line.stream import CoreStream
 from user_agent.store.printable import printable
@@ -56,8 +51,8 @@ class FakeStream:
         logits[..., 99] += self.certainty
         return as_received(logits, self.logits_format)
 
-    async def project(self, at: StepPosition, x0_hat: Tensor) -> None:
-        self.told.append(("project", at, x0_hat))
+    async def project(self, at: StepPosition, projected: ProjectedTokens) -> None:
+        self.told.append(("project", at, projected))
 
     async def commit(self, at: StepPosition, token_ids: list[int]) -> None:
         self.told.append(("commit", at, token_ids))
@@ -218,7 +213,7 @@ async def test_a_control_steers_the_mix_and_reads_no_documents(user_model: UserM
     client, control = _client(user_model), TowardsOneToken()
     answer = await Agent(user_model, client, control).answer(_question())
     assert [token.token_id for token in answer.tokens] == [77] * 12
-    assert all(x0_hat.argmax(-1).tolist() == [77] * 4 for kind, _, x0_hat in client.stream.told if kind == "project")
+    assert all(told.token_ids == (77,) * 4 for kind, _, told in client.stream.told if kind == "project")
     instruction = user_model.tokenizer.encode("What is my shed code?")
     assert control.read == [instruction + [77] * (4 * block) for block in range(3) for _ in range(3)]
 
@@ -229,7 +224,7 @@ async def test_lambda_1_decodes_without_any_core(user_model: UserModel, projecti
     answer = await Agent(user_model, None).answer(question)
     terms = user_model.terms(question.instruction, question.passages, question.collaboration, "own")
     (expected,) = decode_locally(
-        None, terms, question.collaboration, question.params, [question.seeds], vocab_size=V, eos_token_id=2
+        None, terms, question.collaboration, SimplexSampler(question.params, [question.seeds], eos_token_id=2)
     )
     assert [token.token_id for token in answer.tokens] == expected
     assert (answer.bytes_up, answer.bytes_down, answer.round_trips) == (0, 0, 0)
@@ -433,7 +428,7 @@ class Noting(Observer):
 async def test_an_observer_sees_every_projection_that_the_core_is_told_and_every_block(user_model: UserModel) -> None:
     client, observer = _client(user_model), Noting()
     answer = await Agent(user_model, client).answer(_question(), observer)
-    projections = [x0_hat.argmax(-1).tolist() for kind, _, x0_hat in client.stream.told if kind == "project"]
+    projections = [list(told.token_ids) for kind, _, told in client.stream.told if kind == "project"]
     assert [list(seen.token_ids) for seen in observer.seen] == projections
     assert [(seen.block, seen.step) for seen in observer.seen] == [(b, s) for b in range(3) for s in range(2)]
     assert [token for block in observer.committed_blocks for token in block.tokens] == answer.tokens

@@ -91,5 +91,5 @@ def _cores_of(agent: int) -> list[int]:
 def test_who_comes_before_the_agent_serves_waits_and_is_not_refused() -> None:
     with listening_socket(load_config(port=0)) as listening:
         socket.create_connection(listening.getsockname(), timeout=1).close()
-        with pytest.raises(InvalidParameter, match="choose another --port"):
+        with pytest.raises(InvalidParameter, match="choose another port"):
             listening_socket(load_config(port=listening.getsockname()[1]))

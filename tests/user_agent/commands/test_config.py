@@ -72,7 +72,7 @@ def test_a_setting_that_cannot_be_leaves_the_file_as_it_was(folder: Path, change
 def test_a_file_that_is_no_toml_is_named(folder: Path) -> None:
     folder.mkdir()
     (folder / FILE).write_text("alpha = = 2")
-    with pytest.raises(InvalidParameter, match=r"config\.toml cannot be read"):
+    with pytest.raises(InvalidParameter, match=r"cannot read .*config\.toml"):
         load_config()
 
 

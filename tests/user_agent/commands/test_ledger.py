@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ssd2.errors import InvalidParameter, NotFound, StoreKeyWrong
+from ssd2.errors import InvalidParameter, NotFound
 from ssd2.wire import collaboration_pb2 as pb
 from user_agent.commands.app import app
 from user_agent.commands.ledger import open_ledger
 from user_agent.config import load_config
+from user_agent.errors import StoreKeyWrong
 from user_agent.store.ledger import tracing
 
 CORE = "core.example.org:50051"

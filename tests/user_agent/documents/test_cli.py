@@ -11,8 +11,9 @@ import pytest
 from keyring.backends.fail import Keyring as NoKeyring
 from typer.testing import CliRunner, Result
 
-from ssd2.errors import DocumentsUnreadable, InvalidParameter, ModelNotFound, StoreInUse, StoreKeyWrong
+from ssd2.errors import InvalidParameter, ModelNotFound
 from user_agent.commands.app import app
+from user_agent.errors import DocumentsUnreadable, StoreInUse, StoreKeyWrong
 from user_agent.store.data_folder import held_data_folder
 
 Docs = Callable[..., Result]
@@ -52,7 +53,7 @@ def _json(result: Result) -> Any:
 def test_a_linked_folder_is_read_at_once_and_what_failed_is_told(docs: Docs, notes: Path) -> None:
     result = docs("link", str(notes))
     assert "1 read, 0 unchanged, 0 gone, 1 failed, 1 skipped (1 .png)" in result.stdout
-    assert f"{notes / 'broken.pdf'} is cut short" in result.stderr
+    assert f"{notes / 'broken.pdf'} is truncated" in result.stderr
     assert "blue drawer" in docs("search", "spare key").stdout
     again = docs("sync")
     assert "0 read, 2 unchanged" in again.stdout
@@ -62,7 +63,7 @@ def test_a_linked_folder_is_read_at_once_and_what_failed_is_told(docs: Docs, not
 def test_the_list_shows_every_file_with_its_reason(docs: Docs, notes: Path) -> None:
     docs("link", str(notes))
     shown = docs("list").stdout
-    assert all(word in shown for word in ("home.md", "indexed", "broken.pdf", "cut short", "photo.png", ".png"))
+    assert all(word in shown for word in ("home.md", "indexed", "broken.pdf", "truncated", "photo.png", ".png"))
     assert "home.md" not in docs("list", "--state", "failed").stdout
     assert docs("list", "--state", "lost").exit_code == 2
 
@@ -85,7 +86,7 @@ def test_what_is_removed_is_forgotten_and_the_files_stay(docs: Docs, notes: Path
     docs("remove", str(notes))
     assert _json(docs("list", "--json")) == {"documents": []}
     assert (notes / "home.md").exists()
-    with pytest.raises(InvalidParameter, match="is no link"):
+    with pytest.raises(InvalidParameter, match="is not a linked folder"):
         docs("remove", str(notes))
     with pytest.raises(InvalidParameter, match="no document 17"):
         docs("remove", "17")
@@ -111,7 +112,7 @@ def test_while_an_agent_has_the_folder_one_can_look_but_not_write(docs: Docs, no
 
 
 def test_nothing_to_link_is_an_error(docs: Docs, notes: Path) -> None:
-    with pytest.raises(DocumentsUnreadable, match="there is no"):
+    with pytest.raises(DocumentsUnreadable, match="does not exist"):
         docs("link", str(notes / "missing"))
 
 

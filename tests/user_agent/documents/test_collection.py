@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ssd2.errors import DocumentsUnreadable, InvalidParameter, StoreKeyWrong, StoreUnreadable
+from ssd2.errors import InvalidParameter
 from tests.user_agent.documents import made
 from user_agent.documents import watcher
 from user_agent.documents.collection import FILE, Collection
@@ -22,6 +22,7 @@ from user_agent.documents.files import MAX_FILE_BYTES
 from user_agent.documents.formats import READER_VERSION
 from user_agent.documents.formats.section import Section
 from user_agent.documents.sync import MOST_TRIES, Progress
+from user_agent.errors import DocumentsUnreadable, StoreKeyWrong, StoreUnreadable
 from user_agent.store.database import open_database
 from user_agent.store.encryption_key import StoreKey
 
@@ -84,7 +85,7 @@ def test_what_is_linked_can_be_found_with_its_page_and_line(library: Collection,
 
 @pytest.mark.parametrize("path", ["a" * 5000, "notes\0", "~nobody-of-that-name/notes"])
 def test_what_can_be_no_path_is_refused(library: Collection, path: str) -> None:
-    with pytest.raises(InvalidParameter, match="cannot be looked at"):
+    with pytest.raises(InvalidParameter, match="cannot open"):
         library.link(Path(path))
 
 
@@ -377,7 +378,7 @@ def test_an_upload_is_kept_once_and_can_be_removed(library: Collection) -> None:
     ("data_", "name", "says"),
     [
         (made.zip_bomb(), "bomb.docx", "unpack"),
-        (made.pdf("Hello.")[:-60], "half.pdf", "cut short"),
+        (made.pdf("Hello.")[:-60], "half.pdf", "truncated"),
         (os.urandom(5000), "binary.md", "binary"),
     ],
 )
@@ -392,13 +393,13 @@ def test_a_broken_upload_is_kept_as_failed_with_its_reason(
 def test_an_upload_that_is_too_large_or_of_another_kind_is_refused(library: Collection) -> None:
     with pytest.raises(DocumentsUnreadable, match=r"big\.txt has .* bytes"):
         library.add(b"x" * (MAX_FILE_BYTES + 1), "big.txt")
-    with pytest.raises(DocumentsUnreadable, match=r"photo\.png is of a kind"):
+    with pytest.raises(DocumentsUnreadable, match=r"photo\.png has an unsupported format"):
         library.add(b"x", "photo.png")
 
 
 def test_a_linked_document_cannot_be_removed_by_itself(library: Collection, notes: Path) -> None:
     _sync(library, notes)
-    with pytest.raises(InvalidParameter, match="is linked"):
+    with pytest.raises(InvalidParameter, match="belongs to a link"):
         library.remove(library.documents()[0].id)
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from ssd2.errors import DocumentsUnreadable
 from tests.user_agent.documents import made
 from user_agent.documents import extraction
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.extraction_worker import MEMORY_LIMIT_BYTES, TIME_LIMIT_S
 from user_agent.documents.formats import SUFFIXES
+from user_agent.errors import DocumentsUnreadable
 
 DEEP_GREETING = "(200_000).to_bytes(4, 'big') + b'[' * 200_000"
 LIMITED = "from user_agent.documents.extraction_worker import limit_this_process; limit_this_process()\n"
@@ -58,7 +58,7 @@ def test_one_process_reads_many_files(extractor: Extractor) -> None:
 @pytest.mark.parametrize(
     ("data", "suffix", "says"),
     [
-        pytest.param(made.pdf("Hello.")[:-60], ".pdf", "cut short", id="truncated-pdf"),
+        pytest.param(made.pdf("Hello.")[:-60], ".pdf", "truncated", id="truncated-pdf"),
         pytest.param(made.zip_bomb(), ".docx", "unpack", id="zip-bomb"),
         pytest.param(made.lying_zip_bomb(), ".docx", "more than 500 MB of memory", id="lying-zip-bomb"),
         pytest.param(os.urandom(100_000), ".md", "binary", id="binary-as-markdown"),

@@ -7,11 +7,11 @@ from email.message import EmailMessage
 
 import pytest
 
-from ssd2.errors import DocumentsUnreadable
 from tests.user_agent.documents import made
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.formats import sections
 from user_agent.documents.formats.section import PASSAGE_CHARACTERS, cut, sentences
+from user_agent.errors import DocumentsUnreadable
 
 Told = list[tuple[str, int | None, int | None]]
 
@@ -156,21 +156,21 @@ def test_no_sentence_is_cut_in_any_format_of_text(suffix: str) -> None:
 
 
 NO_TEXT = {
-    "binary": (b"\x00\x01\x02" * 100, ".md", "binary, whatever"),
-    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), ".txt", "a picture, whatever"),
+    "binary": (b"\x00\x01\x02" * 100, ".md", "binary, despite"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), ".txt", "a picture, despite"),
     "latin": ("Straße".encode("latin-1"), ".txt", "save it as UTF-8"),
     "half-utf-16": ("Straße".encode("utf-16")[:-1], ".txt", "utf-16"),
-    "no-pdf": (b"hello", ".pdf", "no PDF"),
-    "truncated-pdf": (made.pdf("Hello.")[:-60], ".pdf", "cut short"),
+    "no-pdf": (b"hello", ".pdf", "not a PDF"),
+    "truncated-pdf": (made.pdf("Hello.")[:-60], ".pdf", "truncated"),
     "broken-pdf": (b"%PDF-1.4\n%%EOF", ".pdf", "damaged PDF"),
     "encrypted-pdf": (made.encrypted_pdf(), ".pdf", "password"),
-    "no-word": (b"hello", ".docx", "no Word document"),
+    "no-word": (b"hello", ".docx", "not a Word document"),
     "encrypted-word": (b"\xd0\xcf\x11\xe0" + bytes(500), ".docx", "encrypted"),
-    "truncated-word": (made.word("Hello.")[:-60], ".docx", "cut short"),
+    "truncated-word": (made.word("Hello.")[:-60], ".docx", "truncated"),
     "zip-bomb": (made.zip_bomb(), ".docx", "unpack"),
-    "no-json": ("{", ".json", "no JSON"),
+    "no-json": ("{", ".json", "not valid JSON"),
     "deep-json": ("[" * 200_000, ".json", "nested"),
-    "no-mail": ("hello", ".eml", "no mail"),
+    "no-mail": ("hello", ".eml", "not an e-mail"),
     "empty-json": (b"\xef\xbb\xbf\n", ".json", "^is empty$"),
     "empty-pdf": (b"", ".pdf", "^is empty$"),
     "empty-docx": (b"", ".docx", "^is empty$"),

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.files import MAX_FILE_BYTES
 from user_agent.documents.formats.section import PASSAGE_CHARACTERS
 from user_agent.documents.reader import read_documents, read_passages
+from user_agent.errors import DocumentsUnreadable
 
 
 def test_a_folder_is_read_with_its_subfolders_in_order(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content:
 
 
 def test_a_missing_or_empty_folder_is_an_error_and_not_an_answer_without_documents(tmp_path: Path) -> None:
-    with pytest.raises(DocumentsUnreadable, match="there is no"):
+    with pytest.raises(DocumentsUnreadable, match="does not exist"):
         read_passages(tmp_path / "missing")
     with pytest.raises(DocumentsUnreadable, match=r"no \.txt, .* or \.eml file"):
         read_passages(tmp_path)
@@ -97,9 +97,9 @@ def test_a_broken_document_is_told_and_the_others_are_read(tmp_path: Path) -> No
     corpus = read_documents([tmp_path])
     assert [passage.text for passage in corpus.passages] == ["The key is here."]
     *_, bad, kinds = corpus.told()  # before it, on a machine that cannot isolate its reader, that it does not
-    assert bad.startswith(f"{tmp_path / 'bad.pdf'} is cut short")
+    assert bad.startswith(f"{tmp_path / 'bad.pdf'} is truncated")
     assert kinds == "not read, as no kind that can be: 1 .png"
-    with pytest.raises(DocumentsUnreadable, match=r"bad\.pdf is cut short"):
+    with pytest.raises(DocumentsUnreadable, match=r"bad\.pdf is truncated"):
         read_passages(tmp_path)
 
 

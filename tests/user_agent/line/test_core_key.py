@@ -14,13 +14,14 @@ from keyring.backend import KeyringBackend
 from keyring.backends.fail import Keyring as NoKeyring
 from keyring.errors import KeyringLocked, PasswordDeleteError
 
-from ssd2.errors import InsecureLine, InvalidParameter, KeyringUnusable, NotFound
+from ssd2.errors import InsecureLine, InvalidParameter, NotFound
 from ssd2.wire.addresses import is_loopback
 from tests.commands import run_here
 from tests.user_agent.api.conftest import agent_environment
 from user_agent.commands.config import set_core_key
-from user_agent.commands.options import with_remedy
+from user_agent.commands.remedies import with_remedy
 from user_agent.config import CHANGEABLE, load_config
+from user_agent.errors import KeyringUnusable
 from user_agent.line.client import CoreClient
 from user_agent.line.core_key import FILE, credentials_for, forget_core_key, keep_core_key
 from user_agent.line.credentials import CoreCredentials
@@ -131,15 +132,17 @@ def test_a_forgotten_key_is_gone_and_only_that(desktop: _Keyring) -> None:
 
 
 def test_without_a_keyring_the_variable_is_named() -> None:
-    with pytest.raises(KeyringUnusable, match="SLINGSHOT_CORE_KEY"):
+    with pytest.raises(KeyringUnusable, match="in the environment") as raised:
         keep_core_key(CORE, KEY)
+    assert "SLINGSHOT_CORE_KEY" in with_remedy(raised.value)
 
 
 @pytest.mark.parametrize("key", ["", "two words", "sk-\u00e9", "sk-1\r\nx-other: 1", "x" * 5000])
 def test_what_cannot_be_a_key_is_refused_and_not_repeated(key: str) -> None:
-    with pytest.raises(InvalidParameter, match="set-core-key") as refused:
+    with pytest.raises(InvalidParameter, match="API key") as refused:
         CoreCredentials(key=key)
     assert not key or key not in str(refused.value)
+    assert "set-core-key" in with_remedy(refused.value)
 
 
 def test_a_key_is_in_nobodys_repr() -> None:
@@ -160,7 +163,7 @@ async def test_a_line_to_another_machine_is_encrypted_unless_the_user_allows_oth
 
 @pytest.mark.parametrize("address", REMOTE)
 async def test_a_key_does_not_cross_the_network_in_the_clear_even_on_an_allowed_line(address: str) -> None:
-    with pytest.raises(InsecureLine, match=r"the key .* in the clear"):
+    with pytest.raises(InsecureLine, match=r"the API key .* unencrypted"):
         CoreClient(address, Ledger.in_memory(), credentials=CoreCredentials(key=KEY, insecure=True))
     async with CoreClient(address, Ledger.in_memory(), credentials=CoreCredentials(insecure=True)):
         pass

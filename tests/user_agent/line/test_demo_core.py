@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from ssd2.errors import DemoCoreEnded
 from tests.end_to_end.processes import is_running
 from user_agent.config import load_config
+from user_agent.errors import DemoCoreEnded
 from user_agent.line import demo_core
 from user_agent.line import line as core_line
 from user_agent.line.connection import CoreConnection
@@ -161,7 +161,7 @@ async def test_a_core_that_was_given_up_is_not_dialled_and_each_refusal_is_a_new
     try:
         line._demo._why_not = demo_core.given_up
         for _ in range(2):
-            with pytest.raises(DemoCoreEnded, match="is not started again") as caught:
+            with pytest.raises(DemoCoreEnded, match="will not be restarted") as caught:
                 await line.client.connect()
             refusals.append(caught.value)
         assert not dialled

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from ssd2.errors import CoreBusy, CoreError, CoreLost, CoreTimeout, CoreUnavailable, TokenLimitReached
+from ssd2.errors import CoreBusy, CoreError, CoreTimeout, TokenLimitReached
+from user_agent.errors import CoreLost, CoreUnavailable
 from user_agent.line import patience as patience_module
 from user_agent.line.patience import FIRST_DELAY_S, LONGEST_DELAY_S, Patience
 
@@ -82,9 +83,9 @@ async def test_a_core_that_says_longer_than_the_time_there_is_is_not_waited_for(
 @pytest.mark.parametrize(
     ("failures", "told"),
     [
-        ([CoreLost("gone"), TokenLimitReached("ask again in 40 s", 40.0)], TokenLimitReached),
+        ([CoreLost("gone"), TokenLimitReached("ask again in 40 s", retry_after_s=40.0)], TokenLimitReached),
         ([CoreLost("gone"), busy(1.0), CoreUnavailable("away"), CoreLost("gone"), CoreTimeout("silent")], CoreBusy),
-        ([busy(1.0), TokenLimitReached("ask again in 40 s", 40.0)], TokenLimitReached),
+        ([busy(1.0), TokenLimitReached("ask again in 40 s", retry_after_s=40.0)], TokenLimitReached),
         ([CoreTimeout("silent"), CoreLost("gone"), CoreUnavailable("away")], CoreTimeout),
     ],
 )

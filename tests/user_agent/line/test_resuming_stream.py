@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
-import torch
-from torch import Tensor
 
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
-from ssd2.errors import CoreLost, KeyRefused, ModelBroken, ModelMismatch, SlingshotError, TokenLimitReached
+from ssd2.errors import KeyRefused, ModelBroken, ModelMismatch, SlingshotError, TokenLimitReached
+from user_agent.errors import CoreLost
 from user_agent.line import patience
 from user_agent.line.demo_core import given_up
 from user_agent.line.patience import Patience
@@ -70,10 +69,6 @@ def reopening(*streams: FakeStream | SlingshotError) -> Callable[[], Awaitable[F
     return reopen
 
 
-def one_hot(*token_ids: int) -> Tensor:
-    return torch.full((len(token_ids), V), -5.0).scatter(-1, torch.tensor(token_ids)[:, None], 5.0)
-
-
 async def decode(line: ResumingStream) -> list[StepPosition]:
     """Two blocks of three timesteps; gives what was given for logits."""
     given, number = [], 0
@@ -82,7 +77,7 @@ async def decode(line: ResumingStream) -> list[StepPosition]:
             at = StepPosition(number, block, step)
             given.append(await line.logits(at))
             if step < 2:
-                await line.project(at, one_hot(block, step))
+                await line.project(at, ProjectedTokens((block, step)))
             elif block == 0:
                 await line.commit(at, [7, 8])
             number += 1
@@ -158,7 +153,9 @@ async def test_without_patience_the_error_comes_at_once() -> None:
 
 
 async def test_a_core_that_is_back_and_says_until_when_it_gives_no_more_is_what_is_told() -> None:
-    line = ResumingStream(FakeStream(4), reopening(TokenLimitReached("ask again in 40 s", 40.0)), Patience(10.0))
+    line = ResumingStream(
+        FakeStream(4), reopening(TokenLimitReached("ask again in 40 s", retry_after_s=40.0)), Patience(10.0)
+    )
     with pytest.raises(TokenLimitReached, match="ask again in 40 s"):
         await decode(line)
 

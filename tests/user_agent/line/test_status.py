@@ -1,36 +1,43 @@
-"""What a core's refusals are taken for."""
+"""What a device believes of a core's refusals."""
 
 from __future__ import annotations
 
 import grpc
 import pytest
 
-from core_server.catalogue.errors import CATALOGUE, refusal_of
-from ssd2.errors import SENT_BY_CORES, CoreLost, SlingshotError
+from ssd2.errors import PARAMETERS_SENT_BY_CORES, SENT_BY_CORES, InvalidParameter, SlingshotError, all_kinds
 from ssd2.wire.codec import ERROR_CODE_KEY
+from ssd2.wire.status_details import STATUS_DETAILS_KEY, Details, details_to_bytes
+from user_agent.commands.remedies import with_remedy
+from user_agent.errors import CoreLost
 from user_agent.line.status import error_of_status
 
-SENT, PRIVATE = [sorted(kinds, key=lambda kind: kind.code) for kinds in (SENT_BY_CORES, set(CATALOGUE) - SENT_BY_CORES)]
+PRIVATE = sorted(kind.code for kind in set(all_kinds()) - SENT_BY_CORES)
 
 
-def _told(code: str, status: grpc.StatusCode = grpc.StatusCode.INTERNAL) -> SlingshotError:
-    return error_of_status(status, "says it", grpc.aio.Metadata((ERROR_CODE_KEY, code)), "core:1", "just now")
+def _received(code: str, details: Details | None = None) -> SlingshotError:
+    metadata: list[tuple[str, str | bytes]] = [(ERROR_CODE_KEY, code)]
+    if details:
+        metadata.append((STATUS_DETAILS_KEY, details_to_bytes(13, "says it", details)))
+    return error_of_status(grpc.StatusCode.INTERNAL, "says it", grpc.aio.Metadata(*metadata), "core:1", "just now")
 
 
-def test_a_core_is_believed_what_the_catalogue_lets_it_say() -> None:
-    assert {kind for kind, entry in CATALOGUE.items() if entry.is_public} == SENT_BY_CORES
-
-
-@pytest.mark.parametrize("kind", SENT, ids=lambda kind: kind.code)
-def test_what_a_core_refuses_is_the_same_error_on_the_device(kind: type[SlingshotError]) -> None:
-    refusal = refusal_of(kind("no"))
-    assert refusal.code is not None
-    told = _told(refusal.code, refusal.status)
-    assert (type(told), str(told)) == (kind, "the core at core:1 refused: says it")
-
-
-@pytest.mark.parametrize("code", [*(kind.code for kind in PRIVATE), "core_error", "slingshot_error", "nonsense", ""])
+@pytest.mark.parametrize("code", [*PRIVATE, "nonsense", ""])
 def test_a_core_cannot_speak_for_the_agent(code: str) -> None:
-    told = _told(code)
-    assert type(told) is CoreLost
-    assert "says it" not in str(told)
+    received = _received(code, Details(parameter="question", limit=3))
+    assert type(received) is CoreLost
+    assert "says it" not in str(received)
+    assert (received.parameter, received.limit) == (None, None)
+
+
+@pytest.mark.parametrize("parameter", sorted(PARAMETERS_SENT_BY_CORES))
+def test_a_core_may_name_a_parameter_of_the_question(parameter: str) -> None:
+    received = _received("invalid_parameter", Details(parameter=parameter, limit=7))
+    assert (type(received), received.parameter, received.limit) == (InvalidParameter, parameter, 7)
+
+
+@pytest.mark.parametrize("parameter", ["insecure", "ca", "core", "core_key", "passphrase", "nonsense"])
+def test_a_core_cannot_ask_for_a_change_of_what_protects_the_device(parameter: str) -> None:
+    received = _received("invalid_parameter", Details(parameter=parameter, limit=7))
+    assert (received.parameter, received.limit) == (None, None)
+    assert with_remedy(received) == "the core at core:1 refused: says it"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ssd2.errors import StoreInUse, StoreUnreadable
+from user_agent.errors import StoreInUse, StoreUnreadable
 from user_agent.store.data_folder import default_data_folder, held_data_folder
 
 HOLD = """
@@ -57,7 +57,7 @@ def test_a_folder_of_the_users_own_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreUnreadable, match="SLINGSHOT_DATA_DIR"):
+    with pytest.raises(StoreUnreadable, match="choose another folder"):
         held_data_folder(tmp_path / "file" / "slingshot").__enter__()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from ssd2.errors import StoreKeyWrong, StoreUnreadable
+from user_agent.errors import StoreKeyWrong, StoreUnreadable
 from user_agent.store.database import open_database
 from user_agent.store.encryption_key import StoreKey
 
@@ -39,11 +39,11 @@ def test_nothing_that_is_kept_can_be_read_from_the_disk(tmp_path: Path, key: Sto
 @pytest.mark.parametrize(
     ("made_with", "opened_with", "says"),
     [
-        (RAW, StoreKey("file", b"raw:" + b"00" * 32), "SLINGSHOT_PASSPHRASE"),
-        (PASSPHRASE, RAW, "made with a passphrase"),
+        (RAW, StoreKey("file", b"raw:" + b"00" * 32), "set the passphrase"),
+        (PASSPHRASE, RAW, "made with one"),
         (PASSPHRASE, StoreKey("keyring", b"raw:" + b"00" * 32), "keyring"),
-        (RAW, PASSPHRASE, "check SLINGSHOT_PASSPHRASE"),
-        (None, RAW, "SLINGSHOT_PASSPHRASE"),
+        (RAW, PASSPHRASE, "check the passphrase"),
+        (None, RAW, "set the passphrase"),
         (RAW, None, "with its key"),
     ],
 )
@@ -51,8 +51,9 @@ def test_another_key_is_refused_with_what_to_do(
     tmp_path: Path, made_with: StoreKey | None, opened_with: StoreKey | None, says: str
 ) -> None:
     _written(tmp_path / "notes.sqlite", made_with)
-    with pytest.raises(StoreKeyWrong, match=says):
+    with pytest.raises(StoreKeyWrong, match=says) as raised:
         open_database(tmp_path / "notes.sqlite", opened_with)
+    assert raised.value.parameter == "passphrase"
     _reopened = open_database(tmp_path / "notes.sqlite", made_with)
     assert _reopened.execute("SELECT count(*) FROM note").get == 2000
 

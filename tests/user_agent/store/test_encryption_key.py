@@ -12,7 +12,7 @@ from keyring.backend import KeyringBackend
 from keyring.backends.fail import Keyring as NoKeyring
 from keyring.errors import KeyringLocked
 
-from ssd2.errors import StoreKeyWrong
+from user_agent.errors import StoreKeyWrong
 from user_agent.store.encryption_key import KEY_FILE, store_key
 
 
@@ -90,7 +90,7 @@ def test_a_passphrase_goes_before_and_leaves_nothing_behind(tmp_path: Path) -> N
 
 def test_a_damaged_key_file_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_text("what?")
-    with pytest.raises(StoreKeyWrong, match="bring back the file"):
+    with pytest.raises(StoreKeyWrong, match="restore the file"):
         store_key(tmp_path, None)
     assert (tmp_path / KEY_FILE).read_text() == "what?"
 

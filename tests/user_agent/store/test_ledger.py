@@ -11,8 +11,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from ssd2.errors import LedgerUnwritable, NotFound
+from ssd2.errors import NotFound
 from ssd2.wire import collaboration_pb2 as pb
+from user_agent.errors import LedgerUnwritable
 from user_agent.store.ledger import FIRST_PREVIOUS, Ledger, Totals, Traffic, tracing
 
 CORE = "core.example.org:50051"

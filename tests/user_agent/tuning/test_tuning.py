@@ -17,11 +17,13 @@ from rich.console import Console
 from torch import Tensor
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
-from ssd2.algorithm.sampler import LogitsRequest
-from ssd2.errors import CoreLost, InvalidParameter
+from ssd2.errors import InvalidParameter
 from ssd2.logits.format import FLOAT16, PREFERRED
+from tests.conftest import block_view
 from user_agent.answering.run import Question
+from user_agent.commands.remedies import with_remedy
 from user_agent.documents.passage import Passage
+from user_agent.errors import CoreLost
 from user_agent.store.tuned import (
     Choice,
     Measured,
@@ -94,11 +96,11 @@ def test_a_question_file_may_hold_lines_of_both_kinds(tmp_path: Path) -> None:
     [
         ("", "holds no question"),
         ("# nothing\n", "holds no question"),
-        ("Where is it?\n", "line 1: write a question, a TAB"),
-        ("ok?\tyes\na\tb\tc\n", "line 2: write a question, a TAB"),
-        ("{broken\n", "line 1: write"),
-        ('{"question": "Who?"}\n', "line 1: write"),
-        ("Where?\t \n", "line 1: write"),
+        ("Where is it?\n", "line 1 is not a question with its answer; write a question, a TAB"),
+        ("ok?\tyes\na\tb\tc\n", "line 2 is not a question with its answer"),
+        ("{broken\n", "line 1 is not"),
+        ('{"question": "Who?"}\n', "line 1 is not"),
+        ("Where?\t \n", "line 1 is not"),
         ('{"question": "Who?", "answer": " "}\n', "line 1: the question or the expected answer is empty"),
     ],
 )
@@ -120,8 +122,9 @@ def test_a_line_ends_at_a_line_feed_alone(tmp_path: Path, separator: str) -> Non
 
 
 def test_a_missing_question_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidParameter, match="--questions"):
+    with pytest.raises(InvalidParameter, match="choose another file") as raised:
         read_questions(tmp_path / "none.tsv")
+    assert with_remedy(raised.value).endswith("(--questions FILE)")
 
 
 def _right(count: int, of: int = 20) -> list[bool]:
@@ -348,16 +351,18 @@ def test_files_that_others_could_read_are_closed_to_them_when_they_are_written()
 def test_a_damaged_settings_file_says_how_to_get_rid_of_it(content: str) -> None:
     file = save_choice(_choice())
     file.write_text(content)
-    with pytest.raises(InvalidParameter, match="--reset"):
+    with pytest.raises(InvalidParameter, match="delete it") as raised:
         saved_choices()
+    assert "--reset" in with_remedy(raised.value)
     assert forget_choices() == 1
 
 
 def test_a_configuration_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("a file")
     for write in (lambda: save_choice(_choice()), lambda: KeptAnswers(["run"], 1, is_fixed=True).add(LOW, [0], [True])):
-        with pytest.raises(InvalidParameter, match="XDG_CONFIG_HOME"):
+        with pytest.raises(InvalidParameter, match="another configuration folder") as raised:
             write()
+        assert "XDG_CONFIG_HOME" in with_remedy(raised.value)
 
 
 def test_without_the_variable_settings_are_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,8 +378,7 @@ def test_a_recorded_core_repeats_what_was_sent_row_by_row_also_to_blocks_that_en
 
     core = RecordedCore([Recording(logits(row), row) for row in range(2)])
     for block, step in ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2)):  # the first block ends early
-        request = LogitsRequest(block, step, 1000, torch.zeros(2, 4, 8), None, None, torch.empty(2, 0))
-        got: Tensor = core.logits(request)
+        got: Tensor = core.logits(block_view(2, block=block, step=step))
         assert got.shape == (2, 4, 8)
         assert got[:, 0, 0].tolist() == [10 * block + step, 100 + 10 * block + step]
 
@@ -387,7 +391,7 @@ def test_the_size_of_a_recording_is_what_comes_down() -> None:
 
 def test_recordings_that_no_memory_holds_are_refused() -> None:
     check_recording_size(DecodingParams(block_size=25, max_tokens=24, steps=25, stop=0.4), 50272)
-    with pytest.raises(InvalidParameter, match="--steps or --max-tokens"):
+    with pytest.raises(InvalidParameter, match="fewer steps or shorter answers"):
         check_recording_size(DecodingParams(block_size=25, max_tokens=24, steps=600, stop=0.4), 50272)
 
 

@@ -372,7 +372,7 @@ def test_while_settings_are_saved_nothing_is_typed_that_would_be_lost(page: Page
 
 def test_a_setting_that_no_answer_can_be_made_with_is_refused_and_not_kept(page: Page, agent: AgentProcess) -> None:
     page.get_by_role("link", name="Settings").click()
-    for label, given, says in (("Timesteps of a block", "601", "1 to 600"), ("Core", "nowhere", "HOST:PORT")):
+    for label, given, says in (("Timesteps of a block", "601", "1 to 600"), ("Core", "nowhere", "write HOST:PORT")):
         field = page.get_by_label(label, exact=True)
         expect(page.get_by_label("Core", exact=True)).to_be_visible()
         if not field.is_visible():
@@ -426,7 +426,7 @@ def test_a_question_that_is_too_long_says_so_in_the_reader_s_terms(page: Page) -
     page.keyboard.press("Enter")
     failed = page.locator(".answer.failed")
     expect(failed).to_contain_text(
-        re.compile(r"The question is too long: it has \d+ tokens, the models take at most 48; shorten it", re.I)
+        re.compile(r"The question has \d+ tokens, and the models take at most 48; shorten it", re.I)
     )
     expect(failed).not_to_contain_text("--")
 
@@ -555,7 +555,7 @@ def test_settings_name_the_core_that_is_asked_from_now_on(page: Page, other_core
     core = page.get_by_label("Core", exact=True)
     core.fill("nowhere")
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("alert")).to_contain_text("give it as HOST:PORT")
+    expect(page.get_by_role("alert")).to_contain_text("write HOST:PORT")
     core.fill(other_core)
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("Saved.")).to_be_visible()

@@ -28,9 +28,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 
-from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats.section import Section
 from user_agent.documents.visible import visible
+from user_agent.errors import DocumentsUnreadable
 
 _MODULES = {
     ".txt": "plain_text",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 
-from ssd2.errors import DocumentsUnreadable
+from user_agent.errors import DocumentsUnreadable
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _KNOWN = {
@@ -35,7 +35,7 @@ def decode(data: bytes, declared: str | None = None) -> str:
     if data.startswith(_UTF16):
         return _decoded(data, "utf-16")
     if b"\0" in data:
-        raise DocumentsUnreadable(f"is {looks_like(data) or 'binary'}, whatever its name says")
+        raise DocumentsUnreadable(f"is {looks_like(data) or 'binary'}, despite its name; rename it")
     return _decoded(data, declared or "utf-8-sig")
 
 
@@ -44,7 +44,7 @@ def _decoded(data: bytes, encoding: str) -> str:
         return data.decode(encoding)
     except (UnicodeDecodeError, LookupError) as error:
         if what := looks_like(data):
-            raise DocumentsUnreadable(f"is {what}, whatever its name says") from error
+            raise DocumentsUnreadable(f"is {what}, despite its name; rename it") from error
         raise DocumentsUnreadable(
             f"cannot be read as {encoding.removesuffix('-sig')} text; save it as UTF-8"
         ) from error

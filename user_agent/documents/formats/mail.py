@@ -7,10 +7,10 @@ from contextlib import suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage, MIMEPart
 
-from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats.plain_text import lines_of, paragraphs
 from user_agent.documents.formats.section import Section
 from user_agent.documents.formats.web_page import blocks
+from user_agent.errors import DocumentsUnreadable
 
 # Text for a reader; others are data for the mail program (calendar, vcard) or hold marks of their own (enriched, rtf).
 _READ = ("html", "markdown", "plain", "x-diff", "x-patch")
@@ -21,7 +21,7 @@ def sections(data: bytes) -> Iterator[Section]:
     """The header in one section, then the texts of the body."""
     message = message_from_bytes(data, policy=policy.default)
     if "From" not in message and "Subject" not in message:
-        raise DocumentsUnreadable("is no mail: it has neither a sender nor a subject")
+        raise DocumentsUnreadable("is not an e-mail (it has neither sender nor subject); save the message again")
     yield Section(", ".join(_header(message)))
     for part in _texts(message):
         yield from _sections_of(part)

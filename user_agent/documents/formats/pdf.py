@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pypdfium2
 
-from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats.section import Section
+from user_agent.errors import DocumentsUnreadable
 
 _MARKER_BYTES = 1024  # how far from the file's ends the format lets its markers stand
 _SOFT_HYPHEN = re.compile("\xad(?:\r\n)?")
@@ -21,17 +21,17 @@ _HYPHEN = re.compile("[\x02\ufffe](?:\r\n)?(.?)")  # how PDFium tells a hyphen a
 def sections(data: bytes) -> Iterator[Section]:
     """The pages that have text."""
     if b"%PDF-" not in data[:_MARKER_BYTES]:
-        raise DocumentsUnreadable("is no PDF, whatever its name says")
+        raise DocumentsUnreadable("is not a PDF, despite its name; rename it")
     if b"%%EOF" not in data[-_MARKER_BYTES:]:
-        raise DocumentsUnreadable("is cut short: the end of the PDF is missing; copy or download it again")
+        raise DocumentsUnreadable("is truncated (the end of the PDF is missing); copy or download it again")
     try:
         document = pypdfium2.PdfDocument(data)
         for number in range(len(document)):
             yield Section(_joined(_text(document, number)), page=number + 1)
     except pypdfium2.PdfiumError as error:
         if "password" in str(error).lower():
-            raise DocumentsUnreadable("is encrypted with a password; save it without one") from error
-        raise DocumentsUnreadable(f"is a damaged PDF: {error}") from error
+            raise DocumentsUnreadable("is protected by a password; save it without one") from error
+        raise DocumentsUnreadable(f"is a damaged PDF ({error}); save it again") from error
 
 
 def _text(document: pypdfium2.PdfDocument, number: int) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats.encoding import decode
 from user_agent.documents.formats.section import Section
+from user_agent.errors import DocumentsUnreadable
 
 
 def sections(data: bytes) -> Iterator[Section]:
@@ -17,9 +17,9 @@ def sections(data: bytes) -> Iterator[Section]:
         # Numbers as they are written, and keys that are there twice: a reader of the file sees both.
         value = json.loads(text, object_pairs_hook=_Object, parse_int=str, parse_float=str, parse_constant=str)
     except ValueError as error:
-        raise DocumentsUnreadable(f"is no JSON: {error}") from error
+        raise DocumentsUnreadable(f"is not valid JSON ({error}); correct it") from error
     except RecursionError as error:
-        raise DocumentsUnreadable("is nested too deeply to be read") from error
+        raise DocumentsUnreadable("is nested too deeply; flatten it") from error
     return (Section(told) for told in _told(value, ""))
 
 

@@ -16,10 +16,10 @@ from docx.opc.exceptions import PackageNotFoundError
 from docx.oxml.ns import qn
 from docx.oxml.xmlchemy import BaseOxmlElement
 
-from ssd2.errors import DocumentsUnreadable
 from user_agent.documents.formats.encoding import looks_like
 from user_agent.documents.formats.section import Section
 from user_agent.documents.formats.word_numbers import Numbers
+from user_agent.errors import DocumentsUnreadable
 
 MAX_ENTRIES = 2_000
 MAX_UNPACKED_BYTES = 100 * 1024 * 1024
@@ -44,7 +44,7 @@ def sections(data: bytes) -> Iterator[Section]:
     try:
         document = docx.Document(io.BytesIO(data))
     except (KeyError, ValueError, PackageNotFoundError, zipfile.BadZipFile) as error:
-        raise DocumentsUnreadable(f"is no Word document: {error}") from error
+        raise DocumentsUnreadable(f"is not a Word document ({error}); save it as .docx again") from error
     return _Shown(document).sections(document.element.body)
 
 
@@ -123,10 +123,11 @@ def _check_archive(data: bytes) -> None:
             entries = archive.infolist()
     except zipfile.BadZipFile as error:
         is_archive = data.startswith(b"PK")
-        reason = "is cut short or damaged" if is_archive else f"is {looks_like(data) or 'no Word document'}"
-        raise DocumentsUnreadable(f"{reason}; save it anew as .docx") from error
+        reason = "is truncated or damaged" if is_archive else f"is {looks_like(data) or 'not a Word document'}"
+        raise DocumentsUnreadable(f"{reason}; save it as .docx again") from error
     unpacked = sum(entry.file_size for entry in entries)
     if len(entries) > MAX_ENTRIES or unpacked > MAX_UNPACKED_BYTES or unpacked > MAX_RATIO * len(data):
         raise DocumentsUnreadable(
-            f"would unpack from {len(data):,} bytes to {len(entries):,} parts of {unpacked:,}: no document takes that"
+            f"would unpack from {len(data):,} bytes to {unpacked:,} in {len(entries):,} parts, beyond any document; "
+            "save it as .docx again"
         )

@@ -1,0 +1,82 @@
+"""The nucleus of logits, and draws from it: what the sampling and multi-hot projections keep of a position."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssd2.errors import InvalidParameter
+from ssd2.logits.ranking import ranked
+
+CANDIDATES = 256
+"""Entries that are put in order at first to find a nucleus; each time that it goes on behind them, `GROWTH` as many."""
+GROWTH = 16
+
+
+def nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """Find the smallest set of most probable tokens whose mass reaches `top_p`.
+
+    Args:
+        logits: [..., V], unnormalised.
+        top_p: nucleus mass in (0, 1]; the mode is always kept.
+
+    Returns:
+        Membership, bool, [..., V].
+
+    Raises:
+        InvalidParameter: if `top_p` is outside (0, 1].
+    """
+    order, kept = _ranked_nucleus(logits, top_p)
+    return torch.zeros_like(logits, dtype=torch.bool).scatter_(-1, order, kept)
+
+
+def sample(logits: Tensor, uniform: Tensor, top_p: float) -> Tensor:
+    """Draw one token a position from its nucleus, along the order of the vocabulary.
+
+    Of the size of V only probabilities are made, and what they are ranked by.
+
+    Source: SSD-LM (arXiv 2210.17432), eq. 3.12, logits-projection "sampling".
+
+    Args:
+        logits: [..., V], unnormalised.
+        uniform: [...], the draws, in (0, 1].
+        top_p: nucleus mass in (0, 1]; the mode is always kept.
+
+    Returns:
+        int64, [...].
+
+    Raises:
+        InvalidParameter: if `top_p` is outside (0, 1].
+    """
+    order, kept = _ranked_nucleus(logits, top_p)
+    ids = order.masked_fill(~kept, logits.shape[-1]).sort(dim=-1).values  # [..., M], V behind the last that is kept
+    count = kept.sum(-1, keepdim=True)
+    is_kept = torch.arange(ids.shape[-1], device=ids.device) < count
+    entries = logits.gather(-1, ids.clamp(max=logits.shape[-1] - 1)).float()
+    probabilities = torch.softmax(entries.masked_fill(~is_kept, float("-inf")), dim=-1)
+    cumulative = probabilities.double().cumsum(-1)
+    threshold = uniform.double().unsqueeze(-1) * cumulative[..., -1:]
+    drawn = torch.searchsorted(cumulative, threshold).minimum(count - 1)
+    return ids.gather(-1, drawn).squeeze(-1)
+
+
+def _ranked_nucleus(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """Rank the most probable entries, int64, [..., M], and tell which of them are the nucleus; none behind them is."""
+    if not 0 < top_p <= 1:
+        raise InvalidParameter(f"top_p is {top_p}; a nucleus holds a mass in (0, 1]")
+    probabilities = torch.softmax(logits.float(), dim=-1)
+    vocab_size = logits.shape[-1]
+    count = min(CANDIDATES, vocab_size)
+    order, kept = _kept(probabilities, top_p, count)
+    while count < vocab_size and bool(kept[..., -1].any()):
+        count = min(GROWTH * count, vocab_size)
+        order, kept = _kept(probabilities, top_p, count)
+    kept[..., 0] = True
+    return order, kept
+
+
+def _kept(probabilities: Tensor, top_p: float, count: int) -> tuple[Tensor, Tensor]:
+    """The most probable entries in order, int64, and which of them have less mass than `top_p` before them."""
+    order = ranked(probabilities, count, largest=True)
+    descending = probabilities.gather(-1, order)
+    return order, descending.cumsum(-1) - descending < top_p

@@ -1,0 +1,42 @@
+"""Remedies in the terminal's terms: options and commands, by the code and the parameter of an error."""
+
+from __future__ import annotations
+
+from ssd2.errors import ANY, SlingshotError, with_remedies
+
+REMEDIES = {
+    (ANY, "core"): "--core HOST:PORT, or `user-agent config set core HOST:PORT`",
+    (ANY, "ca"): "--ca FILE, or `user-agent config set ca FILE`",
+    (ANY, "insecure"): "--ca FILE, or --insecure if you trust every network on the way",
+    (ANY, "client_certificate"): "--client-certificate FILE --client-key FILE",
+    (ANY, "core_key"): "`user-agent config set-core-key HOST:PORT`, or the variable SLINGSHOT_CORE_KEY",
+    (ANY, "model"): "--model NAME, or `user-agent config set model NAME`",
+    (ANY, "user_model"): "--user-model FOLDER, or `user-agent config set user_model FOLDER`",
+    (ANY, "timeout"): "`user-agent config set timeout SECONDS`",
+    (ANY, "logits"): "--logits FORMAT",
+    (ANY, "docs"): "--docs FOLDER",
+    (ANY, "questions"): "--questions FILE",
+    (ANY, "is_confirmed"): "--yes",
+    (ANY, "config_folder"): "the variable XDG_CONFIG_HOME",
+    (ANY, "data_dir"): "the variable SLINGSHOT_DATA_DIR",
+    (ANY, "passphrase"): "the variable SLINGSHOT_PASSPHRASE",
+    (ANY, "port"): "--port",
+    (ANY, "tuned"): "`user-agent tune --reset`",
+    (ANY, "document"): "`user-agent docs list`",
+    (ANY, "link"): "`user-agent docs status`",
+    (ANY, "entry"): "`user-agent ledger show`",
+    (ANY, "seed"): "--seed",
+    (ANY, "steps"): "--steps",
+    (ANY, "block_size"): "--block-size",
+    (ANY, "max_tokens"): "--max-tokens",
+    (
+        "insecure_line",
+        "ca",
+    ): "--ca FILE, or `user-agent config set ca FILE`; `user-agent config forget-core-key HOST:PORT`",
+    ("key_refused", None): "`user-agent config set-core-key HOST:PORT`, or the variable SLINGSHOT_CORE_KEY",
+}
+
+
+def with_remedy(error: SlingshotError) -> str:
+    """Return the text of an error with the option or the command that mends it, if there is one."""
+    return with_remedies(error, REMEDIES)
