@@ -128,7 +128,7 @@ def _fault(error: ValidationError) -> tuple[str, str]:
     name = str(first["loc"][0]) if first["loc"] else ""
     setting = SETTINGS.get(name)
     if setting and setting.wanted:
-        return name, f" is {str(first['input'])[:80]!r}; give {setting.wanted}"
+        return name, f" is {repr(first['input'])[:80]}; give {setting.wanted}"
     return name, f": {first['msg'].removeprefix('Value error, ')}"
 
 

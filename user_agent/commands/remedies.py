@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ssd2.errors import ANY, SlingshotError, with_remedies
+from ssd2.errors import ANY, Remedies, SlingshotError, with_remedies
 from user_agent.answering.request import AnswerSettings
 from user_agent.fields import settings_of
 
-REMEDIES: dict[tuple[str, str | None], str] = {
+REMEDIES: Remedies = {
     **{(ANY, name): setting.option for name, setting in settings_of(AnswerSettings).items()},
     (ANY, "core"): "--core HOST:PORT, or `user-agent config set core HOST:PORT`",
     (ANY, "ca"): "--ca FILE, or `user-agent config set ca FILE`",
