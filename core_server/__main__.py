@@ -15,6 +15,7 @@ from importlib.metadata import version
 from core_server.config import ServerConfig
 from core_server.observability.logs import fields, start_log
 from core_server.options import add_options, read_options
+from core_server.remedies import with_remedy
 from ssd2.errors import EngineLost, SlingshotError
 
 EXIT_ENGINE_LOST = 1
@@ -99,9 +100,9 @@ def raise_descriptor_limit() -> None:
 def _tell(error: SlingshotError, log_format: str) -> None:
     """Write why the server ends: a line for people, or the last object of the log."""
     if log_format == "json":
-        logging.getLogger(__package__).error("%s", error, extra=fields(error=error.code))
+        logging.getLogger(__package__).error("%s", with_remedy(error), extra=fields(error=error.code))
     else:
-        sys.stderr.write(f"core-server: error: {error}\n")
+        sys.stderr.write(f"core-server: error: {with_remedy(error)}\n")
 
 
 def _announce(line: str) -> None:

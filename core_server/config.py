@@ -37,14 +37,14 @@ def named_models(given: Sequence[str]) -> dict[str, Path]:
         InvalidParameter: if there is none, or two have the same name.
     """
     if not given:
-        raise InvalidParameter("no model was given; give at least one checkpoint folder with --model")
+        raise InvalidParameter("there is no model to serve; name at least one checkpoint folder", parameter="models")
     models: dict[str, Path] = {}
     for text in given:
         name, has_name, folder = ("", "", "") if Path(text).is_dir() else text.partition("=")
         path = Path(folder if has_name else text)
         name = name if has_name else path.resolve().name
         if name in models:
-            raise InvalidParameter(f"two models are named {name!r}; name them apart with --model NAME=DIR")
+            raise InvalidParameter(f"two models are named {name!r}; give them different names", parameter="models")
         models[name] = path
     return models
 
@@ -236,32 +236,32 @@ class ServerConfig:
         for name in self.models:
             if not name or not name.isprintable() or len(name) > MAX_NAME_LENGTH:
                 raise InvalidParameter(
-                    f"a model's name is {name[:MAX_NAME_LENGTH]!r}; give it 1 to {MAX_NAME_LENGTH} printable "
-                    "characters with --model NAME=DIR"
+                    f"a model's name is {name[:MAX_NAME_LENGTH]!r}; use 1 to {MAX_NAME_LENGTH} printable characters",
+                    parameter="models",
                 )
         for name, host in (("host", self.host), ("ops host", self.ops_host)):
             if not host:
-                raise InvalidParameter(f"{name} is empty; give an address to listen on, such as 127.0.0.1 or 0.0.0.0")
+                raise InvalidParameter(f"{name} is empty; use an address to listen on, such as 127.0.0.1 or 0.0.0.0")
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise InvalidParameter("a TLS certificate and its key go together: --tls-certificate FILE --tls-key FILE")
+            raise InvalidParameter("a TLS certificate and its key go together; set both", parameter="tls_certificate")
 
     def _check_access(self) -> None:
         if self.client_ca and not self.tls_certificate:
             raise InvalidParameter(
-                "--client-ca asks agents for certificates, which only TLS does: give --tls-certificate FILE --tls-key "
-                "FILE"
+                "client certificates require TLS; set the server's certificate and key too", parameter="tls_certificate"
             )
         if self.keys and not self.tls_certificate and not is_loopback(self.host):
             raise InsecureLine(
-                f"keys would cross the network to {self.host} in the clear; give --tls-certificate FILE --tls-key FILE "
-                "(`core-server certs create` makes them), or listen on 127.0.0.1"
+                f"API keys would cross the network to {self.host} unencrypted; set a TLS certificate and its key, or "
+                "listen on 127.0.0.1",
+                parameter="tls_certificate",
             )
 
     def _check_devices(self) -> None:
         if self.ranks > 1 and not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise InvalidParameter(
-                f"device is {self.device!r}; several GPUs are named by the first of them, such as cuda or cuda:4, and "
-                "cpu shares the processors"
+                f"device is {self.device!r}; with several ranks, name the first GPU, such as cuda or cuda:4, or cpu",
+                parameter="device",
             )
 
     @property

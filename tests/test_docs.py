@@ -90,7 +90,7 @@ def test_the_architecture_page_has_every_package() -> None:
 
 def test_decisions_are_numbered_and_their_index_has_their_titles() -> None:
     pages = sorted(DECISIONS.glob("[0-9]*.md"))
-    assert [int(page.name[:3]) for page in pages] == list(range(1, len(pages) + 1))
+    assert len({page.name[:3] for page in pages}) == len(pages)
     index = dict(re.findall(r"^- \[(.+)\]\((.+)\)$", (DECISIONS / "README.md").read_text(), re.MULTILINE))
     assert {f"# {title}": name for title, name in index.items()} == {
         page.read_text().partition("\n")[0]: page.name for page in pages

@@ -25,8 +25,10 @@ from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from tests.end_to_end.conftest import ROOT
 from user_agent import errors as device_errors
-from user_agent.api.errors import handle_errors
+from user_agent.api.errors import FIELDS, handle_errors
+from user_agent.api.openai_types import ChatRequest, CompletionRequest, SlingshotOptions
 from user_agent.line.client import CoreClient
+from user_agent.store.ledger import Ledger
 
 MODULES = (errors, judge_errors, device_errors)
 KINDS = sorted((kind for kind in all_kinds() if kind.__module__ in {m.__name__ for m in MODULES}), key=lambda k: k.code)
@@ -97,7 +99,7 @@ async def _travel() -> dict[type[SlingshotError], SlingshotError]:
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     got = {}
-    async with CoreClient(address, patience_s=0) as client:
+    async with CoreClient(address, Ledger.in_memory(), patience_s=0) as client:
         for kind in KINDS:
             with pytest.raises(SlingshotError) as caught:
                 await client.model_card(kind.code, "ssd-2")
@@ -153,3 +155,9 @@ def test_a_remedy_of_the_code_goes_before_one_of_any_code() -> None:
 
 def test_a_core_may_name_no_setting_that_protects_the_device() -> None:
     assert not PARAMETERS_SENT_BY_CORES & {"insecure", "ca", "core", "core_key", "passphrase", "data_dir"}
+
+
+def test_the_rest_endpoint_names_fields_that_its_requests_have() -> None:
+    own = {f"slingshot.{name}" for name in SlingshotOptions.model_fields}
+    for path, request in (("/v1/chat/completions", ChatRequest), ("/v1/completions", CompletionRequest)):
+        assert set(FIELDS[path].values()) <= own | set(request.model_fields)

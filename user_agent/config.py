@@ -156,7 +156,7 @@ def unknown_variables() -> list[str]:
         if not name.upper().startswith(_OTHER_PROGRAMS):
             close = difflib.get_close_matches(name.upper(), sorted(known), 1)
             meant = f"; did you mean {close[0]}?" if close else "; `user-agent config show` lists the settings"
-            sentences.append(f"{name} is no setting and has no effect{meant}")
+            sentences.append(f"{name} is not a setting and has no effect{meant}")
     return sentences
 
 

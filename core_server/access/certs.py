@@ -187,11 +187,14 @@ def _write_file(file: Path, data: bytes, mode: int) -> None:
             opened.write(data)
         new.replace(file)
     except OSError as error:
-        raise InvalidParameter(f"cannot write {file}: {error.strerror}; give --out a folder of your own") from error
+        raise InvalidParameter(
+            f"cannot write {file}: {error.strerror}; choose another folder", parameter="out"
+        ) from error
 
 
 def _unreadable(folder: Path, why: str) -> InvalidParameter:
     return InvalidParameter(
-        f"the authority in {folder} (ca.pem, ca.key) cannot be used: {why}; bring both files back, or give --out "
-        "another folder for a new one"
+        f"the authority in {folder} (ca.pem, ca.key) cannot be used: {why}; restore both files, or choose another "
+        "folder for a new one",
+        parameter="out",
     )

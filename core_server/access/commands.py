@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core_server.access.keys import KeyEntry, create_key, read_keys, revoke_key
+from core_server.remedies import with_remedy
 from ssd2.algorithm.timesteps import DEFAULT_STEPS
 from ssd2.errors import InvalidParameter, SlingshotError
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run(**options)
     except SlingshotError as error:
-        sys.stderr.write(f"core-server: error: {error}\n")
+        sys.stderr.write(f"core-server: error: {with_remedy(error)}\n")
         return EXIT_REFUSED
     return 0
 
@@ -89,7 +90,9 @@ def _revoke_key(keys: Path, key: str) -> None:
 
 def _create_certs(out: Path, host: list[str], client: list[str], days: int) -> None:
     if not host and not client:
-        raise InvalidParameter("say whom the certificates are for: --host NAME for a core, --client NAME for an agent")
+        raise InvalidParameter(
+            "no holder of the certificates is named; use --host NAME for a core, --client NAME for an agent"
+        )
     if days < 1:
         raise InvalidParameter(f"days is {days}; it must be at least 1")
     from core_server.access.certs import Authority

@@ -57,7 +57,7 @@ class KeyEntry:
         if not all(isinstance(value, str) for value in (self.id, self.name, self.sha256, self.created)):
             raise TypeError("id, name, sha256 and created of a key are texts")
         if not self.name.isprintable() or not 0 < len(self.name) <= MAX_NAME_LENGTH:
-            raise InvalidParameter(f"a key's name has 1 to {MAX_NAME_LENGTH} printable characters")
+            raise InvalidParameter(f"a key's name must have 1 to {MAX_NAME_LENGTH} printable characters")
         for name in ("max_sessions", "tokens_per_minute", "timesteps_per_minute"):
             limit = getattr(self, name)
             if limit is not None and (not isinstance(limit, int) or limit < 1):
@@ -74,11 +74,12 @@ def read_keys(file: Path) -> list[KeyEntry]:
         return [KeyEntry(**values) for values in json.loads(file.read_text(encoding="utf-8"))["keys"]]
     except OSError as error:
         raise InvalidParameter(
-            f"cannot read the key file {file}: {error.strerror}; make one with `core-server keys create NAME --keys "
-            f"{file}`"
+            f"cannot read the key file {file}: {error.strerror}; create one first", parameter="keys"
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidParameter(f"{file} does not hold keys; bring back a copy, or make a new file") from error
+        raise InvalidParameter(
+            f"{file} does not hold keys; restore a copy, or create a new file", parameter="keys"
+        ) from error
 
 
 def create_key(file: Path, name: str, **limits: int | None) -> tuple[str, KeyEntry]:
@@ -98,7 +99,7 @@ def create_key(file: Path, name: str, **limits: int | None) -> tuple[str, KeyEnt
     with _alone_with(file):
         entries = read_keys(file) if file.exists() else []
         if any(name in (entry.id, entry.name) for entry in entries):
-            raise InvalidParameter(f"there is a key {name!r} already; choose another name, or revoke that one first")
+            raise InvalidParameter(f"a key {name!r} exists already; choose another name, or revoke that key first")
         key_id = secrets.token_hex(6)
         key = f"sk-{key_id}-{secrets.token_urlsafe(32)}"
         created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -118,7 +119,7 @@ def revoke_key(file: Path, id_or_name: str) -> KeyEntry:
         entries = read_keys(file)
         found = next((entry for entry in entries if id_or_name in (entry.id, entry.name)), None)
         if found is None:
-            raise NotFound(f"there is no key {id_or_name!r} in {file}; `core-server keys list` shows those that are")
+            raise NotFound(f"{file} holds no key {id_or_name!r}; choose one of its keys", parameter="key")
         _write(file, [entry for entry in entries if entry is not found])
     return found
 
@@ -219,4 +220,6 @@ def _write(file: Path, entries: Sequence[KeyEntry]) -> None:
 
 
 def _unwritable(file: Path, error: OSError) -> InvalidParameter:
-    return InvalidParameter(f"cannot write the key file {file}: {error.strerror}; give --keys a place of your own")
+    return InvalidParameter(
+        f"cannot write the key file {file}: {error.strerror}; choose another file", parameter="keys"
+    )

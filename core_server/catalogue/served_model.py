@@ -41,38 +41,46 @@ class ServedModel:
         self.card.logits_formats.check(request.logits_format)
         if request.block_size > self.card.max_block_size:
             raise InvalidParameter(
-                f"block size is {request.block_size}; this core takes at most {self.card.max_block_size} tokens"
+                f"block size is {request.block_size}; this core takes at most {self.card.max_block_size}",
+                parameter="block_size",
+                limit=self.card.max_block_size,
             )
         if request.timesteps[-1] <= self.config.trained_above * TRAINED_TIMESTEPS:
             raise InvalidParameter(
                 f"the decode goes down to timestep {request.timesteps[-1]}; this model's experts begin above "
-                f"{self.config.trained_above:g}T: stop there"
+                f"{self.config.trained_above:g}T; stop there",
+                parameter="steps",
             )
         prompt_tokens, answer_tokens = len(request.prompt_ids), request.max_blocks * request.block_size
         longest = self.config.max_prompt_tokens_before(answer_tokens)
         if longest < 1:
             raise PromptTooLong(
-                f"an answer of {answer_tokens} tokens leaves no room for a prompt; ask this core for a shorter answer"
+                f"an answer of {answer_tokens} tokens leaves no room for a prompt; ask for a shorter answer",
+                parameter="max_tokens",
             )
         if prompt_tokens > longest:
             raise PromptTooLong(
                 f"the prompt has {prompt_tokens} tokens; with an answer of {answer_tokens} this core takes at most "
-                f"{longest}: shorten the prompt, or ask for a shorter answer"
+                f"{longest}; shorten the prompt, or ask for a shorter answer",
+                parameter="question",
+                limit=longest,
             )
         check_prompts([request.prompt_ids], self.config)
 
     def _check_identity(self, request: OpenRequest) -> None:
         if request.model_sha256 not in ("", self.card.model_sha256):
-            raise ModelMismatch("the core's model is not the one the agent was told of: it has changed; ask again")
+            raise ModelMismatch("the core's model has changed since the agent asked for its card; ask again")
         if request.tokenizer_sha256 != self.card.tokenizer_sha256:
             raise TokenizerMismatch(
                 "the agent's tokenizer is not that of this core's model, so their logits cannot be mixed; use a "
-                f"user model whose tokenizer.json has the SHA-256 {self.card.tokenizer_sha256}"
+                f"user model whose tokenizer.json has the SHA-256 {self.card.tokenizer_sha256}",
+                parameter="user_model",
             )
         if request.vocab_size != self.card.vocab_size:
             raise TokenizerMismatch(
-                f"the agent's model has a vocabulary of {request.vocab_size}, this core's one of "
-                f"{self.card.vocab_size}; use a user model made for this core"
+                f"the user model has a vocabulary of {request.vocab_size} and this core's model one of "
+                f"{self.card.vocab_size}; use a user model made for this core",
+                parameter="user_model",
             )
 
 
@@ -89,7 +97,7 @@ class ServedModels:
             InvalidParameter: if there is none.
         """
         if not models:
-            raise InvalidParameter("there is no model to serve; give at least one")
+            raise InvalidParameter("there is no model to serve; name at least one")
         self._models = tuple(models)
 
     def find(self, name: str, family: str) -> ServedModel:
@@ -106,7 +114,7 @@ class ServedModels:
             if name in ("", served.name) and family in ("", served.card.family):
                 return served
         # What the agent sent is not repeated: it may be of any length.
-        raise ModelMismatch(f"no model served here has the name and family asked for; there are: {self}")
+        raise ModelMismatch(f"this core has no model of that name and family; there are: {self}", parameter="model")
 
     def __str__(self) -> str:
         """Names and families, in order."""

@@ -70,8 +70,8 @@ class Answer:
         """
         if not self.results:
             raise ProtocolViolation(
-                "the agent answered logits whose guess is not the projection that it had sent; it should drop them and "
-                "wait for those that are due"
+                "the agent answered logits whose guess differs from the projection it had sent; it should drop them "
+                "and wait for those that are due"
             )
         answered = self.results.popleft()
         following = self._after(answered, projected, is_commit=is_commit)

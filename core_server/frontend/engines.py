@@ -139,7 +139,7 @@ def _check_same(told: Sequence[ServedModel], found: Sequence[ServedModel]) -> No
             was, now = (model.card.model_sha256[:12] for model in (one, other))
             raise ModelMismatch(
                 f"the files of model {one.name} have changed since the server loaded them (SHA-256 {was}, now {now}); "
-                "put the former files back, or restart the server"
+                "restore the files, or restart the server"
             )
 
 

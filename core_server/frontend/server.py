@@ -96,7 +96,8 @@ class CoreServer:
         except RuntimeError as error:
             raise InvalidParameter(
                 f"cannot listen on {address}: the port is in use, or the host is not this machine's; "
-                "choose another --port or --host, or --port 0 for any free port"
+                "choose another port or host, or port 0 for any free port",
+                parameter="port",
             ) from error
         if self._config.tls_certificate:
             from core_server.access.certs import expires_at
@@ -147,8 +148,9 @@ def server_credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
         pair = config.tls_key.read_bytes(), config.tls_certificate.read_bytes()
     except OSError as error:  # ssl.SSLError is one
         raise InvalidParameter(
-            f"the certificate {config.tls_certificate} with the key {config.tls_key} cannot be used: "
-            f"{error.strerror or error}"
+            f"cannot use the certificate {config.tls_certificate} with the key {config.tls_key}: "
+            f"{error.strerror or error}; choose two PEM files that belong together",
+            parameter="tls_certificate",
         ) from error
     if config.client_ca is None:
         return grpc.ssl_server_credentials([pair])
@@ -161,7 +163,8 @@ def _authorities(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise InvalidParameter(
-            f"the certificates in {file} cannot be used: {error.strerror or error}; give --client-ca a PEM file"
+            f"cannot use the certificates in {file}: {error.strerror or error}; choose a PEM file",
+            parameter="client_ca",
         ) from error
 
 

@@ -189,7 +189,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
             CoreStopping: then.
         """
         await self._is_over.wait()
-        raise CoreStopping("the core is being stopped; ask again in a moment")
+        raise CoreStopping("the core is shutting down; ask again in a moment")
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
@@ -284,7 +284,9 @@ def _parsed(kind: type[_M], data: bytes) -> _M:
     try:
         return kind.FromString(data)
     except DecodeError as error:
-        raise ProtocolViolation("the agent sent bytes that are no message of this protocol; update it") from error
+        raise ProtocolViolation(
+            "the agent sent bytes that do not parse; install the same release on both sides"
+        ) from error
 
 
 async def refuse(rpc_context: CallContext, refusal: Refusal) -> None:

@@ -81,5 +81,5 @@ class CoreSession:
             )
         if not message.is_commit and message.step == len(request.timesteps) - 1:
             raise ProtocolViolation(
-                f"the block has {len(request.timesteps)} timesteps, and the agent's last projection is no commit"
+                f"the block has {len(request.timesteps)} timesteps, but the agent's last projection does not commit it"
             )

@@ -127,7 +127,8 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise InvalidParameter(
-            f"cannot listen on {host_and_port(host, port)}: {error.strerror}; choose another --ops-port or --ops-host, "
-            "or --ops-port 0 for any free port"
+            f"cannot listen on {host_and_port(host, port)}: {error.strerror}; choose another port or host, or "
+            "port 0 for any free port",
+            parameter="ops_port",
         ) from error
     return listening

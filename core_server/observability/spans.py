@@ -91,7 +91,7 @@ def spans_to(endpoint: str | None) -> Iterator[Spans | None]:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise InvalidParameter(
-            "--otlp-endpoint takes OpenTelemetry; install it with: pip install 'slingshot[otel]'"
+            "exporting spans requires OpenTelemetry; install it with: pip install 'slingshot[otel]'"
         ) from error
     provider = TracerProvider(resource=Resource.create({"service.name": "slingshot-core"}), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))

@@ -83,7 +83,7 @@ def read_arguments(arguments: Mapping[str, Any]) -> tuple[ServerConfig, Scaling]
         raise InvalidParameter(f"there is no argument {min(unknown)!r}; the arguments are {', '.join(ARGUMENTS)}")
     models = arguments.get("models")
     if not models or not isinstance(models, Mapping):
-        raise InvalidParameter("there is no model to serve; give at least one, as models: {NAME: DIR}")
+        raise InvalidParameter("there is no model to serve; name at least one, as models: {NAME: DIR}")
     config = ServerConfig(
         models={str(name): Path(str(folder)) for name, folder in models.items()},
         **{**_DEFAULTS, **read_named(ServerConfig, arguments, OPTIONS)},

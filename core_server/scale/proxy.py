@@ -84,7 +84,7 @@ def proxy_config(environment: Mapping[str, str]) -> ServerConfig:
     """
     for name in sorted(environment):
         if name.startswith(PREFIX) and name not in VARIABLES:
-            _log.warning("%s is no setting of the proxy and has no effect; it reads %s", name, ", ".join(VARIABLES))
+            _log.warning("%s is not a setting of the proxy and has no effect; it reads %s", name, ", ".join(VARIABLES))
     given = {name: text for name, text in environment.items() if text}
     network: dict[str, Any] = {"host": "0.0.0.0", "port": 50_051}  # noqa: S104  # agents come over the network
     return ServerConfig({}, **{**network, **read_named(ServerConfig, given, VARIABLES)})
@@ -100,7 +100,7 @@ def _check_is_only_proxy() -> None:
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     if not any(node["NodeID"] == here and "node:__internal_head__" in node["Resources"] for node in nodes):
         raise InvalidParameter(
-            "the limits of keys hold over one proxy alone; set proxy_location: HeadOnly in Serve's configuration"
+            "limits of keys require a single proxy; set proxy_location: HeadOnly in Serve's configuration"
         )
 
 
@@ -173,7 +173,7 @@ class ProxyCalls:
             KeyRefused: if the call has no valid key.
         """
         if self._takes_tls_alone and b"ssl" not in rpc_context.auth_context().get("transport_security_type", ()):
-            raise ProtocolViolation("this port is not encrypted; use the core's other one, which its provider knows")
+            raise ProtocolViolation("this port is not encrypted; use the core's TLS port, which its provider knows")
         if self._callers:
             given = [value for key, value in rpc_context.invocation_metadata() or () if key == "authorization"]
             CALLER.set(self._callers.identify(given))
@@ -267,7 +267,7 @@ def _check_end(rpc_context: _Context) -> None:
     _log.warning("Serve ended a call with status %s", rpc_context.code())
     if rpc_context.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
         raise CoreBusy("the core is at its limit of answers at a time; ask again in a moment")
-    raise EngineLost("no replica of the core can go on with this answer; ask again in a moment")
+    raise EngineLost("no replica of the core can continue this answer; ask again in a moment")
 
 
 def _is_ok(rpc_context: _Context) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from ssd2.cli import app
+from ssd2.cli.remedies import with_remedy
 from ssd2.errors import SlingshotError
 
 
@@ -13,7 +14,7 @@ def main() -> None:
     try:
         app()
     except SlingshotError as error:
-        sys.exit(f"ssd2: error: {error}")
+        sys.exit(f"ssd2: error: {with_remedy(error)}")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, TypeAlias
 
 
+# See docs/decisions/039-errors.md.
 class SlingshotError(Exception):
     """Base of all errors raised on purpose. Its text is meant for the person who asked.
 

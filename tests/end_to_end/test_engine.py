@@ -86,7 +86,7 @@ async def test_the_end_of_the_engine_ends_the_server_and_agents_are_told(
                 blocks.append(seen.text)
                 return True
 
-        with pytest.raises((EngineLost, CoreStopping), match=r"(has lost its engine|is being stopped); ask again"):
+        with pytest.raises((EngineLost, CoreStopping), match=r"(has lost its engine|is shutting down); ask again"):
             async with asyncio.timeout(40):
                 await Agent(user, client).answer(question(), Fault())
         assert blocks, "the engine was at work"

@@ -88,6 +88,7 @@ def question(pair: Pair, number: int, speculation: int = 0) -> Question:
         config,
         block_size=min(config.block_size, 3),
         steps=min(config.default_steps, 5),
+        stop=config.trained_above,  # as low as there are networks: only there x_t shows what was projected
         max_tokens=9 if config.block_size > 1 else 12,
         projection=PROJECTIONS[number % len(PROJECTIONS)],
         top_p=0.3,

@@ -117,7 +117,7 @@ def test_files_that_are_no_certificates_are_named(files: Certificates, core_fold
         assert done.returncode == 2
         told.append(done.stderr.splitlines()[-1])
     assert "go together" in told[0]
-    assert "cannot be used" in told[1]
+    assert "cannot use the certificate" in told[1]
 
 
 def test_the_command_line_takes_it(encrypted: CoreProcess, files: Certificates, user_folder: Path) -> None:

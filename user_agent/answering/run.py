@@ -165,6 +165,7 @@ class AnswerInProgress:
         outcome = self._sampler.step(ensemble.mixed)  # line 9, and 13 at the end of a block
         self._show(view, ensemble, outcome)
         await self._tell()  # lines 10 to 12 at the core
+        self.exact_timesteps += self._is_exact(view, ensemble)  # which nobody waits for
         return ensemble
 
     def _due(self) -> BlockView:
@@ -185,18 +186,18 @@ class AnswerInProgress:
     async def _mix(self, view: BlockView, core: CoreLogits | None, user: UserLogits) -> Ensemble:
         mixed = mix_terms(core.values if core else None, user, self._question.collaboration)
         self.timesteps += 1
-        self.exact_timesteps += self._is_exact(view, core, mixed)
         if self._control:
             mixed = await asyncio.to_thread(self._control.steer, mixed, self._written(view))
         return Ensemble(core, user, mixed)
 
-    def _is_exact(self, view: BlockView, core: CoreLogits | None, mixed: Tensor) -> bool:
+    def _is_exact(self, view: BlockView, ensemble: Ensemble) -> bool:
         """Tell whether the projection is provably that of the core's own logits; never claimed of a steered one."""
+        core = ensemble.core
         if core is None or self._control:
             return core is None
         question, draws = self._question, [self._question.seeds.sampling]
         lambda_user = question.collaboration.lambda_user
-        return bool(proven(core, mixed, lambda_user, question.params, draws, view.block, view.timestep).all())
+        return bool(proven(core, ensemble.mixed, lambda_user, question.params, draws, view.block, view.timestep).all())
 
     def _written(self, view: BlockView) -> Tensor:
         """w^{<c} for the control: the instruction and the answer so far, [1, C]; not the documents."""

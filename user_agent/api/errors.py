@@ -18,7 +18,7 @@ from user_agent.fields import settings_of
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 _OF_BOTH = {name: setting.face.openai or f"slingshot.{name}" for name, setting in settings_of(AnswerSettings).items()}
-_FIELDS: dict[str, dict[str, str]] = {
+FIELDS: dict[str, dict[str, str]] = {
     "/v1/chat/completions": {**_OF_BOTH, "question": "messages"},
     "/v1/completions": {**_OF_BOTH, "question": "prompt"},
 }
@@ -91,7 +91,7 @@ def error_body(error: SlingshotError | ApiError, path: str) -> tuple[int, dict[s
 
 
 def _field(error: SlingshotError, path: str) -> str | None:
-    return None if error.parameter is None else _FIELDS.get(path, {}).get(error.parameter, error.parameter)
+    return None if error.parameter is None else FIELDS.get(path, {}).get(error.parameter, error.parameter)
 
 
 def handle_errors(app: FastAPI) -> None:

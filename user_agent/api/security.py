@@ -17,7 +17,7 @@ from user_agent.store.tuned import config_folder, write_private
 
 KEY_FILE = "api-key"
 
-_BEARER = HTTPBearer(auto_error=False, description="the agent's API key: `user-agent config show --key`")
+_BEARER = HTTPBearer(auto_error=False, description="the agent's API key")
 
 
 def api_key(config: AgentConfig) -> str:

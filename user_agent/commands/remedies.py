@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from ssd2.errors import ANY, Remedies, SlingshotError, with_remedies
-from user_agent.answering.request import AnswerSettings
-from user_agent.fields import settings_of
 
 REMEDIES: Remedies = {
-    **{(ANY, name): setting.option for name, setting in settings_of(AnswerSettings).items()},
     (ANY, "core"): "--core HOST:PORT, or `user-agent config set core HOST:PORT`",
     (ANY, "ca"): "--ca FILE, or `user-agent config set ca FILE`",
     (ANY, "insecure"): "--ca FILE, or --insecure if you trust every network on the way",
     (ANY, "client_certificate"): "--client-certificate FILE --client-key FILE",
     (ANY, "core_key"): "`user-agent config set-core-key HOST:PORT`, or the variable SLINGSHOT_CORE_KEY",
+    (ANY, "model"): "--model NAME, or `user-agent config set model NAME`",
     (ANY, "user_model"): "--user-model FOLDER, or `user-agent config set user_model FOLDER`",
     (ANY, "timeout"): "`user-agent config set timeout SECONDS`",
+    (ANY, "logits"): "--logits FORMAT",
     (ANY, "docs"): "--docs FOLDER",
     (ANY, "questions"): "--questions FILE",
     (ANY, "is_confirmed"): "--yes",
@@ -26,6 +25,10 @@ REMEDIES: Remedies = {
     (ANY, "document"): "`user-agent docs list`",
     (ANY, "link"): "`user-agent docs status`",
     (ANY, "entry"): "`user-agent ledger show`",
+    (ANY, "seed"): "--seed",
+    (ANY, "steps"): "--steps",
+    (ANY, "block_size"): "--block-size",
+    (ANY, "max_tokens"): "--max-tokens",
     (
         "insecure_line",
         "ca",

@@ -13,7 +13,6 @@ export function entrance(why, onKey) {
   };
   return el("form", { className: "entrance", on: { submit: enter } },
     el("h2", {}, "The agent’s key"),
-    el("p", {}, why || "In a terminal “user-agent serve” prints an address with the key in it: open that. Or run " +
-      "“user-agent config show --key” and paste the key here."),
+    el("p", {}, why || "Open the address that the agent printed when it started: the key is in it. Or paste the agent’s key here."),
     el("div", { className: "line" }, field, el("button", { className: "primary" }, "Open")));
 }

@@ -5,16 +5,16 @@ import { button, el } from "/web/dom.js";
 import { address, route } from "/web/router.js";
 
 const LOOK_EVERY_MS = 2000;
-const settings = new Set(); // that the page can change, by name
+const labels = new Map(); // of the settings that the page can change, by name
 const strip = document.getElementById("notices");
 let isWaiting = false;
 
 /** Called when the key turns out to be wrong; set by the start of the page. */
 export const onWrongKey = { call: () => {} };
 
-/** Take in which settings there are. */
+/** Take in which settings there are, and their labels. */
 export async function learnSettings() {
-  for (const name of Object.keys(await get("/v1/settings"))) settings.add(name);
+  for (const [name, { label }] of Object.entries(await get("/v1/settings"))) labels.set(name, label);
 }
 
 /** Show a failure; a wrong key and an agent that is gone are dealt with here. */
@@ -26,12 +26,12 @@ export function report(error) {
   else show(error.message, remedy(error));
 }
 
-/** Where the setting that an error names can be changed; null if it is none, or in sight. */
+/** A link to the setting that mends an error; null if there is none, or it is in sight. */
 export function remedy({ param }) {
   const name = param?.replace(/^slingshot\./, "");
   const setting = name === "insecure" ? "ca" : name; // an unencrypted line is not allowed from the page
-  return settings.has(setting) && route().page !== "settings"
-    ? el("a", { href: `${address("settings")}?focus=${setting}` }, "Change it in Settings") : null;
+  return labels.has(setting) && route().page !== "settings"
+    ? el("a", { href: `${address("settings")}?focus=${setting}` }, `Change it in Settings › ${labels.get(setting)}`) : null;
 }
 
 /** A listener whose failures are shown. */

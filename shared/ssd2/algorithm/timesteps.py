@@ -44,15 +44,17 @@ def decoding_timesteps(steps: int, stop: float = 0.0, schedule: str = "even") ->
         InvalidParameter: if there is no such schedule, or it has no room for `steps` different timesteps.
     """
     if not 0 <= stop < 1:
-        raise InvalidParameter(f"stop is {stop}; it is a share of T and must be in [0, 1)")
+        raise InvalidParameter(f"stop is {stop}; it is a share of T and must be in [0, 1)", parameter="stop")
     if schedule not in SCHEDULES:
-        raise InvalidParameter(f"schedule is {schedule!r}; choose from {', '.join(SCHEDULES)}")
+        raise InvalidParameter(f"schedule is {schedule!r}; choose from {', '.join(SCHEDULES)}", parameter="schedule")
     ranges = _ranges_above(stop, schedule)
     room = math.floor(min((length / part for length, part in ranges), default=0))
     if not 1 <= steps <= room:
         raise InvalidParameter(
             f"steps is {steps}; between T = {TRAINED_TIMESTEPS} and the early stop at {stop:g}T "
-            f"there is room for 1 to {room} (schedule {schedule!r})"
+            f"there is room for 1 to {room} (schedule {schedule!r})",
+            parameter="steps",
+            limit=room,
         )
     return tuple(TRAINED_TIMESTEPS - math.floor(_descent(Fraction(i, steps), ranges)) for i in range(steps))
 

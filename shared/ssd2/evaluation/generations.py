@@ -48,7 +48,9 @@ class AnswersFile:
             InvalidParameter: if it cannot be written, or its name does not end in .jsonl.
         """
         if file.suffix != ".jsonl":
-            raise InvalidParameter(f"{file} holds JSON lines; give --answers a name that ends in .jsonl")
+            raise InvalidParameter(
+                f"{file} would hold JSON lines; choose a name that ends in .jsonl", parameter="answers"
+            )
         self._file = file
         self._write("w", "")
 
@@ -66,7 +68,9 @@ class AnswersFile:
             with self._file.open(mode, encoding="utf-8") as answers:
                 answers.write(text)
         except OSError as error:
-            raise InvalidParameter(f"cannot write {self._file}: {error}; give another --answers") from error
+            raise InvalidParameter(
+                f"cannot write {self._file}: {error}; choose another file", parameter="answers"
+            ) from error
 
 
 def read_generations(files: Sequence[Path], by: str | None = None) -> dict[str, list[Generation]]:
@@ -85,12 +89,12 @@ def read_generations(files: Sequence[Path], by: str | None = None) -> dict[str, 
     groups: dict[str, list[Generation]] = {}
     for file in files:
         if by is None and file.stem in groups:
-            raise InvalidParameter(f"two files are called {file.stem}; rename one, the table could not tell them apart")
+            raise InvalidParameter(f"two files are called {file.stem}; rename one of them")
         before = sum(map(len, groups.values()))
         for group, generation in _read(file, by):
             groups.setdefault(group, []).append(generation)
         if sum(map(len, groups.values())) == before:
-            raise InvalidParameter(f"{file} holds no text; give a file with one a line")
+            raise InvalidParameter(f"{file} holds no text; use a file with one text per line")
     return groups
 
 
@@ -103,11 +107,11 @@ def _read(file: Path, by: str | None) -> Iterator[tuple[str, Generation]]:
     if file.suffix not in (".jsonl", ".txt"):
         raise InvalidParameter(f"{file} is neither .jsonl (an object a line) nor .txt (a text a line)")
     if file.suffix == ".txt" and by:
-        raise InvalidParameter(f"{file} has no field {by!r}; --by is for .jsonl files")
+        raise InvalidParameter(f"{file} has no field {by!r}; only .jsonl files have fields", parameter="by")
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidParameter(f"cannot read {file}: {error}; give a file in UTF-8") from error
+        raise InvalidParameter(f"cannot read {file}: {error}; use a UTF-8 file") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -123,12 +127,12 @@ def _parse(line: str, place: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise InvalidParameter(f"{place} is not JSON: {error}") from error
+        raise InvalidParameter(f"{place} is not JSON: {error}; write one object per line") from error
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
         raise InvalidParameter(f'{place} has no text; give {{"text": …, "prompt": …, "reference": …}} a line')
     for name in (*PROMPT_FIELDS, "reference"):
         if not isinstance(value.get(name), str | None):
-            raise InvalidParameter(f"the {name} in {place} is not a string")
+            raise InvalidParameter(f"the {name} in {place} is not a string; write a string")
     try:
         "".join(value.get(name) or "" for name in ("text", *PROMPT_FIELDS, "reference")).encode()
     except UnicodeEncodeError as error:
@@ -138,7 +142,7 @@ def _parse(line: str, place: str) -> dict[str, Any]:
 
 def _group(value: dict[str, Any], by: str, place: str) -> str:
     if not isinstance(value.get(by), str):
-        raise InvalidParameter(f"{place} has no field {by!r} with a string; give another --by")
+        raise InvalidParameter(f"{place} has no field {by!r} with a string; choose another field", parameter="by")
     return str(value[by])
 
 

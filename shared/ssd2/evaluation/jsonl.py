@@ -42,12 +42,14 @@ def append_result(file: Path, result: Mapping[str, Any]) -> None:
             _drop_unfinished_line(results)
             results.write(line.encode())
     except OSError as error:
-        raise InvalidParameter(f"cannot write results to {file}: {error}; give another --out") from error
+        raise InvalidParameter(
+            f"cannot write results to {file}: {error}; choose another folder", parameter="out"
+        ) from error
 
 
 def not_results(file: Path) -> InvalidParameter:
     """Return the error for a file without such results."""
-    return InvalidParameter(f"{file} does not hold results of an evaluation; give --out another folder")
+    return InvalidParameter(f"{file} does not hold results of an evaluation; choose another folder", parameter="out")
 
 
 def _drop_unfinished_line(results: BinaryIO) -> None:

@@ -35,7 +35,7 @@ def write_page(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InvalidParameter(
-            "a report takes the matplotlib package; install it with: pip install 'slingshot[train]'"
+            "a report requires the matplotlib package; install it with: pip install 'slingshot[train]'"
         ) from error
     file = folder / f"{name}.md"
     try:
@@ -47,5 +47,7 @@ def write_page(
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         file.write_text(markdown, encoding="utf-8")
     except OSError as error:
-        raise InvalidParameter(f"cannot write a report to {folder}: {error}; give another --out") from error
+        raise InvalidParameter(
+            f"cannot write a report to {folder}: {error}; choose another folder", parameter="out"
+        ) from error
     return file

@@ -46,7 +46,9 @@ def _load_tokenizer(source: str, vocab_size: int) -> TokenizerFile:
     except Exception as error:  # tokenizers raises bare Exception
         raise CheckpointInvalid(f"{file} is not a tokenizer.json: {first_line(error)}; download it again") from error
     if (known := tokenizer.get_vocab_size(with_added_tokens=True)) > vocab_size:
-        raise CheckpointInvalid(f"the tokenizer of {source} has {known} tokens, the model {vocab_size}; give its own")
+        raise CheckpointInvalid(
+            f"the tokenizer of {source} has {known} tokens and the model {vocab_size}; use the model's own tokenizer"
+        )
     tokenizer.encode_special_tokens = True  # words of a text never become special tokens
     return tokenizer
 

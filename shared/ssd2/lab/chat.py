@@ -55,9 +55,15 @@ class Endpoint:
     def __post_init__(self) -> None:
         url = _parse(self.url)
         if url.userinfo or url.query or url.fragment:
-            raise InvalidParameter("--endpoint is an address without password, ? and #; the key is read from --key-env")
+            raise InvalidParameter(
+                "the judge's address holds a password, a ? or a #; leave it out and set the key in the environment",
+                parameter="endpoint",
+            )
         if url.scheme not in ("http", "https") or not url.host:
-            raise InvalidParameter(f"--endpoint {self.url!r} is no address; give one like https://api.openai.com/v1")
+            raise InvalidParameter(
+                f"the judge's address {self.url!r} is not a URL; use one such as https://api.openai.com/v1",
+                parameter="endpoint",
+            )
 
     @property
     def completions_url(self) -> str:
@@ -112,11 +118,14 @@ class ChatClient:
             InvalidParameter: if the key is malformed or would travel unencrypted, or the HTTP package is missing.
         """
         if key and not (key.isascii() and key.isprintable() and " " not in key):
-            raise InvalidParameter("the key in the environment is not a single printable word; set it again")
+            raise InvalidParameter(
+                "the judge's key in the environment is not a single printable word; set it again", parameter="key_env"
+            )
         if key and not endpoint.is_private:
             raise InvalidParameter(
-                "the key would travel unencrypted; give an https:// endpoint, reach it over a tunnel to "
-                "localhost, or name an empty variable with --key-env if it takes no key"
+                "the judge's key would travel unencrypted; use an https:// address or a tunnel to localhost, or name "
+                "an empty variable if the judge takes no key",
+                parameter="key_env",
             )
         self._endpoint, self._key = endpoint, key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -184,7 +193,8 @@ class ChatClient:
             if self._has_answered:
                 return _Failure("no connection")
             raise JudgeUnavailable(
-                f"nothing answers at {self._endpoint.url} ({self._readable(str(error))}); check --endpoint"
+                f"nothing answers at {self._endpoint.url} ({self._readable(str(error))}); check the address",
+                parameter="endpoint",
             ) from None
         except http.RequestError as error:  # TransportError, or DecodingError: a damaged compressed body
             return _Failure(f"no whole answer came: {type(error).__name__}")
@@ -197,15 +207,17 @@ class ChatClient:
         if status in RETRIED and "insufficient_quota" not in message:
             return _Failure(f"status {status}: {message}", _retry_after_s(response.headers.get("retry-after")))
         if status in (401, 403):
-            advice = "it refuses the key; set another" if self._key else "it wants a key; set one"
-            raise JudgeRefused(f"{self._endpoint.host}: status {status}: {message} ({advice} in --key-env's variable)")
+            advice = "it refuses the key; set another" if self._key else "it requires a key; set one"
+            raise JudgeRefused(f"{self._endpoint.host}: status {status}: {message}; {advice}", parameter="key_env")
         if status == 404:
             raise JudgeRefused(
-                f"{self._endpoint.completions_url} knows no model {self._endpoint.model!r}, or is no chat endpoint: "
-                f"{message}; check --model and --endpoint"
+                f"{self._endpoint.completions_url} has no model {self._endpoint.model!r}, or is not a chat endpoint: "
+                f"{message}; check the model's name and the address",
+                parameter="endpoint",
             )
         raise JudgeRefused(
-            f"{self._endpoint.host}: status {status}: {message}; check --endpoint, --model and the items"
+            f"{self._endpoint.host}: status {status}: {message}; check the address, the model's name and the items",
+            parameter="endpoint",
         )
 
     def _message(self, response: httpx2.Response) -> str:
@@ -226,8 +238,9 @@ class ChatClient:
                 raise TypeError
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise JudgeReplyInvalid(
-                f"{self._endpoint.completions_url} sent no chat completion but: {self._readable(response.text)[:200]}; "
-                "check --endpoint"
+                f"{self._endpoint.completions_url} sent something other than a chat completion: "
+                f"{self._readable(response.text)[:200]}; check the address",
+                parameter="endpoint",
             ) from error
         return Reply(self._without_key(said or ""), *counts)
 
@@ -244,7 +257,7 @@ def _httpx2() -> Any:
         import httpx2
     except ImportError as error:
         raise InvalidParameter(
-            "asking a judge takes the httpx2 package; install it with: pip install 'slingshot[train]'"
+            "asking a judge requires the httpx2 package; install it with: pip install 'slingshot[train]'"
         ) from error
     return httpx2
 
@@ -254,7 +267,9 @@ def _parse(url: str) -> httpx2.URL:
     try:
         parsed: httpx2.URL = http.URL(url)
     except http.InvalidURL as error:
-        raise InvalidParameter("--endpoint is no address; give one like https://api.openai.com/v1") from error
+        raise InvalidParameter(
+            "the judge's address is not a URL; use one such as https://api.openai.com/v1", parameter="endpoint"
+        ) from error
     return parsed
 
 

@@ -132,7 +132,9 @@ def comparison_questions(groups: Mapping[str, Sequence[Generation]], baseline: s
     """
     _require_prompts(groups)
     if baseline not in groups or len(groups) < 2:
-        raise InvalidParameter(f"--against {baseline!r} must be one of two or more groups, here: {', '.join(groups)}")
+        raise InvalidParameter(
+            f"the baseline {baseline!r} must be one of two or more groups: {', '.join(groups)}", parameter="against"
+        )
     others = {label: group for label, group in groups.items() if label != baseline}
     theirs = _by_prompt(groups[baseline])
     return {label: _pairs(label, _by_prompt(group), baseline, theirs) for label, group in others.items()}

@@ -41,8 +41,8 @@ class LogitsFormat:
         is_valid = 1 <= self.k <= MAX_TOP_K if self.kind == "top-k" else self.kind in _FULL_KINDS and self.k == 0
         if not is_valid:
             raise InvalidParameter(
-                f"the format of logits is {str(self)[:40]!r}; give float16, uint8 or top-k:K with K from 1 to "
-                f"{MAX_TOP_K}"
+                f"the logits format is {str(self)[:40]!r}; use float16, uint8 or top-k:K with K from 1 to {MAX_TOP_K}",
+                parameter="logits",
             )
 
     @classmethod
@@ -94,9 +94,9 @@ class AllowedFormats:
 
     def __post_init__(self) -> None:
         if not self.formats:
-            raise InvalidParameter("no format of logits is allowed; give at least one of float16, uint8, top-k:K")
+            raise InvalidParameter("no logits format is allowed; allow at least one of float16, uint8, top-k:K")
         if len({allowed.kind for allowed in self.formats}) < len(self.formats):
-            raise InvalidParameter(f"{self} names a format twice; give each once, top-k with the largest K")
+            raise InvalidParameter(f"{self} names a format twice; name each once, top-k with its largest K")
 
     @classmethod
     def parse(cls, text: str) -> AllowedFormats:
@@ -121,9 +121,7 @@ class AllowedFormats:
             InvalidParameter: with the list of those that are.
         """
         if not self.allows(asked):
-            raise InvalidParameter(
-                f"this core does not offer logits as {asked}; it offers {self}: choose among these", parameter="logits"
-            )
+            raise InvalidParameter(f"this core does not offer {asked} logits; it offers {self}", parameter="logits")
 
     def best(self) -> LogitsFormat:
         """What to ask for where the user has not chosen: `PREFERRED`, else what is closest to the model's logits."""

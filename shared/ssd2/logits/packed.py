@@ -133,7 +133,7 @@ def _pack_float16(distances: Tensor, _: int) -> Tensor:
 def _unpack_float16(data: Tensor, _: int, __: int) -> CoreLogits:
     values = data.contiguous().view(torch.float16)
     if not bool(torch.isfinite(values).all()):
-        raise ProtocolViolation(f"the core sent logits that are no finite numbers{_DAMAGED}")
+        raise ProtocolViolation(f"the core sent logits that are not finite{_DAMAGED}")
     _check_maximum(-values)
     return CoreLogits(values, LOWEST)
 

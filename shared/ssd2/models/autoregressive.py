@@ -141,7 +141,7 @@ def _read_config(folder: Path, _: object) -> AutoregressiveConfig:
     if not all(isinstance(value, int) for value in (positions, eos, vocab_size)):
         raise CheckpointInvalid(
             f"the config.json in {folder} lacks max_position_embeddings, vocab_size or one eos_token_id; "
-            "give a model of text alone that has them"
+            "use a text-only model that has them"
         )
     pad = None if pad == -1 else pad  # as some published ones have it
     return AutoregressiveConfig(

@@ -71,7 +71,8 @@ def load_checkpoint(
     if shard:
         if family.shard is None:
             raise InvalidParameter(
-                f"a model of the family {family.name} cannot be cut into parts; serve it without --tensor-parallel"
+                f"models of the family {family.name} do not support tensor parallelism; serve it whole",
+                parameter="tensor_parallel",
             )
         family.shard(model, shard)
     set_precision(model, precision)
@@ -97,7 +98,7 @@ def load_config_and_tokenizer(folder: Path) -> tuple[ModelConfig, Tokenizer]:
         CheckpointInvalid: if they are damaged or of different models.
     """
     if not folder.is_dir():
-        raise ModelNotFound(f"there is no model folder {folder}; give the folder of a checkpoint")
+        raise ModelNotFound(f"the model folder {folder} does not exist; choose the folder of a checkpoint")
     values = _read_values(folder / CONFIG)
     family = family_of_folder(folder, values)
     config = family.read_config(folder, values)
@@ -117,7 +118,7 @@ def _read_values(file: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ModelNotFound(f"no {CONFIG} in {file.parent}; give the folder of a checkpoint") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointInvalid(f"{file} is not JSON: {error}") from error
+        raise CheckpointInvalid(f"{file} is not JSON ({error}); copy the checkpoint again") from error
     if not isinstance(values, dict) or "model_type" not in values:
         raise CheckpointInvalid(f'{file} does not describe a model: it has no "model_type"')
     return values

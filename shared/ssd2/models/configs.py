@@ -207,7 +207,7 @@ class SSD2Config:
             raise CheckpointInvalid(f"context_timestep is {self.context_timestep!r}; use 'quantised' or 'none'")
         self._check_sorts()
         if self.hidden_size % self.num_heads:
-            raise CheckpointInvalid(f"hidden_size {self.hidden_size} is no multiple of {self.num_heads} heads")
+            raise CheckpointInvalid(f"hidden_size {self.hidden_size} is not a multiple of {self.num_heads} heads")
         if self.block_size >= self.max_positions:
             raise CheckpointInvalid(f"block_size {self.block_size} does not fit {self.max_positions} positions")
         if self.answer_position is not None and self.answer_position > self.max_positions - self.block_size:

@@ -35,9 +35,15 @@ class Control:
             InvalidParameter: if the classifier has no such class, or the strength is below 0.
         """
         if not 0 <= label < (classes := classifier.config.num_labels):
-            raise InvalidParameter(f"the classifier has no class {label}; its classes are 0 to {classes - 1}")
+            raise InvalidParameter(
+                f"the classifier has no class {label}; its classes are 0 to {classes - 1}",
+                parameter="control_label",
+                limit=classes - 1,
+            )
         if not 0 <= strength < float("inf"):
-            raise InvalidParameter(f"control strength is {strength}; it must be a number of at least 0")
+            raise InvalidParameter(
+                f"control strength is {strength}; it must be finite and at least 0", parameter="control_strength"
+            )
         self._classifier, self._label, self._strength = classifier.eval().requires_grad_(False), label, strength
 
     @classmethod
@@ -57,7 +63,7 @@ class Control:
             InvalidParameter: if it has no such class, or the strength is below 0.
         """
         if not folder.is_dir():  # the library would look for it on the hub
-            raise ModelNotFound(f"there is no classifier folder {folder}; give the folder of a text classifier")
+            raise ModelNotFound(f"{folder} does not exist; choose the folder of a text classifier", parameter="control")
         classifier = read_network(str(folder), "AutoModelForSequenceClassification")
         if not read_tokenizer_of(folder, classifier.config.vocab_size).shares_vocabulary(tokenizer):
             raise TokenizerMismatch(

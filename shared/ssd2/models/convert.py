@@ -107,7 +107,7 @@ def export_opt(model: SSD2, out: Path, tokenizer_json: str, dtype: torch.dtype =
         (out / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
         write_checksums(out, [file.name for file in out.iterdir() if file.suffix in (".json", ".safetensors")])
     except OSError as error:
-        raise InvalidParameter(f"cannot write to {out}: {error}; give another --to") from error
+        raise InvalidParameter(f"cannot write to {out}: {error}; choose another folder", parameter="to") from error
 
 
 def _ssd2_config(opt: Any, source: str, block_size: int, context_timestep: str) -> SSD2Config:

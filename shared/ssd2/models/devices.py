@@ -17,7 +17,7 @@ def check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # AssertionError: torch built without CUDA
         reason = str(error).partition("\n")[0]
-        raise InvalidParameter(f"device {device!r} cannot be used ({reason}); try --device cpu") from error
+        raise InvalidParameter(f"device {device!r} cannot be used ({reason}); use cpu", parameter="device") from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

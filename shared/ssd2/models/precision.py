@@ -24,12 +24,16 @@ def set_precision(model: Model, precision: str) -> None:
         InvalidParameter: if the precision is unknown, takes a package that is not installed, or another family.
     """
     if precision not in PRECISIONS:
-        raise InvalidParameter(f"precision is {precision!r}; choose from {', '.join(PRECISIONS)}")
+        raise InvalidParameter(
+            f"precision is {precision!r}; choose from {', '.join(PRECISIONS)}", parameter="precision"
+        )
     model.to(torch.float32 if precision == "float32" else torch.bfloat16)
     if precision == "int8":
         family = family_named(model.config.family)
         if family.int8_layers is None:
-            raise InvalidParameter(f"int8 is not for models of the family {family.name}; use --precision bfloat16")
+            raise InvalidParameter(
+                f"models of the family {family.name} do not support int8; use bfloat16", parameter="precision"
+            )
         for layers in family.int8_layers(model):
             _quantise(layers)
 
@@ -39,6 +43,6 @@ def _quantise(module: nn.Module) -> None:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError as error:
         raise InvalidParameter(
-            "int8 takes the package torchao; install it with: pip install 'slingshot[int8]'"
+            "int8 requires the torchao package; install it with: pip install 'slingshot[int8]'", parameter="precision"
         ) from error
     quantize_(module, Int8WeightOnlyConfig())

@@ -61,7 +61,7 @@ def read_config(source: str) -> Any:
             raise _no_model(source, error) from error
         raise ModelNotFound(
             f"no model {source!r}, neither as a folder nor on the Hugging Face hub; check the name and the "
-            f"network connection, or download the model and give its folder ({first_line(error)})"
+            f"network connection, or download the model and use its folder ({first_line(error)})"
         ) from error
 
 
@@ -110,7 +110,9 @@ def read_tokenizer(source: str, vocab_size: int) -> str:
     if not backend.encode("a", add_special_tokens=False).ids:
         raise ModelNotFound(f"no tokenizer with {source}; add its tokenizer.json, or vocab.json and merges.txt")
     if (known := backend.get_vocab_size(with_added_tokens=True)) > vocab_size:
-        raise CheckpointInvalid(f"the tokenizer of {source} has {known} tokens, the model {vocab_size}; give its own")
+        raise CheckpointInvalid(
+            f"the tokenizer of {source} has {known} tokens and the model {vocab_size}; use the model's own tokenizer"
+        )
     return str(backend.to_str())
 
 

@@ -19,10 +19,12 @@ def check_prompts(prompts: Sequence[Sequence[int]], config: ModelConfig) -> None
     """
     longest = max(len(prompt) for prompt in prompts)
     if min(len(prompt) for prompt in prompts) < 1:
-        raise InvalidParameter("a prompt is empty; it has to begin with the model's first token")
+        raise InvalidParameter("a prompt is empty; begin it with the model's first token", parameter="question")
     if longest > config.max_prompt_tokens:
         raise PromptTooLong(
-            f"the prompt has {longest} tokens, this model takes at most {config.max_prompt_tokens}; shorten it"
+            f"the prompt has {longest} tokens, and this model takes at most {config.max_prompt_tokens}; shorten it",
+            parameter="question",
+            limit=config.max_prompt_tokens,
         )
     for prompt in prompts:
         check_range(min(prompt), max(prompt), config.vocab_size)

@@ -1,7 +1,7 @@
 """The families of models, in one place. To add one, write its file and add its line here.
 
 A family's file defines `FAMILY`. It is imported when the first model is looked for: to read this file takes no torch.
-See docs/adding-a-family.md.
+See docs/adding-a-family.md and docs/decisions/030-families.md.
 """
 
 from __future__ import annotations

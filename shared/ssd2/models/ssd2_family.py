@@ -108,7 +108,9 @@ def join_experts(folders: Sequence[Path], borders: Sequence[float], to: Path) ->
         InvalidParameter: if there are not as many models as ranges.
     """
     if len(folders) != len(borders):
-        raise InvalidParameter(f"there are {len(folders)} models and {len(borders)} ranges; give one model a range")
+        raise InvalidParameter(
+            f"there are {len(folders)} models and {len(borders)} ranges; name one model for each range"
+        )
     loaded = [load_checkpoint(folder) for folder in folders]
     models = [checkpoint.model for checkpoint in loaded if isinstance(checkpoint.model, SSD2)]
     configs = [replace(model.config, stop=borders[0]) for model in models]  # each was trained above a border of its own

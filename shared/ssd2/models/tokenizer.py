@@ -56,7 +56,7 @@ class Tokenizer:
         try:
             backend = _Backend.from_str(content.decode())
         except Exception as error:  # the library raises bare Exception
-            raise CheckpointInvalid(f"{name} is not a tokenizer.json: {error}") from error
+            raise CheckpointInvalid(f"{name} is not a tokenizer.json: {error}; download it again") from error
         return cls(backend, hashlib.sha256(content).hexdigest())
 
     @property
@@ -82,7 +82,9 @@ class Tokenizer:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise InvalidParameter("the text is not valid Unicode; type it, or save it, as UTF-8") from error
+            raise InvalidParameter(
+                "the text is not valid Unicode; type it or save it as UTF-8", parameter="question"
+            ) from error
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -140,6 +140,6 @@ def _summary_writer(out: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise InvalidParameter(
-            "--tensorboard takes the tensorboard package; install it with: pip install 'slingshot[train]'"
+            "TensorBoard logs require the tensorboard package; install it with: pip install 'slingshot[train]'"
         ) from error
     return SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)

@@ -56,10 +56,10 @@ class Execution:
 
     def __post_init__(self) -> None:
         if self.sharding not in ("ddp", "fsdp"):
-            raise InvalidParameter(f"sharding is {self.sharding!r}; use 'ddp' or 'fsdp'")
+            raise InvalidParameter(f"sharding is {self.sharding!r}; use 'ddp' or 'fsdp'", parameter="sharding")
         if self.sharding == "fsdp" and not dist.is_initialized():
             raise InvalidParameter(
-                "sharding 'fsdp' needs ranks: start with torchrun --nproc-per-node N -m ssd2 train …"
+                "sharding 'fsdp' needs several ranks; start the training with torchrun", parameter="sharding"
             )
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise InvalidParameter(f"the micro batch size is {self.micro_batch_size}; it must be at least 1")

@@ -171,7 +171,7 @@ def read_recipe(path: Path) -> Recipe:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InvalidParameter(f"cannot read the recipe {path}: {error}") from error
+        raise InvalidParameter(f"cannot read the recipe {path}: {error}; use a TOML file") from error
     sorts = {"tokenizer": str, "model": dict, "training": dict, "data": dict}
     if "training" not in content or any(not isinstance(content[key], sorts.get(key, ())) for key in content):
         raise InvalidParameter(
@@ -192,7 +192,7 @@ def _table(kind: type[Table], values: dict[str, Any], path: Path, name: str) -> 
     sorts = get_type_hints(kind)
     for key, value in values.items():
         if key not in sorts:
-            raise InvalidParameter(f"{path}: [{name}] has the unknown key {key}")
+            raise InvalidParameter(f"{path}: [{name}] has the unknown key {key}; remove it")
         if not _is_of(value, sorts[key]):
             expected = "list of texts" if sorts[key] == tuple[str, ...] else getattr(sorts[key], "__name__", sorts[key])
             raise InvalidParameter(f"{path}: {key} is {value!r}; it must be of type {expected}")
@@ -202,7 +202,7 @@ def _table(kind: type[Table], values: dict[str, Any], path: Path, name: str) -> 
     try:
         return kind(**arguments)
     except TypeError as error:
-        raise InvalidParameter(f"{path}: [{name}] is incomplete: {error}") from error
+        raise InvalidParameter(f"{path}: [{name}] is incomplete ({error}); complete it") from error
 
 
 def _is_of(value: object, sort: Any) -> bool:

@@ -132,7 +132,7 @@ def find_files(patterns: Sequence[str], folder: Path) -> list[Path]:
         base = Path(path.anchor) if path.is_absolute() else folder
         found = sorted(file for file in base.glob(str(path.relative_to(path.anchor))) if file.is_file())
         if not found:
-            raise InvalidParameter(f"[data] of the recipe: no file matches {pattern!r} in {base}")
+            raise InvalidParameter(f"no file matches {pattern!r} of [data] in {base}; correct the pattern")
         files += found
     return files
 
@@ -158,7 +158,7 @@ def _jsonl_records(files: Sequence[Path], fields: Sequence[str]) -> Iterator[Rec
             try:
                 values = json.loads(line)
             except ValueError as error:
-                raise InvalidParameter(f"{place} is not JSON: {error}") from error
+                raise InvalidParameter(f"{place} is not JSON ({error}); write one object per line") from error
             yield _checked(values, fields, place)
 
 
@@ -170,9 +170,9 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
                 try:
                     yield number, line.decode()
                 except UnicodeDecodeError as error:
-                    raise InvalidParameter(f"{file}, line {number} is not UTF-8: {error}") from error
+                    raise InvalidParameter(f"{file}, line {number} is not UTF-8 ({error}); save it as UTF-8") from error
     except OSError as error:
-        raise InvalidParameter(f"cannot read {file}: {error}") from error
+        raise InvalidParameter(f"cannot read {file}: {error}; check its permissions") from error
 
 
 def _hub_records(data: DataParams, folder: Path, start: int) -> Iterator[Record]:
@@ -188,7 +188,7 @@ def _hub_records(data: DataParams, folder: Path, start: int) -> Iterator[Record]
         try:
             row = next(rows, None)
         except Exception as error:
-            raise InvalidParameter(f"cannot read record {number} of {place}: {error}") from error
+            raise InvalidParameter(f"cannot read record {number} of {place}: {error}; correct it") from error
         if row is None:
             return
         yield _checked(row, data.fields, f"record {number} of {place}")
@@ -208,7 +208,7 @@ def _load_streamed(data: DataParams, folder: Path) -> Any:
 
 def _checked(values: Any, fields: Sequence[str], place: str) -> Record:
     if not isinstance(values, dict):
-        raise InvalidParameter(f"{place} is no object with fields")
+        raise InvalidParameter(f"{place} is not an object with fields; write one per line")
     for field in fields:
         if not isinstance(values.get(field), str):
             known = ", ".join(sorted(map(str, values)))
@@ -216,5 +216,7 @@ def _checked(values: Any, fields: Sequence[str], place: str) -> Record:
         try:
             values[field].encode()
         except UnicodeEncodeError as error:  # JSON can spell half a character
-            raise InvalidParameter(f"{place}: its field {field!r} is not valid Unicode: {error}") from error
+            raise InvalidParameter(
+                f"{place}: its field {field!r} is not valid Unicode ({error}); correct it"
+            ) from error
     return Record(tuple(values[field] for field in fields))

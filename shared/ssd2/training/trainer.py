@@ -51,7 +51,7 @@ class Trainer:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InvalidParameter(f"cannot write to {out}: {error}; give another --out") from error
+            raise InvalidParameter(f"cannot write to {out}: {error}; choose another folder", parameter="out") from error
         self.params, self.out, self._recipe = recipe.training, out, recipe
         self._execution = execution or Execution()
         config, tokenizer, self._tokenizer_json = _config_and_tokenizer(recipe, start)
@@ -208,7 +208,7 @@ class Trainer:
             return False
         folder, run = found
         if {name: run.get(name) for name in self._identity()} != self._identity():
-            raise CheckpointInvalid(f"{self.out} holds a run of another recipe; give --out another folder")
+            raise CheckpointInvalid(f"{self.out} holds a run of another recipe; choose another folder", parameter="out")
         load_state(folder, all_tensors(self.model, self.optimizer))
         self._batches.restore(run["batches"])
         self.step = run["step"]
@@ -276,12 +276,12 @@ def _config_and_tokenizer(recipe: Recipe, start: Path | None) -> tuple[SSD2Confi
 def _of_checkpoint(recipe: Recipe, start: Path | None) -> tuple[SSD2Config, Tokenizer, str]:
     if start is None:
         raise InvalidParameter(
-            "the recipe names no tokenizer: it trains the model of a checkpoint; give that with --start FOLDER, "
-            "also to resume (ssd2 convert makes one of OPT)"
+            "the recipe names no tokenizer, so it trains a checkpoint's model; choose the checkpoint, also to resume",
+            parameter="start",
         )
     config, tokenizer = load_config_and_tokenizer(start)
     if type(config) is not SSD2Config:  # nor experts of it
-        raise CheckpointInvalid(f"the model in {start} is not one SSD-2 model; ssd2 convert makes one of OPT")
+        raise CheckpointInvalid(f"the model in {start} is not a single SSD-2 model; use another one", parameter="start")
     for name, value in recipe.model.items():
         if getattr(config, name, None) != value:
             found = getattr(config, name, "no such key")

@@ -141,7 +141,7 @@ def _allowed_formats(message: pb.GetModelCardResponse) -> AllowedFormats:
     known = [LogitsFormat(kind, max_top_k if kind == "top-k" else 0) for kind in kinds if kind != "top-k" or max_top_k]
     if not known:
         raise ProtocolViolation(
-            "the core allows no format of logits that this agent knows; install the same release on both sides"
+            "the core offers no logits format that this agent knows; install the same release on both sides"
         )
     return AllowedFormats(tuple(known))
 
@@ -194,24 +194,34 @@ def open_from_proto(message: pb.Open) -> OpenRequest:
         )
     if len(message.prompt_ids) > MAX_PROMPT_IDS:
         raise PromptTooLong(
-            f"the prompt has {len(message.prompt_ids)} tokens, no core takes more than {MAX_PROMPT_IDS}; shorten it"
+            f"the prompt has {len(message.prompt_ids)} tokens; no core takes more than {MAX_PROMPT_IDS}: shorten it",
+            parameter="question",
+            limit=MAX_PROMPT_IDS,
         )
     if len(message.timesteps) > TRAINED_TIMESTEPS:
-        raise InvalidParameter(f"there are {len(message.timesteps)} timesteps, the models know {TRAINED_TIMESTEPS}")
+        raise InvalidParameter(
+            f"there are {len(message.timesteps)} timesteps; send at most {TRAINED_TIMESTEPS}",
+            parameter="steps",
+            limit=TRAINED_TIMESTEPS,
+        )
     timesteps = tuple(message.timesteps)
     in_range = all(1 <= t <= TRAINED_TIMESTEPS for t in timesteps)
     if not timesteps or not in_range or list(timesteps) != sorted(set(timesteps), reverse=True):
-        raise InvalidParameter(f"timesteps must strictly decrease within [1, {TRAINED_TIMESTEPS}]")
+        raise InvalidParameter(
+            f"the timesteps must strictly decrease within [1, {TRAINED_TIMESTEPS}]", parameter="steps"
+        )
     if message.self_conditioning not in _SELF_CONDITIONING_FROM_PROTO:
-        raise InvalidParameter("self_conditioning must be OWN or PROJECTION")
+        raise InvalidParameter("self_conditioning must be OWN or PROJECTION", parameter="self_conditioning")
     if message.block_size < 1 or message.max_blocks < 1:
         raise InvalidParameter("block_size and max_blocks must be at least 1")
     if message.noise_seed >= MAX_SEED:
-        raise InvalidParameter("noise_seed must be below 2^63")
+        raise InvalidParameter("noise_seed must be below 2^63", parameter="seed", limit=2**63 - 1)
     if not 0 < message.simplex_value < MAX_SIMPLEX_VALUE:
-        raise InvalidParameter(f"simplex_value must be above 0 and below {MAX_SIMPLEX_VALUE:g}")
+        raise InvalidParameter(
+            f"simplex_value must be above 0 and below {MAX_SIMPLEX_VALUE:g}", parameter="simplex_value"
+        )
     if message.logits_format not in _LOGITS_FROM_PROTO:
-        raise InvalidParameter("logits_format must be FLOAT16, UINT8 or TOP_K")
+        raise InvalidParameter("logits_format must be FLOAT16, UINT8 or TOP_K", parameter="logits")
     return OpenRequest(
         model=message.model,
         family=message.family,

@@ -78,4 +78,4 @@ async def test_a_decode_below_the_experts_is_refused_before_it_begins(experts: L
     request = open_request(experts, DecodingParams(block_size=4, max_tokens=12, steps=12, stop=0.0))
     end = await ending(await agent.send(pb.CollaborateRequest(open=open_to_proto(request))))
     assert (end.status, end.code) == (grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter")
-    assert "above 0.4T: stop there" in end.details
+    assert "above 0.4T; stop there" in end.details

@@ -235,7 +235,7 @@ async def test_bytes_that_are_no_message_are_a_violation(served: LoadedModel, st
         trailer = dict(await call.trailing_metadata())
         assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert trailer["slingshot-error-code"] == "protocol_violation"
-        assert "no message of this protocol" in await call.details()
+        assert "bytes that do not parse" in await call.details()
 
 
 async def test_the_slot_is_free_after_a_half_close_without_close(served: LoadedModel, start: Start) -> None:

@@ -166,7 +166,7 @@ def test_a_config_of_another_model_than_the_weights_is_refused(folder: Path) -> 
     [
         ({"dropout": 0.1, "hiden_size": 3}, "unknown keys: dropout, hiden_size"),
         ({"context_timestep": "sometimes"}, "'sometimes'"),
-        ({"num_heads": 3}, "no multiple of 3 heads"),
+        ({"num_heads": 3}, "not a multiple of 3 heads"),
         ({"num_heads": 0}, "heads"),
         ({"block_size": 0}, "block_size"),
         ({"block_size": 160}, "block_size 160 does not fit 160 positions"),

@@ -144,5 +144,5 @@ def test_what_does_not_divide_is_refused_with_what_would() -> None:
 
 def test_other_families_are_refused(tmp_path: Path) -> None:
     save_ssd_lm(tmp_path / "ssd-lm", 1)
-    with pytest.raises(InvalidParameter, match=r"ssd-lm cannot be cut into parts.*--tensor-parallel"):
+    with pytest.raises(InvalidParameter, match=r"ssd-lm do not support tensor parallelism"):
         load_checkpoint(tmp_path / "ssd-lm", shard=Shard(0, 2, None))  # type: ignore[arg-type]

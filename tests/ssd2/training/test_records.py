@@ -79,7 +79,7 @@ def test_what_is_held_out_depends_on_the_text_alone_and_is_the_share_asked_for()
     ("line", "says"),
     [
         (b"{", "a.jsonl, line 2 is not JSON"),
-        (b'["text"]', "a.jsonl, line 2 is no object"),
+        (b'["text"]', "a.jsonl, line 2 is not an object"),
         (b'{"txt": "a"}', "line 2 has no text in its field 'text'; its fields are: txt"),
         (b'{"text": 3}', "line 2 has no text in its field 'text'"),
         (b'{"text": "\\ud800"}', "line 2: its field 'text' is not valid Unicode"),

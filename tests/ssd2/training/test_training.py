@@ -352,7 +352,7 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
         ("steps = 6", "steps = 6\ngradient_clip = nan", "gradient_clip nan"),
         ("steps = 6", "steps = 6\ntimesteps_above = 0.6\ntimesteps_up_to = 0.6", "shares of T in"),
         ("steps = 6", "steps = 6\ntimesteps_up_to = 1.2", "shares of T in"),
-        ("num_heads = 2", "num_heads = 3", "no multiple"),
+        ("num_heads = 2", "num_heads = 3", "not a multiple"),
         ("num_heads = 2", "num_headz = 2", "num_headz"),
         ("steps = 6", "steps =", "cannot read"),
         ("steps = 6", "steps = true", "must be of type int"),

@@ -64,3 +64,10 @@ def test_files_come_with_their_types(http: TestClient, path: str, kind: str) -> 
 @pytest.mark.parametrize("name", ["..%2Fconfig.py", "%2e%2e%2fconfig.py", "../config.py", "none.js", "%2Fetc%2Fpasswd"])
 def test_nothing_outside_of_the_folder_is_served(http: TestClient, name: str) -> None:
     assert http.get(f"/web/{name}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.suffix in (".js", ".html")], ids=lambda file: file.name
+)
+def test_no_text_of_the_page_names_an_option_a_command_or_a_variable(file: Path) -> None:
+    assert not re.search(r"(?<![\w-])--[a-z]{2}|user-agent [a-z]|core-server|SLINGSHOT_", file.read_text())

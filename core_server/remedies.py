@@ -1,0 +1,24 @@
+"""Remedies in the terms of `core-server`: options and commands, by the code and the parameter of an error."""
+
+from __future__ import annotations
+
+from ssd2.errors import ANY, Remedies, SlingshotError, with_remedies
+
+REMEDIES: Remedies = {
+    (ANY, "models"): "--model NAME=DIR",
+    (ANY, "tls_certificate"): "--tls-certificate FILE --tls-key FILE; `core-server certs create` makes them",
+    (ANY, "client_ca"): "--client-ca FILE",
+    (ANY, "keys"): "--keys FILE; `core-server keys create NAME --keys FILE` creates one",
+    (ANY, "key"): "`core-server keys list`",
+    (ANY, "out"): "--out FOLDER",
+    (ANY, "port"): "--port or --host",
+    (ANY, "ops_port"): "--ops-port or --ops-host",
+    (ANY, "device"): "--device",
+    (ANY, "precision"): "--precision or --device",
+    (ANY, "tensor_parallel"): "--tensor-parallel",
+}
+
+
+def with_remedy(error: SlingshotError) -> str:
+    """Return the text of an error with the option or the command that mends it, if there is one."""
+    return with_remedies(error, REMEDIES)
