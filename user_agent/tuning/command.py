@@ -81,7 +81,7 @@ class TuneOptions:
             raise InvalidParameter("tuning needs a core; set its address", parameter="core")
         if self.seed is not None and not 0 <= self.seed < MAX_RUN_SEED:
             raise InvalidParameter(
-                f"seed is {self.seed}; give one below 2^62 to tune", parameter="seed", limit=MAX_RUN_SEED - 1
+                f"seed is {self.seed}; to tune, choose a number below 2^62", parameter="seed", limit=MAX_RUN_SEED - 1
             )
 
     @property
