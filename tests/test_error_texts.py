@@ -22,7 +22,7 @@ from ssd2.lab import errors as judge_errors
 from tests.end_to_end.conftest import ROOT
 from user_agent import errors as device_errors
 from user_agent.commands import remedies as of_device
-from user_agent.commands.ask import app as device_app
+from user_agent.commands.app import app as device_app
 
 OF_A_TERMINAL = re.compile(r"(?<![\w-])--[a-z]|\b(?:user-agent|core-server|ssd2) [a-z]|\bSLINGSHOT_|\bXDG_[A-Z]")
 """An option, a command or a variable: what only a reader in a terminal can use."""

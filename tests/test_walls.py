@@ -256,13 +256,13 @@ def test_an_optional_ledger_is_found(source: str) -> None:
             ("core_server", "user_agent"),
         ),
         (("core_server.frontend.server",), ("user_agent", "typer", "rich", "torch", "numpy", "tokenizers")),
-        (("user_agent.answering.run", "user_agent.commands.ask"), ("core_server", "grpc_health.v1", "transformers")),
+        (("user_agent.answering.run", "user_agent.commands.app"), ("core_server", "grpc_health.v1", "transformers")),
         (
             ("user_agent.documents.collection", "user_agent.documents.watcher", "user_agent.documents.reader"),
             ("grpc", "torch", "ssd2.wire", "user_agent.line.client", "pypdfium2", "docx", "bs4"),
         ),
         (("user_agent.documents.extraction_worker",), ("grpc", "torch", "ssd2.wire", "apsw", "keyring")),
-        (("user_agent.commands.ask",), ("apsw", "keyring", "watchfiles", "pypdfium2", "docx", "bs4")),
+        (("user_agent.commands.app",), ("apsw", "keyring", "watchfiles", "pypdfium2", "docx", "bs4")),
         (("user_agent.store.tuned", "user_agent.tuning.questions"), ("grpc", "torch", "ssd2.wire")),
         (("user_agent.tuning.command",), ("core_server", "matplotlib", "transformers")),
         (("ssd2.algorithm.sampler", "ssd2.algorithm.collaboration", "ssd2.models.ssd2"), ("grpc", "google.protobuf")),
@@ -271,7 +271,7 @@ def test_an_optional_ledger_is_found(source: str) -> None:
             ("torch", "matplotlib", "httpx2"),
         ),
         (
-            ("ssd2.errors", "ssd2.cli", "user_agent.commands.ask", "core_server.config", "core_server.__main__"),
+            ("ssd2.errors", "ssd2.cli", "user_agent.commands.app", "core_server.config", "core_server.__main__"),
             ("torch", "numpy"),
         ),
         (

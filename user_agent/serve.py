@@ -75,7 +75,7 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
             loading = asyncio.create_task(asyncio.to_thread(UserModel.load, config.user_model, with_weights=True))
             library = stores.documents
             # The first two take seconds; the third is told once the agent listens.
-            await asyncio.gather(line.connect(config), loading, asyncio.to_thread(library.exposure))
+            await asyncio.gather(line.connect(config.line), loading, asyncio.to_thread(library.exposure))
             if line.is_demo and not library.links() and not library.documents():
                 library.link(NOTES)
             library.watch()

@@ -82,6 +82,9 @@ def proxy_config(environment: Mapping[str, str]) -> ServerConfig:
         InvalidParameter: if they do not fit together.
         InsecureLine: if there are keys and no TLS.
     """
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in VARIABLES:
+            _log.warning("%s is not a setting of the proxy and has no effect; it reads %s", name, ", ".join(VARIABLES))
     given = {name: text for name, text in environment.items() if text}
     network: dict[str, Any] = {"host": "0.0.0.0", "port": 50_051}  # noqa: S104  # agents come over the network
     return ServerConfig({}, **{**network, **read_named(ServerConfig, given, VARIABLES)})

@@ -49,25 +49,31 @@ def _fails(result: subprocess.CompletedProcess[str], *says: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--lambda-user", "1.5"), ("lambda-user is 1.5", "[0, 1]")),
-        (("--lambda-user", "nan"), ("lambda-user is nan",)),
-        (("--alpha", "-1"), ("alpha is -1", "at least 0")),
-        (("--steps", "0"), ("steps is 0", "1 to 600")),
+        (("--lambda-user", "1.5"), ("--lambda-user is '1.5'", "from 0 to 1")),
+        (("--lambda-user", "nan"), ("--lambda-user is 'nan'",)),
+        (("--alpha", "-1"), ("--alpha is '-1'", "from 0 to 100")),
+        (("--steps", "0"), ("--steps is '0'", "from 1 to 1,000")),
         (("--steps", "601"), ("steps is 601", "1 to 600")),
-        (("--schedule", "odd"), ("'odd'", "even, changes")),
+        (("--schedule", "odd"), ("'odd'", "even or changes")),
         (("--schedule", "changes", "--steps", "500"), ("steps is 500", "1 to 400")),
-        (("--patience", "-1"), ("patience is -1",)),
-        (("--entropy-bound", "0"), ("entropy bound is 0",)),
+        (("--patience", "-1"), ("--patience is '-1'",)),
+        (("--entropy-bound", "0"), ("--entropy-bound is '0'", "above 0")),
         (("--entropy-bound", "1", "--patience", "0"), ("beside patience",)),
-        (("--core-every", "0"), ("core every is 0",)),
-        (("--top-p", "0"), ("top-p is 0",)),
-        (("--logits", "float8"), ("'float8'", "float16, uint8 or top-k:K")),
+        (("--core-every", "x"), ("--core-every is 'x'", "a whole number")),
+        (("--top-p", "0"), ("--top-p is '0'",)),
+        (("--temperature", "3"), ("--temperature is '3'", "from 0 to 2")),
+        (("--logits", "float8"), ("--logits: ", "'float8'", "float16, uint8 or top-k:K")),
         (("--logits", "top-k:1025"), ("it offers float16,uint8,top-k:1024", "--logits")),
-        (("--projection", "softmax"), ("'softmax'", "greedy, sampling, multi-hot")),
-        (("--block-size", "0"), ("block size is 0",)),
-        (("--max-tokens", "0"), ("max tokens is 0",)),
+        (("--projection", "greedy"), ("'greedy'", "sampling or multi-hot")),
+        (("--early-stop", "1"), ("--early-stop is '1'", "below 1")),
+        (("--stop", "0.4"), ("--early-stop",)),
+        (("--block-size", "0"), ("--block-size is '0'",)),
+        (("--max-tokens", "0"), ("--max-tokens is '0'",)),
         (("--block-size", "200"), ("200 tokens of answer leave no room for a question", "(--block-size)")),
-        (("--seed", "-1"), ("seed is -1",)),
+        (("--seed", "-1"), ("--seed is '-1'",)),
+        (("--documents", "notes"), ("--documents: 'notes' is neither all, none, nor ids",)),
+        (("--documents", "3", "--docs", "."), ("exclude each other",)),
+        (("--stop-text", '["a", "b", "c", "d", "e"]'), ("--stop-text: ", "at most 4")),
         (("--self-conditioning", "mixed"), ("reveal", "own or projection")),
         (("--docs", "/nowhere/notes"), ("/nowhere/notes", "--docs")),
         (("--user-model", "/nowhere/model"), ("/nowhere/model",)),
@@ -78,10 +84,6 @@ def test_a_bad_argument_is_named(
 ) -> None:
     result = run_agent("ask", "Hello?", "--core", core.address, "--user-model", str(user_folder), *arguments)
     _fails(result, *says)
-
-
-def test_no_core_is_given(user_folder: Path) -> None:
-    _fails(run_agent("ask", "Hello?", "--user-model", str(user_folder)), "--core HOST:PORT")
 
 
 def test_an_unknown_model(core: CoreProcess, user_folder: Path) -> None:

@@ -56,7 +56,7 @@ def test_fewer_timesteps_and_round_trips_if_told_to(core: CoreProcess, user_fold
             "--max-tokens",
             "16",
         )
-        result = run_agent("ask", "Hello?", *always, "--projection", "greedy", "--steps", "9", *options)
+        result = run_agent("ask", "Hello?", *always, "--temperature", "0", "--steps", "9", *options)
         assert result.returncode == 0, result.stderr
         answer = json.loads(result.stdout)
         return answer["timesteps"], answer["round_trips"]

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import DEMO_TOKENIZER, demo_shaped_model
@@ -23,6 +24,7 @@ from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import SlingshotError
 from ssd2.models.checkpoint import save_checkpoint
 from tests.commands import run_here
+from user_agent.answering.request import AnswerSettings
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.commands.remedies import with_remedy
@@ -181,13 +183,13 @@ def test_documents_that_no_setting_answers_leave_nothing_saved(
         ("", {}, "a.md contains no text"),
         ("It is there.\n", {}, "no question can be made of any sentence"),
         ("The code is 12.\n", {"questions": Path("/nowhere/q.tsv")}, "/nowhere/q.tsv"),
-        ("The code is 12.\n", {"seed": -1}, "seed is -1"),
-        ("The code is 12.\n", {"steps": 0}, "steps is 0"),
-        ("The code is 12.\n", {"max_tokens": 10**6}, "(--steps)"),
+        ("The code is 12.\n", {"answers": {"seed": 2**62}}, "below 2^62"),
+        ("The code is 12.\n", {"answers": {"steps": 601}}, "1 to 600"),
+        ("The code is 12.\n", {"answers": {"max_tokens": 10**6}}, "(--steps)"),
         ("The code is 12.\n", {"core": "127.0.0.1:1"}, "no core answers"),
         ("The code is 12.\n", {"core": ""}, "the address of a core"),
         ("The code is 12.\n", {"docs": ()}, "--docs"),
-        ("The code is 12.\n", {"model": "gpt-9"}, "there are: tiny (ssd-2)"),
+        ("The code is 12.\n", {"answers": {"model": "gpt-9"}}, "there are: tiny (ssd-2)"),
     ],
 )
 def test_what_cannot_be_tuned_is_named(
@@ -196,7 +198,7 @@ def test_what_cannot_be_tuned_is_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     content: str,
-    changes: dict[str, object],
+    changes: dict[str, Any],
     says: str,
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -205,15 +207,13 @@ def test_what_cannot_be_tuned_is_named(
         "docs": (tmp_path / "a.md",),
         "questions": None,
         "core": core.address,
-        "model": "",
         "user_model": user_folder,
         "questions_limit": 4,
-        "steps": STEPS,
-        "max_tokens": 16,
-        "seed": SEED,
         "timeout_s": 10.0,
         "is_confirmed": True,
     }
+    given = {"steps": STEPS, "max_tokens": 16, "seed": SEED, **changes.get("answers", {})}
+    changes = {**changes, "answers": AnswerSettings(**given)}
     with pytest.raises(SlingshotError) as caught:
         run_tune(TuneOptions(**{**options, **changes}), Console(file=io.StringIO()), Ledger.in_memory())
     assert says in with_remedy(caught.value)

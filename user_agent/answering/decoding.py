@@ -1,15 +1,14 @@
-"""What the agent decodes with where it is not told otherwise."""
+"""From what an answer is asked for to the parameters that the models decode with."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from ssd2.algorithm.params import DecodingParams
 from ssd2.models.configs import ModelConfig
+from user_agent.answering.request import AnswerSettings
 
 
 def default_patience(steps: int) -> int:
-    """Timesteps that a block has to stay unchanged for: 2 in 25, and never fewer than 2.
+    """Return how many timesteps a block has to stay unchanged for: 2 in 25, and never fewer than 2.
 
     With the demo pair 1 would do; a pair that is less sure may come to the same tokens twice by chance. The closer the
     timesteps, the less each can change, so that more of them have to agree.
@@ -17,17 +16,32 @@ def default_patience(steps: int) -> int:
     return max(2, 2 * steps // 25)
 
 
-def decoding_for(config: ModelConfig, *, patience: int | None = None, **chosen: Any) -> DecodingParams:
-    """What an answer is decoded with.
+def decoding_for(settings: AnswerSettings, config: ModelConfig) -> DecodingParams:
+    """Complete the settings of an answer with the model's own.
 
     Args:
+        settings: of the answer, or of all answers.
         config: of the user model.
-        patience: None: `default_patience`; 0: no block ends early.
-        **chosen: other fields of `DecodingParams`; None leaves the model's own.
 
     Raises:
-        InvalidParameter: if a field is outside its range.
+        InvalidParameter: if they do not go together.
     """
+    is_greedy = settings.temperature == 0  # the limit of both projections
+    patience = settings.patience
     if patience is None:
-        patience = default_patience(chosen.get("steps") or config.default_steps)
-    return DecodingParams.for_model(config, patience=patience or None, **chosen)
+        patience = default_patience(settings.steps or config.default_steps)
+    return DecodingParams.for_model(
+        config,
+        block_size=settings.block_size,
+        max_tokens=settings.max_tokens,
+        steps=settings.steps,
+        stop=settings.early_stop,
+        projection="greedy" if is_greedy else settings.projection,
+        top_p=settings.top_p,
+        temperature=None if is_greedy else settings.temperature,
+        self_conditioning=settings.self_conditioning,
+        schedule=settings.schedule,
+        patience=patience or None,
+        entropy_bound=settings.entropy_bound,
+        core_every=settings.core_every,
+    )

@@ -4,44 +4,37 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from user_agent.answering.answer import Answer
-from user_agent.answering.run import Question
-from user_agent.answering.traces import fit_json, passage_json, token_json
+from user_agent.answering.service import Answered
+from user_agent.answering.traces import fit_json, passage_json
 from user_agent.store.history import History
 
 LONGEST_TITLE = 80
 
 
-def keep_answer(
-    history: History,
-    question: Question,
-    answer: Answer,
-    trace: str,
-    conversation: str | None = None,
-) -> str:
+def keep_answer(history: History, answered: Answered, trace: str, conversation: str | None = None) -> str:
     """Keep a question and its answer.
 
     Args:
         history: where.
-        question: what was asked, with the passages that the user model had.
-        answer: to it.
+        answered: both, with the passages that the user model had.
         trace: id of the answer in the ledger.
-        conversation: that it belongs to; None for a new one.
+        conversation: id of the one that goes on; None begins another.
 
     Returns:
         The conversation's id.
     """
+    question = answered.question
     kept = conversation or history.create(question.instruction[:LONGEST_TITLE]).id
-    figures = asdict(answer)
+    figures = asdict(answered.answer)
     del figures["text"], figures["tokens"]
     history.append(kept, "user", question.instruction)
     history.append(
         kept,
         "assistant",
-        answer.text,
+        answered.text,
         trace,
         {
-            "tokens": [token_json(token) for token in answer.tokens],
+            "tokens": [asdict(token) for token in answered.answer.tokens],
             "citations": [passage_json(passage) for passage in question.passages],
             **fit_json(question),
             "figures": figures,

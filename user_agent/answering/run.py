@@ -25,13 +25,11 @@ from ssd2.models.control import Control
 from ssd2.models.predict import begin_sampler
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
+from user_agent.answering.request import MAX_SPECULATION
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.line.client import CoreClient
 from user_agent.line.resuming_stream import ResumingStream
-
-MAX_SPECULATION = 64
-"""Timesteps sent ahead that an agent may have to read past, each a frame of logits."""
 
 
 @dataclass(frozen=True)

@@ -7,67 +7,40 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import CoreError, SlingshotError
 from ssd2.logits.format import LogitsFormat
+from ssd2.models.control import Control
 from ssd2.wire.codec import ModelCard
-from user_agent.answering.answer import Answer, CommittedBlock, Observer, ProjectedBlock
+from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.answering.decoding import decoding_for
+from user_agent.answering.request import AnswerRequest, AnswerSettings
 from user_agent.answering.run import Agent, Question
+from user_agent.answering.settings import ServiceSettings
 from user_agent.answering.traces import Trace, Traces, fit_json, passage_json
 from user_agent.answering.tuned_defaults import collaboration_of, tuned_with
 from user_agent.answering.user_model import Fitted, UserModel, given_at_zero
-from user_agent.config import AgentConfig
 from user_agent.documents.passage import Passage
 from user_agent.errors import AgentBusy
 from user_agent.line.client import CoreClient
 from user_agent.store.ledger import tracing
+from user_agent.store.tuned import Choice
 
 Search: TypeAlias = Callable[[str, Sequence[int] | None], Sequence[Passage]]
 """Passages for a question, the best first, from all documents or from those with the given ids."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One question to the service; what is None is as the agent is configured.
-
-    Attributes:
-        instruction: w_inst.
-        lambda_user: λ.
-        alpha: α.
-        steps: most timesteps of a block.
-        max_tokens: longest answer.
-        temperature: 0 for the greedy projection.
-        top_p: nucleus mass.
-        seed: for an answer that can be repeated; a guessed one replays the device's draws.
-        documents: ids of those to look in; None for all, empty for none.
-        logits: format of the core's logits.
-        stop: texts that end the answer.
-    """
-
-    instruction: str
-    lambda_user: float | None = None
-    alpha: float | None = None
-    steps: int | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    documents: Sequence[int] | None = None
-    logits: str | None = None
-    stop: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
 class Answered:
-    """What the service gives back.
+    """An answer, and how it came about.
 
     Attributes:
         answer: with its tokens; of a stopped one all tokens up to the end of the last block.
         text: of it, without the text that stopped it and what is behind.
         question: as it was put to the models, with what fitted and what did not.
+        tuned: where λ or α comes from, if either is as tuned.
         prompt_tokens: that the user model read; at λ = 0 the core.
         finish_reason: "stop" or "length".
     """
@@ -75,8 +48,21 @@ class Answered:
     answer: Answer
     text: str
     question: Question
+    tuned: Choice | None
     prompt_tokens: int
     finish_reason: Literal["stop", "length"]
+
+    @property
+    def tokens(self) -> list[AnswerToken]:
+        """Those of the text; the last one may be cut."""
+        whole = "".join(token.text for token in self.answer.tokens)
+        left = len(whole) - len(whole.lstrip()) + len(self.text)
+        tokens = []
+        for token in self.answer.tokens:
+            if left > 0:
+                tokens.append(replace(token, text=token.text[:left]))
+            left -= len(token.text)
+        return tokens
 
 
 @dataclass
@@ -103,44 +89,56 @@ class Figures:
         self.seconds += answer.seconds
 
 
-def check(config: AgentConfig, user_model: UserModel) -> None:
-    """Check that an answer can be made as configured.
+def check(settings: AnswerSettings, user_model: UserModel) -> None:
+    """Check that an answer can be made with these settings.
 
     Raises:
         InvalidParameter: if there is no such decode.
         PromptTooLong: if the model has no room for any question.
     """
-    user_model.limited("", decoding_for(user_model.config, steps=config.steps, max_tokens=config.max_tokens))
+    user_model.limited("", decoding_for(settings, user_model.config))
 
 
 class Answering:
     """Answers questions, some at a time; others wait, and still others are sent away."""
 
     def __init__(
-        self, config: AgentConfig, user_model: UserModel, client: CoreClient | None, search: Search, traces: Traces
+        self,
+        settings: ServiceSettings,
+        user_model: UserModel,
+        client: CoreClient | None,
+        search: Search,
+        traces: Traces,
+        control: Control | None = None,
     ) -> None:
         """Make a service.
 
         Args:
-            config: of the agent.
-            user_model: with weights.
-            client: the line to the core; None answers λ = 1 alone.
+            settings: of answers that do not say otherwise, and of the service.
+            user_model: θ_user; without weights it serves λ = 0 only.
+            client: the line to the core; None serves λ = 1 only.
             search: finds passages.
             traces: take up what happens in each answer.
+            control: steers every answer; None steers none.
 
         Raises:
             SlingshotError: see `check`.
         """
-        check(config, user_model)
-        self._config, self._user_model, self._client, self._search = config, user_model, client, search
+        check(settings, user_model)
+        self._settings, self._user_model, self._client, self._search = settings, user_model, client, search
+        self._control = control
         self._core_takes: int | None = None  # tokens of a question, once the core has said it
         self.traces, self.figures = traces, Figures()
-        self._at_work = asyncio.Semaphore(config.max_answers)
+        self._at_work = asyncio.Semaphore(settings.max_answers)
         self._admitted = 0
 
-    def reconfigure(self, config: AgentConfig, client: CoreClient | None) -> None:
+    def reconfigure(self, settings: ServiceSettings, client: CoreClient | None) -> None:
         """Take up other settings, checked before, or another line, from the next answer on."""
-        self._config, self._client, self._core_takes = config, client, None
+        self._settings, self._client, self._core_takes = settings, client, None
+
+    def request(self, question: str, **given: Any) -> AnswerRequest:
+        """Ask a question with the settings of the service, but for those that are given."""
+        return self._settings.request(question, **given)
 
     @property
     def user_model(self) -> UserModel:
@@ -157,44 +155,46 @@ class Answering:
             await self._client.connect()
 
     async def card(self) -> ModelCard | None:
-        """What the core says of its model, asked for anew; None without a core.
+        """Ask the core for the card of its model; None without a core.
 
         Raises:
             SlingshotError: if it does not answer.
         """
+        return await self._card(self._settings.model)
+
+    async def _card(self, model: str) -> ModelCard | None:
         if self._client is None:
             return None
-        client, config = self._client, self._config
-        card = await client.model_card(config.model, self._user_model.config.family)
-        if (client, config) == (self._client, self._config):  # else it is not of the core that is asked from now on
+        client, settings = self._client, self._settings
+        card = await client.model_card(model, self._user_model.config.family)
+        if (client, settings, model) == (self._client, self._settings, settings.model):  # the core that is asked next
             self._core_takes = card.max_prompt_tokens
         return card
 
-    async def passages_for(self, instruction: str, documents: Sequence[int] | None) -> Fitted:
-        """Choose the passages that an answer as configured would be given for a question. Nothing is sent.
+    async def passages_for(self, request: AnswerRequest) -> Fitted:
+        """Choose the passages that the answer to a request would be given. Nothing is sent.
 
         Raises:
             PromptTooLong: if the question does not fit.
         """
-        asked, config = Asked(instruction, documents=documents), self._config
-        params = decoding_for(self._user_model.config, steps=config.steps, max_tokens=config.max_tokens)
-        limited = await asyncio.to_thread(self._user_model.limited, instruction, params)
-        if config.lambda_user == 0:
-            return given_at_zero(await asyncio.to_thread(self._search, instruction, documents))
-        return await asyncio.to_thread(self._passages_for, asked, limited)
+        params = decoding_for(request, self._user_model.config)
+        limited = await asyncio.to_thread(self._user_model.limited, request.question, params)
+        if request.lambda_user == 0:
+            return given_at_zero(await asyncio.to_thread(self._search, request.question, request.document_ids))
+        return await asyncio.to_thread(self._passages_for, request, limited)
 
     @property
     def answers(self) -> int:
-        """That are computed or wait."""
+        """Number of answers that are computed or wait."""
         return self._admitted
 
-    def start(self, asked: Asked, trace_id: str, observer: Observer | None = None) -> asyncio.Task[Answered]:
-        """Take up one question; whoever wants its answer no more cancels the task.
+    def start(self, request: AnswerRequest, trace_id: str, observer: Observer | None = None) -> asyncio.Task[Answered]:
+        """Take up one question; cancelling the task gives its answer up.
 
         Args:
-            asked: the question.
-            trace_id: what its trace is called.
-            observer: told of blocks and timesteps, beside the trace.
+            request: the question, and how to answer it.
+            trace_id: name of its trace.
+            observer: sees blocks and timesteps, beside the trace.
 
         Returns:
             Its answer to be, or a SlingshotError of the kind that says what went wrong; the trace ends with it.
@@ -202,13 +202,14 @@ class Answering:
         Raises:
             AgentBusy: if too many are waiting.
         """
-        if self._admitted >= self._config.max_answers + self._config.max_waiting:
+        at_once, waiting = self._settings.max_answers, self._settings.max_waiting
+        if self._admitted >= at_once + waiting:
             raise AgentBusy(
-                f"this agent is busy: it computes {self._config.max_answers} answers at a time and queues "
-                f"{self._config.max_waiting}; ask again in a moment"
+                f"this agent is busy: it computes {at_once} answers at a time and queues {waiting}; "
+                "ask again in a moment"
             )
         trace = self.traces.begin(trace_id, self._user_model.tokenizer)
-        task = asyncio.create_task(self._in_turn(asked, trace, observer))
+        task = asyncio.create_task(self._in_turn(request, trace, observer))
         self._admitted += 1
         task.add_done_callback(lambda done: self._done(done, trace))
         return task
@@ -228,17 +229,18 @@ class Answering:
         self.figures.ends[code] += 1
         trace.failed(code, message)
 
-    async def _in_turn(self, asked: Asked, trace: Trace, observer: Observer | None) -> Answered:
+    async def _in_turn(self, request: AnswerRequest, trace: Trace, observer: Observer | None) -> Answered:
         async with self._at_work:
             with tracing(trace.id, trace.departed):
-                return await self._answer(asked, trace, _Ears([trace, *([observer] if observer else [])], asked.stop))
+                observers = [trace, *([observer] if observer else [])]
+                return await self._answer(request, trace, _Ears(observers, request.stop_texts))
 
-    async def _answer(self, asked: Asked, trace: Trace, ears: _Ears) -> Answered:
-        question = await self._question(asked)
-        collaboration = question.collaboration
+    async def _answer(self, request: AnswerRequest, trace: Trace, ears: _Ears) -> Answered:
+        collaboration, tuned = await self._collaboration(request)
+        question = await self._question(request, collaboration)
         trace.add(
             "answer.start",
-            instruction=asked.instruction,
+            instruction=request.question,
             passages=[passage_json(passage) for passage in question.passages],
             **fit_json(question),
             lambda_user=collaboration.lambda_user,
@@ -246,60 +248,54 @@ class Answering:
             steps=question.params.steps,
             block_size=question.params.block_size,
         )
-        answer = await Agent(self._user_model, self._client if collaboration.uses_core else None).answer(question, ears)
+        client = self._client if collaboration.uses_core else None
+        answer = await Agent(self._user_model, client, self._control).answer(question, ears)
         trace.ended(answer)
         text = answer.text if ears.stop_at is None else answer.text[: ears.stop_at].rstrip()
         return Answered(
             answer=answer,
             text=text,
             question=question,
+            tuned=tuned,
             prompt_tokens=self._prompt_tokens(question),
             finish_reason="length" if answer.end == "length" else "stop",
         )
 
-    async def _question(self, asked: Asked) -> Question:
-        config, model = self._config, self._user_model
-        collaboration = await self._collaboration(asked)
-        asked_params = decoding_for(
-            model.config,
-            steps=asked.steps or config.steps,
-            max_tokens=asked.max_tokens or config.max_tokens,
-            top_p=asked.top_p,
-            temperature=asked.temperature or None,
-            projection="greedy" if asked.temperature == 0 else None,
-        )
-        core_takes = self._core_takes if collaboration.uses_core else None
-        params = await asyncio.to_thread(model.limited, asked.instruction, asked_params, core_takes)
+    async def _question(self, request: AnswerRequest, collaboration: CollaborationParams) -> Question:
+        """Complete a request with what the models and the documents say."""
+        asked_params = decoding_for(request, self._user_model.config)
+        is_known = collaboration.uses_core and request.model == self._settings.model
+        core_takes = self._core_takes if is_known else None
+        params = await asyncio.to_thread(self._user_model.limited, request.question, asked_params, core_takes)
         fitted = Fitted()
-        if collaboration.uses_user and asked.documents != ():
-            fitted = await asyncio.to_thread(self._passages_for, asked, params)
+        if collaboration.uses_user and request.document_ids != ():
+            fitted = await asyncio.to_thread(self._passages_for, request, params)
         return Question(
-            asked.instruction,
-            fitted.passages,
-            collaboration,
-            params,
-            Seeds.fresh() if asked.seed is None else Seeds.reproducible(asked.seed),
-            config.model,
-            None if asked.logits is None else LogitsFormat.parse(asked.logits),
-            config.speculation,
-            fitted.left_out,
-            asked_params.max_tokens,
+            instruction=request.question,
+            passages=fitted.passages,
+            collaboration=collaboration,
+            params=params,
+            seeds=Seeds.fresh() if request.seed is None else Seeds.reproducible(request.seed),
+            model=request.model,
+            logits_format=None if request.logits is None else LogitsFormat.parse(request.logits),
+            speculation=request.speculation,
+            left_out=fitted.left_out,
+            asked_tokens=asked_params.max_tokens,
         )
 
-    def _passages_for(self, asked: Asked, params: DecodingParams) -> Fitted:
-        found = self._search(asked.instruction, asked.documents)
-        return self._user_model.fitting(asked.instruction, found, params.max_answer_tokens)
+    def _passages_for(self, request: AnswerRequest, params: DecodingParams) -> Fitted:
+        found = self._search(request.question, request.document_ids)
+        return self._user_model.fitting(request.question, found, params.max_answer_tokens)
 
-    async def _collaboration(self, asked: Asked) -> CollaborationParams:
-        """λ and α as asked, as configured, as tuned for the two models, or built in."""
-        lambda_user = self._config.lambda_user if asked.lambda_user is None else asked.lambda_user
-        alpha = self._config.alpha if asked.alpha is None else asked.alpha
+    async def _collaboration(self, request: AnswerRequest) -> tuple[CollaborationParams, Choice | None]:
+        """Complete λ and α; the core is asked for its model only where a choice for it may have been saved."""
+        lambda_user, alpha = request.lambda_user, request.alpha
         if lambda_user is not None and (alpha is not None or lambda_user in (0, 1)):
-            return collaboration_of(lambda_user, alpha, None)
-        tuned = await asyncio.to_thread(tuned_with, self._config.user_model)
-        card = await self.card() if tuned else None  # the core is asked only where the answer matters
+            return collaboration_of(lambda_user, alpha, None), None
+        tuned = await asyncio.to_thread(tuned_with, self._settings.user_model)
+        card = await self._card(request.model) if tuned else None
         choice = next((choice for choice in tuned if card and choice.core_sha256 == card.model_sha256), None)
-        return collaboration_of(lambda_user, alpha, choice)
+        return collaboration_of(lambda_user, alpha, choice), choice
 
     def _prompt_tokens(self, question: Question) -> int:
         texts = [passage.text for passage in question.passages] if question.collaboration.uses_user else []

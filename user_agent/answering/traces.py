@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssd2.errors import CoreError, NotFound
 from ssd2.models.tokenizer import Tokenizer
-from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
+from user_agent.answering.answer import Answer, CommittedBlock, Observer, ProjectedBlock
 from user_agent.documents.passage import Passage
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Trace(Observer):
         """A block: each of its tokens with what the models gave it."""
         self._begin(seen.block, seen.step)
         for position, token in enumerate(seen.tokens):
-            self.add("token.final", block=seen.block, pos=position, **token_json(token))
+            self.add("token.final", block=seen.block, pos=position, **asdict(token))
         where = {"block": seen.block, "step": seen.step, "timestep": seen.timestep}
         self.add("block.commit", **where, tokens=len(seen.tokens), text=seen.text)
         self._shown = []
@@ -120,19 +120,6 @@ class Trace(Observer):
     def _begin(self, block: int, step: int) -> None:
         if step == 0:
             self.add("block.start", block=block)
-
-
-def token_json(token: AnswerToken) -> dict[str, Any]:
-    """A token as the events and the answers of the REST endpoint have it."""
-    return {
-        "token_id": token.token_id,
-        "text": token.text,
-        "core_choice": token.core_choice,
-        "is_changed": token.is_changed,
-        "core_p": token.core_p,
-        "private_p": token.user_p,
-        "fused_p": token.mixed_p,
-    }
 
 
 def passage_json(passage: Passage) -> dict[str, Any]:

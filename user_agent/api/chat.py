@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from user_agent.answering.service import Answering, new_id
 from user_agent.api.errors import ANSWERING
-from user_agent.api.generation import Streaming, asked_of, events, slingshot_answer, whole
+from user_agent.api.generation import Streaming, events, slingshot_answer, whole
 from user_agent.api.openai_types import MODEL, AssistantMessage, ChatChoice, ChatCompletion, ChatRequest, Usage
 from user_agent.api.state import answering_of
 
@@ -40,7 +40,8 @@ async def chat_completions(
 ) -> ChatCompletion | StreamingResponse:
     """Answer the last message. The models read one instruction: earlier messages are ignored, and named in a header."""
     ignored = ignored_header(body.check())
-    asked, trace_id, created = asked_of(body, body.instruction()), new_id("chatcmpl"), int(time.time())
+    asked = answering.request(body.instruction(), **body.given())
+    trace_id, created = new_id("chatcmpl"), int(time.time())
     if body.stream:
         streaming = await Streaming(client, answering, asked, trace_id).begun()
         chunks = _chunks(streaming, body, trace_id, created)

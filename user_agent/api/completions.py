@@ -13,7 +13,7 @@ from user_agent.answering.service import Answering, new_id
 from user_agent.answering.user_model import UserModel
 from user_agent.api.chat import ignored_header
 from user_agent.api.errors import ANSWERING, ApiError
-from user_agent.api.generation import Streaming, asked_of, events, slingshot_answer, whole
+from user_agent.api.generation import Streaming, events, slingshot_answer, whole
 from user_agent.api.openai_types import MODEL, Completion, CompletionChoice, CompletionRequest, Usage
 from user_agent.api.state import answering_of
 
@@ -35,19 +35,17 @@ async def completions(
 ) -> Completion | StreamingResponse:
     """Answer each prompt as an instruction of its own."""
     ignored = ignored_header(body.check())
-    instructions, completion_id, created = _instructions(body, answering.user_model), new_id("cmpl"), int(time.time())
+    asked = [answering.request(text, **body.given()) for text in _instructions(body, answering.user_model)]
+    completion_id, created = new_id("cmpl"), int(time.time())
     if body.stream:
-        if len(instructions) != 1:
+        if len(asked) != 1:
             raise ApiError(400, "invalid_value", "a stream answers one prompt; send one, or turn stream off", "prompt")
-        streaming = await Streaming(client, answering, asked_of(body, instructions[0]), completion_id).begun()
+        streaming = await Streaming(client, answering, asked[0], completion_id).begun()
         chunks = _chunks(streaming, body, completion_id, created)
         return StreamingResponse(events(chunks, client.url.path), media_type="text/event-stream", headers=ignored)
     response.headers.update(ignored)
-    ids = [f"{completion_id}-{number}" for number in range(len(instructions))]
-    answers = [
-        await whole(client, answering, asked_of(body, instruction), trace_id)
-        for instruction, trace_id in zip(instructions, ids, strict=True)
-    ]
+    ids = [f"{completion_id}-{number}" for number in range(len(asked))]
+    answers = [await whole(client, answering, request, trace_id) for request, trace_id in zip(asked, ids, strict=True)]
     return Completion(
         id=completion_id,
         created=created,

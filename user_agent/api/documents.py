@@ -200,11 +200,13 @@ async def progress(request: Request) -> Progress:
 @router.post("/search", responses=documented())
 async def search(request: Request, body: SearchRequest) -> Passages:
     """Show what the user model would be given for a question, and what does not fit; `limit` counts both."""
-    fitted = await state_of(request).answering.passages_for(body.query, body.documents)
-    given = [Passage(**passage_json(passage)) for passage in fitted.passages[: body.limit]]
-    left_out = [Passage(**passage_json(passage)) for passage in fitted.left_out[: body.limit - len(given)]]
-    more = len(fitted.passages) + len(fitted.left_out) - len(given) - len(left_out)
-    return Passages(data=given, left_out=left_out, why_none=fitted.why_none, more=more)
+    answering = state_of(request).answering
+    given = {} if body.documents is None else {"documents": tuple(body.documents)}
+    fitted = await answering.passages_for(answering.request(body.query, **given))
+    shown = [Passage(**passage_json(passage)) for passage in fitted.passages[: body.limit]]
+    left_out = [Passage(**passage_json(passage)) for passage in fitted.left_out[: body.limit - len(shown)]]
+    more = len(fitted.passages) + len(fitted.left_out) - len(shown) - len(left_out)
+    return Passages(data=shown, left_out=left_out, why_none=fitted.why_none, more=more)
 
 
 @router.delete("/{document_id}", responses=documented())

@@ -12,13 +12,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ssd2.errors import SlingshotError
+from user_agent.answering.request import AnswerSettings
+from user_agent.fields import settings_of
 
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
-_OF_BOTH = {
-    **{name: f"slingshot.{name}" for name in ("lambda_user", "alpha", "steps", "logits")},
-    **{name: name for name in ("temperature", "top_p", "seed", "max_tokens")},
-}
+_OF_BOTH = {name: setting.face.openai or f"slingshot.{name}" for name, setting in settings_of(AnswerSettings).items()}
 FIELDS: dict[str, dict[str, str]] = {
     "/v1/chat/completions": {**_OF_BOTH, "question": "messages"},
     "/v1/completions": {**_OF_BOTH, "question": "prompt"},

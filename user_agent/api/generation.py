@@ -13,10 +13,11 @@ from pydantic import BaseModel
 
 from ssd2.errors import SlingshotError
 from user_agent.answering.answer import CommittedBlock, Observer
-from user_agent.answering.service import Answered, Answering, Asked
-from user_agent.answering.traces import fit_json, passage_json, token_json
+from user_agent.answering.request import AnswerRequest
+from user_agent.answering.service import Answered, Answering
+from user_agent.answering.traces import fit_json, passage_json
 from user_agent.api.errors import ApiError, error_body
-from user_agent.api.openai_types import Generation, SlingshotAnswer, SlingshotOptions
+from user_agent.api.openai_types import SlingshotAnswer
 
 POLL_S = 0.2
 """How often it is looked whether a client is still there."""
@@ -26,37 +27,14 @@ INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 """What a character decodes to whose last tokens are in the next block."""
 
 
-# See docs/decisions/025-the-rest-endpoint.md.
-def asked_of(request: Generation, instruction: str) -> Asked:
-    """What the service is asked.
-
-    Raises:
-        ApiError: if a parameter is one that it does not take.
-    """
-    own = request.slingshot or SlingshotOptions()
-    return Asked(
-        instruction=instruction,
-        lambda_user=own.lambda_user,
-        alpha=own.alpha,
-        steps=own.steps,
-        max_tokens=request.longest(),
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=request.seed,
-        documents=request.documents(),
-        logits=own.logits,
-        stop=request.stops(),
-    )
-
-
-async def whole(client: Request, answering: Answering, asked: Asked, trace_id: str) -> Answered:
+async def whole(client: Request, answering: Answering, request: AnswerRequest, trace_id: str) -> Answered:
     """An answer for a client that waits for all of it.
 
     Raises:
         SlingshotError: of the kind that says what went wrong.
         ApiError: if the client has gone; nobody reads it.
     """
-    answer = answering.start(asked, trace_id)
+    answer = answering.start(request, trace_id)
     _end_with(client, answer)
     try:
         await asyncio.wait({answer})
@@ -108,14 +86,14 @@ class _Blocks(Observer):
 class Streaming:
     """One answer, block by block."""
 
-    def __init__(self, client: Request, answering: Answering, asked: Asked, trace_id: str) -> None:
+    def __init__(self, client: Request, answering: Answering, request: AnswerRequest, trace_id: str) -> None:
         """Begin.
 
         Raises:
             AgentBusy: if too many are waiting.
         """
-        self._stop, self._blocks = asked.stop, _Blocks()
-        self._answer = answering.start(asked, trace_id, self._blocks)
+        self._stop, self._blocks = request.stop_texts, _Blocks()
+        self._answer = answering.start(request, trace_id, self._blocks)
         self._answer.add_done_callback(lambda _: self._blocks.end())
         _end_with(client, self._answer)
 
@@ -185,6 +163,6 @@ def slingshot_answer(answered: Answered, trace_id: str) -> SlingshotAnswer:
         alpha=question.collaboration.alpha,
         citations=[passage_json(passage) for passage in question.passages],
         **fit_json(question),
-        tokens=[token_json(token) for token in answered.answer.tokens],
+        tokens=[asdict(token) for token in answered.answer.tokens],
         figures=figures,
     )

@@ -1,14 +1,15 @@
-"""Requests and answers of OpenAI's routes, with our own parameters in `slingshot`."""
+"""Requests and answers of OpenAI's routes; settings of the answer that OpenAI has no name for are in `slingshot`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ssd2.logits.format import LogitsFormat
+from user_agent.answering.request import AnswerSettings
 from user_agent.api.errors import ApiError
+from user_agent.fields import Setting, settings_of
 
 MODEL = "slingshot"
 """The one model: the core's and the user's, together."""
@@ -36,6 +37,9 @@ ACCEPTED = {"user", "metadata", "store", "service_tier", "parallel_tool_calls", 
 """Parameters that change nothing of the answer."""
 
 
+SETTINGS = tuple(settings_of(AnswerSettings).values())
+
+
 class StreamOptions(BaseModel):
     """What comes at a stream's end."""
 
@@ -43,47 +47,55 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _with_fields(settings: Iterable[Setting]) -> Callable[[type[_Model]], type[_Model]]:
+    """Give a request's model a field for each of these settings; what a request leaves out is as configured."""
+
+    def extend(model: type[_Model]) -> type[_Model]:
+        fields = {
+            setting.face.openai or setting.name: (
+                Annotated[setting.info.annotation, *setting.info.metadata] | None,
+                Field(default=None, description=setting.text),
+            )
+            for setting in settings
+        }
+        return create_model(model.__name__, __base__=model, __module__=__name__, __doc__=model.__doc__, **fields)  # type: ignore[call-overload, no-any-return]
+
+    return extend
+
+
+_OPENAI = [setting for setting in SETTINGS if setting.face.openai]
+_OWN = [setting for setting in SETTINGS if not setting.face.openai]
+
+
+@_with_fields(_OWN)
 class SlingshotOptions(BaseModel):
-    """Our own parameters; what is left out is as the agent is configured."""
+    """Settings of the answer that OpenAI's requests do not have; what is left out is as the agent is configured."""
 
     model_config = ConfigDict(extra="forbid")
-    lambda_user: Annotated[float | None, Field(ge=0, le=1, description="weight of the user model")] = None
-    alpha: Annotated[float | None, Field(ge=0, le=100, description="how much the documents are stressed")] = None
-    steps: Annotated[int | None, Field(ge=1, le=1000, description="most timesteps of a block")] = None
-    documents: Annotated[
-        bool | list[int], Field(description="whether to look in the documents, or the ids of those to look in")
-    ] = True
-    logits: Annotated[str | None, Field(description="float16, uint8 or top-k:K")] = None
 
 
+# See docs/decisions/025-the-rest-endpoint.md.
 class Generation(BaseModel):
-    """What both routes understand."""
+    """What both routes take, beside the settings that OpenAI's requests have."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
     model: Annotated[str, Field(max_length=200, examples=[MODEL])]
-    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
-    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    stop: str | list[str] | None = None
-    seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
-    max_tokens: Annotated[int | None, Field(ge=1)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     slingshot: SlingshotOptions | None = None
 
-    def longest(self) -> int | None:
-        """Most tokens of the answer, or None."""
-        return self.max_tokens
-
-    def stops(self) -> list[str]:
-        """Texts that end the answer.
+    def given(self) -> dict[str, Any]:
+        """Return the settings of the answer that the request has, by their names.
 
         Raises:
-            ApiError: if there are more than four.
+            ApiError: if they contradict each other.
         """
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        if len(stops) > 4:
-            raise ApiError(400, "invalid_value", f"stop has {len(stops)} texts; send at most 4", "stop")
-        return [text for text in stops if text]
+        own, openai = self.slingshot, {setting.name: getattr(self, setting.face.openai) for setting in _OPENAI}
+        found = {**openai, **{setting.name: getattr(own, setting.name) for setting in _OWN if own}}
+        return {name: value for name, value in found.items() if value is not None}
 
     def check(self) -> list[str]:
         """Refuse what cannot be done.
@@ -100,18 +112,9 @@ class Generation(BaseModel):
         for name, neutral in NEUTRAL.items():
             if extra.get(name) is not None and not any(_equal(extra[name], value) for value in neutral):
                 raise ApiError(400, "unsupported_parameter", f"{name} is not supported here; leave it out", name)
-        if self.slingshot and self.slingshot.logits is not None:
-            LogitsFormat.parse(self.slingshot.logits)
         if self.stream_options and not self.stream:
             raise ApiError(400, "invalid_value", "stream_options applies to streams only; set stream", "stream_options")
         return sorted(set(extra) - set(NEUTRAL) - ACCEPTED)
-
-    def documents(self) -> Sequence[int] | None:
-        """Ids of the documents to look in; None for all."""
-        chosen = self.slingshot.documents if self.slingshot else True
-        if isinstance(chosen, bool):
-            return None if chosen else ()
-        return tuple(chosen)
 
 
 def _equal(given: Any, neutral: Any) -> bool:
@@ -142,23 +145,20 @@ class ChatMessage(BaseModel):
         return self.content or ""
 
 
+@_with_fields(_OPENAI)
 class ChatRequest(Generation):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)]
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
 
-    def longest(self) -> int | None:
-        """Most tokens of the answer, or None.
-
-        Raises:
-            ApiError: if it is given twice, with different values.
-        """
-        both = {self.max_tokens, self.max_completion_tokens} - {None}
-        if len(both) > 1:
+    def given(self) -> dict[str, Any]:
+        """See `Generation.given`; the longest answer has two names here, the older and the newer one."""
+        given = super().given()
+        if (newer := self.max_completion_tokens) is not None and given.setdefault("max_tokens", newer) != newer:
             message = "max_tokens and max_completion_tokens are different; give one of them"
             raise ApiError(400, "invalid_value", message, "max_completion_tokens")
-        return both.pop() if both else None
+        return given
 
     def instruction(self) -> str:
         """The last message, which has to be the user's: what both models see.
@@ -177,6 +177,7 @@ class ChatRequest(Generation):
         return [*ignored, *(["messages before the last"] if len(self.messages) > 1 else [])]
 
 
+@_with_fields(_OPENAI)
 class CompletionRequest(Generation):
     """POST /v1/completions; a prompt may be token ids of the models' tokenizer."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel
@@ -14,28 +14,44 @@ from ssd2.errors import InsecureLine, InvalidParameter, SlingshotError
 from user_agent.answering.service import check
 from user_agent.api.errors import documented
 from user_agent.api.state import AppState, state_of
-from user_agent.config import CHANGEABLE, AgentConfig, save_settings, set_outside
+from user_agent.config import CHANGEABLE, SETTINGS, AgentConfig, save_settings, set_outside
 from user_agent.documents.extraction import exposure_warning
+from user_agent.fields import Setting
 from user_agent.line.connection import is_local
 from user_agent.line.credentials import CoreCredentials
-from user_agent.line.line import needed_line
 
 router = APIRouter(prefix="/v1", tags=["Settings"])
 
 
-class Setting(BaseModel):
+Value: TypeAlias = bool | int | float | str | list[int] | list[str]
+"""Of a setting, as JSON has it."""
+
+
+class ShownSetting(BaseModel):
     """One setting.
 
     Attributes:
-        value: as it is now.
-        default: what it is where nothing sets it.
-        help: what it does.
-        is_set_outside: by an option or a variable of the environment, which come before what is changed here.
+        value: now; null where it follows from the models.
+        default: value where nothing sets it.
+        label: short name.
+        help: meaning, range and default in words.
+        kind: of the value.
+        choices: all values to choose from; empty where there are more than a few.
+        minimum: smallest value of a number.
+        maximum: largest value of a number.
+        is_advanced: few people change it.
+        is_set_outside: an option or a variable of the agent sets it, which takes precedence over a change here.
     """
 
-    value: str | float | int | None
-    default: str | float | int | None
+    value: Value | None
+    default: Value | None
+    label: str
     help: str
+    kind: Literal["bool", "int", "float", "path", "texts", "text"]
+    choices: list[str]
+    minimum: float | None
+    maximum: float | None
+    is_advanced: bool
     is_set_outside: bool
 
 
@@ -90,15 +106,13 @@ class Status(BaseModel):
 
 
 @router.get("/settings", responses=documented())
-async def settings(request: Request) -> dict[str, Setting]:
+async def settings(request: Request) -> dict[str, ShownSetting]:
     """What can be changed while the agent runs."""
     return _settings(state_of(request))
 
 
 @router.patch("/settings", responses=documented(503))
-async def change(
-    request: Request, changes: Annotated[dict[str, str | float | int | None], Body()]
-) -> dict[str, Setting]:
+async def change(request: Request, changes: Annotated[dict[str, Value | None], Body()]) -> dict[str, ShownSetting]:
     """Change some, from the next answer on, and keep them; null for the default."""
     state = state_of(request)
     if fixed := [name for name in changes if name not in CHANGEABLE]:
@@ -116,8 +130,8 @@ async def change(
         _refuse_plaintext(state.config, config)
         if changes.get("ca"):
             CoreCredentials(ca=config.ca).context()  # where no core is configured, nothing else would read it
-        if needed_line(config) != needed_line(state.config):
-            await state.line.connect(config)
+        if config.line != state.config.line:
+            await state.line.connect(config.line)
     except SlingshotError:
         await asyncio.to_thread(save_settings, before, **state.options)
         raise
@@ -177,18 +191,28 @@ async def _core(state: AppState) -> Core:
     return core.model_copy(update={name: getattr(card, name) for name in figures})
 
 
-def _settings(state: AppState) -> dict[str, Setting]:
+def _settings(state: AppState) -> dict[str, ShownSetting]:
     outside = set_outside(**state.options)
-    return {
-        name: Setting(
-            value=_plain(getattr(state.config, name)),
-            default=_plain(AgentConfig.model_fields[name].default),
-            help=AgentConfig.model_fields[name].description or "",
-            is_set_outside=name in outside,
-        )
-        for name in CHANGEABLE
-    }
+    return {name: _shown(SETTINGS[name], getattr(state.config, name), name in outside) for name in CHANGEABLE}
+
+
+def _shown(setting: Setting, value: Any, is_set_outside: bool) -> ShownSetting:
+    limits = setting.limits
+    return ShownSetting(
+        value=_plain(value),
+        default=_plain(setting.info.default),
+        label=setting.face.label,
+        help=setting.text,
+        kind=setting.kind,
+        choices=list(setting.choices),
+        minimum=limits.get("ge", limits.get("gt")),
+        maximum=limits.get("le", limits.get("lt")),
+        is_advanced=setting.face.advanced,
+        is_set_outside=is_set_outside,
+    )
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
     return str(value) if isinstance(value, Path) else value

@@ -1,4 +1,4 @@
-"""`user-agent config` and `user-agent doctor`: what the agent is told, and whether it can work like that."""
+"""`user-agent config` and `user-agent doctor`: settings, and a check of what the agent needs."""
 
 from __future__ import annotations
 
@@ -6,113 +6,98 @@ import asyncio
 import json
 import sys
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from ssd2.cli.help import App, examples
 from ssd2.errors import InvalidParameter, SlingshotError
-from user_agent.commands.options import Ca, ClientCertificate, ClientKey, Insecure
 from user_agent.commands.remedies import with_remedy
+from user_agent.commands.setting_options import LINE, with_settings
+from user_agent.config import FILE, SETTINGS, AgentConfig, load_config, no_setting, save_settings
 from user_agent.errors import StoreUnreadable
+from user_agent.fields import as_text
+from user_agent.store.tuned import config_folder
 
-if TYPE_CHECKING:
-    from user_agent.config import AgentConfig
+config = App(help="Settings of the agent. Precedence: command-line option, environment variable, config.toml.")
 
-config = typer.Typer(no_args_is_help=True, help="What the agent is told: options before variables before config.toml.")
-
-SHOW_EXAMPLES = """
-Examples:
-
-  user-agent config show
-
-  user-agent config show --key   (the key that REST clients need)
-"""
-SET_EXAMPLES = """
-Examples:
-
-  user-agent config set core core.example.org:50051
-
-  user-agent config set ca ~/slingshot/provider.pem
-
-  user-agent config set lambda_user 0.4
-
-  user-agent config set lambda_user   (back to the default)
-"""
-KEY_EXAMPLES = """
-Examples:
-
-  user-agent config set-core-key core.example.org:50051
-
-  user-agent config set-core-key core.example.org:50051 < key.txt
-"""
-FORGET_EXAMPLES = """
-Examples:
-
-  user-agent config forget-core-key core.example.org:50051
-"""
-DOCTOR_EXAMPLES = """
-Examples:
-
-  user-agent doctor
-
-  user-agent doctor --core core.example.org:50051 --ca provider.pem --json
-"""
+SHOW_EXAMPLES = examples("user-agent config show", "user-agent config show --key   (the key that REST clients need)")
+GET_EXAMPLES = examples("user-agent config get core", "user-agent config get lambda_user")
+SET_EXAMPLES = examples(
+    "user-agent config set core core.example.org:50051",
+    "user-agent config set ca ~/slingshot/provider.pem",
+    "user-agent config set lambda_user 0.4",
+    "user-agent config set lambda_user   (back to the default)",
+)
+KEY_EXAMPLES = examples(
+    "user-agent config set-core-key core.example.org:50051",
+    "user-agent config set-core-key core.example.org:50051 < key.txt",
+)
+FORGET_EXAMPLES = examples("user-agent config forget-core-key core.example.org:50051")
+DOCTOR_EXAMPLES = examples(
+    "user-agent doctor", "user-agent doctor --core core.example.org:50051 --ca provider.pem --json"
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Name = Annotated[str, typer.Argument(help="Name of the setting, as `user-agent config show` lists it.")]
 
 
 @config.command(epilog=SHOW_EXAMPLES)
 def show(
-    key: Annotated[bool, typer.Option("--key", help="Print the REST endpoint's key and nothing else.")] = False,
+    key: Annotated[bool, typer.Option("--key", help="Print only the key of the REST endpoint.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Every setting, its value and what it does."""
+    """Show every setting with its value and meaning."""
     from user_agent.api.security import api_key
-    from user_agent.config import AgentConfig, load_config
 
     loaded = load_config()
     if key:
         typer.echo(api_key(loaded))
         return
-    values = {name: _shown(getattr(loaded, name)) for name in AgentConfig.model_fields}
+    values = {name: _shown(getattr(loaded, name)) for name in SETTINGS}
     if as_json:
         typer.echo(json.dumps(values, ensure_ascii=False))
         return
-    rows = ((name, values[name], field.description) for name, field in AgentConfig.model_fields.items())
-    _print_table(("setting", "value", "what it is"), rows)
+    _print_table(("setting", "value", "meaning"), ((name, values[name], SETTINGS[name].text) for name in SETTINGS))
+
+
+@config.command(epilog=GET_EXAMPLES)
+def get(name: Name) -> None:
+    """Print the value of one setting; an empty line stands for a default that follows from the models."""
+    if name not in SETTINGS:
+        raise no_setting(name)
+    value = _shown(getattr(load_config(), name))
+    typer.echo("" if value is None else value)
 
 
 @config.command("set", epilog=SET_EXAMPLES)
 def set_one(
-    name: Annotated[str, typer.Argument(help="Of the setting; `user-agent config show` lists them.")],
-    value: Annotated[str | None, typer.Argument(help="Its value; none for the default.")] = None,
+    name: Name,
+    value: Annotated[str | None, typer.Argument(help="Its value; leave it out to return to the default.")] = None,
 ) -> None:
-    """Keep a setting in config.toml, for whatever starts from now on."""
-    from user_agent.config import FILE, save_settings
-    from user_agent.store.tuned import config_folder
-
+    """Save a setting in config.toml, for agents that start from now on."""
     try:
         save_settings({name: value})
     except InvalidParameter as error:  # without the remedy of its parameter: this command is it
         raise InvalidParameter(str(error)) from error
-    typer.echo(f"{name} is {'as by default' if value is None else 'kept'} in {config_folder() / FILE}")
+    typer.echo(f"{name} is {'back to its default' if value is None else 'saved'} in {config_folder() / FILE}")
 
 
 CoreAddress = Annotated[
     str | None,
     typer.Argument(
         metavar="HOST:PORT",
-        help="Of the core, or of its replicas with commas between them, as for --core; default: as configured.",
+        help="Address of the core, or of its replicas separated by commas, as for --core. Default: as configured.",
     ),
 ]
 
 
 @config.command(epilog=KEY_EXAMPLES)
 def set_core_key(core: CoreAddress = None) -> None:
-    """Keep the key that a core's provider gave you, in the system's keyring.
+    """Save the API key that a core's provider gave you in the system's keyring.
 
-    It is asked for, or read from standard input, and never an argument, which other users of the machine could read.
-    Without a keyring, give it with the variable SLINGSHOT_CORE_KEY. Agents that start from now on send it.
+    The command prompts for the key, or reads it from standard input: other users of the machine could read an argument.
+    Without a keyring, set the variable SLINGSHOT_CORE_KEY instead. Agents that start from now on send the key.
     """
     from user_agent.line.core_key import keep_core_key
 
@@ -124,7 +109,7 @@ def set_core_key(core: CoreAddress = None) -> None:
 
 @config.command(epilog=FORGET_EXAMPLES)
 def forget_core_key(core: CoreAddress = None) -> None:
-    """Take the key of a core out of the system's keyring."""
+    """Remove the key of a core from the system's keyring."""
     from user_agent.line.core_key import forget_core_key as forget
 
     address = _core_address(core)
@@ -133,8 +118,6 @@ def forget_core_key(core: CoreAddress = None) -> None:
 
 
 def _core_address(given: str | None) -> str:
-    from user_agent.config import load_config
-
     if address := given or load_config().core:
         return address
     raise InvalidParameter("no core is configured; give the address of the core that the key is for, as HOST:PORT")
@@ -162,21 +145,10 @@ class Finding:
         return ("!" if self.is_warning else "✓") if self.is_ok else "✗"
 
 
-def doctor(
-    core: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the core server; default: as configured.", show_default=False)
-    ] = None,
-    ca: Ca = None,
-    insecure: Insecure = None,
-    client_certificate: ClientCertificate = None,
-    client_key: ClientKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """Look at the models, the core and the store, and say what to do; exit code 1 if something is amiss."""
-    from user_agent.config import load_config
-
-    options = {"core": core, "ca": ca, "client_certificate": client_certificate, "client_key": client_key}
-    findings = _findings(load_config(**options, insecure=insecure))
+@with_settings(*LINE, "user_model", "data_dir")
+def doctor(config: AgentConfig, as_json: AsJson = False) -> None:
+    """Check the models, the core and the store, and say what to do; exit code 1 if something is wrong."""
+    findings = _findings(config)
     if as_json:
         typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, ensure_ascii=False))
     else:
@@ -264,9 +236,7 @@ def _key(config: AgentConfig) -> str:
 
 
 def _shown(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
+    return value if value is None or isinstance(value, bool | int | float) else as_text(value)
 
 
 def _print_table(header: tuple[str, ...], rows: Any) -> None:

@@ -14,6 +14,7 @@ from ssd2.algorithm.params import CollaborationParams, Seeds
 from ssd2.demo.paths import NOTES, USER
 from user_agent.answering.answer import Answer
 from user_agent.answering.decoding import decoding_for
+from user_agent.answering.request import AnswerSettings
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.commands.render import marked
@@ -90,7 +91,7 @@ async def _ask_systems(
     agent: Agent, user_model: UserModel, passages: list[Passage], question: DemoQuestion, seed: int
 ) -> dict[str, Answer]:
     """One question, answered by every system on the same seeds."""
-    params = decoding_for(user_model.config)
+    params = decoding_for(AnswerSettings(), user_model.config)
     fitted = user_model.fitting(question.text, search(passages, question.text), params.max_answer_tokens)
     seeds = Seeds.reproducible(seed)
     return {
@@ -105,7 +106,7 @@ def _table(question: DemoQuestion, answers: dict[str, Answer]) -> Table:
         title=f"{question.kind}: {question.text}", title_justify="left", title_style="bold", show_header=False
     )
     for system, answer in answers.items():
-        table.add_row(TITLES[system], marked(answer) if system == "together" else Text(answer.text))
+        table.add_row(TITLES[system], marked(answer.tokens) if system == "together" else Text(answer.text))
     table.add_section()
     table.add_row("expected", question.expected, style="dim")
     table.caption = (

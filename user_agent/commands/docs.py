@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,95 +12,73 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ssd2.cli.help import App, examples
+from user_agent.commands.setting_options import with_settings
+from user_agent.config import AgentConfig
+
 if TYPE_CHECKING:
     from user_agent.documents.collection import Collection
     from user_agent.documents.store import Document
     from user_agent.documents.sync import Progress
     from user_agent.store.encryption_key import StoreKey
 
-docs = typer.Typer(
-    no_args_is_help=True,
+docs = App(
     help="Your documents, kept on this device: link folders, see what could be read, search. Text is kept encrypted.",
 )
 
-LINK_EXAMPLES = """
-Examples:
-
-  user-agent docs link ~/notes ~/letters/contract.pdf
-
-  user-agent docs link ~/notes --json
-"""
-LIST_EXAMPLES = """
-Examples:
-
-  user-agent docs list
-
-  user-agent docs list --state failed
-"""
-STATUS_EXAMPLES = """
-Example:
-
-  user-agent docs status
-"""
-REMOVE_EXAMPLES = """
-Examples:
-
-  user-agent docs remove ~/notes   (the link with its documents; the files stay)
-
-  user-agent docs remove 17   (an upload, by its number in `docs list`)
-"""
-SYNC_EXAMPLES = """
-Examples:
-
-  user-agent docs sync
-
-  user-agent docs sync --retry-failed
-"""
+LINK_EXAMPLES = examples(
+    "user-agent docs link ~/notes ~/letters/contract.pdf",
+    "user-agent docs link ~/notes --json",
+)
+LIST_EXAMPLES = examples("user-agent docs list", "user-agent docs list --state failed")
+STATUS_EXAMPLES = examples("user-agent docs status")
+REMOVE_EXAMPLES = examples(
+    "user-agent docs remove ~/notes   (the link with its documents; the files stay)",
+    "user-agent docs remove 17   (an upload, by its id in `docs list`)",
+)
+SYNC_EXAMPLES = examples("user-agent docs sync", "user-agent docs sync --retry-failed")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="SLINGSHOT_DATA_DIR", help="Folder of what the agent keeps; default: ~/.local/share/slingshot."
-    ),
-]
 
 
 @docs.command(epilog=LINK_EXAMPLES)
+@with_settings("data_dir")
 def link(
-    paths: Annotated[list[Path], typer.Argument(help="Folders, with all that is below them, or documents.")],
-    data_dir: DataDir = None,
+    config: AgentConfig,
+    paths: Annotated[list[Path], typer.Argument(help="Folders, read with all subfolders, or documents.")],
     as_json: AsJson = False,
 ) -> None:
-    """Keep folders or documents, and read what is in them."""
-    with _held_collection(data_dir) as library:
+    """Link folders or documents, and read what is in them."""
+    with _held_collection(config) as library:
         links = [library.link(path) for path in paths]
         _sync(library, as_json, retry_failed=False, links=links)
 
 
 @docs.command(epilog=SYNC_EXAMPLES)
+@with_settings("data_dir")
 def sync(
+    config: AgentConfig,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Read unchanged files and uploads that failed once more.")
+        bool, typer.Option("--retry-failed", help="Read failed files and uploads again, even if unchanged.")
     ] = False,
-    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read what is new or changed in the linked folders, and forget what is gone."""
-    with _held_collection(data_dir) as library:
+    """Read new and changed files of the linked folders, and forget deleted ones."""
+    with _held_collection(config) as library:
         _sync(library, as_json, retry_failed=retry_failed)
 
 
 @docs.command(epilog=REMOVE_EXAMPLES)
+@with_settings("data_dir")
 def remove(
-    target: Annotated[str, typer.Argument(help="Path of a link, or number of an upload.", metavar="PATH|ID")],
-    data_dir: DataDir = None,
+    config: AgentConfig,
+    target: Annotated[str, typer.Argument(help="Path of a link, or id of an upload.", metavar="PATH|ID")],
     as_json: AsJson = False,
 ) -> None:
-    """Forget a link with its documents, or an upload. No file of yours is touched."""
+    """Remove a link with its documents, or an upload. Your files stay as they are."""
     from ssd2.errors import InvalidParameter
 
-    with _held_collection(data_dir) as library:
+    with _held_collection(config) as library:
         linked = {str(link.path): link.id for link in library.links()}
         path = str(Path(target).expanduser().resolve())
         if path in linked:
@@ -114,15 +91,17 @@ def remove(
 
 
 @docs.command("list", epilog=LIST_EXAMPLES)
+@with_settings("data_dir")
 def list_documents(
+    config: AgentConfig,
     state: Annotated[
-        Literal["indexed", "failed", "skipped"] | None, typer.Option(help="Only those.", show_default=False)
+        Literal["indexed", "failed", "skipped"] | None,
+        typer.Option(help="List only documents in this state.", show_default=False),
     ] = None,
-    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Every file that was found: what can be searched, what could not be read, and what is no document."""
-    with opened_collection(data_dir) as (library, _):
+    """List every file that was found, with what could not be read and why."""
+    with opened_collection(config) as (library, _):
         found = [document for document in library.documents() if state in (None, document.state)]
     if as_json:
         print_json({"documents": [asdict(document) for document in found]})
@@ -132,9 +111,10 @@ def list_documents(
 
 
 @docs.command(epilog=STATUS_EXAMPLES)
-def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """The links, how many documents there are, and where the key is."""
-    with opened_collection(data_dir) as (library, key):
+@with_settings("data_dir")
+def status(config: AgentConfig, as_json: AsJson = False) -> None:
+    """Show the links, the number of documents, and where the encryption key is."""
+    with opened_collection(config) as (library, key):
         links, counts = library.links(), Counter(document.state for document in library.documents())
     if as_json:
         print_json({"links": [asdict(link) for link in links], "key": key.source, **_states(counts)})
@@ -145,17 +125,16 @@ def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 
 @contextmanager
-def opened_collection(data_dir: Path | None) -> Iterator[tuple[Collection, StoreKey]]:
-    """To read from, also while an agent has the folder."""
+def opened_collection(config: AgentConfig) -> Iterator[tuple[Collection, StoreKey]]:
+    """Open the documents to read from them, also while an agent has the folder."""
     from user_agent.documents.collection import Collection
-    from user_agent.store.data_folder import default_data_folder, make_data_folder
+    from user_agent.store.data_folder import make_data_folder
     from user_agent.store.encryption_key import store_key
     from user_agent.store.tuned import config_folder
 
-    folder = data_dir or default_data_folder()
-    make_data_folder(folder)
-    key = store_key(config_folder(), os.environ.get("SLINGSHOT_PASSPHRASE"))
-    library = Collection(folder, key)
+    make_data_folder(config.data_dir)
+    key = store_key(config_folder(), config.passphrase.get_secret_value() if config.passphrase else None)
+    library = Collection(config.data_dir, key)
     try:
         yield library, key
     finally:
@@ -163,11 +142,11 @@ def opened_collection(data_dir: Path | None) -> Iterator[tuple[Collection, Store
 
 
 @contextmanager
-def _held_collection(data_dir: Path | None) -> Iterator[Collection]:
-    """To write to; an agent that has the folder does that itself."""
-    from user_agent.store.data_folder import default_data_folder, held_data_folder
+def _held_collection(config: AgentConfig) -> Iterator[Collection]:
+    """Open the documents to change them; refused while an agent has the folder, which does that itself."""
+    from user_agent.store.data_folder import held_data_folder
 
-    with held_data_folder(data_dir or default_data_folder()), opened_collection(data_dir) as (library, _):
+    with held_data_folder(config.data_dir), opened_collection(config) as (library, _):
         yield library
 
 

@@ -12,73 +12,53 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssd2.cli.help import App, examples
 from ssd2.errors import InvalidParameter
+from user_agent.commands.setting_options import with_settings
+from user_agent.config import AgentConfig
 
 if TYPE_CHECKING:
     from user_agent.store.ledger import Entry, Ledger
 
-ledger = typer.Typer(
-    no_args_is_help=True,
-    help="What left this device and what came back: every message to and from a core, in a ledger "
-    "that only grows. Entries that somebody cuts off at its end are found only by a hash that you keep elsewhere.",
+ledger = App(
+    help="What left this device and what came back: every message to and from a core, in a ledger that only grows. "
+    "Entries removed at its end can be detected only with a hash that you keep elsewhere.",
 )
 
-SHOW_EXAMPLES = """
-Examples:
-
-  user-agent ledger show
-
-  user-agent ledger show 42   (what that message says)
-
-  user-agent ledger show --trace 0b9c41 --json
-"""
-VERIFY_EXAMPLES = """
-Examples:
-
-  user-agent ledger verify
-
-  user-agent ledger verify && echo "whole"
-"""
-EXPORT_EXAMPLES = """
-Examples:
-
-  user-agent ledger export ledger.jsonl
-"""
-
-DataDir = Annotated[
-    Path | None, typer.Option(help="Folder of what the agent keeps; default: as the agent is configured.")
-]
+SHOW_EXAMPLES = examples(
+    "user-agent ledger show",
+    "user-agent ledger show 42   (the content of that message)",
+    "user-agent ledger show --trace 0b9c41 --json",
+)
+VERIFY_EXAMPLES = examples("user-agent ledger verify", 'user-agent ledger verify && echo "whole"')
+EXPORT_EXAMPLES = examples("user-agent ledger export ledger.jsonl")
 
 
 @contextmanager
-def open_ledger(data_dir: Path | None = None) -> Iterator[Ledger]:
-    """The agent's ledger, also while an agent writes it.
-
-    Args:
-        data_dir: where it is; None for where the configuration says.
+def open_ledger(config: AgentConfig) -> Iterator[Ledger]:
+    """Open the agent's ledger, also while an agent writes it.
 
     Raises:
         StoreError: if it cannot be opened or read.
     """
-    from user_agent.config import load_config
     from user_agent.store.database import reported
     from user_agent.stores import LEDGER, open_stores
 
-    config = load_config(data_dir=data_dir)
     with reported(config.data_dir / LEDGER), open_stores(config) as stores:
         yield stores.ledger
 
 
 @ledger.command(epilog=SHOW_EXAMPLES)
+@with_settings("data_dir")
 def show(
-    seq: Annotated[int | None, typer.Argument(help="Number of one entry: shows what its message says.")] = None,
-    trace: Annotated[str | None, typer.Option(help="Only entries of the answer with this id.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most entries to list, the last ones.")] = 20,
+    config: AgentConfig,
+    seq: Annotated[int | None, typer.Argument(help="Number of one entry, to show its message.")] = None,
+    trace: Annotated[str | None, typer.Option(help="List only entries of the answer with this id.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of entries to list, the latest.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    data_dir: DataDir = None,
 ) -> None:
-    """List what crossed, or show one message."""
-    with open_ledger(data_dir) as opened:
+    """List the messages that crossed, or show one of them."""
+    with open_ledger(config) as opened:
         if seq is not None:
             _print_one(opened.entry(seq), as_json=as_json)
             return
@@ -95,13 +75,14 @@ def show(
 
 
 @ledger.command(epilog=VERIFY_EXAMPLES)
-def verify(data_dir: DataDir = None) -> None:
-    """Check that no entry was changed, put in or taken out, but for ones cut off at the end; exit code 1 if one was.
+@with_settings("data_dir")
+def verify(config: AgentConfig) -> None:
+    """Check that no entry was changed, inserted or removed; exit code 1 if one was.
 
-    Entries cut off at the end are found only by the hash that it prints: keep it elsewhere, with its number. As long as
-    the entry of that number has it, nothing up to there was changed.
+    Entries removed at the end are detected only with the hash that this prints: keep it elsewhere, with its number. As
+    long as the entry of that number has that hash, nothing up to it was changed.
     """
-    with open_ledger(data_dir) as opened:
+    with open_ledger(config) as opened:
         found = opened.verify()
     if found.broken_seq is not None:
         typer.echo(f"user-agent: error: the ledger is broken at entry {found.broken_seq}: {found.reason}", err=True)
@@ -110,12 +91,13 @@ def verify(data_dir: DataDir = None) -> None:
 
 
 @ledger.command(epilog=EXPORT_EXAMPLES)
+@with_settings("data_dir")
 def export(
-    file: Annotated[Path, typer.Argument(help="File to write, a line of JSON for each entry.")],
-    data_dir: DataDir = None,
+    config: AgentConfig,
+    file: Annotated[Path, typer.Argument(help="File to write, one JSON line per entry.")],
 ) -> None:
-    """Write all entries to a file, sent messages included; only its owner can read it."""
-    with open_ledger(data_dir) as opened:
+    """Write all entries to a file, including sent messages. Only its owner can read it."""
+    with open_ledger(config) as opened:
         lines = opened.export()
         try:
             with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as written:

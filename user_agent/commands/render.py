@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.text import Text
 
-from user_agent.answering.answer import Answer
+from user_agent.answering.answer import Answer, AnswerToken
 from user_agent.answering.run import Question
 from user_agent.store.printable import printable
 
@@ -17,10 +19,10 @@ def token_style(*, is_changed: bool) -> str:
     return "bold underline" if is_changed else ""
 
 
-def marked(answer: Answer) -> Text:
-    """The answer with its tokens marked."""
+def marked(tokens: Sequence[AnswerToken]) -> Text:
+    """Return the text of tokens, with those marked that the user's side changed."""
     text = Text()
-    for token in answer.tokens:
+    for token in tokens:
         text.append(printable(token.text), style=token_style(is_changed=token.is_changed))
     return text[len(text.plain) - len(text.plain.lstrip()) :]
 

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from user_agent.commands.docs import AsJson, DataDir, opened_collection, print_json, print_table
+from ssd2.cli.help import examples
+from user_agent.commands.docs import AsJson, opened_collection, print_json, print_table
+from user_agent.commands.setting_options import with_settings
+from user_agent.config import AgentConfig
 
 if TYPE_CHECKING:
     from user_agent.documents.passage import Passage
 
-SEARCH_EXAMPLES = """
-Example:
-
-  user-agent docs search "When is my dentist appointment?"
-"""
+EXAMPLES = examples('user-agent docs search "When is my dentist appointment?"')
 
 
+@with_settings("data_dir")
 def search(
-    query: Annotated[str, typer.Argument(help="Words, or a question.")],
-    limit: Annotated[int, typer.Option(help="Most passages to print.", min=1)] = 10,
-    data_dir: DataDir = None,
+    config: AgentConfig,
+    query: Annotated[str, typer.Argument(help="Words or a question.")],
+    limit: Annotated[int, typer.Option(help="Largest number of passages to print.", min=1)] = 10,
     as_json: AsJson = False,
 ) -> None:
     """Show the passages found for a question, and which of them the user model would be given, whole or in part.
@@ -31,14 +31,11 @@ def search(
     """
     from user_agent.answering.decoding import decoding_for
     from user_agent.answering.user_model import UserModel, given_at_zero
-    from user_agent.config import load_config
 
-    config = load_config()
     user_model = UserModel.load(config.user_model, with_weights=False)
-    asked = decoding_for(user_model.config, steps=config.steps, max_tokens=config.max_tokens)
-    params = user_model.limited(query, asked)
-    with opened_collection(data_dir) as (library, _):
-        found = library.search(query)
+    params = user_model.limited(query, decoding_for(config, user_model.config))
+    with opened_collection(config) as (library, _):
+        found = library.search(query, config.request(query).document_ids)
         is_given = config.lambda_user != 0
         fitted = user_model.fitting(query, found, params.max_answer_tokens) if is_given else given_at_zero(found)
     given, left_out = fitted.passages[:limit], fitted.left_out[: max(0, limit - len(fitted.passages))]

@@ -161,6 +161,10 @@ class Collection:
             raise InvalidParameter(f"{document.path} belongs to a link; delete the file, or remove the link")
         self._store.remove(document_id)
 
+    def passages(self, document_ids: Sequence[int] | None = None) -> list[Passage]:
+        """Return all passages of the documents with these ids, or of all."""
+        return self._store.passages(document_ids)
+
     def search(self, question: str, document_ids: Sequence[int] | None = None) -> list[Passage]:
         """The passages that a question is about, the best match first; of these documents, or of all."""
         return self._store.search(question, document_ids)

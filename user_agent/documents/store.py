@@ -251,6 +251,21 @@ class DocumentStore:
         with self._reading() as database:
             return [_passage(database, found) for found in index.relevant(database, question, document_ids)]
 
+    def passages(self, document_ids: Sequence[int] | None = None) -> list[Passage]:
+        """Return the passages of the documents with these ids, or of all, by path and in the order of each document."""
+        query = (
+            "SELECT document.id, passage.text, path, line, page FROM passage "
+            "JOIN document ON document.id = document_id ORDER BY path, passage.id"
+        )
+        with self._reading() as database:
+            rows = list(database.execute(query))
+        wanted = None if document_ids is None else frozenset(document_ids)
+        return [
+            Passage(text, Path(path), line, page)
+            for document_id, text, path, line, page in rows
+            if wanted is None or document_id in wanted
+        ]
+
     def _reading(self) -> AbstractContextManager[apsw.Connection]:
         """One state of the database, whatever another process writes meanwhile."""
         return self._transaction("BEGIN")

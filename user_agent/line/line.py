@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Container
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TypeVar
 
 from ssd2.errors import CoreError
 from ssd2.wire.codec import OpenRequest
-from user_agent.config import AgentConfig
 from user_agent.errors import CoreLost, CoreUnavailable, DemoCoreEnded
 from user_agent.line.client import CoreClient
 from user_agent.line.connection import CoreConnection, is_local
@@ -18,6 +16,7 @@ from user_agent.line.credentials import CoreCredentials
 from user_agent.line.demo_core import DemoCore, demo_core, ended
 from user_agent.line.patience import OnWait
 from user_agent.line.resuming_stream import ResumingStream
+from user_agent.line.settings import LineSettings
 from user_agent.store.ledger import Ledger
 
 RESTART_PATIENCE_S = 30.0
@@ -26,31 +25,24 @@ RESTART_PATIENCE_S = 30.0
 _T = TypeVar("_T")
 
 
-def needed_line(config: AgentConfig) -> tuple[str | Path | bool | None, ...]:
-    """What tells one line from another: address and certificates; empty where no core is asked, with λ 1."""
-    if config.lambda_user == 1:
-        return ()
-    return config.core, config.ca, config.client_certificate, config.client_key, config.insecure
-
-
-def credentials_of(config: AgentConfig) -> CoreCredentials:
-    """What the line to the core of a configuration is made with.
+def credentials_of(settings: LineSettings) -> CoreCredentials:
+    """Return the certificates and the key that the line to a core is made with.
 
     Raises:
-        SlingshotError: if it cannot be had.
+        SlingshotError: if they do not go together, or cannot be read.
     """
     return credentials_for(
-        config.core,
-        ca=config.ca,
-        client_certificate=config.client_certificate,
-        client_key=config.client_key,
-        insecure=config.insecure,
+        settings.core,
+        ca=settings.ca,
+        client_certificate=settings.client_certificate,
+        client_key=settings.client_key,
+        insecure=settings.insecure,
     )
 
 
-def how_protected(config: AgentConfig, address: str) -> str:
+def how_protected(settings: LineSettings, address: str) -> str:
     """Say who can read along on the line to a core."""
-    if config.ca:
+    if settings.ca:
         return "encrypted"
     if is_local(address):
         return "on this machine"
@@ -60,8 +52,8 @@ def how_protected(config: AgentConfig, address: str) -> str:
 class _DemoClient(CoreClient):
     """The line to the demo's core, which waits for another start of it, and says what has become of it."""
 
-    def __init__(self, demo: DemoCore, config: AgentConfig, ledger: Ledger) -> None:
-        super().__init__(demo.address, ledger, answer_timeout_s=config.timeout, patience_s=RESTART_PATIENCE_S)
+    def __init__(self, demo: DemoCore, settings: LineSettings, ledger: Ledger) -> None:
+        super().__init__(demo.address, ledger, answer_timeout_s=settings.timeout, patience_s=RESTART_PATIENCE_S)
         self._demo = demo
 
     async def open(self, request: OpenRequest, on_wait: OnWait | None = None) -> ResumingStream:
@@ -113,26 +105,29 @@ class CoreLine:
         """Why the demo's core cannot be asked just now; None where it runs, or it is another one."""
         return self._demo.failure if self._demo else None
 
-    async def connect(self, config: AgentConfig) -> None:
-        """Take up the core of a configuration; the line before it is dropped, with answers that are in progress.
+    async def connect(self, settings: LineSettings | None) -> None:
+        """Take up a core; the line before it is dropped, with answers that are in progress.
+
+        Args:
+            settings: of the line; without an address the demo's core is started. None asks no core.
 
         Raises:
             SlingshotError: if the address is none, or the demo's core does not start; then the line stays as it was.
         """
         async with AsyncExitStack() as opening:
             demo, client = None, None
-            if needed_line(config):
-                demo = None if config.core else await opening.enter_async_context(demo_core())
-                line = _DemoClient(demo, config, self._ledger) if demo else self._configured(config)
+            if settings:
+                demo = None if settings.core else await opening.enter_async_context(demo_core())
+                line = _DemoClient(demo, settings, self._ledger) if demo else self._configured(settings)
                 client = await opening.enter_async_context(line)
             before, self._stack = self._stack, opening.pop_all()
         self.client, self._demo = client, demo
-        self.address = demo.address if demo else config.core
+        self.address = demo.address if demo else settings.core if settings else None
         await before.aclose()
 
-    def _configured(self, config: AgentConfig) -> CoreClient:
-        credentials = credentials_of(config)
-        return CoreClient(config.core or "", self._ledger, credentials=credentials, answer_timeout_s=config.timeout)
+    def _configured(self, settings: LineSettings) -> CoreClient:
+        credentials = credentials_of(settings)
+        return CoreClient(settings.core or "", self._ledger, credentials=credentials, answer_timeout_s=settings.timeout)
 
     async def close(self) -> None:
         """Hang up; a demo core ends."""

@@ -202,7 +202,22 @@ class History:
 
 def _message(row: tuple[Any, ...]) -> Message:
     message_id, conversation, role, text, created, trace, data = row
-    return Message(message_id, conversation, role, text, created, trace, json.loads(data))
+    return Message(message_id, conversation, role, text, created, trace, _renamed(json.loads(data)))
+
+
+_RENAMED = {"private_p": "user_p", "fused_p": "mixed_p"}
+"""Names of a token's probabilities in messages of version 0.1."""
+
+
+def _renamed(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what is kept beside a message under the names of today."""
+    if not isinstance(tokens := data.get("tokens"), list):
+        return data
+    named = [
+        {_RENAMED.get(name, name): value for name, value in token.items()} if isinstance(token, dict) else token
+        for token in tokens
+    ]
+    return {**data, "tokens": named}
 
 
 def _now() -> str:

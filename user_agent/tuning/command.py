@@ -9,7 +9,7 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from ssd2.logits.format import LogitsFormat
 from ssd2.models.checkpoint import fingerprint
 from ssd2.wire.codec import ModelCard
 from user_agent.answering.decoding import decoding_for
+from user_agent.answering.request import AnswerSettings
 from user_agent.answering.run import Agent
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
@@ -51,28 +52,47 @@ _WITH_CONTRAST = CollaborationParams(1.0, 1.0)
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """What `user-agent tune` was asked for; see its help."""
+    """A run as it is asked for.
+
+    Attributes:
+        docs: documents to tune for; empty for the linked ones.
+        questions: file of the user's own questions; None makes questions of the documents.
+        core: HOST:PORT.
+        user_model: checkpoint folder.
+        questions_limit: most questions to ask.
+        answers: how each of them is answered, but for λ and α.
+        timeout_s: to wait for each answer of the core.
+        is_confirmed: whether to start without asking.
+        credentials: of the line; None for one on this machine, without a key.
+    """
 
     docs: tuple[Path, ...]
     questions: Path | None
     core: str
-    model: str
     user_model: Path
     questions_limit: int
-    steps: int | None
-    max_tokens: int
-    seed: int | None
+    answers: AnswerSettings
     timeout_s: float
     is_confirmed: bool
     credentials: CoreCredentials | None = None
 
     def __post_init__(self) -> None:
-        if not self.docs:
-            raise InvalidParameter("tuning needs your documents; choose a folder", parameter="docs")
         if not self.core:
             raise InvalidParameter("tuning needs a core; set its address", parameter="core")
         if self.seed is not None and not 0 <= self.seed < MAX_RUN_SEED:
-            raise InvalidParameter(f"seed is {self.seed}; it must be in [0, 2^62)", parameter="seed", limit=2**62 - 1)
+            raise InvalidParameter(
+                f"seed is {self.seed}; to tune, choose a number below 2^62", parameter="seed", limit=MAX_RUN_SEED - 1
+            )
+
+    @property
+    def model(self) -> str:
+        """Name of the core's model; "" for the first that fits."""
+        return self.answers.model
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the run; None draws one."""
+        return self.answers.seed
 
     @property
     def source(self) -> str:
@@ -104,8 +124,8 @@ class Run:
 
     @property
     def logits_format(self) -> LogitsFormat:
-        """What the core's logits come in, as they do for `ask`."""
-        return self.card.logits_formats.best()
+        """Format of the core's logits, the same as that of an answer."""
+        return _logits_format(self.options, self.card)
 
     @property
     def answers(self) -> int:
@@ -113,13 +133,16 @@ class Run:
         return len(SETTINGS) * len(self.tasks)
 
 
-def run_tune(options: TuneOptions, console: Console, ledger: Ledger) -> tuple[Choice, Path]:
+def run_tune(
+    options: TuneOptions, console: Console, ledger: Ledger, linked: Callable[[], list[Passage]] = list
+) -> tuple[Choice, Path]:
     """Measure all settings, choose one and save it.
 
     Args:
         options: what was asked for.
         console: for what is going to cross and for the progress; stderr.
         ledger: where all that is sent is entered.
+        linked: passages of the linked documents, for a run that names no others.
 
     Returns:
         The choice, and the file it was saved in.
@@ -129,7 +152,7 @@ def run_tune(options: TuneOptions, console: Console, ledger: Ledger) -> tuple[Ch
         SystemExit: 130 if the run is stopped by Ctrl-C; answers so far are kept.
         typer.Abort: if the user does not want it.
     """
-    run = _prepare(options, console, ledger)
+    run = _prepare(options, console, ledger, linked)
     _announce(run, console)
     try:
         outcomes = asyncio.run(_measure(run, console))
@@ -144,16 +167,15 @@ def run_tune(options: TuneOptions, console: Console, ledger: Ledger) -> tuple[Ch
     return choice, file
 
 
-def _prepare(options: TuneOptions, console: Console, ledger: Ledger) -> Run:
-    """Everything that can go wrong before anything is sent but the request for the core's card."""
+def _prepare(options: TuneOptions, console: Console, ledger: Ledger, linked: Callable[[], list[Passage]]) -> Run:
+    """Do all that can go wrong before anything is sent but the request for the core's card."""
     user_model = UserModel.load(options.user_model, with_weights=True)
-    params = decoding_for(user_model.config, max_tokens=options.max_tokens, steps=options.steps)
+    params = decoding_for(options.answers, user_model.config)
     if not options.questions:
         check_recording_size(params, user_model.config.vocab_size)
-    corpus = read_documents(options.docs)
-    for line in corpus.told():
-        console.print(Text(f"user-agent: {line}"))
-    passages = corpus.passages
+    passages = _read(options.docs, console) if options.docs else linked()
+    if not passages:
+        raise DocumentsUnreadable("tuning needs your documents; link a folder, or choose one", parameter="docs")
     own = read_questions(options.questions) if options.questions else []
     card = asyncio.run(_model_card(options, user_model.config.family, ledger))
     kept = KeptAnswers(
@@ -171,6 +193,17 @@ def _prepare(options: TuneOptions, console: Console, ledger: Ledger) -> Run:
     return Run(options, user_model, params, card, tasks, kept, ledger)
 
 
+def _read(docs: Sequence[Path], console: Console) -> list[Passage]:
+    corpus = read_documents(docs)
+    for line in corpus.told():
+        console.print(Text(f"user-agent: {line}"))
+    return corpus.passages
+
+
+def _logits_format(options: TuneOptions, card: ModelCard) -> LogitsFormat:
+    return LogitsFormat.parse(options.answers.logits) if options.answers.logits else card.logits_formats.best()
+
+
 def _depends_on(
     options: TuneOptions,
     params: DecodingParams,
@@ -181,7 +214,7 @@ def _depends_on(
     """All that decides what is asked and answered, but for the seed; texts as one digest."""
     texts = [*(passage.text for passage in passages), *(text for q in own for text in (q.text, q.expected))]
     digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
-    models = [card.model_sha256, fingerprint(options.user_model), str(card.logits_formats.best())]
+    models = [card.model_sha256, fingerprint(options.user_model), str(_logits_format(options, card))]
     return [options.source, digest, models, asdict(params), options.questions_limit, list(PUBLIC_INSTRUCTIONS)]
 
 

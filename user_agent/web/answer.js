@@ -7,7 +7,7 @@ import { Denoising } from "/web/denoising.js";
 import { button, el } from "/web/dom.js";
 import { bytes, counted, seconds } from "/web/format.js";
 import { remedy } from "/web/notices.js";
-import { markedText } from "/web/tokens.js";
+import { markedText, tokensOf } from "/web/tokens.js";
 
 const LOOK_EVERY_MS = 1000;
 const DEMO_CORE_ENDED = "demo_core_ended";
@@ -86,7 +86,7 @@ export class LiveAnswer {
 /** An answer as it was kept. */
 export function keptAnswer({ text, trace, data }) {
   const { tokens = [], citations = [] } = data ?? {};
-  const shown = el("div", { className: "text" }, tokens.length ? markedText(tokens, citations) : text);
+  const shown = el("div", { className: "text" }, tokens.length ? markedText(tokensOf(text, tokens), citations) : text);
   return el("article", { className: "answer" }, shown, remarks(data), citationList(citations, data?.left_out), course(trace),
     figures(data));
 }

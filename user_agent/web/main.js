@@ -7,7 +7,7 @@ import { Documents } from "/web/documents.js";
 import { entrance } from "/web/entrance.js";
 import { forgetKey, key, takeKeyFromAddress } from "/web/key.js";
 import { Ledger } from "/web/ledger.js";
-import { clear, onWrongKey, report, reporting } from "/web/notices.js";
+import { clear, learnSettings, onWrongKey, report, reporting } from "/web/notices.js";
 import { route } from "/web/router.js";
 import { Settings } from "/web/settings.js";
 import { startSidebar } from "/web/sidebar.js";
@@ -52,8 +52,10 @@ async function show() {
 
 function place(shown) {
   const focus = route().query.get("focus");
-  if (focus) shown.element.querySelector(`[name="${CSS.escape(focus)}"]`)?.focus();
-  else shown.focus?.();
+  const field = focus && shown.element.querySelector(`[name="${CSS.escape(focus)}"]`);
+  field?.closest("details")?.setAttribute("open", "");
+  if (field) field.focus();
+  else if (!focus) shown.focus?.();
 }
 
 function markPage() {
@@ -85,7 +87,7 @@ const start = reporting(async () => {
   await updateConversations(); // which says whether the key is right
   document.body.classList.remove("locked");
   status = null;
-  await Promise.all([show(), updateTotals()]);
+  await Promise.all([show(), updateTotals(), learnSettings()]);
 });
 
 /** Ask how the agent is, and tell the view once it is known: a core that is gone takes seconds. */

@@ -5,24 +5,17 @@ import { button, el } from "/web/dom.js";
 import { address, route } from "/web/router.js";
 
 const LOOK_EVERY_MS = 2000;
-const ANY = "*";
-
-/** Remedies of the page: the setting that mends an error, by its code (or ANY) and its parameter, and the setting's name. */
-const REMEDIES = {
-  [`${ANY} core`]: ["core", "Core"],
-  [`${ANY} ca`]: ["ca", "Certificate"],
-  [`${ANY} insecure`]: ["ca", "Certificate"], // an unencrypted line is not allowed from the page
-  [`${ANY} model`]: ["model", "Model"],
-  [`${ANY} max_tokens`]: ["max_tokens", "Longest answer"],
-  [`${ANY} slingshot.lambda_user`]: ["lambda_user", "λ"],
-  [`${ANY} slingshot.alpha`]: ["alpha", "α"],
-  [`${ANY} slingshot.steps`]: ["steps", "Timesteps of a block"],
-};
+const labels = new Map(); // of the settings that the page can change, by name
 const strip = document.getElementById("notices");
 let isWaiting = false;
 
 /** Called when the key turns out to be wrong; set by the start of the page. */
 export const onWrongKey = { call: () => {} };
+
+/** Take in which settings there are, and their labels. */
+export async function learnSettings() {
+  for (const [name, { label }] of Object.entries(await get("/v1/settings"))) labels.set(name, label);
+}
 
 /** Show a failure; a wrong key and an agent that is gone are dealt with here. */
 export function report(error) {
@@ -34,10 +27,11 @@ export function report(error) {
 }
 
 /** A link to the setting that mends an error; null if there is none, or it is in sight. */
-export function remedy({ code, param }) {
-  const [setting, name] = REMEDIES[`${code} ${param}`] ?? REMEDIES[`${ANY} ${param}`] ?? [];
-  return setting && route().page !== "settings"
-    ? el("a", { href: `${address("settings")}?focus=${setting}` }, `Change it in Settings › ${name}`) : null;
+export function remedy({ param }) {
+  const name = param?.replace(/^slingshot\./, "");
+  const setting = name === "insecure" ? "ca" : name; // an unencrypted line is not allowed from the page
+  return labels.has(setting) && route().page !== "settings"
+    ? el("a", { href: `${address("settings")}?focus=${setting}` }, `Change it in Settings › ${labels.get(setting)}`) : null;
 }
 
 /** A listener whose failures are shown. */

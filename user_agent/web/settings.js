@@ -1,28 +1,11 @@
-// Settings: what the agent can be told, what each does, and what is fixed from outside.
+// Settings as the agent describes them: label, help, limits, and which are fixed from outside.
 
 import { get, patch } from "/web/api.js";
 import { button, el } from "/web/dom.js";
-import { sentence } from "/web/format.js";
 import { forgetKey } from "/web/key.js";
 import { clear, reporting } from "/web/notices.js";
 
-const NAMES = {
-  core: "Core",
-  ca: "Certificate",
-  model: "Model",
-  lambda_user: "λ, the private model’s weight",
-  alpha: "α, how much documents are stressed",
-  steps: "Timesteps of a block",
-  max_tokens: "Longest answer",
-};
 const SOURCES = { keyring: "a key in the keyring", passphrase: "your passphrase", file: "a key in a file beside the settings" };
-const NUMBERS = {
-  lambda_user: { min: 0, max: 1, step: 0.05 },
-  alpha: { min: 0, max: 100, step: 0.1 },
-  steps: { min: 1, max: 1000, step: 1 },
-  max_tokens: { min: 1, step: 1 },
-};
-
 export class Settings {
   title = "Settings";
   #fields = el("fieldset", { className: "fields" });
@@ -52,13 +35,15 @@ export class Settings {
 
   #show(settings) {
     this.#settings = settings;
-    this.#fields.replaceChildren(...Object.entries(settings).map(([name, setting]) => field(name, setting)));
+    const [everyday, advanced] = [false, true].map((isAdvanced) =>
+      Object.entries(settings).filter(([, setting]) => setting.is_advanced === isAdvanced).map((one) => field(...one)));
+    this.#fields.replaceChildren(...everyday, el("details", {}, el("summary", {}, "Advanced"), ...advanced));
   }
 
   // What is typed meanwhile would be lost, so nothing can be.
   async #submit(event) {
     event.preventDefault();
-    const inputs = [...event.target.querySelectorAll("input:not(:disabled)")];
+    const inputs = [...event.target.querySelectorAll("input:not(:disabled), select:not(:disabled)")];
     this.#fields.disabled = true;
     try {
       await this.#save(inputs);
@@ -71,8 +56,8 @@ export class Settings {
     this.#said.textContent = "";
     const changed = {};
     for (const input of inputs) {
-      const given = input.value === "" ? null : input.type === "number" ? Number(input.value) : input.value;
-      if (given !== (this.#settings[input.name].value ?? null)) changed[input.name] = given;
+      if (input.value === typed(this.#settings[input.name].value)) continue;
+      changed[input.name] = input.value === "" ? null : input.type === "number" ? Number(input.value) : input.value;
     }
     await patch("/v1/settings", changed);
     clear();
@@ -82,15 +67,37 @@ export class Settings {
   });
 }
 
-function field(name, { value, default: byDefault, help, is_set_outside: isOutside }) {
+function field(name, setting) {
   const hint = `help-${name}`;
-  const input = el("input", {
-    id: name, name, value: value ?? "", disabled: isOutside, autocomplete: "off", spellcheck: false,
-    placeholder: byDefault === null || byDefault === "" ? "default" : String(byDefault),
-    type: NUMBERS[name] ? "number" : "text", ...NUMBERS[name], "aria-describedby": hint,
+  const shared = { id: name, name, disabled: setting.is_set_outside, "aria-describedby": hint };
+  return el("div", { className: "field" }, el("label", { for: name }, setting.label),
+    setting.choices.length ? choice(setting, shared) : entry(setting, shared),
+    el("p", { id: hint, className: "remark" }, setting.help,
+      setting.is_set_outside && el("strong", {}, " Set by an option or a variable; it cannot be changed here.")));
+}
+
+function choice({ value, choices }, shared) {
+  const select = el("select", shared, choices.map((one) => el("option", { value: one }, one)));
+  select.value = value;
+  return select;
+}
+
+function entry({ value, default: byDefault, kind, minimum, maximum }, shared) {
+  const isNumber = kind === "int" || kind === "float";
+  const limits = isNumber && { min: minimum ?? "", max: maximum ?? "", step: kind === "int" ? 1 : "any" };
+  return el("input", {
+    ...shared, value: typed(value), autocomplete: "off", spellcheck: false, placeholder: typed(byDefault) || "default",
+    type: isNumber ? "number" : "text", ...limits,
   });
-  return el("div", { className: "field" }, el("label", { for: name }, NAMES[name] ?? name.replaceAll("_", " ")), input,
-    el("p", { id: hint, className: "remark" }, sentence(help), isOutside && el("strong", {}, " Set by an option or a variable; it cannot be changed here.")));
+}
+
+/** A value as people type it, and as the agent reads it. */
+function typed(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value === "boolean") return value ? "all" : "none"; // of the documents
+  if (!Array.isArray(value)) return String(value);
+  if (value.every((one) => typeof one === "number")) return value.join(", ");
+  return value.length === 1 ? value[0] : JSON.stringify(value);
 }
 
 function line({ address, is_encrypted: isEncrypted, is_local: isLocal }) {

@@ -14,6 +14,18 @@ export function markedText(tokens, passages) {
   return children;
 }
 
+/** The tokens of a text, where an answer ended in the middle of a block: the last one may be cut. */
+export function tokensOf(text, tokens) {
+  const whole = tokens.map((token) => token.text).join("");
+  let left = whole.length - whole.trimStart().length + text.length;
+  const shown = tokens.map((token) => {
+    const cut = token.text.slice(0, Math.max(0, left));
+    left -= token.text.length;
+    return { ...token, text: cut };
+  });
+  return shown.filter((token) => token.text);
+}
+
 /** Neighbours that were changed, and those that were not, together: [{text, tokens, isChanged, at}]. */
 export function runs(tokens) {
   const found = [];
@@ -67,7 +79,7 @@ export function tokenCard(tokens, passages) {
 }
 
 function tokenRow(token) {
-  const likely = [token.core_p, token.private_p, token.fused_p];
+  const likely = [token.core_p, token.user_p, token.mixed_p];
   return el("tr", {},
     el("th", { scope: "row" }, token.text.trim() || "␣"),
     el("td", {}, token.core_choice === null ? "–" : token.core_choice.trim() || "␣"),

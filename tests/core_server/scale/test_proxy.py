@@ -415,6 +415,12 @@ def test_a_variable_that_is_no_number_is_refused_by_its_name(name: str) -> None:
         proxy_config({name: "https"})
 
 
+def test_a_variable_that_the_proxy_does_not_read_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    proxy_config({"SLINGSHOT_PROXY_TSL_KEY": "core.key", "SLINGSHOT_CORE": "for an agent", "SLINGSHOT_PROXY_PORT": "1"})
+    (said,) = caplog.messages
+    assert said.startswith("SLINGSHOT_PROXY_TSL_KEY is not a setting of the proxy and has no effect; it reads")
+
+
 def test_without_variables_there_are_no_keys_and_no_tls() -> None:
     config = proxy_config({})
     assert (config.keys, config.tls_certificate, config.port) == (None, None, 50_051)

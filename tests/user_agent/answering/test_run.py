@@ -19,7 +19,7 @@ from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, Protocol
 from ssd2.logits.format import ANY_FORMAT, PREFERRED, AllowedFormats, LogitsFormat
 from ssd2.logits.packed import CoreLogits, as_received
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
-from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
+from user_agent.answering.answer import AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.commands.render import marked, summary
@@ -405,7 +405,7 @@ async def test_an_answer_that_is_complete_survives_a_core_that_ends_badly(
 
 def test_a_core_cannot_write_control_sequences_to_the_terminal() -> None:
     token = AnswerToken(1, " \x1b]0;owned\x07café", None, False)
-    shown = marked(Answer("", [token], 1, 1, 1, None, 0.1, 0, 0, 0, 0, "eos")).plain
+    shown = marked([token]).plain
     assert "\x1b" not in shown
     assert "café" in shown
     assert printable("a\nb\x9bc") == "a\nb\N{REPLACEMENT CHARACTER}c"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +12,18 @@ from keyring.backends.fail import Keyring as NoKeyring
 from typer.testing import CliRunner
 
 from ssd2.errors import PromptTooLong
+from ssd2.models.checkpoint import fingerprint
 from ssd2.wire.codec import OpenRequest
 from tests.user_agent.answering.test_run import FakeClient, FakeStream
-from user_agent.answering.service import Answered, Answering, Asked
+from user_agent.answering.service import Answered, Answering
 from user_agent.answering.traces import Traces
 from user_agent.answering.user_model import UserModel
-from user_agent.commands.ask import app
+from user_agent.commands.app import app
 from user_agent.commands.chat import _conversation
 from user_agent.commands.render import remarks
 from user_agent.config import AgentConfig
 from user_agent.documents.passage import Passage
+from user_agent.store.tuned import Choice, Measured, save_choice
 
 QUESTION = "What is my shed code?"
 NONE: list[Passage] = []
@@ -48,14 +51,19 @@ def core(user_model: UserModel) -> FakeCore:
     return FakeCore(FakeStream(8), tokenizer_sha256=user_model.tokenizer.sha256)
 
 
-def answering(user_model: UserModel, found: Sequence[Passage], client: FakeCore, **settings: object) -> Answering:
+def answering(user_model: UserModel, found: Sequence[Passage], client: FakeCore, /, **settings: object) -> Answering:
     config = AgentConfig(**{"steps": 2, "lambda_user": 0.3, "alpha": 1.0, **settings})
     return Answering(config, user_model, client, lambda *_: found, Traces())
 
 
+def asks(service: Answering, question: str = QUESTION) -> asyncio.Task[Answered]:
+    return service.start(service.request(question), "trace")
+
+
 async def ask(user_model: UserModel, found: Sequence[Passage], **asked: object) -> tuple[Answered, OpenRequest]:
     client = core(user_model)
-    answered = await answering(user_model, found, client).start(Asked(QUESTION, seed=1, **asked), "trace")
+    service = answering(user_model, found, client)
+    answered = await service.start(service.request(QUESTION, seed=1, **asked), "trace")
     return answered, client.opened[0]
 
 
@@ -77,7 +85,7 @@ async def test_a_longer_answer_than_there_is_room_for_is_clamped_and_said(user_m
 
 async def test_the_configured_length_is_clamped_as_well(user_model: UserModel) -> None:
     service = answering(user_model, NONE, core(user_model), max_tokens=4096)
-    question = (await service.start(Asked(QUESTION), "trace")).question
+    question = (await asks(service)).question
     assert (question.params.max_tokens, question.clamped_from) == (64, 4096)
 
 
@@ -90,7 +98,7 @@ async def test_a_length_that_there_is_room_for_is_taken_without_a_word(user_mode
 async def test_a_question_that_does_not_fit_is_refused_before_anything_is_sent(user_model: UserModel) -> None:
     client = core(user_model)
     with pytest.raises(PromptTooLong, match="the user model takes at most 96; shorten it") as raised:
-        await answering(user_model, NONE, client).start(Asked("word " * 200), "trace")
+        await asks(answering(user_model, NONE, client), "word " * 200)
     assert (raised.value.parameter, raised.value.limit, client.opened) == ("question", 96, [])
 
 
@@ -100,18 +108,18 @@ async def test_once_the_core_is_known_the_limit_is_the_smaller_of_both(user_mode
     service = answering(user_model, NONE, client)
     for told in (96, 48):
         with pytest.raises(PromptTooLong) as raised:
-            await service.start(Asked("word " * 200), "trace")
+            await asks(service, "word " * 200)
         assert raised.value.limit == told
         await service.card()
     service.reconfigure(AgentConfig(steps=2), client)
     with pytest.raises(PromptTooLong, match="at most 96"):
-        await service.start(Asked("word " * 200), "trace")
+        await asks(service, "word " * 200)
 
 
 async def test_an_answer_knows_which_passages_did_not_fit(user_model: UserModel) -> None:
     client = core(user_model)
     service = answering(user_model, [*FEW, *MANY], client)
-    question = (await service.start(Asked(QUESTION), "trace")).question
+    question = (await asks(service)).question
     assert [*question.passages, *question.left_out] == [*FEW, *MANY]
     start = service.traces.get("trace").events[0].data
     assert start["left_out"][0] == {
@@ -143,24 +151,78 @@ async def test_a_citation_of_a_cut_passage_is_what_the_model_was_given(user_mode
 async def test_what_would_be_given_is_what_an_answer_is_given(user_model: UserModel) -> None:
     for found in (NONE, FEW, MANY, LONG):
         service = answering(user_model, found, core(user_model))
-        shown = await service.passages_for(QUESTION, None)
-        question = (await service.start(Asked(QUESTION), "trace")).question
+        shown = await service.passages_for(service.request(QUESTION))
+        question = (await asks(service)).question
         assert (shown.passages, shown.left_out, shown.why_none) == (question.passages, question.left_out, None)
 
 
 async def test_where_lambda_is_0_no_passage_is_given_and_it_is_said_why(user_model: UserModel) -> None:
     service = answering(user_model, FEW, core(user_model), lambda_user=0.0)
-    shown = await service.passages_for(QUESTION, None)
-    assert (await service.start(Asked(QUESTION), "trace")).question.passages == shown.passages == ()
+    shown = await service.passages_for(service.request(QUESTION))
+    assert (await asks(service)).question.passages == shown.passages == ()
     assert shown.left_out == FEW
     assert shown.why_none.startswith("lambda_user is 0, so no passage is given")
+
+
+@pytest.fixture
+def tuned(user_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Choice:
+    """λ 0.4 and α 0 for the user model and the core's model c…c."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    pair = {"core_sha256": "c" * 64, "core_model": "fake", "user_sha256": fingerprint(user_folder)}
+    measured = {"questions": 12, "seed": 5, "tuned_on": "2026-11-21", "alike": ()}
+    curve = (Measured(0.4, 0.0, 0.5, 0.25, 0.75),)
+    choice = Choice(**pair, lambda_user=0.4, alpha=0.0, source="documents", **measured, curve=curve)
+    save_choice(choice)
+    return choice
+
+
+@pytest.mark.parametrize(
+    ("given", "sha256", "expected", "is_tuned", "calls"),
+    [
+        ({}, "c" * 64, (0.4, 0.0), True, 3),
+        ({"alpha": 1.0}, "c" * 64, (0.4, 1.0), True, 3),
+        ({"lambda_user": 0.2}, "c" * 64, (0.2, 0.0), True, 3),
+        ({"lambda_user": 0.2, "alpha": 0.5}, "c" * 64, (0.2, 0.5), False, 2),
+        ({"lambda_user": 0.0}, "c" * 64, (0.0, 1.0), False, 2),
+        ({"lambda_user": 1.0}, "c" * 64, (1.0, 1.0), False, 0),
+        ({}, "d" * 64, (0.3, 1.0), False, 3),
+    ],
+)
+async def test_what_is_given_wins_over_what_is_tuned_for_the_pair(
+    user_model: UserModel,
+    user_folder: Path,
+    tuned: Choice,
+    given: dict[str, float],
+    sha256: str,
+    expected: tuple[float, float],
+    is_tuned: bool,
+    calls: int,
+) -> None:
+    client = core(user_model)
+    client.card["model_sha256"] = sha256
+    settings = {"lambda_user": None, "alpha": None, "user_model": user_folder, "max_tokens": 8}
+    service = answering(user_model, FEW, client, **settings)
+    answered = await service.start(service.request(QUESTION, **given), "trace")
+    used = answered.question.collaboration
+    assert (used.lambda_user, used.alpha) == expected
+    assert answered.tuned == (tuned if is_tuned else None)
+    assert len(client.told_of_waits) == calls, "the core is asked for its model only where that decides something"
+
+
+async def test_without_a_choice_for_this_user_model_no_core_is_asked_first(
+    user_model: UserModel, tuned: Choice, core_folder: Path
+) -> None:
+    client = core(user_model)
+    settings = {"lambda_user": None, "alpha": None, "user_model": core_folder, "max_tokens": 8}
+    answered = await asks(answering(user_model, FEW, client, **settings))
+    assert (answered.tuned, len(client.told_of_waits)) == (None, 2)
 
 
 @pytest.fixture
 def fake_core(user_model: UserModel, user_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCore:
     """What `user-agent ask` asks, with nothing of this machine's user."""
     client = core(user_model)
-    monkeypatch.setattr("user_agent.commands.ask._client", lambda *_: client)
+    monkeypatch.setattr("user_agent.line.line.CoreClient", lambda *_, **__: client)
     monkeypatch.setattr("keyring.core._keyring_backend", NoKeyring())
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     settings = {"data_dir": tmp_path / "data", "user_model": user_folder, "core": "127.0.0.1:1", "steps": 2}

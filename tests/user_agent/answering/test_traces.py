@@ -66,7 +66,7 @@ def test_a_timestep_tells_the_positions_that_changed_and_no_others(tokenizer: To
         "denoise.step",
     ]
     (final,) = (e.data for e in trace.events if e.kind == "token.final")
-    assert (final["core_p"], final["private_p"], final["fused_p"], final["is_changed"]) == (0.1, 0.9, 0.8, True)
+    assert (final["core_p"], final["user_p"], final["mixed_p"], final["is_changed"]) == (0.1, 0.9, 0.8, True)
 
 
 def test_only_the_latest_traces_are_kept(tokenizer: Tokenizer) -> None:

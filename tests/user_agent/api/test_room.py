@@ -122,7 +122,7 @@ async def test_a_search_shows_what_the_model_would_be_given_and_what_does_not_fi
         ({"core": "nowhere"}, "core", "'nowhere' is not a core's address; write HOST:PORT"),
         ({"core": "core.example.org:443"}, "ca", "the core at core.example.org:443 is on another machine"),
         ({"ca": "/nope.pem"}, "ca", "cannot use the CA certificate /nope.pem"),
-        ({"lambda_user": 2}, "lambda_user", "lambda user: input should be less than or equal to 1"),
+        ({"lambda_user": 2}, "lambda_user", "lambda_user is 2; give a number from 0 to 1"),
     ],
 )
 async def test_a_setting_that_cannot_be_is_named_and_no_option_of_a_command_line_is(

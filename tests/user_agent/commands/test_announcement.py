@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from user_agent.commands.ask import _announce
+from user_agent.commands.serve import _announce
 
 URL = "http://127.0.0.1:8642"
 

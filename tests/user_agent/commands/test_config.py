@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
-import user_agent.commands.ask
+import user_agent.commands.answering
+import user_agent.line.line
 import user_agent.tuning.command
 from core_server.access.keys import create_key
 from ssd2.errors import InvalidParameter
 from tests.commands import run_here
 from tests.end_to_end.conftest import CoreProcess, running_core
 from tests.user_agent.api.conftest import agent_environment
-from user_agent.config import FILE, load_config, save_settings, set_outside
+from user_agent.config import FILE, AgentConfig, load_config, save_settings, set_outside
+from user_agent.documents.passage import Passage
+from user_agent.tuning.command import TuneOptions
 
 
 def run(home: Path, *arguments: str, typed: str = "", **settings: object) -> subprocess.CompletedProcess[str]:
@@ -31,17 +36,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "slingshot"
 
 
-def test_options_come_before_variables_and_variables_before_the_file(
+def test_lists_are_read_from_variables_and_what_is_set_outside_is_known(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_settings({"alpha": 2, "max_tokens": 24, "core": 'a "core":1'})
+    save_settings({"alpha": 2, "core": 'a "core":1', "stop_texts": ["one, two", "\u2713 \U0001f600\n"]})
     monkeypatch.setenv("SLINGSHOT_MAX_TOKENS", "32")
     monkeypatch.setenv("SLINGSHOT_CORS_ORIGINS", "http://a, http://b")
     config = load_config(steps=7, model=None)
-    assert (config.alpha, config.max_tokens, config.steps, config.core) == (2, 32, 7, 'a "core":1')
+    assert (config.alpha, config.core) == (2, 'a "core":1')
     assert config.cors_origins == ("http://a", "http://b")
-    assert set_outside(steps=7, model=None) >= {"steps", "max_tokens", "cors_origins"}
-    assert not set_outside(steps=7, model=None) & {"alpha", "model"}
+    assert config.stop_texts == ("one, two", "\u2713 \U0001f600\n")
+    assert set_outside(steps=7, model=None) == {"steps", "max_tokens", "cors_origins"}
 
 
 def test_a_longer_answer_than_any_model_gives_can_be_set_and_a_bad_one_names_no_option(tmp_path: Path) -> None:
@@ -50,11 +55,10 @@ def test_a_longer_answer_than_any_model_gives_can_be_set_and_a_bad_one_names_no_
     assert (refused.returncode, "--max-tokens" in refused.stderr) == (1, False), "this command has none"
     for command in (("chat",), ("docs", "search", "key")):
         refused = run(tmp_path, *command, max_tokens=0)
-        assert "max tokens: input should be" in refused.stderr
-        assert "set SLINGSHOT_MAX_TOKENS or max_tokens in " in refused.stderr
-        assert "--max-tokens" not in refused.stderr, "these commands have none"
+        assert "SLINGSHOT_MAX_TOKENS is '0'; give a whole number at least 1" in refused.stderr
+        assert "--max-tokens" not in refused.stderr, "no option was given"
     refused = run(tmp_path, "chat", "--lambda-user", "2")
-    assert "set --lambda-user" in refused.stderr
+    assert "--lambda-user is '2'; give a number from 0 to 1" in refused.stderr
 
 
 @pytest.mark.parametrize("changes", [{"lambda_user": 2}, {"nothing": 1}, {"port": "x"}])
@@ -85,74 +89,92 @@ def test_what_is_set_on_the_command_line_is_shown_and_used(tmp_path: Path) -> No
     assert (tmp_path / "config/slingshot/api-key").stat().st_mode & 0o077 == 0
 
 
-SETTINGS = {
+LINE = {
     "core": "core.example.org:1",
     "ca": "ca.pem",
     "client_certificate": "client.pem",
     "client_key": "client.key",
-    "model": "large",
-    "lambda_user": 0.4,
-    "alpha": 2.0,
-    "steps": 7,
-    "max_tokens": 24,
-    "speculation": 3,
-    "timeout": 5.0,
+    "timeout": "5",
 }
-OTHERS = {**SETTINGS, "core": "other.example.org:1", "ca": "other.pem", "model": "other", "steps": 9, "timeout": 6.0}
-LINE = ("ca", "client_certificate", "client_key")
 
 
-@pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """What `ask` and `tune` go by, by the names of settings; then they stop."""
-    taken: dict[str, object] = {}
+@pytest.mark.parametrize("source", ["option", "variable", "file"])
+def test_ask_and_tune_take_the_line_from_options_variables_or_the_file(
+    tmp_path: Path, user_folder: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    taken: list[tuple[object, ...]] = []
 
-    def stop(**found: object) -> None:
-        taken.update(found)
+    def stop(*found: object) -> None:
+        taken.append(found)
         raise InvalidParameter("enough")
 
-    async def asked(_: object, question: Any, line: Any, *__: object, **___: object) -> None:
-        (config, credentials, _), used = line.args, question.collaboration
-        given = {"lambda_user": used.lambda_user, "alpha": used.alpha, "model": question.model}
-        params = {name: getattr(question.params, name) for name in ("steps", "max_tokens")}
-        of_line = {**{name: str(getattr(credentials, name)) for name in LINE}, "core": config.core}
-        stop(**given, **params, **of_line, speculation=question.speculation, timeout=config.timeout)
+    def opened(config: AgentConfig, *_: object) -> None:
+        line = config.line
+        stop(line.core, line.ca, line.client_certificate, line.client_key, line.timeout, config.steps)
 
-    def tuned(options: Any, *_: object) -> None:
-        of_line = {name: str(getattr(options.credentials, name)) for name in LINE}
-        stop(**of_line, core=options.core, model=options.model, steps=options.steps, timeout=options.timeout_s)
+    def tuned(options: TuneOptions, *_: object) -> None:
+        of = options.credentials
+        stop(options.core, of.ca, of.client_certificate, of.client_key, options.timeout_s, options.answers.steps)
 
-    monkeypatch.setattr(user_agent.commands.ask, "_ask", asked)
+    monkeypatch.setattr(user_agent.commands.answering, "opened_answering", opened)
     monkeypatch.setattr(user_agent.tuning.command, "run_tune", tuned)
-    return taken
+    settings = {**LINE, "steps": "7"}
+    options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
+    if source == "file":
+        for name, value in settings.items():
+            assert run(tmp_path, "config", "set", name, value).returncode == 0
+    for command in (("ask", "Who?"), ("tune", "--docs", "notes", "--yes")):
+        given = settings if source == "variable" else {}
+        done = run(tmp_path, *command, *(options if source == "option" else ()), user_model=user_folder, **given)
+        assert "enough" in done.stderr, done.stderr
+    files = [Path(LINE[name]) for name in ("ca", "client_certificate", "client_key")]
+    assert taken == [(LINE["core"], *files, 5.0, 7)] * 2
 
 
-@pytest.mark.parametrize(
-    "command", [("ask", "Who?"), ("tune", "--docs", "notes", "--yes")], ids=lambda command: command[0]
-)
-def test_ask_and_tune_take_options_before_variables_before_the_file(
-    command: tuple[str, ...], tmp_path: Path, user_folder: Path, taken: dict[str, object]
+def test_tune_takes_the_linked_folders_as_ask_does(
+    tmp_path: Path, user_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(*options: str, **variables: object) -> dict[str, object]:
-        taken.clear()
-        assert "enough" in run(tmp_path, *command, *options, **variables).stderr
-        return taken
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/home.md").write_text("The shed code is 4711.\n")
+    assert run(tmp_path, "docs", "link", str(tmp_path / "notes")).returncode == 0
+    taken: list[object] = []
 
-    for name, value in {**SETTINGS, "user_model": user_folder}.items():
-        assert run(tmp_path, "config", "set", name, str(value)).returncode == 0
-    assert {"core", "ca", "model", "steps", "timeout"} < set(told())
-    assert told().items() <= SETTINGS.items()
-    others = {name: value for name, value in OTHERS.items() if value != SETTINGS[name]}
-    assert told(**others).items() <= OTHERS.items()
-    options = [part for name, value in others.items() for part in (f"--{name}", str(value))]
-    assert told(*options, **{**others, "core": "third.example.org:1", "steps": 3}).items() <= OTHERS.items()
+    def tuned(options: TuneOptions, _: object, __: object, linked: Callable[[], list[Passage]]) -> None:
+        taken.append((options.docs, [passage.text for passage in linked()]))
+        raise InvalidParameter("enough")
+
+    monkeypatch.setattr(user_agent.tuning.command, "run_tune", tuned)
+    for options in ((), ("--documents", "none")):
+        assert "enough" in run(tmp_path, "tune", "--yes", *options, core="a:1", user_model=user_folder).stderr
+    assert taken == [((), ["The shed code is 4711."]), ((), [])]
 
 
-def test_ask_and_tune_without_a_core_say_how_to_give_one(tmp_path: Path, user_folder: Path) -> None:
-    for command in (("ask", "Who?"), ("tune", "--docs", str(tmp_path))):
-        refused = run(tmp_path, *command, user_model=user_folder)
-        assert refused.returncode == 1
-        assert "`user-agent config set core HOST:PORT`" in refused.stderr
+def test_ask_without_a_core_starts_the_demo_s_and_says_so(
+    tmp_path: Path, user_folder: Path, core: CoreProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def demo_core() -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace(address=core.address, failure=None)
+
+    monkeypatch.setattr(user_agent.line.line, "demo_core", demo_core)
+    done = run(tmp_path, "ask", "Who?", "--json", "--steps", "3", "--max-tokens", "8", user_model=user_folder)
+    assert f"user-agent: core {core.address}, the demo's, started on this machine\n" in done.stderr
+    assert json.loads(done.stdout)["bytes_up"] > 0
+
+
+def test_tune_without_a_core_says_how_to_give_one(tmp_path: Path, user_folder: Path) -> None:
+    refused = run(tmp_path, "tune", "--docs", str(tmp_path), user_model=user_folder)
+    assert refused.returncode == 1
+    assert "`user-agent config set core HOST:PORT`" in refused.stderr
+
+
+def test_one_setting_is_printed_with_what_it_is_now(tmp_path: Path) -> None:
+    assert run(tmp_path, "config", "get", "core").stdout == "\n"
+    assert run(tmp_path, "config", "get", "core", core="a:1").stdout == "a:1\n"
+    assert run(tmp_path, "config", "get", "passphrase").stdout == "**********\n"
+    refused = run(tmp_path, "config", "get", "lamda_user")
+    assert refused.returncode == 1
+    assert "did you mean lambda_user?" in refused.stderr
 
 
 def test_ask_takes_a_kept_lambda_for_a_given_one(tmp_path: Path, core: CoreProcess, user_folder: Path) -> None:

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from ssd2.errors import InvalidParameter, NotFound
 from ssd2.wire import collaboration_pb2 as pb
-from user_agent.commands.ask import app
+from user_agent.commands.app import app
 from user_agent.commands.ledger import open_ledger
+from user_agent.config import load_config
 from user_agent.errors import StoreKeyWrong
 from user_agent.store.ledger import tracing
 
@@ -28,7 +29,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("SLINGSHOT_PASSPHRASE", "a passphrase")
     monkeypatch.setenv("COLUMNS", "160")
-    with open_ledger() as ledger:
+    with open_ledger(load_config()) as ledger:
         for number in range(30):
             with tracing(f"answer-{number // 10}"):
                 ledger.record("up", CORE, "Collaborate", PROJECTION)
@@ -43,7 +44,7 @@ def run(*arguments: str) -> str:
 def test_the_help_says_that_entries_cut_off_at_the_end_are_not_found_without_a_hash(file: Path) -> None:
     for command in (("--help",), ("verify", "--help")):
         said = " ".join(re.sub("[│╭╮╰╯─]", " ", run(*command)).split())
-        assert re.search(r"cut(s)? off at (the|its) end", said)
+        assert re.search(r"removed at (the|its) end", said)
         assert "elsewhere" in said
 
 
@@ -70,7 +71,7 @@ def test_one_entry_is_shown_with_what_its_message_says(file: Path) -> None:
 
 def test_verify_says_that_it_is_whole_or_exits_with_1_and_names_the_entry(file: Path) -> None:
     assert "31 entries, whole" in run("verify")
-    with open_ledger() as ledger:
+    with open_ledger(load_config()) as ledger:
         ledger._connection.execute("DROP TRIGGER entry_is_final")
         ledger._connection.execute("UPDATE entry SET destination = 'elsewhere:1' WHERE seq = 12")
     result = CliRunner().invoke(app, ["ledger", "verify"])
@@ -95,7 +96,7 @@ def test_it_is_encrypted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_can_be_read_while_an_agent_writes(file: Path) -> None:
-    with open_ledger() as agent:
+    with open_ledger(load_config()) as agent:
         agent._connection.execute("BEGIN IMMEDIATE")
         assert "31 entries, whole" in run("verify")
         agent._connection.execute("COMMIT")

@@ -12,7 +12,7 @@ from keyring.backends.fail import Keyring as NoKeyring
 from typer.testing import CliRunner, Result
 
 from ssd2.errors import InvalidParameter, ModelNotFound
-from user_agent.commands.ask import app
+from user_agent.commands.app import app
 from user_agent.errors import DocumentsUnreadable, StoreInUse, StoreKeyWrong
 from user_agent.store.data_folder import held_data_folder
 

@@ -38,6 +38,15 @@ def test_a_conversation_keeps_what_was_said_and_all_that_belongs_to_an_answer(hi
     assert (said.text, said.trace, said.data) == ("4711.", "answer-1", data)
 
 
+def test_probabilities_of_an_older_release_come_under_the_names_of_today(history: History) -> None:
+    conversation = history.create("The shed")
+    old = {"token_id": 7, "core_p": 0.1, "private_p": 0.9, "fused_p": 0.8}
+    history.append(conversation.id, "assistant", "4711.", data={"tokens": [old], "figures": {"seconds": 1}})
+    (said,) = history.messages(conversation.id)
+    assert said.data["tokens"] == [{"token_id": 7, "core_p": 0.1, "user_p": 0.9, "mixed_p": 0.8}]
+    assert said.data["figures"] == {"seconds": 1}
+
+
 def test_the_conversation_that_changed_last_comes_first(history: History) -> None:
     first, second, third = (history.create(title).id for title in "abc")
     assert [found.id for found in history.conversations()] == [third, second, first]

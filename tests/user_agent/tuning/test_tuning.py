@@ -7,7 +7,6 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,15 +19,11 @@ from torch import Tensor
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import InvalidParameter
 from ssd2.logits.format import FLOAT16, PREFERRED
-from ssd2.models.checkpoint import fingerprint
 from tests.conftest import block_view
-from user_agent.answering import tuned_defaults as defaults
 from user_agent.answering.run import Question
 from user_agent.commands.remedies import with_remedy
-from user_agent.config import load_config
 from user_agent.documents.passage import Passage
 from user_agent.errors import CoreLost
-from user_agent.store.ledger import Ledger
 from user_agent.store.tuned import (
     Choice,
     Measured,
@@ -412,47 +407,3 @@ def test_what_is_printed_names_the_choice_and_what_cannot_be_told_from_it() -> N
     assert "Chosen: λ 0.3, α 1, 0.50 right (0.25–0.75) of 12 questions" in text
     assert "cannot be told from λ 0.4 with α 1" in text
     assert "\x1b" not in heading(_choice())
-
-
-@pytest.mark.parametrize(
-    ("lambda_user", "alpha", "core", "expected", "is_tuned"),
-    [
-        (None, None, "core:1", (0.4, 0.0), True),
-        (None, 1.0, "core:1", (0.4, 1.0), True),
-        (0.2, None, "core:1", (0.2, 0.0), True),
-        (0.2, 0.5, "core:1", (0.2, 0.5), False),
-        (0.0, None, "core:1", (0.0, 1.0), False),
-        (1.0, None, "core:1", (1.0, 1.0), False),
-        (None, None, None, (0.3, 1.0), False),
-        (None, None, "other:1", (0.3, 1.0), False),
-    ],
-)
-def test_what_is_given_wins_and_the_core_is_asked_only_where_it_matters(
-    user_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    lambda_user: float | None,
-    alpha: float | None,
-    core: str | None,
-    expected: tuple[float, float],
-    is_tuned: bool,
-) -> None:
-    asked: list[str] = []
-
-    async def served(address: str, *_: object) -> str:
-        asked.append(address)
-        return "c" * 64 if address == "core:1" else "d" * 64
-
-    monkeypatch.setattr(defaults, "_served", served)
-    save_choice(replace(_choice(lambda_user=0.4), alpha=0.0, user_sha256=fingerprint(user_folder)))
-    used, choice = defaults.collaboration_for(
-        load_config(lambda_user=lambda_user, alpha=alpha, core=core, user_model=user_folder), Ledger.in_memory()
-    )
-    assert (used.lambda_user, used.alpha) == expected
-    assert (choice is not None) == is_tuned
-    assert asked == ([core] if is_tuned or core == "other:1" else [])
-
-
-def test_without_a_choice_for_this_user_model_no_core_is_asked(user_folder: Path) -> None:
-    save_choice(_choice())
-    config = load_config(core="127.0.0.1:1", user_model=user_folder)
-    assert defaults.collaboration_for(config, Ledger.in_memory()) == (CollaborationParams(), None)

@@ -11,7 +11,6 @@ from fastapi.testclient import TestClient
 
 from user_agent.api import web
 from user_agent.api.errors import handle_errors
-from user_agent.config import CHANGEABLE
 
 FILES = sorted(web.FOLDER.iterdir())
 NAMESPACE = "http://www.w3.org/2000/svg"
@@ -72,14 +71,3 @@ def test_nothing_outside_of_the_folder_is_served(http: TestClient, name: str) ->
 )
 def test_no_text_of_the_page_names_an_option_a_command_or_a_variable(file: Path) -> None:
     assert not re.search(r"(?<![\w-])--[a-z]{2}|user-agent [a-z]|core-server|SLINGSHOT_", file.read_text())
-
-
-def test_every_remedy_of_the_page_is_a_setting_that_it_shows_by_that_name() -> None:
-    remedies = re.findall(
-        r"\[`\$\{ANY\} ([\w.]+)`\]: \[\"(\w+)\", \"([^\"]+)\"\]", (web.FOLDER / "notices.js").read_text()
-    )
-    names = dict(re.findall(r"^  (\w+): \"([^\"]+)\",$", (web.FOLDER / "settings.js").read_text(), re.MULTILINE))
-    assert len(remedies) >= 8
-    for parameter, setting, name in remedies:
-        assert setting in CHANGEABLE, parameter
-        assert names[setting].startswith(name), parameter

@@ -339,6 +339,22 @@ def test_a_changed_setting_is_kept_and_an_empty_one_is_the_default(page: Page, a
             assert http.get("/v1/settings").json()["max_tokens"]["value"] == kept
 
 
+def test_advanced_settings_take_texts_choices_and_lists(page: Page, agent: AgentProcess) -> None:
+    page.get_by_role("link", name="Settings").click()
+    page.get_by_text("Advanced").click()
+    page.get_by_label("Projection").select_option("multi-hot")
+    page.get_by_label("Documents", exact=True).fill("3, 17")
+    page.get_by_label("Texts that end the answer").fill('["END", "[stop]"]')
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    changed = ("projection", "documents", "stop_texts")
+    with agent.client() as http:
+        values = [http.get("/v1/settings").json()[name]["value"] for name in changed]
+        http.patch("/v1/settings", json=dict.fromkeys(changed)).raise_for_status()
+    assert values == ["multi-hot", [3, 17], ["END", "[stop]"]]
+    expect(page.get_by_label("Documents", exact=True)).to_have_value("3, 17")
+
+
 def test_while_settings_are_saved_nothing_is_typed_that_would_be_lost(page: Page) -> None:
     held: list[Route] = []
     page.route(
@@ -356,8 +372,12 @@ def test_while_settings_are_saved_nothing_is_typed_that_would_be_lost(page: Page
 
 def test_a_setting_that_no_answer_can_be_made_with_is_refused_and_not_kept(page: Page, agent: AgentProcess) -> None:
     page.get_by_role("link", name="Settings").click()
-    for label, given, says in (("Timesteps", "601", "1 to 600"), ("Core", "nowhere", "write HOST:PORT")):
-        page.get_by_label(label).fill(given)
+    for label, given, says in (("Timesteps of a block", "601", "1 to 600"), ("Core", "nowhere", "write HOST:PORT")):
+        field = page.get_by_label(label, exact=True)
+        expect(page.get_by_label("Core", exact=True)).to_be_visible()
+        if not field.is_visible():
+            page.get_by_text("Advanced").click()
+        field.fill(given)
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_role("alert")).to_contain_text(says)
         with agent.client() as http:

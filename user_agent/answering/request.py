@@ -1,0 +1,287 @@
+"""What an answer is asked for: one object, whichever face the question came through.
+
+Every field is an option of `ask` and `chat`, a variable SLINGSHOT_…, a key of config.toml, a field of the REST schema
+and a setting of the page; all of them are generated from what stands here (`user_agent.fields`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+
+from ssd2.algorithm.params import MAX_SEED, CollaborationParams
+from ssd2.algorithm.timesteps import DEFAULT_STEPS, TRAINED_TIMESTEPS
+from ssd2.errors import InvalidParameter
+from ssd2.logits.format import PREFERRED, LogitsFormat
+from user_agent.fields import Face
+
+MAX_MAX_TOKENS = 10**9
+"""No model writes as many: every length that can be meant is cut where the answer is made, and the cut is named."""
+
+MAX_SPECULATION = 64
+"""Timesteps sent ahead that an agent may have to read past, each a frame of logits."""
+
+MAX_STOP_TEXTS = 4
+
+_BUILT_IN = CollaborationParams()
+
+
+def _documents(value: Any) -> Any:
+    """Read what an option, a variable or the file says: all, none, or ids with commas between."""
+    if not isinstance(value, str):
+        return value
+    word = value.strip().lower()
+    if word in ("all", "true", "none", "false"):
+        return word in ("all", "true")
+    ids = tuple(part.strip() for part in word.split(","))
+    if not all(one.isascii() and one.isdecimal() for one in ids):
+        raise ValueError(f"{value[:80]!r} is neither all, none, nor ids of documents separated by commas")
+    return ids
+
+
+def _texts(value: Any) -> Any:
+    """Read one text, or a JSON list of texts; an empty one ends nothing."""
+    if isinstance(value, str):
+        try:
+            listed = json.loads(value)
+        except ValueError:
+            listed = None
+        value = listed if isinstance(listed, list) else [value]
+    if not isinstance(value, list | tuple):
+        return value
+    if len(value) > MAX_STOP_TEXTS:
+        raise ValueError(f"{len(value)} texts are too many; give at most {MAX_STOP_TEXTS}")
+    return [text for text in value if text != ""]
+
+
+def _logits(value: str | None) -> str | None:
+    """Check the name of a format."""
+    try:
+        return None if value is None else str(LogitsFormat.parse(value))
+    except InvalidParameter as error:
+        raise ValueError(str(error)) from error  # pydantic names the field
+
+
+DocumentId = Annotated[int, Field(ge=0, lt=2**63)]
+Documents = Annotated[
+    StrictBool | tuple[DocumentId, ...],
+    BeforeValidator(_documents, json_schema_input_type=StrictBool | tuple[DocumentId, ...]),
+]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts, json_schema_input_type=str | tuple[str, ...])]
+
+
+# See docs/decisions/038-a-request-is-described-once.md.
+class AnswerSettings(BaseModel):
+    """How to answer; what is None follows from the models."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    lambda_user: Annotated[
+        float | None,
+        Face(
+            "Weight of the user model",
+            "0 asks the core alone and reads no document; 1 asks the user model alone and sends nothing.",
+            default=f"as tuned, else {_BUILT_IN.lambda_user:g}",
+            label="λ, the private model’s weight",
+        ),
+    ] = Field(default=None, ge=0, le=1)
+    alpha: Annotated[
+        float | None,
+        Face(
+            "Contrastive strength: how much the documents are stressed",
+            default=f"as tuned, else {_BUILT_IN.alpha:g}",
+            label="α, how much documents are stressed",
+        ),
+    ] = Field(default=None, ge=0, le=100)
+    max_tokens: Annotated[
+        int,
+        Face(
+            "Longest answer in tokens",
+            "Shortened to the room behind the question.",
+            label="Longest answer",
+            openai="max_tokens",
+        ),
+    ] = Field(default=48, ge=1, le=MAX_MAX_TOKENS)
+    temperature: Annotated[
+        float, Face("Softmax temperature", "0 decodes greedily.", label="Temperature", openai="temperature")
+    ] = Field(default=1.0, ge=0, le=2)
+    documents: Annotated[
+        Documents,
+        Face(
+            "Linked documents to search: all, none, or ids separated by commas",
+            default="all",
+            label="Documents",
+        ),
+    ] = True
+    model: Annotated[
+        str,
+        Face(
+            "Name of the core's model",
+            default="the first one that fits the user model",
+            label="Model of the core",
+            advanced=True,
+        ),
+    ] = Field(default="", max_length=200)
+    steps: Annotated[
+        int | None,
+        Face(
+            "Most timesteps of a block",
+            default=f"the model's own, {DEFAULT_STEPS} for SSD-2",
+            label="Timesteps of a block",
+            advanced=True,
+        ),
+    ] = Field(default=None, ge=1, le=TRAINED_TIMESTEPS)
+    early_stop: Annotated[
+        float | None,
+        Face(
+            "Share of the timesteps T below which no block is denoised, §3.1",
+            default="the model's own",
+            label="Early stop",
+            advanced=True,
+        ),
+    ] = Field(default=None, ge=0, lt=1)
+    patience: Annotated[
+        int | None,
+        Face(
+            "End a block once its tokens stay the same for this many timesteps",
+            "0 ends no block early. Counts only where tokens can be read in the noise.",
+            default=f"2 in {DEFAULT_STEPS}, in proportion",
+            label="Patience",
+            advanced=True,
+        ),
+    ] = Field(default=None, ge=0)
+    entropy_bound: Annotated[
+        float | None,
+        Face(
+            "End a block early only while the mean entropy of the mix, in nats, is below this",
+            "Costs privacy: a block that goes on although its tokens stay the same tells the core up to a bit a "
+            "timestep about logits that never cross.",
+            default="off",
+            label="Entropy bound",
+            advanced=True,
+        ),
+    ] = Field(default=None, gt=0)
+    schedule: Annotated[
+        Literal["even", "changes"],
+        Face(
+            "Spread of the timesteps",
+            '"changes" puts half of them where most tokens change (§3.1).',
+            label="Spread of the timesteps",
+            advanced=True,
+        ),
+    ] = "even"
+    core_every: Annotated[
+        int,
+        Face(
+            "Ask the core at every Nth timestep and reuse its logits in between",
+            "Above 1 the answer is an approximation of Algorithm 2.",
+            label="Ask the core every",
+            advanced=True,
+        ),
+    ] = Field(default=1, ge=1)
+    block_size: Annotated[
+        int | None,
+        Face(
+            "Tokens denoised together",
+            default="as the user model was trained",
+            label="Block size",
+            advanced=True,
+        ),
+    ] = Field(default=None, ge=1)
+    projection: Annotated[
+        Literal["sampling", "multi-hot"],
+        Face(
+            "Projection of the mixed logits",
+            "No effect at temperature 0.",
+            label="Projection",
+            advanced=True,
+        ),
+    ] = "sampling"
+    top_p: Annotated[
+        float,
+        Face(
+            "Nucleus of the projection",
+            "No effect at temperature 0.",
+            label="Nucleus (top-p)",
+            openai="top_p",
+            advanced=True,
+        ),
+    ] = Field(default=0.2, gt=0, le=1)
+    self_conditioning: Annotated[
+        Literal["own", "projection", "mixed"],
+        Face(
+            "Feedback to each model: its own logits, the projected tokens, or the mix",
+            '"mixed" works only at λ = 1: it would show the core the mix.',
+            label="Self-conditioning",
+            advanced=True,
+        ),
+    ] = "own"
+    logits: Annotated[
+        str | None,
+        AfterValidator(_logits),
+        Face(
+            "Format of the core's logits: float16, uint8 or top-k:K",
+            default=f"{PREFERRED}, or the closest that the core offers",
+            label="Format of the core's logits",
+            advanced=True,
+        ),
+    ] = None
+    speculation: Annotated[
+        int,
+        Face(
+            "Timesteps that the core may send ahead, on guesses at what comes back",
+            "Shortens the wait on a slow line, costs bytes, and changes no token; 0 turns it off.",
+            label="Timesteps sent ahead",
+            advanced=True,
+        ),
+    ] = Field(default=4, ge=0, le=MAX_SPECULATION)
+    stop_texts: Annotated[
+        Texts,
+        Face(
+            "Text that ends the answer; up to four",
+            label="Texts that end the answer",
+            option="stop-text",
+            openai="stop",
+            advanced=True,
+        ),
+    ] = ()
+    seed: Annotated[
+        int | None,
+        Face(
+            "Seed of noise and draws, to repeat an answer",
+            "Costs privacy: whoever guesses it can replay this device's draws.",
+            default="a fresh random one for each answer",
+            label="Seed",
+            openai="seed",
+            advanced=True,
+        ),
+    ] = Field(default=None, ge=0, lt=MAX_SEED)
+
+    def request(self, question: str, **given: Any) -> AnswerRequest:
+        """Ask a question with these settings.
+
+        Args:
+            question: for both models.
+            **given: settings to have otherwise.
+        """
+        values = {name: getattr(self, name) for name in AnswerSettings.model_fields}
+        return AnswerRequest(question=question, **{**values, **given})
+
+
+class AnswerRequest(AnswerSettings):
+    """One question and how to answer it.
+
+    Attributes:
+        question: w_inst, what both models see.
+    """
+
+    question: str
+
+    @property
+    def document_ids(self) -> tuple[int, ...] | None:
+        """Ids of the documents to search; None for all."""
+        if isinstance(self.documents, bool):
+            return None if self.documents else ()
+        return self.documents

@@ -1,0 +1,22 @@
+"""Settings of the service that answers: how, with which user model, and how many answers at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from ssd2.demo.paths import USER
+from user_agent.answering.request import AnswerSettings
+from user_agent.fields import Face
+
+
+class ServiceSettings(AnswerSettings):
+    """What a service answers with where a request does not say otherwise, and its limits."""
+
+    user_model: Annotated[Path, Face("Checkpoint folder of the user model", default="the demo's", advanced=True)] = USER
+    max_answers: Annotated[int, Face("Answers computed at a time")] = Field(default=2, ge=1)
+    max_waiting: Annotated[int, Face("Further answers that wait; one more is refused with 429")] = Field(
+        default=32, ge=0
+    )

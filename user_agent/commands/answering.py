@@ -1,0 +1,85 @@
+"""An agent in the terminal: its parts, opened for one command, and its answers as they are printed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import typer
+from rich.console import Console
+
+from ssd2.models.control import Control
+from ssd2.models.tokenizer import Tokenizer
+from user_agent.answering.request import AnswerRequest
+from user_agent.answering.service import Answered, Answering, Search, check
+from user_agent.answering.traces import Traces
+from user_agent.answering.user_model import UserModel
+from user_agent.commands.render import marked, remarks, summary
+from user_agent.commands.watching import TerminalObserver
+from user_agent.config import AgentConfig
+from user_agent.line.demo_core import exit_on_sigterm
+from user_agent.line.line import CoreLine
+from user_agent.store.printable import printable
+from user_agent.stores import Stores
+
+Steering: TypeAlias = Callable[[Tokenizer], Control | None]
+
+
+@asynccontextmanager
+async def opened_answering(
+    config: AgentConfig, stores: Stores, search: Search | None = None, steering: Steering = lambda _: None
+) -> AsyncIterator[Answering]:
+    """Open the user model and the line to the core; a demo core ends on leaving.
+
+    Args:
+        config: of the agent.
+        stores: with the ledger that all messages are entered in.
+        search: finds passages; None searches the linked folders.
+        steering: makes the control of all answers.
+
+    Raises:
+        SlingshotError: if a part cannot be opened.
+    """
+    exit_on_sigterm()
+    line = CoreLine(stores.ledger)
+    try:
+        user_model = await asyncio.to_thread(UserModel.load, config.user_model, with_weights=config.lambda_user != 0)
+        control = steering(user_model.tokenizer)
+        check(config, user_model)
+        await line.connect(config.line)
+        if line.is_demo:
+            typer.echo(f"user-agent: core {line.address}, the demo's, started on this machine", err=True)
+        yield Answering(config, user_model, line.client, search or stores.documents.search, Traces(), control)
+    finally:
+        await line.close()
+
+
+async def watched_answer(answering: Answering, request: AnswerRequest, trace: str, *, watch: bool) -> Answered:
+    """Answer one question while the terminal shows how the answer comes about."""
+    with TerminalObserver(answering.user_model.tokenizer, watch=watch) as observer:
+        return await answering.start(request, trace, observer)
+
+
+def print_answer(answered: Answered) -> None:
+    """Print the answer to stdout, and on stderr its cost and what did not fit."""
+    Console(highlight=False).print(marked(answered.tokens), soft_wrap=True)
+    console = Console(stderr=True, highlight=False, style="dim")
+    console.print(summary(answered.answer), markup=False, emoji=False, soft_wrap=True)
+    for passage in answered.question.passages:
+        place = f"{passage.place}{', in part' if passage.is_cut else ''}"
+        console.print(f"  {printable(place)}  {printable(passage.text)}", markup=False, emoji=False, soft_wrap=True)
+    for remark in remarks(answered.question):
+        console.print(remark, markup=False, emoji=False, soft_wrap=True)
+
+
+def print_tuned(answered: Answered) -> None:
+    """Say on stderr where λ and α come from, if either was left open and tuned."""
+    if answered.tuned:
+        used = answered.question.collaboration
+        typer.echo(
+            f"user-agent: λ {used.lambda_user:g}, α {used.alpha:g}: where not given, as tuned on "
+            f"{answered.tuned.tuned_on} for these two models (user-agent tune --show)",
+            err=True,
+        )
