@@ -8,9 +8,8 @@ from torch import Tensor
 from ssd2.errors import InvalidParameter
 from ssd2.logits.ranking import ranked
 
-CANDIDATES, SHARE, GROWTH = 256, 32, 8
-"""Entries that are put in order at first to find a nucleus: at least so many, and this part of V, which takes torch no
-longer than fewer. Each time that the nucleus goes on behind them, `GROWTH` times as many."""
+CANDIDATES, GROWTH = 64, 8
+"""Entries that are put in order at first to find a nucleus, and how many times as many each time it goes on behind."""
 
 
 def nucleus(logits: Tensor, top_p: float) -> Tensor:
@@ -68,7 +67,7 @@ def _ranked_nucleus(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
         raise InvalidParameter(f"top_p is {top_p}; it must be in (0, 1]", parameter="top_p", limit=1)
     probabilities = torch.softmax(logits.float(), dim=-1)
     vocab_size = logits.shape[-1]
-    count = min(max(CANDIDATES, vocab_size // SHARE), vocab_size)
+    count = min(CANDIDATES, vocab_size)
     order, kept = _kept(probabilities, top_p, count)
     while count < vocab_size and bool(kept[..., -1].any()):
         count = min(GROWTH * count, vocab_size)
