@@ -172,7 +172,7 @@ def test_documents_that_no_setting_answers_leave_nothing_saved(
 ) -> None:
     result = agent(*_tune_options(core.address, user_folder, notes))
     assert result.returncode == 1
-    assert "no setting answered any of the 1 questions right" in result.stderr
+    assert "no setting answered any of the 1 questions correctly" in result.stderr
     assert "--questions" in result.stderr
     assert list((tmp_path / "config" / "slingshot").iterdir()) == []
 
@@ -187,7 +187,7 @@ def test_documents_that_no_setting_answers_leave_nothing_saved(
         ("The code is 12.\n", {"answers": {"steps": 601}}, "1 to 600"),
         ("The code is 12.\n", {"answers": {"max_tokens": 10**6}}, "(--steps)"),
         ("The code is 12.\n", {"core": "127.0.0.1:1"}, "no core answers"),
-        ("The code is 12.\n", {"core": ""}, "the address of a core"),
+        ("The code is 12.\n", {"core": ""}, "tuning needs a core; set its address"),
         ("The code is 12.\n", {"docs": ()}, "--docs"),
         ("The code is 12.\n", {"answers": {"model": "gpt-9"}}, "there are: tiny (ssd-2)"),
     ],
@@ -246,7 +246,7 @@ def test_a_core_that_goes_away_costs_nothing_that_was_measured(
         core.process.kill()
         out, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "answers are kept, and the same command goes on from there" in err
+    assert "answers are stored; run the same command to resume" in err
     assert "Traceback" not in err
     assert out == ""
     with running_core(core_folder) as core:
@@ -266,5 +266,5 @@ def test_ctrl_c_keeps_what_was_measured(
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "stopped; " in err
-    assert "the same command goes on from there" in err
+    assert "run the same command to resume" in err
     assert "Traceback" not in err

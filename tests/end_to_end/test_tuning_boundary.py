@@ -268,7 +268,7 @@ async def test_a_core_that_breaks_the_line_does_not_see_the_same_draws_again(
     monkeypatch.setattr(Agent, "answer", answer)
     answers = AnswerSettings(steps=2, max_tokens=16, seed=seed)
     options = replace(_options(core.address, user_folder, notes, questions), answers=answers)
-    with pytest.raises(CoreLost, match="2 of 13 answers are kept"):
+    with pytest.raises(CoreLost, match="2 of 13 answers are stored"):
         await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()), Ledger.in_memory())
     choice, _ = await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()), Ledger.in_memory())
     assert len(asked) == 14

@@ -108,7 +108,7 @@ def _reading(docs: list[Path]) -> Search:
         from user_agent.documents.search import search
 
         if ids:
-            raise InvalidParameter("--docs and the ids of linked documents exclude each other; give one of them")
+            raise InvalidParameter("--docs and the ids of linked documents exclude each other; choose one of them")
         corpus = read_documents(docs)
         for line in corpus.told():
             typer.echo(f"user-agent: {line}", err=True)

@@ -117,7 +117,7 @@ class CoreLine:
         async with AsyncExitStack() as opening:
             demo, client = None, None
             if settings:
-                demo = None if settings.core else await opening.enter_async_context(demo_core())
+                demo = await opening.enter_async_context(demo_core()) if settings.core is None else None
                 line = _DemoClient(demo, settings, self._ledger) if demo else self._configured(settings)
                 client = await opening.enter_async_context(line)
             before, self._stack = self._stack, opening.pop_all()

@@ -37,7 +37,7 @@ export class Settings {
     this.#settings = settings;
     const [everyday, advanced] = [false, true].map((isAdvanced) =>
       Object.entries(settings).filter(([, setting]) => setting.is_advanced === isAdvanced).map((one) => field(...one)));
-    this.#fields.replaceChildren(...everyday, el("details", {}, el("summary", {}, "Advanced"), ...advanced));
+    this.#fields.replaceChildren(...everyday, el("details", {}, el("summary", {}, "Advanced"), el("div", { className: "fields" }, ...advanced)));
   }
 
   // What is typed meanwhile would be lost, so nothing can be.
