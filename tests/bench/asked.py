@@ -8,12 +8,10 @@ from typing import Any
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.demo.generator import Item, unseen_items
 from user_agent.answering.decoding import decoding_for
+from user_agent.answering.request import AnswerSettings
 from user_agent.answering.run import Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
-
-DECODING: dict[str, Any] = {}
-"""Arguments of `decoding_for` that are not the defaults of `user-agent ask`."""
 
 QUESTION: dict[str, Any] = {"speculation": 4}
 """Fields of `Question` beside what is asked and its `DecodingParams`, as `user-agent ask` has them."""
@@ -40,7 +38,8 @@ def question(user: UserModel, item: Item, number: int, max_tokens: int | None = 
         max_tokens: longest answer; None: the default.
         **changed: fields that are not as in `QUESTION`.
     """
-    params = decoding_for(user.config, **{**DECODING, "max_tokens": max_tokens})
+    settings = AnswerSettings() if max_tokens is None else AnswerSettings(max_tokens=max_tokens)
+    params = decoding_for(settings, user.config)
     notes = [Passage(note, Path("notes.md"), line) for line, note in enumerate(item.notes, 1)]
     passages = user.fitting(item.question, notes, params.max_answer_tokens).passages
     return Question(

@@ -14,6 +14,7 @@ from ssd2.errors import SlingshotError
 from tests.bench.asked import two_source_items
 from user_agent.answering.answer import CommittedBlock, Observer
 from user_agent.answering.decoding import decoding_for
+from user_agent.answering.request import AnswerSettings
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.line.client import CoreClient
@@ -63,7 +64,7 @@ class Load:
         """
         self._address, self._sessions = address, sessions
         self._user_model = UserModel.load(user, with_weights=False)
-        params = decoding_for(self._user_model.config, max_tokens=max_tokens)
+        params = decoding_for(AnswerSettings(max_tokens=max_tokens), self._user_model.config)
         self._questions = [
             Question(item.question, (), CORE_ALONE, params, Seeds.reproducible(number), speculation=number % 3)
             for number, item in enumerate(two_source_items(QUESTIONS))

@@ -12,7 +12,7 @@ from ssd2.errors import InvalidParameter
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"models": {"": Path("/")}}, "--model NAME=DIR"),
+        ({"models": {"": Path("/")}}, "printable characters"),
         ({"models": {"two\nlines": Path("core")}}, "printable"),
         ({"models": {"core": Path("core"), "n" * 129: Path("core")}}, "128"),
         ({"host": ""}, "host is empty"),
@@ -50,7 +50,8 @@ def test_a_folder_with_an_equals_sign_is_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "words"), [([], "--model"), (["core", "a/core"], "named 'core'"), (["=x", "=y"], "''")]
+    ("given", "words"),
+    [([], "name at least one checkpoint folder"), (["core", "a/core"], "named 'core'"), (["=x", "=y"], "''")],
 )
 def test_models_without_names_of_their_own_are_refused(given: list[str], words: str) -> None:
     with pytest.raises(InvalidParameter, match=words):

@@ -75,7 +75,7 @@ def test_a_setting_outside_its_range_is_refused_at_once() -> None:
 def test_formats_that_there_are_not_are_refused_at_once() -> None:
     done = run("--model", "nowhere", "--logits", "float16,bfloat16")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "'bfloat16'; give float16, uint8 or top-k:K" in done.stderr
+    assert "'bfloat16'; use float16, uint8 or top-k:K" in done.stderr
 
 
 @pytest.mark.slow
@@ -83,8 +83,8 @@ def test_a_model_that_cannot_be_cut_is_refused_by_all_ranks_at_once() -> None:
     done = run("--model", str(ROOT / "shared/ssd2/demo/core"), "--tensor-parallel", "2", "--threads", "1")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith(
-        "core-server: error: 9 attention heads and a feed-forward width of 1152 cannot be cut into 2 equal parts; use "
-        "--tensor-parallel with one of 1, 3, 9\n"
+        "core-server: error: 9 attention heads and a feed-forward width of 1152 do not divide by 2; use one of 1, 3, 9 "
+        "(--tensor-parallel)\n"
     )
 
 
@@ -108,7 +108,9 @@ def test_in_a_json_log_the_reason_of_the_end_is_an_object_as_well(tmp_path: Path
 def test_an_ops_port_outside_its_range_is_refused_at_once() -> None:
     done = run("--model", "nowhere", "--ops-port", "65536")
     assert done.returncode == 2
-    assert done.stderr == "core-server: error: ops port is 65536; it must be from 0 to 65535\n"
+    assert (
+        done.stderr == "core-server: error: ops port is 65536; it must be from 0 to 65535 (--ops-port or --ops-host)\n"
+    )
 
 
 def test_it_says_where_it_listens_and_ends_when_told(

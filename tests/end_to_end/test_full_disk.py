@@ -52,7 +52,7 @@ async def _ledger_on_a_disk_that_fills_up(address: str, user: UserModel, disk: P
         unbroken = await answered(user, wire.address, question(), ledger=ledger)
         assert entered() == len(wire.messages) > 32
         fault = Fault(lambda: fill(disk), 1, 4)
-        with pytest.raises(LedgerUnwritable, match="so nothing is sent; see that its disk has room"):
+        with pytest.raises(LedgerUnwritable, match="so nothing is sent; free space on its disk"):
             await answered(user, wire.address, question(), fault, ledger=ledger)
         assert fault.happened == 1
         await asyncio.sleep(0.3)  # what was under way arrives

@@ -301,7 +301,7 @@ async def test_a_refused_key_takes_no_session(served: LoadedModel, start: Start,
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "core.example.org"])  # noqa: S104
 def test_keys_are_not_taken_from_the_network_in_the_clear(host: str) -> None:
-    with pytest.raises(InsecureLine, match="--tls-certificate FILE"):
+    with pytest.raises(InsecureLine, match="set a TLS certificate"):
         ServerConfig({}, host=host, keys=Path("keys.json"))
     ServerConfig({}, host=host, keys=Path("keys.json"), tls_certificate=Path("a"), tls_key=Path("b"))
     ServerConfig({}, host=host)
@@ -313,5 +313,5 @@ def test_keys_are_taken_from_this_machine_without_tls(host: str) -> None:
 
 
 def test_certificates_of_agents_take_tls() -> None:
-    with pytest.raises(InvalidParameter, match="--client-ca"):
+    with pytest.raises(InvalidParameter, match="client certificates require TLS"):
         ServerConfig({}, client_ca=Path("ca.pem"))

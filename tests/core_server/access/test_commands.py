@@ -136,7 +136,7 @@ def test_half_an_authority_is_not_replaced(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "ca.key").unlink()
     before = (tmp_path / "ca.pem").read_bytes()
     assert main(["certs", "create", "--out", str(tmp_path), "--host", "localhost"]) == 2
-    assert "bring both files back" in capsys.readouterr().err
+    assert "restore both files" in capsys.readouterr().err
     assert (tmp_path / "ca.pem").read_bytes() == before
 
 

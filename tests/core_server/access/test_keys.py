@@ -102,7 +102,7 @@ def test_names_are_given_once_and_find_the_key_as_its_id_does(file: Path) -> Non
     assert revoke_key(file, "alice") == alice
     assert revoke_key(file, bob.id) == bob
     assert read_keys(file) == []
-    with pytest.raises(NotFound, match="keys list"):
+    with pytest.raises(NotFound, match="holds no key"):
         revoke_key(file, "alice")
 
 

@@ -89,6 +89,6 @@ def test_of_several_ranks_the_first_one_says_it(core_folder: Path, caplog: pytes
 
 
 def test_a_model_that_cannot_be_loaded_is_told_as_before(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="there is no model folder"):
+    with pytest.raises(ModelNotFound, match="does not exist"):
         load_models(start_of(tmp_path / "nowhere"), Ranks())
     assert not [thread for thread in threading.enumerate() if thread.name == "still-loading"]

@@ -223,7 +223,7 @@ async def test_a_port_in_use_is_refused(served: LoadedModel, start: Start) -> No
     _, agent = await start(served)
     async with engine_in_this_process(served, slots=1) as engine:
         second = CoreServer(Engines([engine]), ServerConfig({}, port=agent.port, grace_s=0.0))
-        with pytest.raises(InvalidParameter, match="--port"):
+        with pytest.raises(InvalidParameter, match="choose another port"):
             await second.start()
         await second.stop()
 
@@ -233,7 +233,7 @@ async def test_a_port_in_use_is_told_before_an_engine_starts(
 ) -> None:
     _, agent = await start(served)
     monkeypatch.setattr(server_module, "running_engines", lambda _: pytest.fail("an engine was started"))
-    with pytest.raises(InvalidParameter, match="--port"):
+    with pytest.raises(InvalidParameter, match="choose another port"):
         await serve(ServerConfig({"core": core_folder}, port=agent.port), print)
 
 

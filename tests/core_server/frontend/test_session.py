@@ -49,7 +49,7 @@ def test_a_block_may_end_at_any_timestep(session: CoreSession) -> None:
 def test_the_last_timestep_of_a_block_needs_a_commit(session: CoreSession) -> None:
     session.advance(projection(0, 0, 0))
     session.advance(projection(1, 0, 1))
-    with pytest.raises(ProtocolViolation, match="no commit"):
+    with pytest.raises(ProtocolViolation, match="does not commit it"):
         session.advance(projection(2, 0, 2))
 
 

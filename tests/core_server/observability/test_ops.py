@@ -116,7 +116,7 @@ async def test_one_engine_that_can_take_an_answer_is_enough(
 async def test_a_port_in_use_is_refused() -> None:
     async with serving_ops("127.0.0.1", 0, Observation()) as address:
         port = int(address.rpartition(":")[2])
-        with pytest.raises(InvalidParameter, match="--ops-port"):
+        with pytest.raises(InvalidParameter, match="choose another port"):
             async with serving_ops("127.0.0.1", port, Observation()):
                 pass
 

@@ -334,7 +334,7 @@ def test_a_report_without_matplotlib_says_what_to_install(tmp_path: Path, monkey
 
 def test_a_report_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidParameter, match="another --out"):
+    with pytest.raises(InvalidParameter, match="another folder"):
         write_report(tmp_path / "file", EXPERIMENT, results_like(0.5), 3, "")
 
 
@@ -406,7 +406,7 @@ def test_answers_may_be_given_with_fewer_bytes(core_folder: Path, user_folder: P
 def test_answers_that_cannot_be_kept_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for arguments, says in (
-        (["--answers", str(tmp_path / "file" / "a.jsonl")], "another --answers"),
+        (["--answers", str(tmp_path / "file" / "a.jsonl")], "another file"),
         (["--answers", str(tmp_path / "a.txt")], r"\.jsonl"),
         (["--answers", str(tmp_path / "a.jsonl"), "--sweep"], "--sweep"),
     ):

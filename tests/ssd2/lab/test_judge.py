@@ -519,9 +519,9 @@ def test_too_long_a_retry_after_is_for_a_later_run(stub: Stub, tmp_path: Path, w
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (refusal(401, "bad key"), "401: bad key.*--key-env"),
-        (refusal(403, "forbidden"), "403: forbidden.*--key-env"),
-        (refusal(404, "no such model"), "no such model.*--model"),
+        (refusal(401, "bad key"), "401: bad key.*set another"),
+        (refusal(403, "forbidden"), "403: forbidden.*set another"),
+        (refusal(404, "no such model"), "no such model.*check the model's name"),
         (refusal(400, "max_tokens is not supported"), "max_tokens is not supported"),
         (refusal(429, "no money", code="insufficient_quota"), "no money"),
         ((307, {"Location": "http://127.0.0.1:1/"}, b"moved"), "307: moved"),
@@ -554,7 +554,7 @@ def test_a_refusal_is_told_and_not_tried_again(stub: Stub, tmp_path: Path, answe
 )
 def test_what_is_no_completion_is_named(stub: Stub, tmp_path: Path, body: bytes) -> None:
     stub.answers((200, {}, body))
-    with pytest.raises(JudgeReplyInvalid, match="no chat completion"):
+    with pytest.raises(JudgeReplyInvalid, match="other than a chat completion"):
         outcome(stub, tmp_path)
     assert not (tmp_path / "v.jsonl").exists()
 
@@ -567,7 +567,7 @@ def test_an_endpoint_that_does_not_count_tokens_is_fine(stub: Stub, tmp_path: Pa
 def test_an_endpoint_that_is_not_there(tmp_path: Path) -> None:
     judge = Judge(Endpoint("http://127.0.0.1:1/v1", "m"), 0)
     started = time.monotonic()
-    with pytest.raises(JudgeUnavailable, match=r"nothing answers at http://127\.0\.0\.1:1/v1.*--endpoint"):
+    with pytest.raises(JudgeUnavailable, match=r"nothing answers at http://127\.0\.0\.1:1/v1.*check the address"):
         ask_missing(questions(1), judge, None, tmp_path / "v.jsonl")
     assert time.monotonic() - started < 5, "a wrong address is not tried again and again"
 
@@ -663,14 +663,14 @@ def test_what_stays_on_this_machine_goes_through_no_proxy(
     "url", [f"https://user:{KEY}@example.org", f"https://example.org/v1?key={KEY}", f"https://example.org#{KEY}"]
 )
 def test_an_address_with_a_key_in_it_is_refused_without_showing_it(url: str) -> None:
-    with pytest.raises(InvalidParameter, match="--key-env") as caught:
+    with pytest.raises(InvalidParameter, match="set the key in the environment") as caught:
         Endpoint(url, "m")
     assert KEY not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["", "example.org", "ftp://example.org", "http://", "http://[::1", "http://a:b/"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(InvalidParameter, match="like https://"):
+    with pytest.raises(InvalidParameter, match="such as https://"):
         Endpoint(url, "m")
 
 
@@ -763,7 +763,7 @@ def test_a_wrong_key_is_one_line_without_it(stub: Stub, answers: Path) -> None:
     assert "refuses the key" in result.stderr
     assert "Traceback" not in result.stderr
     assert KEY not in result.stderr + result.stdout
-    assert "wants a key" in run(stub, answers, "--yes", "--key-env", "NO_SUCH_VARIABLE").stderr
+    assert "requires a key" in run(stub, answers, "--yes", "--key-env", "NO_SUCH_VARIABLE").stderr
 
 
 def invoke(stub: Stub, answers: Path, *arguments: str, answer: str | None = None) -> Any:

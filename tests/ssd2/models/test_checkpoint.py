@@ -84,7 +84,7 @@ def test_the_fingerprint_tells_weights_and_configs_apart(folder: Path, core_fold
 
 
 def test_a_missing_folder_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="give the folder of a checkpoint"):
+    with pytest.raises(ModelNotFound, match="choose the folder of a checkpoint"):
         load_checkpoint(tmp_path / "nowhere")
 
 

@@ -132,5 +132,5 @@ def test_a_folder_that_is_not_there_is_looked_for_nowhere_else(
 
     monkeypatch.setattr("socket.getaddrinfo", connect)
     monkeypatch.setattr("socket.socket.connect", connect)
-    with pytest.raises(ModelNotFound, match="no classifier folder models/mood"):
+    with pytest.raises(ModelNotFound, match="models/mood does not exist"):
         Control.load(Path("models/mood"), "positive", 1.0, tokenizer)

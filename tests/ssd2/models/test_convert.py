@@ -229,7 +229,7 @@ def test_converting_twice_gives_the_same_checkpoint(opt_folder: Path, converted:
         ({"tie_word_embeddings": False}, "tie_word_embeddings"),
         ({"model_type": "gpt2"}, "gpt2 model; only OPT"),
         ({"pad_token_id": None}, "incomplete|pad_token_id"),
-        ({"vocab_size": 250}, r"has \d+ tokens, the model 250"),
+        ({"vocab_size": 250}, r"has \d+ tokens and the model 250"),
     ],
 )
 def test_a_model_that_ssd2_cannot_represent_is_refused_before_anything_is_written(

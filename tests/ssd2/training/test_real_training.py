@@ -189,7 +189,7 @@ def test_one_process_computes_a_batch_as_one() -> None:
     ("values", "says"),
     [
         ({"sharding": "zero"}, "'ddp' or 'fsdp'"),
-        ({"sharding": "fsdp"}, "torchrun --nproc-per-node"),
+        ({"sharding": "fsdp"}, "start the training with torchrun"),
         ({"micro_batch_size": 0}, "at least 1"),
     ],
 )
@@ -226,11 +226,11 @@ def test_a_recipe_without_a_tokenizer_trains_the_checkpoint_it_starts_from(folde
 
 def test_a_recipe_without_a_tokenizer_says_what_it_needs(folder: Path, converted: Path, core_folder: Path) -> None:
     recipe = make_recipe(folder, "[model]\nhidden_size = 16\nblock_size = 25\n", DOLLY, TRAINING)
-    with pytest.raises(InvalidParameter, match="--start FOLDER"):
+    with pytest.raises(InvalidParameter, match="choose the checkpoint"):
         Trainer(recipe, folder / "run")
     with pytest.raises(CheckpointInvalid, match=r"for block_size 25; the model in .* has 8"):
         Trainer(recipe, folder / "run", start=converted)
-    with pytest.raises(CheckpointInvalid, match="not one SSD-2 model"):
+    with pytest.raises(CheckpointInvalid, match="not a single SSD-2 model"):
         Trainer(recipe, folder / "run", start=folder / "opt")
 
 
@@ -377,7 +377,7 @@ def test_experts_are_no_start_for_one_model(folder: Path) -> None:
         folder / "experts", experts_of(*(demo_shaped_model(i) for i in range(3))), DEMO_TOKENIZER.read_text()
     )
     recipe = make_recipe(folder, "[model]\nhidden_size = 16\n", DOLLY, TRAINING)
-    with pytest.raises(CheckpointInvalid, match="not one SSD-2 model"):
+    with pytest.raises(CheckpointInvalid, match="not a single SSD-2 model"):
         Trainer(recipe, folder / "run", start=folder / "experts")
 
 
