@@ -195,5 +195,5 @@ NO_SHA256 = '{"keys": [{"id": "a", "name": "alice", "sha256": null, "created": "
 def test_a_server_does_not_start_with_a_file_that_holds_no_keys(file: Path, text: str | None) -> None:
     if text is not None:
         file.write_text(text)
-    with pytest.raises(InvalidParameter, match=r"keys create" if text is None else "does not hold keys"):
+    with pytest.raises(InvalidParameter, match=r"create one first" if text is None else "does not hold keys"):
         KeyReader(file)

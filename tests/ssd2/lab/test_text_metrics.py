@@ -156,7 +156,7 @@ def test_too_long_a_prompt_loses_its_beginning_and_too_long_a_text_its_end(score
 def test_a_model_that_is_none_is_refused(model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"config\.json"):
         CausalScorer(str(tmp_path))
-    with pytest.raises(InvalidParameter, match="device .cuda:99. cannot be used"):
+    with pytest.raises(InvalidParameter, match=r"device .cuda:99. cannot be used"):
         CausalScorer(str(model_folder), "cuda:99")
     for file in model_folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -166,7 +166,7 @@ def test_a_model_that_is_none_is_refused(model_folder: Path, tmp_path: Path) -> 
     tokenizer = json.loads(DEMO_TOKENIZER.read_text())
     tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 1782, "content": "<new>"})
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(CheckpointInvalid, match="1783 tokens, the model 1782"):
+    with pytest.raises(CheckpointInvalid, match="1783 tokens and the model 1782"):
         CausalScorer(str(tmp_path))
     (tmp_path / "tokenizer.json").write_text(DEMO_TOKENIZER.read_text())
     config = json.loads((tmp_path / "config.json").read_text())
@@ -276,7 +276,7 @@ def test_groups_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
         file.write_text('{"text": "a"}\n')
     with pytest.raises(InvalidParameter, match="two files are called a"):
         read_generations(files)
-    with pytest.raises(InvalidParameter, match="only .jsonl files have fields"):
+    with pytest.raises(InvalidParameter, match=r"only \.jsonl files have fields"):
         read_generations(files[:1], by="system")
     with pytest.raises(InvalidParameter, match="another field"):
         read_generations(files[2:], by="system")

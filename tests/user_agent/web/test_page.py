@@ -65,7 +65,7 @@ def test_without_a_key_the_page_asks_for_it_and_says_that_a_wrong_one_is_wrong(
 ) -> None:
     page = browser.new_page()
     page.goto(agent.url)
-    expect(page.get_by_text("Or run “user-agent config show --key”")).to_be_visible()
+    expect(page.get_by_text("Or paste the agent’s key here")).to_be_visible()
     page.get_by_label("Key", exact=True).fill("sk-wrong")
     page.get_by_role("button", name="Open").click()
     expect(page.get_by_text("give the agent's key")).to_be_visible()
