@@ -9,7 +9,7 @@ from ssd2.errors import InvalidParameter
 from ssd2.logits.ranking import ranked
 
 CANDIDATES, GROWTH = 64, 8
-"""Entries that are put in order at first to find a nucleus, and how many times as many each time it goes on behind."""
+"""Entries that are ranked at first to find a nucleus, and how many times as many at least where it goes on behind."""
 
 
 def nucleus(logits: Tensor, top_p: float) -> Tensor:
@@ -68,16 +68,20 @@ def _ranked_nucleus(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     probabilities = torch.softmax(logits.float(), dim=-1)
     vocab_size = logits.shape[-1]
     count = min(CANDIDATES, vocab_size)
-    order, kept = _kept(probabilities, top_p, count)
-    while count < vocab_size and bool(kept[..., -1].any()):
-        count = min(GROWTH * count, vocab_size)
-        order, kept = _kept(probabilities, top_p, count)
+    order, before = _ranked(probabilities, count)
+    while count < vocab_size and float(mass := before[..., -1].min()) < top_p:
+        # No entry behind is larger, so that fewer than these cannot come to top_p.
+        needed = int(count * top_p / max(float(mass), top_p / vocab_size))
+        count = max(GROWTH * count, needed)
+        count = vocab_size if count > vocab_size // GROWTH else count
+        order, before = _ranked(probabilities, count)
+    kept = before < top_p
     kept[..., 0] = True
     return order, kept
 
 
-def _kept(probabilities: Tensor, top_p: float, count: int) -> tuple[Tensor, Tensor]:
-    """The most probable entries in order, int64, and which of them have less mass than `top_p` before them."""
+def _ranked(probabilities: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Rank the most probable entries: ids, int64, and the mass before each, both [..., M]."""
     order = ranked(probabilities, count, largest=True)
     descending = probabilities.gather(-1, order)
-    return order, descending.cumsum(-1) - descending < top_p
+    return order, descending.cumsum(-1) - descending
