@@ -21,6 +21,7 @@ export class Documents {
   #state = el("select", {}, el("option", { value: "" }, "All states"), STATES.map((state) => el("option", {}, state)));
   #name = el("input", { type: "search", placeholder: "Filter by name" });
   #shown = 0;
+  #turn = 0;
   #warning = el("p", { className: "notice", hidden: true });
 
   /** `status` is the agent's. */
@@ -89,17 +90,18 @@ export class Documents {
       button("Unlink", reporting(unlink), { className: "quiet", "aria-label": `Unlink ${path}` }));
   }
 
-  async #reload() {
-    this.#shown = 0;
-    this.#rows.replaceChildren();
-    await this.#page();
+  #reload() {
+    return this.#page(0);
   }
 
-  async #page() {
-    const query = { state: this.#state.value, after: this.#shown, limit: PAGE };
+  async #page(after = this.#shown) {
+    const turn = ++this.#turn;
+    const query = { state: this.#state.value, after, limit: PAGE };
     const { data, has_more: hasMore } = await get(withQuery("/v1/documents", query));
-    this.#shown += data.length;
+    if (turn !== this.#turn) return; // a later look shows the rows; both would show them twice
+    if (!after) this.#rows.replaceChildren();
     this.#rows.append(...data.map((document) => this.#row(document)));
+    this.#shown = after + data.length;
     this.#more.hidden = !hasMore;
     this.#filter();
   }

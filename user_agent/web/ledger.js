@@ -24,6 +24,7 @@ export class Ledger {
   #rows = el("tbody", {});
   #more = button("Show earlier ones", reporting(() => this.#earlier()), { hidden: true });
   #before = Number.MAX_SAFE_INTEGER;
+  #turn = 0;
 
   constructor() {
     this.element = el("div", { className: "page" }, this.#summary,
@@ -53,8 +54,10 @@ export class Ledger {
 
   /** The page of messages before those that are shown. */
   async #earlier() {
+    const turn = ++this.#turn;
     const query = { direction: "up", before: this.#before, limit: PAGE, trace: this.#trace };
     const { data, has_more: hasMore } = await get(withQuery("/v1/ledger", query));
+    if (turn !== this.#turn) return; // a later look shows the rows; both would show them twice
     this.#before = data.at(-1)?.seq ?? this.#before;
     this.#rows.append(...data.flatMap((entry) => entryRows(entry)));
     this.#more.hidden = !hasMore;

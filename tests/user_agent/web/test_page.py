@@ -68,7 +68,7 @@ def test_without_a_key_the_page_asks_for_it_and_says_that_a_wrong_one_is_wrong(
     expect(page.get_by_text("Or paste the agent’s key here")).to_be_visible()
     page.get_by_label("Key", exact=True).fill("sk-wrong")
     page.get_by_role("button", name="Open").click()
-    expect(page.get_by_text("give the agent's key")).to_be_visible()
+    expect(page.get_by_text("The agent refused this key")).to_be_visible()
     page.get_by_label("Key", exact=True).fill(KEY)
     page.get_by_role("button", name="Open").click()
     expect(page.get_by_role("heading", name="Ask about what you keep here")).to_be_visible()
@@ -128,6 +128,26 @@ def test_an_uploaded_file_can_be_removed_again(page: Page) -> None:
     expect(row).to_contain_text("indexed")
     row.get_by_role("button", name="Remove").click()
     expect(row).to_have_count(0)
+
+
+def test_a_list_that_is_asked_for_twice_at_a_time_shows_each_row_once(page: Page) -> None:
+    page.get_by_role("link", name="Documents").click()
+    expect(page.get_by_role("row", name="home.md")).to_have_count(1)
+    held: list[Route] = []
+
+    def hold_the_first(route: Route) -> None:
+        held.append(route)
+        if len(held) == 2:
+            for one in reversed(held):
+                one.continue_()
+
+    page.route(re.compile(r"/v1/documents\?"), hold_the_first)
+    with page.expect_response(lambda response: "state=indexed" in response.url):
+        page.get_by_label("State").select_option("indexed")
+        page.get_by_label("State").select_option(label="All states")
+    page.evaluate("new Promise((done) => setTimeout(done, 200))")  # until the page has looked at both answers
+    expect(page.get_by_role("row", name="home.md")).to_have_count(1)
+    page.unroute_all()
 
 
 def test_an_answer_marks_what_the_private_model_changed_and_says_what_both_gave(page: Page) -> None:
