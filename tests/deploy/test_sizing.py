@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -42,15 +43,28 @@ class PeakMemory(TorchDispatchMode):
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
         self.peak_bytes = 0
 
+    def __enter__(self) -> PeakMemory:
+        gc.freeze()  # so that collecting what came since takes no time
+        return super().__enter__()
+
+    def __exit__(self, *ended: Any) -> None:
+        super().__exit__(*ended)
+        gc.unfreeze()
+
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operation(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple | list) else [result]:
             storage = tensor.untyped_storage()
             if storage._cdata not in self._before:
                 self._live[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        self._live = {key: (storage, size) for key, (storage, size) in self._live.items() if not storage.expired()}
-        self.peak_bytes = max(self.peak_bytes, sum(size for _, size in self._live.values()))
+        if self._live_bytes() > self.peak_bytes:
+            gc.collect()  # what only a cycle of Python's holds is no part of the operations
+            self.peak_bytes = max(self.peak_bytes, self._live_bytes())
         return result
+
+    def _live_bytes(self) -> int:
+        self._live = {key: (storage, size) for key, (storage, size) in self._live.items() if not storage.expired()}
+        return sum(size for _, size in self._live.values())
 
 
 @dataclass(frozen=True)
