@@ -54,7 +54,7 @@ class Setting:
         return None if self.at_least is None else f"at least {self.at_least:g}"
 
     def holds(self, value: float) -> bool:
-        """Whether a number is in the range; infinity and NaN never are."""
+        """True if a number is in the range; infinity and NaN never are."""
         low = self.at_least is None or value >= self.at_least
         high = value < float("inf") and (self.at_most is None or value <= self.at_most)
         return low and high and (self.above is None or value > self.above)

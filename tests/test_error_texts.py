@@ -21,6 +21,7 @@ from ssd2.errors import ANY, PARAMETERS_SENT_BY_CORES, Remedies, SlingshotError,
 from ssd2.lab import errors as judge_errors
 from tests.end_to_end.conftest import ROOT
 from user_agent import errors as device_errors
+from user_agent.answering.request import AnswerSettings
 from user_agent.commands import remedies as of_device
 from user_agent.commands.app import app as device_app
 
@@ -145,5 +146,5 @@ def test_every_remedy_is_of_a_parameter_that_some_error_names(face: str) -> None
         if isinstance(node, ast.Call)
         for keyword in node.keywords
         if keyword.arg == "parameter" and isinstance(keyword.value, ast.Constant)
-    } | {"core", "ca", "client_certificate", "max_tokens", "block_size"}
+    } | {"core", "ca", "client_certificate", *AnswerSettings.model_fields}  # these options are generated
     assert {parameter for _, parameter in FACES[face][0]} - {None} <= named

@@ -109,7 +109,7 @@ PLANTS: dict[str, tuple[dict[str, str], set[str]]] = {
     ),
     "the line behind questions": (
         {
-            "user_agent/tuning/kept.py": (ROOT / "user_agent/tuning/kept.py").read_text()
+            "user_agent/tuning/stored_answers.py": (ROOT / "user_agent/tuning/stored_answers.py").read_text()
             + "\nimport user_agent.tuning.recording"
         },
         {QUESTIONS_APART},

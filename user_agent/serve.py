@@ -64,7 +64,7 @@ async def serve(announce: Callable[[str, AppState], None], **options: Any) -> No
 
 @asynccontextmanager
 async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) -> AsyncIterator[AppState]:
-    """What the routes work with, ended on leaving.
+    """Open the parts that the routes work with; they end on leaving.
 
     Raises:
         SlingshotError: if a part cannot be started; StoreInUse if another agent has the data folder.

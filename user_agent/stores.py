@@ -21,7 +21,7 @@ HISTORY = "history.sqlite"
 
 @dataclass(frozen=True)
 class Stores:
-    """What is kept.
+    """Stores of the agent.
 
     Attributes:
         documents: linked and uploaded.

@@ -1,1 +1,1 @@
-"""Who may call: keys, callers, certificates, scopes."""
+"""Access control: keys, callers, certificates, scopes."""

@@ -1,4 +1,4 @@
-"""Who a call is from, and what they may do: everybody anything, or the holder of a key what its limits allow.
+"""Callers and their limits: everybody may do anything, or the holder of a key what its limits allow.
 
 The interceptor says who it is, in `CALLER`, for the service to ask.
 """
@@ -28,7 +28,7 @@ _SCHEME = "Bearer "
 
 
 class Caller(Protocol):
-    """Whoever opens an answer."""
+    """Caller that opens an answer."""
 
     @property
     def id(self) -> str | None:

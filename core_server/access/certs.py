@@ -125,7 +125,7 @@ def _builder(
     days: int,
     constraints: x509.BasicConstraints,
 ) -> x509.CertificateBuilder:
-    """What every certificate has."""
+    """Begin a certificate with the fields that all have."""
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()

@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class KeyEntry:
-    """What is kept of a key.
+    """Stored entry of a key.
 
     Attributes:
         id: part of the key that finds this entry.

@@ -15,7 +15,7 @@ _TELL_APART = ("key:", "certificate:", "ipv4:", "ipv6:")
 
 
 class Line(Protocol):
-    """What gRPC knows of where a call comes from."""
+    """Origin of a call, as gRPC knows it."""
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         """Properties of the encryption, such as the certificate that the agent has shown."""

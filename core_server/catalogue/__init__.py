@@ -1,1 +1,1 @@
-"""What is served: model cards, and the messages and errors that the front end and the engine share."""
+"""Served models with their cards, and the messages and errors that the front end and the engine share."""

@@ -1,4 +1,4 @@
-"""How values are distributed, as plain numbers that are cheap to add to and small to send."""
+"""Distributions of values, as plain numbers that are cheap to add to and small to send."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 @dataclass(frozen=True)
 class Distribution:
-    """How often values came.
+    """Counts of values by bucket.
 
     Attributes:
         bounds: rising upper bounds, each within its bucket.
@@ -40,5 +40,5 @@ class Tally:
         self._total += value
 
     def taken(self) -> Distribution:
-        """What has come until now."""
+        """Return what has come until now."""
         return Distribution(self._bounds, tuple(self._counts), self._total)

@@ -1,4 +1,4 @@
-"""What the front end and an engine say to each other, and how it gets from one process to the other.
+"""Messages between the front end and an engine, and their way from one process to the other.
 
 A Unix socket with pickles on it: both ends are this program, and the folder that holds the socket is
 its user's alone.
@@ -27,7 +27,7 @@ _LENGTH = struct.Struct("<Q")
 
 @dataclass(frozen=True)
 class Start:
-    """What an engine is to be; the first command.
+    """Configuration of an engine; the first command.
 
     Attributes:
         models: checkpoint folders by the names that agents know the models by.

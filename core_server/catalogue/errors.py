@@ -32,7 +32,7 @@ class Refusal:
 
     @property
     def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """What goes with the status."""
+        """Trailing metadata of the status."""
         code = ((ERROR_CODE_KEY, self.code),) if self.code else ()
         if self.details is None or self.details == Details():
             return code

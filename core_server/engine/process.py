@@ -143,18 +143,18 @@ class Engine:
             self._test_suspects()
 
     def _report_alive(self) -> None:
-        """Where the engine stands: whenever it has nothing to compute, and once in a heartbeat while it has."""
+        """Report the engine's state: whenever it has nothing to compute, and once in a heartbeat while it has."""
         self._alive_due = time.monotonic() + HEARTBEAT_S
         slots, waiting = (self._scheduler.slots_used, self._scheduler.slots), self._scheduler.steps_waiting
         self._report(Alive(*slots, waiting, self._step_seconds.taken(), self._batch_size.taken()))
 
     def _commands(self, wait_s: float) -> list[Command] | None:
-        """What has arrived; all ranks are told, so that all go the same rounds."""
-        return self._ranks.told(self._inbox.take(wait_s=wait_s) if self._inbox else None)
+        """Return the commands that have arrived, broadcast to all ranks, so that all go the same rounds."""
+        return self._ranks.broadcast(self._inbox.take(wait_s=wait_s) if self._inbox else None)
 
     def _obey(self, command: Command) -> None:
         try:
-            self._scheduler.obey(command)
+            self._scheduler.handle(command)
         except ProtocolViolation as error:
             self._end(command.session, error)
 
@@ -283,7 +283,7 @@ def main() -> None:
                 connection.connect(str(address))
             except OSError:  # the front end was ended meanwhile: nobody is left to tell
                 sys.exit(1)
-        start = ranks.told(receive(connection) if connection else None)
+        start = ranks.broadcast(receive(connection) if connection else None)
         if isinstance(start, Start):
             _run(start, connection, ranks)
 
@@ -297,9 +297,9 @@ def _run(start: Start, connection: socket.socket | None, ranks: Ranks) -> None:
         models = load_models(start, serving)
     except SlingshotError as error:
         refusal = error
-    refusals = [error for error in ranks.all_of(refusal) if error]
+    refusals = [error for error in ranks.gather(refusal) if error]
     if not refusals:
-        serving.meet(device)
+        serving.connect(device)
         engine = Engine(models, start.slots, connection, serving, compiled=start.compiled)
         try:
             engine.test_models()

@@ -49,7 +49,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether it is the one that talks to the front end."""
+        """True if it is the one that talks to the front end."""
         return self.rank == 0
 
     @property
@@ -57,8 +57,8 @@ class Ranks:
         """Its part of every model; None for all of it."""
         return Shard(self.rank, self.group.size(), self.group) if self.group else None
 
-    def told(self, value: _T) -> _T:
-        """What the first rank says, on all ranks; all have to ask, and what the others give is of no matter."""
+    def broadcast(self, value: _T) -> _T:
+        """Broadcast the first rank's value to all ranks; all have to call it, and the others' values are ignored."""
         if self.group is None:
             return value
         data = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
@@ -70,8 +70,8 @@ class Ranks:
         told: _T = pickle.loads(data.numpy().tobytes())  # noqa: S301  # this program's other ranks
         return told
 
-    def all_of(self, value: _T) -> list[_T]:
-        """What each rank gives, in order."""
+    def gather(self, value: _T) -> list[_T]:
+        """Gather the values of all ranks, in order."""
         if self.group is None:
             return [value]
         given: list[_T | None] = [None] * self.group.size()
@@ -82,7 +82,7 @@ class Ranks:
         """The same ranks, none of which waits longer than this for another one."""
         return Ranks(self.rank, dist.new_group(timeout=timedelta(seconds=timeout_s))) if self.group else self
 
-    def meet(self, device: str) -> None:
+    def connect(self, device: str) -> None:
         """Have the devices of all ranks talk for the first time: what keeps them from it shows before anybody asks."""
         if self.shard:
             if device.startswith("cuda"):

@@ -1,4 +1,4 @@
-"""Which answers an engine computes next: whatever has arrived, and while nothing has, what probably will."""
+"""Scheduler of an engine: whatever has arrived is computed next, and while nothing has, what probably will."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class Scheduler:
         """Timesteps that agents wait for."""
         return sum(answer.waiting is not None for answer in self._answers.values())
 
-    def obey(self, command: Command) -> None:
+    def handle(self, command: Command) -> None:
         """Take in what the front end says; of an answer that has ended meanwhile, nothing matters.
 
         Raises:

@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 class Frames:
-    """What an engine computes for one answer, in order."""
+    """Frames that an engine computes for one answer, in order."""
 
     def __init__(self) -> None:
         self._reports: asyncio.Queue[Computed | Failed | None] = asyncio.Queue()
@@ -107,7 +107,7 @@ class EngineClient:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it has ended, or been given up."""
+        """True if it has ended, or been given up."""
         return self._listening is not None and (self._listening.done() or self._listening.cancelling() > 0)
 
     @property

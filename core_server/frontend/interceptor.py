@@ -1,4 +1,4 @@
-"""What stands before every call, unary or a stream."""
+"""Interceptor of every call, unary or a stream."""
 
 from __future__ import annotations
 

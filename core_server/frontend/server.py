@@ -135,7 +135,7 @@ class CoreServer:
 
 
 def server_credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
-    """What agents are shown, and what they have to show; None without TLS.
+    """Load the certificate shown to agents and the CA of theirs; None without TLS.
 
     Raises:
         InvalidParameter: if the files cannot be used.
@@ -287,7 +287,7 @@ async def _listening(server: CoreServer) -> AsyncIterator[tuple[CoreServer, int]
 
 @asynccontextmanager
 async def observed(config: ServerConfig, announce: Callable[[str], None]) -> AsyncIterator[Observation]:
-    """What is seen of a server, from before its models are loaded until after it has ended.
+    """Observe a server, from before its models are loaded until after it has ended.
 
     Raises:
         InvalidParameter: if the ops port cannot be listened on, or spans take what is not installed.

@@ -44,17 +44,17 @@ _Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 
 class CallContext(Protocol):
-    """What the service needs of a call, as gRPC's own context has it."""
+    """Interface of a call that the service needs, as gRPC's own context has it."""
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: _Metadata = ()) -> NoReturn:
         """End the call with a status; raises to say so."""
 
 
 class StreamContext(CallContext, Line, Protocol):
-    """What it needs of a stream."""
+    """Interface of a stream that it needs."""
 
     def invocation_metadata(self) -> _Metadata | None:
-        """What the call came with."""
+        """Return the metadata that the call came with."""
 
     async def read(self) -> object:
         """The next message's bytes; gRPC's EOF if there is none."""
@@ -109,7 +109,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         self._is_over.set()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """What a server hands calls to.
+        """Return the handler that a server passes calls to.
 
         Calls are of bytes: so what is counted is what travels, and bytes that are no message end in an error of ours;
         gRPC would tell the agent the text of a deserializer's exception.
@@ -121,7 +121,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
     async def GetModelCard(self, data: bytes, context: CallContext) -> bytes:  # noqa: N802  # the contract's name
-        """What is served: the model that fits the request."""
+        """Return the card of the model that fits the request."""
         try:
             with self._observation.session(()):
                 request = _parsed(pb.GetModelCardRequest, data)

@@ -1,4 +1,4 @@
-"""What an agent may send next, and what an engine has to compute for it; nothing is computed here."""
+"""Contract of one stream: the messages that may come next, and the commands they become; nothing is computed here."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def start_log(process: str, level: str, log_format: str) -> None:
 
 
 def fields(**values: str | int | float | list[str] | None) -> dict[str, Any]:
-    """What a line says beside its message, as the `extra` of a call of the log; None says nothing.
+    """Return the fields of a log line beside its message, as `extra` of a logging call; None adds nothing.
 
     Never what an agent sent, but for the ids of a trace context.
     """
@@ -49,7 +49,7 @@ def fields(**values: str | int | float | list[str] | None) -> dict[str, Any]:
 
 
 def frames(error: BaseException) -> list[str]:
-    """Where it failed, not what it said."""
+    """Return the frames of a failure, without its message."""
     return [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
 
 
@@ -142,11 +142,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def _first_line(record: logging.LogRecord) -> bool:
-    """Of a task that nobody waited for asyncio says more in the next lines: what its exception said."""
+    """Keep the first line: of a task that nobody waited for, asyncio's next lines show its exception's message."""
     record.msg, record.args = record.getMessage().partition("\n")[0], ()
     return True
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
-    """What Python would print, in the form of all other lines, without what the exception said."""
+    """Log what Python would print, in the form of all other lines, without the exception's message."""
     logging.getLogger(__package__).critical("ended with %s", kind.__name__, exc_info=(kind, error, where))

@@ -36,7 +36,7 @@ ENDS = (CLOSED, DISCONNECTED, CANCELLED, *REASONS)
 
 # See docs/decisions/027-observability.md.
 class Metrics(Collector):
-    """What a server counts; every server has its own.
+    """Counters of a server; every server has its own.
 
     Attributes:
         registry: holds these figures and no others.

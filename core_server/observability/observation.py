@@ -1,4 +1,4 @@
-"""What is seen of a server: of every answer its figures, its lines in the log, and its spans. Nothing that it says."""
+"""Observation of a server: figures, log lines and spans of every answer, and nothing of its content."""
 
 from __future__ import annotations
 

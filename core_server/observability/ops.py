@@ -32,7 +32,7 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether an answer can be taken.
+    """Readiness for an answer.
 
     Attributes:
         status: so or not.

@@ -1,4 +1,4 @@
-"""Whether a server can take an answer now, and if not, why."""
+"""Readiness of a server for an answer now, and the reason if it is not."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RunningEngines(Protocol):
 
 
 class Readiness:
-    """How far a server has come: it loads, serves, drains.
+    """State of a server: it loads, serves, drains.
 
     Attributes:
         engines: that serve; None while the models load.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Spans:
-    """Where a server's spans go."""
+    """Exporter of a server's spans."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer

@@ -36,7 +36,7 @@ _DEFAULTS = {"threads": 1, "grace_s": 30.0, "log_format": "json"}
 
 @dataclass(frozen=True)
 class Scaling:
-    """How many replicas Serve runs."""
+    """Numbers of replicas that Serve runs."""
 
     min_replicas: int = field(default=1, metadata=setting("Replicas that always run.", at_least=1))
     max_replicas: int = field(default=1, metadata=setting("Most replicas that may run.", at_least=1))

@@ -1,4 +1,4 @@
-"""What an answer is, and what can be seen of it while it is made."""
+"""Answers, and what can be seen of them while they are made."""
 
 from __future__ import annotations
 

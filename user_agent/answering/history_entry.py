@@ -1,4 +1,4 @@
-"""What the command line keeps of a conversation, in the form in which the page keeps it too."""
+"""Conversations of the command line, stored in the page's form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer is asked for: one object, whichever face the question came through.
+"""Request of an answer: one object, whichever face the question came through.
 
 Every field is an option of `ask` and `chat`, a variable SLINGSHOT_…, a key of config.toml, a field of the REST schema
 and a setting of the page; all of them are generated from what stands here (`user_agent.fields`).
@@ -74,7 +74,7 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_texts, json_schema_input_typ
 
 # See docs/decisions/038-a-request-is-described-once.md.
 class AnswerSettings(BaseModel):
-    """How to answer; what is None follows from the models."""
+    """Settings of an answer; what is None follows from the models."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 

@@ -98,7 +98,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """How a committed token came about; see `AnswerToken`."""
+    """Origin of a committed token; see `AnswerToken`."""
 
     core_choice: int | None
     core_p: float | None
@@ -146,7 +146,7 @@ class AnswerInProgress:
 
     @property
     def due(self) -> BlockView | None:
-        """What the models are asked next; None once the answer is complete."""
+        """View that the models are asked next; None once the answer is complete."""
         return None if self._is_enough else self._sampler.due
 
     def asks_core_at(self, view: BlockView) -> bool:
@@ -453,7 +453,7 @@ def _projected(view: BlockView, ensemble: Ensemble, projection: Projection) -> P
 
 
 def _probabilities(logits: Tensor | None, token_ids: Sequence[int]) -> list[float | None]:
-    """Of the tokens, position after position."""
+    """Return the probabilities of the tokens, position after position."""
     if logits is None:
         return [None] * len(token_ids)
     of_block = logits[0, : len(token_ids)].float()

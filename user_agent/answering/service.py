@@ -54,7 +54,7 @@ class Answered:
 
     @property
     def tokens(self) -> list[AnswerToken]:
-        """Those of the text; the last one may be cut."""
+        """Tokens of the text; the last one may be cut."""
         whole = "".join(token.text for token in self.answer.tokens)
         left = len(whole) - len(whole.lstrip()) + len(self.text)
         tokens = []
@@ -215,7 +215,7 @@ class Answering:
         return task
 
     def _done(self, task: asyncio.Task[Answered], trace: Trace) -> None:
-        """Also where the task was cancelled before it ever ran."""
+        """Count the end of a task, also where it was cancelled before it ever ran."""
         self._admitted -= 1
         if task.cancelled():
             code, message = "stopped", "the answer was stopped"

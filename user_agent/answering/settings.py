@@ -13,7 +13,7 @@ from user_agent.fields import Face
 
 
 class ServiceSettings(AnswerSettings):
-    """What a service answers with where a request does not say otherwise, and its limits."""
+    """Defaults of a service's requests, and its limits."""
 
     user_model: Annotated[Path, Face("Checkpoint folder of the user model", default="the demo's", advanced=True)] = USER
     max_answers: Annotated[int, Face("Answers computed at a time")] = Field(default=2, ge=1)

@@ -1,4 +1,4 @@
-"""How answers came about, event by event: live while they are made, and again afterwards.
+"""Traces of answers, event by event: live while they are made, and again afterwards.
 
 Kept in memory alone, the latest `MAX_TRACES` of them.
 """
@@ -57,7 +57,7 @@ class Trace(Observer):
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing follows."""
+        """True if nothing follows."""
         return bool(self._events) and self._events[-1].kind == END
 
     def add(self, kind: str, **data: Any) -> None:
@@ -128,7 +128,7 @@ def passage_json(passage: Passage) -> dict[str, Any]:
 
 
 def fit_json(question: Question) -> dict[str, Any]:
-    """What did not fit: the passages, by their places, and the longest answer that was asked for."""
+    """Describe what did not fit: the passages, by their places, and the longest answer that was requested."""
     return {
         "left_out": [_place_json(passage) for passage in question.left_out],
         "max_tokens": question.params.max_tokens,

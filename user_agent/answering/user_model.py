@@ -25,7 +25,7 @@ GAP = " … "
 
 @dataclass(frozen=True)
 class Fitted:
-    """What becomes of the passages that were found for a question.
+    """Passages found for a question, given or left out.
 
     Attributes:
         passages: that the user model is given, the best first; one of them may be cut.

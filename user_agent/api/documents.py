@@ -80,7 +80,7 @@ class NewLink(BaseModel):
 
 
 class Progress(BaseModel):
-    """How far a sync is, or how the last one ended; `done` counts unchanged files too."""
+    """Progress of a sync, or the end of the last one; `done` counts unchanged files too."""
 
     is_running: bool
     total: int
@@ -96,7 +96,7 @@ class Progress(BaseModel):
 
 
 class SearchRequest(BaseModel):
-    """What to look for."""
+    """Query of a search."""
 
     query: Annotated[str, Field(max_length=10_000)]
     limit: Annotated[int, Field(ge=1, le=100)] = 10
@@ -114,7 +114,7 @@ class Passage(BaseModel):
 
 
 class Passages(BaseModel):
-    """What was found for a question, the best match first.
+    """Passages found for a question, the best match first.
 
     Attributes:
         data: what the user model would be given; one of them may be cut to the sentences that fit.
@@ -180,7 +180,7 @@ async def unlink(request: Request, link_id: Id) -> Removed:
 
 @router.get("/progress", responses=documented())
 async def progress(request: Request) -> Progress:
-    """How far the sync is."""
+    """Return the progress of the sync."""
     now = _collection(request).progress
     return Progress(
         is_running=bool(now.current),

@@ -26,7 +26,7 @@ FIELDS: dict[str, dict[str, str]] = {
 
 
 class ErrorBody(BaseModel):
-    """What is wrong.
+    """Description of an error.
 
     Attributes:
         message: and what to do about it.

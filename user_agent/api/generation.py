@@ -110,7 +110,7 @@ class Streaming:
         return self
 
     async def deltas(self) -> AsyncIterator[str]:
-        """What each block adds to the text; leaving early ends the answer.
+        """Yield the text that each block adds; leaving early ends the answer.
 
         Raises:
             SlingshotError: of the kind that says what went wrong.
@@ -133,7 +133,7 @@ class Streaming:
 
 
 def settled(text: str, stop: Sequence[str]) -> int:
-    """How many characters of a text can be given out: no broken one, and none that may begin a text to stop at."""
+    """Count the characters of a text that can be sent: no broken one, and none that may begin a stop text."""
     end = len(text.rstrip(INCOMPLETE))
     begun = [size for one in stop for size in range(1, min(len(one), end + 1)) if text[:end].endswith(one[:size])]
     return end - max(begun, default=0)
@@ -154,7 +154,7 @@ def _event(data: dict[str, Any]) -> str:
 
 
 def slingshot_answer(answered: Answered, trace_id: str) -> SlingshotAnswer:
-    """What is said of an answer beyond OpenAI's fields."""
+    """Fields of an answer beyond OpenAI's."""
     figures, question = asdict(answered.answer), answered.question
     del figures["text"], figures["tokens"]
     return SlingshotAnswer(

@@ -20,7 +20,7 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether an answer can be had.
+    """Readiness of the agent for an answer.
 
     Attributes:
         status: ready, or what is missing.
@@ -41,7 +41,7 @@ async def health() -> Health:
 
 @router.get("/ready", responses={503: {"model": Ready}})
 async def ready(request: Request, response: Response) -> Ready:
-    """Whether there is a connection to the core."""
+    """True if there is a connection to the core."""
     try:
         await answering_of(request).ready()
     except SlingshotError as error:

@@ -41,7 +41,7 @@ SETTINGS = tuple(settings_of(AnswerSettings).values())
 
 
 class StreamOptions(BaseModel):
-    """What comes at a stream's end."""
+    """Options of a stream's end."""
 
     model_config = ConfigDict(extra="allow")
     include_usage: bool | None = None
@@ -79,7 +79,7 @@ class SlingshotOptions(BaseModel):
 
 # See docs/decisions/025-the-rest-endpoint.md.
 class Generation(BaseModel):
-    """What both routes take, beside the settings that OpenAI's requests have."""
+    """Fields of both routes, beside the settings that OpenAI's requests have."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
     model: Annotated[str, Field(max_length=200, examples=[MODEL])]
@@ -219,7 +219,7 @@ class ChatChoice(BaseModel):
 
 
 class SlingshotAnswer(BaseModel):
-    """What is said of an answer beyond OpenAI's fields.
+    """Fields of an answer beyond OpenAI's.
 
     Attributes:
         trace: id for /v1/traces/{id}/events.

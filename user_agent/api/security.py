@@ -1,4 +1,4 @@
-"""Who may ask: a bearer key, and names in the Host header that are this agent's."""
+"""Access control of the endpoint: a bearer key, and the names in the Host header that are this agent's."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Core(BaseModel):
 
 
 class Status(BaseModel):
-    """How the agent is.
+    """State of the agent.
 
     Attributes:
         core: the line to it.
@@ -107,7 +107,7 @@ class Status(BaseModel):
 
 @router.get("/settings", responses=documented())
 async def settings(request: Request) -> dict[str, ShownSetting]:
-    """What can be changed while the agent runs."""
+    """Return the settings that can be changed while the agent runs."""
     return _settings(state_of(request))
 
 
@@ -157,7 +157,7 @@ def _refuse_plaintext(before: AgentConfig, after: AgentConfig) -> None:
 
 @router.get("/status", responses=documented())
 async def status(request: Request) -> Status:
-    """How the agent is, and whether its core answers."""
+    """Return the state of the agent, and of its core."""
     state = state_of(request)
     exposure = await asyncio.to_thread(state.stores.documents.exposure)
     return Status(

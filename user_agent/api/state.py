@@ -1,4 +1,4 @@
-"""What the routes work with, handed to the app when it is made."""
+"""Parts that the routes work with, passed to the app when it is made."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def state_of(request: Request) -> AppState:
 
 
 def answering_of(request: Request) -> Answering:
-    """What answers questions."""
+    """Return the service that answers questions."""
     return state_of(request).answering

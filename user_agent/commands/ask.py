@@ -110,7 +110,7 @@ def _reading(docs: list[Path]) -> Search:
         if ids:
             raise InvalidParameter("--docs and the ids of linked documents exclude each other; choose one of them")
         corpus = read_documents(docs)
-        for line in corpus.told():
+        for line in corpus.problems():
             typer.echo(f"user-agent: {line}", err=True)
         return search(corpus.passages, question)
 

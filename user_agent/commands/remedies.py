@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from ssd2.errors import ANY, Remedies, SlingshotError, with_remedies
+from user_agent.answering.request import AnswerSettings
+from user_agent.fields import settings_of
 
 REMEDIES: Remedies = {
+    **{(ANY, name): setting.option for name, setting in settings_of(AnswerSettings).items()},
     (ANY, "core"): "--core HOST:PORT, or `user-agent config set core HOST:PORT`",
     (ANY, "ca"): "--ca FILE, or `user-agent config set ca FILE`",
     (ANY, "insecure"): "--ca FILE, or --insecure if you trust every network on the way",
@@ -25,10 +28,6 @@ REMEDIES: Remedies = {
     (ANY, "document"): "`user-agent docs list`",
     (ANY, "link"): "`user-agent docs status`",
     (ANY, "entry"): "`user-agent ledger show`",
-    (ANY, "seed"): "--seed",
-    (ANY, "steps"): "--steps",
-    (ANY, "block_size"): "--block-size",
-    (ANY, "max_tokens"): "--max-tokens",
     (
         "insecure_line",
         "ca",

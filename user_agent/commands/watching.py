@@ -40,7 +40,7 @@ class TerminalObserver(Observer):
         self._live.__exit__(kind, error, trace)
 
     def waiting(self, error: CoreError, seconds: float) -> None:
-        """What is amiss, until there is more of the answer."""
+        """Show what is wrong, until there is more of the answer."""
         said = Text(f"{printable(str(error))}; trying again in {seconds:.1f} s", style="dim")
         self._live.update(Group(*self._lines, self._text, said))
 

@@ -198,7 +198,7 @@ class Collection:
 
 
 def _real(path: Path) -> Path:
-    """Where a path leads.
+    """Resolve a path.
 
     Raises:
         InvalidParameter: if it cannot be one: too long, with a zero in it, of a user that there is not.

@@ -26,7 +26,7 @@ class Passage:
 
     @property
     def place(self) -> str:
-        """Where to look it up: the file's name with page or line."""
+        """Place to look it up: the file's name with page or line."""
         if self.page is not None:
             return f"{self.source.name}, page {self.page}"
         return self.source.name if self.line is None else f"{self.source.name}:{self.line}"

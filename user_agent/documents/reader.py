@@ -30,7 +30,7 @@ class Unread:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What files and folders hold.
+    """Content of files and folders.
 
     Attributes:
         passages: in the order of paths and of each document.
@@ -44,8 +44,8 @@ class Corpus:
     skipped: list[Unread]
     exposure: str = ""
 
-    def told(self) -> Iterator[str]:
-        """What went wrong, for a person: no isolation, each failure, and how many files are no documents."""
+    def problems(self) -> Iterator[str]:
+        """Describe what went wrong: no isolation, each failure, and the number of files that are no documents."""
         if self.exposure:
             yield exposure_warning(self.exposure)
         yield from (printable(_told(unread)) for unread in self.failed)

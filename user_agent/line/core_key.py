@@ -32,7 +32,7 @@ def credentials_for(
     client_key: Path | None = None,
     insecure: bool = False,
 ) -> CoreCredentials:
-    """What a line to a core is made with: the files that are given, and the key that is kept for its address.
+    """Load the credentials of a line to a core: the given files, and the key stored for its address.
 
     Args:
         address: HOST:PORT of the core; None for none.
@@ -128,7 +128,7 @@ def _normal(address: str) -> str:
 
 
 def _addresses() -> frozenset[str]:
-    """Of the cores that a key is kept for."""
+    """Addresses of the cores that a key is stored for."""
     try:
         return frozenset(json.loads((config_folder() / FILE).read_text(encoding="utf-8")))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a line to a core is made with: whom it trusts, who it says it is, and what makes it fail."""
+"""Credentials of a line to a core: the CA it trusts, its own certificate and key, and why TLS fails."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class CoreCredentials:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...] | None:
-        """What goes with every call: the key, or nothing."""
+        """Metadata of every call: the key, or nothing."""
         return None if self.key is None else (("authorization", f"Bearer {self.key}"),)
 
     def context(self) -> ssl.SSLContext:

@@ -97,7 +97,7 @@ class CoreLine:
 
     @property
     def is_demo(self) -> bool:
-        """Whether the core is the demo's, on this machine."""
+        """True if the core is the demo's, on this machine."""
         return self._demo is not None
 
     @property

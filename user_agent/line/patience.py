@@ -1,4 +1,4 @@
-"""How an agent waits for a core that cannot answer just now."""
+"""Retries with backoff at a core that cannot answer just now."""
 
 from __future__ import annotations
 

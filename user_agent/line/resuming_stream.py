@@ -60,7 +60,7 @@ class ResumingStream:
 
     @property
     def logits_format(self) -> LogitsFormat:
-        """What the core's logits come in."""
+        """Format of the core's logits."""
         return self._streams[0].logits_format
 
     @property

@@ -11,7 +11,7 @@ from user_agent.fields import Face
 
 
 class LineSettings(BaseModel):
-    """Where the core is, and how the line to it is protected."""
+    """Address of the core, and protection of the line to it."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 

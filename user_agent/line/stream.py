@@ -44,7 +44,7 @@ class CoreStream:
 
     @property
     def logits_format(self) -> LogitsFormat:
-        """What the core's logits come in."""
+        """Format of the core's logits."""
         return self._request.logits_format
 
     async def start(self) -> None:
@@ -60,7 +60,7 @@ class CoreStream:
         return await self._bounded(self._due(due))
 
     async def _due(self, due: StepPosition) -> CoreLogits:
-        """They, behind guesses that were wrong."""
+        """Return the due logits, skipping wrong guesses."""
         for _ in range(self._request.speculation + 1):
             response = await self._receive()
             if response.WhichOneof("message") != "block_logits":

@@ -22,7 +22,7 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class StoreKey:
-    """What the stores are encrypted with.
+    """Key that the stores are encrypted with.
 
     Attributes:
         source: where it comes from: the system's keyring, the user's passphrase, or a file that its owner alone reads.
@@ -92,7 +92,7 @@ def _account(file: Path) -> str:
 
 
 def _make_in_keyring(account: str) -> bool:
-    """Whether the keyring now holds a key; one that a start left before it wrote that down is kept."""
+    """Make a key in the keyring unless an interrupted start left one there; True if it now holds one."""
     import keyring
     from keyring.errors import KeyringError
 

@@ -158,7 +158,7 @@ class History:
         return message
 
     def messages(self, conversation: str, offset: int = 0, limit: int = 200) -> list[Message]:
-        """What was said in a conversation, the last first.
+        """Return the messages of a conversation, the last first.
 
         Raises:
             NotFound: if there is none of that id.

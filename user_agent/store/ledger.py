@@ -193,7 +193,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a walk along the chain found.
+    """Result of verifying the chain.
 
     Attributes:
         entries: that fit, from the first on.
@@ -303,7 +303,7 @@ class Ledger:
         return found[0]
 
     def totals(self, trace: str | None = None) -> Totals:
-        """How much crossed, each way; of one answer, or of all."""
+        """Sum up what crossed, each way; of one answer, or of all."""
         which, values = ("", ()) if trace is None else ("WHERE trace = ? ", (trace,))
         sums = "count(*), sum(payload_bytes), sum(wire_bytes)"
         query = f"SELECT direction, destination, {sums} FROM entry {which}GROUP BY 1, 2"  # noqa: S608 (constants)
@@ -341,7 +341,7 @@ def _chain(*fields: str | int) -> str:
 
 
 def _misfit(entry: Entry, last: int, chain: str) -> str:
-    """What shows that an entry is not as it was written right after the one before; "" if nothing does."""
+    """Return what shows that an entry is not as it was written right after the one before; "" if nothing does."""
     if entry.seq != last + 1:
         return f"entry {last + 1} is missing"
     if entry.previous != chain:

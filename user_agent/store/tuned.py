@@ -1,4 +1,4 @@
-"""What the agent remembers between runs: λ and α as tuned, for each pair of models.
+"""Tuned settings: λ and α for each pair of models, stored between runs.
 
 One file in the user's configuration folder, readable by its owner alone. It holds figures and
 fingerprints, no text of documents or questions.
@@ -89,7 +89,7 @@ class Choice:
 
 
 def config_folder() -> Path:
-    """Where settings are kept: $XDG_CONFIG_HOME/slingshot, else ~/.config/slingshot; on Windows in %APPDATA%."""
+    """Return the folder of settings: $XDG_CONFIG_HOME/slingshot, else ~/.config/slingshot; on Windows in %APPDATA%."""
     base = os.environ.get("APPDATA" if sys.platform == "win32" else "XDG_CONFIG_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".config") / "slingshot"
 

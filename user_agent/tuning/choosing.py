@@ -1,4 +1,4 @@
-"""Which setting to choose, from right and wrong answers to the same questions."""
+"""Choice of a setting, from right and wrong answers to the same questions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Outcomes = Mapping[CollaborationParams, Sequence[bool]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to use.
+    """Chosen setting.
 
     Attributes:
         chosen: the setting.
@@ -56,7 +56,7 @@ def choose(outcomes: Outcomes, eligible: Sequence[CollaborationParams]) -> Verdi
 
 
 def _is_within_one_error(right: Sequence[bool], best: Sequence[bool]) -> bool:
-    """Whether the mean difference of a pair of settings is at most its standard error.
+    """True if the mean difference of a pair of settings is at most its standard error.
 
     Of n differences of -1, 0 or 1 with sum D, of which S are not 0, the mean is D/n and its squared
     standard error (S - D²/n) / (n (n - 1)); so D² <= S says the same, in whole numbers.
@@ -78,6 +78,6 @@ def sign_test(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 
 def _only(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int]:
-    """How many questions only the first answered right, and how many only the second."""
+    """Count the questions that only the first answered right, and those that only the second did."""
     pairs = list(zip(first, second, strict=True))
     return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)

@@ -38,10 +38,10 @@ from user_agent.line.credentials import CoreCredentials
 from user_agent.store.ledger import Ledger
 from user_agent.store.tuned import Choice, Measured, save_choice, saved_choice
 from user_agent.tuning.choosing import Outcomes, choose
-from user_agent.tuning.kept import KeptAnswers
 from user_agent.tuning.questions import TuningQuestion, cloze_questions, read_questions
 from user_agent.tuning.recording import PUBLIC_INSTRUCTIONS, Recording, check_recording_size, record, recording_bytes
 from user_agent.tuning.report import crossing
+from user_agent.tuning.stored_answers import StoredAnswers
 from user_agent.tuning.sweep import SETTINGS, AskingJudge, Judge, RecordedJudge, Task, sweep
 
 MAX_RUN_SEED = 2**62
@@ -96,7 +96,7 @@ class TuneOptions:
 
     @property
     def source(self) -> str:
-        """Where the questions come from."""
+        """Source of the questions."""
         return "documents" if self.questions is None else "questions"
 
 
@@ -119,7 +119,7 @@ class Run:
     params: DecodingParams
     card: ModelCard
     tasks: list[Task]
-    kept: KeptAnswers
+    kept: StoredAnswers
     ledger: Ledger
 
     @property
@@ -129,7 +129,7 @@ class Run:
 
     @property
     def answers(self) -> int:
-        """How many there are in a whole run."""
+        """Number of answers in a whole run."""
         return len(SETTINGS) * len(self.tasks)
 
 
@@ -178,7 +178,7 @@ def _prepare(options: TuneOptions, console: Console, ledger: Ledger, linked: Cal
         raise DocumentsUnreadable("tuning needs your documents; link a folder, or choose one", parameter="docs")
     own = read_questions(options.questions) if options.questions else []
     card = asyncio.run(_model_card(options, user_model.config.family, ledger))
-    kept = KeptAnswers(
+    kept = StoredAnswers(
         _depends_on(options, params, card, passages, own),
         secrets.randbelow(MAX_RUN_SEED) if options.seed is None else options.seed,
         is_fixed=options.seed is not None,
@@ -195,7 +195,7 @@ def _prepare(options: TuneOptions, console: Console, ledger: Ledger, linked: Cal
 
 def _read(docs: Sequence[Path], console: Console) -> list[Passage]:
     corpus = read_documents(docs)
-    for line in corpus.told():
+    for line in corpus.problems():
         console.print(Text(f"user-agent: {line}"))
     return corpus.passages
 

@@ -77,7 +77,7 @@ def _clozes(passage: Passage) -> Iterator[TuningQuestion]:
 
 
 def _last_phrase(sentence: str) -> tuple[int, int] | None:
-    """Where the last run of content words stands, if there is content before it that tells what is asked."""
+    """Find the last run of content words, if there is content before it that tells what is asked."""
     words = list(_WORD.finditer(sentence))
     content = [word[0].casefold() not in _FUNCTION_WORDS for word in words]
     if not any(content):

@@ -113,7 +113,7 @@ async def _all_logits(answer: AnswerInProgress, on_timestep: Callable[[], None])
 
 
 def recording_bytes(params: DecodingParams, vocab_size: int, logits_format: LogitsFormat) -> int:
-    """What all recordings together take in a format: on the wire in that which they come in, in memory in float16."""
+    """Return the bytes of all recordings in a format: on the wire in that which they come in, in memory in float16."""
     timesteps = len(PUBLIC_INSTRUCTIONS) * params.max_blocks * len(params.timesteps)
     return timesteps * params.block_size * logits_format.bytes_per_position(vocab_size)
 

@@ -77,7 +77,7 @@ def heading(choice: Choice) -> str:
 
 
 def crossing(source: str, core: str, core_model: str, questions: int, asked: int, megabytes: float) -> str:
-    """What a run is going to send, said before it starts.
+    """Describe what a run is going to send, before it starts.
 
     Args:
         source: "documents" or "questions".

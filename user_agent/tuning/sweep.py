@@ -18,9 +18,9 @@ from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.tuning.choosing import Outcomes
-from user_agent.tuning.kept import KeptAnswers
 from user_agent.tuning.questions import TuningQuestion
 from user_agent.tuning.recording import RecordedCore, Recording
+from user_agent.tuning.stored_answers import StoredAnswers
 
 SETTINGS = tuple(CollaborationParams(lambda_user, a) for lambda_user in LAMBDAS for a in ALPHAS if lambda_user or not a)
 """λ of the paper's Table 1 with α 0 and 1; at λ = 0 there is no α."""
@@ -46,7 +46,7 @@ class Judge(Protocol):
         ...
 
     async def right(self, setting: CollaborationParams, numbers: Sequence[int]) -> list[bool]:
-        """Whether the answers to some tasks are right, by their numbers."""
+        """True if the answers to some tasks are right, by their numbers."""
         ...
 
 
@@ -163,7 +163,7 @@ def _keyed(seed: int, purpose: str, setting: CollaborationParams, number: int) -
 
 
 async def sweep(
-    judge: Judge, count: int, kept: KeptAnswers, on_progress: Callable[[CollaborationParams, int], None]
+    judge: Judge, count: int, kept: StoredAnswers, on_progress: Callable[[CollaborationParams, int], None]
 ) -> Outcomes:
     """Ask all that is not kept yet.
 

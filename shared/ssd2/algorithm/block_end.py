@@ -89,7 +89,7 @@ class BlockEnd:
         self._before = rows
 
     def _is_sure(self, logits: Tensor) -> Tensor:
-        """Whether the mean entropy of a row's positions is below the bound, bool, [B]."""
+        """True if the mean entropy of a row's positions is below the bound, bool, [B]."""
         if self._params.entropy_bound is None:
             return torch.ones_like(self.is_done)
         entropy = torch.special.entr(torch.softmax(logits.float(), dim=-1)).sum(-1)  # nats, [B, L]

@@ -18,7 +18,7 @@ from ssd2.logits.packed import CoreLogits, as_received
 
 @dataclass(frozen=True)
 class UserLogits:
-    """What the user model adds to the mix; None where its weight is 0."""
+    """Logits that the user model adds to the mix; None where its weight is 0."""
 
     with_docs: Tensor | None = None
     without_docs: Tensor | None = None

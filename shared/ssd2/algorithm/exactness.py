@@ -1,4 +1,4 @@
-"""Whether a projection is provably the one that the core's logits would give if none was rounded or left out.
+"""Proof that a projection is the one that the core's logits would give if none was rounded or left out.
 
 The device knows its own part of the mix in full. Of a core that packs its logits as the contract says it also
 knows how far each may be from the value that arrived (`packed_logits.rounding`, `TopK`). So it knows between
@@ -78,7 +78,7 @@ def proven(
 
 @dataclass(frozen=True)
 class _Others:
-    """What is known of the mix where it is not looked at entry by entry, each [B, L, 1].
+    """Bounds on the entries of the mix that are not looked at one by one, each [B, L, 1].
 
     Attributes:
         largest: upper bound of every entry.
@@ -134,14 +134,14 @@ def _bounded_mix(core: CoreLogits, mixed: Tensor, lambda_user: float) -> _Bounde
 
 
 def _less_likely(core: CoreLogits, mixed: Tensor, ids: Tensor, lambda_user: float) -> _Others:
-    """Of entries that were all sent, all but the candidates."""
+    """Bound all entries but the candidates, where every entry was sent."""
     others, error = mixed.scatter(-1, ids, -math.inf), (1 - lambda_user) * rounding(core.values)
     upper, lower = others + error, (others - error).masked_fill(core.values <= core.lowest, -math.inf)
     return _Others(upper.amax(-1, keepdim=True), _logsumexp(lower), _logsumexp(upper))
 
 
 def _unsent(sent: TopK, mixed: Tensor, lambda_user: float) -> _Others:
-    """Of the entries that were not sent: they have a core logit of at most `bound` and, together, their tail.
+    """Bound the entries that were not sent: each has a core logit of at most `bound`, all of them the tail.
 
         LSE((1 - λ)·core + own) <= (1 - λ)·bound + LSE(own)
         LSE((1 - λ)·core + own) <= (1 - λ)·LSE(core) + λ·LSE(own/λ)
@@ -165,7 +165,7 @@ def _logsumexp(entries: Tensor) -> Tensor:
 
 
 def _has_one_mode(mix: _BoundedMix) -> Tensor:
-    """Whether one entry is the largest of every mix, [B, L]."""
+    """True if one entry is the largest of every mix, [B, L]."""
     return mix.low[..., 0] > mix.largest_behind()[..., 0]
 
 
@@ -192,7 +192,7 @@ def _nucleus(mix: _BoundedMix, top_p: float) -> tuple[Tensor, Tensor]:
 
 
 def _has_one_draw(mix: _BoundedMix, last: Tensor, uniform: Tensor) -> Tensor:
-    """Whether the draw from a nucleus falls on one entry in every mix, [B, L].
+    """True if the draw from a nucleus falls on one entry in every mix, [B, L].
 
     It falls on the first, in the order of the vocabulary, with which the nucleus has a share of at least the
     uniform number.

@@ -53,7 +53,7 @@ class NextTokenSampler:
         return Outcome(projection, is_commit=True)
 
     def _after(self, tokens: int, is_answered: Tensor) -> BlockView:
-        """What is due behind so many tokens."""
+        """Return the view that is due behind so many tokens."""
         return BlockView(
             block=tokens,
             step=0,

@@ -1,4 +1,4 @@
-"""What a decode can be asked for, checked once, here."""
+"""Parameters of a decode, checked once, here."""
 
 from __future__ import annotations
 
@@ -154,12 +154,12 @@ class DecodingParams:
         return decoding_timesteps(self.steps, self.stop, self.schedule)
 
     def asks_core_at(self, step: int) -> bool:
-        """Whether the core is asked at a block's timestep of this index, from 0."""
+        """True if the core is asked at a block's timestep of this index, from 0."""
         return step % self.core_every == 0
 
     @property
     def core_timesteps(self) -> tuple[int, ...]:
-        """Those of a block's timesteps at which the core is asked."""
+        """Timesteps of a block at which the core is asked."""
         return tuple(t for step, t in enumerate(self.timesteps) if self.asks_core_at(step))
 
     def with_all_timesteps(self) -> DecodingParams:
@@ -187,7 +187,7 @@ class DecodingParams:
 
 @dataclass(frozen=True)
 class CollaborationParams:
-    """How the two models are mixed (§3.2).
+    """Mixing of the two models (§3.2).
 
     Attributes:
         lambda_user: weight of the user model, in [0, 1].
@@ -209,17 +209,17 @@ class CollaborationParams:
 
     @property
     def uses_core(self) -> bool:
-        """Whether the core's logits have any weight."""
+        """True if the core's logits have any weight."""
         return self.lambda_user < 1
 
     @property
     def uses_user(self) -> bool:
-        """Whether the user model's logits have any weight."""
+        """True if the user model's logits have any weight."""
         return self.lambda_user > 0
 
     @property
     def uses_contrast(self) -> bool:
-        """Whether the pass without documents has any weight."""
+        """True if the pass without documents has any weight."""
         return self.uses_user and self.alpha > 0
 
 

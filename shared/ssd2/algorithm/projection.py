@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepPosition:
-    """Which timestep a message belongs to.
+    """The timestep that a message belongs to.
 
     Attributes:
         number: counts the timesteps of a stream from 0.

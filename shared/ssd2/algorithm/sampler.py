@@ -36,7 +36,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a sampler made of the logits of a timestep.
+    """Result of a sampler's step.
 
     Attributes:
         projection: of them.
@@ -49,7 +49,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class SeenBlock:
-    """What a core knows of a block whose logits it has computed: enough to guess the projection that will come.
+    """State of a block whose logits a core has computed: enough to guess the projection that will come.
 
     Attributes:
         own: the tokens that are likeliest by its own logits.

@@ -72,7 +72,7 @@ def _ranges_above(stop: float, schedule: str) -> list[tuple[Fraction, Fraction]]
 
 
 def _descent(share: Fraction, ranges: list[tuple[Fraction, Fraction]]) -> Fraction:
-    """How far below T a decode is, in timesteps, when it has had a share of its timesteps."""
+    """Return how far below T a decode is, in timesteps, when it has had a share of its timesteps."""
     descent = Fraction(0)
     for length, part in ranges:
         descent += length * min(Fraction(1), share / part)

@@ -1,4 +1,4 @@
-"""What is a token of a vocabulary, and what is not."""
+"""Range of the token ids of a vocabulary."""
 
 from __future__ import annotations
 

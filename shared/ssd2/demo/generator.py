@@ -145,7 +145,7 @@ def _notes(first: _Note, places: Sequence[Place], held_out: bool, rng: random.Ra
 
 
 def _is_distinct(note: _Note, notes: Sequence[_Note]) -> bool:
-    """Whether neither topic nor value of a note are those of another."""
+    """True if neither topic nor value of a note are those of another."""
     return all(note.topic != other.topic and note.value != other.value for other in notes)
 
 

@@ -1,4 +1,4 @@
-"""Where the demo pair's files lie."""
+"""Paths of the demo pair's files."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Place:
 
 
 def is_held_out(value: str) -> bool:
-    """Whether a value is kept for the town and the test split."""
+    """True if a value is kept for the town and the test split."""
     return zlib.crc32(value.encode()) % HELD_OUT_SHARE == 0
 
 

@@ -1,4 +1,4 @@
-"""What a block takes: timesteps, and logits of the core."""
+"""Costs of a block: timesteps, and logits of the core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a projection is provably the one that full logits of the core would give."""
+"""Share of the projections that are provably those that full logits of the core would give."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ExactTimesteps:
 
     @property
     def share(self) -> float:
-        """Of the timesteps that were seen, those that are proven at every position."""
+        """Share of the timesteps seen that are proven at every position."""
         return self._exact / self._all
 
     def see(self, timestep: Timestep) -> None:

@@ -210,5 +210,5 @@ def as_table(report: dict[str, object]) -> str:
 
 
 def holds(answer: str, value: str) -> bool:
-    """Whether a value stands in an answer, as whole words and in any case."""
+    """True if a value stands in an answer, as whole words and in any case."""
     return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", answer, re.IGNORECASE) is not None

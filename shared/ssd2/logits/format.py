@@ -1,4 +1,4 @@
-"""How the core's logits travel: the formats, how they are written, and which of them a provider allows.
+"""Formats of the core's logits, their names, and those that a provider allows.
 
     float16   every entry in half precision; 2 V bytes a position
     uint8     every entry as its distance below the position's maximum, in steps of 1/16 nat; V bytes
@@ -60,18 +60,18 @@ class LogitsFormat:
         return f"{self.kind}:{self.k}" if self.k else self.kind
 
     def entries(self, vocab_size: int) -> int:
-        """How many of a position's V entries are sent."""
+        """Return how many of a position's V entries are sent."""
         return min(self.k, vocab_size) if self.kind == "top-k" else vocab_size
 
     def bytes_per_position(self, vocab_size: int) -> int:
-        """What a position takes in a frame."""
+        """Return the bytes of a position in a frame."""
         if self.kind == "top-k":
             return TAIL_BYTES + self.entries(vocab_size) * (id_bytes(vocab_size) + 1)
         return vocab_size * (2 if self.kind == "float16" else 1)
 
 
 def id_bytes(vocab_size: int) -> int:
-    """Of a token id in a frame."""
+    """Bytes of a token id in a frame."""
     return 2 if vocab_size <= SMALL_VOCABULARY else 4
 
 
@@ -84,7 +84,7 @@ PREFERRED = LogitsFormat("top-k", 64)
 
 @dataclass(frozen=True)
 class AllowedFormats:
-    """What a provider lets agents ask for.
+    """Formats that a provider lets agents ask for.
 
     Attributes:
         formats: at least one, each kind at most once; of "top-k" the one with the largest k allowed.
@@ -111,7 +111,7 @@ class AllowedFormats:
         return ",".join(map(str, self.formats))
 
     def allows(self, asked: LogitsFormat) -> bool:
-        """Whether a format may be asked for."""
+        """True if a format may be asked for."""
         return any(asked.kind == allowed.kind and asked.k <= allowed.k for allowed in self.formats)
 
     def check(self, asked: LogitsFormat) -> None:
@@ -124,7 +124,7 @@ class AllowedFormats:
             raise InvalidParameter(f"this core does not offer {asked} logits; it offers {self}", parameter="logits")
 
     def best(self) -> LogitsFormat:
-        """What to ask for where the user has not chosen: `PREFERRED`, else what is closest to the model's logits."""
+        """Choose for a user who has not: `PREFERRED`, else the format closest to the model's logits."""
         choices = (PREFERRED, UINT8, FLOAT16, *self.formats)
         return next(choice for choice in choices if self.allows(choice))
 

@@ -48,7 +48,7 @@ _DAMAGED = "; report this to the core's provider"
 
 @dataclass(frozen=True)
 class TopK:
-    """What is known with the format top-k.
+    """Sent entries and tail of the format top-k.
 
     Attributes:
         ids: that were sent, int64, [..., K].
@@ -79,7 +79,7 @@ class CoreLogits:
 
 
 def rounding(values: Tensor) -> Tensor:
-    """How far from its value a sent entry above `lowest` may have been before it was packed.
+    """Largest difference that packing made to a sent entry above `lowest`.
 
     Args:
         values: some of `CoreLogits.values`.
@@ -139,7 +139,7 @@ def _unpack_float16(data: Tensor, _: int, __: int) -> CoreLogits:
 
 
 def _pack_uint8(distances: Tensor, _: int) -> Tensor:
-    """Of a broken model's NaN it makes 255: a position without its maximum, which `unpack` refuses."""
+    """Pack as uint8. A broken model's NaN becomes 255: a position without its maximum, which `unpack` refuses."""
     steps = (distances * STEPS_PER_NAT).round().nan_to_num(FARTHEST)
     return steps.clamp(max=FARTHEST).to(torch.uint8)
 

@@ -128,7 +128,7 @@ class NextToken:
 
 
 def _read_config(folder: Path, _: object) -> AutoregressiveConfig:
-    """What a decode has to know of a causal language model.
+    """Read the shape of a causal language model.
 
     Raises:
         ModelNotFound: if the folder has no config.json, or transformers is not installed.

@@ -282,7 +282,7 @@ class SSD2Config:
         return self.max_positions - self.answer_position if prompt_tokens <= self.answer_position else 0
 
     def first_position(self, prompt_tokens: _Number) -> _Number:
-        """Where a prompt of this many tokens begins."""
+        """Return the position at which a prompt of this many tokens begins."""
         return self.answer_position - prompt_tokens if self.answer_position else 0 * prompt_tokens
 
     def quantised(self, timestep: int) -> int:

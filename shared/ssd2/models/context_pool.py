@@ -26,7 +26,7 @@ MIN_SHARED_TOKENS = 8
 
 @dataclass(frozen=True)
 class Context:
-    """What a slot holds, or has to.
+    """Context that a slot holds, or has to hold.
 
     Attributes:
         token_ids: of the prompt and the committed blocks.
@@ -89,7 +89,7 @@ class ContextPool:
 
     @property
     def device(self) -> torch.device:
-        """Where the model and the contexts are."""
+        """Device of the model and the contexts."""
         return self._memory.device
 
     @property
@@ -148,7 +148,7 @@ class ContextPool:
         return self.denoise_at(self.places(slots), self.extent(slots, x_t.shape[1]), x_t, fed_back, t)
 
     def places(self, slots: Sequence[int]) -> Tensor:
-        """Where the blocks behind the contexts of some slots stand.
+        """Return the places of the blocks behind the contexts of some slots.
 
         Returns:
             int64, [3, B]: the slots, the tokens of their contexts, the position of the first of them.
@@ -157,7 +157,7 @@ class ContextPool:
         return self._columns([slots, [len(c.token_ids) for c in held], [c.first_position for c in held]])[..., 0]
 
     def extent(self, slots: Sequence[int], block_size: int) -> int:
-        """How far into the slots their blocks reach."""
+        """Return how far into the slots their blocks reach."""
         return max(len(self._held[slot].token_ids) for slot in slots) + block_size
 
     def denoise_at(self, places: Tensor, extent: int, x_t: Tensor, fed_back: Tensor | None, t: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ class ContextPool:
         return self._model.logits(self._run(rows[:, 0], block, index, visible[:, None]))
 
     def _leading(self, waiting: Mapping[int, Context]) -> dict[int, Context]:
-        """Those that need not wait for another one of them, to copy what both begin with."""
+        """Select the slots that need not wait for another one of them, to copy what both begin with."""
         leading: dict[int, Context] = {}
         for slot, context in waiting.items():
             kept = context.same_as(self._held[slot])
@@ -186,7 +186,7 @@ class ContextPool:
         return leading
 
     def _found(self, slot: int, context: Context) -> int:
-        """How many of a context's tokens the slot holds, once one that holds none has copied what another has."""
+        """Count the tokens of a context that the slot holds, once an empty one has copied what another has."""
         if kept := context.same_as(self._held[slot]):
             return kept
         shared, other = max((context.shared_with(held), index) for index, held in enumerate(self._held))

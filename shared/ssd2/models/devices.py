@@ -1,4 +1,4 @@
-"""Where a model can run."""
+"""Devices that a model can run on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an engine computes the answers of one model: what it gives a lane, and what it is given back."""
+"""Lanes: the interface by which an engine computes the answers of one model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssd2.algorithm.projection import FIRST, ProjectedTokens, StepPosition
 
 
 class Opening(Protocol):
-    """What is known of an answer from its beginning on, as in the contract's `Open`."""
+    """Parameters of an answer from its beginning on, as in the contract's `Open`."""
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
@@ -26,7 +26,7 @@ class Opening(Protocol):
 
     @property
     def timesteps(self) -> tuple[int, ...]:
-        """Of every block, decreasing."""
+        """Timesteps of every block, decreasing."""
         ...
 
     @property
@@ -47,7 +47,7 @@ class Opening(Protocol):
 
 @dataclass(frozen=True)
 class BlockState:
-    """Where an answer stands: all that its next logits are a function of, and nothing of the size of V.
+    """State of an answer: all that its next logits are a function of, and nothing of the size of V.
 
     Attributes:
         at: the timestep whose logits are next.
@@ -64,7 +64,7 @@ class BlockState:
     fed_back: Tensor | None = field(default=None, compare=False)
 
     def last_tokens(self, block_size: int) -> tuple[int, ...]:
-        """Those of the projection that led here: the previous one, or the commit of the block before."""
+        """Return the tokens of the projection that led here: the previous one, or the commit of the block before."""
         return self.projected.token_ids if self.projected else self.answer_ids[-block_size:]
 
     def after(
@@ -124,7 +124,7 @@ class Lane(Protocol):
         ...
 
     def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
-        """What the rows' next timesteps take in of these logits; None where they take in nothing of them."""
+        """Return what the rows' next timesteps take in of these logits; None where they take in nothing."""
         ...
 
     def forget(self, slot: int) -> None:
@@ -171,7 +171,7 @@ class Call:
 
     @property
     def sizes(self) -> Hashable:
-        """Of all tensors."""
+        """Shapes of all tensors."""
         return tuple(tensor.shape for tensor in self.tensors)
 
 

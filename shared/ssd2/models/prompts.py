@@ -1,4 +1,4 @@
-"""What a model can read."""
+"""Checks of prompts against what a model can read."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 @dataclass(frozen=True)
 class Shard:
-    """Which of several equal parts of a model, and the line to the ranks that hold the others.
+    """One of several equal parts of a model, with the line to the ranks that hold the others.
 
     Attributes:
         rank: which part, from 0.
@@ -30,12 +30,12 @@ class Shard:
         return slice(min(self.rank * share, size), min((self.rank + 1) * share, size))
 
     def sum(self, mine: Tensor) -> Tensor:
-        """What all ranks have, added up; in place."""
+        """Add up what all ranks have; in place."""
         dist.all_reduce(mine, group=self.group)
         return mine
 
     def gather(self, mine: Tensor) -> Tensor:
-        """What all ranks have, side by side: [..., N] -> [..., ranks·N]."""
+        """Gather what all ranks have, side by side: [..., N] -> [..., ranks·N]."""
         mine = mine.contiguous()
         parts = [torch.empty_like(mine) for _ in range(self.ranks)]
         dist.all_gather(parts, mine, group=self.group)

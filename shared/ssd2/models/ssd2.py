@@ -110,7 +110,7 @@ class SSD2(Model):
         return self.context_embedding.logits(hidden)
 
     def next_token_logits(self, token_ids: Tensor, mask: Tensor) -> Tensor:
-        """What follows each token of a text: the context's stream as the causal language model that OPT is.
+        """Predict the token after each token of a text: the context's stream as the causal language model that OPT is.
 
         Args:
             token_ids: int64, [B, S].

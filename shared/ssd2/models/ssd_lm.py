@@ -107,7 +107,7 @@ class BidirectionalDenoiser:
 
 
 def _read_config(folder: Path, _: object) -> SSDLMConfig:
-    """What a decode has to know of an SSD-LM.
+    """Read the shape of an SSD-LM.
 
     Raises:
         ModelNotFound: if the folder has no config.json, or transformers is not installed.

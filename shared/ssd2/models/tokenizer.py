@@ -61,11 +61,11 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many ids the tokenizer knows, special tokens included."""
+        """Number of ids that the tokenizer knows, special tokens included."""
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
     def shares_vocabulary(self, other: Tokenizer) -> bool:
-        """Whether every token has the same id in both."""
+        """True if every token has the same id in both."""
         return bool(self._backend.get_vocab() == other._backend.get_vocab())
 
     def special_id(self, token: str) -> int | None:
@@ -96,7 +96,7 @@ class Tokenizer:
         return str(self._backend.decode([token_id], skip_special_tokens=False))
 
     def token_texts(self, token_ids: Sequence[int]) -> list[str]:
-        """What each token adds to the text: joined and stripped, it is what `decode` gives.
+        """Return the text that each token adds: joined and stripped, it is what `decode` returns.
 
         A character of several tokens is added by its last one; special tokens add nothing.
         """

@@ -33,7 +33,7 @@ class ExampleSource(Protocol):
 
     @property
     def position(self) -> Position:
-        """Where the next `take` begins."""
+        """Position at which the next `take` begins."""
         ...
 
     def seek(self, position: Position | None) -> None:
@@ -62,7 +62,7 @@ class GeneratedExamples:
 
     @property
     def position(self) -> Position:
-        """Which pool is next."""
+        """Number of the next pool."""
         return {"pool": self._pool}
 
     def seek(self, position: Position | None) -> None:
@@ -187,7 +187,7 @@ class RecordedExamples:
         return [example]
 
     def _end_document(self) -> None:
-        """What follows a piece that is left out is no continuation of what came before it."""
+        """End a document at a piece that is left out: what follows is no continuation of what came before."""
         if self._packed and self._packed[-1] != self._config.eos_token_id:
             self._packed.append(self._config.eos_token_id)
 
@@ -241,7 +241,7 @@ class BatchSource:
 
     @property
     def state(self) -> Position:
-        """Where the pool of the last step begins."""
+        """Position at which the pool of the last step begins."""
         return {"pool": max(0, self._next_pool - 1), "position": self._pool_start}
 
     def restore(self, state: Position) -> None:

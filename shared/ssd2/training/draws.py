@@ -1,4 +1,4 @@
-"""What Algorithm 1 draws. All of it comes from (seed, step, row): any rank can draw its rows alone."""
+"""Draws of Algorithm 1. All come from (seed, step, row), so that any rank can draw only its rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says of itself: a bar on stderr, lines on stdout, metrics.jsonl, and TensorBoard."""
+"""Reports of a training run: a bar on stderr, lines on stdout, metrics.jsonl, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimiser step gives.
+    """Results of one optimiser step.
 
     Attributes:
         loss: mean cross entropy over the tokens of the global batch, in nats.
@@ -36,7 +36,7 @@ class StepResult:
 
 
 class Metrics:
-    """Where the results of a run go. Only the first rank has one that writes.
+    """Writer of a run's results. Only the first rank has one that writes.
 
     Attributes:
         average: the loss averaged over the last steps; NaN before the first.
@@ -128,7 +128,7 @@ def _continued(path: Path, step: int) -> Any:
 
 
 def _is_up_to(step: int, line: bytes) -> bool:
-    """Whether a line is of such a step; a damaged one is of none."""
+    """True if the line belongs to a step up to `step`; unparsable lines do not."""
     try:
         return bool(json.loads(line)["step"] <= step)
     except (ValueError, KeyError, TypeError):

@@ -58,7 +58,7 @@ class Objective(nn.Module):
 
 
 def counted_tokens(name: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> int:
-    """How many tokens of one sequence are in the loss of an objective."""
+    """Count the tokens of one sequence that are in the loss of an objective."""
     return len(answer_ids) if name == "diffusion" else len(prompt_ids) + len(answer_ids) - 1
 
 

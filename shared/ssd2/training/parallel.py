@@ -35,7 +35,7 @@ from ssd2.training.objective import Objective
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run is computed; nothing here changes what it learns.
+    """Computation of a run; nothing here changes what it learns.
 
     Attributes:
         device: where this rank computes.
@@ -66,7 +66,7 @@ class Execution:
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank is the one that prints and writes."""
+        """True if this rank is the one that prints and writes."""
         return self.rank == 0
 
 

@@ -31,7 +31,7 @@ Table = TypeVar("Table", DataParams, "TrainingParams")
 
 @dataclass(frozen=True)
 class TrainingParams:
-    """How to train.
+    """Parameters of a training run.
 
     Attributes:
         seed: of the weights, the data and the noise.

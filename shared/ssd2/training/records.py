@@ -80,7 +80,7 @@ class DataParams:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """What a record must have."""
+        """Fields that a record must have."""
         return FIELDS[self.format] or (self.field,)
 
 
@@ -97,7 +97,7 @@ class Record:
     is_end: bool = True
 
     def is_held_out(self, share: float) -> bool:
-        """Whether this record is of the share that is not trained on; its text alone decides."""
+        """True if this record is of the share that is not trained on; its text alone decides."""
         digest = hashlib.sha256("\x1f".join(self.values).encode()).digest()
         return int.from_bytes(digest[:8], "big") < share * 2**64
 

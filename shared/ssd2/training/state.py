@@ -1,4 +1,4 @@
-"""What a resume needs, written so that any number of ranks can read it.
+"""State for resuming a run, written so that any number of ranks can read it.
 
 A state is a folder state-STEP: the shards of torch.distributed.checkpoint, and run.json. It gets
 that name when it is complete, so that a half-written one never stands for it.

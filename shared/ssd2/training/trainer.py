@@ -82,7 +82,7 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all steps are done and their checkpoint is written."""
+        """True if all steps are done and their checkpoint is written."""
         return self.step == self.params.steps and (self.out / WEIGHTS).is_file()
 
     @property
@@ -228,7 +228,7 @@ class Trainer:
         self._parallel.load_weights(load_checkpoint(folder).model.state_dict() if read_here else {})
 
     def _identity(self) -> dict[str, Any]:
-        """What must not change in a run, as JSON gives it back."""
+        """Return what must not change in a run, as JSON gives it back."""
         identity = {
             "params": asdict(self.params),
             "data": asdict(self._recipe.data) if self._recipe.data else None,

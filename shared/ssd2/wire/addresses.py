@@ -6,7 +6,7 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what is sent to a host stays on this machine.
+    """True if what is sent to a host stays on this machine.
 
     Args:
         host: a name or an address, an IPv6 address with or without its brackets.

@@ -57,7 +57,7 @@ _LOGITS_FROM_PROTO = {value: kind for kind, value in _LOGITS_TO_PROTO.items()}
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a core serves; fields as in `GetModelCardResponse`, with the formats of logits as one."""
+    """Card of a core's model; fields as in `GetModelCardResponse`, with the formats of logits as one."""
 
     protocol_version: int
     model: str
@@ -74,7 +74,7 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """How an answer begins; fields as in `Open`, with the format of the logits as one."""
+    """Beginning of an answer; fields as in `Open`, with the format of the logits as one."""
 
     model: str
     family: str

@@ -25,7 +25,7 @@ DOMAIN = "slingshot"
 
 @dataclass(frozen=True)
 class Details:
-    """What a status says beyond its text.
+    """Details of a status beyond its text.
 
     Attributes:
         retry_after_s: seconds to wait before a retry; None to say nothing of it.

@@ -178,8 +178,8 @@ def test_all_ranks_are_told_what_the_first_says(value: list[int] | None) -> None
     store = dist.HashStore()
 
     def told(rank: int) -> list[int] | None:
-        return ranks_of(rank, store).told(value if rank == 0 else ["of no matter"])
+        return ranks_of(rank, store).broadcast(value if rank == 0 else ["of no matter"])
 
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(told, range(2))) == [value, value]
-    assert ALONE.told(value) == value
+    assert ALONE.broadcast(value) == value

@@ -68,15 +68,15 @@ def compute(batch: Batch | None) -> list[tuple[int, StepPosition]]:
 
 
 def advance(scheduler: Scheduler, session: int, tokens: ProjectedTokens, *, is_commit: bool = False) -> None:
-    scheduler.obey(Advance(session, tokens, is_commit))
+    scheduler.handle(Advance(session, tokens, is_commit))
 
 
 def test_all_that_waits_is_one_batch_whatever_its_timestep(scheduler: Scheduler) -> None:
-    scheduler.obey(begin(0))
+    scheduler.handle(begin(0))
     compute(scheduler.next_batch())
     advance(scheduler, 0, TOKENS)
-    scheduler.obey(begin(1))
-    scheduler.obey(begin(2))
+    scheduler.handle(begin(1))
+    scheduler.handle(begin(2))
     assert compute(scheduler.next_batch()) == [
         (0, StepPosition(1, 0, 1)),
         (1, StepPosition(0, 0, 0)),
@@ -88,14 +88,14 @@ def test_all_that_waits_is_one_batch_whatever_its_timestep(scheduler: Scheduler)
 def test_what_cannot_be_one_batch_follows_in_the_order_of_waiting(scheduler: Scheduler) -> None:
     for number, opening in enumerate([begin(0), begin(1, model="b"), begin(2, block_size=8), begin(3)]):
         assert scheduler.slots_used == number
-        scheduler.obey(opening)
+        scheduler.handle(opening)
     found = [[number for number, _ in compute(scheduler.next_batch())] for _ in range(3)]
     assert found == [[0, 3], [1], [2]]
 
 
 def test_those_that_wait_longest_come_first_where_a_batch_is_too_small(scheduler: Scheduler) -> None:
     for number in range(3):
-        scheduler.obey(begin(number))
+        scheduler.handle(begin(number))
     compute(scheduler.next_batch())
     for number in (2, 0, 1):
         advance(scheduler, number, TOKENS)
@@ -105,14 +105,14 @@ def test_those_that_wait_longest_come_first_where_a_batch_is_too_small(scheduler
 
 def test_an_answer_that_ends_gives_its_slot_back_and_is_forgotten(scheduler: Scheduler, lane: FakeLane) -> None:
     for number in range(4):
-        scheduler.obey(begin(number))
+        scheduler.handle(begin(number))
     slot = scheduler.next_batch().rows[1].slot  # type: ignore[union-attr]
-    scheduler.obey(End(1))
+    scheduler.handle(End(1))
     assert (lane.forgotten, scheduler.slots_used) == ([slot], 3)
-    scheduler.obey(End(1))
+    scheduler.handle(End(1))
     advance(scheduler, 1, TOKENS)
     assert scheduler.slots_used == 3, "what comes for it afterwards changes nothing"
-    scheduler.obey(begin(4))
+    scheduler.handle(begin(4))
     assert sorted(number for number, _ in compute(scheduler.next_batch())) == [0, 2, 3, 4]
 
 
@@ -127,13 +127,13 @@ def of_one(scheduler: Scheduler) -> tuple[StepPosition, ProjectedTokens | None, 
 
 
 def test_without_speculation_nothing_is_guessed(scheduler: Scheduler) -> None:
-    scheduler.obey(begin(0))
+    scheduler.handle(begin(0))
     assert of_one(scheduler) == (StepPosition(0, 0, 0), None, (), False)
     assert of_one(scheduler) is None
 
 
 def test_a_guess_is_the_models_own_choice_first_and_the_last_projection_then(scheduler: Scheduler) -> None:
-    scheduler.obey(begin(0, speculation=1))
+    scheduler.handle(begin(0, speculation=1))
     of_one(scheduler)
     assert of_one(scheduler) == (StepPosition(1, 0, 1), GREEDY, (), True)
     assert of_one(scheduler) is None, "no further ahead than asked for"
@@ -143,7 +143,7 @@ def test_a_guess_is_the_models_own_choice_first_and_the_last_projection_then(sch
 
 
 def test_a_right_guess_is_not_computed_again(scheduler: Scheduler) -> None:
-    scheduler.obey(begin(0, speculation=2))
+    scheduler.handle(begin(0, speculation=2))
     of_one(scheduler)
     advance(scheduler, 0, TOKENS)
     of_one(scheduler)
@@ -157,7 +157,7 @@ def test_a_right_guess_is_not_computed_again(scheduler: Scheduler) -> None:
 
 
 def test_a_wrong_guess_takes_all_that_was_built_on_it_along(scheduler: Scheduler) -> None:
-    scheduler.obey(begin(0, speculation=2))
+    scheduler.handle(begin(0, speculation=2))
     compute(scheduler.next_batch())
     advance(scheduler, 0, TOKENS)
     for _ in range(3):
@@ -172,7 +172,7 @@ def test_a_wrong_guess_takes_all_that_was_built_on_it_along(scheduler: Scheduler
 
 
 def test_an_early_commit_makes_a_guess_at_the_next_timestep_wrong(scheduler: Scheduler) -> None:
-    scheduler.obey(begin(0, speculation=1))
+    scheduler.handle(begin(0, speculation=1))
     of_one(scheduler)
     of_one(scheduler)
     advance(scheduler, 0, GREEDY, is_commit=True)
@@ -180,7 +180,7 @@ def test_an_early_commit_makes_a_guess_at_the_next_timestep_wrong(scheduler: Sch
 
 
 def test_the_end_of_the_agents_patience_is_guessed_as_a_commit(scheduler: Scheduler) -> None:
-    scheduler.obey(begin(0, speculation=9, timesteps=(900, 800, 700, 600), max_blocks=2, patience=2))
+    scheduler.handle(begin(0, speculation=9, timesteps=(900, 800, 700, 600), max_blocks=2, patience=2))
     compute(scheduler.next_batch())
     found = []
     while batch := scheduler.next_batch():
@@ -195,7 +195,7 @@ def test_the_end_of_the_agents_patience_is_guessed_as_a_commit(scheduler: Schedu
 
 
 def test_patience_counts_from_the_last_change(scheduler: Scheduler) -> None:
-    scheduler.obey(begin(0, speculation=1, timesteps=(900, 800, 700, 600, 500), patience=2))
+    scheduler.handle(begin(0, speculation=1, timesteps=(900, 800, 700, 600, 500), patience=2))
     of_one(scheduler)
     for tokens in (TOKENS, TOKENS, OTHERS):
         advance(scheduler, 0, tokens)
@@ -206,14 +206,14 @@ def test_patience_counts_from_the_last_change(scheduler: Scheduler) -> None:
 
 
 def test_nothing_is_guessed_behind_the_last_block(scheduler: Scheduler) -> None:
-    scheduler.obey(begin(0, speculation=9, max_blocks=1, timesteps=(900, 500)))
+    scheduler.handle(begin(0, speculation=9, max_blocks=1, timesteps=(900, 500)))
     assert [of_one(scheduler) is not None for _ in range(3)] == [True, True, False]
 
 
 def test_guesses_wait_for_everything_that_is_certain(scheduler: Scheduler) -> None:
-    scheduler.obey(begin(0, speculation=3))
+    scheduler.handle(begin(0, speculation=3))
     compute(scheduler.next_batch())
-    scheduler.obey(begin(1))
+    scheduler.handle(begin(1))
     batch = scheduler.next_batch()
     assert batch
     assert [answer.number for answer in batch.answers] == [1]
@@ -222,7 +222,7 @@ def test_guesses_wait_for_everything_that_is_certain(scheduler: Scheduler) -> No
 
 def test_a_multi_hot_projection_is_no_guess_at_the_next(scheduler: Scheduler) -> None:
     """It would have to be named token by token; the model's own choice stands in."""
-    scheduler.obey(begin(0, speculation=1))
+    scheduler.handle(begin(0, speculation=1))
     of_one(scheduler)
     advance(scheduler, 0, ProjectedTokens((1, 2, 3, 4, 5), (2, 1, 1, 1)))
     of_one(scheduler)
@@ -246,7 +246,7 @@ def test_the_core_guesses_a_commit_where_the_agents_patience_ends(
     end = BlockEnd(params, torch.tensor([False]))
     core = Scheduler({"a": FakeLane()}, slots=1)
     told = patience_of_the_core(params, VOCAB)
-    core.obey(begin(0, speculation=1, timesteps=params.timesteps, patience=told))
+    core.handle(begin(0, speculation=1, timesteps=params.timesteps, patience=told))
     compute(core.next_batch())
     projected, at_last = TOKENS, steps - 1
     for step, t in enumerate(params.timesteps):

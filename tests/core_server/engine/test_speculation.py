@@ -76,7 +76,7 @@ class Core:
 
     def __init__(self, lane: Lane, **opening: Any) -> None:
         self.scheduler = Scheduler({"a": lane}, slots=1)
-        self.scheduler.obey(Begin(0, "a", request(**opening)))
+        self.scheduler.handle(Begin(0, "a", request(**opening)))
         self.results: list[tuple[Result, Tensor]] = []
         self.dropped = 0
 
@@ -97,7 +97,7 @@ class Core:
         return self.results.pop(0)
 
     def advance(self, projected: ProjectedTokens, *, is_commit: bool) -> None:
-        self.scheduler.obey(Advance(0, projected, is_commit))
+        self.scheduler.handle(Advance(0, projected, is_commit))
 
 
 def opening_of(model: Model) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def test_a_slot_holds_nothing_of_the_answer_that_had_it_before(model: Model) -> 
     opening, used = opening_of(model), lane_for(model, 1)
     broken = Core(used, speculation=4, **opening)
     broken.due()
-    broken.scheduler.obey(End(0))
+    broken.scheduler.handle(End(0))
     for prompt_ids in ((1, 5, 9), (1, 8, 7, 6)):
         found, expected = (
             Core(lane, speculation=4, prompt_ids=prompt_ids, **opening) for lane in (used, lane_for(model, 1))
@@ -139,4 +139,4 @@ def test_a_slot_holds_nothing_of_the_answer_that_had_it_before(model: Model) -> 
             torch.testing.assert_close(found.due()[1], expected.due()[1], atol=1e-4, rtol=1e-4)
             for core in (found, expected):
                 core.advance(ProjectedTokens((token,) * opening["block_size"]), is_commit=True)
-        found.scheduler.obey(End(0))
+        found.scheduler.handle(End(0))

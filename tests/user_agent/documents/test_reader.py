@@ -96,7 +96,7 @@ def test_a_broken_document_is_told_and_the_others_are_read(tmp_path: Path) -> No
     (tmp_path / "photo.png").write_bytes(b"\x89PNG")
     corpus = read_documents([tmp_path])
     assert [passage.text for passage in corpus.passages] == ["The key is here."]
-    *_, bad, kinds = corpus.told()  # before it, on a machine that cannot isolate its reader, that it does not
+    *_, bad, kinds = corpus.problems()  # before it, on a machine that cannot isolate its reader, that it does not
     assert bad.startswith(f"{tmp_path / 'bad.pdf'} is truncated")
     assert kinds == "not read, as no kind that can be: 1 .png"
     with pytest.raises(DocumentsUnreadable, match=r"bad\.pdf is truncated"):
@@ -119,4 +119,4 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -
 
 def test_reading_on_the_network_is_told(tmp_path: Path, refused_namespaces: None) -> None:
     (tmp_path / "a.txt").write_text("My plumber is Ada Stone.")
-    assert "without isolation from the network" in next(read_documents([tmp_path]).told())
+    assert "without isolation from the network" in next(read_documents([tmp_path]).problems())

@@ -34,10 +34,10 @@ from user_agent.store.tuned import (
     saved_choices,
 )
 from user_agent.tuning.choosing import choose, sign_test
-from user_agent.tuning.kept import KeptAnswers
 from user_agent.tuning.questions import TuningQuestion, cloze_questions, read_questions
 from user_agent.tuning.recording import RecordedCore, Recording, check_recording_size, recording_bytes
 from user_agent.tuning.report import bar, curve, heading
+from user_agent.tuning.stored_answers import StoredAnswers
 from user_agent.tuning.sweep import SETTINGS, AskingJudge, Batch, Task, sweep
 
 LOW, MIDDLE, HIGH = (CollaborationParams(lambda_user, 0.0) for lambda_user in (0.1, 0.3, 0.5))
@@ -192,8 +192,8 @@ class FakeJudge:
 async def test_a_stopped_run_goes_on_with_its_seed_and_asks_nothing_twice() -> None:
     stopped, rest = FakeJudge(lasts=10), FakeJudge()
     with pytest.raises(CoreLost):
-        await sweep(stopped, 3, KeptAnswers(["run"], 11, is_fixed=False), lambda *_: None)
-    kept, progress = KeptAnswers(["run"], 22, is_fixed=False), []
+        await sweep(stopped, 3, StoredAnswers(["run"], 11, is_fixed=False), lambda *_: None)
+    kept, progress = StoredAnswers(["run"], 22, is_fixed=False), []
     assert kept.seed == 11
     outcomes = await sweep(rest, 3, kept, lambda _, answers: progress.append(answers))
     assert len(stopped.asked) + len(rest.asked) == len(SETTINGS) * 3 == sum(progress)
@@ -221,7 +221,7 @@ def _asking(agent: FakeAgent, seed: int, count: int = 5) -> AskingJudge:
 
 async def _asked(seed: int) -> list[Question]:
     agent = FakeAgent()
-    await sweep(_asking(agent, seed), 5, KeptAnswers(["run", seed], seed, is_fixed=True), lambda *_: None)
+    await sweep(_asking(agent, seed), 5, StoredAnswers(["run", seed], seed, is_fixed=True), lambda *_: None)
     forget_choices()
     return agent.asked
 
@@ -248,44 +248,44 @@ async def test_no_two_answers_to_own_questions_have_noise_or_draws_in_common() -
 async def test_a_stopped_run_of_own_questions_goes_on_in_its_order() -> None:
     stopped, rest = FakeAgent(lasts=10), FakeAgent()
     with pytest.raises(CoreLost):
-        await sweep(_asking(stopped, 1), 5, KeptAnswers(["run"], 1, is_fixed=True), lambda *_: None)
-    await sweep(_asking(rest, 1), 5, KeptAnswers(["run"], 1, is_fixed=True), lambda *_: None)
+        await sweep(_asking(stopped, 1), 5, StoredAnswers(["run"], 1, is_fixed=True), lambda *_: None)
+    await sweep(_asking(rest, 1), 5, StoredAnswers(["run"], 1, is_fixed=True), lambda *_: None)
     forget_choices()
     assert stopped.asked + rest.asked == await _asked(1)
 
 
 def test_another_run_or_another_seed_begins_anew() -> None:
-    KeptAnswers(["run"], 11, is_fixed=False).add(LOW, [0], [True])
-    assert len(KeptAnswers(["other"], 11, is_fixed=True)) == 0
-    assert len(KeptAnswers(["run"], 11, is_fixed=True)) == 1
-    assert len(KeptAnswers(["run"], 12, is_fixed=True)) == 0
+    StoredAnswers(["run"], 11, is_fixed=False).add(LOW, [0], [True])
+    assert len(StoredAnswers(["other"], 11, is_fixed=True)) == 0
+    assert len(StoredAnswers(["run"], 11, is_fixed=True)) == 1
+    assert len(StoredAnswers(["run"], 12, is_fixed=True)) == 0
 
 
 def test_a_stopped_run_is_there_until_another_one_has_an_answer() -> None:
-    KeptAnswers(["run"], 11, is_fixed=True).add(LOW, [0, 1], [True, False])
-    other = KeptAnswers(["run"], 12, is_fixed=True)
-    assert len(KeptAnswers(["run"], 11, is_fixed=True)) == 2
+    StoredAnswers(["run"], 11, is_fixed=True).add(LOW, [0, 1], [True, False])
+    other = StoredAnswers(["run"], 12, is_fixed=True)
+    assert len(StoredAnswers(["run"], 11, is_fixed=True)) == 2
     other.add(HIGH, [0], [True])
     other.add(HIGH, [1], [False])
-    assert len(KeptAnswers(["run"], 11, is_fixed=True)) == 0
-    again = KeptAnswers(["run"], 12, is_fixed=True)
+    assert len(StoredAnswers(["run"], 11, is_fixed=True)) == 0
+    again = StoredAnswers(["run"], 12, is_fixed=True)
     assert (len(again), again.right(HIGH, 0), again.right(HIGH, 1)) == (2, True, False)
 
 
 def test_a_line_cut_short_by_a_crash_costs_that_line_alone() -> None:
-    KeptAnswers(["run"], 11, is_fixed=False).add(LOW, [0, 1], [True, False])
+    StoredAnswers(["run"], 11, is_fixed=False).add(LOW, [0, 1], [True, False])
     (file,) = config_folder().iterdir()
     file.write_bytes(file.read_bytes()[:-4])
-    KeptAnswers(["run"], 0, is_fixed=False).add(LOW, [1, 2], [True, True])
-    kept = KeptAnswers(["run"], 0, is_fixed=False)
+    StoredAnswers(["run"], 0, is_fixed=False).add(LOW, [1, 2], [True, True])
+    kept = StoredAnswers(["run"], 0, is_fixed=False)
     assert [kept.right(LOW, number) for number in range(3)] == [True, True, True]
 
 
 def test_a_file_that_is_no_run_is_begun_anew() -> None:
-    KeptAnswers(["run"], 11, is_fixed=False).add(LOW, [0], [True])
+    StoredAnswers(["run"], 11, is_fixed=False).add(LOW, [0], [True])
     (file,) = config_folder().iterdir()
     file.write_text("[1, 2]\nnonsense\n")
-    assert len(KeptAnswers(["run"], 11, is_fixed=False)) == 0
+    assert len(StoredAnswers(["run"], 11, is_fixed=False)) == 0
 
 
 def _choice(core: str = "c" * 64, lambda_user: float = 0.3) -> Choice:
@@ -315,7 +315,7 @@ def test_a_choice_is_for_its_pair_alone_and_the_last_one_counts() -> None:
 
 
 def test_answers_are_kept_for_the_owner_alone_and_hold_no_text() -> None:
-    KeptAnswers({"text": "Blenkitharp"}, 11, is_fixed=False).add(LOW, [0], [True])
+    StoredAnswers({"text": "Blenkitharp"}, 11, is_fixed=False).add(LOW, [0], [True])
     (file,) = config_folder().iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "Blenkitharp" not in file.read_text()
@@ -323,7 +323,7 @@ def test_answers_are_kept_for_the_owner_alone_and_hold_no_text() -> None:
 
 def test_reset_forgets_choices_and_stopped_runs() -> None:
     save_choice(_choice())
-    KeptAnswers(["run"], 11, is_fixed=False).add(LOW, [0], [True])
+    StoredAnswers(["run"], 11, is_fixed=False).add(LOW, [0], [True])
     assert forget_choices() == 2
     assert saved_choices() == []
     assert list(config_folder().iterdir()) == []
@@ -337,13 +337,13 @@ def test_reset_deletes_what_a_crash_left_while_a_choice_was_written() -> None:
 
 
 def test_files_that_others_could_read_are_closed_to_them_when_they_are_written() -> None:
-    KeptAnswers(["run"], 11, is_fixed=False).add(LOW, [0], [True])
+    StoredAnswers(["run"], 11, is_fixed=False).add(LOW, [0], [True])
     (run,) = config_folder().iterdir()
     new = config_folder() / f"tuned.json.{os.getpid()}.new"
     new.write_text("")
     for file in (run, new):
         file.chmod(0o644)
-    KeptAnswers(["run"], 11, is_fixed=False).add(LOW, [1], [True])
+    StoredAnswers(["run"], 11, is_fixed=False).add(LOW, [1], [True])
     assert [stat.S_IMODE(file.stat().st_mode) for file in (run, save_choice(_choice()))] == [0o600, 0o600]
 
 
@@ -359,7 +359,10 @@ def test_a_damaged_settings_file_says_how_to_get_rid_of_it(content: str) -> None
 
 def test_a_configuration_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("a file")
-    for write in (lambda: save_choice(_choice()), lambda: KeptAnswers(["run"], 1, is_fixed=True).add(LOW, [0], [True])):
+    for write in (
+        lambda: save_choice(_choice()),
+        lambda: StoredAnswers(["run"], 1, is_fixed=True).add(LOW, [0], [True]),
+    ):
         with pytest.raises(InvalidParameter, match="another configuration folder") as raised:
             write()
         assert "XDG_CONFIG_HOME" in with_remedy(raised.value)

@@ -22,7 +22,7 @@ _KNOWN = {
 
 
 def looks_like(data: bytes) -> str | None:
-    """What a file's first bytes say it is; None for text or what is not known."""
+    """Tell a file's format by its first bytes; None for text or an unknown format."""
     return next((what for magic, what in _KNOWN.items() if data.startswith(magic)), None)
 
 

@@ -1,4 +1,4 @@
-"""What every format comes down to, and the cutting of it into passages."""
+"""Sections, which every format is read into, and their division into passages."""
 
 from __future__ import annotations
 

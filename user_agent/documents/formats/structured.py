@@ -42,7 +42,7 @@ def _told(value: object, name: str) -> Iterator[str]:
 
 
 def _is_flat(value: object) -> bool:
-    """Whether it is told in one line: a value, or a list of such."""
+    """True if it fits one line: a value, or a list of values."""
     items = value if isinstance(value, list) else [value]
     return not any(isinstance(item, _Object | list) for item in items)
 

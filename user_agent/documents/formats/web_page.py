@@ -78,7 +78,7 @@ def blocks(html: str, around: Look = Look(), line: int = 1) -> Iterator[Section]
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an element or a text stands.
+    """Place of an element or a text.
 
     Attributes:
         block: the closest element around a text that is no part of a line.

@@ -17,7 +17,7 @@ from ssd2.algorithm.params import CollaborationParams
 from user_agent.store.tuned import RUN_FILES, append_private, config_folder, delete
 
 
-class KeptAnswers:
+class StoredAnswers:
     """The judged answers of one run."""
 
     def __init__(self, depends_on: Any, new_seed: int, *, is_fixed: bool) -> None:
@@ -46,7 +46,7 @@ class KeptAnswers:
         return len(self._right)
 
     def right(self, setting: CollaborationParams, question: int) -> bool | None:
-        """Whether an answer was right; None if it has not been asked for yet."""
+        """True if an answer was right; None if it has not been asked for yet."""
         return self._right.get((setting.lambda_user, setting.alpha, question))
 
     def add(self, setting: CollaborationParams, questions: Sequence[int], right: Sequence[bool]) -> None:
