@@ -47,7 +47,7 @@ def test_no_pod_is_root_or_can_become_it_or_writes_to_its_image(pod: Manifest) -
 
 
 @each_pod
-def test_a_pod_is_asked_without_a_program_that_its_image_has_not_and_for_nothing_that_a_worker_has_not(
+def test_probes_use_only_what_the_image_and_the_kind_of_pod_have(
     pod: Manifest,
 ) -> None:
     pytest.importorskip("ray.serve")

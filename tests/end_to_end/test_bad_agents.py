@@ -118,7 +118,7 @@ async def listen(call: grpc.aio.StreamStreamCall) -> Ending:
 
 
 @pytest.mark.parametrize("reads", ["nothing", "a byte a second"])
-async def test_an_agent_that_asks_on_and_does_not_read_is_let_go_while_others_have_their_answers(
+async def test_an_agent_that_never_reads_is_dropped_and_others_are_answered(
     core: CoreProcess, core_folder: Path, user: UserModel, reads: str
 ) -> None:
     loaded = LoadedModel("tiny", load_checkpoint(core_folder))
@@ -173,7 +173,7 @@ async def test_a_line_of_a_byte_a_second_ends_in_time_with_a_typed_error(core: C
     await let_go([core], 10)
 
 
-async def test_of_a_hundred_agents_too_many_each_is_told_so_at_once_and_those_inside_have_their_answers(
+async def test_100_agents_over_the_limit_are_refused_and_others_finish(
     core_folder: Path, user: UserModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running_core(f"tiny={core_folder}", "--ops-port", "0", "--max-sessions", str(SLOTS)) as core:

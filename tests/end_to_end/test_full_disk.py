@@ -30,7 +30,7 @@ def core(core_folder: Path) -> Iterator[CoreProcess]:
         yield running
 
 
-async def test_a_disk_that_fills_up_in_mid_answer_ends_it_before_a_message_leaves_without_its_entry(
+async def test_on_a_full_disk_no_message_leaves_without_its_ledger_entry(
     core: CoreProcess, user_folder: Path, tmp_path: Path
 ) -> None:
     run_apart(own_disk(tmp_path, "8m"), ledger_on_a_disk_that_fills_up, core.address, user_folder, tmp_path)

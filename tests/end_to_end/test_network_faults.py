@@ -41,7 +41,7 @@ def cut_lines(core: CoreProcess) -> float:
     return ended(core, "cancelled") + ended(core, "disconnected")
 
 
-async def test_a_line_that_neither_side_ends_is_given_up_by_both_and_the_answer_goes_on_elsewhere(
+async def test_both_sides_give_up_a_half_open_line_and_the_answer_resumes_elsewhere(
     cores: tuple[CoreProcess, CoreProcess], user: UserModel
 ) -> None:
     first, second = cores

@@ -67,7 +67,7 @@ async def test_a_line_that_is_cut_costs_no_token_and_another_core_goes_on(
 
 
 @pytest.mark.parametrize("how", ["server killed", "engine killed", "server told to stop"])
-async def test_a_core_that_ends_in_the_middle_of_a_block_costs_no_token_where_there_is_another(
+async def test_a_core_that_ends_in_mid_block_costs_no_token_beside_another(
     core_folder: Path,
     cores: tuple[CoreProcess, CoreProcess],
     user: UserModel,
@@ -93,7 +93,7 @@ async def test_a_core_that_ends_in_the_middle_of_a_block_costs_no_token_where_th
     await let_go([lasting], 10)
 
 
-async def test_an_agent_that_knows_two_replicas_goes_on_at_the_other_without_waiting_for_the_first(
+async def test_an_agent_resumes_at_the_other_replica_without_waiting(
     core_folder: Path,
     cores: tuple[CoreProcess, CoreProcess],
     user: UserModel,

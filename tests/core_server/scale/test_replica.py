@@ -98,7 +98,7 @@ class Flood:
             await call.write(b"logits")
 
 
-async def test_an_answer_that_serve_takes_back_ends_although_more_of_it_waits_than_is_taken() -> None:
+async def test_an_answer_that_serve_cancels_ends_although_its_queue_is_full() -> None:
     async def silent() -> AsyncIterator[bytes]:
         yield await asyncio.Event().wait()
 

@@ -41,9 +41,7 @@ A, B = [[1], [2]], [[1], [3]]
 
 
 @pytest.mark.parametrize(("patience", "ends_at"), [(1, 2), (2, 6), (3, 7)])
-def test_a_block_ends_once_its_tokens_were_the_same_for_as_many_timesteps_after_the_first(
-    patience: int, ends_at: int
-) -> None:
+def test_a_block_ends_once_its_tokens_stay_the_same_for_patience_timesteps(patience: int, ends_at: int) -> None:
     done = _ends([[tokens] for tokens in (B, A, A, B, A, A, A, A)], patience=patience)
     assert done == [[step >= ends_at] for step in range(8)]
 

@@ -164,7 +164,7 @@ def test_a_draw_is_proven_if_it_is_clear_of_the_border_between_two_tokens(
     assert bool(is_proven(core, NOTHING_OF_ITS_OWN, UINT8, EVEN, params_of("sampling", 0.9))) == expected
 
 
-def test_a_multi_hot_block_is_committed_as_its_modes_so_that_they_have_to_be_proven_too() -> None:
+def test_the_modes_that_a_multi_hot_block_commits_are_proven_too() -> None:
     core = position({3: 5.0, 9: 5.02})
     assert not is_proven(core, NOTHING_OF_ITS_OWN, UINT8, EVEN, params_of("multi-hot", 0.9))
     assert is_proven(position({3: 5.0, 9: 6.0}), NOTHING_OF_ITS_OWN, UINT8, EVEN, params_of("multi-hot", 0.9))

@@ -255,7 +255,7 @@ def test_tokens_that_go_on_changing_get_all_timesteps() -> None:
     assert len(requests) == 2 * 9
 
 
-def test_a_row_that_is_done_waits_for_the_others_with_the_tokens_that_it_would_have_alone() -> None:
+def test_a_row_that_is_done_keeps_its_tokens_while_others_go_on() -> None:
     params = DecodingParams(block_size=4, max_tokens=8, steps=8, stop=0.6, patience=2)
     answers, requests, _ = drive(settling(0, 3, 100), params, seeds_for(3))
     at_work = {block: [r.rows_at_work for r in requests if r.block == block] for block in (0, 1)}
@@ -263,7 +263,7 @@ def test_a_row_that_is_done_waits_for_the_others_with_the_tokens_that_it_would_h
     assert answers == [[3] * 4 + [4] * 4, [6] * 4 + [7] * 4, [10] * 8]
 
 
-def test_a_token_that_the_model_takes_back_after_its_rows_end_does_not_come_into_the_answer() -> None:
+def test_a_token_changed_after_its_row_is_done_does_not_reach_the_answer() -> None:
     """The first row's tokens stay for three timesteps and change while the second row is still at work."""
 
     def relapsing(request: BlockView) -> Tensor:

@@ -69,7 +69,7 @@ def test_who_does_not_choose_gets_few_bytes_if_allowed_and_else_what_is_closest(
     assert str(AllowedFormats.parse(allowed).best()) == best
 
 
-def test_a_frame_of_the_64_largest_logits_is_five_hundred_times_smaller_than_a_full_one() -> None:
+def test_a_frame_of_the_64_largest_logits_is_500_times_smaller_than_full() -> None:
     assert 25 * FLOAT16.bytes_per_position(50_272) == 2_513_600
     assert 25 * UINT8.bytes_per_position(50_272) == 1_256_800
     assert 25 * PREFERRED.bytes_per_position(50_272) == 4_900

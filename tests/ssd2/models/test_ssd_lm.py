@@ -79,9 +79,7 @@ def softmax(values: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(-1, keepdims=True)
 
 
-def test_logits_are_those_of_one_bidirectional_pass_over_context_and_summed_embeddings(
-    published: Path, checkpoint: Checkpoint
-) -> None:
+def test_logits_are_those_of_one_bidirectional_pass(published: Path, checkpoint: Checkpoint) -> None:
     """Eq. 3.10 and footnote 3; the sums of embeddings are made here, the published files read here."""
     network: Any = RobertaForMaskedLM(RobertaConfig.from_pretrained(published)).eval()
     network.load_state_dict(torch.load(published / "pytorch_model.bin", weights_only=True))

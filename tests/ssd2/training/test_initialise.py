@@ -18,7 +18,7 @@ def mimetic() -> SSD2:
     return model
 
 
-def test_a_query_is_most_like_the_key_of_the_same_thing_and_the_value_comes_out_again() -> None:
+def test_a_query_is_most_like_its_own_key_and_returns_its_value() -> None:
     vectors = torch.randn(200, WIDTH, generator=torch.Generator().manual_seed(1))
     for layer in mimetic().transformer.layers:
         attention = layer.self_attn

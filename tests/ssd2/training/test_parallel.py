@@ -190,9 +190,7 @@ def fail_among_ranks(recipe: Path, out: Path) -> None:
         raise InvalidParameter("bad data")
 
 
-def test_ranks_part_after_a_run_that_went_well_and_not_while_an_error_holds_the_model(
-    folder: Path, only_rank: None
-) -> None:
+def test_ranks_part_after_a_good_run_and_not_while_an_error_holds_the_model(folder: Path, only_rank: None) -> None:
     with pytest.raises(InvalidParameter, match="bad data"):
         fail_among_ranks(folder / "recipe.toml", folder / "alone")
     assert dist.is_initialized()

@@ -153,7 +153,7 @@ def test_a_batch_in_parts_is_the_same_step(folder: Path, execution: Execution, o
     assert whole.validate() == pytest.approx(in_parts.validate(), abs=1e-4)
 
 
-def test_with_activation_checkpointing_layers_are_computed_again_in_the_backward_pass(
+def test_activation_checkpointing_recomputes_layers_in_the_backward_pass(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = make_recipe(folder, MODEL, DOLLY, TRAINING)

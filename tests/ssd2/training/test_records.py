@@ -24,7 +24,7 @@ def texts(data: DataParams, folder: Path, start: int = 0) -> list[str]:
     return [record.values[0] for record in read_records(data, folder, start)]
 
 
-def test_text_files_are_read_in_the_order_of_their_names_and_in_pieces_of_whole_lines(tmp_path: Path) -> None:
+def test_text_files_are_read_by_name_and_in_pieces_of_whole_lines(tmp_path: Path) -> None:
     long = "".join(f"This is line {i} of the second file.\n" for i in range(300))
     (tmp_path / "b.txt").write_text(long)
     (tmp_path / "a.txt").write_text("The first file.\n")

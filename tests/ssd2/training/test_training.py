@@ -267,9 +267,7 @@ def test_batches_depend_on_the_step_alone(recipe: Recipe, tmp_path: Path) -> Non
     assert [len(batch) for batch in batches] == [4, 4, 4]
 
 
-def test_an_answer_ends_with_eos_up_to_the_block_border_and_padding_is_not_in_the_loss(
-    recipe: Recipe, tmp_path: Path
-) -> None:
+def test_an_answer_is_filled_with_eos_and_padding_is_not_in_the_loss(recipe: Recipe, tmp_path: Path) -> None:
     config, tokenizer = Trainer(recipe, tmp_path).model.config, Tokenizer.from_file(DEMO_TOKENIZER)
     short = encode_item(Item("public", (), "When?", "At 9:30."), tokenizer, config)
     long = encode_item(Item("public", (), "When is it?", "It is at 9:30 in the red box."), tokenizer, config)

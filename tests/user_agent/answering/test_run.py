@@ -157,7 +157,7 @@ async def test_a_block_that_ends_early_is_committed_at_the_timestep_of_its_end(u
     assert (answer.timesteps, answer.round_trips) == (5 + 3 + 6, 5 + 3 + 6)
 
 
-async def test_a_core_that_is_asked_now_and_then_is_told_what_it_needs_for_that_and_no_more(
+async def test_a_core_asked_now_and_then_is_sent_only_what_it_needs(
     user_model: UserModel,
 ) -> None:
     client = _client(user_model)
@@ -176,7 +176,7 @@ async def test_a_core_that_is_asked_now_and_then_is_told_what_it_needs_for_that_
     assert (answer.timesteps, answer.round_trips) == (15, 9)
 
 
-async def test_what_a_core_that_is_asked_now_and_then_would_have_chosen_is_by_its_last_logits(
+async def test_core_choices_come_from_its_last_logits_where_it_is_not_asked(
     user_model: UserModel,
 ) -> None:
     question = _question(0.9, projection="greedy", steps=5, core_every=3)

@@ -105,9 +105,7 @@ def test_the_longest_answer_is_what_has_room_behind_the_question(
 
 
 @pytest.mark.parametrize("words", [0, 10, 60])
-def test_where_both_share_positions_half_of_what_the_question_leaves_is_for_documents(
-    user_folder: Path, words: int
-) -> None:
+def test_documents_keep_half_of_the_positions_shared_with_the_answer(user_folder: Path, words: int) -> None:
     model = UserModel.load(user_folder, with_weights=False)
     shared = replace(model, config=replace(model.config, answer_position=None))  # type: ignore[type-var]
     question = "word " * words

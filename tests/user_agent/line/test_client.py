@@ -389,7 +389,7 @@ async def test_a_channel_that_an_answer_was_left_on_is_closed_after_it(
         assert opened == [2, 2, 1]
 
 
-async def test_whoever_asks_when_the_line_is_closed_is_told_so_at_once_and_is_not_cancelled(start: Start) -> None:
+async def test_a_question_on_a_closed_line_fails_at_once_and_is_not_cancelled(start: Start) -> None:
     core = await start()
     client = CoreClient(core.address, Ledger.in_memory())
     answer = await client.open(OPEN)

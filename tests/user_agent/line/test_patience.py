@@ -89,7 +89,7 @@ async def test_a_core_that_says_longer_than_the_time_there_is_is_not_waited_for(
         ([CoreTimeout("silent"), CoreLost("gone"), CoreUnavailable("away")], CoreTimeout),
     ],
 )
-async def test_the_last_refusal_that_says_when_to_ask_again_is_told_before_the_first_failure(
+async def test_the_last_refusal_with_a_retry_time_is_raised_before_the_first_failure(
     clock: Clock, failures: list[CoreError], told: type[CoreError]
 ) -> None:
     patience = Patience(10.0)

@@ -122,7 +122,7 @@ async def test_wherever_a_stream_breaks_the_next_one_is_told_what_the_answer_is_
     assert (line.bytes_up, line.bytes_down) == (2, 20)
 
 
-async def test_a_stream_that_breaks_while_it_is_told_again_is_dropped_and_the_next_one_told_all() -> None:
+async def test_a_stream_that_breaks_during_replay_is_replaced_and_replayed_whole() -> None:
     broken, last = FakeStream(3), FakeStream()
     line = ResumingStream(FakeStream(9), reopening(CoreLost("not yet"), broken, last), Patience(60.0))
     await decode(line)

@@ -375,7 +375,7 @@ def test_without_the_variable_settings_are_in_the_home_folder(tmp_path: Path, mo
         assert config_folder() == tmp_path / ".config" / "slingshot"
 
 
-def test_a_recorded_core_repeats_what_was_sent_row_by_row_also_to_blocks_that_end_early() -> None:
+def test_a_recorded_core_repeats_its_rows_also_for_blocks_that_end_early() -> None:
     def logits(row: int) -> list[list[Tensor]]:
         return [[torch.full((4, 8), 100.0 * row + 10 * block + step) for step in range(3)] for block in range(2)]
 

@@ -421,7 +421,7 @@ def test_a_busy_agent_is_asked_again_when_it_says_so(page: Page) -> None:
     expect(page.locator(".answer .text")).to_contain_text("opens")
 
 
-def test_a_core_that_cannot_be_reached_is_named_under_the_question_and_can_be_changed(page: Page) -> None:
+def test_an_unreachable_core_is_named_under_the_question_and_can_be_changed(page: Page) -> None:
     gone = {"message": "no core at 10.0.0.9:1; start one", "type": "api_error", "param": "core", "code": "x"}
     page.route("**/v1/chat/completions", lambda route: route.fulfill(status=503, json={"error": gone}), times=1)
     page.get_by_label("Question").fill("When does Fern Gallery open?")
