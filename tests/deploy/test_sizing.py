@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -39,17 +38,10 @@ class PeakMemory(TorchDispatchMode):
 
     def __init__(self, *before: Tensor) -> None:
         super().__init__()
+        self._kept = before  # alive: a new storage at the address of an old one would not be counted
         self._before = {tensor.untyped_storage()._cdata for tensor in before}
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
         self.peak_bytes = 0
-
-    def __enter__(self) -> PeakMemory:
-        gc.freeze()  # so that collecting what came since takes no time
-        return super().__enter__()
-
-    def __exit__(self, *ended: Any) -> None:
-        super().__exit__(*ended)
-        gc.unfreeze()
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operation(*args, **(kwargs or {}))
@@ -57,14 +49,9 @@ class PeakMemory(TorchDispatchMode):
             storage = tensor.untyped_storage()
             if storage._cdata not in self._before:
                 self._live[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        if self._live_bytes() > self.peak_bytes:
-            gc.collect()  # what only a cycle of Python's holds is no part of the operations
-            self.peak_bytes = max(self.peak_bytes, self._live_bytes())
-        return result
-
-    def _live_bytes(self) -> int:
         self._live = {key: (storage, size) for key, (storage, size) in self._live.items() if not storage.expired()}
-        return sum(size for _, size in self._live.values())
+        self.peak_bytes = max(self.peak_bytes, sum(size for _, size in self._live.values()))
+        return result
 
 
 @dataclass(frozen=True)
@@ -113,12 +100,12 @@ def memory_of(name: str) -> Memory:
     config = model.config
     rows = blank_rows(1, config.block_size, pool.device)
     fed_back, places = network.w_pred.weight.new_zeros(1, config.block_size, config.hidden_size), pool.places([0])
+    arguments = astuple(rows), fed_back, places  # astuple makes copies
     # Attention stays one operation in this mode, as it is one kernel on a GPU, without a tensor of all weights.
     with (
         torch.inference_mode(),
-        PeakMemory(*model.parameters(), pool._memory, fed_back, places, *astuple(rows)) as seen,
+        PeakMemory(*model.parameters(), pool._memory, *arguments[0], fed_back, places) as seen,
     ):
-        arguments = astuple(rows), fed_back, places
         logits = lane._steps[network](*arguments, block_size=config.block_size, extent=POSITIONS)
     return Memory(
         weights=sum(parameter.nbytes for parameter in model.parameters()),
