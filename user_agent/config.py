@@ -51,7 +51,7 @@ class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
     )
 
     host: Annotated[str, Face("Address to listen on")] = "127.0.0.1"
-    port: Annotated[int, Face("Port to listen on; 0 for any free one")] = Field(default=8642, ge=0, le=65535)
+    port: Annotated[int, Face("Port to listen on; 0 picks a free one")] = Field(default=8642, ge=0, le=65535)
     api_key: Annotated[SecretStr | None, Face("Bearer key of the REST endpoint", default="made at the first start")] = (
         None
     )
@@ -64,13 +64,13 @@ class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
         "localhost",
         "[::1]",
     )
-    max_body: Annotated[int, Face("Largest request in bytes")] = Field(default=32 * 1024 * 1024, ge=1024)
+    max_body: Annotated[int, Face("Maximum size of a request, in bytes")] = Field(default=32 * 1024 * 1024, ge=1024)
     data_dir: Annotated[
         Path,
         Face("Folder of documents, conversations and ledger", default="~/.local/share/slingshot", advanced=True),
     ] = Field(default_factory=default_data_folder)
     passphrase: Annotated[
-        SecretStr | None, Face("Passphrase that the data is encrypted with", default="a key in the keyring")
+        SecretStr | None, Face("Passphrase to encrypt the data with", default="a key in the keyring")
     ] = None
 
     @property

@@ -70,7 +70,7 @@ def _fails(result: subprocess.CompletedProcess[str], *says: str) -> None:
         (("--max-tokens", "0"), ("--max-tokens is '0'",)),
         (("--block-size", "200"), ("200 tokens of answer leave no room for a question", "(--block-size)")),
         (("--seed", "-1"), ("--seed is '-1'",)),
-        (("--documents", "notes"), ("--documents: 'notes' is neither all, none, nor ids",)),
+        (("--documents", "notes"), ("--documents: 'notes' is not a choice of documents; use all, none, or ids",)),
         (("--documents", "3", "--docs", "."), ("exclude each other",)),
         (("--stop-text", "x") * 5, ("--stop-text: ", "at most 4")),
         (("--self-conditioning", "mixed"), ("reveal", "own or projection")),

@@ -37,7 +37,7 @@ def _documents(value: Any) -> Any:
         return word in ("all", "true")
     ids = tuple(part.strip() for part in word.split(","))
     if not all(one.isascii() and one.isdecimal() for one in ids):
-        raise ValueError(f"{value[:80]!r} is neither all, none, nor ids of documents separated by commas")
+        raise ValueError(f"{value[:80]!r} is not a choice of documents; use all, none, or ids separated by commas")
     return ids
 
 
@@ -82,24 +82,24 @@ class AnswerSettings(BaseModel):
         float | None,
         Face(
             "Weight of the user model",
-            "0 asks the core alone and reads no document; 1 asks the user model alone and sends nothing.",
-            default=f"as tuned, else {_BUILT_IN.lambda_user:g}",
+            "0 uses only the core and reads no documents; 1 uses only the user model and sends nothing.",
+            default=f"the tuned value, else {_BUILT_IN.lambda_user:g}",
             label="λ, the private model’s weight",
         ),
     ] = Field(default=None, ge=0, le=1)
     alpha: Annotated[
         float | None,
         Face(
-            "Contrastive strength: how much the documents are stressed",
-            default=f"as tuned, else {_BUILT_IN.alpha:g}",
-            label="α, how much documents are stressed",
+            "Contrastive strength: how strongly the documents count",
+            default=f"the tuned value, else {_BUILT_IN.alpha:g}",
+            label="α, how strongly documents count",
         ),
     ] = Field(default=None, ge=0, le=100)
     max_tokens: Annotated[
         int,
         Face(
-            "Longest answer in tokens",
-            "Shortened to the room behind the question.",
+            "Maximum length of an answer, in tokens",
+            "Reduced if the question leaves less room.",
             label="Longest answer",
             openai="max_tokens",
         ),
@@ -127,17 +127,17 @@ class AnswerSettings(BaseModel):
     steps: Annotated[
         int | None,
         Face(
-            "Most timesteps of a block",
-            default=f"the model's own, {DEFAULT_STEPS} for SSD-2",
-            label="Timesteps of a block",
+            "Maximum timesteps per block",
+            default=f"set by the model, {DEFAULT_STEPS} for SSD-2",
+            label="Timesteps per block",
             advanced=True,
         ),
     ] = Field(default=None, ge=1, le=TRAINED_TIMESTEPS)
     early_stop: Annotated[
         float | None,
         Face(
-            "Share of the timesteps T below which no block is denoised, §3.1",
-            default="the model's own",
+            "Share of the timesteps T at which a block ends (§3.1)",
+            default="set by the model",
             label="Early stop",
             advanced=True,
         ),
@@ -146,8 +146,8 @@ class AnswerSettings(BaseModel):
         int | None,
         Face(
             "End a block once its tokens stay the same for this many timesteps",
-            "0 ends no block early. Counts only where tokens can be read in the noise.",
-            default=f"2 in {DEFAULT_STEPS}, in proportion",
+            "0 ends no block early. Counts only timesteps at which tokens can be read in the noise.",
+            default=f"2 of {DEFAULT_STEPS} timesteps, in proportion",
             label="Patience",
             advanced=True,
         ),
@@ -156,8 +156,8 @@ class AnswerSettings(BaseModel):
         float | None,
         Face(
             "End a block early only while the mean entropy of the mix, in nats, is below this",
-            "Costs privacy: a block that goes on although its tokens stay the same tells the core up to a bit a "
-            "timestep about logits that never cross.",
+            "Costs privacy: a block that continues although its tokens stay the same reveals to the core up to one bit "
+            "a timestep about logits that never cross.",
             default="off",
             label="Entropy bound",
             advanced=True,
@@ -166,9 +166,9 @@ class AnswerSettings(BaseModel):
     schedule: Annotated[
         Literal["even", "changes"],
         Face(
-            "Spread of the timesteps",
+            "Spacing of the timesteps",
             '"changes" puts half of them where most tokens change (§3.1).',
-            label="Spread of the timesteps",
+            label="Spacing of the timesteps",
             advanced=True,
         ),
     ] = "even"
@@ -185,7 +185,7 @@ class AnswerSettings(BaseModel):
         int | None,
         Face(
             "Tokens denoised together",
-            default="as the user model was trained",
+            default="the user model's own",
             label="Block size",
             advanced=True,
         ),
@@ -231,8 +231,8 @@ class AnswerSettings(BaseModel):
     speculation: Annotated[
         int,
         Face(
-            "Timesteps that the core may send ahead, on guesses at what comes back",
-            "Shortens the wait on a slow line, costs bytes, and changes no token; 0 turns it off.",
+            "Timesteps that the core may send ahead, on guesses of the projections",
+            "Shortens the wait on a slow connection, costs bytes, and changes no token; 0 turns it off.",
             label="Timesteps sent ahead",
             advanced=True,
         ),
@@ -240,7 +240,7 @@ class AnswerSettings(BaseModel):
     stop_texts: Annotated[
         Texts,
         Face(
-            "Text that ends the answer; up to four",
+            "Text that ends the answer; repeatable, up to four",
             label="Texts that end the answer",
             option="stop-text",
             openai="stop",

@@ -16,7 +16,7 @@ class ServiceSettings(AnswerSettings):
     """Defaults of a service's requests, and its limits."""
 
     user_model: Annotated[Path, Face("Checkpoint folder of the user model", default="the demo's", advanced=True)] = USER
-    max_answers: Annotated[int, Face("Answers computed at a time")] = Field(default=2, ge=1)
-    max_waiting: Annotated[int, Face("Further answers that wait; one more is refused with 429")] = Field(
+    max_answers: Annotated[int, Face("Maximum number of concurrent answers")] = Field(default=2, ge=1)
+    max_waiting: Annotated[int, Face("Further answers that may wait; one more is refused with 429")] = Field(
         default=32, ge=0
     )

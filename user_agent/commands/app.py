@@ -10,7 +10,7 @@ from ssd2.cli.help import App, version_option
 from user_agent.commands import ask, chat, config, docs, ledger, search, serve, tune
 
 app = App(
-    help="Ask a large model on a provider's server and a small one on this device together. Only the small one reads "
+    help="Ask a large model on a provider's server together with a small one on this device. Only the small one reads "
     "your documents; the provider reads every word that an answer takes from them.",
 )
 app.command(epilog=ask.EXAMPLES)(ask.ask)

@@ -35,11 +35,11 @@ Docs = Annotated[
     list[Path] | None,
     typer.Option(
         metavar="<path>",
-        help="Document or folder to search instead of the linked folders; repeatable. It is read, and not kept.",
+        help="Document or folder to search instead of the linked folders; repeatable. It is read, but not stored.",
     ),
 ]
-Watch = Annotated[bool, typer.Option("--watch", help="Show every timestep of every block while it is denoised.")]
-NoLog = Annotated[bool, typer.Option("--no-log", help="Keep neither question nor answer among the conversations.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Show every timestep of every block as it is denoised.")]
+NoLog = Annotated[bool, typer.Option("--no-log", help="Do not save the question and the answer in the conversations.")]
 
 
 @with_settings(*ANSWER, *LINE, "user_model", "data_dir")

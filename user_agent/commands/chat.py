@@ -29,7 +29,7 @@ STANDS_ALONE = (
 
 @with_settings(*ANSWER, *LINE, "user_model", "data_dir")
 def chat(config: AgentConfig, watch: Watch = False, no_log: NoLog = False) -> None:
-    """Ask one question after the other, each on its own, with the linked documents (`user-agent docs link`)."""
+    """Ask questions about the linked documents (`user-agent docs link`), each independent of the earlier ones."""
     from user_agent.commands.answering import opened_answering
     from user_agent.stores import open_stores
 

@@ -63,7 +63,7 @@ def show(
 
 @config.command(epilog=GET_EXAMPLES)
 def get(name: Name) -> None:
-    """Print the value of one setting; an empty line stands for a default that follows from the models."""
+    """Print the value of one setting; an empty line means that the default depends on the models."""
     if name not in SETTINGS:
         raise no_setting(name)
     value = _shown(getattr(load_config(), name))
@@ -73,9 +73,9 @@ def get(name: Name) -> None:
 @config.command("set", epilog=SET_EXAMPLES)
 def set_one(
     name: Name,
-    value: Annotated[str | None, typer.Argument(help="Its value; leave it out to return to the default.")] = None,
+    value: Annotated[str | None, typer.Argument(help="New value; omit it to return to the default.")] = None,
 ) -> None:
-    """Save a setting in config.toml, for agents that start from now on."""
+    """Save a setting in config.toml. It applies to agents started afterwards."""
     try:
         save_settings({name: value})
     except InvalidParameter as error:  # without the remedy of its parameter: this command is it
@@ -87,7 +87,7 @@ CoreAddress = Annotated[
     str | None,
     typer.Argument(
         metavar="HOST:PORT",
-        help="Address of the core, or of its replicas separated by commas, as for --core. Default: as configured.",
+        help="Address of the core, or of its replicas separated by commas, as for --core. Default: the configured one.",
     ),
 ]
 
@@ -96,31 +96,31 @@ CoreAddress = Annotated[
 def set_core_key(core: CoreAddress = None) -> None:
     """Save the API key that a core's provider gave you in the system's keyring.
 
-    The command prompts for the key, or reads it from standard input: other users of the machine could read an argument.
-    Without a keyring, set the variable SLINGSHOT_CORE_KEY instead. Agents that start from now on send the key.
+    The command prompts for the key, or reads it from standard input, because other users of the machine could read an
+    argument. Without a keyring, set the variable SLINGSHOT_CORE_KEY instead. Agents started afterwards send the key.
     """
     from user_agent.line.core_key import keep_core_key
 
     address = _core_address(core)
     asked = typer.prompt("Key", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
     keep_core_key(address, asked.strip())
-    typer.echo(f"the key of the core at {address} is kept in the system's keyring")
+    typer.echo(f"the key for the core at {address} is stored in the system's keyring")
 
 
 @config.command(epilog=FORGET_EXAMPLES)
 def forget_core_key(core: CoreAddress = None) -> None:
-    """Remove the key of a core from the system's keyring."""
+    """Delete the key for a core from the system's keyring."""
     from user_agent.line.core_key import forget_core_key as forget
 
     address = _core_address(core)
     forget(address)
-    typer.echo(f"the key of the core at {address} is forgotten")
+    typer.echo(f"the key for the core at {address} is deleted from the system's keyring")
 
 
 def _core_address(given: str | None) -> str:
     if address := given or load_config().core:
         return address
-    raise InvalidParameter("no core is configured; give the address of the core that the key is for, as HOST:PORT")
+    raise InvalidParameter("no core is configured; give the address of the key's core as HOST:PORT")
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Finding:
 
 @with_settings(*LINE, "user_model", "data_dir")
 def doctor(config: AgentConfig, as_json: AsJson = False) -> None:
-    """Check the models, the core and the store, and say what to do; exit code 1 if something is wrong."""
+    """Check the models, the core and the store, and suggest fixes; exit with code 1 if something is wrong."""
     findings = _findings(config)
     if as_json:
         typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, ensure_ascii=False))
@@ -174,14 +174,15 @@ def _reading() -> Finding:
         exposure = extractor.exposure()
     if exposure:
         return Finding("reading files", True, exposure_warning(exposure), is_warning=True)
-    return Finding("reading files", True, "in a process without network, which can read what your account can")
+    says = "in a process without network access, which can read all files that your account can read"
+    return Finding("reading files", True, says)
 
 
 def _user_model(config: AgentConfig) -> str:
     from user_agent.answering.user_model import UserModel
 
     model = UserModel.load(config.user_model, with_weights=True)
-    return f"{config.user_model}: family {model.config.family}, a vocabulary of {model.config.vocab_size}"
+    return f"{config.user_model}: family {model.config.family}, vocabulary size {model.config.vocab_size}"
 
 
 def _core(config: AgentConfig) -> str:
@@ -192,7 +193,7 @@ def _core(config: AgentConfig) -> str:
     from user_agent.stores import open_stores
 
     if config.core is None:
-        return "none is configured: the agent starts the demo's; give one with `user-agent config set core HOST:PORT`"
+        return "none configured, so the agent starts the demo's; set one with `user-agent config set core HOST:PORT`"
     model = UserModel.load(config.user_model, with_weights=False)
 
     credentials = credentials_of(config)
@@ -204,7 +205,7 @@ def _core(config: AgentConfig) -> str:
                 card = await client.model_card(config.model, model.config.family)
         check_card(card, model, config.model)
         how = how_protected(config, address)
-        key = f", with the key from {credentials.key_source}" if credentials.key else ""
+        key = f", API key from {credentials.key_source}" if credentials.key else ""
         return f"{address}, {how}{key}: {card.model}, {card.parameters:,} parameters, the user model's tokenizer"
 
     return asyncio.run(ask(config.core))
@@ -218,8 +219,9 @@ def _store(config: AgentConfig) -> str:
     read, failed = states.count("indexed"), states.count("failed")
     said = f"{config.data_dir}: {read} documents read, {failed} failed; {checked.entries} entries in the ledger"
     if checked.broken_seq is not None:
-        raise StoreUnreadable(f"{said}, but entry {checked.broken_seq} was changed: {checked.reason}; restore a backup")
-    return f"{said}, whose chain holds"
+        broken = f"entry {checked.broken_seq} breaks the hash chain: {checked.reason}"
+        raise StoreUnreadable(f"{said}, but {broken}; restore a backup")
+    return f"{said}, with a consistent hash chain"
 
 
 def _key(config: AgentConfig) -> str:
@@ -230,8 +232,8 @@ def _key(config: AgentConfig) -> str:
     if source != "file":
         return f"from: {source}"
     return (
-        "in a file of the configuration's folder, as no keyring was found: it protects a disk or a backup only if the "
-        "file is not on it; SLINGSHOT_PASSPHRASE protects better"
+        "in a file in the configuration folder, because no keyring was found; it protects a disk or a backup only if "
+        "the file is not on it; SLINGSHOT_PASSPHRASE protects better"
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from user_agent.store.encryption_key import StoreKey
 
 docs = App(
-    help="Your documents, kept on this device: link folders, see what could be read, search. Text is kept encrypted.",
+    help="Manage documents on this device: link folders, see which files were read, search. Text is stored encrypted.",
 )
 
 LINK_EXAMPLES = examples(
@@ -45,10 +45,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 @with_settings("data_dir")
 def link(
     config: AgentConfig,
-    paths: Annotated[list[Path], typer.Argument(help="Folders, read with all subfolders, or documents.")],
+    paths: Annotated[list[Path], typer.Argument(help="Folders (read with all subfolders) or documents.")],
     as_json: AsJson = False,
 ) -> None:
-    """Link folders or documents, and read what is in them."""
+    """Link folders or documents, and read their contents."""
     with _held_collection(config) as library:
         links = [library.link(path) for path in paths]
         _sync(library, as_json, retry_failed=False, links=links)
@@ -100,7 +100,7 @@ def list_documents(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List every file that was found, with what could not be read and why."""
+    """List every file found, with the reason for each that could not be read."""
     with opened_collection(config) as (library, _):
         found = [document for document in library.documents() if state in (None, document.state)]
     if as_json:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from user_agent.store.ledger import Entry, Ledger
 
 ledger = App(
-    help="What left this device and what came back: every message to and from a core, in a ledger that only grows. "
-    "Entries removed at its end can be detected only with a hash that you keep elsewhere.",
+    help="Show what left this device and what came back: every message to and from a core, in an append-only ledger. "
+    "Removal of entries at its end can be detected only with a hash that you keep elsewhere.",
 )
 
 SHOW_EXAMPLES = examples(
@@ -30,7 +30,7 @@ SHOW_EXAMPLES = examples(
     "user-agent ledger show 42   (the content of that message)",
     "user-agent ledger show --trace 0b9c41 --json",
 )
-VERIFY_EXAMPLES = examples("user-agent ledger verify", 'user-agent ledger verify && echo "whole"')
+VERIFY_EXAMPLES = examples("user-agent ledger verify", 'user-agent ledger verify && echo "consistent"')
 EXPORT_EXAMPLES = examples("user-agent ledger export ledger.jsonl")
 
 
@@ -52,9 +52,9 @@ def open_ledger(config: AgentConfig) -> Iterator[Ledger]:
 @with_settings("data_dir")
 def show(
     config: AgentConfig,
-    seq: Annotated[int | None, typer.Argument(help="Number of one entry, to show its message.")] = None,
+    seq: Annotated[int | None, typer.Argument(help="Number of the entry to show, with its message.")] = None,
     trace: Annotated[str | None, typer.Option(help="List only entries of the answer with this id.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Number of entries to list, the latest.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Number of latest entries to list.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the messages that crossed, or show one of them."""
@@ -79,15 +79,15 @@ def show(
 def verify(config: AgentConfig) -> None:
     """Check that no entry was changed, inserted or removed; exit code 1 if one was.
 
-    Entries removed at the end are detected only with the hash that this prints: keep it elsewhere, with its number. As
-    long as the entry of that number has that hash, nothing up to it was changed.
+    Removal of entries at the end is detected only with the hash that this command prints: keep it elsewhere, with the
+    number of entries. As long as the entry with that number has that hash, no entry up to it was changed.
     """
     with open_ledger(config) as opened:
         found = opened.verify()
     if found.broken_seq is not None:
         typer.echo(f"user-agent: error: the ledger is broken at entry {found.broken_seq}: {found.reason}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{found.entries} entries, whole; hash of the last: {found.chain}")
+    typer.echo(f"{found.entries} entries, hash chain consistent; hash of the last entry: {found.chain}")
 
 
 @ledger.command(epilog=EXPORT_EXAMPLES)
@@ -96,7 +96,7 @@ def export(
     config: AgentConfig,
     file: Annotated[Path, typer.Argument(help="File to write, one JSON line per entry.")],
 ) -> None:
-    """Write all entries to a file, including sent messages. Only its owner can read it."""
+    """Write all entries, including sent messages, to a file that only its owner can read."""
     with open_ledger(config) as opened:
         lines = opened.export()
         try:
@@ -116,7 +116,7 @@ def _print_one(entry: Entry, *, as_json: bool) -> None:
     for name, value in shown.items():
         if name not in ("message", "payload"):
             typer.echo(f"{name:14}{value}")
-    typer.echo("it came from the core: only its size and hash are kept" if message is None else f"says: {message.kind}")
+    typer.echo(f"says: {message.kind}" if message else "received from the core; only its size and hash are stored")
     for name, value in (message.fields if message else {}).items():
         typer.echo(f"  {name}: {json.dumps(value)}")
 

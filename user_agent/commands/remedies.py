@@ -10,9 +10,9 @@ REMEDIES: Remedies = {
     **{(ANY, name): setting.option for name, setting in settings_of(AnswerSettings).items()},
     (ANY, "core"): "--core HOST:PORT, or `user-agent config set core HOST:PORT`",
     (ANY, "ca"): "--ca FILE, or `user-agent config set ca FILE`",
-    (ANY, "insecure"): "--ca FILE, or --insecure if you trust every network on the way",
+    (ANY, "insecure"): "--ca FILE, or --insecure if you trust every network on the path",
     (ANY, "client_certificate"): "--client-certificate FILE --client-key FILE",
-    (ANY, "core_key"): "`user-agent config set-core-key HOST:PORT`, or the variable SLINGSHOT_CORE_KEY",
+    (ANY, "core_key"): "`user-agent config set-core-key HOST:PORT`, or the environment variable SLINGSHOT_CORE_KEY",
     (ANY, "model"): "--model NAME, or `user-agent config set model NAME`",
     (ANY, "user_model"): "--user-model FOLDER, or `user-agent config set user_model FOLDER`",
     (ANY, "timeout"): "`user-agent config set timeout SECONDS`",
@@ -20,9 +20,9 @@ REMEDIES: Remedies = {
     (ANY, "docs"): "--docs FOLDER",
     (ANY, "questions"): "--questions FILE",
     (ANY, "is_confirmed"): "--yes",
-    (ANY, "config_folder"): "the variable XDG_CONFIG_HOME",
-    (ANY, "data_dir"): "the variable SLINGSHOT_DATA_DIR",
-    (ANY, "passphrase"): "the variable SLINGSHOT_PASSPHRASE",
+    (ANY, "config_folder"): "the environment variable XDG_CONFIG_HOME",
+    (ANY, "data_dir"): "the environment variable SLINGSHOT_DATA_DIR",
+    (ANY, "passphrase"): "the environment variable SLINGSHOT_PASSPHRASE",
     (ANY, "port"): "--port",
     (ANY, "tuned"): "`user-agent tune --reset`",
     (ANY, "document"): "`user-agent docs list`",
@@ -32,7 +32,7 @@ REMEDIES: Remedies = {
         "insecure_line",
         "ca",
     ): "--ca FILE, or `user-agent config set ca FILE`; `user-agent config forget-core-key HOST:PORT`",
-    ("key_refused", None): "`user-agent config set-core-key HOST:PORT`, or the variable SLINGSHOT_CORE_KEY",
+    ("key_refused", None): "`user-agent config set-core-key HOST:PORT`, or the environment variable SLINGSHOT_CORE_KEY",
 }
 
 

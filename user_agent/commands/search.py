@@ -22,10 +22,10 @@ EXAMPLES = examples('user-agent docs search "When is my dentist appointment?"')
 def search(
     config: AgentConfig,
     query: Annotated[str, typer.Argument(help="Words or a question.")],
-    limit: Annotated[int, typer.Option(help="Largest number of passages to print.", min=1)] = 10,
+    limit: Annotated[int, typer.Option(help="Maximum number of passages to print.", min=1)] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Show the passages found for a question, and which of them the user model would be given, whole or in part.
+    """Show the passages found for a question, and which of them the user model would read, whole or in part.
 
     How many fit depends on the user model, the length of the question and the setting max_tokens. Nothing is sent.
     """
@@ -50,7 +50,7 @@ def search(
     if fitted.why_none:
         typer.echo(f"user-agent: {fitted.why_none}", err=True)
     if more:
-        typer.echo(f"user-agent: {more} more were found; see them with a larger --limit", err=True)
+        typer.echo(f"user-agent: {more} more were found; use a larger --limit to see them", err=True)
 
 
 def _share(passage: Passage) -> str:

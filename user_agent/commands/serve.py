@@ -23,7 +23,7 @@ EXAMPLES = examples(
 
 @with_settings(*LINE, "host", "port", "data_dir", "max_answers", "max_waiting")
 def serve(given: Given) -> None:
-    """Run the agent: a page for the browser, and a REST endpoint that OpenAI's clients speak.
+    """Run the agent: a page for the browser, and a REST endpoint for OpenAI clients.
 
     `user-agent config show` lists all settings.
     """

@@ -37,18 +37,18 @@ Questions = Annotated[
     typer.Option(
         metavar="<path>",
         help="File of your own questions, one a line: question, TAB, expected answer; or JSON lines "
-        '{"question": …, "answer": …}. They are sent to the core, and measure best. Without it, questions are made of '
-        "the documents and stay on this device.",
+        '{"question": …, "answer": …}. They give the best measurement, but are sent to the core. Without the '
+        "option, questions are made from the documents and stay on this device.",
     ),
 ]
-Limit = Annotated[int, typer.Option(help="Largest number of questions to ask.", min=1)]
+Limit = Annotated[int, typer.Option(help="Maximum number of questions to ask.", min=1)]
 MaxTokens = Annotated[
     int,
-    typer.Option(help="Longest answer in tokens; shorter than that of `ask`, as a run takes hundreds.", min=1),
+    typer.Option(help="Maximum answer length in tokens; lower than for `ask`, as a run takes hundreds of answers.", min=1),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Start without asking for confirmation.")]
-Show = Annotated[bool, typer.Option("--show", help="Print what was chosen, and exit.")]
-Reset = Annotated[bool, typer.Option("--reset", help="Delete what was chosen, and interrupted runs.")]
+Show = Annotated[bool, typer.Option("--show", help="Print the chosen values and exit.")]
+Reset = Annotated[bool, typer.Option("--reset", help="Delete the chosen values and interrupted runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -99,7 +99,7 @@ def tune(
         typer.echo(json.dumps(asdict(choice), ensure_ascii=False))
     else:
         _print(choice)
-    typer.echo(f"saved in {file}; `user-agent ask` uses it where λ and α are not given", err=True)
+    typer.echo(f"saved in {file}; `user-agent ask` uses these values unless λ and α are given", err=True)
 
 
 def _reset() -> None:

@@ -35,7 +35,7 @@ class LineSettings(BaseModel):
         bool,
         Face(
             "Allow a plaintext connection to a core on another machine",
-            "Whoever is on the way can read questions and answers. No effect with a CA certificate.",
+            "Anyone on the network path can read questions and answers. No effect with a CA certificate.",
             advanced=True,
         ),
     ] = False

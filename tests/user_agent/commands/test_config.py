@@ -219,7 +219,7 @@ def test_the_doctor_says_when_the_core_refuses_the_key(tmp_path: Path, core_fold
         for given, is_ok, says in (
             ({}, False, "get one from its provider"),
             ({"core_key": f"{key}x"}, False, "set-core-key"),
-            ({"core_key": key}, True, "with the key from SLINGSHOT_CORE_KEY"),
+            ({"core_key": key}, True, "API key from SLINGSHOT_CORE_KEY"),
         ):
             done = run(tmp_path, "doctor", "--core", keyed.address, "--json", user_model=user_folder, **given)
             (found,) = (one for one in json.loads(done.stdout)["findings"] if one["what"] == "core")

@@ -143,7 +143,7 @@ def test_a_search_shows_what_an_answer_is_given_and_what_does_not_fit(docs: Docs
     shown = docs("search", question, "--limit", "4")
     assert [line.split("  ")[0] for line in shown.stdout.splitlines()[1:]][:3] == ["whole", "whole", "in part"]
     assert "does not fit" in shown.stdout
-    assert "5 more were found; see them with a larger --limit" in shown.stderr
+    assert "5 more were found; use a larger --limit to see them" in shown.stderr
     assert (_json(docs("search", question, "--limit", "4", "--json"))["more"], found["more"]) == (5, 0)
 
 

@@ -392,7 +392,7 @@ def test_while_settings_are_saved_nothing_is_typed_that_would_be_lost(page: Page
 
 def test_a_setting_that_no_answer_can_be_made_with_is_refused_and_not_kept(page: Page, agent: AgentProcess) -> None:
     page.get_by_role("link", name="Settings").click()
-    for label, given, says in (("Timesteps of a block", "601", "1 to 600"), ("Core", "nowhere", "write HOST:PORT")):
+    for label, given, says in (("Timesteps per block", "601", "1 to 600"), ("Core", "nowhere", "write HOST:PORT")):
         field = page.get_by_label(label, exact=True)
         expect(page.get_by_label("Core", exact=True)).to_be_visible()
         if not field.is_visible():
