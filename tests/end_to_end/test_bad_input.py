@@ -68,7 +68,7 @@ def _fails(result: subprocess.CompletedProcess[str], *says: str) -> None:
         (("--early-stop", "1"), ("--early-stop is '1'", "below 1")),
         (("--block-size", "0"), ("--block-size is '0'",)),
         (("--max-tokens", "0"), ("--max-tokens is '0'",)),
-        (("--block-size", "200"), ("200 tokens of answer leave no room for a question", "(--block-size)")),
+        (("--block-size", "200"), ("an answer of 200 tokens leaves no room for a question", "(--block-size)")),
         (("--seed", "-1"), ("--seed is '-1'",)),
         (("--documents", "notes"), ("--documents: 'notes' is not a choice of documents; use all, none, or ids",)),
         (("--documents", "3", "--docs", "."), ("exclude each other",)),
@@ -98,7 +98,7 @@ def test_another_tokenizer(core: CoreProcess, user_folder: Path, tmp_path: Path)
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     (tmp_path / SHA256SUMS).unlink()  # it would say first that the file was changed
     result = run_agent("ask", "Hello?", "--core", core.address, "--user-model", str(tmp_path))
-    _fails(result, "another tokenizer", "--user-model")
+    _fails(result, "does not have the user model's tokenizer", "--user-model")
 
 
 def test_a_user_model_of_another_family(core: CoreProcess, tmp_path: Path) -> None:

@@ -181,13 +181,13 @@ def test_documents_that_no_setting_answers_leave_nothing_saved(
     ("content", "changes", "says"),
     [
         ("", {}, "a.md contains no text"),
-        ("It is there.\n", {}, "no question can be made of any sentence"),
+        ("It is there.\n", {}, "no question can be made from any sentence"),
         ("The code is 12.\n", {"questions": Path("/nowhere/q.tsv")}, "/nowhere/q.tsv"),
         ("The code is 12.\n", {"answers": {"seed": 2**62}}, "below 2^62"),
         ("The code is 12.\n", {"answers": {"steps": 601}}, "1 to 600"),
         ("The code is 12.\n", {"answers": {"max_tokens": 10**6}}, "(--steps)"),
         ("The code is 12.\n", {"core": "127.0.0.1:1"}, "no core answers"),
-        ("The code is 12.\n", {"core": ""}, "tuning needs a core; set its address"),
+        ("The code is 12.\n", {"core": ""}, "tuning needs a core; set the core's address"),
         ("The code is 12.\n", {"docs": ()}, "--docs"),
         ("The code is 12.\n", {"answers": {"model": "gpt-9"}}, "there are: tiny (ssd-2)"),
     ],
@@ -252,7 +252,7 @@ def test_a_core_that_goes_away_costs_nothing_that_was_measured(
     with running_core(core_folder) as core:
         result = agent(*_tune_options(core.address, user_folder, notes, "--questions", str(questions)))
     assert result.returncode == 0, result.stderr
-    assert "An earlier run was stopped" in result.stderr
+    assert "An earlier run was interrupted" in result.stderr
     assert "Chosen: λ 1, α 0" in result.stdout
 
 

@@ -338,7 +338,7 @@ class Agent:
 
     async def _open(self, question: Question, observer: Observer | None) -> ResumingStream:
         if self._client is None:
-            raise InvalidParameter("λ below 1 needs a core; set its address", parameter="core")
+            raise InvalidParameter("λ below 1 needs a core; set the core's address", parameter="core")
         on_wait = observer.waiting if observer else None
         card = await self._client.model_card(question.model, self._user_model.config.family, on_wait)
         self._check(card, question)
@@ -411,7 +411,7 @@ def check_card(card: ModelCard, user_model: UserModel, model: str) -> None:
         )
     if (card.tokenizer_sha256, card.vocab_size) != (user_model.tokenizer.sha256, config.vocab_size):
         raise TokenizerMismatch(
-            f"the core's model {card.model!r} has another tokenizer than the user model, so their logits cannot "
+            f"the core's model {card.model!r} does not have the user model's tokenizer, so their logits cannot "
             "be mixed; use a user model made for this core",
             parameter="user_model",
         )

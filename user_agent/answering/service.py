@@ -222,7 +222,7 @@ class Answering:
         elif isinstance(error := task.exception(), SlingshotError):
             code, message = error.code, str(error)
         elif error:
-            code, message = "internal_error", "the agent failed on this answer; its log says how"
+            code, message = "internal_error", "the agent failed on this answer; see its log"
         else:
             self.figures.add(task.result().answer)
             return

@@ -40,7 +40,7 @@ class Fitted:
 
 def given_at_zero(found: Sequence[Passage]) -> Fitted:
     """Give none of the passages found: where λ is 0 the user model is not asked."""
-    return Fitted(left_out=found, why_none="lambda_user is 0, so no passage is given; set it above 0 to use documents")
+    return Fitted(left_out=found, why_none="lambda_user is 0, so no passage is used; set it above 0 to use documents")
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class UserModel:
         most = self.config.max_prompt_tokens_before(answer_tokens)
         if most < len(self.core_prompt("")):
             return PromptTooLong(
-                f"{answer_tokens} tokens of answer leave no room for a question in the user model; use fewer",
+                f"an answer of {answer_tokens} tokens leaves no room for a question in the user model; use fewer",
                 parameter=of_the_answer,
             )
         limit = most if core_takes is None else min(most, core_takes)

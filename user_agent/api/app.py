@@ -50,8 +50,8 @@ def create_app(state: AppState) -> FastAPI:
     app = FastAPI(
         title="Slingshot agent",
         version=version("slingshot"),
-        description="Answers of a large model on a server and a small one on this device, which alone reads documents. "
-        "The server's provider reads questions and answers.",
+        description="Answers of a large model on a server and a small one on this device. Only the small one reads "
+        "documents. The server's provider reads questions and answers.",
         docs_url=None,  # its pages load scripts from other hosts
         redoc_url=None,
         max_body_size=state.config.max_body,

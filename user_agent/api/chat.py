@@ -32,7 +32,10 @@ def ignored_header(names: Sequence[str]) -> dict[str, str]:
     response_model=ChatCompletion,
     responses={
         **ANSWERING,
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "whole, or as events"},
+        200: {
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "the answer, or its events",
+        },
     },
 )
 async def chat_completions(

@@ -27,7 +27,10 @@ MAX_PROMPTS = 16
     response_model=Completion,
     responses={
         **ANSWERING,
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "whole, or as events"},
+        200: {
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "the answer, or its events",
+        },
     },
 )
 async def completions(
@@ -39,7 +42,7 @@ async def completions(
     completion_id, created = new_id("cmpl"), int(time.time())
     if body.stream:
         if len(asked) != 1:
-            raise ApiError(400, "invalid_value", "a stream answers one prompt; send one, or turn stream off", "prompt")
+            raise ApiError(400, "invalid_value", "streaming takes one prompt; send one, or turn stream off", "prompt")
         streaming = await Streaming(client, answering, asked[0], completion_id).begun()
         chunks = _chunks(streaming, body, completion_id, created)
         return StreamingResponse(events(chunks, client.url.path), media_type="text/event-stream", headers=ignored)

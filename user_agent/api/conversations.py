@@ -68,7 +68,7 @@ class Deleted(BaseModel):
 @router.get("", responses=documented())
 async def conversations(
     request: Request,
-    after: Annotated[int, Query(ge=0, le=10**9, description="how many to leave out from the start")] = 0,
+    after: Annotated[int, Query(ge=0, le=10**9, description="number of entries to skip")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Conversations:
     """List conversations, the latest first."""

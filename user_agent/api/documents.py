@@ -140,7 +140,7 @@ class Removed(BaseModel):
 async def documents(
     request: Request,
     state: Literal["indexed", "failed", "skipped"] | None = None,
-    after: Annotated[int, Query(ge=0, le=10**9, description="how many to leave out from the start")] = 0,
+    after: Annotated[int, Query(ge=0, le=10**9, description="number of entries to skip")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Documents:
     """Every file that was found, none left out in silence."""

@@ -42,11 +42,13 @@ class Entries(BaseModel):
 @router.get("", responses=documented())
 async def entries(
     request: Request,
-    after: Annotated[int, Query(ge=0, lt=2**63, description="number of the entry before the first")] = 0,
+    after: Annotated[int, Query(ge=0, lt=2**63, description="list only entries after this number")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    trace: Annotated[str | None, Query(max_length=200, description="of one answer")] = None,
+    trace: Annotated[str | None, Query(max_length=200, description="id of one answer")] = None,
     direction: Literal["up", "down"] | None = None,
-    before: Annotated[int | None, Query(ge=1, lt=2**63, description="the latest first, back from this number")] = None,
+    before: Annotated[
+        int | None, Query(ge=1, lt=2**63, description="list entries before this number, latest first")
+    ] = None,
 ) -> Entries:
     """List entries in order; with `before` the latest first."""
     find = state_of(request).stores.ledger.entries
@@ -56,7 +58,7 @@ async def entries(
 
 @router.get("/totals", responses=documented())
 async def totals(
-    request: Request, trace: Annotated[str | None, Query(max_length=200, description="of one answer")] = None
+    request: Request, trace: Annotated[str | None, Query(max_length=200, description="id of one answer")] = None
 ) -> ledger.Totals:
     """Count messages and bytes, each way."""
     return await asyncio.to_thread(state_of(request).stores.ledger.totals, trace)

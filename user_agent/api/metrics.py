@@ -26,20 +26,20 @@ class _Figures(Collector):
     def collect(self) -> Iterator[Metric]:
         """All of them."""
         done = self._state.answering.figures
-        answers = CounterMetricFamily("slingshot_answers", "Answers, by how they ended", labels=["end"])
+        answers = CounterMetricFamily("slingshot_answers", "Answers, by outcome", labels=["end"])
         for end, count in done.ends.items():
             answers.add_metric([end], count)
         yield answers
         yield CounterMetricFamily("slingshot_tokens", "Tokens of answers", value=done.tokens)
         yield CounterMetricFamily("slingshot_timesteps", "Timesteps decoded", value=done.timesteps)
-        yield CounterMetricFamily("slingshot_answer_seconds", "Time that answers took", value=done.seconds)
+        yield CounterMetricFamily("slingshot_answer_seconds", "Duration of answers", value=done.seconds)
         yield GaugeMetricFamily("slingshot_answers_open", "Answers computed or waiting", self._state.answering.answers)
         totals = self._state.stores.ledger.totals()
         crossed = CounterMetricFamily("slingshot_wire_bytes", "Bytes of messages in the ledger", labels=["direction"])
         crossed.add_metric(["up"], totals.up.wire_bytes)
         crossed.add_metric(["down"], totals.down.wire_bytes)
         yield crossed
-        documents = GaugeMetricFamily("slingshot_documents", "Documents, by their state", labels=["state"])
+        documents = GaugeMetricFamily("slingshot_documents", "Documents, by state", labels=["state"])
         for name, count in Counter(document.state for document in self._state.stores.documents.documents()).items():
             documents.add_metric([name], count)
         yield documents

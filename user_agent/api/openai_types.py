@@ -113,7 +113,7 @@ class Generation(BaseModel):
             if extra.get(name) is not None and not any(_equal(extra[name], value) for value in neutral):
                 raise ApiError(400, "unsupported_parameter", f"{name} is not supported here; leave it out", name)
         if self.stream_options and not self.stream:
-            raise ApiError(400, "invalid_value", "stream_options applies to streams only; set stream", "stream_options")
+            raise ApiError(400, "invalid_value", "stream_options applies only to streams; set stream", "stream_options")
         return sorted(set(extra) - set(NEUTRAL) - ACCEPTED)
 
 

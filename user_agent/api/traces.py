@@ -27,7 +27,7 @@ def trace_of(trace_id: str, request: Request) -> Trace:
 @router.get("/v1/traces/{trace_id}/events", response_class=EventSourceResponse, responses=documented_beside_events(404))
 async def trace_events(
     trace: Annotated[Trace, Depends(trace_of)],
-    last_event_id: Annotated[int, Header(ge=0, description="go on behind this event")] = 0,
+    last_event_id: Annotated[int, Header(ge=0, description="continue after this event")] = 0,
 ) -> AsyncIterator[ServerSentEvent]:
     """All events of an answer, from the first, as they come; the last is answer.end."""
     async for event in trace.follow(last_event_id):

@@ -50,7 +50,7 @@ async def opened_answering(
         check(config, user_model)
         await line.connect(config.line)
         if line.is_demo:
-            typer.echo(f"user-agent: core {line.address}, the demo's, started on this machine", err=True)
+            typer.echo(f"user-agent: core {line.address}, the demo's core, started on this machine", err=True)
         yield Answering(config, user_model, line.client, search or stores.documents.search, Traces(), control)
     finally:
         await line.close()
@@ -79,7 +79,7 @@ def print_tuned(answered: Answered) -> None:
     if answered.tuned:
         used = answered.question.collaboration
         typer.echo(
-            f"user-agent: λ {used.lambda_user:g}, α {used.alpha:g}: where not given, as tuned on "
+            f"user-agent: λ {used.lambda_user:g}, α {used.alpha:g}: values not given were tuned on "
             f"{answered.tuned.tuned_on} for these two models (user-agent tune --show)",
             err=True,
         )

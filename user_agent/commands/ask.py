@@ -84,7 +84,7 @@ def ask(
         search = _reading(docs) if docs else stores.documents.search
         answered = asyncio.run(_ask(config, stores, search, steering, question, trace, watch=watch))
         if docs and answered.question.collaboration.uses_user and not _found(answered):
-            typer.echo("user-agent: no passage of your documents matches; the answer does not use them", err=True)
+            typer.echo("user-agent: no passage in your documents matches; the answer does not use them", err=True)
         print_tuned(answered)
         _print_json(answered) if as_json else print_answer(answered)
         if not no_log:

@@ -152,7 +152,7 @@ def doctor(config: AgentConfig, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, ensure_ascii=False))
     else:
-        _print_table(("", "what", "how it is"), ((f.mark, f.what, f.says) for f in findings))
+        _print_table(("", "check", "result"), ((f.mark, f.what, f.says) for f in findings))
     if not all(finding.is_ok for finding in findings):
         raise typer.Exit(1)
 

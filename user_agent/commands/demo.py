@@ -74,8 +74,8 @@ async def _ask_all(seed: int, console: Console) -> list[dict[str, object]]:
     reports = []
     async with demo_core() as core, CoreClient(core.address, Ledger.in_memory()) as client:
         console.print(
-            f"Core server listening on {core.address}, a process of its own. It is not given the notes in "
-            f"{NOTES.name}/, and sees of them what the answers say."
+            f"Core server listening on {core.address}, in its own process. It does not receive the notes in "
+            f"{NOTES.name}/; of their content it sees what the answers say."
         )
         user_model, passages = UserModel.load(USER, with_weights=True), read_passages(NOTES)
         agent = Agent(user_model, client)
@@ -110,9 +110,9 @@ def _table(question: DemoQuestion, answers: dict[str, Answer]) -> Table:
     table.add_section()
     table.add_row("expected", question.expected, style="dim")
     table.caption = (
-        f"{together.timesteps} timesteps, {together.exact_timesteps} of them provably as with full logits, in "
-        f"{together.seconds:.2f} s; {together.bytes_up:,} bytes up, {together.bytes_down:,} down. Underlined: not what "
-        "the core alone would have chosen on the same draw."
+        f"{together.timesteps} timesteps, {together.exact_timesteps} of them provably the same as with full "
+        f"logits, in {together.seconds:.2f} s; {together.bytes_up:,} bytes up, {together.bytes_down:,} down. "
+        "Underlined: tokens that the core alone would not have chosen on the same draw."
     )
     table.caption_justify = "left"
     return table

@@ -68,7 +68,7 @@ def show(
         return
     _print_table(entries)
     typer.echo(
-        f"in all: {totals.up.messages} messages, {totals.up.wire_bytes} bytes sent; {totals.down.messages} messages, "
+        f"total: {totals.up.messages} messages, {totals.up.wire_bytes} bytes sent; {totals.down.messages} messages, "
         f"{totals.down.wire_bytes} bytes received",
         err=True,
     )

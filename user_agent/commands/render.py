@@ -30,9 +30,9 @@ def marked(tokens: Sequence[AnswerToken]) -> Text:
 def summary(answer: Answer) -> str:
     """One line on what the answer took."""
     changed = sum(token.is_changed for token in answer.tokens)
-    exact = f" ({answer.exact_timesteps} provably as with full logits)" if answer.logits_format else ""
-    ahead = f", {answer.guessed_timesteps} of its answers were there ahead" if answer.guessed_timesteps else ""
-    resumed = f"; the line broke {answer.resumed} times, and it went on" if answer.resumed else ""
+    exact = f" ({answer.exact_timesteps} provably the same as with full logits)" if answer.logits_format else ""
+    ahead = f", {answer.guessed_timesteps} of its replies had come ahead" if answer.guessed_timesteps else ""
+    resumed = f"; the connection broke {answer.resumed} times, and the answer was resumed" if answer.resumed else ""
     return (
         f"{len(answer.tokens)} tokens, {changed} changed by your side (underlined); "
         f"{answer.timesteps} timesteps{exact} in {answer.seconds:.2f} s; "
@@ -46,12 +46,12 @@ def remarks(question: Question) -> list[str]:
     said = []
     if question.clamped_from:
         said.append(
-            f"The answer has at most {question.params.max_tokens} tokens, not {question.clamped_from}: the models have "
-            "no more room behind this question."
+            f"The answer has at most {question.params.max_tokens} tokens, not {question.clamped_from}: this question "
+            "leaves the models no more room."
         )
     if left_out := question.left_out:
         count = f"{len(left_out)} more passage{'s were' if len(left_out) > 1 else ' was'}"
         places = [printable(passage.place) for passage in left_out[:MOST_NAMED]]
         rest = [f"and {len(left_out) - MOST_NAMED} others"] if len(left_out) > MOST_NAMED else []
-        said.append(f"{count} found and did not fit: {', '.join([*places, *rest])}")
+        said.append(f"{count} found but did not fit: {', '.join([*places, *rest])}")
     return said

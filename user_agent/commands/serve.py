@@ -40,12 +40,12 @@ def _announce(url: str, state: AppState) -> None:
     line = state.line
     core = line.address and f"{line.address}, {how_protected(state.config, line.address)}"
     if line.is_demo:
-        core = f"{line.address}, the demo's, started on this machine"
+        core = f"{line.address}, the demo's core, started on this machine"
     typer.echo(f"user-agent: listening on {url}")
     key = state.api_key if sys.stdout.isatty() else None
     typer.echo(f"  page      {url}/{f'#key={key}' if key else ''}")
-    typer.echo(f"  REST      {url}/v1   key {key or 'as `user-agent config show --key` prints it'}")
-    typer.echo(f"  core      {core or 'none: the user model answers alone (λ 1)'}")
-    typer.echo(f"  kept in   {state.config.data_dir}, encrypted with a key from: {state.stores.key_source}")
+    typer.echo(f"  REST      {url}/v1   key {key or '(print it with `user-agent config show --key`)'}")
+    typer.echo(f"  core      {core or 'none: only the user model answers (λ 1)'}")
+    typer.echo(f"  data      {state.config.data_dir}, encrypted with a key from: {state.stores.key_source}")
     if exposure := state.stores.documents.exposure():
         typer.echo(f"user-agent: warning: {exposure_warning(exposure)}", err=True)

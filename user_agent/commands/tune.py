@@ -44,7 +44,9 @@ Questions = Annotated[
 Limit = Annotated[int, typer.Option(help="Maximum number of questions to ask.", min=1)]
 MaxTokens = Annotated[
     int,
-    typer.Option(help="Maximum answer length in tokens; lower than for `ask`, as a run takes hundreds of answers.", min=1),
+    typer.Option(
+        help="Maximum answer length in tokens; lower than for `ask`, as a run takes hundreds of answers.", min=1
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Start without asking for confirmation.")]
 Show = Annotated[bool, typer.Option("--show", help="Print the chosen values and exit.")]
@@ -106,7 +108,7 @@ def _reset() -> None:
     from user_agent.store.tuned import config_folder, forget_choices
 
     deleted = forget_choices()
-    typer.echo(f"deleted {deleted} files in {config_folder()}" if deleted else "nothing was saved", err=True)
+    typer.echo(f"deleted {deleted} files in {config_folder()}" if deleted else "there were no saved values", err=True)
 
 
 def _show(as_json: bool) -> None:

@@ -33,8 +33,8 @@ def exposure_warning(why: str) -> str:
     """
     return (
         f"files are read without isolation from the network on this machine ({why}): a damaged or hostile file that "
-        "takes over its reader could send what your account can read. Add only files that you trust, or let this "
-        "program make user namespaces (in a container its seccomp profile decides that, elsewhere sysctl "
+        "takes over its reader could send what your account can read. Add only files that you trust, or allow this "
+        "program to create user namespaces (in a container by its seccomp profile, elsewhere by sysctl "
         "user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns)"
     )
 
@@ -98,7 +98,7 @@ class Extractor:
                 self._end(process)  # its reply to this file must not be taken for that to the next
                 raise
         if not pieces:
-            raise DocumentsUnreadable("contains no text (scanned pages are not read); save it with its text")
+            raise DocumentsUnreadable("contains no text (scanned pages are not read); save it with text")
         return pieces
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ class Extractor:
         code = _closed(process)
         if code == -signal.SIGALRM:
             return "takes more than 10 s to read; split it"
-        return f"crashes its reader ({_named(code)}): it is damaged, or not what its name says; save it again"
+        return f"crashes its reader ({_named(code)}): it is damaged, or its name has the wrong extension; save it again"
 
 
 @contextmanager

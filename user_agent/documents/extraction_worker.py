@@ -61,7 +61,7 @@ def _leave_network() -> str:
         return "this system has no network namespaces"
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
         return ""
-    return f"it refuses a network namespace: {os.strerror(ctypes.get_errno())}"
+    return f"this system refuses a network namespace: {os.strerror(ctypes.get_errno())}"
 
 
 def read(data: bytes, suffix: str) -> bytes:

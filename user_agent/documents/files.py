@@ -85,20 +85,20 @@ def _below(folder: Path) -> Iterator[FoundFile]:
         try:
             yield from list(_below(path))
         except OSError as error:
-            yield FoundFile(path, 0, 0, f"cannot be entered: {error.strerror}", is_shut=True)
+            yield FoundFile(path, 0, 0, f"cannot be opened: {error.strerror}", is_shut=True)
 
 
 def _why_skipped(path: Path, mode: int) -> str:
     if path.name.startswith("."):
         return "is hidden"
     if stat.S_ISLNK(mode):
-        return "is a symbolic link; link what it leads to"
+        return "is a symbolic link; link its target"
     return "" if stat.S_ISDIR(mode) else _why_no_document(path, mode)
 
 
 def _why_no_document(path: Path, mode: int) -> str:
     if not stat.S_ISREG(mode):
-        return "is no ordinary file"
+        return "is not a regular file"
     if path.suffix.lower() not in SUFFIXES:
-        return f"is of a kind that is not read: {path.suffix or 'no suffix'}"
+        return f"has an unsupported format: {path.suffix or 'no suffix'}"
     return ""

@@ -52,7 +52,7 @@ class Corpus:
         if self.skipped:
             kinds = Counter(unread.path.suffix or unread.path.name for unread in self.skipped)
             counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
-            yield printable(f"not read, as no kind that can be: {counts}")
+            yield printable(f"not read, because the formats are not supported: {counts}")
 
 
 def read_documents(paths: Sequence[Path]) -> Corpus:
@@ -94,7 +94,7 @@ def _files(path: Path) -> list[FoundFile]:
         raise DocumentsUnreadable(f"cannot read {path}: {error}; check its permissions") from error
     if all(file.skipped for file in files):
         raise DocumentsUnreadable(
-            f"{path} holds no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; choose another folder",
+            f"{path} contains no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; choose another folder",
             parameter="docs",
         )
     return files

@@ -142,7 +142,9 @@ class _Reader:
         if not (known and known.state == "indexed" and reading.state == "failed" and known.sha256 == reading.sha256):
             return False
         self._tries[known.id] += 1
-        self.store.explain(known.id, f"is kept as an older version read it: read anew, it {reading.reason}")
+        self.store.explain(
+            known.id, f"is kept as an older version of Slingshot read it, because now it {reading.reason}"
+        )
         return True
 
 

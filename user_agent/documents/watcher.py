@@ -79,7 +79,7 @@ class Watcher:
                 raise_interrupt=False,
             )
         except OSError as error:
-            log.warning("the documents cannot be watched; looking every %.0f s: %s", LONGEST_S, error)
+            log.warning("the documents cannot be watched for changes; checking every %.0f s: %s", LONGEST_S, error)
             while not self._wake.is_set():
                 yield None
                 self._wake.wait(LONGEST_S)

@@ -86,7 +86,7 @@ def forget_core_key(address: str) -> None:
     from keyring.errors import KeyringError, PasswordDeleteError
 
     if _normal(address) not in _addresses():
-        raise NotFound(f"no key is stored for the core at {address}; there are keys for: {_listed()}")
+        raise NotFound(f"no key is stored for the core at {address}; keys are stored for: {_listed()}")
     try:
         keyring.delete_password(KEYRING_SERVICE, _account(address))
     except PasswordDeleteError:
@@ -106,7 +106,7 @@ def _key_for(address: str) -> tuple[str | None, str]:
     from keyring.errors import KeyringError
 
     try:
-        key, why = keyring.get_password(KEYRING_SERVICE, _account(address)), "it holds none"
+        key, why = keyring.get_password(KEYRING_SERVICE, _account(address)), "it has none"
     except KeyringError as error:
         key, why = None, str(error)
     if key is None:

@@ -159,6 +159,6 @@ def _about_this_side(*, has_certificate: bool) -> TlsFailure:
         else ("requires a client certificate", "one")
     )
     return TlsFailure(
-        f"it closes the connection, as a core does that {asks}; get {get} from its provider, and set it with its key",
+        f"it closes the connection, as a core that {asks} does; get {get} from its provider, and set it with its key",
         "client_certificate",
     )

@@ -46,7 +46,7 @@ def how_protected(settings: LineSettings, address: str) -> str:
         return "encrypted"
     if is_local(address):
         return "on this machine"
-    return "NOT encrypted: whoever is on the way can read questions and answers (insecure is set)"
+    return "NOT encrypted: anyone on the network path can read questions and answers (insecure is set)"
 
 
 class _DemoClient(CoreClient):

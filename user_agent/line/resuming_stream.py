@@ -133,7 +133,7 @@ class ResumingStream:
             raise
         self._stream, self._number = stream, at.number
         self.resumed += 1
-        _log.info("the answer goes on, %d timesteps having been told again", at.number)
+        _log.info("the answer was resumed after replaying %d timesteps", at.number)
         return stream
 
     async def _break(self, error: CoreError) -> None:
@@ -150,7 +150,7 @@ class ResumingStream:
         is_over = isinstance(error, CoreLost | DemoCoreEnded) and error.retry_after_s is None
         if isinstance(error, KeyRefused) or is_over:
             raise error
-        _log.info("the line to the core broke (%s)", error.code)
+        _log.info("the connection to the core broke (%s)", error.code)
         if not isinstance(error, ModelBroken):
             await self._patience.wait(error)
         elif not self._leave():

@@ -80,4 +80,6 @@ def _by_grpc(code: grpc.StatusCode, address: str, when: str) -> errors.Slingshot
             "both sides",
             parameter="core",
         )
-    return CoreLost(f"the core at {address} failed {when} ({code.name}); ask again, then tell its provider")
+    return CoreLost(
+        f"the core at {address} failed {when} ({code.name}); ask again, and tell its provider if it happens again"
+    )

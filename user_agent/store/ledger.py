@@ -345,12 +345,12 @@ def _misfit(entry: Entry, last: int, chain: str) -> str:
     if entry.seq != last + 1:
         return f"entry {last + 1} is missing"
     if entry.previous != chain:
-        return "it does not follow the entry before"
+        return "it does not follow the previous entry"
     fields = (getattr(entry, name) for name in _COLUMNS.split(", ")[:10])
     if entry.chain != _chain(*fields):
         return "its fields were changed"
     if (entry.payload is None) != (entry.direction == "down"):
-        return "its message was taken out or put in"
+        return "its message was removed or inserted"
     if entry.payload is not None and hashlib.sha256(entry.payload).hexdigest() != entry.sha256:
         return "its message was changed"
     return ""

@@ -111,7 +111,7 @@ def saved_choices() -> list[Choice]:
     except OSError as error:
         raise _unusable("read", file, error) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidParameter(f"{file} does not hold tuned settings; delete it", parameter="tuned") from error
+        raise InvalidParameter(f"{file} does not contain tuned settings; delete it", parameter="tuned") from error
 
 
 def saved_choice(core_sha256: str, user_sha256: str) -> Choice | None:

@@ -78,7 +78,7 @@ class TuneOptions:
 
     def __post_init__(self) -> None:
         if not self.core:
-            raise InvalidParameter("tuning needs a core; set its address", parameter="core")
+            raise InvalidParameter("tuning needs a core; set the core's address", parameter="core")
         if self.seed is not None and not 0 <= self.seed < MAX_RUN_SEED:
             raise InvalidParameter(
                 f"seed is {self.seed}; to tune, choose a number below 2^62", parameter="seed", limit=MAX_RUN_SEED - 1
@@ -187,7 +187,7 @@ def _prepare(options: TuneOptions, console: Console, ledger: Ledger, linked: Cal
     tasks = list(islice(_usable(make, user_model, params), options.questions_limit))
     if not tasks:
         raise DocumentsUnreadable(
-            "no question can be made of any sentence in the documents; write a file of questions of your own",
+            "no question can be made from any sentence in the documents; write a file with your own questions",
             parameter="questions",
         )
     return Run(options, user_model, params, card, tasks, kept, ledger)
@@ -263,7 +263,7 @@ def _announce(run: Run, console: Console) -> None:
     minutes = _estimate_s(run) * (run.answers - done) / run.answers / 60
     console.print(
         f"Tuning with {len(run.tasks)} questions and {len(SETTINGS)} settings of λ and α: {run.answers} answers, "
-        f"up to {max(minutes, 0.1):.1f} min of this device's own computing"
+        f"up to {max(minutes, 0.1):.1f} min of computing on this device"
         f"{', and the time that the core takes' if options.questions else ''}."
     )
     asked = len(PUBLIC_INSTRUCTIONS)
@@ -276,11 +276,11 @@ def _announce(run: Run, console: Console) -> None:
     sha256s = (run.card.model_sha256, fingerprint(options.user_model))
     if before := saved_choice(*sha256s):
         console.print(
-            f"It will replace λ {before.lambda_user:g}, α {before.alpha:g}, tuned with {before.source} on "
+            f"This will replace λ {before.lambda_user:g}, α {before.alpha:g}, tuned with {before.source} on "
             f"{before.tuned_on} for these two models."
         )
     if done:
-        console.print(f"An earlier run was stopped: {done} of its answers are kept, and this one goes on.")
+        console.print(f"An earlier run was interrupted; this one resumes from its {done} answers.")
     if not options.is_confirmed:
         _confirm()
 
@@ -288,7 +288,7 @@ def _announce(run: Run, console: Console) -> None:
 def _confirm() -> None:
     if not sys.stdin.isatty():
         raise InvalidParameter(
-            "tuning asks for confirmation before it starts, and there is no terminal to ask on; confirm in advance",
+            "tuning asks for confirmation before it starts, but there is no terminal; confirm in advance",
             parameter="is_confirmed",
         )
     typer.confirm("Start?", abort=True, err=True)

@@ -116,7 +116,7 @@ def read_questions(file: Path) -> list[TuningQuestion]:
     questions = [_question(file, number, line) for number, line in numbered if line and not line.startswith("#")]
     if not questions:
         raise InvalidParameter(
-            f"{file} holds no question; write one per line: question, TAB, expected answer", parameter="questions"
+            f"{file} contains no question; write one per line: question, TAB, expected answer", parameter="questions"
         )
     return questions
 

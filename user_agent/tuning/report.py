@@ -51,11 +51,11 @@ def _sentences(choice: Choice) -> str:
         "smallest α, within one standard error of the best."
     )
     if choice.alike:
-        text += f"\nAt 95% it cannot be told from {_settings(choice.alike)}; more questions would narrow that."
+        text += f"\nAt 95% it cannot be distinguished from {_settings(choice.alike)}; more questions would narrow that."
     if choice.source == "documents":
         text += (
-            "\nThe core did not know these questions, so this λ is rather too large than too small for questions "
-            "that it does know. Questions of your own (--questions) measure that too."
+            "\nThe core was not asked these questions, so this λ is more likely too large than too small for questions "
+            "that it is asked. Your own questions (--questions) measure that too."
         )
     return text
 
@@ -91,15 +91,15 @@ def crossing(source: str, core: str, core_model: str, questions: int, asked: int
     if source == "documents":
         return (
             f"What crosses: nothing of your documents. By itself {where} answers {asked} fixed public instructions, "
-            f'such as "Where is it?"; up to {megabytes:,.1f} MB come down, then the line is closed. The questions '
-            "quote your documents: they stay on this device, and so do the answers."
+            f'such as "Where is it?"; up to {megabytes:,.1f} MB come down, then the connection is closed. The '
+            "questions quote your documents: they stay on this device, and so do the answers."
         )
     return (
         f"What crosses: your {questions} questions, word for word, {asked} times each, to {where}; and the tokens of "
-        "every answer and of every timestep on the way to it, which quote your documents where they do, also at "
+        "every answer and of every timestep before it, which can quote your documents, also at "
         f"settings that you would not choose. Up to {megabytes:,.1f} MB come down. Never sent: the expected answers, "
-        "documents, their names, λ or α. The order is shuffled, and each time has random draws of its own, as with "
+        "documents, their names, λ or α. The order is shuffled, and each time has its own random draws, as with "
         "`user-agent ask`. But the core sees which tokens are not its own and how long this device takes, and each "
-        "question comes at all settings: it can guess which λ and α a time had, and how far your documents move an "
-        "answer, better than from one `ask`."
+        "question comes at all settings: it can guess the λ and α of each time, and how strongly your documents change "
+        "an answer, better than from one `ask`."
     )

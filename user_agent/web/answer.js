@@ -92,19 +92,19 @@ export function keptAnswer({ text, trace, data }) {
 }
 
 function remarks(data) {
-  const said = [data?.is_stopped && "Stopped before its end.", data?.clamped_from && clamped(data),
-    data?.is_cut && !data.clamped_from && "Cut at the longest answer; see Settings."];
+  const said = [data?.is_stopped && "Stopped before the end.", data?.clamped_from && clamped(data),
+    data?.is_cut && !data.clamped_from && "Cut off at the longest answer; see Settings."];
   return said.filter(Boolean).map((text) => el("p", { className: "remark" }, text));
 }
 
 const clamped = ({ is_cut: isCut, max_tokens: most, clamped_from: wanted }) =>
-  `${isCut ? "Cut at" : "At most"} ${counted(most, "token")}, not ${wanted.toLocaleString("en")}: ` +
-  "the models have no more room behind this question.";
+  `${isCut ? "Cut off at" : "At most"} ${counted(most, "token")}, not ${wanted.toLocaleString("en")}: ` +
+  "this question leaves the models no more room.";
 
 /** How it came about, asked for when somebody looks. */
 function course(trace) {
   if (!trace) return null;
-  const details = el("details", { className: "course" }, el("summary", {}, "How it came about"));
+  const details = el("details", { className: "course" }, el("summary", {}, "How the answer was made"));
   const open = async () => {
     const denoising = new Denoising();
     details.append(denoising.element);

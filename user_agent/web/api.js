@@ -28,7 +28,7 @@ async function request(method, path, { body, signal } = {}) {
   return response;
 }
 
-const gone = () => new ApiError(0, GONE, "The agent does not answer. Start it again on this device.");
+const gone = () => new ApiError(0, GONE, "The agent does not respond. Start it again on this device.");
 
 async function failure(response) {
   const { error } = await response.json().catch(() => ({}));

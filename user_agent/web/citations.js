@@ -11,7 +11,7 @@ export function place({ source, page, line }) {
 
 export function citationList(passages, leftOut = []) {
   if (!passages.length && !leftOut.length) return null;
-  return el("section", { className: "citations", "aria-label": "Passages of your documents" },
+  return el("section", { className: "citations", "aria-label": "Passages from your documents" },
     passages.map((passage) => el("details", {},
       el("summary", {}, passage.is_cut ? `${place(passage)}, in part` : place(passage)),
       el("blockquote", {}, passage.text),
@@ -25,5 +25,5 @@ function didNotFit(passages) {
   const named = passages.slice(0, MOST_NAMED).map(place);
   const rest = passages.length - named.length;
   const places = [...named, ...(rest ? [`and ${counted(rest, "other")}`] : [])].join("; ");
-  return `${counted(passages.length, "more passage was", "more passages were")} found and did not fit: ${places}`;
+  return `${counted(passages.length, "more passage was", "more passages were")} found but did not fit: ${places}`;
 }

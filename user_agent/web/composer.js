@@ -26,7 +26,7 @@ export class Composer {
   set isRunning(value) {
     this.#isRunning = value;
     this.#send.textContent = value ? "Stop" : "Ask";
-    this.#send.title = value ? "Escape stops too" : "";
+    this.#send.title = value ? "Escape also stops the answer" : "";
   }
 
   focus() {

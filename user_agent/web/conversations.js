@@ -14,7 +14,7 @@ export async function updateConversations() {
   const { data, has_more: hasMore } = await get(`/v1/conversations?limit=${limit}`);
   place.replaceChildren(
     data.length ? el("ul", {}, data.map(item)) : el("p", { className: "remark" }, "No chats yet."),
-    hasMore ? button("Older ones", reporting(older), { className: "quiet" }) : "",
+    hasMore ? button("Older chats", reporting(older), { className: "quiet" }) : "",
   );
   markCurrent();
 }

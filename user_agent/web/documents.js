@@ -31,7 +31,7 @@ export class Documents {
     this.#name.addEventListener("input", () => this.#filter());
     this.element = el("div", { className: "page" },
       el("p", { className: "lead" }, "The private model reads these. Their text is kept encrypted on this device, and no file is sent. " +
-        "What an answer takes from them is: the core’s provider sees every word of an answer. Use only a provider that you trust."),
+        "What an answer takes from them is sent: the core’s provider sees every word of an answer. Use only a provider that you trust."),
       this.#warning,
       el("form", { className: "line", on: { submit: link } },
         el("label", {}, "Folder on this machine", this.#path), el("button", { className: "primary" }, "Link folder")),
@@ -81,7 +81,7 @@ export class Documents {
 
   #linked({ id, path, documents, failed }) {
     const unlink = async () => {
-      if (!(await askWhether("Unlink folder", `The agent forgets ${path} and its documents. The files stay.`, "Unlink"))) return;
+      if (!(await askWhether("Unlink folder", `The agent removes ${path} and its documents from its store. The files stay.`, "Unlink"))) return;
       await remove(`/v1/documents/links/${encodeURIComponent(id)}`);
       await this.load();
     };
@@ -128,7 +128,7 @@ export class Documents {
 
 function dropZone(onFiles) {
   const choose = el("input", { type: "file", multiple: true, on: { change: () => onFiles([...choose.files]) } });
-  const zone = el("label", { className: "drop" }, "Drop files here, or ", el("span", { className: "link" }, "choose some"), choose);
+  const zone = el("label", { className: "drop" }, "Drop files here, or ", el("span", { className: "link" }, "choose files"), choose);
   const hover = (isOver) => (event) => {
     event.preventDefault();
     zone.classList.toggle("over", isOver);

@@ -11,7 +11,7 @@ const PAGE = 100;
 
 const WHAT = "the questions, and the tokens of the answers with what they took from your documents.";
 const WHO = `The provider can read all that left: ${WHAT}`;
-const WHO_IS_LOCAL = `A core on this machine was asked. The provider of one elsewhere could read all of it: ${WHAT}`;
+const WHO_IS_LOCAL = `These messages went to a core on this machine. A provider elsewhere could read all of them: ${WHAT}`;
 
 const amount = ({ messages, wire_bytes: size }) => `${counted(messages, "message")} with ${bytes(size)}`;
 
@@ -22,15 +22,15 @@ export class Ledger {
   #summary = el("p", { className: "lead" });
   #verdict = el("p", { className: "verdict", role: "status" });
   #rows = el("tbody", {});
-  #more = button("Show earlier ones", reporting(() => this.#earlier()), { hidden: true });
+  #more = button("Show earlier messages", reporting(() => this.#earlier()), { hidden: true });
   #before = Number.MAX_SAFE_INTEGER;
   #turn = 0;
 
   constructor() {
     this.element = el("div", { className: "page" }, this.#summary,
       this.#who,
-      el("p", { className: "remark" }, "The chain shows that no entry was changed. It does not show that entries were cut off at the " +
-        "end, unless you keep the hash of the last one elsewhere, nor that the core was honest."),
+      el("p", { className: "remark" }, "The hash chain shows that no entry was changed. It does not show whether entries were cut off at the " +
+        "end, unless you keep the hash of the last one elsewhere, or whether the core was honest."),
       this.#trace && el("p", { className: "filter" }, "Messages of one answer. ", el("a", { href: "#/ledger" }, "Show all")),
       el("div", { className: "actions" },
         button("Verify", reporting(() => this.#verify())),
@@ -46,7 +46,7 @@ export class Ledger {
     this.title = isAllLocal ? "What was sent, on this machine" : "What left this device";
     this.#who.textContent = isAllLocal ? WHO_IS_LOCAL : WHO;
     const sent = [!isAllLocal && `${amount(left)} left this device`, local.messages && `${amount(local)} stayed on this machine`];
-    this.#summary.textContent = [...sent.filter(Boolean), `${amount(down)} came.`].join(", ") +
+    this.#summary.textContent = [...sent.filter(Boolean), `${amount(down)} came back.`].join(", ") +
       " Every message is recorded before it is sent.";
     this.#rows.replaceChildren();
     await this.#earlier();
@@ -68,8 +68,8 @@ export class Ledger {
     const { broken_seq: broken, entries, chain, reason } = await get("/v1/ledger/verify");
     this.#verdict.className = `verdict ${broken ? "broken" : "holds"}`;
     this.#verdict.textContent = broken
-      ? `✕ Entry ${broken} does not fit: ${reason}`
-      : `✓ The chain of ${counted(entries, "entry", "entries")} holds. It ends with ${chain.slice(0, 16)}…`;
+      ? `✕ Entry ${broken} breaks the hash chain: ${reason}`
+      : `✓ The hash chain of ${counted(entries, "entry", "entries")} is consistent. It ends with ${chain.slice(0, 16)}…`;
   }
 
   async #export() {

@@ -9,7 +9,7 @@ import { reporting } from "/web/notices.js";
 const MOST = 10;
 
 export function searchForm() {
-  const field = el("input", { type: "search", name: "query", required: true, placeholder: "What the private model would be given for a question" });
+  const field = el("input", { type: "search", name: "query", required: true, placeholder: "A question, to see the passages that the private model would read" });
   const found = el("ul", { className: "found", "aria-live": "polite" });
   const search = async (event) => {
     event.preventDefault();
@@ -17,7 +17,7 @@ export function searchForm() {
       await post("/v1/documents/search", { query: field.value, limit: MOST });
     const passages = [...(whyNone ? [el("li", { className: "remark" }, whyNone)] : []),
       ...data.map((one) => passage(one, one.is_cut ? ", in part" : "")),
-      ...leftOut.map((one) => passage(one, whyNone ? ", not given" : ", does not fit beside this question")),
+      ...leftOut.map((one) => passage(one, whyNone ? ", not used" : ", does not fit with this question")),
       ...(more ? [el("li", { className: "remark" }, `${counted(more, "more passage was", "more passages were")} found.`)] : [])];
     found.replaceChildren(...(data.length + leftOut.length ? passages : [el("li", { className: "remark" }, "Nothing matches.")]));
   };

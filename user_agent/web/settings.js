@@ -73,7 +73,7 @@ function field(name, setting) {
   return el("div", { className: "field" }, el("label", { for: name }, setting.label),
     setting.choices.length ? choice(setting, shared) : entry(setting, shared),
     el("p", { id: hint, className: "remark" }, setting.help,
-      setting.is_set_outside && el("strong", {}, " Set by an option or a variable; it cannot be changed here.")));
+      setting.is_set_outside && el("strong", {}, " Set by an option or an environment variable; it cannot be changed here.")));
 }
 
 function choice({ value, choices }, shared) {
@@ -102,16 +102,16 @@ function typed(value) {
 
 function line({ address, is_encrypted: isEncrypted, is_local: isLocal }) {
   if (!address) return "";
-  return isEncrypted ? "encrypted" : isLocal ? "on this machine" : "NOT encrypted: whoever is on the way can read along";
+  return isEncrypted ? "encrypted" : isLocal ? "on this machine" : "NOT encrypted: anyone on the network path can read questions and answers";
 }
 
 function about(status) {
   if (!status) return [];
   const { core, user_model: userModel, key_source: source, data_dir: folder, version } = status;
   const shown = {
-    "Core now": core.error ?? ([core.address, core.model, line(core)].filter(Boolean).join(", ") || "none: the private model answers alone"),
+    "Current core": core.error ?? ([core.address, core.model, line(core)].filter(Boolean).join(", ") || "none: only the private model answers"),
     "Private model": userModel,
-    "Kept in": folder,
+    "Data folder": folder,
     "Encrypted with": SOURCES[source],
     Version: version,
   };

@@ -63,9 +63,9 @@ export class Turn {
       this.#pager(),
       button("Regenerate", () => this.onAsk({}), { className: "quiet" }),
       data?.seed && !hasAlone &&
-        button("Core alone, beside", () => this.onAsk({ seed: data.seed, isCoreAlone: true }), { className: "quiet" }),
+        button("Compare with core alone", () => this.onAsk({ seed: data.seed, isCoreAlone: true }), { className: "quiet" }),
       button("Copy", () => navigator.clipboard.writeText(text), { className: "quiet" }),
-      trace && el("a", { className: "quiet", href: `${address("ledger")}?trace=${encodeURIComponent(trace)}` }, "What left"));
+      trace && el("a", { className: "quiet", href: `${address("ledger")}?trace=${encodeURIComponent(trace)}` }, "Messages sent"));
   }
 
   #pager() {

@@ -9,16 +9,16 @@ const SUGGESTED = [
   "What is the phone number of the place of my dentist appointment?",
 ];
 
-const LEARNS = "The server’s provider learns your questions and every word of the answers, those quoted from your documents " +
-  "too. One that attacks can get at more of the passages found for a question: use only a provider that you trust not to.";
+const LEARNS = "The server’s provider learns your questions and every word of the answers, including those quoted from your " +
+  "documents. A provider that attacks can get at more of the passages found for a question: use only one that you trust not to attack.";
 const LEARNS_NOTHING = "In this demo both run on this machine. A core elsewhere learns your questions and every word of the " +
-  "answers, those quoted from your documents too.";
+  "answers, including those quoted from your documents.";
 
 /** `status` is the agent's; null while it is not known yet, as when a core that is gone is waited for. */
 export function welcome(status, onAsk) {
   const isDemo = status?.core?.is_demo;
   return el("div", { className: "welcome" },
-    el("h2", {}, "Ask about what you keep here"),
+    el("h2", {}, "Ask about your documents"),
     el("p", {}, "A large model on a server and a small one on this device answer together. Only the small one reads your documents."),
     status && el("p", {}, isDemo ? LEARNS_NOTHING : LEARNS),
     isDemo && demo(onAsk),
@@ -29,7 +29,7 @@ function demo(onAsk) {
   return el("section", { className: "demo", "aria-label": "First start" },
     el("ul", { className: "suggestions" }, SUGGESTED.map((text) => el("li", {}, button(text, () => onAsk(text))))),
     el("p", { className: "remark" }, "You are looking at a demo: two small models that know one invented town. It comes with " +
-      "sample notes of somebody who lives there; folders that you link are read beside them."),
+      "sample notes of somebody who lives there; folders that you link are read in addition."),
     el("p", { className: "actions" },
       el("a", { className: "button", href: "#/documents?focus=path" }, "Use my own folder"),
       el("a", { className: "button", href: "#/settings?focus=core" }, "Use my own core")));

@@ -348,7 +348,7 @@ async def test_timesteps_are_counted_as_exact_if_every_position_is_proven(
     wavering = await Agent(user_model, client).answer(question)
     assert certain.exact_timesteps == certain.timesteps == 9
     assert wavering.exact_timesteps < wavering.timesteps
-    assert "9 timesteps (9 provably as with full logits) in" in summary(certain)
+    assert "9 timesteps (9 provably the same as with full logits) in" in summary(certain)
 
 
 async def test_one_unproven_position_is_enough_for_a_timestep_not_to_be_exact(

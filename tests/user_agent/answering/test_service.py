@@ -79,7 +79,7 @@ async def test_a_longer_answer_than_there_is_room_for_is_clamped_and_said(user_m
     assert (answered.question.params.max_tokens, answered.question.clamped_from) == (64, 4096)
     assert (opened.max_blocks, len(answered.answer.tokens), answered.finish_reason) == (8, 64, "length")
     assert remarks(answered.question) == [
-        "The answer has at most 64 tokens, not 4096: the models have no more room behind this question."
+        "The answer has at most 64 tokens, not 4096: this question leaves the models no more room."
     ]
 
 
@@ -128,14 +128,14 @@ async def test_an_answer_knows_which_passages_did_not_fit(user_model: UserModel)
         "page": None,
     }
     (said,) = remarks(question)
-    assert said.startswith(f"{len(question.left_out)} more passages were found and did not fit: sheds.md:")
+    assert said.startswith(f"{len(question.left_out)} more passages were found but did not fit: sheds.md:")
     assert said.endswith(f"and {len(question.left_out) - 5} others")
 
 
 async def test_one_passage_that_did_not_fit_is_named(user_model: UserModel) -> None:
     unbroken = Passage("my shed " * 200, Path("notes/visit.md"), 7)
     answered, _ = await ask(user_model, [unbroken])
-    assert remarks(answered.question) == ["1 more passage was found and did not fit: visit.md:7"]
+    assert remarks(answered.question) == ["1 more passage was found but did not fit: visit.md:7"]
 
 
 async def test_a_citation_of_a_cut_passage_is_what_the_model_was_given(user_model: UserModel) -> None:
@@ -161,7 +161,7 @@ async def test_where_lambda_is_0_no_passage_is_given_and_it_is_said_why(user_mod
     shown = await service.passages_for(service.request(QUESTION))
     assert (await asks(service)).question.passages == shown.passages == ()
     assert shown.left_out == FEW
-    assert shown.why_none.startswith("lambda_user is 0, so no passage is given")
+    assert shown.why_none.startswith("lambda_user is 0, so no passage is used")
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ def test_ask_says_what_did_not_fit(fake_core: FakeCore, notes: Path) -> None:
     asked = ["ask", QUESTION, "--docs", str(notes), "--max-tokens", "4096"]
     shown = CliRunner().invoke(app, asked).stderr
     assert "The answer has at most 64 tokens, not 4096" in shown
-    assert "more passages were found and did not fit: sheds.md:" in shown
+    assert "more passages were found but did not fit: sheds.md:" in shown
     answer = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
     assert (answer["max_tokens"], answer["clamped_from"]) == (64, 4096)
     assert len(answer["passages"]) + len(answer["left_out"]) == len(MANY)
@@ -274,5 +274,5 @@ async def test_a_chat_says_at_its_start_that_questions_stand_alone_and_what_did_
     shown = capsys.readouterr().err
     assert shown.startswith("Each question stands alone: the models do not see the earlier ones.")
     assert "The answer has at most 64 tokens, not 4096" in shown
-    assert "more passages were found and did not fit: sheds.md:" in shown
+    assert "more passages were found but did not fit: sheds.md:" in shown
     assert "the user model takes at most 96; shorten it\n" in shown, "chat has no option for it"

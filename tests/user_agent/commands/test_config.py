@@ -158,7 +158,7 @@ def test_ask_without_a_core_starts_the_demo_s_and_says_so(
 
     monkeypatch.setattr(user_agent.line.line, "demo_core", demo_core)
     done = run(tmp_path, "ask", "Who?", "--json", "--steps", "3", "--max-tokens", "8", user_model=user_folder)
-    assert f"user-agent: core {core.address}, the demo's, started on this machine\n" in done.stderr
+    assert f"user-agent: core {core.address}, the demo's core, started on this machine\n" in done.stderr
     assert json.loads(done.stdout)["bytes_up"] > 0
 
 

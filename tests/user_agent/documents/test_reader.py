@@ -98,7 +98,7 @@ def test_a_broken_document_is_told_and_the_others_are_read(tmp_path: Path) -> No
     assert [passage.text for passage in corpus.passages] == ["The key is here."]
     *_, bad, kinds = corpus.problems()  # before it, on a machine that cannot isolate its reader, that it does not
     assert bad.startswith(f"{tmp_path / 'bad.pdf'} is truncated")
-    assert kinds == "not read, as no kind that can be: 1 .png"
+    assert kinds == "not read, because the formats are not supported: 1 .png"
     with pytest.raises(DocumentsUnreadable, match=r"bad\.pdf is truncated"):
         read_passages(tmp_path)
 

@@ -94,8 +94,8 @@ def test_a_question_file_may_hold_lines_of_both_kinds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "holds no question"),
-        ("# nothing\n", "holds no question"),
+        ("", "contains no question"),
+        ("# nothing\n", "contains no question"),
         ("Where is it?\n", "line 1 is not a question with its answer; write a question, a TAB"),
         ("ok?\tyes\na\tb\tc\n", "line 2 is not a question with its answer"),
         ("{broken\n", "line 1 is not"),
@@ -408,5 +408,5 @@ def test_what_is_printed_names_the_choice_and_what_cannot_be_told_from_it() -> N
     Console(file=shown, width=200).print(curve(_choice()))
     text = " ".join(shown.getvalue().split())
     assert "Chosen: λ 0.3, α 1, 0.50 right (0.25–0.75) of 12 questions" in text
-    assert "cannot be told from λ 0.4 with α 1" in text
+    assert "cannot be distinguished from λ 0.4 with α 1" in text
     assert "\x1b" not in heading(_choice())

@@ -59,7 +59,7 @@ def opened(agent: AgentProcess, browser: Browser) -> Iterator[Page]:
     page.on("request", lambda asked: asked.url.startswith((agent.url, "blob:")) or failures.append(asked.url))
     page.add_init_script(SAME_DRAWS)
     page.goto(f"{agent.url}/#key={KEY}")
-    page.get_by_role("heading", name="Ask about what you keep here").wait_for()
+    page.get_by_role("heading", name="Ask about your documents").wait_for()
     yield page
     context.close()
     assert not failures

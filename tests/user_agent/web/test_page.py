@@ -44,7 +44,7 @@ def look(page: Page, address: str) -> None:
 
 def open_course(page: Page) -> None:
     """Open how the answer came about, with all of its timesteps."""
-    page.get_by_text("How it came about").click()
+    page.get_by_text("How the answer was made").click()
     expect(page.locator(".blocks .commit")).to_have_count(2)
 
 
@@ -57,7 +57,7 @@ def overflow(page: Page) -> int:
 def test_the_key_leaves_the_address_bar_and_outlasts_a_reload(page: Page) -> None:
     assert "key" not in page.url
     page.reload()
-    expect(page.get_by_role("heading", name="Ask about what you keep here")).to_be_visible()
+    expect(page.get_by_role("heading", name="Ask about your documents")).to_be_visible()
 
 
 def test_without_a_key_the_page_asks_for_it_and_says_that_a_wrong_one_is_wrong(
@@ -71,7 +71,7 @@ def test_without_a_key_the_page_asks_for_it_and_says_that_a_wrong_one_is_wrong(
     expect(page.get_by_text("The agent refused this key")).to_be_visible()
     page.get_by_label("Key", exact=True).fill(KEY)
     page.get_by_role("button", name="Open").click()
-    expect(page.get_by_role("heading", name="Ask about what you keep here")).to_be_visible()
+    expect(page.get_by_role("heading", name="Ask about your documents")).to_be_visible()
     page.close()
 
 
@@ -208,7 +208,7 @@ def test_denoising_replays_from_its_first_timestep_to_its_last(page: Page, answe
 
 def test_the_core_alone_answers_beside_and_both_are_kept(page: Page) -> None:
     ask(page)
-    page.get_by_role("button", name="Core alone, beside").click()
+    page.get_by_role("button", name="Compare with core alone").click()
     alone = page.locator(".beside > div").nth(1)
     expect(alone.locator(".summary")).to_contain_text("λ 0")
     expect(alone.locator(".text")).not_to_contain_text("Hazel Hammer")
@@ -246,7 +246,7 @@ def test_enter_pressed_twice_asks_once(page: Page, agent: AgentProcess) -> None:
 def test_the_ledger_shows_what_the_message_that_left_says(page: Page) -> None:
     ask(page)
     expect(page.locator("#totals")).to_contain_text(re.compile(r"\d+ messages?, .* sent.*this answer \d+, \d+ B"))
-    page.get_by_role("link", name="What left", exact=True).click()
+    page.get_by_role("link", name="Messages sent", exact=True).click()
     expect(page.get_by_text("Messages of one answer.")).to_be_visible()
     expect(page.get_by_role("heading", name="What was sent, on this machine")).to_be_visible()
     expect(page.locator(".lead")).to_contain_text("stayed on this machine")
@@ -259,7 +259,7 @@ def test_the_ledger_shows_what_the_message_that_left_says(page: Page) -> None:
     expect(asked).not_to_contain_text("Hazel")
     page.get_by_role("link", name="Show all").click()
     page.get_by_role("button", name="Verify").click()
-    expect(page.get_by_text(re.compile("The chain of .* holds"))).to_be_visible()
+    expect(page.get_by_text(re.compile("The hash chain of .* is consistent"))).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="Export").click()
     assert all(json.loads(line)["sha256"] for line in download.value.path().read_text().splitlines())
@@ -437,7 +437,7 @@ def test_while_a_chat_is_open_the_page_says_that_each_question_stands_alone(page
     look(page, answered)
     expect(said).to_be_visible()
     page.get_by_role("link", name="New chat").click()
-    expect(page.get_by_role("heading", name="Ask about what you keep here")).to_be_visible()
+    expect(page.get_by_role("heading", name="Ask about your documents")).to_be_visible()
     expect(said).to_be_hidden()
 
 
@@ -469,12 +469,12 @@ def test_what_did_not_fit_is_said_under_the_answer_and_kept(page: Page) -> None:
     ask(page, "Where is my dentist appointment?")
     for _ in ("as it was made", "as it is kept"):
         expect(page.locator(".answer .remark").first).to_have_text(
-            re.compile(r"(At most|Cut at) 56 tokens, not 4,000: the models have no more room behind this question\.")
+            re.compile(r"(At most|Cut off at) 56 tokens, not 4,000: this question leaves the models no more room\.")
         )
         citations = page.locator(".citations")
         expect(citations.get_by_text(re.compile(r"visit\.md, line \d+, in part"))).to_have_count(1)
         expect(citations.locator(".remark")).to_have_text(
-            re.compile(r"\d+ more passages were found and did not fit: visit\.md, line \d+; .*and \d+ others?$")
+            re.compile(r"\d+ more passages were found but did not fit: visit\.md, line \d+; .*and \d+ others?$")
         )
         page.reload()
 
@@ -486,13 +486,13 @@ def test_the_search_shows_what_the_private_model_would_be_given(page: Page) -> N
     page.get_by_role("button", name="Search").click()
     found = page.locator(".found small")
     expect(found.filter(has_text="in part")).to_have_count(1)
-    expect(found.filter(has_text="does not fit beside this question").first).to_be_visible()
+    expect(found.filter(has_text="does not fit with this question").first).to_be_visible()
 
 
 def test_an_agent_that_is_gone_is_waited_for(page: Page) -> None:
     page.route(re.compile("/v1/|/health"), lambda route: route.abort())
     page.get_by_role("link", name="Documents").click()
-    expect(page.get_by_role("alert")).to_contain_text("The agent does not answer")
+    expect(page.get_by_role("alert")).to_contain_text("The agent does not respond")
     page.unroute_all()
     expect(page.get_by_role("alert")).to_be_empty()
     expect(page.get_by_role("row", name="home.md")).to_be_visible()
@@ -556,7 +556,7 @@ def test_the_page_is_there_before_a_core_that_is_gone_is_known_to_be(page: Page)
     held: list[Route] = []
     page.route("**/v1/status", lambda route: held.append(route))
     page.reload()
-    expect(page.get_by_role("heading", name="Ask about what you keep here")).to_be_visible()
+    expect(page.get_by_role("heading", name="Ask about your documents")).to_be_visible()
     expect(page.get_by_text("You are looking at a demo")).to_have_count(0)
     held[0].continue_()
     expect(page.get_by_text("You are looking at a demo")).to_be_visible()
@@ -592,7 +592,7 @@ def test_the_ledger_tells_what_left_from_what_stayed_on_this_machine(page: Page)
     page.get_by_role("link", name="What left this device").click()
     expect(page.locator(".lead")).to_have_text(
         "3 messages with 30 B left this device, 2 messages with 20 B stayed on this machine, "
-        "4 messages with 40 B came. Every message is recorded before it is sent."
+        "4 messages with 40 B came back. Every message is recorded before it is sent."
     )
     expect(page.get_by_text("The provider can read all that left")).to_be_visible()
 

@@ -128,6 +128,6 @@ def _check_archive(data: bytes) -> None:
     unpacked = sum(entry.file_size for entry in entries)
     if len(entries) > MAX_ENTRIES or unpacked > MAX_UNPACKED_BYTES or unpacked > MAX_RATIO * len(data):
         raise DocumentsUnreadable(
-            f"would unpack from {len(data):,} bytes to {unpacked:,} in {len(entries):,} parts, beyond any document; "
-            "save it as .docx again"
+            f"would unpack from {len(data):,} bytes to {unpacked:,} in {len(entries):,} parts, too much for a "
+            "document; save it as .docx again"
         )
