@@ -30,7 +30,7 @@ MAX_DESCRIPTORS = 2**20
 _EXAMPLES = """\
 examples:
   core-server --model models/core
-      serve this machine only, on a free port, which is printed
+      serve only this machine, on a free port; the command prints it
   core-server --model models/core --host 0.0.0.0 --port 50051 --tls-certificate core.pem --tls-key core.key \\
       --keys keys.json
       serve the network over TLS, to agents with an API key
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="core-server",
         usage="core-server --model [NAME=]DIR [options]\n       core-server keys | certs ...",
         add_help=False,
-        description="Serve core models to agents. Agents never send it their documents.",
+        description="Serve core models to agents. Agents never send their documents to the server.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

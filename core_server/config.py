@@ -55,8 +55,8 @@ class ServerConfig:
 
     models: Mapping[str, Path] = field(
         metadata=setting(
-            "Checkpoint folder of a model to serve; repeatable. Agents ask for the model by NAME, by default the "
-            "folder's name. The first model is the default.",
+            "Checkpoint folder of a model to serve; repeatable. Agents ask for the model by NAME, which is the "
+            "folder's name if not given. The first model is the default.",
             option="model",
             metavar="[NAME=]DIR",
             parse=named_models,
@@ -82,24 +82,24 @@ class ServerConfig:
     keys: Path | None = field(
         default=None,
         metadata=setting(
-            "File of API keys, made by `core-server keys`. Without it, anybody who reaches the server may use it; with "
-            "it, calls without a valid key are refused, except health checks.",
+            "File of API keys, made by `core-server keys`. Without the file, anybody who can reach the server may use "
+            "it; with the file, calls without a valid key are refused, except health checks.",
             metavar="FILE",
         ),
     )
     max_sessions: int = field(
         default=16,
-        metadata=setting("Answers in progress at a time; further ones are refused.", metavar="N", at_least=1),
+        metadata=setting("Maximum number of answers in progress; further ones are refused.", metavar="N", at_least=1),
     )
     device: str = field(
-        default="cpu", metadata=setting("Device of the models: cpu, cuda or cuda:1; of several GPUs, the first.")
+        default="cpu", metadata=setting("Device of the models: cpu, cuda or cuda:1; with several GPUs, the first.")
     )
     logits_formats: AllowedFormats = field(
         default=ANY_FORMAT,
         metadata=setting(
             "Formats of the logits that agents may ask for, comma-separated: float16, uint8, top-k:K (the K largest or "
             "fewer). Full logits (float16, uint8) reveal a model's last layer to whoever collects enough of them "
-            "(arXiv 2403.06634); top-k:64 alone withholds them.",
+            "(arXiv 2403.06634); to withhold them, offer only top-k:64.",
             option="logits",
             metavar="FORMATS",
             parse=AllowedFormats.parse,
@@ -126,8 +126,8 @@ class ServerConfig:
     replicas: int = field(
         default=1,
         metadata=setting(
-            "Engines, each with all models on GPUs of its own. An answer goes to the engine with the fewest; one that "
-            "crashes is restarted while the others serve.",
+            "Number of engines, each with all models on its own GPUs. An answer goes to the engine with the fewest "
+            "answers; an engine that crashes is restarted while the others serve.",
             metavar="N",
             at_least=1,
             is_advanced=True,
@@ -142,7 +142,7 @@ class ServerConfig:
     compiled: bool = field(
         default=False,
         metadata=setting(
-            "Compile the noise: it takes a third of the time, after some seconds for the first batch of each size. "
+            "Compile the noise, which then takes a third of the time; the first batch of each size takes some seconds. "
             "Needs a C++ compiler on a CPU.",
             option="compile",
             is_advanced=True,
@@ -176,7 +176,7 @@ class ServerConfig:
     grace_s: float = field(
         default=5.0,
         metadata=setting(
-            "Seconds that answers in progress may go on after SIGTERM or SIGHUP.",
+            "Seconds that answers in progress may continue after SIGTERM or SIGHUP.",
             metavar="S",
             at_least=0,
             is_advanced=True,
@@ -186,7 +186,7 @@ class ServerConfig:
         default=60.0,
         metadata=setting(
             "Seconds an engine may be silent before it is killed and restarted; if it was the only one, the server "
-            "ends. Must exceed the time of a batch.",
+            "stops. Must exceed the time that a batch takes.",
             metavar="S",
             above=HEARTBEAT_S,
             is_advanced=True,
@@ -206,8 +206,8 @@ class ServerConfig:
     ops_port: int | None = field(
         default=None,
         metadata=setting(
-            "Port of /health, /ready and /metrics (Prometheus), over plaintext HTTP and open to whoever reaches it; 0 "
-            "picks a free one.",
+            "Port of /health, /ready and /metrics (Prometheus), over plaintext HTTP and open to anyone who can reach "
+            "it; 0 picks a free one.",
             metavar="PORT",
             at_least=0,
             at_most=65_535,
@@ -218,7 +218,7 @@ class ServerConfig:
     otlp_endpoint: str | None = field(
         default=None,
         metadata=setting(
-            "Endpoint that spans of answers are sent to by OTLP over gRPC, such as http://localhost:4317. Needs the "
+            "Endpoint to send the spans of answers to, by OTLP over gRPC, such as http://localhost:4317. Needs the "
             "extra otel.",
             metavar="URL",
             is_advanced=True,

@@ -6,7 +6,7 @@ from ssd2.errors import ANY, Remedies, SlingshotError, with_remedies
 
 REMEDIES: Remedies = {
     (ANY, "models"): "--model NAME=DIR",
-    (ANY, "tls_certificate"): "--tls-certificate FILE --tls-key FILE; `core-server certs create` makes them",
+    (ANY, "tls_certificate"): "--tls-certificate FILE --tls-key FILE; `core-server certs create` creates them",
     (ANY, "client_ca"): "--client-ca FILE",
     (ANY, "keys"): "--keys FILE; `core-server keys create NAME --keys FILE` creates one",
     (ANY, "key"): "`core-server keys list`",

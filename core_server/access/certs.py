@@ -52,7 +52,7 @@ class Authority:
         except (OSError, ValueError, TypeError) as error:
             raise _unreadable(folder, str(error)) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-            raise _unreadable(folder, "key and certificate are not a pair of this command's")
+            raise _unreadable(folder, "they are not a pair made by this command")
         return cls(certificate, key)
 
     @classmethod
@@ -80,7 +80,7 @@ class Authority:
             InvalidParameter: if the name is no good for a file's, or a file cannot be written.
         """
         if not _FILE_NAME.fullmatch(name):
-            raise InvalidParameter(f"a client is named {name!r}; use letters, digits, and . _ @ - between them")
+            raise InvalidParameter(f"the client name is {name!r}; use letters, digits, and . _ @ - between them")
         names = x509.SubjectAlternativeName([_of_client(name)])
         self._sign(name, names, ExtendedKeyUsageOID.CLIENT_AUTH, folder, f"client-{name}", days)
 
@@ -94,7 +94,7 @@ class Authority:
         days: int,
     ) -> None:
         if days > (left := (self._certificate.not_valid_after_utc - datetime.now(UTC)).days + 1):
-            raise InvalidParameter(f"days is {days}; this authority itself is valid for {left} days more")
+            raise InvalidParameter(f"days is {days}; this authority itself is valid for {left} more days")
         key = ec.generate_private_key(ec.SECP256R1())
         constraints = x509.BasicConstraints(ca=False, path_length=None)
         certificate = (
@@ -164,7 +164,9 @@ def _of_client(name: str) -> x509.GeneralName:
     try:
         return x509.RFC822Name(name) if "@" in name else x509.DNSName(name)
     except ValueError as error:
-        raise InvalidParameter(f"a client is named {name!r}; with an @ it is an address, such as a@b.org") from error
+        raise InvalidParameter(
+            f"the client name is {name!r}; one with an @ must be an address, such as a@b.org"
+        ) from error
 
 
 def _general_name(host: str) -> x509.GeneralName:

@@ -90,9 +90,7 @@ def _revoke_key(keys: Path, key: str) -> None:
 
 def _create_certs(out: Path, host: list[str], client: list[str], days: int) -> None:
     if not host and not client:
-        raise InvalidParameter(
-            "no holder of the certificates is named; use --host NAME for a core, --client NAME for an agent"
-        )
+        raise InvalidParameter("no certificate holder is named; use --host NAME for a core, --client NAME for an agent")
     if days < 1:
         raise InvalidParameter(f"days is {days}; it must be at least 1")
     from core_server.access.certs import Authority
@@ -116,21 +114,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="create | list | revoke")
-    create = _command(commands, "create", "Create a key and print it, once.", _KEYS_EXAMPLES)
+    create = _command(commands, "create", "Create a key and print it once.", _KEYS_EXAMPLES)
     create.add_argument("name", metavar="NAME", help="Name of the key's holder; must be unique.")
     create.add_argument(
         "--max-sessions",
         type=int,
         metavar="N",
-        help="Answers in progress at a time, at each server that reads the file. Default: half of the server's "
-        "--max-sessions, or all of them for the only key; on Ray no limit.",
+        help="Maximum number of answers in progress, at each server that reads the file. Default: half of the "
+        "server's --max-sessions, or all of them for the only key; on Ray no limit.",
     )
     create.add_argument(
         "--tokens-per-minute",
         type=int,
         metavar="N",
         help="Tokens per minute at each server, on average. A block costs its tokens for every "
-        f"{DEFAULT_STEPS} timesteps begun. Answers are never cut off: what one uses beyond the limit delays the next. "
+        f"{DEFAULT_STEPS} timesteps begun. Answers are never cut off: tokens beyond the limit delay the next answer. "
         "Default: no limit.",
     )
     create.add_argument(
@@ -174,7 +172,7 @@ def _add_certs(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=DAYS,
         metavar="N",
-        help="Days that the certificates are valid. Default: %(default)s.",
+        help="Number of days that the certificates are valid. Default: %(default)s.",
     )
     create.set_defaults(run=_create_certs)
 

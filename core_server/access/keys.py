@@ -78,7 +78,7 @@ def read_keys(file: Path) -> list[KeyEntry]:
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidParameter(
-            f"{file} does not hold keys; restore a copy, or create a new file", parameter="keys"
+            f"{file} is not a file of keys; restore a copy, or create a new file", parameter="keys"
         ) from error
 
 
@@ -119,7 +119,7 @@ def revoke_key(file: Path, id_or_name: str) -> KeyEntry:
         entries = read_keys(file)
         found = next((entry for entry in entries if id_or_name in (entry.id, entry.name)), None)
         if found is None:
-            raise NotFound(f"{file} holds no key {id_or_name!r}; choose one of its keys", parameter="key")
+            raise NotFound(f"{file} contains no key {id_or_name!r}; choose one of its keys", parameter="key")
         _write(file, [entry for entry in entries if entry is not found])
     return found
 

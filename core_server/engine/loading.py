@@ -35,7 +35,7 @@ def _load(name: str, folder: Path, start: Start, ranks: Ranks) -> LoadedModel:
     stored_bytes = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
     _log.log(level, "loading the model %s from %s, %.1f MB", name, folder, stored_bytes / 1e6)
     if folder.is_dir() and not (folder / SHA256SUMS).exists():
-        _log.log(level, "%s has no %s; its files were not compared", folder, SHA256SUMS)
+        _log.log(level, "%s has no %s, so its files were not verified", folder, SHA256SUMS)
     with _still_loading(name, level):
         model = LoadedModel.load(folder, name, device, ranks.shard, start.precision, start.logits_formats)
     took_s, parameters = time.monotonic() - began, model.checkpoint.parameters
@@ -58,7 +58,7 @@ def _still_loading(name: str, level: int) -> Iterator[None]:
 
     def say() -> None:
         while not is_over.wait(STILL_LOADING_S):
-            _log.log(level, "still loading the model %s, for %.0f s now", name, time.monotonic() - began)
+            _log.log(level, "still loading the model %s after %.0f s", name, time.monotonic() - began)
 
     saying = threading.Thread(target=say, name="still-loading", daemon=True)
     saying.start()

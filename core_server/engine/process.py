@@ -185,7 +185,7 @@ class Engine:
         is_whole = first and second
         if lacked_memory and is_whole:  # else one row is too large by itself, which says nothing of the others
             self._scheduler.shrink(len(batch.rows))
-            _log.warning("out of memory with %d blocks at a time; fewer from now on", len(batch.rows))
+            _log.warning("out of memory with a batch of %d blocks; batches are smaller from now on", len(batch.rows))
         return is_whole
 
     def _can_go_on_after(self, error: Exception) -> bool:
@@ -233,10 +233,10 @@ class Engine:
     def _suspect(self, batch: Batch) -> None:
         """End an answer whose logits are not finite: what its agent asked for may be the reason, or the model."""
         name = self._served[batch.lane].name
-        _log.error("an answer ended: the model %s gave logits that are not finite", name)
+        _log.error("an answer ended: the model %s returned logits that are not finite", name)
         self._suspects.add(batch.lane)
         batch.lane.clear(batch.rows[0].slot)
-        raise ModelBroken(f"the model {name} gave logits that are not finite; tell the core's provider")
+        raise ModelBroken(f"the model {name} returned logits that are not finite; tell the core's provider")
 
     def _test_suspects(self) -> None:
         """Test models that have failed an answer: one that fails this too is reported as broken."""

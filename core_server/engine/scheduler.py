@@ -70,7 +70,7 @@ class Answer:
         """
         if not self.results:
             raise ProtocolViolation(
-                "the agent answered logits whose guess differs from the projection it had sent; it should drop them "
+                "the agent replied to logits whose guess differs from the projection it had sent; it should drop them "
                 "and wait for those that are due"
             )
         answered = self.results.popleft()

@@ -94,7 +94,7 @@ def _checked(logits: Tensor, served: ServedModel) -> Tensor:
         what = "every token the same logit"
     if what:
         raise ModelBroken(
-            f"the model {served.name} is broken: it gives {what}; try precision float32 or another device, or "
+            f"the model {served.name} is broken: it returns {what}; try precision float32 or another device, or "
             "copy or train the checkpoint again",
             parameter="precision",
         )

@@ -65,7 +65,7 @@ class Frames:
             return report
         if report is None:
             raise EngineLost("the core has lost its engine; ask again in a moment")
-        raise report.error or RuntimeError("the engine failed on this answer; its log says how")
+        raise report.error or RuntimeError("the engine failed on this answer; see its log")
 
 
 class EngineClient:
@@ -127,7 +127,7 @@ class EngineClient:
         if isinstance(report, NotReady):
             raise report.error
         if not isinstance(report, Ready):
-            raise EngineLost("the engine ended while it loaded the models; its log says why")
+            raise EngineLost("the engine ended while it loaded the models; see its log")
         self.models, self.slots, self._heard_at = report.models, report.slots, time.monotonic()
         self._listening = asyncio.create_task(self._listen())
 
@@ -151,7 +151,7 @@ class EngineClient:
                     self.on_broken()
         except TimeoutError:
             self.ends_by_itself = False
-            _log.error("the engine has said nothing for %g s", self._timeout_s)
+            _log.error("the engine has been silent for %g s", self._timeout_s)
         except asyncio.CancelledError:
             self.ends_by_itself = False  # see `give_up`: whoever waits for its end is not cancelled
         finally:
@@ -257,5 +257,5 @@ async def _first(connected: asyncio.Queue[_Ends], process: asyncio.subprocess.Pr
     for task in pending:
         task.cancel()
     if connecting not in done:
-        raise EngineLost(f"the engine did not start: it ended with exit code {ending.result()}; its log says why")
+        raise EngineLost(f"the engine did not start: it ended with exit code {ending.result()}; see its log")
     return connecting.result()

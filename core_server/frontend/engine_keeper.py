@@ -64,13 +64,13 @@ class EngineKeeper:
         failures = 0
         while (failures := await self._failures(engine, failures)) < MAX_FAILURES:
             delay_s = min(FIRST_DELAY_S * 2 ** (failures - 1), LONGEST_DELAY_S)
-            _log.warning("engine %d has ended and is started again in %g s", self._number, delay_s)
+            _log.warning("engine %d has ended and will be restarted in %g s", self._number, delay_s)
             await asyncio.sleep(delay_s)
             engine = await self._start_again(put_back) or engine
         give_up(self._number)
         _log.error(
-            "engine %d is given up: it has failed %d times without serving for %g s; the server goes on without it "
-            "until it is restarted",
+            "engine %d is given up: it has failed %d times without serving for %g s; the server continues "
+            "without it until the server is restarted",
             self._number,
             failures,
             LASTING_S,
@@ -82,7 +82,7 @@ class EngineKeeper:
         try:
             await engine.gone()
         except Exception as error:
-            self._log_failure("sent what could not be read", error)
+            self._log_failure("sent a message that could not be read", error)
         lasted_s = time.monotonic() - began
         try:
             await self.stop()
@@ -97,9 +97,9 @@ class EngineKeeper:
             engine = await self.start()
             put_back(self._number, engine)
         except Exception as error:  # whatever it is, the other engines go on
-            self._log_failure("could not be started again", error)
+            self._log_failure("could not be restarted", error)
             return None
-        _log.warning("engine %d serves again, started within %.1f s", self._number, time.monotonic() - began)
+        _log.warning("engine %d serves again after a restart of %.1f s", self._number, time.monotonic() - began)
         return engine
 
     def _log_failure(self, what: str, error: Exception) -> None:

@@ -105,7 +105,7 @@ class Engines:
         for number, engine in self.living.items():
             others = [other for other in self.living.values() if other is not engine]
             if any(engine.broken_models - other.broken_models for other in others):
-                _log.error("engine %d is ended, as it has broken models; others go on with its answers", number)
+                _log.error("engine %d is stopped because it has broken models; others continue its answers", number)
                 engine.give_up()
 
     async def gone(self) -> None:

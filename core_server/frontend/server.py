@@ -259,10 +259,10 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None], stop: _S
         _, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
-        _log.info("stopping; answers in progress have %g s", config.grace_s)
+        _log.info("stopping; answers in progress have %g s to finish", config.grace_s)
         await server.stop()
         if not stop.is_told.is_set():
-            raise EngineLost("no engine is left, so the server ends; start it again, its log says what happened")
+            raise EngineLost("no engine is left, so the server stops; see its log, then start it again")
 
 
 def stop_signals() -> list[signal.Signals]:

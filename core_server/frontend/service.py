@@ -146,7 +146,7 @@ class CollaborationService(pb_grpc.CollaborationServiceServicer):
         if opening is None:
             return
         if opening.WhichOneof("message") != "open":
-            raise ProtocolViolation("a stream begins with Open; the agent sent something else first")
+            raise ProtocolViolation("a stream must begin with Open; the agent sent something else first")
         request = open_from_proto(opening.open)
         request = replace(request, speculation=min(request.speculation, self._speculation))
         with CALLER.get().session(), self._slot():
@@ -295,4 +295,4 @@ async def refuse(rpc_context: CallContext, refusal: Refusal) -> None:
         async with asyncio.timeout(ABORT_TIMEOUT_S):
             await rpc_context.abort(refusal.status, refusal.message, refusal.trailing_metadata)
     except TimeoutError:
-        _log.warning("the agent reads no more; it was not told %s", refusal.status.name)
+        _log.warning("the agent stopped reading; it did not receive the status %s", refusal.status.name)

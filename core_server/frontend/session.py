@@ -74,7 +74,7 @@ class CoreSession:
     def _check_order(self, message: pb.Projection) -> None:
         request = self._request
         if (at := position_from_proto(message)) != self._due:
-            raise ProtocolViolation(f"the agent sent the projection of {at}, due was that of {self._due}")
+            raise ProtocolViolation(f"the agent sent the projection of {at}, but that of {self._due} was due")
         if message.is_commit and message.block == request.max_blocks - 1:
             raise ProtocolViolation(
                 f"the agent committed the last of {request.max_blocks} blocks and asks for more; it should close"

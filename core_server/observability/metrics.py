@@ -86,17 +86,17 @@ class Metrics(Collector):
         yield from self._of_engines(engines.living if engines else {}, engines.restarts if engines else {})
 
     def _of_sessions(self) -> Iterator[Metric]:
-        yield _gauge("ready", "Whether an answer can be taken now", {(): self._readiness.obstacle is None})
+        yield _gauge("ready", "1 if the server can take an answer now, else 0", {(): self._readiness.obstacle is None})
         end: dict[_Labels, float] = {(): self.certificate_expires} if self.certificate_expires else {}
-        yield _gauge("certificate_expires_timestamp_seconds", "When the server's certificate ends", end)
+        yield _gauge("certificate_expires_timestamp_seconds", "Expiry time of the server's certificate", end)
         yield _gauge("sessions_active", "Answers in progress", {(): self.sessions_active})
         yield _counter("sessions_opened", "Answers begun", ["model"], _keyed(self.sessions_opened))
-        yield _counter("sessions_ended", "Answers, by how they ended", ["model", "end"], self.sessions_ended)
+        yield _counter("sessions_ended", "Answers, by outcome", ["model", "end"], self.sessions_ended)
         yield _counter("rejected", "Calls refused before they were an answer", ["reason"], _keyed(self.rejected))
         yield from self._of_usage()
         yield _counter("message_bytes", "Bytes of messages", ["direction"], _keyed(self.message_bytes))
         taken = self.client_answer_seconds.taken()
-        yield _histogram("client_answer_seconds", "Time from logits to the agent's projection", [], {(): taken})
+        yield _histogram("client_answer_seconds", "Time from sending logits to the agent's projection", [], {(): taken})
 
     def _of_usage(self) -> Iterator[Metric]:
         model, key = ["model"], ["model", "key"]
@@ -117,15 +117,15 @@ class Metrics(Collector):
         running: dict[_Labels, float] = {(str(n),): n in engines for n in restarts}
         yield _gauge("engine_running", "1 while an engine runs, 0 while it is restarted or given up", running, label)
         counts: dict[_Labels, int] = {(str(n),): count for n, count in restarts.items()}
-        yield _counter("engine_restarts", "How often an engine has been started again", label, counts)
+        yield _counter("engine_restarts", "Restarts of an engine", label, counts)
         silences: dict[_Labels, float] = {(str(n),): engine.silence_s for n, engine in engines.items()}
-        yield _gauge("engine_heartbeat_age_seconds", "Time since an engine's last word", silences, label)
+        yield _gauge("engine_heartbeat_age_seconds", "Time since an engine's last message", silences, label)
         ratios = of_each(lambda alive: alive.slots_used / alive.slots)
-        yield _gauge("slots_used_ratio", "Share of an engine's slots that hold an answer", ratios, label)
+        yield _gauge("slots_used_ratio", "Share of an engine's slots that are in use", ratios, label)
         waiting = of_each(lambda alive: alive.steps_waiting)
-        yield _gauge("steps_waiting", "Timesteps that wait to be computed, or are", waiting, label)
+        yield _gauge("steps_waiting", "Timesteps waiting or being computed", waiting, label)
         seconds = of_each(lambda alive: alive.step_seconds)
-        yield _histogram("step_seconds", "Time that a batch of timesteps took", label, seconds)
+        yield _histogram("step_seconds", "Duration of a batch of timesteps", label, seconds)
         yield _histogram("batch_size", "Blocks in a batch", label, of_each(lambda alive: alive.batch_size))
 
 

@@ -68,7 +68,7 @@ class Readiness:
         if broken := self.engines.broken_models:
             return f"broken models: {', '.join(sorted(broken))}"
         silence_s = min(engine.silence_s for engine in living.values())  # one that can take an answer is enough
-        return f"an engine has said nothing for {silence_s:.0f} s" if silence_s > MAX_SILENCE_S else None
+        return f"an engine has been silent for {silence_s:.0f} s" if silence_s > MAX_SILENCE_S else None
 
     @property
     def limitation(self) -> str | None:

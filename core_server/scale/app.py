@@ -38,12 +38,12 @@ _DEFAULTS = {"threads": 1, "grace_s": 30.0, "log_format": "json"}
 class Scaling:
     """Numbers of replicas that Serve runs."""
 
-    min_replicas: int = field(default=1, metadata=setting("Replicas that always run.", at_least=1))
-    max_replicas: int = field(default=1, metadata=setting("Most replicas that may run.", at_least=1))
+    min_replicas: int = field(default=1, metadata=setting("Minimum number of replicas.", at_least=1))
+    max_replicas: int = field(default=1, metadata=setting("Maximum number of replicas.", at_least=1))
     target_sessions: float | None = field(
         default=None,
         metadata=setting(
-            "Answers in progress that Serve aims at per replica, by starting and ending replicas.",
+            "Target number of answers in progress per replica; Serve starts and stops replicas to reach it.",
             above=0,
             default="three quarters of the sessions of a replica",
         ),
@@ -89,7 +89,7 @@ def read_arguments(arguments: Mapping[str, Any]) -> tuple[ServerConfig, Scaling]
         **{**_DEFAULTS, **read_named(ServerConfig, arguments, OPTIONS)},
     )
     if config.device not in ("cpu", "cuda"):
-        raise InvalidParameter(f"device is {config.device!r}; give cpu or cuda, Ray chooses which of the GPUs")
+        raise InvalidParameter(f"device is {config.device!r}; give cpu or cuda; Ray chooses the GPUs")
     return config, Scaling(**read_named(Scaling, arguments, _SCALING))
 
 

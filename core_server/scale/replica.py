@@ -140,7 +140,7 @@ class CoreReplica:
     async def _end_with_engine(self) -> None:
         """End this process with its engine: a replica without one refuses quickly, so Serve would prefer it."""
         await self._engines.gone()
-        _log.error("an engine has ended, so the replica ends; Serve starts another")
+        _log.error("an engine has ended, so the replica stops; Serve starts another")
         os._exit(EXIT_ENGINE_LOST)
 
     async def __del__(self) -> None:

@@ -163,5 +163,5 @@ class Traces:
             return self._kept[trace_id]
         except KeyError:
             raise NotFound(
-                f"there is no trace {trace_id[:80]!r}; only the last {MAX_TRACES} answers of this agent have one"
+                f"there is no trace {trace_id[:80]!r}; only the last {MAX_TRACES} answers since the start have one"
             ) from None

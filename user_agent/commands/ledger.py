@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ledger = App(
     help="Show what left this device and what came back: every message to and from a core, in an append-only ledger. "
-    "Removal of entries at its end can be detected only with a hash that you keep elsewhere.",
+    "Entries removed at its end can be detected only with a hash that you keep elsewhere.",
 )
 
 SHOW_EXAMPLES = examples(
@@ -79,7 +79,7 @@ def show(
 def verify(config: AgentConfig) -> None:
     """Check that no entry was changed, inserted or removed; exit code 1 if one was.
 
-    Removal of entries at the end is detected only with the hash that this command prints: keep it elsewhere, with the
+    Entries removed at the end are detected only with the hash that this command prints: keep it elsewhere, with the
     number of entries. As long as the entry with that number has that hash, no entry up to it was changed.
     """
     with open_ledger(config) as opened:

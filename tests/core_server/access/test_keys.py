@@ -102,7 +102,7 @@ def test_names_are_given_once_and_find_the_key_as_its_id_does(file: Path) -> Non
     assert revoke_key(file, "alice") == alice
     assert revoke_key(file, bob.id) == bob
     assert read_keys(file) == []
-    with pytest.raises(NotFound, match="holds no key"):
+    with pytest.raises(NotFound, match="contains no key"):
         revoke_key(file, "alice")
 
 
@@ -195,5 +195,5 @@ NO_SHA256 = '{"keys": [{"id": "a", "name": "alice", "sha256": null, "created": "
 def test_a_server_does_not_start_with_a_file_that_holds_no_keys(file: Path, text: str | None) -> None:
     if text is not None:
         file.write_text(text)
-    with pytest.raises(InvalidParameter, match=r"create one first" if text is None else "does not hold keys"):
+    with pytest.raises(InvalidParameter, match=r"create one first" if text is None else "is not a file of keys"):
         KeyReader(file)

@@ -53,7 +53,7 @@ def test_the_log_says_where_files_were_not_compared(
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (tmp_path / name).symlink_to(core_folder / name)
     load_models(start_of(tmp_path), Ranks())
-    assert f"{tmp_path} has no SHA256SUMS; its files were not compared" in caplog.messages
+    assert f"{tmp_path} has no SHA256SUMS, so its files were not verified" in caplog.messages
 
 
 def test_a_model_that_takes_long_is_heard_of_meanwhile(
@@ -65,7 +65,7 @@ def test_a_model_that_takes_long_is_heard_of_meanwhile(
 
     class Hears(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.getMessage().startswith("still loading the model general, for "):
+            if record.getMessage().startswith("still loading the model general after "):
                 is_heard.set()
 
     def load(*_: Any) -> LoadedModel:

@@ -69,7 +69,7 @@ def fill(model: Model, value: float) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, 3e38])
 def test_a_model_of_each_kind_whose_logits_are_not_finite_is_found(loaded: LoadedModel, value: float) -> None:
     fill(loaded.checkpoint.model, value)
-    with pytest.raises(ModelBroken, match="the model tiny is broken: it gives logits that are not finite"):
+    with pytest.raises(ModelBroken, match="the model tiny is broken: it returns logits that are not finite"):
         run_self_test(loaded)
 
 
@@ -127,7 +127,9 @@ async def test_a_broken_model_is_told_at_the_start_and_nothing_is_served(tmp_pat
     fill(model, 3e38)  # a finite number, whose logits are none
     save_checkpoint(tmp_path / "model", model, DEMO_TOKENIZER.read_text())
     async with asyncio.timeout(60):
-        with pytest.raises(ModelBroken, match="the model general is broken: it gives logits that are not finite; try"):
+        with pytest.raises(
+            ModelBroken, match="the model general is broken: it returns logits that are not finite; try"
+        ):
             await serve(ServerConfig({"general": tmp_path / "model"}, threads=1), pytest.fail)
 
 
@@ -178,11 +180,11 @@ async def test_a_model_that_fails_its_self_test_as_well_ends_the_servers_readine
         await call.read()
     ended = await ending(call)
     assert (ended.status, ended.code) == (grpc.StatusCode.DATA_LOSS, ModelBroken.code)
-    assert ended.details == "the model core gave logits that are not finite; tell the core's provider"
+    assert ended.details == "the model core returned logits that are not finite; tell the core's provider"
     await eventually(lambda: server.observation.readiness.obstacle == "broken models: core")
     refused = await ending(await agent.send(pb.CollaborateRequest(open=open_to_proto(open_request(served, PARAMS)))))
     assert refused.code == ModelBroken.code
-    assert "the model core is broken: it gives logits that are not finite" in caplog.text
+    assert "the model core is broken: it returns logits that are not finite" in caplog.text
 
 
 def test_no_engine_is_ready_with_a_broken_model() -> None:

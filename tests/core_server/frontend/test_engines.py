@@ -171,8 +171,8 @@ async def test_the_end_of_one_engine_ends_its_answers_and_it_is_started_again(
         gone.cancel()
     assert started.ended == [0, 1, 0]
     lines = [line.getMessage() for line in caplog.records if line.name == engine_keeper.__name__]
-    assert lines[0] == "engine 0 has ended and is started again in 0.01 s"
-    assert lines[1].startswith("engine 0 serves again, started within")
+    assert lines[0] == "engine 0 has ended and will be restarted in 0.01 s"
+    assert lines[1].startswith("engine 0 serves again after a restart of")
     assert len(lines) == 2
 
 
@@ -223,7 +223,7 @@ async def test_an_engine_that_fails_again_and_again_is_given_up_and_the_other_go
         assert server.observation.readiness.limitation == "degraded: 1 of 2 engines ended, 1 given up"
         await close(await open_one(agent, served))
     assert "engine 0 is given up: it has failed 5 times without serving for 300 s" in caplog.text
-    assert "engine 0 could not be started again: OSError" in caplog.text
+    assert "engine 0 could not be restarted: OSError" in caplog.text
     assert "secret" not in caplog.text
 
 

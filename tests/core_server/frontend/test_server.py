@@ -83,7 +83,7 @@ async def test_health_and_ready_say_the_same_in_every_state(
         server.open(Engines([engine]))  # type: ignore[list-item]
         assert await told() == (200, None)
         engine.silence_s = 16.0
-        assert await told() == (503, "an engine has said nothing for 16 s")
+        assert await told() == (503, "an engine has been silent for 16 s")
         engine.silence_s = 0.0
         assert await told() == (200, None)
         engine.broken_models.add("core")

@@ -86,7 +86,7 @@ async def test_an_engine_that_says_nothing_is_not_ready(
     server, _ = await start(served)
     monkeypatch.setattr(readiness_module, "MAX_SILENCE_S", -1.0)
     async with asking(server.observation) as client:
-        assert await is_ready(client) == (503, "an engine has said nothing for 0 s")
+        assert await is_ready(client) == (503, "an engine has been silent for 0 s")
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ async def test_an_engine_that_says_nothing_is_not_ready(
     [
         ((0.1, 11.0), (False, False), 200, "degraded: 1 of 2 engines silent"),
         ((0.1, 0.1), (True, False), 200, "degraded: 1 of 2 engines ended, 0 given up"),
-        ((0.1, 11.0), (True, False), 503, "an engine has said nothing for 11 s"),
-        ((12.0, 11.0), (False, False), 503, "an engine has said nothing for 11 s"),
+        ((0.1, 11.0), (True, False), 503, "an engine has been silent for 11 s"),
+        ((12.0, 11.0), (False, False), 503, "an engine has been silent for 11 s"),
         ((0.1, 0.1), (True, True), 503, "an engine has ended"),
     ],
 )
