@@ -83,8 +83,8 @@ def test_a_model_that_cannot_be_cut_is_refused_by_all_ranks_at_once() -> None:
     done = run("--model", str(ROOT / "shared/ssd2/demo/core"), "--tensor-parallel", "2", "--threads", "1")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith(
-        "core-server: error: 9 attention heads and a feed-forward width of 1152 do not divide by 2; use one of 1, 3, 9 "
-        "(--tensor-parallel)\n"
+        "core-server: error: 9 attention heads and a feed-forward width of 1152 are not divisible by 2; use one of "
+        "1, 3, 9 (--tensor-parallel)\n"
     )
 
 

@@ -58,7 +58,7 @@ def _fails(result: subprocess.CompletedProcess[str], *says: str) -> None:
         (("--schedule", "changes", "--steps", "500"), ("steps is 500", "1 to 400")),
         (("--patience", "-1"), ("--patience is '-1'",)),
         (("--entropy-bound", "0"), ("--entropy-bound is '0'", "above 0")),
-        (("--entropy-bound", "1", "--patience", "0"), ("beside patience",)),
+        (("--entropy-bound", "1", "--patience", "0"), ("only with patience",)),
         (("--core-every", "x"), ("--core-every is 'x'", "a whole number")),
         (("--top-p", "0"), ("--top-p is '0'",)),
         (("--temperature", "3"), ("--temperature is '3'", "from 0 to 2")),

@@ -123,7 +123,7 @@ class DecodingParams:
         if self.entropy_bound is None:
             return
         if self.patience is None:
-            raise InvalidParameter("an entropy bound works beside patience only; set both", parameter="entropy_bound")
+            raise InvalidParameter("an entropy bound works only with patience; set both", parameter="entropy_bound")
         if not 0 < self.entropy_bound < float("inf"):
             raise InvalidParameter(
                 f"entropy bound is {self.entropy_bound}; it must be above 0 nats", parameter="entropy_bound"

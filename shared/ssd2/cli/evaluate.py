@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ssd2.algorithm.params import CollaborationParams, DecodingParams
     from ssd2.evaluation.two_source import Pair
 
-app = App(help="Measure a pair of models on questions of the demo's town.")
+app = App(help="Measure a pair of models on questions about the demo's town.")
 
 
 @app.command(
@@ -87,10 +87,12 @@ def two_source(
     }
     if not sweep:
         if out is not None or baseline is not None:
-            raise InvalidParameter("--out and --baseline are for --sweep, which writes a report")
+            raise InvalidParameter(
+                "--out and --baseline need --sweep, which writes a report; add it, or leave them out"
+            )
         _measure((core, user), lambda_user, alpha, decoding, limit, seed, logits_format, answers, as_json)
     elif answers is not None or logits_format != FLOAT16:
-        raise InvalidParameter("--answers and --logits are for one setting; leave --sweep out")
+        raise InvalidParameter("--answers and --logits apply to one setting; leave out --sweep")
     else:
         pairs = [(core, user), *([baseline] if baseline else [])]
         _compare("two-source", pairs, lambda_user, alpha, decoding, limit, seed, out, as_json)

@@ -126,7 +126,7 @@ def _run(trainer: Trainer, start: Path | None, tensorboard: bool, *, say: bool) 
     """Train to the end, resuming a run found in its folder; only the rank with `say` prints."""
     if trainer.resume():
         if say:
-            typer.echo(f"going on at step {trainer.step} of {trainer.params.steps}", err=True)
+            typer.echo(f"resuming at step {trainer.step} of {trainer.params.steps}", err=True)
         if trainer.is_finished:
             if say:
                 typer.echo(f"already trained; checkpoint in {trainer.out}")
@@ -136,7 +136,7 @@ def _run(trainer: Trainer, start: Path | None, tensorboard: bool, *, say: bool) 
     loss = trainer.train(show_progress=say, tensorboard=tensorboard)
     if say:
         if trainer.left_out:
-            typer.echo(f"{trainer.left_out} examples were too long and left out", err=True)
+            typer.echo(f"{trainer.left_out} examples were too long and were left out", err=True)
         # No step was left to do, only the checkpoint to write: there is no loss.
         average = "" if math.isnan(loss) else f", loss {loss:.4f}"
         typer.echo(f"trained {trainer.params.steps} steps{average}; checkpoint in {trainer.out}")
@@ -150,8 +150,8 @@ def convert(
     context_timestep: Annotated[
         str,
         typer.Option(
-            help="Timestep embedding of the context: none, or quantised as in the paper, with which a core re-encodes "
-            "the context every 50 timesteps and long prompts are slow."
+            help="Timestep embedding of the context: none, or quantised as in the paper. With quantised a core "
+            "re-encodes the context every 50 timesteps, which makes long prompts slow."
         ),
     ] = "none",
 ) -> None:

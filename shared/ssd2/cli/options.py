@@ -25,7 +25,7 @@ Steps = Annotated[
 Patience = Annotated[
     int,
     typer.Option(
-        help="End a block once its tokens are unchanged for N timesteps; 0 runs all of them. Approximate: a later "
+        help="End a block once its tokens are unchanged for N timesteps; 0 runs all timesteps. Approximate: a later "
         "timestep could have changed a token.",
         rich_help_panel=ADVANCED,
     ),

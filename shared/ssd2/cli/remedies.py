@@ -13,7 +13,7 @@ REMEDIES: Remedies = {
     (ANY, "key_env"): "--key-env VARIABLE",
     (ANY, "out"): "--out FOLDER",
     (ANY, "sharding"): "torchrun --nproc-per-node N -m ssd2 train …",
-    (ANY, "start"): "--start FOLDER; `ssd2 convert` makes one of OPT",
+    (ANY, "start"): "--start FOLDER; `ssd2 convert` makes one from OPT",
     (ANY, "to"): "--to FOLDER",
 }
 

@@ -129,7 +129,7 @@ def _parse(line: str, place: str) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidParameter(f"{place} is not JSON: {error}; write one object per line") from error
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
-        raise InvalidParameter(f'{place} has no text; give {{"text": …, "prompt": …, "reference": …}} a line')
+        raise InvalidParameter(f'{place} has no text; give {{"text": …, "prompt": …, "reference": …}} per line')
     for name in (*PROMPT_FIELDS, "reference"):
         if not isinstance(value.get(name), str | None):
             raise InvalidParameter(f"the {name} in {place} is not a string; write a string")

@@ -49,9 +49,11 @@ class Pair:
 
     def __post_init__(self) -> None:
         if self.core.tokenizer.sha256 != self.user.tokenizer.sha256:
-            raise TokenizerMismatch("the two checkpoints have different tokenizers; use a pair trained with one")
+            raise TokenizerMismatch("the two checkpoints have different tokenizers; use a pair with the same tokenizer")
         if (core := self.core.model.config.family) != (user := self.user.model.config.family):
-            raise ModelMismatch(f"the core is of the family {core!r}, the user model of {user!r}; use a pair of one")
+            raise ModelMismatch(
+                f"the core is of the family {core!r}, the user model of {user!r}; use a pair of one family"
+            )
 
     @classmethod
     def load(cls, core: Path, user: Path) -> Pair:

@@ -56,7 +56,7 @@ class Endpoint:
         url = _parse(self.url)
         if url.userinfo or url.query or url.fragment:
             raise InvalidParameter(
-                "the judge's address holds a password, a ? or a #; leave it out and set the key in the environment",
+                "the judge's address contains a password, a ? or a #; leave it out and set the key in the environment",
                 parameter="endpoint",
             )
         if url.scheme not in ("http", "https") or not url.host:
@@ -172,7 +172,7 @@ class ChatClient:
             if attempt == self._endpoint.attempts or wait_s > LONGEST_WAIT_S:
                 raise JudgeUnavailable(
                     f"{self._endpoint.host} does not answer ({outcome.reason}); run the same command later: "
-                    "it goes on with what is missing"
+                    "it resumes with what is missing"
                 )
             await asyncio.sleep(wait_s)
             attempt += 1
@@ -197,7 +197,7 @@ class ChatClient:
                 parameter="endpoint",
             ) from None
         except http.RequestError as error:  # TransportError, or DecodingError: a damaged compressed body
-            return _Failure(f"no whole answer came: {type(error).__name__}")
+            return _Failure(f"the answer was incomplete: {type(error).__name__}")
         self._has_answered = True
         return self._reply(response) if response.status_code == 200 else self._failure(response)
 

@@ -230,7 +230,7 @@ def mauve_score(generations: Sequence[Generation], model: str = "gpt2-large", de
         import mauve
     except ImportError as error:
         raise InvalidParameter(
-            "MAUVE takes the mauve-text package (GPLv3); install it with: pip install 'slingshot[mauve]'"
+            "MAUVE requires the mauve-text package (GPLv3); install it with: pip install 'slingshot[mauve]'"
         ) from error
     result = mauve.compute_mauve(
         p_text=[one.context + one.text for one in references_of(generations)],

@@ -170,7 +170,7 @@ def _unpack_top_k(data: Tensor, entries: int, vocab_size: int) -> CoreLogits:
     ids = (id_octets << (8 * torch.arange(width, device=data.device))).sum(-1)
     _check_maximum(data[..., -entries:])
     if int(ids[..., -1].max()) >= vocab_size or bool((ids.diff(dim=-1) <= 0).any()):
-        raise ProtocolViolation(f"the core sent token ids that do not ascend below {vocab_size}{_DAMAGED}")
+        raise ProtocolViolation(f"the core sent token ids that are not ascending and below {vocab_size}{_DAMAGED}")
     sent = data[..., -entries:] * (-1 / STEPS_PER_NAT)
     least, log_unsent = sent.amin(-1, keepdim=True), math.log(max(1, vocab_size - entries))
     _check_tail(tail, least + log_unsent)
@@ -188,7 +188,7 @@ def _check_maximum(distances: Tensor) -> None:
 def _check_tail(tail: Tensor, highest: Tensor) -> None:
     """Check that what was not sent can have this logsumexp, with no entry above the least one sent."""
     if not bool(((tail >= LOWEST_TAIL) & (tail <= highest + ROUNDING + SUM_ROUNDING)).all()):
-        raise ProtocolViolation(f"the core sent a tail of logits that is none of what it left out{_DAMAGED}")
+        raise ProtocolViolation(f"the core sent a tail of logits that does not fit what it left out{_DAMAGED}")
 
 
 def _octets(values: Tensor) -> Tensor:

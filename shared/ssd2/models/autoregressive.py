@@ -83,7 +83,7 @@ class NextToken:
         """Read the tokens that the cache does not hold yet."""
         if token_ids.shape[1] > self._model.config.max_prompt_tokens:
             raise PromptTooLong(
-                f"prompt and answer have come to {token_ids.shape[1]} tokens, this model takes at most "
+                f"prompt and answer have {token_ids.shape[1]} tokens together; this model takes at most "
                 f"{self._model.config.max_prompt_tokens}; shorten the prompt or the answer"
             )
         done = self._cut_back(token_ids)

@@ -71,7 +71,7 @@ def load_checkpoint(
     if shard:
         if family.shard is None:
             raise InvalidParameter(
-                f"models of the family {family.name} do not support tensor parallelism; serve it whole",
+                f"models of the family {family.name} do not support tensor parallelism; serve the model whole",
                 parameter="tensor_parallel",
             )
         family.shard(model, shard)
@@ -85,8 +85,8 @@ def _check_finite(folder: Path, model: Model) -> None:
     for name, weight in model.named_parameters():
         if weight.numel() and not all(torch.isfinite(extreme) for extreme in weight.detach().aminmax()):
             raise CheckpointInvalid(
-                f"{name} of the model in {folder} holds numbers that are not finite; copy the checkpoint again, or "
-                "train it again from a step before they came"
+                f"{name} of the model in {folder} contains numbers that are not finite; copy the checkpoint again, or "
+                "train it again from a step before they appeared"
             )
 
 
@@ -138,7 +138,7 @@ def save_checkpoint(folder: Path, model: Model, tokenizer_json: str, dtype: torc
     """
     family = family_named(model.config.family)
     if family.write_config is None:
-        raise InvalidParameter(f"checkpoints of the family {family.name} are read, not written")
+        raise InvalidParameter(f"checkpoints of the family {family.name} can be read but not written")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SHA256SUMS).unlink(missing_ok=True)  # of what was there before
     config = json.dumps(family.write_config(model.config), indent=2)

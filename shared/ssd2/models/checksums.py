@@ -44,7 +44,7 @@ def check_checksums(folder: Path, only: Iterable[str] | None = None) -> None:
         except (OSError, ValueError):  # no such file, or no name of one
             raise CheckpointInvalid(f"{folder / SHA256SUMS} names {name!r}, which cannot be read; {_REMEDY}") from None
         if not is_right:
-            raise CheckpointInvalid(f"{folder / name} is damaged: it does not have its SHA-256; {_REMEDY}")
+            raise CheckpointInvalid(f"{folder / name} is damaged: its SHA-256 is not the listed one; {_REMEDY}")
 
 
 def _needed(folder: Path) -> set[str]:
@@ -62,7 +62,7 @@ def _checksums(folder: Path) -> dict[str, str]:
     except (OSError, ValueError):
         lines = [None]
     if not lines or not all(lines):
-        raise CheckpointInvalid(f"{file} is damaged: its lines must each be a SHA-256 and a file's name; {_REMEDY}")
+        raise CheckpointInvalid(f"{file} is damaged: each line must be a SHA-256 and a file name; {_REMEDY}")
     return {str(Path(line[2])): line[1] for line in lines if line}  # ./config.json is config.json
 
 

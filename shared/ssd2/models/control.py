@@ -67,8 +67,8 @@ class Control:
         classifier = read_network(str(folder), "AutoModelForSequenceClassification")
         if not read_tokenizer_of(folder, classifier.config.vocab_size).shares_vocabulary(tokenizer):
             raise TokenizerMismatch(
-                f"the classifier in {folder} has another vocabulary than the models, so it cannot read what they "
-                "write; use one with their tokenizer"
+                f"the classifier in {folder} does not have the models' vocabulary, so it cannot read their text; "
+                "use one with their tokenizer"
             )
         names = {name.lower(): index for index, name in classifier.config.id2label.items()}
         index = int(label) if label.isdecimal() else names.get(label.lower())

@@ -122,7 +122,7 @@ def _ssd2_config(opt: Any, source: str, block_size: int, context_timestep: str) 
     differing = {name: getattr(opt, name, None) for name, value in wanted.items() if getattr(opt, name, None) != value}
     if differing:
         found = ", ".join(f"{name} {value!r} where {wanted[name]!r} is needed" for name, value in differing.items())
-        raise CheckpointInvalid(f"{source} has a shape that SSD-2 cannot take over: {found}; facebook/opt-125m fits")
+        raise CheckpointInvalid(f"{source} has a shape that SSD-2 does not support: {found}; use facebook/opt-125m")
     return SSD2Config.from_dict(
         {
             "vocab_size": opt.vocab_size,

@@ -112,7 +112,7 @@ class Denoiser:
         answer_tokens = tokens - longest
         if longest > (allowed := config.max_prompt_tokens_before(answer_tokens)):
             raise PromptTooLong(
-                f"prompt and answer have come to {longest} + {answer_tokens} tokens; with such an answer this model "
+                f"prompt and answer have {longest} + {answer_tokens} tokens; with such an answer this model "
                 f"takes prompts of {max(allowed, 0)}: shorten the prompt or the answer"
             )
 

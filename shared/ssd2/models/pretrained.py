@@ -33,8 +33,7 @@ def transformers() -> Any:
         import transformers
     except ImportError as error:
         raise ModelNotFound(
-            "reading models of the transformers library takes that package; install it with: "
-            "pip install 'slingshot[train]'"
+            "reading this model requires the transformers package; install it with: pip install 'slingshot[train]'"
         ) from error
     library: Any = transformers
     # What it would print of a model, our errors say; and loading takes a moment only.
@@ -98,7 +97,7 @@ def read_tokenizer(source: str, vocab_size: int) -> str:
     try:
         tokenizer = library.AutoTokenizer.from_pretrained(source, **_as_found(source))
     except (OSError, ValueError) as error:
-        raise ModelNotFound(f"no tokenizer with {source}: {first_line(error)}") from error
+        raise ModelNotFound(f"{source} has no tokenizer: {first_line(error)}") from error
     except Exception as error:  # as in reading a config
         raise CheckpointInvalid(
             f"the tokenizer of {source} is damaged ({first_line(error)}); download it again"
@@ -108,7 +107,7 @@ def read_tokenizer(source: str, vocab_size: int) -> str:
         raise CheckpointInvalid(f"the tokenizer of {source} has no tokenizer.json; give a model with a fast tokenizer")
     # Where its files are missing, transformers makes a tokenizer that knows no text.
     if not backend.encode("a", add_special_tokens=False).ids:
-        raise ModelNotFound(f"no tokenizer with {source}; add its tokenizer.json, or vocab.json and merges.txt")
+        raise ModelNotFound(f"{source} has no tokenizer; add its tokenizer.json, or vocab.json and merges.txt")
     if (known := backend.get_vocab_size(with_added_tokens=True)) > vocab_size:
         raise CheckpointInvalid(
             f"the tokenizer of {source} has {known} tokens and the model {vocab_size}; use the model's own tokenizer"
@@ -173,7 +172,7 @@ def read_network(source: str, kind: str) -> Any:
             source, dtype=torch.float32, output_loading_info=True, **_as_found(source)
         )
     except OSError as error:
-        raise ModelNotFound(f"no weights with {source}: {first_line(error)}") from error
+        raise ModelNotFound(f"{source} has no weights: {first_line(error)}") from error
     except Exception as error:  # safetensors and pickle raise what they like
         raise CheckpointInvalid(
             f"the weights of {source} are damaged or do not fit its config.json; download it again "
@@ -184,8 +183,8 @@ def read_network(source: str, kind: str) -> Any:
         raise CheckpointInvalid(f"the weights of {source} lack {', '.join(missing[:3])}; download them again")
     if beyond := _beyond(network, report["unexpected_keys"]):
         raise CheckpointInvalid(
-            f"the weights of {source} hold {beyond}, which its config.json leaves out: half a model would be served; "
-            "download its config.json again"
+            f"the weights of {source} contain {beyond}, which its config.json leaves out, so half a model would be "
+            "served; download its config.json again"
         )
     return network
 
@@ -225,8 +224,8 @@ def _check_parameters(folder: Path, kind: str) -> None:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if stored_bytes and parameters > stored_bytes * MOST_PARAMETERS_PER_BYTE:
         raise CheckpointInvalid(
-            f"the weights of {folder} are damaged or do not fit its config.json: it describes {parameters:,} of them, "
-            f"there are {stored_bytes:,} bytes; download it again"
+            f"the weights of {folder} are damaged or do not fit its config.json: it describes {parameters:,} weights, "
+            f"but there are {stored_bytes:,} bytes; download it again"
         )
 
 

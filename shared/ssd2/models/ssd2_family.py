@@ -72,7 +72,7 @@ def _check_layers(folder: Path, config: SSD2Config) -> None:
         raise _misfit(file, str(error)) from error
     described = config.num_layers * (len(config.ranges) if isinstance(config, ExpertsConfig) else 1)
     if len(stored) != described:
-        raise _misfit(file, f"it holds {len(stored)} layers, not {described}")
+        raise _misfit(file, f"it contains {len(stored)} layers, not {described}")
 
 
 def _misfit(file: Path, reason: str) -> CheckpointInvalid:
@@ -116,7 +116,7 @@ def join_experts(folders: Sequence[Path], borders: Sequence[float], to: Path) ->
     configs = [replace(model.config, stop=borders[0]) for model in models]  # each was trained above a border of its own
     shapes = {(config, checkpoint.tokenizer.sha256) for config, checkpoint in zip(configs, loaded, strict=False)}
     if len(models) < len(loaded) or len(shapes) != 1:
-        raise CheckpointInvalid("experts are SSD-2 models of one shape and tokenizer; finetune them from one model")
+        raise CheckpointInvalid("experts must be SSD-2 models of one shape and tokenizer; finetune them from one model")
     ranges = tuple(zip(borders, [*borders[1:], 1.0], strict=True))
     experts = TimeRangeExperts(ExpertsConfig(**asdict(configs[0]), ranges=ranges))
     for expert, model in zip(experts.experts, models, strict=True):

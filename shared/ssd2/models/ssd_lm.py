@@ -97,7 +97,7 @@ class BidirectionalDenoiser:
         context_ids = torch.cat([self._prompt_ids, view.answer_ids], -1)
         if context_ids.shape[1] + view.block_size > self._model.config.max_positions:
             raise PromptTooLong(
-                f"prompt, answer and block have come to {context_ids.shape[1]} + {view.block_size} tokens, this "
+                f"prompt, answer and block have {context_ids.shape[1]} + {view.block_size} tokens; this "
                 f"model takes {self._model.config.max_positions}; shorten the prompt or the answer"
             )
         mask = torch.cat([self._mask, torch.ones_like(view.answer_ids, dtype=torch.bool)], -1)
@@ -115,7 +115,9 @@ def _read_config(folder: Path, _: object) -> SSDLMConfig:
     """
     config = read_config(str(folder))
     if config.model_type != "roberta":
-        raise CheckpointInvalid(f"the config.json in {folder} is of a {config.model_type}; an SSD-LM is a RoBERTa")
+        raise CheckpointInvalid(
+            f"the config.json in {folder} describes a {config.model_type} model; an SSD-LM is a RoBERTa"
+        )
     for name in ("max_position_embeddings", "pad_token_id"):
         if not isinstance(getattr(config, name), int):
             raise CheckpointInvalid(f"the config.json in {folder} lacks {name}; download the whole checkpoint")

@@ -120,7 +120,7 @@ def _check_divides(config: SSD2Config, ranks: int) -> None:
     if heads % ranks or width % ranks:
         possible = [str(number) for number in range(1, heads + 1) if not (heads % number or width % number)]
         raise InvalidParameter(
-            f"{heads} attention heads and a feed-forward width of {width} do not divide by {ranks}; use one of "
+            f"{heads} attention heads and a feed-forward width of {width} are not divisible by {ranks}; use one of "
             f"{', '.join(possible)}",
             parameter="tensor_parallel",
         )

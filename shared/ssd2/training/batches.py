@@ -55,7 +55,9 @@ class GeneratedExamples:
     def __init__(self, objective: str, name: str, *, seed: int, tokenizer: Tokenizer, config: SSD2Config) -> None:
         if name not in SOURCES[objective]:
             known = ", ".join(sorted(SOURCES[objective]))
-            raise InvalidParameter(f"the recipe's data source is {name!r}; known for objective {objective!r}: {known}")
+            raise InvalidParameter(
+                f"the recipe's data source is {name!r}; choose one for objective {objective!r}: {known}"
+            )
         self._texts = SOURCES[objective][name]
         self._seed, self._tokenizer, self._config = seed, tokenizer, config
         self._pool = 0
@@ -160,7 +162,7 @@ class RecordedExamples:
     def _begin_anew(self) -> None:
         if not self._has_examples:
             raise InvalidParameter(
-                f"the data has nothing to train on in examples of up to {self._max_length} tokens; give more text, "
+                f"the data has no training examples of up to {self._max_length} tokens; give more text, "
                 "or a larger max_length"
             )
         packed = self._packed

@@ -92,7 +92,7 @@ class TrainingParams:
             )
         for name in ("learning_rate_warmup", "self_conditioning_from", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise InvalidParameter(f"{name} of a recipe is {getattr(self, name)}; it must be finite, at least 0")
+                raise InvalidParameter(f"{name} of a recipe is {getattr(self, name)}; it must be finite and at least 0")
         if not 0 <= self.timesteps_above < self.timesteps_up_to <= 1:
             raise InvalidParameter(
                 f"timesteps_above is {self.timesteps_above}, timesteps_up_to {self.timesteps_up_to}; they are "

@@ -20,10 +20,10 @@ FIELDS = {"text": (), "dolly": ("instruction", "context", "response")}
 
 
 _EFFECT = {
-    "config": "it is of a data set that hub names",
-    "split": "it is of a data set that hub names",
-    "files": "they are for a loader that hub names",
-    "field": "it names the plain text of records, so it goes with jsonl or hub and format 'text'",
+    "config": "it applies to a data set named by hub",
+    "split": "it applies to a data set named by hub",
+    "files": "they apply to a loader named by hub",
+    "field": "it names the plain text of records, so it applies only to jsonl or hub with format 'text'",
 }
 """What the keys are for that only some data has."""
 
@@ -200,7 +200,7 @@ def _load_streamed(data: DataParams, folder: Path) -> Any:
         from datasets import load_dataset
     except ImportError as error:
         raise InvalidParameter(
-            "reading data sets of the hub takes the datasets package; install it with: pip install 'slingshot[train]'"
+            "data sets of the hub require the datasets package; install it with: pip install 'slingshot[train]'"
         ) from error
     files = [str(file) for file in find_files(data.files, folder)] or None
     return load_dataset(data.hub, data.config, data_files=files, split=data.split, streaming=True)

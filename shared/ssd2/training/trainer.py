@@ -208,7 +208,9 @@ class Trainer:
             return False
         folder, run = found
         if {name: run.get(name) for name in self._identity()} != self._identity():
-            raise CheckpointInvalid(f"{self.out} holds a run of another recipe; choose another folder", parameter="out")
+            raise CheckpointInvalid(
+                f"{self.out} contains a run of another recipe; choose another folder", parameter="out"
+            )
         load_state(folder, all_tensors(self.model, self.optimizer))
         self._batches.restore(run["batches"])
         self.step = run["step"]
@@ -223,7 +225,7 @@ class Trainer:
         config, tokenizer = load_config_and_tokenizer(folder)
         is_same = isinstance(config, SSD2Config) and replace(config, stop=self.model.config.stop) == self.model.config
         if not is_same or tokenizer.sha256 != self._tokenizer_sha256:
-            raise CheckpointInvalid(f"the model in {folder} has another shape or tokenizer than the recipe's")
+            raise CheckpointInvalid(f"the model in {folder} differs from the recipe in shape or tokenizer")
         read_here = self._execution.is_first or self._execution.sharding == "ddp"
         self._parallel.load_weights(load_checkpoint(folder).model.state_dict() if read_here else {})
 
@@ -276,7 +278,7 @@ def _config_and_tokenizer(recipe: Recipe, start: Path | None) -> tuple[SSD2Confi
 def _of_checkpoint(recipe: Recipe, start: Path | None) -> tuple[SSD2Config, Tokenizer, str]:
     if start is None:
         raise InvalidParameter(
-            "the recipe names no tokenizer, so it trains a checkpoint's model; choose the checkpoint, also to resume",
+            "the recipe names no tokenizer, so it needs a checkpoint to start from; choose one, also to resume",
             parameter="start",
         )
     config, tokenizer = load_config_and_tokenizer(start)

@@ -287,7 +287,7 @@ def projection_from_proto(message: pb.Projection, *, block_size: int, vocab_size
         return ProjectedTokens(tuple(message.token_ids))
     begins = set(accumulate(counts))
     if any(b <= a and at not in begins for at, (a, b) in enumerate(pairwise(message.token_ids), 1)):
-        raise BlockShapeMismatch("the tokens of a position have to ascend, each of them once")
+        raise BlockShapeMismatch("the tokens of a position must ascend, each occurring once")
     return ProjectedTokens(tuple(message.token_ids), counts)
 
 
@@ -358,16 +358,16 @@ def logits_from_proto(
     at = position_from_proto(message)
     if at != due:
         raise ProtocolViolation(
-            f"the core sent the logits of {at}, due were those of {due}; report this to its provider"
+            f"the core sent the logits of {at}, but those of {due} were due; report this to its provider"
         )
     if message.format != _LOGITS_TO_PROTO[logits_format.kind]:
         raise ProtocolViolation(
-            f"the core sent logits in format {message.format}, due was {logits_format}; report this to its provider"
+            f"the core sent logits in format {message.format} instead of {logits_format}; report this to its provider"
         )
     shape, width = (message.block_size, message.vocab_size), logits_format.bytes_per_position(vocab_size)
     if shape != (block_size, vocab_size) or len(message.data) != block_size * width:
         raise ProtocolViolation(
-            f"the core sent {len(message.data)} bytes of logits as {shape}; due were {block_size * width} for "
-            f"{block_size} x {vocab_size}"
+            f"the core sent {len(message.data)} bytes of logits as {shape} instead of {block_size * width} "
+            f"for {block_size} x {vocab_size}; report this to its provider"
         )
     return PackedLogits(block_size, vocab_size, logits_format, message.data)

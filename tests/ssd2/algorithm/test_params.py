@@ -30,7 +30,7 @@ from ssd2.errors import InvalidParameter
         ({"schedule": "odd"}, "even, changes"),
         ({"schedule": "changes", "steps": 401, "stop": 0.4}, "room for 1 to 400"),
         ({"patience": 0}, "patience is 0"),
-        ({"entropy_bound": 0.1}, "beside patience"),
+        ({"entropy_bound": 0.1}, "only with patience"),
         ({"patience": 1, "entropy_bound": 0.0}, "entropy bound is 0.0"),
         ({"patience": 1, "entropy_bound": float("nan")}, "entropy bound is nan"),
         ({"core_every": 0}, "core every is 0"),

@@ -465,13 +465,13 @@ def test_a_damaged_compressed_body_is_asked_for_again(stub: Stub, tmp_path: Path
     assert outcome(stub, tmp_path) == RATING_OF_9
     assert len(stub.requests) == 2
     stub.answers(damaged)
-    with pytest.raises(JudgeUnavailable, match="no whole answer came: DecodingError"):
+    with pytest.raises(JudgeUnavailable, match="the answer was incomplete: DecodingError"):
         ask_missing(questions(2), judge_at(stub, attempts=2), None, tmp_path / "v.jsonl")
 
 
 def test_the_last_attempt_is_the_last(stub: Stub, tmp_path: Path) -> None:
     stub.answers(refusal(503, "overloaded"))
-    with pytest.raises(JudgeUnavailable, match=r"503: overloaded.*goes on with what is missing"):
+    with pytest.raises(JudgeUnavailable, match=r"503: overloaded.*resumes with what is missing"):
         outcome(stub, tmp_path, attempts=3)
     assert len(stub.requests) == 3
 

@@ -120,7 +120,7 @@ def test_a_classifier_of_another_vocabulary_is_refused(
     vocabulary = content["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(TokenizerMismatch, match="another vocabulary"):
+    with pytest.raises(TokenizerMismatch, match="does not have the models' vocabulary"):
         Control.load(tmp_path, "positive", 1.0, tokenizer)
 
 

@@ -138,7 +138,7 @@ def test_a_share_is_loaded_from_a_checkpoint(tmp_path: Path) -> None:
 
 def test_what_does_not_divide_is_refused_with_what_would() -> None:
     model = tiny_model(0, hidden_size=24, num_heads=6, ffn_size=32)
-    with pytest.raises(InvalidParameter, match=r"6 attention heads .* 32 do not divide by 4; use one of 1, 2$"):
+    with pytest.raises(InvalidParameter, match=r"6 attention heads .* 32 are not divisible by 4; use one of 1, 2$"):
         shard_model(model, Shard(0, 4, None))  # type: ignore[arg-type]
 
 

@@ -242,8 +242,8 @@ def test_batches_hold_examples_of_like_length_in_random_order(
         (DataParams(jsonl=("a.jsonl",), max_length=7), "max_length 7 .* from the block size 8 to 99"),
         (DataParams(jsonl=("a.jsonl",), max_length=100), "to 99"),
         (DataParams(jsonl=("a.jsonl",), format="dolly", max_length=101), "to 100"),
-        (DataParams(jsonl=("a.jsonl",), format="dolly", max_length=9), "nothing to train on .* up to 9 tokens"),
-        (DataParams(text=("empty.md",)), "nothing to train on"),
+        (DataParams(jsonl=("a.jsonl",), format="dolly", max_length=9), "no training examples of up to 9 tokens"),
+        (DataParams(text=("empty.md",)), "no training examples"),
     ],
 )
 def test_data_that_gives_no_example_is_refused(

@@ -222,6 +222,6 @@ def test_a_state_of_one_rank_goes_on_with_two(
     folder: Path, one: list[dict[str, Any]], two: None, sharding: str
 ) -> None:
     out = folder / f"one-to-two-{sharding}"
-    assert "going on at step 5 of 10" in (folder / f"{out.name}-0.log").read_text()
+    assert "resuming at step 5 of 10" in (folder / f"{out.name}-0.log").read_text()
     assert_same_run(metrics(out), one)
     assert_same_weights(out, folder / "one")

@@ -126,7 +126,7 @@ def test_a_pattern_that_matches_nothing_is_named(tmp_path: Path) -> None:
         ({"jsonl": ("a",), "format": "alpaca"}, "'text' or 'dolly'"),
         ({"jsonl": ("a",), "held_out": 1.0}, "held_out"),
         ({"jsonl": ("a",), "held_out": math.nan}, "held_out"),
-        ({"jsonl": ("a",), "files": ("b",)}, "files of .data. has no effect here: .* that hub names"),
+        ({"jsonl": ("a",), "files": ("b",)}, "files of .data. has no effect here: .* named by hub"),
         ({"jsonl": ("a",), "config": "en"}, "config of .data. has no effect"),
         ({"text": ("a",), "split": "test"}, "split of .data. has no effect"),
         ({"text": ("a",), "field": "body"}, "field of .data. has no effect here: .* jsonl or hub"),

@@ -289,7 +289,7 @@ def test_logits_are_laid_out_as_the_contract_says() -> None:
     [codec.StepPosition(6, 1, 2), codec.StepPosition(7, 0, 2), codec.StepPosition(7, 1, 3)],
 )
 def test_logits_of_another_timestep_are_refused(due: codec.StepPosition) -> None:
-    with pytest.raises(ProtocolViolation, match="due were those of"):
+    with pytest.raises(ProtocolViolation, match="but those of"):
         read(frame(random_logits(), FLOAT16), due=due)
 
 
@@ -297,13 +297,13 @@ def test_logits_of_another_timestep_are_refused(due: codec.StepPosition) -> None
 def test_logits_in_another_format_than_was_asked_for_are_refused(sent: int) -> None:
     message = frame(random_logits(), FLOAT16)
     message.format = sent
-    with pytest.raises(ProtocolViolation, match=f"format {sent}, due was float16"):
+    with pytest.raises(ProtocolViolation, match=f"format {sent} instead of float16"):
         read(message)
 
 
 @pytest.mark.parametrize("changes", [{"block_size": 3}, {"vocab_size": 31}, {"block_size": 32, "vocab_size": 4}])
 def test_logits_of_another_shape_are_refused(changes: dict[str, int]) -> None:
-    with pytest.raises(ProtocolViolation, match="due were"):
+    with pytest.raises(ProtocolViolation, match="instead of"):
         read(frame(random_logits(), FLOAT16), **changes)
 
 

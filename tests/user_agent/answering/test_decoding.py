@@ -46,7 +46,7 @@ def test_patience_0_is_none() -> None:
 
 def test_an_entropy_bound_goes_with_the_default_patience_and_not_without_any() -> None:
     assert decoding(entropy_bound=0.1).entropy_bound == 0.1
-    with pytest.raises(InvalidParameter, match="beside patience"):
+    with pytest.raises(InvalidParameter, match="only with patience"):
         decoding(entropy_bound=0.1, patience=0)
 
 

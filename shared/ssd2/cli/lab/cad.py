@@ -25,10 +25,10 @@ def cad(
         list[str] | None, typer.Option(help="Text to answer from; repeatable.", show_default=False)
     ] = None,
     context_file: Annotated[
-        Path | None, typer.Option(help="Text file to answer from, a passage a line.", show_default=False)
+        Path | None, typer.Option(help="Text file to answer from, one passage per line.", show_default=False)
     ] = None,
     alpha: Annotated[float, typer.Option(help="Contrastive strength (α); 0 decodes plainly.")] = 0.5,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 48,
+    max_tokens: Annotated[int, typer.Option(help="Maximum length of the answer, in tokens.")] = 48,
     as_json: AsJson = False,
     steps: Annotated[
         int | None,
@@ -40,7 +40,7 @@ def cad(
 ) -> None:
     """Answer from a context by context-aware decoding (the thesis, ch. 4).
 
-    Mixes (1 + α) logits with the context - α logits without it, of one model: the ensemble at λ = 1.
+    Mixes one model's logits as (1 + α) with the context - α without it: the ensemble at λ = 1.
     """
     from ssd2.algorithm.params import DecodingParams
     from ssd2.lab.context_aware import answer_from_context

@@ -31,7 +31,7 @@ EXAMPLES = examples(
 Texts = Annotated[
     list[Path],
     typer.Argument(
-        help='Files to judge, each a row of the table: .jsonl with {"prompt", "text"} a line ("instruction" and '
+        help='Files to judge, each a row of the table: .jsonl with {"prompt", "text"} per line ("instruction" and '
         '"question" are prompts too).'
     ),
 ]
@@ -143,7 +143,7 @@ def _told(expected: Estimate, asked: Judge) -> str:
     whom = f"{asked.endpoint.model} at {asked.endpoint.host}"
     price = "" if expected.most_price is None else f", price at most {math.ceil(expected.most_price * 100) / 100:,.2f}"
     return (
-        f"{expected.calls} calls to {whom}; {expected.known} verdicts are there; equal questions are asked once\n"
+        f"{expected.calls} calls to {whom}; {expected.known} verdicts are stored; equal questions are asked once\n"
         f"about {expected.tokens_in:,} tokens of questions, at most {expected.most_tokens_out:,} of replies{price}"
     )
 
@@ -153,7 +153,9 @@ def _confirm(expected: Estimate, asked: Judge, yes: bool) -> None:
     if yes or not expected.calls:
         return
     if not _is_terminal():
-        raise InvalidParameter(f"{expected.calls} calls may cost money; add --yes to make them, --dry-run to not")
+        raise InvalidParameter(
+            f"{expected.calls} calls may cost money; add --yes to make them, or --dry-run to only estimate"
+        )
     typer.confirm("Make them?", abort=True, err=True)
 
 

@@ -25,8 +25,8 @@ EXAMPLES = examples(
 Texts = Annotated[
     list[Path],
     typer.Argument(
-        help='Files to measure, each a row of the table: .jsonl with {"text", "prompt", "reference"} a line, of '
-        "which only text is required, or .txt with a text a line."
+        help='Files to measure, each a row of the table: .jsonl with {"text", "prompt", "reference"} per line, '
+        "of which only text is required, or .txt with one text per line."
     ),
 ]
 ScoringModel = Annotated[
@@ -46,7 +46,7 @@ TokenizerFile = Annotated[
 Separator = Annotated[
     str,
     typer.Option(
-        help="String between prompt and text where neither has white space at the seam.",
+        help="String between prompt and text if neither has white space there.",
         show_default="a space",
         rich_help_panel=ADVANCED,
     ),
