@@ -54,8 +54,8 @@ def test_a_key_is_printed_once_listed_without_it_and_revoked(
         (("certs", "create", "--out", "/dev/null/x", "--host", "localhost"), "--out"),
         (("certs", "create", "--out", "nowhere"), "--host NAME"),
         (("certs", "create", "--out", "nowhere", "--host", "a", "--days", "0"), "days is 0"),
-        (("certs", "create", "--out", "{folder}", "--host", "a", "--days", "3651"), "is valid for 3650 days more"),
-        (("certs", "create", "--out", "{folder}", "--host", "a", "--days", "9999999"), "is valid for 3650 days more"),
+        (("certs", "create", "--out", "{folder}", "--host", "a", "--days", "3651"), "is valid for 3650 more days"),
+        (("certs", "create", "--out", "{folder}", "--host", "a", "--days", "9999999"), "is valid for 3650 more days"),
         (("certs", "create", "--out", "{folder}", "--client", "alice@"), "such as a@b.org"),
     ],
 )

@@ -76,7 +76,7 @@ def test_a_model_of_each_kind_whose_logits_are_not_finite_is_found(loaded: Loade
 def test_a_model_that_gives_every_token_the_same_logit_is_found() -> None:
     model = demo_shaped_model(1)
     model.context_embedding.weight.data.zero_()
-    with pytest.raises(ModelBroken, match="it gives every token the same logit"):
+    with pytest.raises(ModelBroken, match="it returns every token the same logit"):
         run_self_test(serve_in_memory(model))
 
 

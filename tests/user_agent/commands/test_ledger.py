@@ -70,7 +70,7 @@ def test_one_entry_is_shown_with_what_its_message_says(file: Path) -> None:
 
 
 def test_verify_says_that_it_is_whole_or_exits_with_1_and_names_the_entry(file: Path) -> None:
-    assert "31 entries, whole" in run("verify")
+    assert "31 entries, hash chain consistent" in run("verify")
     with open_ledger(load_config()) as ledger:
         ledger._connection.execute("DROP TRIGGER entry_is_final")
         ledger._connection.execute("UPDATE entry SET destination = 'elsewhere:1' WHERE seq = 12")
@@ -98,12 +98,12 @@ def test_it_is_encrypted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_can_be_read_while_an_agent_writes(file: Path) -> None:
     with open_ledger(load_config()) as agent:
         agent._connection.execute("BEGIN IMMEDIATE")
-        assert "31 entries, whole" in run("verify")
+        assert "31 entries, hash chain consistent" in run("verify")
         agent._connection.execute("COMMIT")
         agent.record("up", CORE, "Collaborate", PROJECTION)
-        assert "32 entries, whole" in run("verify")
+        assert "32 entries, hash chain consistent" in run("verify")
 
 
 def test_the_data_folder_can_be_given(file: Path, tmp_path: Path) -> None:
-    assert "0 entries, whole" in run("verify", "--data-dir", str(tmp_path / "other"))
-    assert "31 entries, whole" in run("verify", "--data-dir", str(file.parent))
+    assert "0 entries, hash chain consistent" in run("verify", "--data-dir", str(tmp_path / "other"))
+    assert "31 entries, hash chain consistent" in run("verify", "--data-dir", str(file.parent))

@@ -173,7 +173,7 @@ def test_an_untouched_ledger_is_whole(ledger: Ledger, file: Path) -> None:
         ("UPDATE entry SET previous = '00' WHERE seq = 2", 2, "does not follow"),
         ("UPDATE entry SET payload = x'00' WHERE seq = 3", 3, "message was changed"),
         ("UPDATE entry SET payload = NULL WHERE seq = 3", 3, "removed or inserted"),
-        ("UPDATE entry SET payload = x'00' WHERE seq = 2", 2, "put in"),
+        ("UPDATE entry SET payload = x'00' WHERE seq = 2", 2, "removed or inserted"),
         ("DELETE FROM entry WHERE seq = 2", 3, "entry 2 is missing"),
         ("DELETE FROM entry WHERE seq = 1", 2, "entry 1 is missing"),
     ],
