@@ -259,7 +259,7 @@ def test_wrong_values_in_a_config_are_an_error_that_names_the_file(llama_folder:
         load_checkpoint(llama_folder)
 
 
-@pytest.mark.parametrize(("layers", "says"), [(2, r"hold model\.layers\.2, which"), (0, "0 layers")])
+@pytest.mark.parametrize(("layers", "says"), [(2, r"contain model\.layers\.2, which"), (0, "0 layers")])
 def test_a_config_that_leaves_out_stored_layers_is_refused(llama_folder: Path, layers: int, says: str) -> None:
     load_checkpoint(llama_folder)
     change_config(llama_folder, num_hidden_layers=layers)
