@@ -35,8 +35,8 @@ class Ready(BaseModel):
     """Readiness for an answer.
 
     Attributes:
-        status: so or not.
-        reason: why not; or what is amiss although it can.
+        status: ready or not ready.
+        reason: reason why not, or a fault that leaves it ready.
     """
 
     status: Literal["ready", "not ready"]

@@ -214,11 +214,11 @@ def test_models_have_the_time_to_load_that_was_given(startup_s: int, period_s: i
 @pytest.mark.parametrize(
     ("access", "says"),
     [
-        ({}, "say who gets in"),
-        ({"tlsSecret": "t"}, "say who gets in"),
-        ({"keysSecret": "k"}, "give access.tlsSecret"),
-        ({"clientCaSecret": "c"}, "give access.tlsSecret"),
-        ({"open": True, "tlsSecret": "t", "keysSecret": "k"}, "take it out"),
+        ({}, "set who may connect"),
+        ({"tlsSecret": "t"}, "set who may connect"),
+        ({"keysSecret": "k"}, "set access.tlsSecret"),
+        ({"clientCaSecret": "c"}, "set access.tlsSecret"),
+        ({"open": True, "tlsSecret": "t", "keysSecret": "k"}, "remove it"),
     ],
 )
 def test_nobody_serves_everybody_by_mistake(access: Values, says: str) -> None:
@@ -227,8 +227,8 @@ def test_nobody_serves_everybody_by_mistake(access: Values, says: str) -> None:
 
 
 def test_an_open_core_is_warned_of() -> None:
-    assert "nothing on the line is encrypted" in rendered(OPEN)["NOTES.txt"]
-    assert "Everybody who reaches" in rendered({"access": {"open": True, "tlsSecret": "t"}})["NOTES.txt"]
+    assert "connections are not encrypted" in rendered(OPEN)["NOTES.txt"]
+    assert "Everybody who can reach" in rendered({"access": {"open": True, "tlsSecret": "t"}})["NOTES.txt"]
     assert "WARNING" not in rendered(SAFE)["NOTES.txt"]
 
 

@@ -41,7 +41,7 @@ def ignored_header(names: Sequence[str]) -> dict[str, str]:
 async def chat_completions(
     body: ChatRequest, client: Request, response: Response, answering: Annotated[Answering, Depends(answering_of)]
 ) -> ChatCompletion | StreamingResponse:
-    """Answer the last message. The models read one instruction: earlier messages are ignored, and named in a header."""
+    """Answer the last message. The models read one instruction: earlier messages are ignored and listed in a header."""
     ignored = ignored_header(body.check())
     asked = answering.request(body.instruction(), **body.given())
     trace_id, created = new_id("chatcmpl"), int(time.time())

@@ -36,7 +36,7 @@ MAX_PROMPTS = 16
 async def completions(
     body: CompletionRequest, client: Request, response: Response, answering: Annotated[Answering, Depends(answering_of)]
 ) -> Completion | StreamingResponse:
-    """Answer each prompt as an instruction of its own."""
+    """Answer each prompt as a separate instruction."""
     ignored = ignored_header(body.check())
     asked = [answering.request(text, **body.given()) for text in _instructions(body, answering.user_model)]
     completion_id, created = new_id("cmpl"), int(time.time())

@@ -19,14 +19,14 @@ Title = Annotated[str, Field(max_length=500)]
 
 
 class Conversations(BaseModel):
-    """A page, the latest first."""
+    """Page of conversations, latest first."""
 
     data: list[history.Conversation]
     has_more: bool
 
 
 class Message(BaseModel):
-    """A message, with data that its author keeps beside it."""
+    """A message, with additional data of its author."""
 
     id: str
     role: Literal["user", "assistant"]
@@ -59,7 +59,7 @@ class NewMessage(BaseModel):
 
 
 class Deleted(BaseModel):
-    """Confirmation: the conversation is gone, with its messages."""
+    """Confirmation that a conversation and its messages are deleted."""
 
     id: str
     deleted: Literal[True] = True

@@ -22,7 +22,7 @@ Id = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Document(BaseModel):
-    """A file that was read, could not be, or is of no kind that is read."""
+    """A file that was read, could not be read, or has an unsupported format."""
 
     id: int
     name: str
@@ -52,7 +52,7 @@ class Document(BaseModel):
 
 
 class Documents(BaseModel):
-    """A page of the list, in the order of their paths."""
+    """Page of documents, in the order of their paths."""
 
     data: list[Document]
     has_more: bool
@@ -68,7 +68,7 @@ class Link(BaseModel):
 
 
 class Links(BaseModel):
-    """All of them."""
+    """All links."""
 
     data: list[Link]
 
@@ -104,7 +104,7 @@ class SearchRequest(BaseModel):
 
 
 class Passage(BaseModel):
-    """A piece of a document, with where it stands."""
+    """A piece of a document, with its place."""
 
     text: str
     source: str
@@ -117,10 +117,10 @@ class Passages(BaseModel):
     """Passages found for a question, the best match first.
 
     Attributes:
-        data: what the user model would be given; one of them may be cut to the sentences that fit.
-        left_out: what does not fit, or is not given.
-        why_none: why nothing is given, whatever fits; null if that is not so.
-        more: how many were found beyond the limit.
+        data: passages that the user model would read; one of them may be cut to the sentences that fit.
+        left_out: passages that do not fit, or are not used.
+        why_none: reason why no passage is used, whatever fits; null if there is no such reason.
+        more: number of passages found beyond the limit.
     """
 
     data: list[Passage]
@@ -130,7 +130,7 @@ class Passages(BaseModel):
 
 
 class Removed(BaseModel):
-    """It is gone."""
+    """Confirmation of a removal."""
 
     id: int
     deleted: Literal[True] = True
@@ -143,7 +143,7 @@ async def documents(
     after: Annotated[int, Query(ge=0, le=10**9, description="number of entries to skip")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Documents:
-    """Every file that was found, none left out in silence."""
+    """List every file found, including failed and skipped ones."""
     found = await asyncio.to_thread(_collection(request).documents)
     wanted = [document for document in found if state in (None, document.state)]
     page = wanted[after : after + limit]
@@ -152,14 +152,14 @@ async def documents(
 
 @router.post("", responses=documented())
 async def upload(request: Request, file: UploadFile) -> Document:
-    """Read an upload and keep it, encrypted; one that is broken is kept as failed, with its reason."""
+    """Read an upload and store it encrypted; a damaged one is stored as failed, with the reason."""
     data = await file.read()
     return Document.of(await asyncio.to_thread(_collection(request).add, data, file.filename or "upload"))
 
 
 @router.get("/links", responses=documented())
 async def links(request: Request) -> Links:
-    """Folders and files that are kept in sync."""
+    """List folders and files that are kept in sync."""
     return Links(data=await asyncio.to_thread(_links, _collection(request)))
 
 
@@ -173,7 +173,7 @@ async def link(request: Request, new: NewLink) -> Link:
 
 @router.delete("/links/{link_id}", responses=documented())
 async def unlink(request: Request, link_id: Id) -> Removed:
-    """Forget a folder and its documents; the files stay."""
+    """Remove a link and its documents; the files stay."""
     await asyncio.to_thread(_collection(request).unlink, link_id)
     return Removed(id=link_id)
 
@@ -199,7 +199,7 @@ async def progress(request: Request) -> Progress:
 
 @router.post("/search", responses=documented())
 async def search(request: Request, body: SearchRequest) -> Passages:
-    """Show what the user model would be given for a question, and what does not fit; `limit` counts both."""
+    """Return the passages that the user model would read for a question, and others found; `limit` counts both."""
     answering = state_of(request).answering
     given = {} if body.documents is None else {"documents": tuple(body.documents)}
     fitted = await answering.passages_for(answering.request(body.query, **given))
@@ -211,7 +211,7 @@ async def search(request: Request, body: SearchRequest) -> Passages:
 
 @router.delete("/{document_id}", responses=documented())
 async def remove(request: Request, document_id: Id) -> Removed:
-    """Forget an upload."""
+    """Remove an upload."""
     await asyncio.to_thread(_collection(request).remove, document_id)
     return Removed(id=document_id)
 

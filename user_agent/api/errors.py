@@ -29,11 +29,11 @@ class ErrorBody(BaseModel):
     """Description of an error.
 
     Attributes:
-        message: and what to do about it.
-        type: kind of the status.
+        message: what is wrong, and what to do about it.
+        type: kind of error, by its status.
         param: field of the request, or setting of the agent, that has to change; null if it is none.
-        code: stable.
-        limit: the most that `param` may be, in tokens where it is a text; left out where there is no such number.
+        code: stable code of the error.
+        limit: largest value of `param`, in tokens if it is a text; left out if there is no such number.
     """
 
     message: str
@@ -44,7 +44,7 @@ class ErrorBody(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The body of every answer that is an error."""
+    """Body of every error."""
 
     error: ErrorBody
 

@@ -24,8 +24,8 @@ class Ready(BaseModel):
 
     Attributes:
         status: ready, or what is missing.
-        reason: in words.
-        code: of the error that it is.
+        reason: what is wrong, in words.
+        code: code of the error.
     """
 
     status: Literal["ready", "no core"]
@@ -41,7 +41,7 @@ async def health() -> Health:
 
 @router.get("/ready", responses={503: {"model": Ready}})
 async def ready(request: Request, response: Response) -> Ready:
-    """True if there is a connection to the core."""
+    """Tell whether there is a connection to the core."""
     try:
         await answering_of(request).ready()
     except SlingshotError as error:

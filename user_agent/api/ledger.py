@@ -33,7 +33,7 @@ class DecodedEntry(ledger.Crossing):
 
 
 class Entries(BaseModel):
-    """A page, in order."""
+    """Page of entries, in order."""
 
     data: list[ledger.Crossing]
     has_more: bool
@@ -66,7 +66,7 @@ async def totals(
 
 @router.get("/verify", responses=documented())
 async def verify(request: Request) -> ledger.Verification:
-    """Verify the chain of hashes."""
+    """Verify the hash chain."""
     return await asyncio.to_thread(state_of(request).stores.ledger.verify)
 
 
@@ -76,7 +76,7 @@ async def verify(request: Request) -> ledger.Verification:
     responses={**documented(), 200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
 )
 async def export(request: Request) -> StreamingResponse:
-    """Export all entries, each a line of JSON with its message in hexadecimal."""
+    """Export all entries as JSON lines, with messages in hexadecimal."""
 
     def lines() -> Iterator[str]:
         return (f"{line}\n" for line in state_of(request).stores.ledger.export())

@@ -13,13 +13,13 @@ router = APIRouter(tags=["OpenAI"])
 
 @router.get("/v1/models", responses=documented())
 async def models(request: Request) -> ModelList:
-    """The one model: the core's and the user's, together."""
+    """List the one model: core and user model together."""
     return ModelList(data=[_model(request)])
 
 
 @router.get("/v1/models/{model}", responses=documented(404))
 async def model(model: str, request: Request) -> ModelInfo:
-    """The model, if it is called so."""
+    """Return the model of this name."""
     if model != MODEL:
         raise ApiError(404, "model_not_found", f"there is no model {model!r}; use {MODEL!r}", "model")
     return _model(request)

@@ -72,14 +72,14 @@ _OWN = [setting for setting in SETTINGS if not setting.face.openai]
 
 @_with_fields(_OWN)
 class SlingshotOptions(BaseModel):
-    """Settings of the answer that OpenAI's requests do not have; what is left out is as the agent is configured."""
+    """Settings of the answer that OpenAI's requests do not have; an omitted one has the agent's configured value."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 # See docs/decisions/025-the-rest-endpoint.md.
 class Generation(BaseModel):
-    """Fields of both routes, beside the settings that OpenAI's requests have."""
+    """Fields of both routes, in addition to the settings that OpenAI's requests have."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
     model: Annotated[str, Field(max_length=200, examples=[MODEL])]
@@ -224,10 +224,10 @@ class SlingshotAnswer(BaseModel):
     Attributes:
         trace: id for /v1/traces/{id}/events.
         citations: passages that the user model read, as it read them.
-        left_out: where the passages stand that were found and did not fit.
+        left_out: places of the passages that were found but did not fit.
         max_tokens: longest answer that was allowed.
-        clamped_from: what was asked for or configured, where there is no room for it behind the question; else null.
-        tokens: each with what the models gave it and whether the user's side changed it.
+        clamped_from: the requested or configured length if the question leaves no room for it; else null.
+        tokens: each with its probabilities in the models, and whether the user's side changed it.
         figures: timesteps, bytes and seconds.
     """
 
@@ -282,7 +282,7 @@ class ModelInfo(BaseModel):
 
     Attributes:
         context_length: tokens of the longest prompt and answer together.
-        max_output_tokens: longest answer behind the shortest question; more is clamped.
+        max_output_tokens: longest answer after the shortest question; more is clamped.
     """
 
     id: str

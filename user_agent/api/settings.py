@@ -31,8 +31,8 @@ class ShownSetting(BaseModel):
     """One setting.
 
     Attributes:
-        value: now; null where it follows from the models.
-        default: value where nothing sets it.
+        value: current value; null if it depends on the models.
+        default: value if nothing sets it.
         label: short name.
         help: meaning, range and default in words.
         kind: of the value.
@@ -59,16 +59,16 @@ class Core(BaseModel):
     """The core, or why it does not answer.
 
     Attributes:
-        address: HOST:PORT, or several with commas between them; None where none is asked.
-        is_demo: the demo's, which the agent starts itself.
-        is_encrypted: the line to it is.
-        is_local: it is on this machine, so that nobody is on the way.
-        model: its name.
+        address: HOST:PORT, or several separated by commas; null if no core is asked.
+        is_demo: the core is the demo's, which the agent starts itself.
+        is_encrypted: the connection is encrypted.
+        is_local: the core is on this machine.
+        model: name of its model.
         family: of the model.
         parameters: of the model.
         max_prompt_tokens: longest question, in tokens.
-        error: why it does not answer.
-        is_starting: the demo's core has ended and is being started again.
+        error: reason why it does not answer.
+        is_starting: the demo's core has ended and is being restarted.
     """
 
     address: str | None
@@ -87,12 +87,12 @@ class Status(BaseModel):
     """State of the agent.
 
     Attributes:
-        core: the line to it.
+        core: the core, and the connection to it.
         user_model: folder of the user model.
-        key_source: where the key of what is kept comes from: keyring, passphrase or file.
-        data_dir: where it is kept.
-        is_reader_isolated: whether files are read in a process without network.
-        reader_warning: what follows if they are not.
+        key_source: source of the encryption key: keyring, passphrase or file.
+        data_dir: folder of documents, conversations and ledger.
+        is_reader_isolated: files are read in a process without network.
+        reader_warning: the consequence if they are not.
         version: of Slingshot.
     """
 
@@ -113,7 +113,7 @@ async def settings(request: Request) -> dict[str, ShownSetting]:
 
 @router.patch("/settings", responses=documented(503))
 async def change(request: Request, changes: Annotated[dict[str, Value | None], Body()]) -> dict[str, ShownSetting]:
-    """Change some, from the next answer on, and keep them; null for the default."""
+    """Change settings from the next answer on, and save them; null restores the default."""
     state = state_of(request)
     if fixed := [name for name in changes if name not in CHANGEABLE]:
         raise InvalidParameter(f"{fixed[0][:80]!r} cannot be changed here; choose from {', '.join(CHANGEABLE)}")

@@ -29,6 +29,6 @@ async def trace_events(
     trace: Annotated[Trace, Depends(trace_of)],
     last_event_id: Annotated[int, Header(ge=0, description="continue after this event")] = 0,
 ) -> AsyncIterator[ServerSentEvent]:
-    """All events of an answer, from the first, as they come; the last is answer.end."""
+    """Stream all events of an answer, from the first, as they come; the last is answer.end."""
     async for event in trace.follow(last_event_id):
         yield ServerSentEvent(data=event.data, event=event.kind, id=str(event.number))

@@ -20,13 +20,13 @@ _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".
 # See docs/decisions/026-the-page.md.
 @router.get("/")
 async def index() -> FileResponse:
-    """The page."""
+    """Return the page."""
     return _file("index.html")
 
 
 @router.get("/web/{name}")
 async def asset(name: str) -> FileResponse:
-    """One file of the page.
+    """Return one file of the page.
 
     Raises:
         ApiError: with 404 if there is none of that name.

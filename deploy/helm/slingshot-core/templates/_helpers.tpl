@@ -32,13 +32,13 @@ app.kubernetes.io/component: test
 {{- define "slingshot.checkAccess" -}}
 {{- with .Values.access }}
 {{- if and (not .tlsSecret) (or .keysSecret .clientCaSecret) }}
-{{- fail "keys and certificates of agents take an encrypted line: give access.tlsSecret" }}
+{{- fail "keys and certificates of agents require TLS: set access.tlsSecret" }}
 {{- end }}
 {{- if and .open (or .keysSecret .clientCaSecret) }}
-{{- fail "access.open=true serves everybody: take it out, or access.keysSecret and access.clientCaSecret" }}
+{{- fail "access.open=true serves everybody: remove it, or remove access.keysSecret and access.clientCaSecret" }}
 {{- end }}
 {{- if and (not .open) (not (and .tlsSecret (or .keysSecret .clientCaSecret))) }}
-{{- fail "say who gets in: access.tlsSecret with access.keysSecret or access.clientCaSecret; or access.open=true for everybody" }}
+{{- fail "set who may connect: access.tlsSecret with access.keysSecret or access.clientCaSecret; or access.open=true for everybody" }}
 {{- end }}
 {{- end }}
 {{- end }}
