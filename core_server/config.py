@@ -55,8 +55,8 @@ class ServerConfig:
 
     models: Mapping[str, Path] = field(
         metadata=setting(
-            "Checkpoint folder of a model to serve; repeatable. Agents ask for the model by NAME, which is the "
-            "folder's name if not given. The first model is the default.",
+            "Checkpoint folder of a model to serve; repeatable. Agents ask for the model by NAME (the folder's "
+            "name if omitted). The first model is the default.",
             option="model",
             metavar="[NAME=]DIR",
             parse=named_models,

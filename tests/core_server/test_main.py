@@ -102,7 +102,7 @@ def test_in_a_json_log_the_reason_of_the_end_is_an_object_as_well(tmp_path: Path
     assert done.returncode == 2
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert (lines[-1]["level"], lines[-1]["error"]) == ("error", "model_not_found")
-    assert lines[-1]["message"] == f"no config.json in {tmp_path}; give the folder of a checkpoint"
+    assert lines[-1]["message"] == f"there is no config.json in {tmp_path}; give the folder of a checkpoint"
 
 
 def test_an_ops_port_outside_its_range_is_refused_at_once() -> None:

@@ -136,7 +136,7 @@ class AnswerSettings(BaseModel):
     early_stop: Annotated[
         float | None,
         Face(
-            "Share of the timesteps T at which a block ends (§3.1)",
+            "Share of the timesteps T at which a block ends, §3.1",
             default="set by the model",
             label="Early stop",
             advanced=True,
@@ -185,7 +185,7 @@ class AnswerSettings(BaseModel):
         int | None,
         Face(
             "Tokens denoised together",
-            default="the user model's own",
+            default="the user model's block length",
             label="Block size",
             advanced=True,
         ),

@@ -97,7 +97,8 @@ def set_core_key(core: CoreAddress = None) -> None:
     """Save the API key that a core's provider gave you in the system's keyring.
 
     The command prompts for the key, or reads it from standard input, because other users of the machine could read an
-    argument. Without a keyring, set the variable SLINGSHOT_CORE_KEY instead. Agents started afterwards send the key.
+    argument. Without a keyring, set the environment variable SLINGSHOT_CORE_KEY instead. Agents started afterwards
+    send the key.
     """
     from user_agent.line.core_key import keep_core_key
 

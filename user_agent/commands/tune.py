@@ -36,7 +36,7 @@ Questions = Annotated[
     Path | None,
     typer.Option(
         metavar="<path>",
-        help="File of your own questions, one a line: question, TAB, expected answer; or JSON lines "
+        help="File of your own questions, one per line: question, TAB, expected answer; or JSON lines "
         '{"question": …, "answer": …}. They give the best measurement, but are sent to the core. Without the '
         "option, questions are made from the documents and stay on this device.",
     ),

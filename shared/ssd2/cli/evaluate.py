@@ -62,7 +62,7 @@ def two_source(
     as_json: AsJson = False,
     baseline: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(metavar="CORE USER", help="Second pair to sweep beside the first.", rich_help_panel=ADVANCED),
+        typer.Option(metavar="CORE USER", help="Second pair to sweep, for comparison.", rich_help_panel=ADVANCED),
     ] = None,
     patience: Patience = 0,
     entropy_bound: EntropyBound = None,

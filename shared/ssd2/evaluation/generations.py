@@ -94,7 +94,7 @@ def read_generations(files: Sequence[Path], by: str | None = None) -> dict[str, 
         for group, generation in _read(file, by):
             groups.setdefault(group, []).append(generation)
         if sum(map(len, groups.values())) == before:
-            raise InvalidParameter(f"{file} holds no text; use a file with one text per line")
+            raise InvalidParameter(f"{file} contains no text; use a file with one text per line")
     return groups
 
 
@@ -105,7 +105,7 @@ def separated(groups: Mapping[str, Sequence[Generation]], separator: str) -> dic
 
 def _read(file: Path, by: str | None) -> Iterator[tuple[str, Generation]]:
     if file.suffix not in (".jsonl", ".txt"):
-        raise InvalidParameter(f"{file} is neither .jsonl (an object a line) nor .txt (a text a line)")
+        raise InvalidParameter(f"{file} must be .jsonl (one object per line) or .txt (one text per line)")
     if file.suffix == ".txt" and by:
         raise InvalidParameter(f"{file} has no field {by!r}; only .jsonl files have fields", parameter="by")
     try:

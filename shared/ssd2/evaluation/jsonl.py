@@ -49,7 +49,7 @@ def append_result(file: Path, result: Mapping[str, Any]) -> None:
 
 def not_results(file: Path) -> InvalidParameter:
     """Return the error for a file without such results."""
-    return InvalidParameter(f"{file} does not hold results of an evaluation; choose another folder", parameter="out")
+    return InvalidParameter(f"{file} does not contain results of an evaluation; choose another folder", parameter="out")
 
 
 def _drop_unfinished_line(results: BinaryIO) -> None:

@@ -170,7 +170,7 @@ def _by_prompt(group: Sequence[Generation]) -> dict[tuple[str, int], str]:
 def _require_prompts(groups: Mapping[str, Sequence[Generation]]) -> None:
     for label, group in groups.items():
         if not all(one.prompt for one in group):
-            raise InvalidParameter(f'a judge has to know what was asked; give each answer of {label!r} a "prompt"')
+            raise InvalidParameter(f'a judge needs the question; give each answer of {label!r} a "prompt"')
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def _read_values(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelNotFound(f"no {CONFIG} in {file.parent}; give the folder of a checkpoint") from error
+        raise ModelNotFound(f"there is no {CONFIG} in {file.parent}; give the folder of a checkpoint") from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointInvalid(f"{file} is not JSON ({error}); copy the checkpoint again") from error
     if not isinstance(values, dict) or "model_type" not in values:

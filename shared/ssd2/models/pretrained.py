@@ -59,7 +59,7 @@ def read_config(source: str) -> Any:
         if is_folder or not isinstance(error, (OSError, ValueError)):
             raise _no_model(source, error) from error
         raise ModelNotFound(
-            f"no model {source!r}, neither as a folder nor on the Hugging Face hub; check the name and the "
+            f"there is no model {source!r}, as a folder or on the Hugging Face hub; check the name and the "
             f"network connection, or download the model and use its folder ({first_line(error)})"
         ) from error
 
@@ -67,7 +67,9 @@ def read_config(source: str) -> Any:
 def _check_config_file(file: Path) -> None:
     """Look at the sizes before transformers does, which makes lists of as many entries as there are layers."""
     if not file.is_file():
-        raise ModelNotFound(f"no {file.name} in {file.parent}; give the folder of a model, or its name on the hub")
+        raise ModelNotFound(
+            f"there is no {file.name} in {file.parent}; give the folder of a model, or its name on the hub"
+        )
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         check_sizes(values if isinstance(values, dict) else {})
@@ -137,7 +139,7 @@ def local_folder(source: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=patterns))
     except (OSError, ValueError) as error:  # what the package raises is one of the two, as network errors are
         raise ModelNotFound(
-            f"no model {source!r}, neither as a folder nor on the Hugging Face hub; check the name and the "
+            f"there is no model {source!r}, as a folder or on the Hugging Face hub; check the name and the "
             f"network connection ({first_line(error)})"
         ) from error
 

@@ -64,7 +64,7 @@ def _check_layers(folder: Path, config: SSD2Config) -> None:
     """
     file = folder / WEIGHTS
     if not file.is_file():
-        raise ModelNotFound(f"no {file.name} in {file.parent}; give the folder of a checkpoint")
+        raise ModelNotFound(f"there is no {file.name} in {file.parent}; give the folder of a checkpoint")
     try:
         with safe_open(file, "pt") as weights:
             stored = {found[0] for name in weights.keys() if (found := _LAYER.match(name))}  # noqa: SIM118  # no dict

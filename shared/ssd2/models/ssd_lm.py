@@ -146,7 +146,7 @@ def _load(folder: Path, config: SSDLMConfig) -> SSDLM:
 def _read_linear(file: Path, layer: nn.Linear) -> nn.Linear:
     """A layer's weights from a file of its own."""
     if not file.is_file():
-        raise ModelNotFound(f"no {file.name} in {file.parent}; download the whole checkpoint")
+        raise ModelNotFound(f"there is no {file.name} in {file.parent}; download the whole checkpoint")
     try:
         weights = torch.load(file, map_location="cpu", weights_only=True)
         layer.load_state_dict({name.removeprefix("module."): value.float() for name, value in weights.items()})

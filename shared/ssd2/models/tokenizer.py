@@ -39,7 +39,7 @@ class Tokenizer:
             CheckpointInvalid: if it is not a tokenizer.
         """
         if not path.is_file():
-            raise ModelNotFound(f"no {path.name} in {path.parent}; give the folder of a checkpoint")
+            raise ModelNotFound(f"there is no {path.name} in {path.parent}; give the folder of a checkpoint")
         return cls.from_json(path.read_bytes(), str(path))
 
     @classmethod

@@ -155,7 +155,7 @@ class RecordedExamples:
                 break
         if not examples:
             raise InvalidParameter(
-                f"the data is too short to hold out {self._data.held_out:.0%} of it; give more, or held_out = 0"
+                f"the data is too short to hold out {self._data.held_out:.0%} of it; give more, or set held_out = 0"
             )
         return examples[:limit]
 
@@ -214,7 +214,7 @@ def _max_length(data: DataParams, config: SSD2Config) -> int:
     if not config.block_size <= length <= longest:
         raise InvalidParameter(
             f"max_length {length} of [data] must be from the block size {config.block_size} to {longest}, "
-            "which is what the model's positions leave"
+            "the limit of the model's positions"
         )
     return length
 

@@ -150,7 +150,7 @@ def find_recipe(name: str) -> Path:
         return shipped
     if not Path(name).is_file():
         raise InvalidParameter(
-            f"cannot read the recipe {name}: there is no such file, and none of that name is shipped: "
+            f"cannot read the recipe {name}: there is no such file, and the shipped recipes are: "
             f"{', '.join(shipped_recipes())}"
         )
     return Path(name)

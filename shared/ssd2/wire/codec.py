@@ -141,7 +141,7 @@ def _allowed_formats(message: pb.GetModelCardResponse) -> AllowedFormats:
     known = [LogitsFormat(kind, max_top_k if kind == "top-k" else 0) for kind in kinds if kind != "top-k" or max_top_k]
     if not known:
         raise ProtocolViolation(
-            "the core offers no logits format that this agent knows; install the same release on both sides"
+            "the core offers no logits format that this agent supports; install the same release on both sides"
         )
     return AllowedFormats(tuple(known))
 

@@ -67,5 +67,5 @@ def test_no_context_and_no_model_are_refused(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(InvalidParameter, match="cannot read"):
         run("--model", str(tmp_path), "--context-file", str(tmp_path / "none.txt"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ModelNotFound, match="neither as a folder nor on the Hugging Face hub"):
+    with pytest.raises(ModelNotFound, match="as a folder or on the Hugging Face hub"):
         run("--model", "nobody/no-such-model", "--context", "It is here.")

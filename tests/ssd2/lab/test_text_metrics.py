@@ -257,8 +257,8 @@ def test_files_are_read_group_by_group(tmp_path: Path) -> None:
         ("a.jsonl", '{"prompt": "a"}\n', "has no text"),
         ("a.jsonl", '{"text": "a", "question": 3}\n', "question .* not a string"),
         ("a.jsonl", '{"text": "\\ud800"}\n', "not valid Unicode"),
-        ("a.jsonl", "\n", "holds no text"),
-        ("a.json", "{}", "neither .jsonl"),
+        ("a.jsonl", "\n", "contains no text"),
+        ("a.json", "{}", "must be .jsonl"),
         ("a.jsonl", b"\xff\xff", "UTF-8"),
     ],
 )

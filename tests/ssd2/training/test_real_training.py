@@ -282,7 +282,7 @@ def test_a_recipe_is_found_by_name_or_path_and_the_shipped_ones_are_listed(folde
     path = folder / "mine.toml"
     path.write_text(MODEL)
     assert find_recipe(str(path)) == path
-    with pytest.raises(InvalidParameter, match=r"none of that name is shipped: finetune_0\.1b, "):
+    with pytest.raises(InvalidParameter, match=r"the shipped recipes are: finetune_0\.1b, "):
         find_recipe("pretrain_70b")
 
 
