@@ -152,9 +152,9 @@ def _unpack_uint8(data: Tensor, _: int, __: int) -> CoreLogits:
 
 def _pack_top_k(distances: Tensor, entries: int) -> Tensor:
     ids = ranked(distances, entries, largest=False).sort(dim=-1).values
-    tail = (-distances).scatter_(-1, ids, -math.inf).logsumexp(-1, keepdim=True).clamp(min=LOWEST_TAIL)
     id_octets = ids.to(torch.int32).unsqueeze(-1).view(torch.uint8)[..., : id_bytes(distances.shape[-1])]
     steps = _pack_uint8(distances.gather(-1, ids), entries)
+    tail = distances.neg_().scatter_(-1, ids, -math.inf).logsumexp(-1, keepdim=True).clamp(min=LOWEST_TAIL)
     return torch.cat([_octets(tail), id_octets.flatten(-2), steps], -1)
 
 
