@@ -1,8 +1,11 @@
 """Time of a token of a causal language model at a real vocabulary, beside its networks.
 
-A core server and `user-agent serve`, a process each, answer over loopback with random Llamas of one small layer, one of
-the vocabulary and one of a small vocabulary. No code of the product is called: with `--against FOLDER` another commit's
-checkout is measured in turns with this one, by command lines and a REST route that both know.
+Once both models are decoded in one process, without a line. Then a core server and `user-agent serve`, a process each,
+answer over loopback. The models are random Llamas of one small layer, one of the vocabulary and one of a small one.
+With `--against FOLDER` another commit's checkout is measured in turns with this one, by a script of the few functions
+that decode in one process, and by command lines and a REST route that both know.
+
+    decode_ms      in one process, beside the networks
 
     token_ms       of two answers, the difference of the seconds by that of the tokens, so that what comes once an
                    answer is left out
@@ -12,13 +15,14 @@ checkout is measured in turns with this one, by command lines and a REST route t
     line_ms        beside_ms with the small vocabulary: processes, line and ledger, which no vocabulary changes
     vocabulary_ms  beside_ms - line_ms
     cpu_ms         the same as vocabulary_ms in processor time of all processes, which a busy machine changes little
-    ratio          vocabulary_ms of this checkout to that of ours, 1 for ours; beside_ratio and cpu_ratio likewise
+    ratio          vocabulary_ms of a checkout to that of ours, 1 for ours; decode_, beside_ and cpu_ratio likewise
 
 Each is made of medians; every process computes with one thread.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -48,6 +52,7 @@ FIRST_TOKENS = 8
 SMALL = 2048
 """Vocabulary whose logits take next to no time; the tokenizer has 1,782 tokens."""
 KEY = "sk-bench"
+DECODE = Path(__file__).with_name("decode_in_process.py")
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ def run(*, vocabulary: int, tokens: int, runs: int, against: Path | None) -> Ite
     with tempfile.TemporaryDirectory(prefix="slingshot-bench-") as name:
         folders = {size: Path(name) / str(size) for size in (vocabulary, SMALL)}
         networks = {size: save_llama(folder, size) for size, folder in folders.items()}
+        decode = _decode_ms(folders[vocabulary], checkouts, tokens, runs)
         token = _costs(folders, checkouts, tokens, runs)
     model = {size: _forward_cost(network) for size, network in networks.items()}
     beside = {key: Cost(one.wall - model[key[1]].wall, one.cpu - model[key[1]].cpu) for key, one in token.items()}
@@ -81,12 +87,14 @@ def run(*, vocabulary: int, tokens: int, runs: int, against: Path | None) -> Ite
             "checkout": which,
             "commit": _commit(root),
             "vocabulary": vocabulary,
+            "decode_ms": round(decode[which], 2),
             "token_ms": round(token[which, vocabulary].wall, 2),
             "model_ms": round(model[vocabulary].wall, 2),
             "beside_ms": round(cost.wall, 2),
             "line_ms": round(beside[which, SMALL].wall, 2),
             "vocabulary_ms": round(own.wall, 2),
             "cpu_ms": round(own.cpu, 2),
+            "decode_ratio": _ratio(decode[which], decode["this"]),
             "ratio": _ratio(own.wall, ours.wall),
             "beside_ratio": _ratio(cost.wall, beside["this", vocabulary].wall),
             "cpu_ratio": _ratio(own.cpu, ours.cpu),
@@ -103,6 +111,18 @@ def _ratio(theirs: float, ours: float) -> float | None:
 def _of_vocabulary(beside: Mapping[tuple[str, int], Cost], which: str, vocabulary: int) -> Cost:
     large, small = beside[which, vocabulary], beside[which, SMALL]
     return Cost(large.wall - small.wall, large.cpu - small.cpu)
+
+
+def _decode_ms(folder: Path, checkouts: Mapping[str, Path], tokens: int, runs: int) -> dict[str, float]:
+    """Measure a token that one process decodes beside its networks, of each checkout, in turns."""
+    taken: dict[str, list[float]] = {which: [] for which in checkouts}
+    command = [sys.executable, str(DECODE), str(folder), str(tokens), "5"]
+    for number, which in product(range(runs), checkouts):
+        environment = environment_of(checkouts[which], folder.parent / which)
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        taken[which].append(json.loads(done.stdout.splitlines()[-1])["decode_ms"])
+        say(f"run {number + 1} of {runs}: {which}, in one process, {taken[which][-1]:.2f} ms a token")
+    return {which: median(times) for which, times in taken.items()}
 
 
 def _costs(

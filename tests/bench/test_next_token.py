@@ -17,7 +17,8 @@ def test_a_token_is_timed_beside_its_network_and_its_line(capsys: pytest.Capture
     (line,) = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (line["checkout"], line["vocabulary"], line["beside_ratio"]) == ("this", 4096, 1)
     assert {"cpu_ms", "ratio", "cpu_ratio"} <= set(line)
-    assert line["model_ms"] > 0
+    assert line["decode_ratio"] == 1
+    assert line["decode_ms"] > 0 < line["model_ms"]
     assert line["beside_ms"] == pytest.approx(line["token_ms"] - line["model_ms"], abs=0.02)
     assert line["vocabulary_ms"] == pytest.approx(line["beside_ms"] - line["line_ms"], abs=0.02)
 

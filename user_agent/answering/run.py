@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits
 from ssd2.models.control import Control
 from ssd2.models.predict import begin_sampler
+from ssd2.models.tokenizer import GrowingText
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.answering.request import MAX_SPECULATION
@@ -96,20 +97,11 @@ class Ensemble:
     mixed: Tensor
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """Origin of a committed token; see `AnswerToken`."""
-
-    core_choice: int | None
-    core_p: float | None
-    user_p: float | None
-    mixed_p: float
-
-
 class AnswerInProgress:
     """One answer in the making.
 
     Attributes:
+        tokens: of the committed blocks, before the EOS.
         timesteps: decoded so far.
         exact_timesteps: see `Answer`.
     """
@@ -140,8 +132,9 @@ class AnswerInProgress:
         self._sampler = begin_sampler(user_model.config, question.params, [question.seeds], ends_at_eos=ends_at_eos)
         self._asked: StepPosition | None = None  # where the core was asked last
         self._core: CoreLogits | None = None  # what it answered
-        self._chosen: list[_Chosen] = []
+        self._text = GrowingText(user_model.tokenizer)
         self._is_enough = False
+        self.tokens: list[AnswerToken] = []
         self.timesteps = self.exact_timesteps = 0
 
     @property
@@ -207,10 +200,10 @@ class AnswerInProgress:
     def _show(self, view: BlockView, ensemble: Ensemble, outcome: Outcome) -> None:
         """Tell the observer, on the device; it may have enough."""
         if outcome.is_commit:
-            before = len(self._chosen)
-            self._chosen += self._origins(view, ensemble, self.token_ids[before:])
+            tokens = self._committed(view, ensemble, self.token_ids[len(self.tokens) :])
+            self.tokens += tokens
             if self._observer:
-                tokens, text = self.tokens[before:], self._user_model.tokenizer.decode(self.token_ids)
+                text = self._user_model.tokenizer.decode(self.token_ids)
                 seen = CommittedBlock(view.block, view.step, view.timestep, tokens, text)
                 self._is_enough = not self._observer.committed(seen)
         elif self._observer:
@@ -225,37 +218,31 @@ class AnswerInProgress:
         if self._stream and self._asked and view and self.asks_core_at(view):
             await _tell(self._stream, self._asked, view)
 
-    def _origins(self, view: BlockView, ensemble: Ensemble, token_ids: Sequence[int]) -> list[_Chosen]:
+    def _committed(self, view: BlockView, ensemble: Ensemble, token_ids: Sequence[int]) -> list[AnswerToken]:
         """Find how the tokens of a block came about."""
-        core = ensemble.core
+        core, tokenizer = ensemble.core, self._user_model.tokenizer
         choices: Sequence[int | None] = [None] * len(token_ids)
         if core:  # on its own logits with the draws that the mix had
             choices = self._sampler.project(core.values, view).token_ids[0, : len(token_ids)].tolist()
         given = (core.values if core else None, ensemble.user.with_docs, ensemble.mixed)
-        probabilities = (_probabilities(of, token_ids) for of in given)
-        return [_Chosen(*one) for one in zip(choices, *probabilities, strict=True)]
+        core_p, user_p, mixed_p = (_probabilities(of, token_ids) for of in given)
+        return [
+            AnswerToken(
+                token_id=token_id,
+                text=self._text.add(token_id),
+                core_choice=None if choice is None else tokenizer.token_name(choice),
+                is_changed=choice not in (None, token_id),
+                core_p=core_p[index],
+                user_p=user_p[index],
+                mixed_p=mixed_p[index],
+            )
+            for index, (token_id, choice) in enumerate(zip(token_ids, choices, strict=True))
+        ]
 
     @property
     def token_ids(self) -> list[int]:
         """Tokens of the committed blocks, before the EOS."""
         return self._sampler.answers[0]
-
-    @property
-    def tokens(self) -> list[AnswerToken]:
-        """The same with how they came about."""
-        tokenizer, token_ids = self._user_model.tokenizer, self.token_ids
-        return [
-            AnswerToken(
-                token_id=token_id,
-                text=text,
-                core_choice=None if chosen.core_choice is None else tokenizer.token_name(chosen.core_choice),
-                is_changed=chosen.core_choice not in (None, token_id),
-                core_p=chosen.core_p,
-                user_p=chosen.user_p,
-                mixed_p=chosen.mixed_p,
-            )
-            for token_id, text, chosen in zip(token_ids, tokenizer.token_texts(token_ids), self._chosen, strict=True)
-        ]
 
     def complete(self, seconds: float) -> Answer:
         """Return the answer, once no timestep is due.
@@ -263,11 +250,13 @@ class AnswerInProgress:
         Args:
             seconds: that it took.
         """
-        stream, token_ids = self._stream, self.token_ids
+        stream, token_ids, tokens = self._stream, self.token_ids, self.tokens
+        if tokens and (rest := self._text.rest):  # it ends within a character
+            tokens = [*tokens[:-1], replace(tokens[-1], text=tokens[-1].text + rest)]
         is_long = len(token_ids) >= self._question.params.max_tokens
         return Answer(
             text=self._user_model.tokenizer.decode(token_ids),
-            tokens=self.tokens,
+            tokens=tokens,
             timesteps=self.timesteps,
             round_trips=self._asked.number + 1 if self._asked else 0,
             exact_timesteps=self.exact_timesteps,
@@ -456,7 +445,6 @@ def _probabilities(logits: Tensor | None, token_ids: Sequence[int]) -> list[floa
     """Return the probabilities of the tokens, position after position."""
     if logits is None:
         return [None] * len(token_ids)
-    of_block = logits[0, : len(token_ids)].float()
-    chosen = of_block.gather(-1, torch.tensor(token_ids, dtype=torch.int64)[:, None])
-    probabilities: list[float | None] = (chosen - of_block.logsumexp(-1, keepdim=True)).exp()[:, 0].tolist()
+    of_block = torch.softmax(logits[0, : len(token_ids)].float(), -1)
+    probabilities: list[float | None] = of_block.gather(-1, torch.tensor([token_ids]).T)[:, 0].tolist()
     return probabilities

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ssd2.algorithm.block_view import BlockView
@@ -67,6 +68,7 @@ class Timestep:
     seeds: Sequence[Seeds]
 
 
+@torch.inference_mode()
 def decode_locally(
     core: Predictor | None,
     user: UserTerms | None,

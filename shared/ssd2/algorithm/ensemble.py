@@ -40,8 +40,10 @@ def mix(
         (lambda_user * (1.0 + alpha), user),
         (-lambda_user * alpha, user_without_docs),
     )
-    terms = [weight * _prepared(logits, normalise) for weight, logits in weighted if weight != 0.0]
-    return torch.stack(terms).sum(0)
+    first, *others = (weight * _prepared(logits, normalise) for weight, logits in weighted if weight != 0.0)
+    for term in others:
+        first += term
+    return first
 
 
 def _prepared(logits: Tensor | None, normalise: bool) -> Tensor:

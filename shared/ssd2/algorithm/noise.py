@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,34 +21,41 @@ _KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 _WORD = 0xFFFFFFFF
 _ROUNDS = 10
 
+FEW = 32
+"""Uniform numbers that Python draws faster one by one than torch launches the operations for."""
 
-def philox_4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Tensor) -> tuple[Tensor, ...]:
+
+Word = TypeVar("Word", int, Tensor)
+
+
+def philox_4x32(counter: tuple[Word, Word, Word, Word], key: Word) -> tuple[Word, Word, Word, Word]:
     """Philox-4x32-10.
 
     Args:
-        counter: four words, int64 tensors holding values in [0, 2³²), broadcastable.
-        key: int64, 64-bit keys, broadcastable against the counter.
+        counter: four words in [0, 2³²): whole numbers, or int64 tensors that can be broadcast.
+        key: of 64 bits, likewise.
 
     Returns:
-        Four words of random bits, int64 tensors holding values in [0, 2³²).
+        Four words of random bits, likewise.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key & _WORD, (key >> 32) & _WORD
-    shape = torch.broadcast_shapes(c0.shape, c1.shape, c2.shape, c3.shape, key.shape)
     for _ in range(_ROUNDS):
         # int64 wraps around, which keeps all 64 bits of the 32 x 32 product.
         product_0, product_1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c2 = _mixed(product_1, c1, k0, shape), _mixed(product_0, c3, k1, shape)
-        c1, c3 = product_1.bitwise_and_(_WORD), product_0.bitwise_and_(_WORD)
+        c0, c2 = _mixed(product_1, c1, k0), _mixed(product_0, c3, k1)
+        product_0 &= _WORD  # in place, if it is a tensor
+        product_1 &= _WORD
+        c1, c3 = product_1, product_0
         k0, k1 = (k0 + _KEY_INCREMENTS[0]) & _WORD, (k1 + _KEY_INCREMENTS[1]) & _WORD
     return c0, c1, c2, c3
 
 
-def _mixed(product: Tensor, word: Tensor, key: Tensor, shape: torch.Size) -> Tensor:
-    """The high word of a product, mixed with another word and the key; in one piece of memory once it has its shape."""
-    high = product >> 32
-    mixed = high.bitwise_xor_(word).bitwise_xor_(key) if high.shape == shape else high ^ word ^ key
-    return mixed.bitwise_and_(_WORD)
+def _mixed(product: Word, word: Word, key: Word) -> Word:
+    """The high word of a product, mixed with another word and the key."""
+    mixed = (product >> 32) ^ (word ^ key)
+    mixed &= _WORD
+    return mixed
 
 
 # See docs/decisions/003-noise-and-two-seeds.md.
@@ -95,7 +103,7 @@ def uniform_noise(
         block: index of the block in the answer.
         timestep: t, in [0, T].
         length: L, positions in the block.
-        device: where to compute it.
+        device: where to put it.
 
     Returns:
         [B, L], float32.
@@ -105,8 +113,11 @@ def uniform_noise(
 
 @lru_cache(maxsize=16)
 def _drawn(seeds: tuple[int, ...], block: int, timestep: int, length: int, device: torch.device) -> Tensor:
-    """Draw once: the mix, the core's choice and the proof have the same draws, and launching Philox takes a while."""
-    return _uniform(_words(seeds, block, timestep, length, 1, device)[0]).squeeze(-1)
+    """Draw once: the mix, the core's choice and the proof have the same draws."""
+    if len(seeds) * length > FEW:
+        return _uniform(_words(seeds, block, timestep, length, 1, device)[0]).squeeze(-1)
+    words = [[philox_4x32((block, timestep, position, 0), seed)[0] for position in range(length)] for seed in seeds]
+    return _uniform(torch.tensor(words, device=device))
 
 
 def _words(

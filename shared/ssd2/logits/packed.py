@@ -127,33 +127,34 @@ def as_received(logits: Tensor, how: LogitsFormat) -> CoreLogits:
 
 
 def _pack_float16(distances: Tensor, _: int) -> Tensor:
-    return _octets((-distances).clamp(min=LOWEST).to(torch.float16))
+    return _octets(distances.clamp_(max=-LOWEST).to(torch.float16).neg_())
 
 
 def _unpack_float16(data: Tensor, _: int, __: int) -> CoreLogits:
     values = data.contiguous().view(torch.float16)
-    if not bool(torch.isfinite(values).all()):
+    highest = values.amax(-1)
+    if not bool(torch.isfinite(values.amin(-1) + highest).all()):  # NaN is the least and the largest of all
         raise ProtocolViolation(f"the core sent logits that are not finite{_DAMAGED}")
-    _check_maximum(-values)
+    _check_maximum(highest)
     return CoreLogits(values, LOWEST)
 
 
 def _pack_uint8(distances: Tensor, _: int) -> Tensor:
     """Pack as uint8. A broken model's NaN becomes 255: a position without its maximum, which `unpack` refuses."""
-    steps = (distances * STEPS_PER_NAT).round().nan_to_num(FARTHEST)
-    return steps.clamp(max=FARTHEST).to(torch.uint8)
+    steps = (distances * STEPS_PER_NAT).round_().nan_to_num_(FARTHEST)
+    return steps.clamp_(max=FARTHEST).to(torch.uint8)
 
 
 def _unpack_uint8(data: Tensor, _: int, __: int) -> CoreLogits:
-    _check_maximum(data)
+    _check_maximum(data.amin(-1))
     return CoreLogits(data * (-1 / STEPS_PER_NAT), -FARTHEST / STEPS_PER_NAT)
 
 
 def _pack_top_k(distances: Tensor, entries: int) -> Tensor:
     ids = ranked(distances, entries, largest=False).sort(dim=-1).values
-    tail = (-distances).scatter(-1, ids, -math.inf).logsumexp(-1, keepdim=True).clamp(min=LOWEST_TAIL)
     id_octets = ids.to(torch.int32).unsqueeze(-1).view(torch.uint8)[..., : id_bytes(distances.shape[-1])]
     steps = _pack_uint8(distances.gather(-1, ids), entries)
+    tail = distances.neg_().scatter_(-1, ids, -math.inf).logsumexp(-1, keepdim=True).clamp(min=LOWEST_TAIL)
     return torch.cat([_octets(tail), id_octets.flatten(-2), steps], -1)
 
 
@@ -168,7 +169,7 @@ def _unpack_top_k(data: Tensor, entries: int, vocab_size: int) -> CoreLogits:
     tail = data[..., :TAIL_BYTES].clone(memory_format=torch.contiguous_format).view(torch.float32)
     id_octets = data[..., TAIL_BYTES:-entries].reshape(*data.shape[:-1], entries, width).to(torch.int64)
     ids = (id_octets << (8 * torch.arange(width, device=data.device))).sum(-1)
-    _check_maximum(data[..., -entries:])
+    _check_maximum(data[..., -entries:].amin(-1))
     if int(ids[..., -1].max()) >= vocab_size or bool((ids.diff(dim=-1) <= 0).any()):
         raise ProtocolViolation(f"the core sent token ids that are not ascending and below {vocab_size}{_DAMAGED}")
     sent = data[..., -entries:] * (-1 / STEPS_PER_NAT)
@@ -180,8 +181,9 @@ def _unpack_top_k(data: Tensor, entries: int, vocab_size: int) -> CoreLogits:
     return CoreLogits(values, -FARTHEST / STEPS_PER_NAT, TopK(ids, tail, fill, bound))
 
 
-def _check_maximum(distances: Tensor) -> None:
-    if not bool((distances.amin(-1) == 0).all()):
+def _check_maximum(nearest: Tensor) -> None:
+    """Check the smallest distance below the maximum of each position, [...]."""
+    if not bool((nearest == 0).all()):
         raise ProtocolViolation(f"the core sent a position without its largest logit{_DAMAGED}")
 
 

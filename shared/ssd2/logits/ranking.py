@@ -7,8 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+HEIGHT, FEW = 64, 4
+"""Entries of a column, and one in how many of all entries may be in the columns that are looked at by themselves."""
+
 STRIDE = 32
-"""Of a single row's entries one in so many is looked at, to leave out most of those that are not among the first."""
+"""Of a row's entries one in so many is its sample."""
 
 
 def ranked(values: Tensor, count: int, *, largest: bool) -> Tensor:
@@ -50,20 +53,51 @@ def _keys(values: Tensor, ids: Tensor, *, largest: bool) -> Tensor:
 
 
 def _first(values: Tensor, count: int, *, largest: bool) -> Tensor | None:
-    """Rank a single row by way of the entries above a value that about as many are above; None if too few are."""
+    """Rank a single row by way of the few entries beyond a border, which there are about as many of."""
+    found = _by_columns(values, count, largest=largest) or _by_sample(values, count, largest=largest)
+    if found is None:
+        return None
+    border, ids = found
+    first = _keys(values[ids], ids, largest=largest).sort().values & 0xFFFFFFFF
+    missing = count - len(first)
+    if missing <= 0:
+        return first[:count]
+    for part in (values[: 4 * missing], values):  # where many are equal, the lowest ids are at the beginning
+        equal = (part == border).nonzero().flatten()
+        if len(equal) >= missing:
+            return torch.cat([first, equal[:missing]])
+    return None
+
+
+def _by_columns(values: Tensor, count: int, *, largest: bool) -> tuple[Tensor, Tensor] | None:
+    """Lay a row out in columns, and look at those alone that hold the first few entries.
+
+    Returns:
+        The first entry of the column behind the first `count` ones, and the ids of all entries beyond it, which are
+        in those columns; None if they are no small part of the row.
+    """
+    if HEIGHT * (count + 1) > len(values) // FEW:
+        return None
+    width = len(values) // HEIGHT
+    grid, rest = values[: HEIGHT * width].view(HEIGHT, width), values[HEIGHT * width :]
+    order = (grid.amax(0) if largest else grid.amin(0)).topk(count + 1, largest=largest)
+    border, columns = order.values[-1], order.indices[:-1]
+    place = _beyond(grid[:, columns], border, largest=largest)
+    ids = place // count * width + columns[place % count]
+    return border, torch.cat([ids, _beyond(rest, border, largest=largest) + HEIGHT * width])
+
+
+def _by_sample(values: Tensor, count: int, *, largest: bool) -> tuple[Tensor, Tensor] | None:
+    """Find the entries beyond one that about as many are beyond, going by a sample; None if that is no small part."""
     some = values[::STRIDE]
     expected = count / STRIDE
     rank = math.ceil(expected + 4 * math.sqrt(expected)) + 4  # too low once in thousands of times
     if rank > len(some) // 2:
         return None
     border = some.topk(rank, largest=largest).values[-1]
-    beyond = (values > border if largest else values < border).nonzero().flatten()
-    keys = _keys(values[beyond], beyond, largest=largest).sort().values & 0xFFFFFFFF
-    missing = count - len(keys)
-    if missing <= 0:
-        return keys[:count]
-    for part in (values[: 4 * missing], values):  # where many are equal, the lowest ids are at the beginning
-        equal = (part == border).nonzero().flatten()
-        if len(equal) >= missing:
-            return torch.cat([keys, equal[:missing]])
-    return None
+    return border, _beyond(values, border, largest=largest)
+
+
+def _beyond(values: Tensor, border: Tensor, *, largest: bool) -> Tensor:
+    """Find the entries above a border, or below it: their places in the flattened values."""
+    return (values > border if largest else values < border).flatten().nonzero().flatten()

@@ -54,7 +54,8 @@ class NextToken:
             TokenOutOfRange: if a prompt holds an id outside the vocabulary.
         """
         self._model = model
-        self._prompt_ids, self._mask = left_padded(prompts, model.config, model.network.device)
+        self._prompt_ids, is_prompt = left_padded(prompts, model.config, model.network.device)
+        self._padding = (~is_prompt).sum(-1, keepdim=True)  # [B, 1]
         self._cache: Any = None
         self._read_ids = self._prompt_ids[:, :0]  # [B, C], the tokens that the cache holds
         self._logits: Tensor | None = None
@@ -87,15 +88,12 @@ class NextToken:
                 f"{self._model.config.max_prompt_tokens}; shorten the prompt or the answer"
             )
         done = self._cut_back(token_ids)
-        mask = torch.cat(
-            [self._mask, self._mask.new_ones(len(token_ids), token_ids.shape[1] - self._mask.shape[1])], -1
-        )
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        positions = torch.arange(token_ids.shape[1], device=token_ids.device) - self._padding
         self._read_ids = token_ids[:, :0]  # if the network fails midway, nothing is known of the cache
         output = self._model.network(
             input_ids=token_ids[:, done:],
-            attention_mask=mask.long(),
-            position_ids=positions[:, done:],
+            attention_mask=(positions >= 0).long(),
+            position_ids=positions[:, done:].clamp(min=0),
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
@@ -115,8 +113,8 @@ class NextToken:
         """
         held = self._read_ids
         shortest = min(held.shape[1], token_ids.shape[1] - 1)
-        is_same = (held[:, :shortest] == token_ids[:, :shortest]).all(0)
-        kept = int(is_same.long().cumprod(0).sum())
+        ours, theirs = held[:, :shortest], token_ids[:, :shortest]
+        kept = shortest if torch.equal(ours, theirs) else int((ours == theirs).all(0).long().cumprod(0).sum())
         if kept < held.shape[1] or not kept:
             try:
                 self._cache.crop(kept - held.shape[1])

@@ -100,13 +100,9 @@ class Tokenizer:
 
         A character of several tokens is added by its last one; special tokens add nothing.
         """
-        texts, done = [], 0
-        for end in range(1, len(token_ids) + 1):
-            whole = str(self._backend.decode(list(token_ids[:end]), skip_special_tokens=True))
-            complete = whole if end == len(token_ids) else whole.rstrip("\N{REPLACEMENT CHARACTER}")
-            texts.append(complete[done:])
-            done = max(done, len(complete))
-        return texts
+        text = GrowingText(self)
+        texts = [text.add(token_id) for token_id in token_ids]
+        return [*texts[:-1], texts[-1] + text.rest] if texts else []
 
     def encode_prompt(self, instruction: str, passages: Sequence[str] = (), *, bos_token_id: int) -> list[int]:
         """Ids of a prompt: what stands before the answer.
@@ -127,3 +123,33 @@ class Tokenizer:
         for passage in passages:
             prompt += [note, *self.encode(passage)]
         return [*prompt, question, *self.encode(instruction), answer]
+
+
+class GrowingText:
+    """The text of an answer, token by token.
+
+    Only the last few tokens are decoded again with the next one: what a token adds depends on what stands before it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Begin with no token."""
+        self._backend = tokenizer._backend
+        self._token_ids: list[int] = []  # those of the last text that was added, and those behind it
+        self._added = 0  # of these, those whose text was added
+
+    def add(self, token_id: int) -> str:
+        """Return the text that a token adds; nothing as long as it ends within a character."""
+        self._token_ids.append(token_id)
+        text = self.rest
+        if not text or text.endswith("\N{REPLACEMENT CHARACTER}"):
+            return ""
+        self._token_ids, self._added = self._token_ids[self._added :], len(self._token_ids) - self._added
+        return text
+
+    @property
+    def rest(self) -> str:
+        """The text behind what was added: of bytes that are no whole character."""
+        return self._decode(self._token_ids)[len(self._decode(self._token_ids[: self._added])) :]
+
+    def _decode(self, token_ids: list[int]) -> str:
+        return str(self._backend.decode(token_ids, skip_special_tokens=True))
