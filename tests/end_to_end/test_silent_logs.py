@@ -78,7 +78,7 @@ async def test_no_log_and_no_figure_says_anything_of_an_answer_however_it_ends(
         await without_engine(core, user, create_key(keys, "somebody else")[0])
     said = "\n".join([log.read_text(), caplog.text, page])
     # The end of a stream whose line is cut may be read before its cancellation is known.
-    for word in ("closed after", "cancelled|disconnected", "core_timeout", "key_refused", "engine_lost", "goes on"):
+    for word in ("closed after", "cancelled|disconnected", "core_timeout", "key_refused", "engine_lost", "was resumed"):
         assert re.search(word, log.read_text() + caplog.text), "the logs are those of the faults"
     secrets = (ASKED, HIDDEN, FILE, key.split("-", 2)[2], entry.sha256, str(NOISE_SEED), str(SAMPLING_SEED))
     for secret in (written for text in (*secrets, answer.text) for written in written_ways(text)):
