@@ -122,9 +122,8 @@ async def test_a_port_in_use_is_refused() -> None:
                 pass
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_a_small_answer_leaves_without_waiting_for_more(host: str) -> None:
-    with listening_socket(host, 0) as listening:
+async def test_a_small_answer_leaves_without_waiting_for_more() -> None:
+    with listening_socket("127.0.0.1", 0) as listening:
         assert await sends_at_once(listening)
 
 
