@@ -21,11 +21,12 @@ from core_server.frontend.engines import Engines, running_engines
 from core_server.frontend.server import CoreServer, serve
 from core_server.observability import readiness as readiness_module
 from core_server.observability.observation import Observation
-from core_server.observability.ops import BACKLOG, create_app, serving_ops
+from core_server.observability.ops import BACKLOG, create_app, listening_socket, serving_ops
 from ssd2.algorithm.params import DecodingParams, Seeds
 from ssd2.errors import InvalidParameter
 from tests.core_server.conftest import Start, eventually, open_request
 from tests.end_to_end.processes import children
+from tests.nagle import sends_at_once
 
 PARAMS = DecodingParams(block_size=8, max_tokens=16, steps=2, stop=0.4)
 
@@ -119,6 +120,11 @@ async def test_a_port_in_use_is_refused() -> None:
         with pytest.raises(InvalidParameter, match="choose another port"):
             async with serving_ops("127.0.0.1", port, Observation()):
                 pass
+
+
+async def test_a_small_answer_leaves_without_waiting_for_more() -> None:
+    with listening_socket("127.0.0.1", 0) as listening:
+        assert await sends_at_once(listening)
 
 
 def without_descriptors(patched: pytest.MonkeyPatch, port: int) -> None:

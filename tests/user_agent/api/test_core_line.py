@@ -15,6 +15,7 @@ import pytest
 from ssd2.errors import InvalidParameter
 from tests.end_to_end.conftest import CoreProcess, running_core
 from tests.end_to_end.processes import is_running
+from tests.nagle import sends_at_once
 from tests.user_agent.api.conftest import agent_environment, asked, eventually, running_agent
 from user_agent.config import load_config
 from user_agent.serve import listening_socket
@@ -93,3 +94,8 @@ def test_who_comes_before_the_agent_serves_waits_and_is_not_refused() -> None:
         socket.create_connection(listening.getsockname(), timeout=1).close()
         with pytest.raises(InvalidParameter, match="choose another port"):
             listening_socket(load_config(port=listening.getsockname()[1]))
+
+
+async def test_a_small_answer_leaves_without_waiting_for_more() -> None:
+    with listening_socket(load_config(port=0)) as listening:
+        assert await sends_at_once(listening)
