@@ -445,6 +445,7 @@ def _probabilities(logits: Tensor | None, token_ids: Sequence[int]) -> list[floa
     """Return the probabilities of the tokens, position after position."""
     if logits is None:
         return [None] * len(token_ids)
-    of_block = torch.softmax(logits[0, : len(token_ids)].float(), -1)
-    probabilities: list[float | None] = of_block.gather(-1, torch.tensor([token_ids]).T)[:, 0].tolist()
+    of_block = logits[0, : len(token_ids)].float()
+    chosen = of_block.gather(-1, torch.tensor(token_ids, dtype=torch.int64)[:, None])
+    probabilities: list[float | None] = (chosen - of_block.logsumexp(-1, keepdim=True)).exp()[:, 0].tolist()
     return probabilities
