@@ -29,7 +29,7 @@ from ssd2.training.parallel import Execution, joined_ranks
 from ssd2.training.recipe import read_recipe
 from ssd2.training.trainer import Trainer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'shared'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
 STEPS = 10
 RECIPE = f"""
