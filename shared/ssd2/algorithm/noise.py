@@ -40,10 +40,12 @@ def philox_4x32(counter: tuple[Word, Word, Word, Word], key: Word) -> tuple[Word
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key & _WORD, (key >> 32) & _WORD
+    tensors = [word for word in (*counter, key) if isinstance(word, Tensor)]
+    shape = torch.broadcast_shapes(*(word.shape for word in tensors)) if tensors else None
     for _ in range(_ROUNDS):
         # int64 wraps around, which keeps all 64 bits of the 32 x 32 product.
         product_0, product_1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c2 = _mixed(product_1, c1, k0), _mixed(product_0, c3, k1)
+        c0, c2 = _mixed(product_1, c1, k0, shape), _mixed(product_0, c3, k1, shape)
         product_0 &= _WORD  # in place, if it is a tensor
         product_1 &= _WORD
         c1, c3 = product_1, product_0
@@ -51,9 +53,14 @@ def philox_4x32(counter: tuple[Word, Word, Word, Word], key: Word) -> tuple[Word
     return c0, c1, c2, c3
 
 
-def _mixed(product: Word, word: Word, key: Word) -> Word:
-    """The high word of a product, mixed with another word and the key."""
-    mixed = (product >> 32) ^ (word ^ key)
+def _mixed(product: Word, word: Word, key: Word, shape: torch.Size | None) -> Word:
+    """The high word of a product, mixed with another word and the key; in one piece of memory once it has its shape."""
+    mixed = product >> 32
+    if isinstance(mixed, Tensor) and mixed.shape == shape:
+        mixed ^= word
+        mixed ^= key
+    else:
+        mixed = mixed ^ word ^ key
     mixed &= _WORD
     return mixed
 
