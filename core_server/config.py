@@ -26,8 +26,9 @@ AUTO_PRECISION = "auto"
 
 
 def default_threads() -> int:
-    """Return the number of processors."""
-    return os.cpu_count() or 1
+    """Return the number of processors, or what OMP_NUM_THREADS says, which the libraries that compute read too."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # of nested loops the outer one's comes first
+    return int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1
 
 
 def named_models(given: Sequence[str]) -> dict[str, Path]:
@@ -136,7 +137,11 @@ class ServerConfig:
     threads: int = field(
         default_factory=default_threads,
         metadata=setting(
-            "CPU threads of all engines together.", metavar="N", at_least=1, is_advanced=True, default="all processors"
+            "CPU threads of all engines together.",
+            metavar="N",
+            at_least=1,
+            is_advanced=True,
+            default="OMP_NUM_THREADS, else all processors",
         ),
     )
     compiled: bool = field(

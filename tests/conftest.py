@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +19,18 @@ from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.ssd2 import SSD2
 
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start: two with two threads each slow each other down
 
 # Under nohup or behind a shell's & they come ignored, and what ends a process by them could not be seen.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return three workers for two processors: tests of servers wait for a third of their time."""
+    processors = len(os.sched_getaffinity(0))
+    return processors + processors // 2
+
 
 DEMO_TOKENIZER = Path(__file__).parents[1] / "shared/ssd2/demo/tokenizer.json"
 

@@ -102,3 +102,16 @@ def test_engines_share_sessions_and_processors() -> None:
     config = ServerConfig({}, max_sessions=17, threads=9, replicas=2, tensor_parallel=2)
     assert (config.slots_per_engine, config.threads_per_rank) == (9, 2)
     assert ServerConfig({}, threads=1, replicas=2).threads_per_rank == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "threads"), [("3", 3), ("5,2", 5), ("", 8), (None, 8), ("0", 8), ("many", 8)], ids=str
+)
+def test_threads_are_the_processors_unless_the_environment_names_fewer(
+    asked: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert ServerConfig({}).threads == threads
