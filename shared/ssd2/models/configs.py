@@ -93,8 +93,8 @@ def _check_whole(name: str, value: object, lowest: int) -> None:
 
 
 def _check_token_ids(config: ModelConfig) -> None:
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        value = getattr(config, name)
+    named = [(name, getattr(config, name)) for name in ("bos_token_id", "eos_token_id", "pad_token_id")]
+    for name, value in [*named, *(("a stop id", value) for value in config.stop_ids)]:
         if type(value) is not int or value < 0:
             raise CheckpointInvalid(f"{name} is {repr(value)[:40]}; it must be a whole number of at least 0; {_REMEDY}")
         if value >= config.vocab_size:
@@ -129,8 +129,8 @@ class ModelConfig(Defaults, Protocol):
         ...
 
     @property
-    def eos_token_id(self) -> int:
-        """Ends an answer."""
+    def stop_ids(self) -> tuple[int, ...]:
+        """End an answer, at least one; the first is the EOS, which fills the rest of an answer that has ended."""
         ...
 
     @property
@@ -245,6 +245,11 @@ class SSD2Config:
         return "ssd-2"
 
     @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The EOS."""
+        return (self.eos_token_id,)
+
+    @property
     def trained_above(self) -> float:
         """Share of T above which there is a network for every timestep; it may know little of those below `stop`."""
         return 0.0
@@ -340,6 +345,7 @@ class PlainConfig:
         bos_token_id: begins every prompt.
         eos_token_id: ends an answer.
         pad_token_id: fills the left of shorter prompts in a batch.
+        further_stop_ids: end an answer too, such as the end of a turn.
         block_size: L that it is decoded with; 1 if it writes token by token.
         default_steps: timesteps of a block; 1 without diffusion.
         default_stop: share of T that a decode stops at.
@@ -353,6 +359,7 @@ class PlainConfig:
     bos_token_id: int
     eos_token_id: int
     pad_token_id: int
+    further_stop_ids: tuple[int, ...] = ()
     block_size: int = 1
     default_steps: int = 1
     default_stop: float = 0.0
@@ -363,6 +370,11 @@ class PlainConfig:
         for name in ("vocab_size", "max_positions"):
             _check_whole(name, getattr(self, name), 1)
         _check_token_ids(self)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The EOS and the further ones."""
+        return (self.eos_token_id, *self.further_stop_ids)
 
     @property
     def max_block_size(self) -> int:
