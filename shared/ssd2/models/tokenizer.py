@@ -104,22 +104,23 @@ class Tokenizer:
         texts = [text.add(token_id) for token_id in token_ids]
         return [*texts[:-1], texts[-1] + text.rest] if texts else []
 
-    def encode_prompt(self, instruction: str, passages: Sequence[str] = (), *, bos_token_id: int) -> list[int]:
+    def encode_prompt(self, instruction: str, passages: Sequence[str] = (), *, bos_token_id: int | None) -> list[int]:
         """Ids of a prompt: what stands before the answer.
 
         Args:
             instruction: w_inst, what both models see.
             passages: D_user, what only the user model sees; empty for the core.
-            bos_token_id: the model's own beginning of text.
+            bos_token_id: the model's own beginning of text; None if it has none.
 
         Returns:
             The prompt's ids.
         """
+        bos = [] if bos_token_id is None else [bos_token_id]
         note, question, answer = (self.special_id(token) for token in (NOTE, QUESTION, ANSWER))
         if note is None or question is None or answer is None:
             notes = "".join(f"Input: {passage}\n" for passage in passages)
-            return [bos_token_id, *self.encode(f"{notes}Instruction: {instruction}\nResponse:")]
-        prompt = [bos_token_id]
+            return [*bos, *self.encode(f"{notes}Instruction: {instruction}\nResponse:")]
+        prompt = bos
         for passage in passages:
             prompt += [note, *self.encode(passage)]
         return [*prompt, question, *self.encode(instruction), answer]
