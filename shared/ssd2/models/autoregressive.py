@@ -16,6 +16,7 @@ from torch import Tensor
 from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.next_token import NextTokenSampler
 from ssd2.errors import CheckpointInvalid, InvalidParameter, PromptTooLong
+from ssd2.models.causal_lane import causal_lane
 from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.model import Model
 from ssd2.models.padding import left_padded
@@ -164,4 +165,5 @@ FAMILY = Family(
     load=_load,
     sampler=NextTokenSampler,
     begin=lambda model, prompts, _: NextToken(model, prompts),
+    lane=causal_lane,
 )
