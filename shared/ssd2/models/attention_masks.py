@@ -17,6 +17,7 @@ _MASKED = ("sdpa", "eager")
 _ROPES_OF_THE_LONGEST = ("dynamic", "longrope")
 """Rotary embeddings whose frequencies depend on the longest row of a batch."""
 
+
 @dataclass(frozen=True)
 class Attention:
     """Masks of a network.

@@ -1,8 +1,8 @@
 """The lane of causal networks: answers of any lengths are one batch over slots of keys and values.
 
-A slot holds the keys and values of token ids, and which ids these are. What an answer asks for is compared with them and
-cut back where a guess was wrong, so that its logits are a function of its ids alone. A long prompt is read part by part,
-between the batches of the others.
+A slot holds the keys and values of token ids, and which ids these are. What an answer asks for is compared with them,
+and the slot is cut back where a guess was wrong, so that logits are a function of the ids alone. A long prompt is read
+part by part, between the batches of the others.
 """
 
 from __future__ import annotations

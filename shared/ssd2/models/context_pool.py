@@ -21,6 +21,7 @@ from ssd2.models.context import MIN_SHARED_TOKENS, NOTHING, Context
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.transformer import DecoderLayer
 
+
 # See docs/decisions/010-prompt-sharing-scopes.md.
 class ContextPool:
     """Keys and values of one model's contexts, and the block that is denoised behind each."""

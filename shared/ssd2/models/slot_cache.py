@@ -35,17 +35,17 @@ class LayerMemory:
     values: Tensor
 
 
-class _Layer(CacheLayerMixin):
+class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # the library's __init_subclass__ has no types
     """One layer's part of the slots; the network asks for nothing but `update`, as the masks are made by us."""
 
     def __init__(self, memory: LayerMemory, places: Places) -> None:
-        super().__init__()
-        self.keys, self.values, self._places = memory.keys, memory.values, places
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._memory, self._places = memory, places
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Keep new keys and values, [B, heads, S, D / heads], and return those of the slots, [B, heads, E, D / heads]."""
-        return self._extended(self.keys, key_states), self._extended(self.values, value_states)
+        """Keep new keys and values, [B, heads, S, D / heads]; return those of the slots, [B, heads, E, D / heads]."""
+        return self._extended(self._memory.keys, key_states), self._extended(self._memory.values, value_states)
 
     def _extended(self, held: Tensor, new: Tensor) -> Tensor:
         places = self._places
@@ -66,7 +66,7 @@ class _Layer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         """Return the places of a slot."""
-        return int(self.keys.shape[2])
+        return int(self._memory.keys.shape[2])
 
 
 class SlotCache(Cache):

@@ -59,15 +59,15 @@ TAKEN: dict[str, Callable[[], Any]] = {
         OPTConfig(**SHAPE, **IDS, ffn_dim=32, word_embed_proj_dim=32, max_position_embeddings=POSITIONS)
     ),
     "gpt2": lambda: GPT2LMHeadModel(
-        GPT2Config(vocab_size=VOCAB, n_positions=POSITIONS, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2)
+        GPT2Config(
+            vocab_size=VOCAB, n_positions=POSITIONS, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2
+        )
     ),
     "gpt-neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE, **IDS, intermediate_size=32)),
     "eager": lambda: LlamaForCausalLM(LlamaConfig(**GROUPED, attn_implementation="eager")),
     "window": lambda: MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=4)),
     "gemma": lambda: Gemma3ForCausalLM(
-        Gemma3TextConfig(
-            **GROUPED, head_dim=8, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
-        )
+        Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=4, layer_types=["sliding_attention", "full_attention"])
     ),
 }
 REFUSED: dict[str, Callable[[], Any]] = {
@@ -187,7 +187,10 @@ def test_a_long_prompt_is_read_in_parts(model: AutoregressiveLM, beside: bool) -
         while lane.is_long(long, beside=beside):
             lane.read(long, beside=beside)
             parts += 1
-            close(compute(lane, [row(0, prompt(3), *range(4, 4 + parts))])[0], alone(model, prompt(3), *range(4, 4 + parts)))
+            close(
+                compute(lane, [row(0, prompt(3), *range(4, 4 + parts))])[0],
+                alone(model, prompt(3), *range(4, 4 + parts)),
+            )
     assert parts == -(-(350 - most) // most)
     close(compute(lane, [long])[1], alone(model, asked))
 
