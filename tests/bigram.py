@@ -70,6 +70,12 @@ class BigramLane:
         self.batches.append(len(rows))
         return self._model.after([[*row.request.prompt_ids, *row.state.answer_ids][-1] for row in rows])
 
+    def is_long(self, row: Row, *, beside: bool) -> bool:
+        return False
+
+    def read(self, row: Row, *, beside: bool) -> None:
+        raise NotImplementedError
+
     def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
         return [None] * len(rows)
 

@@ -17,6 +17,7 @@ from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.next_token import NextTokenSampler
 from ssd2.algorithm.params import TEMPERATURE, TOP_P
 from ssd2.errors import CheckpointInvalid, InvalidParameter, PromptTooLong
+from ssd2.models.causal_lane import causal_lane
 from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.generation import read_generation
 from ssd2.models.model import Model
@@ -175,4 +176,5 @@ FAMILY = Family(
     load=_load,
     sampler=NextTokenSampler,
     begin=lambda model, prompts, _: NextToken(model, prompts),
+    lane=causal_lane,
 )
