@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ssd2.errors import InvalidParameter
 
 HERE = Path(__file__).parent
 FILES = HERE / "files"
@@ -64,6 +68,30 @@ class Question:
 def read_questions() -> list[Question]:
     """Return all questions: about documents, public ones, then real two-source ones."""
     return [Question.from_json(line) for name in ("questions", "two_source") for line in _lines(name)]
+
+
+def chosen_questions(kinds: Sequence[str] | None, limit: int | None) -> list[Question]:
+    """Return some of the questions.
+
+    Args:
+        kinds: of `KINDS`; None: all.
+        limit: most of each kind and language; None: all.
+
+    Raises:
+        InvalidParameter: if there is no such kind.
+    """
+    if unknown := set(kinds or ()) - set(KINDS):
+        raise InvalidParameter(
+            f"there is no kind of questions {min(unknown)!r}; choose from {', '.join(KINDS)}", parameter="kinds"
+        )
+    counted, chosen = Counter[tuple[str, str]](), []
+    for question in read_questions():
+        counted[question.kind, question.language] += 1
+        if (not kinds or question.kind in kinds) and counted[question.kind, question.language] <= (
+            limit or sys.maxsize
+        ):
+            chosen.append(question)
+    return chosen
 
 
 def read_documents() -> dict[str, tuple[str, ...]]:
