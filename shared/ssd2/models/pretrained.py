@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ssd2.errors import CheckpointInvalid, ModelNotFound
+from ssd2.models.chat import ChatTemplate
 from ssd2.models.configs import check_sizes
 from ssd2.models.library_logs import quiet_torchao
 from ssd2.models.tokenizer import TOKENIZER, Tokenizer
@@ -169,9 +170,10 @@ def read_tokenizer_of(folder: Path, vocab_size: int) -> Tokenizer:
         ModelNotFound: if there is none.
         CheckpointInvalid: if it is damaged, or another model's.
     """
+    template = ChatTemplate.of_folder(folder)
     if (folder / TOKENIZER).is_file():
-        return Tokenizer.from_file(folder / TOKENIZER)
-    return Tokenizer.from_json(read_tokenizer(str(folder), vocab_size).encode(), str(folder))
+        return Tokenizer.from_file(folder / TOKENIZER, template)
+    return Tokenizer.from_json(read_tokenizer(str(folder), vocab_size).encode(), str(folder), template)
 
 
 def read_network(source: str, kind: str, dtype: torch.dtype = torch.float32) -> Any:
