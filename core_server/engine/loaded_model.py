@@ -71,7 +71,7 @@ class LoadedModel:
             protocol_version=PROTOCOL_VERSION,
             model=self.name,
             model_sha256=self.checkpoint.sha256,
-            tokenizer_sha256=self.checkpoint.tokenizer.sha256,
+            vocabulary_sha256=self.checkpoint.vocabulary_sha256,
             vocab_size=config.vocab_size,
             block_size=config.block_size,
             max_prompt_tokens=config.max_prompt_tokens,

@@ -70,6 +70,11 @@ class UserModel:
             return cls(checkpoint.model.config, checkpoint.tokenizer, checkpoint.model)
         return cls(*load_config_and_tokenizer(folder), None)
 
+    @property
+    def vocabulary_sha256(self) -> str:
+        """Fingerprint of the vocabulary; see `Tokenizer.vocabulary_sha256`."""
+        return self.tokenizer.vocabulary_sha256(self.config.stop_ids[0])
+
     def core_prompt(self, instruction: str) -> list[int]:
         """The prompt with w_inst alone: what the core sees."""
         return self.tokenizer.encode_prompt(instruction, bos_token_id=self.config.bos_token_id)
