@@ -45,7 +45,7 @@ class Family:
         load: the model with its weights, float32, on the CPU.
         sampler: decodes it, and guesses ahead for a core.
         begin: takes up a decode: model, prompts of any lengths, self-conditioning.
-        lane: makes the lane of a model whose rows can be one batch; where there is none, one answer at a time is computed.
+        lane: makes the lane of a model whose rows can be one batch; without, one answer at a time is computed.
         check_files: looks at a folder's files before the first weight is read.
         write_config: the content of config.json for a shape, where checkpoints are also written; else None.
         shard: turns a model into one rank's share of it, in place; None if it cannot be cut.
