@@ -90,7 +90,7 @@ def _read_config(_: Path, values: Mapping[str, Any]) -> PlainConfig:
     return PlainConfig(**{name: value for name, value in values.items() if name != "model_type"})
 
 
-def _load(folder: Path, config: PlainConfig) -> BigramLM:
+def _load(folder: Path, config: PlainConfig, _: torch.dtype) -> BigramLM:
     model = BigramLM(config)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model
