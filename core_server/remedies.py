@@ -16,6 +16,12 @@ REMEDIES: Remedies = {
     (ANY, "device"): "--device",
     (ANY, "precision"): "--precision or --device",
     (ANY, "tensor_parallel"): "--tensor-parallel",
+    (ANY, "replicas"): "--replicas",
+    (ANY, "logits"): "--logits",
+    (ANY, "upstream"): "--upstream URL --upstream-model NAME --tokenizer FOLDER",
+    (ANY, "upstream_model"): "--upstream-model NAME",
+    (ANY, "upstream_key"): "--upstream-key FILE, or the variable SLINGSHOT_UPSTREAM_KEY",
+    (ANY, "tokenizer"): "--tokenizer FOLDER",
 }
 
 
