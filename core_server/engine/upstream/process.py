@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ async def _connect(address: Path) -> None:
     start = await read_command(reader)
     if isinstance(start, Start):
         start_log("engine", start.log_level, start.log_format)
+        logging.getLogger("httpx2").setLevel(logging.WARNING)  # else a line for every timestep
         await serve(start, reader, writer)
     writer.close()
 
