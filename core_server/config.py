@@ -331,8 +331,7 @@ class ServerConfig:
             )
         if self.ranks > 1:
             raise InvalidParameter(
-                "with an upstream nothing is computed here; set tensor parallelism and replicas there",
-                parameter="tensor_parallel" if self.tensor_parallel > 1 else "replicas",
+                "with an upstream nothing is computed here; leave out tensor parallelism and replicas"
             )
         full = [str(one) for one in self.logits_formats.formats if one.kind != "top-k"]
         if full and self.logits_formats != ANY_FORMAT:

@@ -16,7 +16,6 @@ REMEDIES: Remedies = {
     (ANY, "device"): "--device",
     (ANY, "precision"): "--precision or --device",
     (ANY, "tensor_parallel"): "--tensor-parallel",
-    (ANY, "replicas"): "--replicas",
     (ANY, "logits"): "--logits",
     (ANY, "upstream"): "--upstream URL --upstream-model NAME --tokenizer FOLDER",
     (ANY, "upstream_model"): "--upstream-model NAME",

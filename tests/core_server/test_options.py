@@ -52,8 +52,8 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
 def test_every_field_is_set_by_its_option() -> None:
     assert list(GIVEN) == [one.name for one in fields(ServerConfig)]
     arguments = [text for given, _ in GIVEN.values() for text in given]
-    config = ServerConfig(**read_options(ServerConfig, vars(_parser().parse_args(arguments))))
-    assert {one: getattr(config, one) for one in GIVEN} == {one: value for one, (_, value) in GIVEN.items()}
+    values = read_options(ServerConfig, vars(_parser().parse_args(arguments)))
+    assert values == {one: value for one, (_, value) in GIVEN.items()}
 
 
 def test_an_option_that_is_not_given_has_the_field_s_default() -> None:
