@@ -78,7 +78,7 @@ async def find_model(
         )
     try:
         config = _as_listed(config, await connection.get("/v1/models"), upstream, folder)
-        question = Question(upstream.model, (config.bos_token_id,), 0, "self-test")
+        question = Question(upstream.model, config.stop_ids[:1], 0, "self-test")
         api, k = await _first_that_answers(connection, question, config.vocab_size, _tried(allowed))
     except UpstreamFault as fault:
         raise _unusable(upstream, fault) from fault

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -35,10 +36,15 @@ from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import PackedLogits, commit_to_proto, open_to_proto
 from ssd2.wire.tensors import pack_logits, unpack_logits
 from tests.core_server.conftest import CORE_ALONE, PROMPT, RawAgent, ending, eventually, open_request, serving
+from tests.end_to_end.test_real_models import NAME, VARIABLE, model_folder
 from tests.families import save_llama
 from tests.upstream_server import Dropped, Endless, Silent, Top, UpstreamServer
 
 VOCAB = 2048
+UPSTREAM, UPSTREAM_MODEL = "SLINGSHOT_TEST_UPSTREAM", "SLINGSHOT_TEST_UPSTREAM_MODEL"
+QUANTISED = 0.5
+"""Two log-probabilities this close may change places: llama.cpp computes with activations of eight bits."""
+
 KINDS = ("vllm", "sglang", "llama.cpp")
 TOP_64 = LogitsFormat("top-k", 64)
 
@@ -414,3 +420,65 @@ def test_the_token_drawn_may_stand_beside_the_largest_but_is_not_sent() -> None:
     assert read_largest(entries, 2, 100, are_ordered=False).ids == (0, 1)
     with pytest.raises(UpstreamFault, match="do not descend"):
         read_largest(entries, 2, 100, are_ordered=True)
+
+
+@pytest.fixture(scope="module")
+def smollm2_folder() -> Path:
+    if (found := model_folder()) is None:
+        pytest.skip(f"{NAME} is not on this machine; give its folder with {VARIABLE}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def smollm2(smollm2_folder: Path) -> LoadedModel:
+    return LoadedModel("smollm2", load_checkpoint(smollm2_folder))
+
+
+def _real_prompt(loaded: LoadedModel, text: str) -> tuple[int, ...]:
+    return tuple(loaded.checkpoint.tokenizer.encode(text))
+
+
+async def _written(agent: RawAgent, hosted: LoadedModel, prompt: tuple[int, ...], tokens: int) -> list[int]:
+    """Write greedily with the core alone, by the largest logit as it arrives."""
+    request = open_request(hosted, params_of(hosted, tokens), logits_format=TOP_64, prompt_ids=prompt)
+    call, message = await agent.open(request)
+    found, at = list[int](), FIRST
+    while True:
+        packed = PackedLogits(1, request.vocab_size, TOP_64, message.data)
+        found.append(int(unpack_logits(packed).values.argmax()))
+        if len(found) == tokens:
+            call.cancel()
+            return found
+        await call.write(pb.CollaborateRequest(projection=commit_to_proto(at, found[-1:])))
+        message, at = (await call.read()).block_logits, at.after(is_commit=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("text", ["The capital of France is", "A short list of fruits:"])
+async def test_the_tokens_of_a_real_model_are_its_own(
+    smollm2: LoadedModel, smollm2_folder: Path, kind: str, text: str
+) -> None:
+    prompt, server = _real_prompt(smollm2, text), upstream_of(smollm2, kind, model="smollm2")
+    async with server.listening(), core_of(server, smollm2, smollm2_folder, model="smollm2") as (agent, hosted):
+        found = await _written(agent, hosted, prompt, 12)
+    for at, token in enumerate(found):
+        assert token == int(next_logits(smollm2, (*prompt, *found[:at])).argmax())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["The capital of France is", "A short list of fruits:"])
+async def test_the_tokens_of_a_real_upstream_are_the_model_s(
+    smollm2: LoadedModel, smollm2_folder: Path, text: str
+) -> None:
+    """Runs against llama.cpp's server, vLLM or SGLang with SmolLM2-135M-Instruct."""
+    if not (url := os.environ.get(UPSTREAM)):
+        pytest.skip(f"no upstream runs; give the URL of one with {UPSTREAM}, its model's name with {UPSTREAM_MODEL}")
+    name, prompt = os.environ.get(UPSTREAM_MODEL, "smollm2"), _real_prompt(smollm2, text)
+    hosted_as = LoadedModel(name, smollm2.checkpoint)
+    server = UpstreamServer("", lambda _ids, _k: [], url=url)  # stands for the real one
+    async with core_of(server, hosted_as, smollm2_folder, model=name) as (agent, hosted):
+        found = await _written(agent, hosted, prompt, 24)
+    for at, token in enumerate(found):
+        own = next_logits(smollm2, (*prompt, *found[:at])).log_softmax(-1)
+        assert float(own.max() - own[token]) < QUANTISED
