@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import pytest
 
-from core_server.engine import loaded_model
+from core_server.catalogue import served_model
 from core_server.engine.loaded_model import LoadedModel
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import ModelMismatch, ProtocolVersionMismatch, ProtocolViolation, SlingshotError
@@ -161,7 +161,7 @@ async def test_an_agent_of_v2_is_told_what_to_do_by_a_core_of_another_protocol(
     start: Start,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (codec, loaded_model):
+    for module in (codec, served_model):
         monkeypatch.setattr(module, "PROTOCOL_VERSION", 3)
     end = await refusal(LoadedModel("core", served.checkpoint), start, open_of_v2(served))
     assert (end.status, end.code) == (grpc.StatusCode.FAILED_PRECONDITION, "protocol_version_mismatch")
