@@ -15,14 +15,14 @@ from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.process import Engine
 from ssd2.algorithm.projection import FIRST, ProjectedTokens, StepPosition
 from ssd2.models.autoregressive import AutoregressiveLM
-from ssd2.models.causal_lane import PART_TOKENS_BESIDE, CausalLane
+from ssd2.models.causal_lane import ON_CPU, CausalLane
 from ssd2.wire.tensors import unpack_logits
 from tests.core_server.conftest import serve_in_memory
 from tests.core_server.engine.test_lanes import request
 from tests.ssd2.models.test_causal_lane import TAKEN, VOCAB, alone, model_of, prompt
 
 TOKENS = 8
-PART = PART_TOKENS_BESIDE["cpu"]
+PART = ON_CPU.beside
 
 
 class Agents:
@@ -126,6 +126,12 @@ def test_others_go_on_between_the_parts_of_a_long_prompt(monkeypatch: pytest.Mon
     agents = Agents(serve_in_memory(network("llama")), 4, monkeypatch)
     agents.answer([prompt(2), prompt(PART * 6), prompt(3)])
     assert agents.parts == [1, 2, 4, 6, 8], "once both have begun, each gets a token after every part"
+
+
+def test_a_shorter_prompt_does_not_wait_until_a_longer_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = Agents(serve_in_memory(network("llama")), 4, monkeypatch)
+    agents.answer([prompt(PART * 8), prompt(PART * 2)])
+    assert agents.reports[: TOKENS - 2] == [1] * (TOKENS - 2)
 
 
 def test_a_long_prompt_that_cannot_be_read_ends_its_own_answer_only(monkeypatch: pytest.MonkeyPatch) -> None:

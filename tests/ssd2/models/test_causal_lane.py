@@ -38,7 +38,7 @@ from transformers import (
 from ssd2.algorithm.block_view import BlockView
 from ssd2.errors import InvalidParameter, PromptTooLong
 from ssd2.models.autoregressive import AutoregressiveLM, NextToken
-from ssd2.models.causal_lane import PART_TOKENS, PART_TOKENS_BESIDE, CausalLane, causal_lane
+from ssd2.models.causal_lane import ON_CPU, CausalLane, PartTokens, causal_lane
 from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.lane import BlockState, Row
 from tests.core_server.engine.test_lanes import request
@@ -181,7 +181,7 @@ def test_a_slot_is_another_answers_when_it_is_free(llama: AutoregressiveLM) -> N
 @pytest.mark.parametrize("beside", [True, False])
 def test_a_long_prompt_is_read_in_parts(model: AutoregressiveLM, beside: bool) -> None:
     lane, asked = lane_of(model), prompt(350)
-    most = (PART_TOKENS_BESIDE if beside else PART_TOKENS)["cpu"]
+    most = ON_CPU.beside if beside else ON_CPU.alone
     long, parts = row(1, asked), 0
     with torch.inference_mode():
         while lane.is_long(long, beside=beside):
@@ -193,6 +193,12 @@ def test_a_long_prompt_is_read_in_parts(model: AutoregressiveLM, beside: bool) -
             )
     assert parts == -(-(350 - most) // most)
     close(compute(lane, [long])[1], alone(model, asked))
+
+
+def test_parts_are_smaller_behind_many_tokens_so_that_all_take_about_as_long() -> None:
+    tokens = PartTokens(alone=256, beside=32, whole_to=1024)
+    assert [tokens(done, beside=True) for done in (0, 1024, 2048, 4096, 100_000)] == [32, 32, 16, 8, 8]
+    assert tokens(4096, beside=False) == 256
 
 
 def test_a_long_prompt_need_not_be_read_before(llama: AutoregressiveLM) -> None:
