@@ -41,6 +41,7 @@ from ssd2.models.autoregressive import AutoregressiveLM, NextToken
 from ssd2.models.causal_lane import ON_CPU, CausalLane, PartTokens, causal_lane
 from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.lane import BlockState, Row
+from ssd2.models.precision import set_precision
 from tests.core_server.engine.test_lanes import request
 
 VOCAB, POSITIONS, SLOTS = 60, 400, 4
@@ -231,6 +232,21 @@ def test_committed_answers_are_never_shared(llama: AutoregressiveLM) -> None:
     finally:
         forward.remove()
     assert read == [4]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_in_fewer_bits_rows_are_as_if_alone_up_to_their_rounding(precision: str) -> None:
+    model = model_of(TAKEN["llama"])
+    exact = alone(model, prompt(30))
+    set_precision(model, precision)
+    lane, expected = lane_of(model), alone(model, prompt(30))
+    found = compute(lane, [row(0, prompt(30)), row(1, prompt(5))])[0]
+    assert found.dtype == torch.float32
+    assert (found - expected).std() < 0.03 * expected.std()
+    assert 0 < (found - exact).std() < 0.2 * exact.std()
+    layer = model.network.model.layers[0].mlp.up_proj.weight
+    assert getattr(layer, "qdata", layer).dtype == (torch.int8 if precision == "int8" else torch.bfloat16)
+    assert {held.keys.dtype for held in lane._memory} == {torch.bfloat16}
 
 
 def test_numbers_that_are_not_finite_go_with_their_answer(llama: AutoregressiveLM) -> None:
