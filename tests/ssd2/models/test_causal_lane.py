@@ -169,6 +169,20 @@ def test_a_wrong_guess_leaves_no_trace(model: AutoregressiveLM) -> None:
         compute(lane, [row(0, asked, *guess)])
     close(compute(lane, [row(0, asked, 5, 9)])[0], alone(model, asked, 5, 9))
     close(compute(lane, [row(0, asked, 4)])[0], alone(model, asked, 4))
+    close(compute(lane, [row(0, asked, 8, 9, 3)])[0], alone(model, asked, 8, 9, 3))
+
+
+def test_a_pass_that_fails_midway_leaves_no_trace(llama: AutoregressiveLM) -> None:
+    def failing(*_: object) -> None:
+        raise MemoryError
+
+    lane, asked = lane_of(llama), prompt(12)
+    compute(lane, [row(0, asked)])
+    second_layer = llama.network.model.layers[1].register_forward_pre_hook(failing)
+    with pytest.raises(MemoryError):
+        compute(lane, [row(0, (*asked[:4], 9, 9, 9))])
+    second_layer.remove()
+    close(compute(lane, [row(0, asked, 5)])[0], alone(llama, asked, 5))
 
 
 def test_a_slot_is_another_answers_when_it_is_free(llama: AutoregressiveLM) -> None:
