@@ -51,7 +51,9 @@ async def opened_answering(
         await line.connect(config.line)
         if line.is_demo:
             typer.echo(f"user-agent: core {line.address}, the demo's core, started on this machine", err=True)
-        yield Answering(config, user_model, line.client, search or stores.documents.search, Traces(), control)
+        yield Answering(
+            config, user_model, line.client, search or stores.documents.search, stores.crossed, Traces(), control
+        )
     finally:
         await line.close()
 
