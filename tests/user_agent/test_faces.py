@@ -71,7 +71,7 @@ class Recorder:
 
     def __init__(self, config: AgentConfig) -> None:
         self.request, self.requests = config.request, []
-        self.user_model = SimpleNamespace(tokenizer=None)
+        self.user_model = SimpleNamespace(tokenizer=SimpleNamespace(takes_conversations=False))
 
     def start(self, request: AnswerRequest, *_: object) -> asyncio.Task[None]:
         self.requests.append(request)
