@@ -32,7 +32,7 @@ def search(
     from user_agent.answering.decoding import decoding_for
     from user_agent.answering.user_model import UserModel, given_at_zero
 
-    user_model = UserModel.load(config.user_model, with_weights=False)
+    user_model = UserModel.load(config.user_folder, with_weights=False)
     params = user_model.limited(query, decoding_for(config, user_model.config))
     with opened_collection(config) as (library, _):
         found = library.search(query, config.request(query).document_ids)
