@@ -61,7 +61,8 @@ def without_thinking(text: str) -> str:
     """Leave out what a model wrote between `<think>` and `</think>`, or up to the end if that is still to come."""
     if "</think>" in (shown := _THINKING.sub("", text)):  # the prompt had begun it
         shown = shown.rpartition("</think>")[2]
-    return text if shown == text else shown.lstrip()
+    outer = text[: len(text) - len(text.lstrip())]  # as it is, so that a text that grows is shown as a beginning
+    return text if shown == text else outer + shown.lstrip()
 
 
 class ShownText:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+import httpx
 import pytest
+import torch
 
+from ssd2.algorithm.projection import StepPosition
 from ssd2.errors import CoreError
+from ssd2.logits.packed import CoreLogits, as_received
 from ssd2.models.chat import Message
 from tests.families import save_llama
 from tests.user_agent.answering.test_run import FakeClient, FakeStream, V
@@ -18,14 +24,18 @@ from user_agent.answering.conversation import Conversation, Turn
 from user_agent.answering.service import Answered, Answering
 from user_agent.answering.traces import Traces
 from user_agent.answering.user_model import UserModel
+from user_agent.api.app import create_app
+from user_agent.api.state import AppState
 from user_agent.commands.chat import _conversation
 from user_agent.commands.render import remarks
 from user_agent.config import AgentConfig
 from user_agent.documents.passage import Passage
+from user_agent.line.line import CoreLine
 from user_agent.store.crossed import Crossed
 from user_agent.store.database import memory_database
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}[assistant]"
+CHAT = "/v1/chat/completions"
 SYSTEM = Message("system", "Be brief.")
 KEY, CODE = (
     Passage(text, Path("notes.md"), line) for line, text in enumerate(["The key is blue.", "The code is 4711."])
@@ -118,21 +128,76 @@ async def test_of_a_long_answer_the_last_token_has_not_crossed(service: Service)
     assert f"[assistant] {answered.text} [user]" in service.user_prompts[-1]
 
 
-async def test_an_answer_that_ends_by_itself_crosses_again(model: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    service = Service(model, monkeypatch)
-    answers = iter([300, 301, model.config.eos_token_id])
+def answers(service: Service, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Have the core write a text."""
+    ids = iter([*service.model.tokenizer.encode(text), service.model.config.stop_ids[0]])
 
-    async def logits(due: object) -> object:
-        service.client.stream.certainty = 0.0
-        found = await FakeStream.logits(service.client.stream, due)
-        found.values[..., next(answers)] += 1000.0
-        return found
+    async def logits(due: StepPosition) -> CoreLogits:
+        found = torch.zeros(1, 1, V)
+        found[..., next(ids)] = 100.0
+        return as_received(found, service.client.stream.logits_format)
 
     monkeypatch.setattr(service.client.stream, "logits", logits)
-    answered = await service.ask("Where is the key?", lambda_user=0.0)
-    assert answered.finish_reason == "stop"
+
+
+async def test_an_answer_that_ends_by_itself_crosses_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(service, monkeypatch, "It is red.")
+    answered = await service.ask("Where is the key?", lambda_user=0.0, max_tokens=20)
+    assert (answered.text, answered.finish_reason) == ("It is red.", "stop")
     assert answered.has_crossed
     assert service.crossed.part_of(answered.text) == answered.text
+
+
+async def test_what_a_model_thinks_is_never_shown(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = "<think>A secret plan.</think>It is red."
+    answers(service, monkeypatch, written)
+    answered = await service.ask("Which?", lambda_user=0.0, max_tokens=60)
+    assert answered.text == "".join(token.text for token in answered.tokens).strip() == "It is red."
+    trace = [event.data["text"] for event in service.answering.traces.get("trace").events if "text" in event.data]
+    assert not any("plan" in text for text in trace)
+    answers(service, monkeypatch, written)
+    async with rest(service) as http:
+        response = await http.post(CHAT, json=body(Message("user", "Which?"), stream=True, max_tokens=60))
+    chunks = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "It is red."
+
+
+def rest(service: Service) -> httpx.AsyncClient:
+    state = AppState(AgentConfig(), {}, "sk-test", service.answering, None, CoreLine(None))
+    transport, headers = httpx.ASGITransport(create_app(state)), {"authorization": "Bearer sk-test"}
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)
+
+
+def body(*messages: Message, **changes: object) -> dict[str, object]:
+    return {
+        "model": "slingshot",
+        "messages": [asdict(message) for message in messages],
+        "slingshot": {"lambda_user": changes.pop("lambda_user", 0.0)},
+        **changes,
+    }
+
+
+async def test_a_rest_clients_messages_arrive_at_both_models(service: Service) -> None:
+    asked = body(SYSTEM, *said("Where is the key?", "In the hall."), Message("user", "And the code?"), lambda_user=0.5)
+    asked["messages"][0]["role"] = "developer"
+    asked["messages"].insert(1, {"role": "tool", "content": "x"})
+    async with rest(service) as http:
+        response = await http.post(CHAT, json=asked)
+    assert response.headers["x-slingshot-ignored"] == "tool messages"
+    before = "[system] Be brief. [user] Where is the key? [assistant] In the hall. [user] "
+    assert service.core_prompts == [f"{before}And the code? [assistant]"]
+    assert service.user_prompts[0].startswith(before)
+    assert response.json()["slingshot"]["left_out_turns"] == 0
+
+
+async def test_a_private_answer_over_rest_does_not_cross_when_its_client_sends_it_back(service: Service) -> None:
+    question = Message("user", "Where is the key?")
+    async with rest(service) as http:
+        answer = (await http.post(CHAT, json=body(question, lambda_user=1.0))).json()
+        text = answer["choices"][0]["message"]["content"]
+        await http.post(CHAT, json=body(question, Message("assistant", text), Message("user", "Why?")))
+    assert answer["slingshot"]["has_crossed"] is False
+    assert service.core_prompts == ["[user] Where is the key? [user] Why? [assistant]"]
 
 
 async def test_an_answer_that_was_stopped_midway_is_noted_as_well(service: Service) -> None:
