@@ -332,9 +332,11 @@ class Answering:
 
     def _found(self, request: AnswerRequest, conversation: Conversation) -> list[Passage]:
         """Search for a question and, behind what is found, again for the earlier ones: what they are about goes on."""
-        asked = [request.question, *(turn.question for turn in reversed(conversation.turns))]
-        found = [passage for question in asked for passage in self._search(question, request.document_ids)]
-        return list(dict.fromkeys(found))
+        found = list(self._search(request.question, request.document_ids))
+        for turn in reversed(conversation.turns):
+            again = self._search(turn.question, request.document_ids)
+            found += [passage for passage in again if passage not in found]
+        return found
 
     async def _collaboration(self, request: AnswerRequest) -> tuple[CollaborationParams, Choice | None]:
         """Complete λ and α; the core is asked for its model only where a choice for it may have been saved."""
