@@ -130,34 +130,59 @@ def _check_room(model: Model, source: Source, work: Path) -> None:
 def _finish(model: Model, files: Path, origin: dict[str, Any]) -> None:
     from ssd2.models.checksums import write_checksums
 
-    shutil.rmtree(files / ".cache", ignore_errors=True)  # the hub's own notes
     (files / SOURCE_FILE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
     write_checksums(files, [file.name for file in files.iterdir() if file.is_file()])
     files.rename(model.folder)
 
 
 def _from_hub(model: Model, files: Path, token: str | None) -> dict[str, Any]:
-    """Download the files of one commit; one that came in part goes on, one that came whole is not asked for."""
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    """Download the files of one commit; one that came in part goes on where it broke off."""
+    from huggingface_hub import HfApi
 
-    disable_progress_bars()
-    endpoint, name = os.environ.get("HF_ENDPOINT") or None, model.repository
+    files.mkdir(exist_ok=True)
+    name, endpoint = model.repository, os.environ.get("HF_ENDPOINT") or None
     try:
         info = HfApi(endpoint=endpoint, token=token or False).model_info(name, files_metadata=True)
         wanted = [one for one in info.siblings or () if one.rfilename.endswith(_WANTED) and "/" not in one.rfilename]
         for one in wanted:
-            more: dict[str, Any] = {"revision": info.sha, "local_dir": files, "token": token or False}
-            hf_hub_download(name, one.rfilename, endpoint=endpoint, **more)
+            _fetch(name, one, info.sha, files / one.rfilename, token)
     except Exception as error:  # of its HTTP library too
         raise _hub_failed(model, error) from error
     if not any(one.rfilename.endswith(".safetensors") for one in wanted):
         raise DownloadFailed(f"the hub has no weights of {name} that can be read; choose another pair")
     for one in wanted:
-        if one.lfs and _sha256(files / one.rfilename) != one.lfs.sha256:
+        if not _is_right(files / one.rfilename, one):
             (files / one.rfilename).unlink()
-            raise DownloadFailed(f"{one.rfilename} of {name} came damaged: its SHA-256 is wrong; download it again")
+            raise DownloadFailed(f"{one.rfilename} of {name} came damaged: its checksum is wrong; download it again")
     return {"source": "hub", "repository": name, "revision": info.sha, "licence": model.licence}
+
+
+def _fetch(repository: str, file: Any, revision: str | None, target: Path, token: str | None) -> None:
+    """Download one file of the hub, behind what is there of it.
+
+    The package's own `hf_hub_download` begins a file from the start in every process; its `http_get` does not.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils._headers import build_hf_headers
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    endpoint = os.environ.get("HF_ENDPOINT") or None
+    url = hf_hub_url(repository, file.rfilename, revision=revision, endpoint=endpoint)
+    if target.is_file() and target.stat().st_size > file.size:
+        target.unlink()
+    with target.open("ab") as opened:
+        headers = build_hf_headers(token=token or False)
+        http_get(url, opened, resume_size=opened.tell(), headers=headers, expected_size=file.size)
+
+
+def _is_right(file: Path, expected: Any) -> bool:
+    """Compare a file with the hub's checksum: SHA-256 of a large one, the id of git's blob of a small one."""
+    if expected.lfs:
+        return _sha256(file) == str(expected.lfs.sha256)
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest() == str(expected.blob_id)  # noqa: S324 - git's
 
 
 def _hub_failed(model: Model, error: Exception) -> DownloadFailed:
