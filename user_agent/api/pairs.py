@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from ssd2.errors import DownloadFailed, InvalidParameter
+from ssd2.errors import InvalidParameter
 from ssd2.models.pairs import EMBEDDED, PAIRS, Pair, fetched_bytes, free_memory, pair_named
 from user_agent.api.errors import documented
 from user_agent.api.state import AppState, state_of
 
 router = APIRouter(prefix="/v1", tags=["Settings"])
-
-COMMAND = (sys.executable, "-m", "user_agent", "models", "get")
 
 ONE_MACHINE = (EMBEDDED, "qwen2.5-coder-1.5b")
 """Pairs to offer on a first start, the better ones last."""
@@ -52,37 +48,6 @@ class ShownPair(BaseModel):
     error: str | None
 
 
-@dataclass
-class Fetching:
-    """A download that the agent has started.
-
-    Attributes:
-        process: the command.
-        error: how it failed; None while it runs, and where it did not.
-    """
-
-    process: asyncio.subprocess.Process
-    error: str | None = None
-
-    @property
-    def is_running(self) -> bool:
-        """True until it has ended."""
-        return self.process.returncode is None
-
-    async def watch(self) -> None:
-        """Take up how it ends."""
-        _, told = await self.process.communicate()
-        if self.process.returncode:
-            lines = told.decode(errors="replace").strip().splitlines() or ["the download was stopped"]
-            self.error = lines[-1].removeprefix("user-agent: error: ")
-
-    async def stop(self) -> None:
-        """End it; what came is kept."""
-        if self.is_running:
-            self.process.terminate()
-            await self.process.wait()
-
-
 @router.get("/pairs", responses=documented())
 async def pairs(request: Request) -> list[ShownPair]:
     """Return the pairs of public models, and how far their downloads are."""
@@ -98,17 +63,13 @@ async def download(request: Request, name: str) -> ShownPair:
         raise InvalidParameter(
             f"{name} is under a licence that has to be accepted; download it in a terminal", parameter="pair"
         )
-    if any(fetching.is_running for fetching in state.fetching.values()):
-        raise DownloadFailed("another download is running; wait until it is done")
-    pipes = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.PIPE}
-    process = await asyncio.create_subprocess_exec(*COMMAND, name, "--yes", "--json", **pipes)
-    state.fetching[name] = Fetching(process)
-    state.watching = asyncio.create_task(state.fetching[name].watch())
+    state.fetching.start(name)
     return _shown(pair, state)
 
 
 def _shown(pair: Pair, state: AppState) -> ShownPair:
-    fetching, free = state.fetching.get(pair.name), free_memory()
+    fetching, free = state.fetching, free_memory()
+    is_its = fetching.pair == pair.name
     needed = pair.core.memory_bytes() + pair.user.memory_bytes()
     return ShownPair(
         name=pair.name,
@@ -119,7 +80,7 @@ def _shown(pair: Pair, state: AppState) -> ShownPair:
         download_bytes=sum(model.download_bytes for model in pair.models),
         fetched_bytes=sum(fetched_bytes(model) for model in pair.models),
         is_downloaded=all(model.is_downloaded for model in pair.models),
-        is_downloading=fetching is not None and fetching.is_running,
+        is_downloading=is_its and fetching.is_running,
         is_offered=pair.name in ONE_MACHINE and (free is None or needed <= free),
-        error=fetching.error if fetching else None,
+        error=fetching.error if is_its else None,
     )
