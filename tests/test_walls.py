@@ -25,6 +25,7 @@ CORE_ROOMS = "Rooms of the core: imports go down, and front end and engine are a
 SSD2_ROOMS = "Rooms of ssd2: imports go down, and nothing that computes imports the wire"
 CIRCLES = "No circle in any package"
 GRPC = "Who may use gRPC: on the device the line, on the core the front end"
+HTTP = "Who may make HTTP requests: the line to an upstream, and the laboratory's judge"
 PROTOBUF = "Who may use protobuf: the wire, and the one place of each side that holds bytes"
 STUBS = "Who may touch the stubs: one module of each side"
 MESSAGES = "Who may touch message types: the codec, and two modules of each side"
@@ -51,6 +52,7 @@ PLANTS: dict[str, tuple[dict[str, str], set[str]]] = {
     "gRPC in a room of the device": ({"user_agent/answering/helper.py": "import grpc"}, {GRPC, CONNECTIONS}),
     "gRPC at the root of the device": ({"user_agent/helper.py": "import grpc"}, {GRPC, CONNECTIONS, DEVICE_ROOMS}),
     "gRPC in a function": ({"user_agent/api/helper.py": "def f():\n    import grpc"}, {GRPC, CONNECTIONS}),
+    "HTTP requests in the front end": ({"core_server/frontend/helper.py": "import httpx2"}, {HTTP}),
     "stubs in the engine": (
         {"core_server/engine/helper.py": "from ssd2.wire import collaboration_pb2_grpc"},
         {STUBS},

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssd2.cli.documents import EXAMPLES as DOCUMENTS_EXAMPLES
+from ssd2.cli.documents import documents
 from ssd2.cli.help import ADVANCED, App, examples
 from ssd2.cli.options import (
     Alpha,
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from ssd2.algorithm.params import CollaborationParams, DecodingParams
     from ssd2.evaluation.two_source import Pair
 
-app = App(help="Measure a pair of models on questions about the demo's town.")
+app = App(help="Measure a pair of models on questions about the demo's town, or about everyday documents.")
+app.command("documents", epilog=DOCUMENTS_EXAMPLES)(documents)
 
 
 @app.command(

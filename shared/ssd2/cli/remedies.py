@@ -12,6 +12,8 @@ REMEDIES: Remedies = {
     (ANY, "endpoint"): "--endpoint URL --model NAME",
     (ANY, "key_env"): "--key-env VARIABLE",
     (ANY, "out"): "--out FOLDER",
+    (ANY, "kinds"): "--kinds",
+    (ANY, "passages"): "--passages FILE",
     (ANY, "sharding"): "torchrun --nproc-per-node N -m ssd2 train …",
     (ANY, "start"): "--start FOLDER; `ssd2 convert` makes one from OPT",
     (ANY, "to"): "--to FOLDER",

@@ -34,7 +34,7 @@ _WANTED = (".json", ".safetensors", ".jinja", ".model", ".txt")
 _CHUNK_BYTES = 1 << 20
 
 
-# See docs/decisions/040-named-pairs.md.
+# See docs/decisions/045-named-pairs.md.
 def download(model: Model, source: Source | None = None, token: str | None = None) -> Path:
     """Download a model, unless it is there, and return its folder.
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Tokenizer as _Backend
 
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
+from ssd2.models.chat import ChatTemplate, Message, Piece, with_notes
 
 TOKENIZER = "tokenizer.json"
 """File of a checkpoint folder."""
@@ -18,20 +22,22 @@ SPECIAL_TOKENS = (PAD, BOS, EOS, NOTE, QUESTION, ANSWER)
 
 
 class Tokenizer:
-    """A tokenizer.json with the prompt layout of this project.
+    """A tokenizer.json with the layout of prompts.
 
-    A prompt is `<bos> (<note> passage)* <question> instruction <answer>`. A tokenizer without those
+    With a chat template a prompt is what the template makes of a conversation. Without one it is
+    `<bos> (<note> passage)* <question> instruction <answer>`, of one question; a tokenizer without those
     special tokens (OPT's, say) lays the same parts out in plain text. Text typed by a user or read
     from a document never becomes a special token.
     """
 
-    def __init__(self, backend: _Backend, sha256: str) -> None:
+    def __init__(self, backend: _Backend, sha256: str, template: ChatTemplate | None = None) -> None:
         backend.encode_special_tokens = True
         self._backend = backend
         self.sha256 = sha256
+        self._template = template
 
     @classmethod
-    def from_file(cls, path: Path) -> Tokenizer:
+    def from_file(cls, path: Path, template: ChatTemplate | None = None) -> Tokenizer:
         """Load a tokenizer.json.
 
         Raises:
@@ -40,15 +46,16 @@ class Tokenizer:
         """
         if not path.is_file():
             raise ModelNotFound(f"there is no {path.name} in {path.parent}; give the folder of a checkpoint")
-        return cls.from_json(path.read_bytes(), str(path))
+        return cls.from_json(path.read_bytes(), str(path), template)
 
     @classmethod
-    def from_json(cls, content: bytes, name: str) -> Tokenizer:
+    def from_json(cls, content: bytes, name: str, template: ChatTemplate | None = None) -> Tokenizer:
         """Read the content of a tokenizer.json.
 
         Args:
             content: as in the file.
             name: of the file or the model, for an error.
+            template: the model's chat template; None for the layout of this project.
 
         Raises:
             CheckpointInvalid: if it is not a tokenizer.
@@ -57,7 +64,7 @@ class Tokenizer:
             backend = _Backend.from_str(content.decode())
         except Exception as error:  # the library raises bare Exception
             raise CheckpointInvalid(f"{name} is not a tokenizer.json: {error}; download it again") from error
-        return cls(backend, hashlib.sha256(content).hexdigest())
+        return cls(backend, hashlib.sha256(content).hexdigest(), template)
 
     @property
     def vocab_size(self) -> int:
@@ -79,13 +86,17 @@ class Tokenizer:
         Raises:
             InvalidParameter: if the text holds lone surrogates, as bytes that are not UTF-8 give on a command line.
         """
+        self._check_unicode(text)
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    @staticmethod
+    def _check_unicode(text: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise InvalidParameter(
                 "the text is not valid Unicode; type it or save it as UTF-8", parameter="question"
             ) from error
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
@@ -104,25 +115,106 @@ class Tokenizer:
         texts = [text.add(token_id) for token_id in token_ids]
         return [*texts[:-1], texts[-1] + text.rest] if texts else []
 
-    def encode_prompt(self, instruction: str, passages: Sequence[str] = (), *, bos_token_id: int) -> list[int]:
-        """Ids of a prompt: what stands before the answer.
+    @property
+    def takes_conversations(self) -> bool:
+        """True if a prompt can hold earlier turns and a system prompt; this project's own layout has one question."""
+        return self._template is not None
+
+    def encode_prompt(self, instruction: str, passages: Sequence[str] = (), *, bos_token_id: int | None) -> list[int]:
+        """Ids of a prompt of one question: what stands before the answer.
 
         Args:
             instruction: w_inst, what both models see.
             passages: D_user, what only the user model sees; empty for the core.
-            bos_token_id: the model's own beginning of text.
+            bos_token_id: the model's own beginning of text, None if it has none; a chat template has its own.
 
         Returns:
             The prompt's ids.
         """
+        return self.encode_conversation([Message("user", instruction)], passages, bos_token_id=bos_token_id)
+
+    def encode_conversation(
+        self, messages: Sequence[Message], passages: Sequence[str] = (), *, bos_token_id: int | None
+    ) -> list[int]:
+        """Ids of a prompt: a conversation, and the beginning of an answer.
+
+        Args:
+            messages: the last one is the question; without a chat template it is the only one that is read.
+            passages: D_user, in the last turn before the question; empty for the core.
+            bos_token_id: as in `encode_prompt`.
+
+        Raises:
+            InvalidParameter: if the chat template takes no such conversation.
+            CheckpointInvalid: if the chat template fails.
+        """
+        question = messages[-1].content
+        if self._template is None:
+            return self._one_question(question, passages, bos_token_id)
+        asked = Message("user", with_notes(question.strip(), passages))
+        return self._encode_pieces(self._template.pieces([*messages[:-1], asked]))
+
+    def _one_question(self, instruction: str, passages: Sequence[str], bos_token_id: int | None) -> list[int]:
+        bos = [] if bos_token_id is None else [bos_token_id]
         note, question, answer = (self.special_id(token) for token in (NOTE, QUESTION, ANSWER))
         if note is None or question is None or answer is None:
             notes = "".join(f"Input: {passage}\n" for passage in passages)
-            return [bos_token_id, *self.encode(f"{notes}Instruction: {instruction}\nResponse:")]
-        prompt = [bos_token_id]
+            return [*bos, *self.encode(f"{notes}Instruction: {instruction}\nResponse:")]
+        prompt = bos
         for passage in passages:
             prompt += [note, *self.encode(passage)]
         return [*prompt, question, *self.encode(instruction), answer]
+
+    def _encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
+        """Encode whole what stands between two control tokens of the template, so that tokens merge as in one text."""
+        ids: list[int] = []
+        run = ""
+        for text, is_template in pieces:
+            for part in self._control_pattern.split(text) if is_template else [text]:
+                if is_template and (control := self._controls.get(part.strip())) is not None:
+                    ids += [*self._encode_apart(run), control]
+                    run = ""
+                else:
+                    run += part
+        return [*ids, *self._encode_apart(run)]
+
+    def _encode_apart(self, text: str) -> list[int]:
+        """Ids of a text without control tokens; where the library sees one, it is cut behind its first character."""
+        self._check_unicode(text)
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        forbidden = set(self._controls.values())
+        cuts = [
+            start + 1
+            for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if token_id in forbidden and end - start > 1
+        ]
+        if not cuts:
+            return [token_id for token_id in encoding.ids if token_id not in forbidden]
+        ids: list[int] = []
+        for start, end in pairwise([0, *cuts, len(text)]):
+            ids += self._encode_apart(text[start:end])
+        return ids
+
+    @cached_property
+    def _controls(self) -> dict[str, int]:
+        """Tokens that structure a prompt: the special ones, and others that the template itself writes."""
+        added = self._backend.get_added_tokens_decoder()
+        source = self._template.source if self._template else ""
+        return {
+            token.content: token_id
+            for token_id, token in added.items()
+            if token.special or (token.content.strip() and token.content in source)
+        }
+
+    @cached_property
+    def _control_pattern(self) -> re.Pattern[str]:
+        """Finds control tokens in a template, the longest first, with the whitespace that a token takes in."""
+        return re.compile(f"({'|'.join(self._control_forms())})" if self._controls else r"(?!)")
+
+    def _control_forms(self) -> Iterator[str]:
+        tokens = {token.content: token for token in self._backend.get_added_tokens_decoder().values()}
+        for content in sorted(self._controls, key=len, reverse=True):
+            before, behind = (r"\s*" if strips else "" for strips in (tokens[content].lstrip, tokens[content].rstrip))
+            yield f"{before}{re.escape(content)}{behind}"
 
 
 class GrowingText:
