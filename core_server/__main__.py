@@ -42,6 +42,8 @@ examples:
       run two such engines on eight GPUs: more answers at a time
   core-server --model models/core --port 50051 --logits top-k:64
       never send full logits
+  core-server --model qwen2.5-7b --port 50051 --device cuda
+      serve a public model, downloaded before with `core-server models get qwen2.5-7b`
   core-server --model general=models/core --model experts=models/core-experts --model models/opt-13b
       serve several models; an agent gets the first of its own model's family, or asks for one by name
 
@@ -50,11 +52,13 @@ commands:
       create, list and revoke API keys
   core-server certs --help
       create TLS certificates
+  core-server models --help
+      list and download public models
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a core server until it is stopped, or make keys and certificates for one.
+    """Run a core server until it is stopped, make keys and certificates for one, or download models.
 
     Returns:
         The exit code: 0 after SIGTERM, SIGINT or SIGHUP; 143, 130 or 129 if they come while the models load; 2 if the
@@ -68,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from core_server.access.commands import main as manage_access
 
         return manage_access(given)
+    if given[:1] == ["models"]:
+        from core_server.models import main as manage_models
+
+        return manage_models(given[1:])
     options = vars(_parser().parse_args(given))
     log_level, log_format = (options.get(name, getattr(ServerConfig, name)) for name in ("log_level", "log_format"))
     raise_descriptor_limit()
@@ -113,7 +121,7 @@ def _announce(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="core-server",
-        usage="core-server --model [NAME=]DIR [options]\n       core-server keys | certs ...",
+        usage="core-server --model [NAME=]DIR [options]\n       core-server keys | certs | models ...",
         add_help=False,
         description="Serve core models to agents. Agents never send their documents to the server.",
         epilog=_EXAMPLES,

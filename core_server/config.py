@@ -11,6 +11,7 @@ from pathlib import Path
 from core_server.options import check_ranges, setting
 from ssd2.errors import InsecureLine, InvalidParameter
 from ssd2.logits.format import ANY_FORMAT, AllowedFormats
+from ssd2.models.pairs import PAIRS, Pair, downloaded_folder
 from ssd2.wire.addresses import is_loopback
 
 MAX_NAME_LENGTH = 128
@@ -32,9 +33,10 @@ def default_threads() -> int:
 
 
 def named_models(given: Sequence[str]) -> dict[str, Path]:
-    """Parse the values of --model: NAME=DIR, or DIR for a model named after its folder.
+    """Parse the values of --model: NAME=DIR, or DIR for a model named after its folder; a pair stands for its core.
 
     Raises:
+        ModelNotFound: if a pair's core model is not downloaded.
         InvalidParameter: if there is none, or two have the same name.
     """
     if not given:
@@ -42,12 +44,18 @@ def named_models(given: Sequence[str]) -> dict[str, Path]:
     models: dict[str, Path] = {}
     for text in given:
         name, has_name, folder = ("", "", "") if Path(text).is_dir() else text.partition("=")
-        path = Path(folder if has_name else text)
-        name = name if has_name else path.resolve().name
+        pair = _pair(folder if has_name else text)
+        path = downloaded_folder(pair, "core") if pair else Path(folder if has_name else text)
+        name = name if has_name else pair.name if pair else path.resolve().name
         if name in models:
             raise InvalidParameter(f"two models are named {name!r}; give them different names", parameter="models")
         models[name] = path
     return models
+
+
+def _pair(given: str) -> Pair | None:
+    """Return the pair of that name, unless a folder has the name."""
+    return None if Path(given).is_dir() else next((pair for pair in PAIRS if pair.name == given), None)
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,8 @@ class ServerConfig:
 
     models: Mapping[str, Path] = field(
         metadata=setting(
-            "Checkpoint folder of a model to serve; repeatable. Agents ask for the model by NAME (the folder's "
+            "Checkpoint folder of a model to serve, or the name of a pair (`core-server models list`) whose core was "
+            "downloaded; repeatable. Agents ask for the model by NAME (the folder's "
             "name if omitted). The first model is the default.",
             option="model",
             metavar="[NAME=]DIR",

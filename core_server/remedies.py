@@ -6,6 +6,8 @@ from ssd2.errors import ANY, Remedies, SlingshotError, with_remedies
 
 REMEDIES: Remedies = {
     (ANY, "models"): "--model NAME=DIR",
+    (ANY, "pair"): "`core-server models list`, `core-server models get NAME`",
+    (ANY, "hub_token"): "the environment variable HF_TOKEN",
     (ANY, "tls_certificate"): "--tls-certificate FILE --tls-key FILE; `core-server certs create` creates them",
     (ANY, "client_ca"): "--client-ca FILE",
     (ANY, "keys"): "--keys FILE; `core-server keys create NAME --keys FILE` creates one",

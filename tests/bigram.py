@@ -70,6 +70,12 @@ class BigramLane:
         self.batches.append(len(rows))
         return self._model.after([[*row.request.prompt_ids, *row.state.answer_ids][-1] for row in rows])
 
+    def is_long(self, row: Row, *, beside: bool) -> bool:
+        return False
+
+    def read(self, row: Row, *, beside: bool) -> None:
+        raise NotImplementedError
+
     def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
         return [None] * len(rows)
 
@@ -84,7 +90,7 @@ def _read_config(_: Path, values: Mapping[str, Any]) -> PlainConfig:
     return PlainConfig(**{name: value for name, value in values.items() if name != "model_type"})
 
 
-def _load(folder: Path, config: PlainConfig) -> BigramLM:
+def _load(folder: Path, config: PlainConfig, _: torch.dtype) -> BigramLM:
     model = BigramLM(config)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model

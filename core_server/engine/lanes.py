@@ -26,15 +26,14 @@ def lane_for(model: Model, slots: int, *, compiled: bool = False) -> Lane:
         compiled: whether SSD-2's noise is compiled, which takes seconds for each size of batch.
     """
     make = family_named(model.config.family).lane
-    if make is None:
-        return SingleLane(model)
     device = next(model.parameters()).device
     graphs = partial(CudaGraphs, CudaRecorder(device)) if device.type == "cuda" else None
-    return make(model, slots, compiled=compiled, graphs=graphs)
+    lane = make(model, slots, compiled=compiled, graphs=graphs) if make else None
+    return lane or SingleLane(model)
 
 
 class SingleLane:
-    """Models of the other families: one answer at a time, with what each predictor remembers by itself."""
+    """Models whose rows are not one batch: one answer at a time, with what each predictor remembers by itself."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -62,6 +61,13 @@ class SingleLane:
             simplex_value=request.simplex_value,
         )
         return self._predictors[row.slot].logits(view)
+
+    def is_long(self, row: Row, *, beside: bool) -> bool:
+        """See `Lane.is_long`: a predictor reads a prompt at once."""
+        return False
+
+    def read(self, row: Row, *, beside: bool) -> None:
+        """See `Lane.read`: nothing is long."""
 
     def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
         """See `Lane.feed_back`: the predictors remember."""

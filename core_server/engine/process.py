@@ -40,7 +40,7 @@ from core_server.engine.lanes import lane_for
 from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.loading import load_models
 from core_server.engine.ranks import ALONE, Ranks, joined_ranks
-from core_server.engine.scheduler import Batch, Result, Scheduler
+from core_server.engine.scheduler import Batch, Reading, Result, Scheduler
 from core_server.engine.self_test import finite_rows, self_test
 from core_server.observability.logs import fields, frames, start_log
 from ssd2.algorithm.projection import ProjectedTokens
@@ -128,11 +128,13 @@ class Engine:
         """Say what is there, and go round until the front end is gone."""
         self._report(Ready(tuple(self._served.values()), self._scheduler.slots))
         batch: Batch | None = None
-        while (commands := self._commands(wait_s=0 if batch else HEARTBEAT_S)) is not None:
+        reading: Reading | None = None
+        while (commands := self._commands(wait_s=0 if batch or reading else HEARTBEAT_S)) is not None:
             for command in commands:
                 self._obey(command)
             batch = self._scheduler.next_batch()
-            if not batch or time.monotonic() >= self._alive_due:
+            reading = self._scheduler.next_reading()
+            if not (batch or reading) or time.monotonic() >= self._alive_due:
                 self._report_alive()
             if batch:
                 began = time.perf_counter()
@@ -140,6 +142,8 @@ class Engine:
                 self._scheduler.grow_back()
                 self._step_seconds.add(time.perf_counter() - began)
                 self._batch_size.add(len(batch.rows))
+            if reading:
+                self._read(reading)
             self._test_suspects()
 
     def _report_alive(self) -> None:
@@ -157,6 +161,16 @@ class Engine:
             self._scheduler.handle(command)
         except ProtocolViolation as error:
             self._end(command.session, error)
+
+    @torch.inference_mode()
+    def _read(self, reading: Reading) -> None:
+        """Read a part of a long prompt; an answer that fails at it ends."""
+        try:
+            reading.answer.lane.read(reading.row, beside=reading.beside)
+        except Exception as error:
+            if not self._can_go_on_after(error):
+                raise
+            self._end(reading.answer.number, error)
 
     @torch.inference_mode()
     def _compute(self, batch: Batch) -> None:

@@ -37,7 +37,7 @@ class Result:
     fed_back: Tensor | None
 
 
-@dataclass
+@dataclass(eq=False)
 class Answer:
     """One answer in progress.
 
@@ -156,6 +156,21 @@ class Batch:
         return Batch(self.lane, self.answers[which], self.rows[which], self.is_guessed, logits)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """An answer with a long prompt, a part of which is to be read.
+
+    Attributes:
+        answer: whose it is.
+        row: what is to be computed of it later.
+        beside: whether other answers go on meanwhile.
+    """
+
+    answer: Answer
+    row: Row
+    beside: bool
+
+
 # See docs/decisions/008-batches.md.
 class Scheduler:
     """The answers of an engine, in the order in which they wait.
@@ -237,16 +252,40 @@ class Scheduler:
             self.max_batch = min(self.slots, self.max_batch + 1)
 
     def next_batch(self) -> Batch | None:
-        """All that is waiting and can be one batch with what waits longest; else the same of guesses."""
-        waiting = [(answer, answer.waiting) for answer in self._answers.values() if answer.waiting]
-        return self._batch(waiting, is_guessed=False) if waiting else self._guesses()
+        """All that is waiting and can be one batch with what waits longest; else the same of guesses.
+
+        Answers with a long prompt wait until enough of it is read, see `next_reading`.
+        """
+        waiting = self._waiting()
+        long = [answer for answer, _ in self._long(waiting)[0]]
+        due = [(answer, row) for answer, row in waiting if answer not in long]
+        if due:
+            return self._batch(due, is_guessed=False)
+        return None if long else self._guesses()
+
+    def next_reading(self) -> Reading | None:
+        """Of the answers with a long prompt to read, the one that waits longest.
+
+        A part of it is read between two batches, so that the other answers go on.
+        """
+        long, beside = self._long(self._waiting())
+        return Reading(*long[0], beside=beside) if long else None
+
+    def _waiting(self) -> list[tuple[Answer, Row]]:
+        return [(answer, answer.row(answer.waiting)) for answer in self._answers.values() if answer.waiting]
+
+    def _long(self, waiting: Sequence[tuple[Answer, Row]]) -> tuple[list[tuple[Answer, Row]], bool]:
+        """Return those with a long prompt to read, and whether other answers go on beside them."""
+        long = [(answer, row) for answer, row in waiting if answer.lane.is_long(row, beside=True)]
+        if len(long) < len(self._answers):
+            return long, True
+        return [(answer, row) for answer, row in long if answer.lane.is_long(row, beside=False)], False
 
     def _guesses(self) -> Batch | None:
-        guesses = [(answer, guess) for answer in self._answers.values() if (guess := answer.guess())]
+        guesses = [(answer, answer.row(guess)) for answer in self._answers.values() if (guess := answer.guess())]
         return self._batch(guesses, is_guessed=True) if guesses else None
 
-    def _batch(self, wanted: Sequence[tuple[Answer, BlockState]], *, is_guessed: bool) -> Batch:
-        rows = [(answer, answer.row(state)) for answer, state in wanted]
+    def _batch(self, rows: Sequence[tuple[Answer, Row]], *, is_guessed: bool) -> Batch:
         first, first_row = rows[0]
         kind = first.lane.kind(first_row)
         fitting = [(a, row) for a, row in rows if a.lane is first.lane and a.lane.kind(row) == kind][: self.max_batch]

@@ -65,7 +65,7 @@ def _request(served: ServedModel) -> OpenRequest:
         model_sha256=card.model_sha256,
         tokenizer_sha256=card.tokenizer_sha256,
         vocab_size=card.vocab_size,
-        prompt_ids=(config.bos_token_id,),
+        prompt_ids=(config.stop_ids[0] if config.bos_token_id is None else config.bos_token_id,),
         noise_seed=0,
         timesteps=tuple(t for t in range(TRAINED_TIMESTEPS, 0, -1) if t > lowest),
         block_size=min(config.block_size, card.max_block_size),

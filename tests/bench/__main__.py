@@ -99,6 +99,21 @@ BENCHMARKS = {
             **_MAX_TOKENS,
         },
     ),
+    "causal": Benchmark(
+        "4",
+        "a server of a causal language model with 1 to 16 sessions, and a long prompt beside 8 answers",
+        {
+            "core": Option(None, None, Path, "checkpoint folder of the core; a small random Llama without"),
+            "sessions": Option([1, 4, 16], [1, 2], numbers(int), "agents at a time"),
+            "beside": Option(8, 2, int, "agents beside whom the long prompt is read"),
+            "prompt_tokens": Option(64, 8, int, "of a prompt"),
+            "long_tokens": Option(4000, 60, int, "of the long prompt"),
+            "tokens": Option(48, 4, int, "of an answer"),
+            "runs": Option(3, 1, int, "measurements that a median is taken of"),
+            "seconds": Option(8.0, 1.0, float, "that one measurement takes"),
+            "warm_up_s": Option(3.0, 0.2, float, "before it"),
+        },
+    ),
     "rolling": Benchmark(
         "12",
         "answers of many agents while one of two replicas is restarted, again and again",

@@ -59,7 +59,7 @@ class PlainPair:
     def answer(self, questions: Sequence[Question], seed: int) -> tuple[list[str], Cost]:
         """Answers to some questions as one batch, and what they took together."""
         started = time.perf_counter()
-        params, eos = questions[0].params, self._user.config.eos_token_id
+        params, stop_ids = questions[0].params, self._user.config.stop_ids
         settings = plain.Settings(
             params.block_size, params.max_blocks, params.top_p, params.simplex_value, self._timesteps
         )
@@ -69,11 +69,11 @@ class PlainPair:
             if (number := next(counted)) % 500 == 0:
                 say(f"  plain: {number} timesteps, {len(questions)} at a time")
 
-        rows = plain.decode(self._terms(questions), settings, plain.TorchDraws(seed), eos, count)
+        rows = plain.decode(self._terms(questions), settings, plain.TorchDraws(seed), stop_ids[0], count)
         tokens = sum(map(len, rows))
         per_timestep = plain.bytes_per_timestep(params.block_size, self._user.config.vocab_size)
         traffic = tokens // params.block_size * self._timesteps * per_timestep
-        texts = [self._user.tokenizer.decode(prune(row, eos)) for row in rows]
+        texts = [self._user.tokenizer.decode(prune(row, stop_ids)) for row in rows]
         return texts, Cost(time.perf_counter() - started, traffic, tokens)
 
     def _terms(self, questions: Sequence[Question]) -> list[plain.Term]:

@@ -16,7 +16,6 @@ Each number of sessions has a server of its own with as many slots, and they are
 from __future__ import annotations
 
 import asyncio
-import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -28,18 +27,15 @@ import torch
 
 from core_server.engine.loaded_model import LoadedModel
 from ssd2.algorithm.params import DecodingParams
-from ssd2.algorithm.projection import FIRST
 from ssd2.demo.paths import TOKENIZER
-from ssd2.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ssd2.models.checkpoint import load_checkpoint, save_checkpoint
 from ssd2.models.configs import SSD2Config
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.tokenizer import Tokenizer
-from ssd2.wire import collaboration_pb2 as pb
-from ssd2.wire.codec import open_to_proto
 from tests.bench.asked import THREADS
+from tests.bench.made_up import made_up
 from tests.bench.progress import say
 from tests.bench.scripted_agents import COLLABORATE, OPTIONS, Meter, Recording, answer
-from tests.core_server.conftest import open_request
 from tests.end_to_end.conftest import CoreProcess, running_core
 from tests.end_to_end.processes import anonymous_mb, engine_processes
 
@@ -64,8 +60,8 @@ def run(
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         model = Path(folder) / MODEL
         _save_model(model, params, context_timestep)
-        checkpoint = load_checkpoint(model)
-        recordings = [_made_up(checkpoint, params, number) for number in range(max(sessions))]
+        loaded = LoadedModel(MODEL, load_checkpoint(model))
+        recordings = [made_up(loaded, params, PROMPT_TOKENS, number) for number in range(max(sessions))]
         servers = {
             count: stack.enter_context(running_core(model, "--max-sessions", str(count), "--threads", str(THREADS)))
             for count in sessions
@@ -116,31 +112,6 @@ def _save_model(folder: Path, params: DecodingParams, context_timestep: str) -> 
         context_timestep=context_timestep,
     )
     save_checkpoint(folder, SSD2(config), TOKENIZER.read_text())
-
-
-def _made_up(checkpoint: Checkpoint, params: DecodingParams, seed: int) -> Recording:
-    """What an agent could have sent that took all timesteps of all blocks."""
-    draws, vocab_size = random.Random(seed), checkpoint.model.config.vocab_size
-
-    def token_ids(count: int) -> tuple[int, ...]:
-        return tuple(draws.randrange(3, vocab_size) for _ in range(count))
-
-    request = open_request(LoadedModel(MODEL, checkpoint), params, seed, prompt_ids=token_ids(PROMPT_TOKENS))
-    opening = pb.CollaborateRequest(open=open_to_proto(request))
-    projections, at = [], FIRST
-    for _ in range(params.max_blocks * params.steps):
-        is_commit = at.step == params.steps - 1
-        projection = pb.Projection(
-            number=at.number,
-            block=at.block,
-            step=at.step,
-            token_ids=token_ids(params.block_size),
-            is_commit=is_commit,
-        )
-        projections.append(pb.CollaborateRequest(projection=projection))
-        at = at.after(is_commit=is_commit)
-    sent = [opening, *projections[:-1], pb.CollaborateRequest(close=pb.Close())]
-    return Recording.of([message.SerializeToString() for message in sent])
 
 
 async def _measure(server: CoreProcess, recordings: Sequence[Recording], params: DecodingParams) -> list[list[float]]:

@@ -66,6 +66,15 @@ def test_server_measures_every_number_of_sessions(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
+def test_causal_measures_sessions_and_a_long_prompt_beside_them(capsys: pytest.CaptureFixture[str]) -> None:
+    *lines, beside = _printed(capsys, "causal", "--quick")
+    assert [(line["sessions"], line["prompt_tokens"]) for line in lines] == [(1, 8), (2, 8)]
+    assert lines[0]["gain"] == 1
+    assert beside["long_s"] > 0
+    assert beside["ratio"] == pytest.approx(beside["step_ms_p99"] / beside["step_ms_p99_before"], rel=0.05)
+
+
+@pytest.mark.slow
 def test_while_replicas_are_restarted_no_answer_is_lost_or_wrong(
     capsys: pytest.CaptureFixture[str], pair: list[str]
 ) -> None:

@@ -60,7 +60,7 @@ def _plain(models: list[SSD2]) -> tuple[list[list[int]], list[Tensor]]:
 def _packaged(models: list[SSD2]) -> tuple[list[list[int]], list[Tensor]]:
     core = Denoiser(models[0], CORE_PROMPTS, "mixed")
     user = user_terms(models[1], USER_PROMPTS, CORE_PROMPTS, COLLABORATION, "mixed")
-    sampler, logits = SimplexSampler(PARAMS, SEEDS, eos_token_id=NO_TOKEN), list[Tensor]()
+    sampler, logits = SimplexSampler(PARAMS, SEEDS, stop_ids=()), list[Tensor]()
     while view := sampler.due:
         logits.append(mix_terms(core.logits(view), user.logits(view), COLLABORATION))
         sampler.step(logits[-1])

@@ -13,7 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssd2.models.configs import ExpertsConfig, SSD2Config
-from ssd2.models.context_pool import Context
+from ssd2.models.context import Context
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.ssd2_lane import BatchLane, blank_rows, graph_batches, graph_extents

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.errors import CoreError, SlingshotError
+from ssd2.errors import CoreError, InvalidParameter, SlingshotError
 from ssd2.logits.format import LogitsFormat
 from ssd2.models.control import Control
 from ssd2.wire.codec import ModelCard
@@ -132,9 +132,9 @@ class Answering:
         self._at_work = asyncio.Semaphore(settings.max_answers)
         self._admitted = 0
 
-    def reconfigure(self, settings: ServiceSettings, client: CoreClient | None) -> None:
-        """Take up other settings, checked before, or another line, from the next answer on."""
-        self._settings, self._client, self._core_takes = settings, client, None
+    def reconfigure(self, settings: ServiceSettings, user_model: UserModel, client: CoreClient | None) -> None:
+        """Take up other settings, checked before, or another model or line, from the next answer on."""
+        self._settings, self._user_model, self._client, self._core_takes = settings, user_model, client, None
 
     def request(self, question: str, **given: Any) -> AnswerRequest:
         """Ask a question with the settings of the service, but for those that are given."""
@@ -201,7 +201,14 @@ class Answering:
 
         Raises:
             AgentBusy: if too many are waiting.
+            InvalidParameter: if it asks for other models than those that are loaded.
         """
+        if request.pair != self._settings.pair:
+            raise InvalidParameter(
+                f"this agent answers with {_pair_words(self._settings.pair)}, not with {_pair_words(request.pair)}; "
+                "leave the pair out of the request, or change it in the agent's settings",
+                parameter="pair",
+            )
         at_once, waiting = self._settings.max_answers, self._settings.max_waiting
         if self._admitted >= at_once + waiting:
             raise AgentBusy(
@@ -292,7 +299,7 @@ class Answering:
         lambda_user, alpha = request.lambda_user, request.alpha
         if lambda_user is not None and (alpha is not None or lambda_user in (0, 1)):
             return collaboration_of(lambda_user, alpha, None), None
-        tuned = await asyncio.to_thread(tuned_with, self._settings.user_model)
+        tuned = await asyncio.to_thread(tuned_with, self._settings.user_folder)
         card = await self._card(request.model) if tuned else None
         choice = next((choice for choice in tuned if card and choice.core_sha256 == card.model_sha256), None)
         return collaboration_of(lambda_user, alpha, choice), choice
@@ -333,6 +340,10 @@ class _Ears(Observer):
             seen = replace(seen, text=seen.text[: self.stop_at].rstrip())
         goes_on = [observer.committed(seen) for observer in self._observers]
         return all(goes_on) and self.stop_at is None
+
+
+def _pair_words(name: str) -> str:
+    return f"the pair {name}" if name else "models of no pair"
 
 
 def new_id(kind: str) -> str:

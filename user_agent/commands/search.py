@@ -47,7 +47,7 @@ def search(
     if (query is None) == (questions is None):
         raise InvalidParameter("give a query or --questions FILE, one of the two", parameter="query")
     asked = _read_questions(questions) if questions else {}
-    user_model = UserModel.load(config.user_model, with_weights=False)
+    user_model = UserModel.load(config.user_folder, with_weights=False)
     with opened_collection(config) as (library, _):
         if query is None:
             for name, text in asked.items():

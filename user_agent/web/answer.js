@@ -10,10 +10,10 @@ import { remedy } from "/web/notices.js";
 import { markedText, tokensOf } from "/web/tokens.js";
 
 const LOOK_EVERY_MS = 1000;
-const DEMO_CORE_ENDED = "demo_core_ended";
+const OWN_CORE_ENDED = "own_core_ended";
 const STARTING = "The demo’s core ended; starting it again…";
 
-const waitingFor = ({ code, message }) => (code === DEMO_CORE_ENDED ? STARTING : `${message}. Trying again.`);
+const waitingFor = ({ code, message }) => (code === OWN_CORE_ENDED ? STARTING : `${message}. Trying again.`);
 const pause = () => new Promise((done) => setTimeout(done, LOOK_EVERY_MS));
 
 /** An answer in the making. Afterwards `message` is what is kept of it, or null. */
@@ -49,7 +49,7 @@ export class LiveAnswer {
   async #watchStart() {
     for (await pause(); !this.#hasBegun; await pause()) {
       const core = await ready();
-      if (!this.#hasBegun) this.#waits.textContent = core?.code === DEMO_CORE_ENDED ? STARTING : "";
+      if (!this.#hasBegun) this.#waits.textContent = core?.code === OWN_CORE_ENDED ? STARTING : "";
     }
   }
 

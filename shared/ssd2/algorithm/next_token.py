@@ -20,20 +20,26 @@ class NextTokenSampler:
     """
 
     def __init__(
-        self, params: DecodingParams, seeds: Sequence[Seeds], *, eos_token_id: int, device: torch.device | str = "cpu"
+        self,
+        params: DecodingParams,
+        seeds: Sequence[Seeds],
+        *,
+        stop_ids: Sequence[int],
+        device: torch.device | str = "cpu",
     ) -> None:
         """See `ssd2.algorithm.sampler.SamplerKind`."""
         self.params, self.seeds = params, seeds
         # What a multi-hot projection commits is its likeliest token.
         self._projecting = replace(params, projection="greedy") if params.projection == "multi-hot" else params
-        self._eos_token_id, self._timestep = eos_token_id, params.timesteps[-1]
+        self._stop_ids, self._timestep = tuple(stop_ids), params.timesteps[-1]
+        self._stops = torch.tensor(self._stop_ids, dtype=torch.int64, device=device)
         self._answer_ids = torch.empty(len(seeds), 0, dtype=torch.int64, device=device)
         self.due: BlockView | None = self._after(0, torch.zeros(len(seeds), dtype=torch.bool, device=device))
 
     @property
     def answers(self) -> list[list[int]]:
         """See `Sampler.answers`."""
-        return [prune(row, self._eos_token_id)[: self.params.max_tokens] for row in self._answer_ids.tolist()]
+        return [prune(row, self._stop_ids)[: self.params.max_tokens] for row in self._answer_ids.tolist()]
 
     def project(self, logits: Tensor, view: BlockView) -> Projection:
         """See `Sampler.project`."""
@@ -45,10 +51,11 @@ class NextTokenSampler:
         if view is None or view.is_done is None:
             raise ValueError("all answers are there; no logits are due")
         projection = self.project(logits, view)
-        token_ids = projection.token_ids.masked_fill(view.is_done[:, None], self._eos_token_id)
+        filler = next(iter(self._stop_ids), 0)  # without stop ids no row is done before the last
+        token_ids = projection.token_ids.masked_fill(view.is_done[:, None], filler)
         self._answer_ids = torch.cat([self._answer_ids, token_ids], -1)
         is_over = view.block == self.params.max_blocks - 1
-        is_answered = view.is_done | (token_ids == self._eos_token_id).any(-1)
+        is_answered = view.is_done | torch.isin(token_ids, self._stops).any(-1)
         self.due = None if is_over or bool(is_answered.all()) else self._after(view.block + 1, is_answered)
         return Outcome(projection, is_commit=True)
 

@@ -16,6 +16,9 @@ SIMPLEX_VALUE = 5.0
 MAX_SIMPLEX_VALUE = 1000.0
 """K is below it: its noise and what a model makes of it stay far from the end of float32."""
 
+TEMPERATURE, TOP_P = 1.0, 0.2
+"""Of the projections, where the model does not say its own; the paper's."""
+
 PROJECTIONS = ("greedy", "sampling", "multi-hot")
 """From logits back onto the simplex; see `ssd2.algorithm.simplex`."""
 
@@ -41,6 +44,16 @@ class Defaults(Protocol):
     @property
     def default_stop(self) -> float:
         """Share of T that a decode stops at."""
+        ...
+
+    @property
+    def default_temperature(self) -> float:
+        """Temperature that it is sampled with."""
+        ...
+
+    @property
+    def default_top_p(self) -> float:
+        """Nucleus mass that it is sampled with."""
         ...
 
     @property
@@ -77,8 +90,8 @@ class DecodingParams:
     steps: int = DEFAULT_STEPS
     stop: float = 0.0
     projection: str = "sampling"
-    top_p: float = 0.2
-    temperature: float = 1.0
+    top_p: float = TOP_P
+    temperature: float = TEMPERATURE
     self_conditioning: str = "own"
     simplex_value: float = SIMPLEX_VALUE
     schedule: str = "even"
@@ -144,6 +157,8 @@ class DecodingParams:
             "block_size": config.block_size,
             "steps": config.default_steps,
             "stop": config.default_stop,
+            "temperature": config.default_temperature,
+            "top_p": config.default_top_p,
             "simplex_value": config.simplex_value,
         }
         return cls(**{**own, **{name: value for name, value in chosen.items() if value is not None}})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 import torch
@@ -92,7 +93,7 @@ class Sampler(Protocol):
 
     @property
     def answers(self) -> list[list[int]]:
-        """Token ids of the committed blocks, each row cut before its first EOS (footnote 11) and at `max_tokens`."""
+        """Token ids of the committed blocks, each cut before its first stop id (footnote 11) and at `max_tokens`."""
         ...
 
     def project(self, logits: Tensor, view: BlockView) -> Projection:
@@ -113,14 +114,19 @@ class SamplerKind(Protocol):
     """A kind of sampler: that of a family of models."""
 
     def __call__(
-        self, params: DecodingParams, seeds: Sequence[Seeds], *, eos_token_id: int, device: torch.device | str = "cpu"
+        self,
+        params: DecodingParams,
+        seeds: Sequence[Seeds],
+        *,
+        stop_ids: Sequence[int],
+        device: torch.device | str = "cpu",
     ) -> Sampler:
         """Begin a decode.
 
         Args:
             params: how to decode.
             seeds: one pair a row.
-            eos_token_id: ends an answer.
+            stop_ids: end an answer, and the first of them fills the rows that are done; none: only its length ends it.
             device: where the logits come from.
         """
         ...
@@ -167,6 +173,6 @@ def _one_each(token_ids: Tensor) -> Projection:
     return Projection(tuple(ProjectedTokens(tuple(row)) for row in token_ids.tolist()), token_ids)
 
 
-def prune(token_ids: list[int], eos_token_id: int) -> list[int]:
-    """Drop the first EOS and all behind it (footnote 11)."""
-    return token_ids[: token_ids.index(eos_token_id)] if eos_token_id in token_ids else token_ids
+def prune(token_ids: list[int], stop_ids: Sequence[int]) -> list[int]:
+    """Drop the first stop id and all behind it (footnote 11)."""
+    return list(takewhile(lambda token_id: token_id not in stop_ids, token_ids))

@@ -22,11 +22,17 @@ class SimplexSampler:
     """
 
     def __init__(
-        self, params: DecodingParams, seeds: Sequence[Seeds], *, eos_token_id: int, device: torch.device | str = "cpu"
+        self,
+        params: DecodingParams,
+        seeds: Sequence[Seeds],
+        *,
+        stop_ids: Sequence[int],
+        device: torch.device | str = "cpu",
     ) -> None:
         """See `ssd2.algorithm.sampler.SamplerKind`."""
         self.params, self.seeds = params, seeds
-        self._eos_token_id = eos_token_id
+        self._stop_ids = tuple(stop_ids)
+        self._stops = torch.tensor(self._stop_ids, dtype=torch.int64, device=device)
         self._answer_ids = torch.empty(len(seeds), 0, dtype=torch.int64, device=device)
         self.due: BlockView | None = None
         self._begin_block(0, torch.zeros(len(seeds), dtype=torch.bool, device=device))
@@ -34,7 +40,7 @@ class SimplexSampler:
     @property
     def answers(self) -> list[list[int]]:
         """See `Sampler.answers`."""
-        return [prune(row, self._eos_token_id)[: self.params.max_tokens] for row in self._answer_ids.tolist()]
+        return [prune(row, self._stop_ids)[: self.params.max_tokens] for row in self._answer_ids.tolist()]
 
     def project(self, logits: Tensor, view: BlockView) -> Projection:
         """See `Sampler.project`; line 9."""
@@ -81,7 +87,7 @@ class SimplexSampler:
 
     def _commit(self, view: BlockView) -> None:
         self._answer_ids = torch.cat([self._answer_ids, self._end.token_ids], -1)  # line 13
-        is_answered = (self._answer_ids == self._eos_token_id).any(-1)
+        is_answered = torch.isin(self._answer_ids, self._stops).any(-1)
         self.due = None
         if not bool(is_answered.all()) and view.block < self.params.max_blocks - 1:
             self._begin_block(view.block + 1, is_answered)

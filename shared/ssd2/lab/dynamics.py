@@ -66,7 +66,7 @@ def measure_dynamics(
         on_progress: called with the number of answers since the last call.
     """
     params = params.with_all_timesteps()
-    watch = _Watch(len(params.timesteps), pair.core.model.config.eos_token_id)
+    watch = _Watch(len(params.timesteps), pair.core.model.config.stop_ids)
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
         seeds = [Seeds.reproducible(seed + start + row) for row in range(len(batch))]
@@ -82,14 +82,15 @@ def measure_dynamics(
 class _Watch:
     """Counts over the blocks of a decode; blocks behind an answer's end are left out."""
 
-    def __init__(self, steps: int, eos_token_id: int) -> None:
+    def __init__(self, steps: int, stop_ids: Sequence[int]) -> None:
         self.changed, self.settled, self.tokens = torch.zeros(steps - 1), torch.zeros(steps), 0
-        self._steps, self._eos_token_id = steps, eos_token_id
+        self._steps, self._stop_ids = steps, tuple(stop_ids)
         self._block: list[Tensor] = []
 
     def see(self, timestep: Timestep) -> None:
         """Count one timestep."""
-        goes_on = ~(timestep.view.answer_ids == self._eos_token_id).any(-1)
+        answer_ids = timestep.view.answer_ids
+        goes_on = ~torch.isin(answer_ids, torch.tensor(self._stop_ids, device=answer_ids.device)).any(-1)
         self._block.append(timestep.mixed.argmax(-1)[goes_on].cpu())
         if len(self._block) == self._steps:
             tokens = torch.stack(self._block)  # [steps, rows, L]

@@ -15,8 +15,11 @@ from torch import Tensor
 
 from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.next_token import NextTokenSampler
+from ssd2.algorithm.params import TEMPERATURE, TOP_P
 from ssd2.errors import CheckpointInvalid, InvalidParameter, PromptTooLong
+from ssd2.models.causal_lane import causal_lane
 from ssd2.models.configs import AutoregressiveConfig
+from ssd2.models.generation import read_generation
 from ssd2.models.model import Model
 from ssd2.models.padding import left_padded
 from ssd2.models.pretrained import read_config, read_network, read_tokenizer_of
@@ -133,27 +136,36 @@ def _read_config(folder: Path, _: object) -> AutoregressiveConfig:
         CheckpointInvalid: if its config.json describes no model that can write.
     """
     config = read_config(str(folder))
-    names = ("max_position_embeddings", "eos_token_id", "bos_token_id", "pad_token_id", "vocab_size")
-    values: list[Any] = [getattr(config, name, None) for name in names]
-    positions, eos, bos, pad, vocab_size = values
-    if not all(isinstance(value, int) for value in (positions, eos, vocab_size)):
+    text_config = config.get_text_config(decoder=True)  # of a model that sees too, its part that writes
+    names = ("max_position_embeddings", "pad_token_id", "vocab_size")
+    values: list[Any] = [getattr(text_config, name, None) for name in names]
+    positions, pad, vocab_size = values
+    if not all(isinstance(value, int) for value in (positions, vocab_size)):
         raise CheckpointInvalid(
-            f"the config.json in {folder} lacks max_position_embeddings, vocab_size or one eos_token_id; "
-            "use a text-only model that has them"
+            f"the config.json in {folder} lacks max_position_embeddings or vocab_size; use a text model that has them"
         )
+    generation = read_generation(folder, config)
+    if not generation.stop_ids:
+        raise CheckpointInvalid(
+            f"the files in {folder} name no eos_token_id, so no answer would end; download the whole model again"
+        )
+    eos, *further = generation.stop_ids
     pad = None if pad == -1 else pad  # as some published ones have it
     return AutoregressiveConfig(
         vocab_size=vocab_size,
         max_positions=positions,
-        bos_token_id=eos if bos is None else bos,
+        bos_token_id=generation.bos_token_id,
         eos_token_id=eos,
         pad_token_id=eos if pad is None else pad,
+        further_stop_ids=tuple(further),
+        default_temperature=generation.temperature or TEMPERATURE,
+        default_top_p=generation.top_p or TOP_P,
     )
 
 
-def _load(folder: Path, config: AutoregressiveConfig) -> AutoregressiveLM:
-    """A causal language model, float32; errors as in `read_network`."""
-    return AutoregressiveLM(read_network(str(folder), "AutoModelForCausalLM"), config)
+def _load(folder: Path, config: AutoregressiveConfig, dtype: torch.dtype) -> AutoregressiveLM:
+    """A causal language model; errors as in `read_network`."""
+    return AutoregressiveLM(read_network(str(folder), "AutoModelForCausalLM", dtype), config)
 
 
 FAMILY = Family(
@@ -164,4 +176,5 @@ FAMILY = Family(
     load=_load,
     sampler=NextTokenSampler,
     begin=lambda model, prompts, _: NextToken(model, prompts),
+    lane=causal_lane,
 )

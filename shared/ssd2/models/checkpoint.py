@@ -16,7 +16,7 @@ from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 from ssd2.models.checksums import SHA256SUMS, check_checksums, write_checksums
 from ssd2.models.configs import ModelConfig
 from ssd2.models.model import Model
-from ssd2.models.precision import set_precision
+from ssd2.models.precision import dtype_of, set_precision
 from ssd2.models.pretrained import EMBED_SUM, EMBED_TIMESTEP, WEIGHT_SUFFIXES
 from ssd2.models.registry import family_named, family_of_folder
 from ssd2.models.shard import Shard
@@ -30,7 +30,7 @@ class Checkpoint:
     """A loaded model with its tokenizer.
 
     Attributes:
-        model: in evaluation mode, float32, on the device asked for.
+        model: in evaluation mode, on the device and in the precision asked for.
         tokenizer: the tokenizer it was trained with.
         sha256: fingerprint over config and weights, hexadecimal.
         parameters: how many the whole model has, also where `model` is a share of it.
@@ -58,6 +58,7 @@ def load_checkpoint(
         CheckpointInvalid: if the files are damaged or do not fit together, or a weight is no finite number.
         InvalidParameter: if the model cannot be cut into so many parts, or not be held in that precision.
     """
+    dtype = dtype_of(precision)
     config, tokenizer = load_config_and_tokenizer(folder)
     family = family_named(config.family)
     family.check_files(folder, config)
@@ -65,7 +66,7 @@ def load_checkpoint(
         checking = beside.submit(check_checksums, folder)
         sha256 = fingerprint(folder)
         checking.result()
-    model = family.load(folder, config)
+    model = family.load(folder, config, dtype)
     _check_finite(folder, model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if shard:

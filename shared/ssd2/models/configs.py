@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
-from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE, Defaults
+from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE, TEMPERATURE, TOP_P, Defaults
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, EXPERT_RANGES
 from ssd2.errors import CheckpointInvalid
 
@@ -93,8 +93,10 @@ def _check_whole(name: str, value: object, lowest: int) -> None:
 
 
 def _check_token_ids(config: ModelConfig) -> None:
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        value = getattr(config, name)
+    named = [(name, getattr(config, name)) for name in ("bos_token_id", "eos_token_id", "pad_token_id")]
+    if config.bos_token_id is None:
+        del named[0]
+    for name, value in [*named, *(("a stop id", value) for value in config.stop_ids)]:
         if type(value) is not int or value < 0:
             raise CheckpointInvalid(f"{name} is {repr(value)[:40]}; it must be a whole number of at least 0; {_REMEDY}")
         if value >= config.vocab_size:
@@ -124,13 +126,13 @@ class ModelConfig(Defaults, Protocol):
         ...
 
     @property
-    def bos_token_id(self) -> int:
-        """Begins every prompt."""
+    def bos_token_id(self) -> int | None:
+        """Begins every prompt; None if nothing does."""
         ...
 
     @property
-    def eos_token_id(self) -> int:
-        """Ends an answer."""
+    def stop_ids(self) -> tuple[int, ...]:
+        """End an answer, at least one; the first is the EOS, which fills the rest of an answer that has ended."""
         ...
 
     @property
@@ -245,6 +247,11 @@ class SSD2Config:
         return "ssd-2"
 
     @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The EOS."""
+        return (self.eos_token_id,)
+
+    @property
     def trained_above(self) -> float:
         """Share of T above which there is a network for every timestep; it may know little of those below `stop`."""
         return 0.0
@@ -258,6 +265,16 @@ class SSD2Config:
     def default_steps(self) -> int:
         """Timesteps a block is decoded with, unless more are asked for."""
         return DEFAULT_STEPS
+
+    @property
+    def default_temperature(self) -> float:
+        """The paper's temperature."""
+        return TEMPERATURE
+
+    @property
+    def default_top_p(self) -> float:
+        """The paper's nucleus mass."""
+        return TOP_P
 
     @property
     def max_block_size(self) -> int:
@@ -337,12 +354,15 @@ class PlainConfig:
         family: name of its family.
         vocab_size: V.
         max_positions: prompt and answer together.
-        bos_token_id: begins every prompt.
+        bos_token_id: begins every prompt; None if nothing does.
         eos_token_id: ends an answer.
         pad_token_id: fills the left of shorter prompts in a batch.
+        further_stop_ids: end an answer too, such as the end of a turn.
         block_size: L that it is decoded with; 1 if it writes token by token.
         default_steps: timesteps of a block; 1 without diffusion.
         default_stop: share of T that a decode stops at.
+        default_temperature: that it is sampled with.
+        default_top_p: nucleus mass that it is sampled with.
         simplex_value: K.
         trained_above: share of T above which there is a network for every timestep.
     """
@@ -350,12 +370,15 @@ class PlainConfig:
     family: str
     vocab_size: int
     max_positions: int
-    bos_token_id: int
+    bos_token_id: int | None
     eos_token_id: int
     pad_token_id: int
+    further_stop_ids: tuple[int, ...] = ()
     block_size: int = 1
     default_steps: int = 1
     default_stop: float = 0.0
+    default_temperature: float = TEMPERATURE
+    default_top_p: float = TOP_P
     simplex_value: float = SIMPLEX_VALUE
     trained_above: float = 0.0
 
@@ -363,6 +386,11 @@ class PlainConfig:
         for name in ("vocab_size", "max_positions"):
             _check_whole(name, getattr(self, name), 1)
         _check_token_ids(self)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The EOS and the further ones."""
+        return (self.eos_token_id, *self.further_stop_ids)
 
     @property
     def max_block_size(self) -> int:

@@ -10,56 +10,16 @@ else what another user's prompt or answer begins with.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from ssd2.models.context import MIN_SHARED_TOKENS, NOTHING, Context
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.transformer import DecoderLayer
-
-MIN_SHARED_TOKENS = 8
-"""Tokens that two contexts begin with, from which on one copies the other's instead of computing its own."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """Context that a slot holds, or has to hold.
-
-    Attributes:
-        token_ids: of the prompt and the committed blocks.
-        first_position: position of the first of them.
-        timestep: that they are encoded for, quantised; 0 for a model without a context timestep.
-        prompt_tokens: how many of them are of the prompt, and not of the answer.
-        scope: whose they are; prompts of one scope are shared, and those of None with nobody.
-    """
-
-    token_ids: tuple[int, ...]
-    first_position: int
-    timestep: int
-    prompt_tokens: int = 0
-    scope: Hashable = None
-
-    def shared_with(self, other: Context) -> int:
-        """Count the tokens of another slot's context that this one may begin with a copy of."""
-        if self.scope is None or self.scope != other.scope:
-            return 0
-        return min(self.same_as(other), self.prompt_tokens, other.prompt_tokens)
-
-    def same_as(self, other: Context) -> int:
-        """Count the tokens that two contexts begin with whose keys and values are the same."""
-        if (self.first_position, self.timestep) != (other.first_position, other.timestep):
-            return 0
-        mine, theirs = self.token_ids, other.token_ids
-        if mine[: len(theirs)] == theirs:  # the common case: a block was added
-            return len(theirs)
-        pairs = enumerate(zip(mine, theirs, strict=False))
-        return next((index for index, (a, b) in pairs if a != b), min(len(mine), len(theirs)))
-
-
-_NOTHING = Context((), 0, 0)
 
 
 # See docs/decisions/010-prompt-sharing-scopes.md.
@@ -75,7 +35,7 @@ class ContextPool:
             max_tokens: the longest context with the block behind it.
         """
         self._model = model
-        self._held = [_NOTHING] * slots
+        self._held = [NOTHING] * slots
         attention = cast("DecoderLayer", model.transformer.layers[0]).self_attn
         heads = attention.k_proj.weight.shape[0] // attention.head_size
         shape = (model.config.num_layers, 2, slots, max_tokens, heads, attention.head_size)
@@ -104,7 +64,7 @@ class ContextPool:
 
     def forget(self, slot: int) -> None:
         """Drop what a slot holds, so that nobody can find out later that it was there."""
-        self._held[slot] = _NOTHING
+        self._held[slot] = NOTHING
 
     def clear(self, slot: int) -> None:
         """Forget a slot and wipe it: keys and values that are not finite would spoil whoever has it next.
@@ -189,8 +149,8 @@ class ContextPool:
         """Count the tokens of a context that the slot holds, once an empty one has copied what another has."""
         if kept := context.same_as(self._held[slot]):
             return kept
-        shared, other = max((context.shared_with(held), index) for index, held in enumerate(self._held))
-        if shared < MIN_SHARED_TOKENS:
+        shared, other = context.longest_shared(self._held)
+        if not shared:
             return 0
         self.forget(slot)  # at once: no other slot may copy from it what is being written over
         self._memory[:, :, slot, :shared] = self._memory[:, :, other, :shared]

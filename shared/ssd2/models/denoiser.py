@@ -11,7 +11,8 @@ from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.noised_simplex import x_t_of
 from ssd2.algorithm.simplex import tokens_to_simplex
 from ssd2.errors import PromptTooLong
-from ssd2.models.context_pool import Context, ContextPool
+from ssd2.models.context import Context
+from ssd2.models.context_pool import ContextPool
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.prompts import check_prompts
 from ssd2.models.ssd2 import SSD2

@@ -123,6 +123,19 @@ class Lane(Protocol):
         """Logits of rows of one kind, [B, L, V], float32; the next call may overwrite them."""
         ...
 
+    def is_long(self, row: Row, *, beside: bool) -> bool:
+        """Return True if a part of a row's tokens should be read before its logits are asked for.
+
+        Args:
+            row: whose logits are wanted.
+            beside: whether other answers go on meanwhile, for whose sake parts are smaller.
+        """
+        ...
+
+    def read(self, row: Row, *, beside: bool) -> None:
+        """Read the next part of a long row's tokens."""
+        ...
+
     def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
         """Return what the rows' next timesteps take in of these logits; None where they take in nothing."""
         ...
@@ -192,7 +205,7 @@ class MakeLane(Protocol):
 
     def __call__(
         self, model: Any, slots: int, *, compiled: bool = False, graphs: Callable[[Tensor], Graphs] | None = None
-    ) -> Lane:
+    ) -> Lane | None:
         """Reserve the slots.
 
         Args:
@@ -200,5 +213,8 @@ class MakeLane(Protocol):
             slots: answers at a time, numbered from 0; the engine's self-test uses one more.
             compiled: whether kernels may be compiled, which takes seconds for each size of batch.
             graphs: makes an empty set of CUDA graphs that write to an output; None without a GPU.
+
+        Returns:
+            None if rows of this model cannot be one batch.
         """
         ...

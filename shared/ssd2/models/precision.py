@@ -6,11 +6,25 @@ import torch
 from torch import nn
 
 from ssd2.errors import InvalidParameter
+from ssd2.models.library_logs import quiet_torchao
 from ssd2.models.model import Model
 from ssd2.models.registry import family_named
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 """What a model's weights are held in; "int8": the layers' matrices, with a scale a row, and the rest in bfloat16."""
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Return the dtype that a model's weights are read in.
+
+    Raises:
+        InvalidParameter: if the precision is unknown.
+    """
+    if precision not in PRECISIONS:
+        raise InvalidParameter(
+            f"precision is {precision!r}; choose from {', '.join(PRECISIONS)}", parameter="precision"
+        )
+    return torch.float32 if precision == "float32" else torch.bfloat16
 
 
 def set_precision(model: Model, precision: str) -> None:
@@ -23,11 +37,7 @@ def set_precision(model: Model, precision: str) -> None:
     Raises:
         InvalidParameter: if the precision is unknown, takes a package that is not installed, or another family.
     """
-    if precision not in PRECISIONS:
-        raise InvalidParameter(
-            f"precision is {precision!r}; choose from {', '.join(PRECISIONS)}", parameter="precision"
-        )
-    model.to(torch.float32 if precision == "float32" else torch.bfloat16)
+    model.to(dtype_of(precision))
     if precision == "int8":
         family = family_named(model.config.family)
         if family.int8_layers is None:
@@ -39,6 +49,7 @@ def set_precision(model: Model, precision: str) -> None:
 
 
 def _quantise(module: nn.Module) -> None:
+    quiet_torchao()
     try:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError as error:

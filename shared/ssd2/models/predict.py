@@ -11,8 +11,6 @@ from ssd2.models.configs import ModelConfig
 from ssd2.models.model import Model
 from ssd2.models.registry import family_named
 
-_NO_TOKEN = -1
-
 
 def begin(model: Model, prompts: Sequence[Sequence[int]], self_conditioning: str) -> Predictor:
     """Take up a decode.
@@ -39,10 +37,9 @@ def begin_sampler(
         config: of the model.
         params: how to decode.
         seeds: one pair a row.
-        ends_at_eos: whether an EOS ends an answer; else all answers are as long as they may be.
+        ends_at_eos: whether a stop id ends an answer; else all answers are as long as they may be.
     """
-    eos_token_id = config.eos_token_id if ends_at_eos else _NO_TOKEN
-    return family_named(config.family).sampler(params, seeds, eos_token_id=eos_token_id)
+    return family_named(config.family).sampler(params, seeds, stop_ids=config.stop_ids if ends_at_eos else ())
 
 
 def user_terms(

@@ -13,6 +13,7 @@ import torch
 from ssd2.errors import CheckpointInvalid, ModelNotFound
 from ssd2.models.chat import ChatTemplate
 from ssd2.models.configs import check_sizes
+from ssd2.models.library_logs import quiet_torchao
 from ssd2.models.tokenizer import TOKENIZER, Tokenizer
 
 EMBED_SUM, EMBED_TIMESTEP = "embed_sum_layer.pt", "timestep_layer.pt"
@@ -24,22 +25,32 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin")
 _LAYER = re.compile(r"(.*?)\.(\d+)\.")
 """A weight's name up to its layer: the list and the number in it."""
 
+_CAUSAL = "AutoModelForCausalLM"
+
+_TEXT_PART = {
+    r"^(model\.)?language_model\.lm_head\.": "lm_head.",
+    r"^(model\.)?language_model\.(model\.)?(?!lm_head\.)": "model.",
+}
+"""Names of weights of a model whose text part is one of several, and in that part by itself."""
+
 MOST_PARAMETERS_PER_BYTE = 2
 """Weights in a byte of a weights file at most: two share one."""
 
 
 def transformers() -> Any:
-    """The transformers package, which only its own models, converting and training need."""
+    """Import the transformers package, which takes seconds and only its own models, converting and training need."""
     try:
         import transformers
     except ImportError as error:
         raise ModelNotFound(
-            "reading this model requires the transformers package; install it with: pip install 'slingshot[train]'"
+            "reading this model requires the transformers package; install it with: pip install 'slingshot[core]' "
+            "on a server, 'slingshot[agent]' on a device"
         ) from error
     library: Any = transformers
     # What it would print of a model, our errors say; and loading takes a moment only.
     library.logging.set_verbosity_error()
     library.logging.disable_progress_bar()
+    quiet_torchao()
     return library
 
 
@@ -57,7 +68,7 @@ def read_config(source: str) -> Any:
     try:
         return library.AutoConfig.from_pretrained(source, **_as_found(source))
     except Exception as error:  # wrong values make the library raise what it likes
-        if is_folder or not isinstance(error, (OSError, ValueError)):
+        if is_folder or not isinstance(error, (OSError, ValueError)) or "trust_remote_code" in str(error):
             raise _no_model(source, error) from error
         raise ModelNotFound(
             f"there is no model {source!r}, as a folder or on the Hugging Face hub; check the name and the "
@@ -81,6 +92,11 @@ def _check_config_file(file: Path) -> None:
 
 
 def _no_model(source: str, error: Exception) -> CheckpointInvalid:
+    if "trust_remote_code" in str(error):
+        return CheckpointInvalid(
+            f"the model in {source} consists of Python code of its own, which is never run; use a model of a kind that "
+            "transformers itself has, such as Llama, Qwen or Gemma"
+        )
     reason = " ".join(str(error).split())[:200]
     if not isinstance(error, (OSError, ValueError)):
         reason = f"{type(error).__name__}: {reason}"  # a KeyError's text is the key alone
@@ -133,11 +149,13 @@ def local_folder(source: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise ModelNotFound(
-            f"there is no model folder {source}; to take a model from the hub: pip install 'slingshot[train]'"
+            f"there is no model folder {source}; to take a model from the hub, install 'slingshot[core]' on a "
+            "server, 'slingshot[agent]' on a device"
         ) from error
     try:
-        patterns = ["*.json", "*.safetensors", "*.txt", "*.bin", "*.pt"]
-        return Path(snapshot_download(source, allow_patterns=patterns))
+        patterns = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.bin", "*.pt"]
+        # In folders of their own are other forms of the same weights.
+        return Path(snapshot_download(source, allow_patterns=patterns, ignore_patterns=["*/*"]))
     except (OSError, ValueError) as error:  # what the package raises is one of the two, as network errors are
         raise ModelNotFound(
             f"there is no model {source!r}, as a folder or on the Hugging Face hub; check the name and the "
@@ -158,22 +176,29 @@ def read_tokenizer_of(folder: Path, vocab_size: int) -> Tokenizer:
     return Tokenizer.from_json(read_tokenizer(str(folder), vocab_size).encode(), str(folder), template)
 
 
-def read_network(source: str, kind: str) -> Any:
-    """A network with its weights, float32.
+def read_network(source: str, kind: str, dtype: torch.dtype = torch.float32) -> Any:
+    """Read a network with its weights; of a model that sees or hears too, only the part that writes.
 
     Args:
         source: a name on the hub or a local folder.
         kind: name of the transformers class that it is to be.
+        dtype: that the weights are read in; what is stored in it is never held in another.
 
     Raises:
         ModelNotFound: if there are no weights.
         CheckpointInvalid: if they are damaged, incomplete or more than config.json describes.
     """
+    config = _network_config(source, kind)
     if Path(source).is_dir():
-        _check_parameters(Path(source), kind)
+        _check_parameters(Path(source), config, kind)
     try:
         network, report = getattr(transformers(), kind).from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True, **_as_found(source)
+            source,
+            config=config,
+            dtype=dtype,
+            key_mapping=_TEXT_PART if kind == _CAUSAL else None,
+            output_loading_info=True,
+            **_as_found(source),
         )
     except OSError as error:
         raise ModelNotFound(f"{source} has no weights: {first_line(error)}") from error
@@ -209,14 +234,20 @@ def _beyond(network: Any, unexpected: Iterable[str]) -> str | None:
     return None
 
 
-def _check_parameters(folder: Path, kind: str) -> None:
+def _network_config(source: str, kind: str) -> Any:
+    """Return the config of the network that is to be read."""
+    config = read_config(source)
+    return config.get_text_config(decoder=True) if kind == _CAUSAL else config
+
+
+def _check_parameters(folder: Path, config: Any, kind: str) -> None:
     """Refuse a network that its files cannot hold: transformers would make all that is missing, in full size.
 
     Raises:
         CheckpointInvalid: if the config describes no network, one without layers or more weights than there are.
     """
     stored_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
-    config, network_kind = read_config(str(folder)), getattr(transformers(), kind)
+    network_kind = getattr(transformers(), kind)
     make = getattr(network_kind, "from_config", None) or network_kind._from_config  # of one that looks for its class
     if getattr(config.get_text_config(decoder=True), "num_hidden_layers", None) == 0:
         raise CheckpointInvalid(f"the config.json in {folder} describes a model of 0 layers; download it again")

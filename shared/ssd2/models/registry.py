@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ssd2.errors import InvalidParameter
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from ssd2.algorithm.collaboration import Predictor
@@ -42,10 +43,10 @@ class Family:
         claims: True if a checkpoint folder with this config.json is of the family.
         read_config: the shape of such a folder's model.
         read_tokenizer: its tokenizer, given V.
-        load: the model with its weights, float32, on the CPU.
+        load: the model with its weights on the CPU, read in the dtype, or as stored where reading makes no copy.
         sampler: decodes it, and guesses ahead for a core.
         begin: takes up a decode: model, prompts of any lengths, self-conditioning.
-        lane: makes the lane of a model whose rows can be one batch; None to compute one answer at a time.
+        lane: makes the lane of a model whose rows can be one batch; without one, one answer at a time is computed.
         check_files: looks at a folder's files before the first weight is read.
         write_config: the content of config.json for a shape, where checkpoints are also written; else None.
         shard: turns a model into one rank's share of it, in place; None if it cannot be cut.
@@ -56,7 +57,7 @@ class Family:
     claims: Callable[[Path, Mapping[str, Any]], bool]
     read_config: Callable[[Path, Mapping[str, Any]], ModelConfig]
     read_tokenizer: Callable[[Path, int], Tokenizer]
-    load: Callable[[Path, Any], Model]
+    load: Callable[[Path, Any, torch.dtype], Model]
     sampler: SamplerKind
     begin: Callable[[Any, Sequence[Sequence[int]], str], Predictor]
     lane: MakeLane | None = None

@@ -44,7 +44,7 @@ def _read_config(folder: Path, values: Mapping[str, Any]) -> SSD2Config:
         raise CheckpointInvalid(f"{folder / CONFIG}: {error}") from error
 
 
-def _load(folder: Path, config: SSD2Config) -> SSD2 | TimeRangeExperts:
+def _load(folder: Path, config: SSD2Config, _: torch.dtype) -> SSD2 | TimeRangeExperts:
     """A model whose weights are mapped from the file: what nobody looks at does not get into memory."""
     with torch.device("meta"):
         model = TimeRangeExperts(config) if isinstance(config, ExpertsConfig) else SSD2(config)

@@ -13,7 +13,8 @@ from torch import Tensor
 from ssd2.algorithm.noised_simplex import ProjectedRows, noised_rows
 from ssd2.algorithm.projection import ProjectedTokens
 from ssd2.algorithm.simplex import tokens_to_simplex
-from ssd2.models.context_pool import Context, ContextPool
+from ssd2.models.context import Context
+from ssd2.models.context_pool import ContextPool
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.lane import Call, Graphs, Row
 from ssd2.models.ssd2 import SSD2
@@ -115,6 +116,13 @@ class BatchLane:
         if not self._graphs or batch > self._batches[-1] or any(not row.is_plain(block_size) for row in rows):
             return batch, extent
         return next(b for b in self._batches if b >= batch), next(e for e in self._extents if e >= extent)
+
+    def is_long(self, row: Row, *, beside: bool) -> bool:
+        """See `Lane.is_long`: a context is encoded at once."""
+        return False
+
+    def read(self, row: Row, *, beside: bool) -> None:
+        """See `Lane.read`: nothing is long."""
 
     def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
         """See `Lane.feed_back`; line 7 of Algorithm 2, for the model of each row's next timestep."""

@@ -130,14 +130,14 @@ def _read_config(folder: Path, _: object) -> SSDLMConfig:
     )
 
 
-def _load(folder: Path, config: SSDLMConfig) -> SSDLM:
-    """An SSD-LM from its published layout, float32.
+def _load(folder: Path, config: SSDLMConfig, dtype: torch.dtype) -> SSDLM:
+    """An SSD-LM from its published layout, its parts in float32 where they are files of their own.
 
     Raises:
         ModelNotFound: if a file is missing.
         CheckpointInvalid: if one is damaged or does not fit the others.
     """
-    network = read_network(str(folder), "AutoModelForMaskedLM")
+    network = read_network(str(folder), "AutoModelForMaskedLM", dtype)
     width = network.config.hidden_size
     embed_sum = _read_linear(folder / EMBED_SUM, nn.Linear(config.vocab_size, width, bias=False))
     return SSDLM(network, embed_sum, _read_linear(folder / EMBED_TIMESTEP, nn.Linear(1, width)), config)

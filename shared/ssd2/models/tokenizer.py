@@ -120,13 +120,13 @@ class Tokenizer:
         """True if a prompt can hold earlier turns and a system prompt; this project's own layout has one question."""
         return self._template is not None
 
-    def encode_prompt(self, instruction: str, passages: Sequence[str] = (), *, bos_token_id: int) -> list[int]:
+    def encode_prompt(self, instruction: str, passages: Sequence[str] = (), *, bos_token_id: int | None) -> list[int]:
         """Ids of a prompt of one question: what stands before the answer.
 
         Args:
             instruction: w_inst, what both models see.
             passages: D_user, what only the user model sees; empty for the core.
-            bos_token_id: the model's own beginning of text; a chat template has its own.
+            bos_token_id: the model's own beginning of text, None if it has none; a chat template has its own.
 
         Returns:
             The prompt's ids.
@@ -134,7 +134,7 @@ class Tokenizer:
         return self.encode_conversation([Message("user", instruction)], passages, bos_token_id=bos_token_id)
 
     def encode_conversation(
-        self, messages: Sequence[Message], passages: Sequence[str] = (), *, bos_token_id: int
+        self, messages: Sequence[Message], passages: Sequence[str] = (), *, bos_token_id: int | None
     ) -> list[int]:
         """Ids of a prompt: a conversation, and the beginning of an answer.
 
@@ -153,12 +153,13 @@ class Tokenizer:
         asked = Message("user", with_notes(question.strip(), passages))
         return self._encode_pieces(self._template.pieces([*messages[:-1], asked]))
 
-    def _one_question(self, instruction: str, passages: Sequence[str], bos_token_id: int) -> list[int]:
+    def _one_question(self, instruction: str, passages: Sequence[str], bos_token_id: int | None) -> list[int]:
+        bos = [] if bos_token_id is None else [bos_token_id]
         note, question, answer = (self.special_id(token) for token in (NOTE, QUESTION, ANSWER))
         if note is None or question is None or answer is None:
             notes = "".join(f"Input: {passage}\n" for passage in passages)
-            return [bos_token_id, *self.encode(f"{notes}Instruction: {instruction}\nResponse:")]
-        prompt = [bos_token_id]
+            return [*bos, *self.encode(f"{notes}Instruction: {instruction}\nResponse:")]
+        prompt = bos
         for passage in passages:
             prompt += [note, *self.encode(passage)]
         return [*prompt, question, *self.encode(instruction), answer]

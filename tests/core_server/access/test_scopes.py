@@ -18,7 +18,8 @@ from core_server.access.scopes import scope_of
 from core_server.engine.loaded_model import LoadedModel
 from ssd2.algorithm.params import DecodingParams
 from ssd2.algorithm.projection import StepPosition
-from ssd2.models.context_pool import Context, ContextPool
+from ssd2.models.context import Context
+from ssd2.models.context_pool import ContextPool
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire import collaboration_pb2_grpc as pb_grpc
 from ssd2.wire.codec import commit_to_proto, open_to_proto

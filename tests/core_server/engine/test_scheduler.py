@@ -36,6 +36,12 @@ class FakeLane:
     def logits(self, rows: Sequence[Row]) -> Tensor:
         raise NotImplementedError
 
+    def is_long(self, row: Row, *, beside: bool) -> bool:
+        return False
+
+    def read(self, row: Row, *, beside: bool) -> None:
+        raise NotImplementedError
+
     def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
         raise NotImplementedError
 

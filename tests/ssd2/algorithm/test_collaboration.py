@@ -30,7 +30,7 @@ def _together(
 ) -> list[list[int]]:
     core = Denoiser(tiny_model(1), WITHOUT[rows], params.self_conditioning)
     user = user_terms(tiny_model(2), WITH_DOCS[rows], WITHOUT[rows], collaboration, params.self_conditioning)
-    return decode_locally(core, user, collaboration, SimplexSampler(params, SEEDS[rows], eos_token_id=EOS), **options)
+    return decode_locally(core, user, collaboration, SimplexSampler(params, SEEDS[rows], stop_ids=(EOS,)), **options)
 
 
 @pytest.mark.parametrize("self_conditioning", ["own", "projection", "mixed"])
@@ -44,7 +44,7 @@ def test_it_is_the_ensemble_of_three_passes_at_every_timestep(self_conditioning:
         Denoiser(tiny_model(2), WITH_DOCS, self_conditioning),
         Denoiser(tiny_model(2), WITHOUT, self_conditioning),
     ]
-    sampler = SimplexSampler(params, SEEDS, eos_token_id=EOS)
+    sampler = SimplexSampler(params, SEEDS, stop_ids=(EOS,))
     while sampler.due:
         core, with_docs, without = (model.logits(sampler.due) for model in passes)
         core = as_received(core, FLOAT16).values.float()
@@ -83,7 +83,7 @@ def test_a_row_whose_blocks_end_early_does_not_depend_on_the_others(projection: 
             core,
             user,
             collaboration,
-            SimplexSampler(params, seeds, eos_token_id=EOS),
+            SimplexSampler(params, seeds, stop_ids=(EOS,)),
             on_timestep=lambda timestep: at_work.append(timestep.view.rows_at_work),
         )
         return answers, sum(at_work)
@@ -106,7 +106,7 @@ def test_between_the_timesteps_at_which_the_core_is_asked_its_last_logits_are_mi
     )
     asked, mixed, expected = list[int](), list[torch.Tensor](), list[torch.Tensor]()
 
-    sampler = SimplexSampler(params, SEEDS, eos_token_id=EOS)
+    sampler = SimplexSampler(params, SEEDS, stop_ids=(EOS,))
     while view := sampler.due:
         if view.step in range(0, 5, every):
             received = as_received(core.logits(view.at_every(every)), FLOAT16).values.float()
@@ -127,16 +127,16 @@ def test_without_contrast_the_pass_without_documents_is_not_run() -> None:
 
 def test_one_model_alone_needs_no_other() -> None:
     core = Denoiser(tiny_model(1), WITHOUT, "own")
-    alone = decode_locally(core, None, CollaborationParams(0.0), SimplexSampler(PARAMS, SEEDS, eos_token_id=EOS))
+    alone = decode_locally(core, None, CollaborationParams(0.0), SimplexSampler(PARAMS, SEEDS, stop_ids=(EOS,)))
     user = user_terms(tiny_model(2), WITH_DOCS, WITHOUT, CollaborationParams(1.0), "own")
-    private = decode_locally(None, user, CollaborationParams(1.0), SimplexSampler(PARAMS, SEEDS, eos_token_id=EOS))
+    private = decode_locally(None, user, CollaborationParams(1.0), SimplexSampler(PARAMS, SEEDS, stop_ids=(EOS,)))
     assert alone != private
 
 
 def test_an_answer_that_outgrows_the_positions_is_refused_and_not_a_crash() -> None:
     core = Denoiser(tiny_model(1), [[1] * 40], "own")
     with pytest.raises(PromptTooLong, match=r"40 \+ 12"):
-        decode_locally(core, None, CollaborationParams(0.0), SimplexSampler(PARAMS, SEEDS[:1], eos_token_id=EOS))
+        decode_locally(core, None, CollaborationParams(0.0), SimplexSampler(PARAMS, SEEDS[:1], stop_ids=(EOS,)))
 
 
 def test_wire_precision_changes_no_distribution_by_more_than_its_rounding() -> None:

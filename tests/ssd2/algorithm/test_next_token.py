@@ -11,7 +11,7 @@ from torch import Tensor
 from ssd2.algorithm.next_token import NextTokenSampler
 from ssd2.algorithm.params import PROJECTIONS, DecodingParams, Seeds
 from ssd2.algorithm.projection import ProjectedTokens
-from ssd2.algorithm.sampler import Sampler, SeenBlock
+from ssd2.algorithm.sampler import Sampler, SamplerKind, SeenBlock
 from ssd2.algorithm.simplex_sampler import SimplexSampler
 
 VOCAB, EOS = 13, 2
@@ -37,20 +37,31 @@ def decoded(sampler: Sampler) -> tuple[list[list[int]], int]:
 @pytest.mark.parametrize("projection", PROJECTIONS)
 def test_the_tokens_are_those_of_algorithm_2(projection: str, changes: dict[str, float]) -> None:
     params = DecodingParams(1, max_tokens=20, steps=1, **{"projection": projection, "top_p": 0.8, **changes})
-    ours, theirs = (decoded(kind(params, SEEDS, eos_token_id=EOS)) for kind in (NextTokenSampler, SimplexSampler))
+    ours, theirs = (decoded(kind(params, SEEDS, stop_ids=(EOS,))) for kind in (NextTokenSampler, SimplexSampler))
     assert ours == theirs
     assert len({len(answer) for answer in ours[0]}) > 1 or projection != "sampling", "no row ended before another"
 
 
+@pytest.mark.parametrize("kind", [NextTokenSampler, SimplexSampler])
+def test_any_stop_id_ends_an_answer(kind: SamplerKind) -> None:
+    params = DecodingParams(1, max_tokens=20, steps=1, top_p=0.8)
+    endless, _ = decoded(kind(params, SEEDS, stop_ids=()))
+    ends = (endless[0][2], endless[1][4])  # drawn by different rows
+    sampler = kind(params, SEEDS, stop_ids=ends)
+    answers, _ = decoded(sampler)
+    assert answers == [row[: min((row.index(end) for end in ends if end in row), default=20)] for row in endless]
+    assert len(set(map(len, answers))) > 1
+
+
 def test_the_model_is_asked_once_a_token_however_many_timesteps_there_are() -> None:
     params = DecodingParams(1, max_tokens=20, steps=4, top_p=0.8)
-    ours, theirs = (decoded(kind(params, SEEDS, eos_token_id=EOS)) for kind in (NextTokenSampler, SimplexSampler))
+    ours, theirs = (decoded(kind(params, SEEDS, stop_ids=(EOS,))) for kind in (NextTokenSampler, SimplexSampler))
     assert ours[0] == theirs[0]
     assert 4 * ours[1] == theirs[1]
 
 
 def test_an_answer_without_eos_ends_at_max_tokens() -> None:
-    sampler = NextTokenSampler(DecodingParams(1, max_tokens=5, steps=1), SEEDS, eos_token_id=-1)
+    sampler = NextTokenSampler(DecodingParams(1, max_tokens=5, steps=1), SEEDS, stop_ids=())
     answers, asked = decoded(sampler)
     assert [len(answer) for answer in answers] == [5] * 3
     assert asked == 5

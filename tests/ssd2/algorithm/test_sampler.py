@@ -29,7 +29,7 @@ def drive(
     model: Model, params: DecodingParams, seeds: Sequence[Seeds]
 ) -> tuple[list[list[int]], list[BlockView], list[Tensor]]:
     """Run a decode; the answers, with what was asked and what was given."""
-    sampler = SimplexSampler(params, seeds, eos_token_id=EOS)
+    sampler = SimplexSampler(params, seeds, stop_ids=(EOS,))
     requests, given = [], []
     while sampler.due is not None:
         requests.append(sampler.due)
@@ -376,6 +376,6 @@ def test_a_multi_hot_block_commits_its_most_likely_tokens() -> None:
 
 
 def test_prune() -> None:
-    assert prune([5, 6, 2, 7, 2], 2) == [5, 6]
-    assert prune([5, 6], 2) == [5, 6]
-    assert prune([2], 2) == []
+    assert prune([5, 6, 2, 7, 2], (2,)) == [5, 6]
+    assert prune([5, 6], (2,)) == [5, 6]
+    assert prune([2], (2,)) == []

@@ -70,7 +70,7 @@ def test_blocks_that_would_end_early_are_watched_to_their_last_timestep(pair: Pa
 
 
 def test_what_stands_behind_the_end_of_an_answer_is_not_counted() -> None:
-    watch, eos = _Watch(steps=5, eos_token_id=2), 2
+    watch, eos = _Watch(steps=5, stop_ids=(2,)), 2
     for block, answer in enumerate(([[], []], [[5] * 7 + [eos], [5] * 8])):
         for step in range(5):
             logits = torch.eye(32)[torch.tensor([[0] * 8, [step] * 8])]  # the second row changes at every timestep

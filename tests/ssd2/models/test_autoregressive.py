@@ -78,7 +78,7 @@ def answers(
         user_terms(user.model, [[1, 9, 8, *p[1:]] for p in PROMPTS], PROMPTS, collaboration, "own") if user else None
     )
     return decode_locally(
-        begin(core.model, PROMPTS, "own"), terms, collaboration, NextTokenSampler(params, SEEDS, eos_token_id=2)
+        begin(core.model, PROMPTS, "own"), terms, collaboration, NextTokenSampler(params, SEEDS, stop_ids=(2,))
     )
 
 
@@ -122,7 +122,7 @@ def test_a_row_does_not_depend_on_the_padding_beside_it(checkpoint: Checkpoint) 
             begin(checkpoint.model, [prompt], "own"),
             None,
             CollaborationParams(0.0),
-            NextTokenSampler(params, SEEDS[row : row + 1], eos_token_id=2),
+            NextTokenSampler(params, SEEDS[row : row + 1], stop_ids=(2,)),
         )
         assert alone == [both[row]]
 
@@ -189,7 +189,7 @@ def test_an_answer_that_outgrows_the_positions_is_refused(gpt2_folder: Path) -> 
             begin(core.model, [[1] * 50], "own"),
             None,
             CollaborationParams(0.0),
-            NextTokenSampler(params, SEEDS[:1], eos_token_id=-1),
+            NextTokenSampler(params, SEEDS[:1], stop_ids=()),
         )
 
 
@@ -305,5 +305,5 @@ def test_a_models_own_code_is_neither_run_nor_asked_about(
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": names}))
     (tmp_path / "own.py").write_text("raise SystemExit('it ran')\n")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
-    with pytest.raises(CheckpointInvalid, match=r"config\.json"):
+    with pytest.raises(CheckpointInvalid, match="Python code of its own, which is never run; use a model of a kind"):
         load_checkpoint(tmp_path)

@@ -9,7 +9,8 @@ import torch
 from conftest import plain_logits, tiny_model
 from torch import Tensor
 
-from ssd2.models.context_pool import Context, ContextPool
+from ssd2.models.context import Context
+from ssd2.models.context_pool import ContextPool
 from ssd2.models.ssd2 import SSD2
 
 LONG = (1, *range(3, 23))

@@ -294,5 +294,5 @@ def test_without_transformers_the_error_says_what_to_install(
     opt_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ModelNotFound, match=r"slingshot\[train\]"):
+    with pytest.raises(ModelNotFound, match=r"'slingshot\[core\]' on a server, 'slingshot\[agent\]' on a device"):
         convert_opt(str(opt_folder), tmp_path / "out")

@@ -27,7 +27,6 @@ PARAMS = DecodingParams(
     block_size=4, max_tokens=12, steps=18, stop=0.4, top_p=0.9
 )  # some buckets of Q = 50 hold two of 18
 SEEDS = [Seeds(row, 50 + row) for row in range(len(PROMPTS))]
-NO_EOS = -1
 
 
 def from_scratch(model: SSD2 | TimeRangeExperts, request: BlockView, self_cond: Tensor | None, row: int) -> Tensor:
@@ -59,7 +58,7 @@ def test_cached_logits_are_those_from_scratch_with_what_is_to_be_fed_back(
     several = [tiny_model(3 + seed, **shape) for seed in range(models)]
     model = several[0] if models == 1 else experts_of(*several)
     denoiser = Denoiser(model, PROMPTS, self_conditioning)
-    sampler = SimplexSampler(replace(PARAMS, self_conditioning=self_conditioning), SEEDS, eos_token_id=NO_EOS)
+    sampler = SimplexSampler(replace(PARAMS, self_conditioning=self_conditioning), SEEDS, stop_ids=())
     previous, views = None, 0
     while view := sampler.due:
         views += 1
@@ -143,7 +142,7 @@ def encoded_tokens(context_timestep: str, monkeypatch: pytest.MonkeyPatch) -> li
 
     monkeypatch.setattr(model, "embed_context", counted)
     denoiser = Denoiser(model, [[1, 5, 9]], "own")
-    sampler = SimplexSampler(PARAMS, SEEDS[:1], eos_token_id=NO_EOS)
+    sampler = SimplexSampler(PARAMS, SEEDS[:1], stop_ids=())
     while sampler.due:
         sampler.step(denoiser.logits(sampler.due))
     return calls

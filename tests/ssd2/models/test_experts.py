@@ -37,7 +37,7 @@ def test_a_decode_asks_each_expert_at_its_timesteps_and_only_there() -> None:
     params = DecodingParams(block_size=4, max_tokens=4, steps=12, stop=0.4, self_conditioning="projection")
     together = begin(experts_of(*singles), [[1, 5]], "projection")
     alone = [begin(model, [[1, 5]], "projection") for model in singles]
-    sampler, asked = SimplexSampler(params, [Seeds.reproducible(1)], eos_token_id=-1), []
+    sampler, asked = SimplexSampler(params, [Seeds.reproducible(1)], stop_ids=()), []
     while view := sampler.due:
         logits = together.logits(view)
         same = [torch.equal(logits, model.logits(view)) for model in alone]

@@ -147,7 +147,7 @@ def test_a_decode_follows_equations_3_14_and_3_15_down_to_t_1(checkpoint: Checkp
         checkpoint.model.config, block_size=5, steps=10, max_tokens=5, projection="greedy"
     )
     predictor = begin(checkpoint.model, [[0, 9, 12]], "own")
-    sampler, x0_hat, seen = SimplexSampler(params, [Seeds(3, 4)], eos_token_id=-1), None, []
+    sampler, x0_hat, seen = SimplexSampler(params, [Seeds(3, 4)], stop_ids=()), None, []
     while view := sampler.due:
         z = 5 * gaussian_noise([3], block=0, timestep=view.timestep, length=5, vocab_size=V)[0].numpy()
         share = 0.0 if x0_hat is None else schedule(view.timestep / 1000)
@@ -169,7 +169,7 @@ def test_any_block_size_and_number_of_timesteps_decodes(checkpoint: Checkpoint, 
         begin(checkpoint.model, [[0, 9, 12]], "own"),
         user_terms(checkpoint.model, [[0, 7, 8, 9, 12]], [[0, 9, 12]], CollaborationParams(0.3, 1.0), "own"),
         CollaborationParams(0.3, 1.0),
-        SimplexSampler(params, [Seeds.reproducible(1)], eos_token_id=-1),
+        SimplexSampler(params, [Seeds.reproducible(1)], stop_ids=()),
     )[0]
     assert len(answer) == 24
 

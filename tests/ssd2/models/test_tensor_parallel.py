@@ -18,7 +18,8 @@ from torch import distributed as dist
 from ssd2.algorithm.params import DecodingParams, Seeds
 from ssd2.errors import InvalidParameter
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ssd2.models.context_pool import Context, ContextPool
+from ssd2.models.context import Context
+from ssd2.models.context_pool import ContextPool
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.predict import begin_sampler

@@ -224,7 +224,7 @@ async def test_lambda_1_decodes_without_any_core(user_model: UserModel, projecti
     answer = await Agent(user_model, None).answer(question)
     terms = user_model.terms(question.instruction, question.passages, question.collaboration, "own")
     (expected,) = decode_locally(
-        None, terms, question.collaboration, SimplexSampler(question.params, [question.seeds], eos_token_id=2)
+        None, terms, question.collaboration, SimplexSampler(question.params, [question.seeds], stop_ids=(2,))
     )
     assert [token.token_id for token in answer.tokens] == expected
     assert (answer.bytes_up, answer.bytes_down, answer.round_trips) == (0, 0, 0)

@@ -111,7 +111,7 @@ async def test_once_the_core_is_known_the_limit_is_the_smaller_of_both(user_mode
             await asks(service, "word " * 200)
         assert raised.value.limit == told
         await service.card()
-    service.reconfigure(AgentConfig(steps=2), client)
+    service.reconfigure(AgentConfig(steps=2), service.user_model, client)
     with pytest.raises(PromptTooLong, match="at most 96"):
         await asks(service, "word " * 200)
 
@@ -254,7 +254,7 @@ def test_ask_says_what_did_not_fit(fake_core: FakeCore, notes: Path) -> None:
     assert "more passages were found but did not fit: sheds.md:" in shown
     answer = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
     assert (answer["max_tokens"], answer["clamped_from"]) == (64, 4096)
-    assert len(answer["passages"]) + len(answer["left_out"]) == len(MANY)
+    assert len(answer["citations"]) + len(answer["left_out"]) == len(MANY)
     assert answer["left_out"][0]["source"] == str(notes / "sheds.md")
 
 

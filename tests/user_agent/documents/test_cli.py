@@ -140,7 +140,7 @@ def test_a_search_shows_what_an_answer_is_given_and_what_does_not_fit(docs: Docs
     found = _json(docs("search", question, "--limit", "100", "--json"))
     asked = ["ask", question, "--lambda-user", "1", "--steps", "1", "--json", "--no-log"]
     answer = json.loads(CliRunner().invoke(app, asked).stdout)
-    assert found["passages"] == answer["passages"]
+    assert found["passages"] == answer["citations"]
     assert [{name: one[name] for name in ("source", "line", "page")} for one in found["left_out"]] == answer["left_out"]
     assert [one["is_cut"] for one in found["passages"]].count(True) == 1
     shown = docs("search", question, "--limit", "4")

@@ -529,7 +529,7 @@ def test_the_theme_can_be_switched_and_stays(page: Page) -> None:
 def test_while_the_demos_core_is_started_again_the_page_says_so(page: Page) -> None:
     ended = {"error": "the demo's core ended, and is being started again", "is_starting": True}
     core = page.evaluate("fetch('/ready').then((found) => found.json())")
-    page.route("**/ready", lambda route: route.fulfill(status=503, json={**core, "code": "demo_core_ended"}))
+    page.route("**/ready", lambda route: route.fulfill(status=503, json={**core, "code": "own_core_ended"}))
     page.route("**/v1/chat/completions", lambda route: None)  # it waits for the core
     page.get_by_label("Question").fill("When does Fern Gallery open?")
     page.keyboard.press("Enter")
@@ -545,7 +545,7 @@ def test_while_the_demos_core_is_started_again_the_page_says_so(page: Page) -> N
 def test_an_open_welcome_says_when_the_demos_core_ends(page: Page) -> None:
     expect(page.get_by_text("You are looking at a demo")).to_be_visible()
     ended = {"error": "the demo's core ended; restart the agent", "is_demo": True, "is_starting": False}
-    page.route("**/ready", lambda route: route.fulfill(status=503, json={"code": "demo_core_ended"}))
+    page.route("**/ready", lambda route: route.fulfill(status=503, json={"code": "own_core_ended"}))
     page.route("**/v1/status", lambda route: route.fulfill(json={"core": ended}))
     expect(page.locator(".welcome .notice")).to_have_text("The demo's core ended; restart the agent.")
     page.unroute_all()

@@ -136,7 +136,7 @@ def found_passages(questions: Sequence[Question], file: Path) -> dict[str, tuple
         found = {line["id"]: tuple(map(str, line["passages"])) for line in lines}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InvalidParameter(
-            f"{file} does not contain found passages ({error!r}); let the agent search for the questions, and give what it prints",
+            f"{file} does not contain found passages ({error!r}); give what the agent's search prints",
             parameter="passages",
         ) from error
     missing = [question.id for question in questions if not question.note and question.id not in found]

@@ -1,0 +1,275 @@
+"""The lane of causal networks: answers of any lengths are one batch over slots of keys and values.
+
+A slot holds the keys and values of token ids, and which ids these are. What an answer asks for is compared with them,
+and the slot is cut back where a guess was wrong, so that logits are a function of the ids alone. A long prompt is read
+part by part, between the batches of the others.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ssd2.errors import InvalidParameter, PromptTooLong
+from ssd2.models.attention_masks import Attention, attention_of
+from ssd2.models.context import NOTHING, Context
+from ssd2.models.lane import Graphs, Row
+
+if TYPE_CHECKING:
+    from ssd2.models.slot_cache import LayerMemory, Places
+
+PART_TOKENS = {"cpu": 256}
+"""Tokens of a prompt that are read at once while no other answer waits to go on; 2,048 on a GPU."""
+
+PART_TOKENS_BESIDE = {"cpu": 16}
+"""The same while others go on, whose next tokens wait for it; 512 on a GPU, where a pass takes as long with one token.
+
+On a CPU core a batch of 8 tokens takes as long as 16 to 32 of one prompt."""
+
+_PROBES = ((3, 7, 5, 9), (8, 9, 4, 6, 7, 5, 3))
+"""Token ids of two rows, by which a network is tried."""
+
+_MOST_DIFFERENCE = 0.05
+"""Between logits of a row alone and beside another, in standard deviations of the logits: rounding to bfloat16 makes
+less, another mask or position more."""
+
+
+class CausalLane:
+    """Causal networks of the transformers library: rows that only have their newest token to be read are one batch."""
+
+    def __init__(self, model: Any, memory: Sequence[LayerMemory], attention: Attention) -> None:
+        """Serve a model; see `causal_lane`.
+
+        Args:
+            model: an `AutoregressiveLM`.
+            memory: of all slots, by layer.
+            attention: what each of its layers sees.
+        """
+        self._network, self._config, self._attention = model.network, model.config, attention
+        self._memory = memory
+        self._held = [NOTHING] * len(memory[0].keys)
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Memory that a full slot takes."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._memory) // len(self._held)
+
+    def kind(self, row: Row) -> Hashable:
+        """See `Lane.kind`: a row that has more than its newest token to read is a batch of its own."""
+        return None if self._missing(row) == 1 else row.slot
+
+    def is_long(self, row: Row, *, beside: bool) -> bool:
+        """See `Lane.is_long`."""
+        return self._missing(row) > self._part_tokens(beside=beside)
+
+    def read(self, row: Row, *, beside: bool) -> None:
+        """See `Lane.read`."""
+        context = self._checked(row)
+        done = self._begin(row.slot, context)
+        part = context.token_ids[done : min(done + self._part_tokens(beside=beside), len(context.token_ids) - 1)]
+        if part:
+            self._run([row.slot], [context], [done], len(part), network=self._network.base_model)
+
+    @torch.inference_mode()
+    def logits(self, rows: Sequence[Row]) -> Tensor:
+        """See `Lane.logits`.
+
+        Raises:
+            InvalidParameter: if more than one token is asked for at once.
+            PromptTooLong: if an answer has grown past the model's positions.
+        """
+        most = self._part_tokens(beside=False) if len(rows) == 1 else 1
+        contexts = [self._checked(row) for row in rows]
+        for row in rows:
+            while self._missing(row) > most:
+                self.read(row, beside=False)
+        # In the order of their slots: neighbours are read where they lie.
+        order = sorted(range(len(rows)), key=lambda index: rows[index].slot)
+        slots, ordered = [rows[index].slot for index in order], [contexts[index] for index in order]
+        done = [self._begin(slot, context) for slot, context in zip(slots, ordered, strict=True)]
+        missing = len(ordered[0].token_ids) - done[0]
+        output = self._run(slots, ordered, done, missing, network=self._network, logits_to_keep=1)
+        logits: Tensor = output.logits[:, -1:].float()
+        return logits if order == list(range(len(rows))) else logits[torch.tensor(order).argsort()]
+
+    def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
+        """See `Lane.feed_back`: nothing is fed back."""
+        return [None] * len(rows)
+
+    def forget(self, slot: int) -> None:
+        """See `Lane.forget`."""
+        self._held[slot] = NOTHING
+
+    def clear(self, slot: int) -> None:
+        """See `Lane.clear`: what a mask hides is multiplied by 0, and 0 times infinity is not 0."""
+        self.forget(slot)
+        for layer in self._memory:
+            layer.keys[slot] = 0
+            layer.values[slot] = 0
+
+    @torch.inference_mode()
+    def is_exact(self) -> bool:
+        """Try the lane: a row beside a longer one has to give the logits that the network gives it by itself.
+
+        Networks differ in what they make of a mask: some derive positions from it, or a bias from its length.
+        """
+        vocab_size, few = self._config.vocab_size, self._config.max_positions // 2
+        rows = [Context(tuple(token % vocab_size for token in ids[:few])) for ids in _PROBES]
+        done = [len(row.token_ids) - 1 for row in rows]
+        alone = self._network(input_ids=torch.tensor([rows[0].token_ids], device=self._network.device), use_cache=False)
+        expected = alone.logits[0, -1].float()
+        try:
+            for slot, (row, tokens) in enumerate(zip(rows, done, strict=True)):
+                if tokens:
+                    self._run([slot], [row], [0], tokens, network=self._network.base_model)
+            found = self._run([0, 1], rows, done, 1, network=self._network).logits[0, -1].float()
+        except Exception:  # a network raises what it likes at a mask or a cache that it does not take
+            return False
+        finally:
+            for slot in range(len(rows)):
+                self.forget(slot)
+        if not bool(expected.isfinite().all()):
+            return True  # a broken model: the self-test says so
+        return bool((found - expected).abs().max() <= _MOST_DIFFERENCE * expected.std().clamp(min=1e-6))
+
+    def _part_tokens(self, *, beside: bool) -> int:
+        device = self._network.device.type
+        return PART_TOKENS_BESIDE.get(device, 512) if beside else PART_TOKENS.get(device, 2048)
+
+    def _context(self, row: Row) -> Context:
+        prompt = row.request.prompt_ids
+        return Context((*prompt, *row.state.answer_ids), prompt_tokens=len(prompt), scope=row.scope)
+
+    def _checked(self, row: Row) -> Context:
+        if row.request.block_size != 1:
+            raise InvalidParameter(
+                f"block size is {row.request.block_size}; an autoregressive model writes one token at a time: use 1"
+            )
+        context, most = self._context(row), self._config.max_prompt_tokens
+        if len(context.token_ids) > most:
+            raise PromptTooLong(
+                f"prompt and answer have {len(context.token_ids)} tokens together; this model takes at most "
+                f"{most}; shorten the prompt or the answer"
+            )
+        return context
+
+    def _missing(self, row: Row) -> int:
+        """Count the tokens that a row's logits have to read: one at least, its last."""
+        context = self._context(row)
+        return len(context.token_ids) - self._kept(row.slot, context)
+
+    def _kept(self, slot: int, context: Context) -> int:
+        return min(context.same_as(self._held[slot]), len(context.token_ids) - 1)
+
+    def _begin(self, slot: int, context: Context) -> int:
+        """Cut a slot back to what it shares with a context, or begin it with a copy of another; return its tokens."""
+        kept = self._kept(slot, context)
+        shared, other = context.longest_shared(self._held)
+        if min(shared, len(context.token_ids) - 1) > kept:
+            kept = min(shared, len(context.token_ids) - 1)
+            self.forget(slot)  # at once: no other slot may copy from it what is being written over
+            for layer in self._memory:
+                layer.keys[slot, :, :kept] = layer.keys[other, :, :kept]
+                layer.values[slot, :, :kept] = layer.values[other, :, :kept]
+        self._held[slot] = replace(context, token_ids=context.token_ids[:kept])
+        return kept
+
+    def _run(
+        self,
+        slots: Sequence[int],
+        contexts: Sequence[Context],
+        done: Sequence[int],
+        tokens: int,
+        *,
+        network: Any,
+        **options: Any,
+    ) -> Any:
+        """Read as many tokens of each context, from the number on that its slot has, and note that it has them."""
+        from ssd2.models.slot_cache import SlotCache  # takes transformers, which other families need not have
+
+        device = self._network.device
+        parts = [c.token_ids[start : start + tokens] for c, start in zip(contexts, done, strict=True)]
+        places = _places(slots, done, tokens, device)
+        output = network(
+            input_ids=torch.tensor(parts, device=device),
+            attention_mask=self._attention.masks(places.index, places.extent),
+            position_ids=places.index,
+            past_key_values=SlotCache(self._memory, places),
+            use_cache=True,
+            **options,
+        )
+        for slot, context, start in zip(slots, contexts, done, strict=True):
+            self._held[slot] = replace(context, token_ids=context.token_ids[: start + tokens])
+        return output
+
+
+def causal_lane(
+    model: Any, slots: int, *, compiled: bool = False, graphs: Callable[[Tensor], Graphs] | None = None
+) -> CausalLane | None:
+    """Make the lane of a causal network; see `MakeLane`.
+
+    Returns:
+        None if rows of the network cannot be one batch: it keeps something else than keys and values, its attention
+        takes no mask of ours, or a row's numbers depend on its neighbours.
+
+    Raises:
+        InvalidParameter: if there is no memory for so many slots.
+    """
+    if (attention := attention_of(model.network)) is None:
+        return None
+    try:
+        made = _first_keys_and_values(model.network)
+    except (AttributeError, TypeError):  # a cache of another kind, whatever the config says
+        return None
+    lane = CausalLane(model, _reserved(made, slots + 1, model.config.max_positions), attention)
+    return lane if lane.is_exact() else None
+
+
+@torch.inference_mode()
+def _first_keys_and_values(network: Any) -> list[tuple[Tensor, Tensor]]:
+    """Have every layer make the keys and values of one token, [1, heads, 1, D / heads]."""
+    output = network(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=network.device), use_cache=True)
+    return [(layer.keys[:, :, :1], layer.values[:, :, :1]) for layer in output.past_key_values.layers]
+
+
+def _places(slots: Sequence[int], done: Sequence[int], tokens: int, device: torch.device) -> Places:
+    from ssd2.models.slot_cache import Places
+
+    rows, starts = torch.tensor([slots, done], device=device)
+    index = starts[:, None] + torch.arange(tokens, device=device)
+    is_run = list(slots) == list(range(slots[0], slots[0] + len(slots)))
+    run = slice(slots[0], slots[0] + len(slots)) if is_run else None
+    return Places(rows, index, max(done) + tokens, run)
+
+
+def _reserved(made: Sequence[tuple[Tensor, Tensor]], slots: int, positions: int) -> list[LayerMemory]:
+    """Reserve every layer's keys and values, of the shapes that the network makes."""
+    from ssd2.models.slot_cache import LayerMemory
+
+    try:
+        return [LayerMemory(*(_zeros(slots, positions, one) for one in layer)) for layer in made]
+    except (OSError, RuntimeError) as error:  # mmap's and torch's own
+        needed = sum(one.nbytes for layer in made for one in layer) * slots * positions
+        raise InvalidParameter(
+            f"there is no memory for {slots} contexts of {positions} tokens ({needed / 1e9:.1f} GB); allow fewer "
+            "sessions (--max-sessions)",
+            parameter="max_sessions",
+        ) from error
+
+
+def _zeros(slots: int, positions: int, one: Tensor) -> Tensor:
+    """Zeros for one layer's keys or values, [slots, heads, positions, D / heads]; zeros, as masked ones count as 0.
+
+    On a CPU they take memory as they are written: few answers are as long as the model's positions.
+    """
+    shape = (slots, one.shape[1], positions, one.shape[3])
+    if one.device.type != "cpu":
+        return torch.zeros(shape, dtype=one.dtype, device=one.device)
+    size = slots * positions * one.shape[1] * one.shape[3]
+    pages = mmap.mmap(-1, size * one.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=one.dtype, count=size).view(shape)

@@ -1,0 +1,260 @@
+"""What the causal lane computes of a batch is what each answer gives alone, for every layout that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
+
+from ssd2.algorithm.block_view import BlockView
+from ssd2.errors import InvalidParameter, PromptTooLong
+from ssd2.models.autoregressive import AutoregressiveLM, NextToken
+from ssd2.models.causal_lane import PART_TOKENS, PART_TOKENS_BESIDE, CausalLane, causal_lane
+from ssd2.models.configs import AutoregressiveConfig
+from ssd2.models.lane import BlockState, Row
+from tests.core_server.engine.test_lanes import request
+
+VOCAB, POSITIONS, SLOTS = 60, 400, 4
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": VOCAB}
+IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+GROUPED = {**SHAPE, **IDS, "intermediate_size": 32, "num_key_value_heads": 2, "max_position_embeddings": POSITIONS}
+ROPE = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+TAKEN: dict[str, Callable[[], Any]] = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**GROUPED)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**GROUPED)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**GROUPED, head_dim=16)),
+    "experts": lambda: Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(**GROUPED, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+    ),
+    "opt": lambda: OPTForCausalLM(
+        OPTConfig(**SHAPE, **IDS, ffn_dim=32, word_embed_proj_dim=32, max_position_embeddings=POSITIONS)
+    ),
+    "gpt2": lambda: GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=VOCAB, n_positions=POSITIONS, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2
+        )
+    ),
+    "gpt-neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE, **IDS, intermediate_size=32)),
+    "eager": lambda: LlamaForCausalLM(LlamaConfig(**GROUPED, attn_implementation="eager")),
+    "window": lambda: MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=4)),
+    "gemma": lambda: Gemma3ForCausalLM(
+        Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=4, layer_types=["sliding_attention", "full_attention"])
+    ),
+}
+REFUSED: dict[str, Callable[[], Any]] = {
+    "a bias by distance": lambda: BloomForCausalLM(BloomConfig(vocab_size=VOCAB, hidden_size=32, n_layer=2, n_head=4)),
+    "recurrent": lambda: MambaForCausalLM(MambaConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2)),
+    "hybrid": lambda: Lfm2ForCausalLM(Lfm2Config(**GROUPED, layer_types=["conv", "full_attention"])),
+    "positions of the longest": lambda: LlamaForCausalLM(LlamaConfig(**GROUPED, rope_parameters=ROPE)),
+}
+
+
+def model_of(make: Callable[[], Any]) -> AutoregressiveLM:
+    torch.manual_seed(6)
+    network = make().eval()
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return AutoregressiveLM(network, AutoregressiveConfig(vocab_size=VOCAB, max_positions=POSITIONS, **IDS))
+
+
+def lane_of(model: AutoregressiveLM, slots: int = SLOTS) -> CausalLane:
+    lane = causal_lane(model, slots)
+    assert lane is not None
+    return lane
+
+
+@pytest.fixture(scope="module", params=list(TAKEN))
+def model(request: pytest.FixtureRequest) -> AutoregressiveLM:
+    return model_of(TAKEN[request.param])
+
+
+@pytest.fixture(scope="module")
+def llama() -> AutoregressiveLM:
+    return model_of(TAKEN["llama"])
+
+
+def prompt(length: int, seed: int = 0) -> tuple[int, ...]:
+    return (1, *(3 + (7 * place + 5 * seed + place * place) % (VOCAB - 3) for place in range(length - 1)))
+
+
+def row(slot: int, prompt_ids: tuple[int, ...], *answer_ids: int, scope: str | None = None) -> Row:
+    asked = request(prompt_ids=prompt_ids, block_size=1, timesteps=(1,))
+    return Row(slot, asked, BlockState(answer_ids=answer_ids), scope)
+
+
+def alone(model: AutoregressiveLM, prompt_ids: tuple[int, ...], *answer_ids: int) -> Tensor:
+    """The logits of one process with one answer, that nothing was asked of before, [1, V]."""
+    view = BlockView(
+        block=len(answer_ids),
+        step=0,
+        timestep=1,
+        block_size=1,
+        answer_ids=torch.tensor([answer_ids], dtype=torch.int64),
+        trail=(),
+        noise_seeds=(7,),
+        simplex_value=5.0,
+    )
+    return NextToken(model, [prompt_ids]).logits(view)[0]
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def compute(lane: CausalLane, rows: list[Row]) -> dict[int, Tensor]:
+    """Compute rows in batches by kind, as an engine does, and return the logits by slot."""
+    kinds: dict[object, list[Row]] = {}
+    for one in rows:
+        kinds.setdefault(lane.kind(one), []).append(one)
+    return {
+        one.slot: logits.clone()
+        for batch in kinds.values()
+        for one, logits in zip(batch, lane.logits(batch), strict=True)
+    }
+
+
+@pytest.mark.parametrize("slots", [(0, 1, 2), (3, 0, 1)], ids=["neighbours", "apart"])
+def test_rows_of_any_lengths_are_one_batch_and_as_if_alone(model: AutoregressiveLM, slots: tuple[int, ...]) -> None:
+    lane = lane_of(model)
+    prompts = {slot: prompt(length, slot) for slot, length in zip(slots, (1, 9, 30), strict=True)}
+    answers: dict[int, tuple[int, ...]] = dict.fromkeys(slots, ())
+    for turn in range(4):
+        rows = [row(slot, prompts[slot], *answers[slot]) for slot in slots]
+        if turn:
+            assert {lane.kind(one) for one in rows} == {None}
+        for slot, logits in compute(lane, rows).items():
+            close(logits, alone(model, prompts[slot], *answers[slot]))
+            answers[slot] += (int(logits.argmax()),)
+
+
+@pytest.mark.parametrize("kind", list(REFUSED))
+def test_networks_whose_rows_cannot_be_one_batch_have_no_lane(kind: str) -> None:
+    assert causal_lane(model_of(REFUSED[kind]), SLOTS) is None
+
+
+def test_a_wrong_guess_leaves_no_trace(model: AutoregressiveLM) -> None:
+    lane, asked = lane_of(model), prompt(12)
+    for guess in ((), (5,), (5, 6), (5, 6, 7)):
+        compute(lane, [row(0, asked, *guess)])
+    close(compute(lane, [row(0, asked, 5, 9)])[0], alone(model, asked, 5, 9))
+    close(compute(lane, [row(0, asked, 4)])[0], alone(model, asked, 4))
+
+
+def test_a_slot_is_another_answers_when_it_is_free(llama: AutoregressiveLM) -> None:
+    lane = lane_of(llama)
+    compute(lane, [row(0, prompt(40))])
+    lane.forget(0)
+    assert lane.is_long(row(0, prompt(40)), beside=True)
+    close(compute(lane, [row(0, prompt(5, 3))])[0], alone(llama, prompt(5, 3)))
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_long_prompt_is_read_in_parts(model: AutoregressiveLM, beside: bool) -> None:
+    lane, asked = lane_of(model), prompt(350)
+    most = (PART_TOKENS_BESIDE if beside else PART_TOKENS)["cpu"]
+    long, parts = row(1, asked), 0
+    with torch.inference_mode():
+        while lane.is_long(long, beside=beside):
+            lane.read(long, beside=beside)
+            parts += 1
+            close(
+                compute(lane, [row(0, prompt(3), *range(4, 4 + parts))])[0],
+                alone(model, prompt(3), *range(4, 4 + parts)),
+            )
+    assert parts == -(-(350 - most) // most)
+    close(compute(lane, [long])[1], alone(model, asked))
+
+
+def test_a_long_prompt_need_not_be_read_before(llama: AutoregressiveLM) -> None:
+    close(compute(lane_of(llama), [row(1, prompt(350))])[1], alone(llama, prompt(350)))
+
+
+@pytest.mark.parametrize(
+    ("scope", "other", "missing"), [("a", "a", 1), ("a", "b", 31), (None, None, 31), ("a", None, 31)]
+)
+def test_prompts_are_shared_within_one_scope_only(
+    llama: AutoregressiveLM, scope: str | None, other: str | None, missing: int
+) -> None:
+    lane, read = lane_of(llama), []
+    compute(lane, [row(0, prompt(30), scope=scope)])
+    forward = llama.network.model.embed_tokens.register_forward_hook(lambda _, ids, __: read.append(ids[0].shape[1]))
+    try:
+        close(compute(lane, [row(2, (*prompt(30), 9), scope=other)])[2], alone(llama, (*prompt(30), 9)))
+    finally:
+        forward.remove()
+    assert read[0] == missing
+
+
+def test_committed_answers_are_never_shared(llama: AutoregressiveLM) -> None:
+    lane, read = lane_of(llama), []
+    for answer in ((), (5,), (5, 6), (5, 6, 7)):
+        compute(lane, [row(0, prompt(30), *answer, scope="a")])
+    forward = llama.network.model.embed_tokens.register_forward_hook(lambda _, ids, __: read.append(ids[0].shape[1]))
+    try:
+        compute(lane, [row(1, (*prompt(30), 5, 6, 7, 8), scope="a")])
+    finally:
+        forward.remove()
+    assert read == [4]
+
+
+def test_numbers_that_are_not_finite_go_with_their_answer(llama: AutoregressiveLM) -> None:
+    lane = lane_of(llama)
+    compute(lane, [row(0, prompt(20))])
+    for layer in lane._memory:
+        layer.keys[0] = torch.inf
+        layer.values[0] = torch.nan
+    lane.clear(0)
+    rows = [row(0, (1,)), row(1, prompt(30))]
+    compute(lane, rows)
+    found = compute(lane, [row(0, (1,), 4), row(1, prompt(30), 4)])
+    close(found[0], alone(llama, (1,), 4))
+
+
+def test_more_than_one_token_and_more_than_the_positions_are_refused(llama: AutoregressiveLM) -> None:
+    lane = lane_of(llama)
+    with pytest.raises(InvalidParameter, match="use 1"):
+        lane.logits([Row(0, request(block_size=4), BlockState())])
+    with pytest.raises(PromptTooLong, match="at most 399"):
+        lane.logits([row(0, prompt(400))])
+
+
+def test_slots_that_no_memory_holds_are_refused_at_the_start(llama: AutoregressiveLM) -> None:
+    with pytest.raises(InvalidParameter, match="--max-sessions"):
+        causal_lane(llama, 10**12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_slot_takes_the_memory_of_its_keys_and_values(dtype: torch.dtype) -> None:
+    model = model_of(TAKEN["llama"])
+    model.to(dtype)
+    assert lane_of(model).bytes_per_slot == 2 * 2 * 2 * 8 * POSITIONS * dtype.itemsize
