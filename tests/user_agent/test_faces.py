@@ -31,6 +31,8 @@ from user_agent.commands.app import app
 from user_agent.config import FILE, AgentConfig, load_config, save_settings
 from user_agent.fields import Setting, settings_of
 from user_agent.line.line import CoreLine
+from user_agent.store.crossed import Crossed
+from user_agent.store.database import memory_database
 
 QUESTION = "Where is it?"
 KEY = "sk-test"
@@ -70,7 +72,7 @@ class Recorder:
 
     def __init__(self, config: AgentConfig) -> None:
         self.request, self.requests = config.request, []
-        self.user_model = SimpleNamespace(tokenizer=None)
+        self.user_model = SimpleNamespace(tokenizer=SimpleNamespace(takes_conversations=False))
 
     def start(self, request: AnswerRequest, *_: object) -> asyncio.Task[None]:
         self.requests.append(request)
@@ -131,7 +133,7 @@ def rest_body(setting: Setting) -> dict[str, object]:
 
 
 def test_every_field_but_the_question_has_a_face_and_a_value_here() -> None:
-    assert SETTINGS.keys() == VALUES.keys() == AnswerRequest.model_fields.keys() - {"question"}
+    assert SETTINGS.keys() == VALUES.keys() == AnswerRequest.model_fields.keys() - {"question", "history"}
     assert AnswerSettings.model_fields.keys() == VALUES.keys(), "they are settings of the agent too"
 
 
@@ -233,7 +235,7 @@ async def test_no_field_of_a_request_is_left_out_of_the_answer(
         return []
 
     for value in (setting.info.default, VALUES[setting.name][0]):
-        service = Answering(AgentConfig(), user_model, client, search, Traces())
+        service = Answering(AgentConfig(), user_model, client, search, Crossed(memory_database(), list), Traces())
         with pytest.raises(InvalidParameter, match=r"seen|answers with models of no pair, not with"):
             await service.start(service.request(QUESTION, **{setting.name: value}), "trace")
     assert seen[:2] != seen[2:]
