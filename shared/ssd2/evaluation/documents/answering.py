@@ -55,7 +55,7 @@ class Prompts(NamedTuple):
     @property
     def sha256(self) -> str:
         """Hash of all three."""
-        return hashlib.sha256(json.dumps(self).encode()).hexdigest()
+        return _sha256(self)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,8 @@ def answer_all(
     """
     setting = run.depends_on(collaboration)
     prompts = {question.id: run.prompts(question) for question in run.questions}
-    answers = _kept_answers(kept, setting, prompts) if kept else {}
+    keys = {name: _sha256([setting, prompts[name].sha256]) for name in prompts}
+    answers = _kept_answers(kept, keys) if kept else {}
     missing = [name for name in prompts if name not in answers]
     missing.sort(key=lambda name: len(prompts[name].with_docs))
     on_progress(len(prompts) - len(missing))
@@ -186,9 +187,8 @@ def answer_all(
         for name, text in zip(batch, texts, strict=True):
             answers[name] = Answer(name, text, seconds)
             if kept:
-                append_result(
-                    kept, {**asdict(answers[name]), "prompts_sha256": prompts[name].sha256, "setting": setting}
-                )
+                shown = {"lambda_user": collaboration.lambda_user, "alpha": collaboration.alpha}
+                append_result(kept, {**asdict(answers[name]), **shown, "key": keys[name]})
         on_progress(len(batch))
     return [answers[name] for name in prompts]
 
@@ -205,15 +205,17 @@ def _answer_batch(run: Run, collaboration: CollaborationParams, prompts: Sequenc
     return [user.tokenizer.decode(ids) for ids in decode_locally(core_part, user_part, collaboration, sampler)]
 
 
-def _kept_answers(file: Path, setting: Mapping[str, Any], prompts: Mapping[str, Prompts]) -> dict[str, Answer]:
-    """Return the answers of earlier runs in this setting, to these very prompts."""
+def _kept_answers(file: Path, keys: Mapping[str, str]) -> dict[str, Answer]:
+    """Return the answers of earlier runs with the same keys: in this setting, to these very prompts."""
     try:
         return {
             line["id"]: Answer(line["id"], line["text"], line["seconds"])
             for line in read_results(file)
-            if line["setting"] == setting
-            and line["id"] in prompts
-            and line["prompts_sha256"] == prompts[line["id"]].sha256
+            if line["key"] == keys.get(line["id"])
         }
     except (KeyError, TypeError) as error:
         raise not_results(file) from error
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
