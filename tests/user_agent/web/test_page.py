@@ -453,7 +453,8 @@ def test_a_second_question_takes_the_first_turn_with_it(page: Page) -> None:
     ask(page, "When does Fern Gallery open?")
     first = page.locator(".answer .text").inner_text()
     with page.expect_request("**/v1/chat/completions") as sent:
-        ask(page, "And who runs it?")
+        page.get_by_label("Question").fill("And who runs it?")
+        page.keyboard.press("Enter")
     assert sent.value.post_data_json["messages"] == [
         {"role": "user", "content": "When does Fern Gallery open?"},
         {"role": "assistant", "content": first},
