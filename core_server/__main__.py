@@ -16,7 +16,7 @@ from core_server.config import ServerConfig
 from core_server.observability.logs import fields, start_log
 from core_server.options import add_options, read_options
 from core_server.remedies import with_remedy
-from ssd2.errors import EngineLost, SlingshotError
+from ssd2.errors import EngineLost, InvalidParameter, SlingshotError
 
 EXIT_ENGINE_LOST = 1
 EXIT_REFUSED = 2
@@ -46,6 +46,8 @@ examples:
       serve a public model, downloaded before with `core-server models get qwen2.5-7b`
   core-server --model general=models/core --model experts=models/core-experts --model models/opt-13b
       serve several models; an agent gets the first of its own model's family, or asks for one by name
+  core-server --upstream http://localhost:8000 --upstream-model Qwen/Qwen3-8B --tokenizer models/qwen3-8b --port 50051
+      serve a model that vLLM, SGLang or llama.cpp's server computes
 
 commands:
   core-server keys --help
@@ -86,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(EXIT_HUNG_UP))
     try:
         config = ServerConfig(**read_options(ServerConfig, options))
+        if not config.model_folders:
+            raise InvalidParameter("there is no model to serve; name a checkpoint folder", parameter="models")
         from core_server.frontend.server import serve
 
         return asyncio.run(serve(config, _announce))
@@ -121,7 +125,9 @@ def _announce(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="core-server",
-        usage="core-server --model [NAME=]DIR [options]\n       core-server keys | certs | models ...",
+        usage="core-server --model [NAME=]DIR [options]\n"
+        "       core-server --upstream URL --upstream-model NAME --tokenizer FOLDER [options]\n"
+        "       core-server keys | certs | models ...",
         add_help=False,
         description="Serve core models to agents. Agents never send their documents to the server.",
         epilog=_EXAMPLES,

@@ -18,6 +18,11 @@ REMEDIES: Remedies = {
     (ANY, "device"): "--device",
     (ANY, "precision"): "--precision or --device",
     (ANY, "tensor_parallel"): "--tensor-parallel",
+    (ANY, "logits"): "--logits",
+    (ANY, "upstream"): "--upstream URL --upstream-model NAME --tokenizer FOLDER",
+    (ANY, "upstream_model"): "--upstream-model NAME",
+    (ANY, "upstream_key"): "--upstream-key FILE, or the variable SLINGSHOT_UPSTREAM_KEY",
+    (ANY, "tokenizer"): "--tokenizer FOLDER",
 }
 
 

@@ -81,7 +81,11 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
                 library.link(NOTES)
             library.watch()
             answering = Answering(config, loading.result(), line.client, library.search, stores.crossed, Traces())
-            yield AppState(config, options, api_key(config), answering, stores, line)
+            state = AppState(config, options, api_key(config), answering, stores, line)
+            try:
+                yield state
+            finally:
+                await state.fetching.close()
         finally:
             await line.close()
 

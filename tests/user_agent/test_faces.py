@@ -44,6 +44,7 @@ VALUES: dict[str, tuple[Any, str]] = {
     "max_tokens": (24, "24"),
     "temperature": (0.0, "0"),
     "documents": ((3, 17), "3, 17"),
+    "pair": ("smollm2-135m", "smollm2-135m"),
     "model": ("large", "large"),
     "steps": (7, "7"),
     "early_stop": (0.5, "0.5"),
@@ -163,7 +164,14 @@ async def test_precedence_is_option_then_variable_then_file(
 ) -> None:
     save_settings({setting.name: VALUES[setting.name][1]})
     default = AnswerSettings.model_fields[setting.name].default
-    given = {"lambda_user": 0.5, "alpha": 0.5, "early_stop": 0.1, "entropy_bound": 2, "logits": "float16"}
+    given = {
+        "lambda_user": 0.5,
+        "alpha": 0.5,
+        "early_stop": 0.1,
+        "entropy_bound": 2,
+        "logits": "float16",
+        "pair": "qwen3-8b",
+    }
     other = given.get(setting.name, 5 if default is None else "other" if default in ("", ()) else default)
     typed = "all" if setting.name == "documents" else str(other)
     wanted = AnswerRequest(question=QUESTION, **{setting.name: other})
@@ -228,7 +236,7 @@ async def test_no_field_of_a_request_is_left_out_of_the_answer(
 
     for value in (setting.info.default, VALUES[setting.name][0]):
         service = Answering(AgentConfig(), user_model, client, search, Crossed(memory_database(), list), Traces())
-        with pytest.raises(InvalidParameter, match="seen"):
+        with pytest.raises(InvalidParameter, match=r"seen|answers with models of no pair, not with"):
             await service.start(service.request(QUESTION, **{setting.name: value}), "trace")
     assert seen[:2] != seen[2:]
 
