@@ -28,11 +28,11 @@ class Conversation:
     """What stands before a question.
 
     Attributes:
-        system: the system prompt; "" for the model's own.
+        system_prompt: the one of both prompts; "" for the model's own.
         turns: the oldest first.
     """
 
-    system: str = ""
+    system_prompt: str = ""
     turns: tuple[Turn, ...] = ()
 
     @classmethod
@@ -64,7 +64,7 @@ class Conversation:
         return self._messages(question, [turn.answer for turn in self.turns])
 
     def _messages(self, question: str, answers: Sequence[str]) -> list[Message]:
-        messages = [Message("system", self.system)]
+        messages = [Message("system", self.system_prompt)]
         for turn, answer in zip(self.turns, answers, strict=True):
             messages += [Message("user", turn.question), Message("assistant", answer)]
         return [*(message for message in messages if message.content.strip()), Message("user", question)]

@@ -191,7 +191,7 @@ class UserModel:
         self, instruction: str, passages: Sequence[Passage], longest: int, conversation: Conversation
     ) -> Conversation:
         """Leave out the oldest turns until everything has room, or those that stay take half of the room at most."""
-        alone = len(self.prompt(instruction, (), Conversation(conversation.system)))
+        alone = len(self.prompt(instruction, (), Conversation(conversation.system_prompt)))
         while conversation.turns:
             has_room = len(self.prompt(instruction, passages, conversation)) <= longest
             turns = len(self.prompt(instruction, (), conversation)) - alone
