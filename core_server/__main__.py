@@ -16,7 +16,7 @@ from core_server.config import ServerConfig
 from core_server.observability.logs import fields, start_log
 from core_server.options import add_options, read_options
 from core_server.remedies import with_remedy
-from ssd2.errors import EngineLost, SlingshotError
+from ssd2.errors import EngineLost, InvalidParameter, SlingshotError
 
 EXIT_ENGINE_LOST = 1
 EXIT_REFUSED = 2
@@ -42,19 +42,25 @@ examples:
       run two such engines on eight GPUs: more answers at a time
   core-server --model models/core --port 50051 --logits top-k:64
       never send full logits
+  core-server --model qwen2.5-7b --port 50051 --device cuda
+      serve a public model, downloaded before with `core-server models get qwen2.5-7b`
   core-server --model general=models/core --model experts=models/core-experts --model models/opt-13b
       serve several models; an agent gets the first of its own model's family, or asks for one by name
+  core-server --upstream http://localhost:8000 --upstream-model Qwen/Qwen3-8B --tokenizer models/qwen3-8b --port 50051
+      serve a model that vLLM, SGLang or llama.cpp's server computes
 
 commands:
   core-server keys --help
       create, list and revoke API keys
   core-server certs --help
       create TLS certificates
+  core-server models --help
+      list and download public models
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a core server until it is stopped, or make keys and certificates for one.
+    """Run a core server until it is stopped, make keys and certificates for one, or download models.
 
     Returns:
         The exit code: 0 after SIGTERM, SIGINT or SIGHUP; 143, 130 or 129 if they come while the models load; 2 if the
@@ -68,6 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from core_server.access.commands import main as manage_access
 
         return manage_access(given)
+    if given[:1] == ["models"]:
+        from core_server.models import main as manage_models
+
+        return manage_models(given[1:])
     options = vars(_parser().parse_args(given))
     log_level, log_format = (options.get(name, getattr(ServerConfig, name)) for name in ("log_level", "log_format"))
     raise_descriptor_limit()
@@ -78,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(EXIT_HUNG_UP))
     try:
         config = ServerConfig(**read_options(ServerConfig, options))
+        if not config.model_folders:
+            raise InvalidParameter("there is no model to serve; name a checkpoint folder", parameter="models")
         from core_server.frontend.server import serve
 
         return asyncio.run(serve(config, _announce))
@@ -113,7 +125,9 @@ def _announce(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="core-server",
-        usage="core-server --model [NAME=]DIR [options]\n       core-server keys | certs ...",
+        usage="core-server --model [NAME=]DIR [options]\n"
+        "       core-server --upstream URL --upstream-model NAME --tokenizer FOLDER [options]\n"
+        "       core-server keys | certs | models ...",
         add_help=False,
         description="Serve core models to agents. Agents never send their documents to the server.",
         epilog=_EXAMPLES,

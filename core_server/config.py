@@ -7,10 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from core_server.options import check_ranges, setting
 from ssd2.errors import InsecureLine, InvalidParameter
 from ssd2.logits.format import ANY_FORMAT, AllowedFormats
+from ssd2.models.pairs import PAIRS, Pair, downloaded_folder
 from ssd2.wire.addresses import is_loopback
 
 MAX_NAME_LENGTH = 128
@@ -32,9 +34,10 @@ def default_threads() -> int:
 
 
 def named_models(given: Sequence[str]) -> dict[str, Path]:
-    """Parse the values of --model: NAME=DIR, or DIR for a model named after its folder.
+    """Parse the values of --model: NAME=DIR, or DIR for a model named after its folder; a pair stands for its core.
 
     Raises:
+        ModelNotFound: if a pair's core model is not downloaded.
         InvalidParameter: if there is none, or two have the same name.
     """
     if not given:
@@ -42,12 +45,18 @@ def named_models(given: Sequence[str]) -> dict[str, Path]:
     models: dict[str, Path] = {}
     for text in given:
         name, has_name, folder = ("", "", "") if Path(text).is_dir() else text.partition("=")
-        path = Path(folder if has_name else text)
-        name = name if has_name else path.resolve().name
+        pair = _pair(folder if has_name else text)
+        path = downloaded_folder(pair, "core") if pair else Path(folder if has_name else text)
+        name = name if has_name else pair.name if pair else path.resolve().name
         if name in models:
             raise InvalidParameter(f"two models are named {name!r}; give them different names", parameter="models")
         models[name] = path
     return models
+
+
+def _pair(given: str) -> Pair | None:
+    """Return the pair of that name, unless a folder has the name."""
+    return None if Path(given).is_dir() else next((pair for pair in PAIRS if pair.name == given), None)
 
 
 @dataclass(frozen=True)
@@ -55,14 +64,43 @@ class ServerConfig:
     """Settings of one core server; `core-server --help`, Ray's arguments and the proxy's variables are made of them."""
 
     models: Mapping[str, Path] = field(
+        default_factory=dict,
         metadata=setting(
-            "Checkpoint folder of a model to serve; repeatable. Agents ask for the model by NAME (the folder's "
+            "Checkpoint folder of a model to serve, or the name of a pair (`core-server models list`) whose core was "
+            "downloaded; repeatable. Agents ask for the model by NAME (the folder's "
             "name if omitted). The first model is the default.",
             option="model",
             metavar="[NAME=]DIR",
             parse=named_models,
             is_repeatable=True,
-        )
+        ),
+    )
+    upstream: str | None = field(
+        default=None,
+        metadata=setting(
+            "Serve a model that another server computes, in place of models of this machine: vLLM, SGLang or "
+            "llama.cpp's server, such as http://localhost:8000. It gives its largest log-probabilities only, so agents "
+            "may ask for top-k:K, up to its limit (vLLM's --max-logprobs), and not for float16 or uint8.",
+            metavar="URL",
+        ),
+    )
+    upstream_model: str | None = field(
+        default=None,
+        metadata=setting("Name of the model at the upstream; agents know it by the same name.", metavar="NAME"),
+    )
+    tokenizer: Path | None = field(
+        default=None,
+        metadata=setting(
+            "Folder with the tokenizer.json and config.json of the upstream's model; it needs no weights.",
+            metavar="FOLDER",
+        ),
+    )
+    upstream_key: Path | None = field(
+        default=None,
+        metadata=setting(
+            "File with the upstream's API key; without it, the variable SLINGSHOT_UPSTREAM_KEY is read.",
+            metavar="FILE",
+        ),
     )
     host: str = field(default="127.0.0.1", metadata=setting("Address to listen on."))
     port: int = field(default=0, metadata=setting("Port to listen on; 0 picks a free one.", at_least=0, at_most=65_535))
@@ -197,6 +235,15 @@ class ServerConfig:
             is_advanced=True,
         ),
     )
+    upstream_timeout_s: float = field(
+        default=60.0,
+        metadata=setting(
+            "Seconds an upstream may take for a timestep, the first of which reads the prompt.",
+            metavar="S",
+            above=0,
+            is_advanced=True,
+        ),
+    )
     log_level: str = field(
         default="info", metadata=setting("Lowest level to log.", choices=LOG_LEVELS, is_advanced=True)
     )
@@ -236,9 +283,10 @@ class ServerConfig:
         self._check_access()
         check_ranges(self)
         self._check_devices()
+        self._check_upstream()
 
     def _check_names(self) -> None:
-        for name in self.models:
+        for name in self.model_folders:
             if not name or not name.isprintable() or len(name) > MAX_NAME_LENGTH:
                 raise InvalidParameter(
                     f"a model's name is {name[:MAX_NAME_LENGTH]!r}; use 1 to {MAX_NAME_LENGTH} printable characters",
@@ -268,6 +316,46 @@ class ServerConfig:
                 f"device is {self.device!r}; with several ranks, name the first GPU, such as cuda or cuda:4, or cpu",
                 parameter="device",
             )
+
+    def _check_upstream(self) -> None:
+        given = [one for one in (self.upstream, self.upstream_model, self.tokenizer) if one is not None]
+        if len(given) in (1, 2):
+            raise InvalidParameter(
+                "an upstream's URL, its model's name and the folder of the model's tokenizer go together; set all "
+                "three",
+                parameter="upstream",
+            )
+        if self.upstream is None:
+            return
+        if self.models:
+            raise InvalidParameter(
+                "a server has either models of its own or an upstream; start another server for the others",
+                parameter="models",
+            )
+        if not _is_url(self.upstream):
+            raise InvalidParameter(
+                "the upstream's address is not the URL of a server; use one such as http://localhost:8000, without a "
+                "password, a ? or a #",
+                parameter="upstream",
+            )
+        if self.ranks > 1:
+            raise InvalidParameter(
+                "with an upstream nothing is computed here; leave out tensor parallelism and replicas"
+            )
+        full = [str(one) for one in self.logits_formats.formats if one.kind != "top-k"]
+        if full and self.logits_formats != ANY_FORMAT:
+            raise InvalidParameter(
+                f"an upstream gives its largest log-probabilities only, so {' and '.join(full)} cannot be offered; "
+                "offer top-k:K",
+                parameter="logits",
+            )
+
+    @property
+    def model_folders(self) -> Mapping[str, Path]:
+        """Folders of the models, by the names that agents know them by; that of an upstream's has no weights."""
+        if self.upstream_model is not None and self.tokenizer is not None:
+            return {self.upstream_model: self.tokenizer}
+        return self.models
 
     @property
     def weights_precision(self) -> str:
@@ -309,6 +397,20 @@ class ServerConfig:
             port: that was picked; None for the configured one.
         """
         return host_and_port(self.host, self.port if port is None else port)
+
+
+def _is_url(text: str) -> bool:
+    """True if a text is the address of a server, and no secret stands in it."""
+    try:
+        url = urlsplit(text)
+        return (
+            url.scheme in ("http", "https")
+            and bool(url.hostname)
+            and url.port != 0
+            and not ("@" in url.netloc or url.query or url.fragment)
+        )
+    except ValueError:
+        return False
 
 
 def host_and_port(host: str, port: int) -> str:

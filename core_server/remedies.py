@@ -6,6 +6,8 @@ from ssd2.errors import ANY, Remedies, SlingshotError, with_remedies
 
 REMEDIES: Remedies = {
     (ANY, "models"): "--model NAME=DIR",
+    (ANY, "pair"): "`core-server models list`, `core-server models get NAME`",
+    (ANY, "hub_token"): "the environment variable HF_TOKEN",
     (ANY, "tls_certificate"): "--tls-certificate FILE --tls-key FILE; `core-server certs create` creates them",
     (ANY, "client_ca"): "--client-ca FILE",
     (ANY, "keys"): "--keys FILE; `core-server keys create NAME --keys FILE` creates one",
@@ -16,6 +18,11 @@ REMEDIES: Remedies = {
     (ANY, "device"): "--device",
     (ANY, "precision"): "--precision or --device",
     (ANY, "tensor_parallel"): "--tensor-parallel",
+    (ANY, "logits"): "--logits",
+    (ANY, "upstream"): "--upstream URL --upstream-model NAME --tokenizer FOLDER",
+    (ANY, "upstream_model"): "--upstream-model NAME",
+    (ANY, "upstream_key"): "--upstream-key FILE, or the variable SLINGSHOT_UPSTREAM_KEY",
+    (ANY, "tokenizer"): "--tokenizer FOLDER",
 }
 
 

@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from ssd2.errors import InvalidParameter
+from ssd2.models.pairs import check_memory, downloaded_folder, pair_named
 from user_agent.answering.request import AnswerSettings
 from user_agent.answering.settings import ServiceSettings
 from user_agent.fields import PREFIX, Face, settings_of
@@ -80,6 +81,25 @@ class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
             return None
         return LineSettings(**{name: getattr(self, name) for name in LineSettings.model_fields})
 
+    @property
+    def serves_core(self) -> bool:
+        """True if the agent starts a core on this machine."""
+        return self.line is not None and self.core is None
+
+    def check_pair(self) -> None:
+        """Check that what the pair needs on this machine is there, before anything is loaded.
+
+        Raises:
+            ModelNotFound: if a model of it is not downloaded.
+            TooLittleMemory: if there is no room for its models.
+        """
+        if self.pair:
+            pair = pair_named(self.pair)
+            loaded = [pair.core] if self.serves_core and downloaded_folder(pair, "core") else []
+            if downloaded_folder(pair, "user") and self.lambda_user != 0:
+                loaded.append(pair.user)
+            check_memory(loaded, f"the pair {pair.name}")
+
     @field_validator("cors_origins", "trusted_hosts", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
@@ -113,6 +133,9 @@ def load_config(**options: Any) -> AgentConfig:
         InvalidParameter: if a value is outside its range, or the file cannot be read.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    outside = set_outside(**given)
+    if "user_model" in outside and "pair" not in outside:
+        given["pair"] = ""  # else a pair of the file would replace what was asked for more closely
     try:
         return AgentConfig(**given)
     except ValidationError as error:

@@ -6,7 +6,7 @@
     ├── CoreError
     │   ├── CoreUnavailable        nothing answers at the core's address
     │   ├── CoreLost               the connection broke in the middle of an answer
-    │   └── DemoCoreEnded          the demo's core, which the agent started itself, has ended
+    │   └── OwnCoreEnded           a core that the agent started itself has ended
     ├── AgentError                 the agent cannot answer
     │   └── AgentBusy              the agent is at its limit of answers
     └── StoreError                 the agent's data on the device cannot be used
@@ -38,8 +38,8 @@ class CoreLost(CoreError, code="core_lost", grpc="UNAVAILABLE", http=503):
     retry_after_s: float | None = 0.0  # None where the device has closed the line itself
 
 
-class DemoCoreEnded(CoreError, code="demo_core_ended", grpc="UNAVAILABLE", http=503):
-    """The demo's core, which the agent has started itself, has ended."""
+class OwnCoreEnded(CoreError, code="own_core_ended", grpc="UNAVAILABLE", http=503):
+    """A core that the agent has started itself has ended."""
 
     retry_after_s: float | None = 1.0  # None where it is not started again
 

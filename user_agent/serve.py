@@ -19,8 +19,8 @@ from user_agent.api.app import create_app
 from user_agent.api.security import api_key
 from user_agent.api.state import AppState
 from user_agent.config import AgentConfig, load_config
-from user_agent.line.demo_core import exit_on_sigterm
 from user_agent.line.line import CoreLine
+from user_agent.line.own_core import exit_on_sigterm
 from user_agent.store.data_folder import held_data_folder
 from user_agent.stores import open_stores
 
@@ -69,18 +69,23 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
     Raises:
         SlingshotError: if a part cannot be started; StoreInUse if another agent has the data folder.
     """
+    config.check_pair()
     with held_data_folder(config.data_dir, url), open_stores(config) as stores:
         line = CoreLine(stores.ledger)
         try:
-            loading = asyncio.create_task(asyncio.to_thread(UserModel.load, config.user_model, with_weights=True))
+            loading = asyncio.create_task(asyncio.to_thread(UserModel.load, config.user_folder, with_weights=True))
             library = stores.documents
             # The first two take seconds; the third is told once the agent listens.
-            await asyncio.gather(line.connect(config.line), loading, asyncio.to_thread(library.exposure))
+            await asyncio.gather(line.connect(config.line, config.pair), loading, asyncio.to_thread(library.exposure))
             if line.is_demo and not library.links() and not library.documents():
                 library.link(NOTES)
             library.watch()
-            answering = Answering(config, loading.result(), line.client, library.search, Traces())
-            yield AppState(config, options, api_key(config), answering, stores, line)
+            answering = Answering(config, loading.result(), line.client, library.search, stores.crossed, Traces())
+            state = AppState(config, options, api_key(config), answering, stores, line)
+            try:
+                yield state
+            finally:
+                await state.fetching.close()
         finally:
             await line.close()
 

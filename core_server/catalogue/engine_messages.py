@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from core_server.catalogue.distribution import Distribution
 from core_server.catalogue.served_model import ServedModel
@@ -23,6 +23,23 @@ from ssd2.logits.format import AllowedFormats
 from ssd2.wire.codec import OpenRequest, PackedLogits
 
 _LENGTH = struct.Struct("<Q")
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Another server that computes in place of an engine's own models.
+
+    Attributes:
+        url: of the server, without a path of its interface.
+        model: its name there.
+        key_file: text file with the API key; None to read the variable, or for a server without keys.
+        timeout_s: how long one timestep may take.
+    """
+
+    url: str
+    model: str
+    key_file: Path | None
+    timeout_s: float
 
 
 @dataclass(frozen=True)
@@ -40,6 +57,7 @@ class Start:
         timeout_s: how long a rank waits for the others.
         log_level: name of the lowest level that is logged.
         log_format: one of `core_server.config.LOG_FORMATS`.
+        upstream: computes the one model, whose folder then needs no weights; None to load the models.
     """
 
     models: Mapping[str, Path]
@@ -52,6 +70,7 @@ class Start:
     timeout_s: float
     log_level: str
     log_format: str
+    upstream: Upstream | None = None
 
 
 @dataclass(frozen=True)
@@ -195,20 +214,30 @@ def receive(connection: socket.socket) -> Start | Command | None:
     return command
 
 
-def write(writer: asyncio.StreamWriter, message: Start | Command) -> None:
-    """`send` for the front end; what it sends is small and bounded by the number of its answers."""
+def write(writer: asyncio.StreamWriter, message: Start | Command | Report) -> None:
+    """`send` for an event loop; what it sends is small and bounded by the number of its answers."""
     data = pickle.dumps(message)
     writer.write(_LENGTH.pack(len(data)) + data)
 
 
 async def read(reader: asyncio.StreamReader) -> Report | None:
     """`receive` for the front end."""
+    report: Report | None = await _read(reader)
+    return report
+
+
+async def read_command(reader: asyncio.StreamReader) -> Start | Command | None:
+    """`receive` for an engine with an event loop."""
+    command: Start | Command | None = await _read(reader)
+    return command
+
+
+async def _read(reader: asyncio.StreamReader) -> Any:
     try:
         (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-        report: Report = pickle.loads(await reader.readexactly(length))  # noqa: S301  # see `receive`
+        return pickle.loads(await reader.readexactly(length))  # noqa: S301  # see `receive`
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
-    return report
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes | None:

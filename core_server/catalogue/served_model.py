@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, TokenizerMismatch
+from ssd2.logits.format import AllowedFormats
 from ssd2.models.configs import ModelConfig
 from ssd2.models.prompts import check_prompts
-from ssd2.wire.codec import ModelCard, OpenRequest
+from ssd2.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ModelCard, OpenRequest
+
+if TYPE_CHECKING:
+    from ssd2.models.tokenizer import Tokenizer  # takes a library that the front end does without
+
+MAX_BLOCK_SIZE = 256
+"""L at most, whatever the model's positions: the paper's largest is 200, and work and traffic of a
+timestep grow with it."""
+
+_FRAME_OVERHEAD_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,47 @@ class ServedModel:
     name: str
     config: ModelConfig
     card: ModelCard
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        config: ModelConfig,
+        *,
+        sha256: str,
+        tokenizer: Tokenizer,
+        parameters: int,
+        logits_formats: AllowedFormats,
+    ) -> ServedModel:
+        """Describe a model.
+
+        Args:
+            name: that agents know it by.
+            config: its shape.
+            sha256: of its files, or of what stands for them.
+            tokenizer: of the model.
+            parameters: how many; 0 if that is not known.
+            logits_formats: that agents may have its logits in.
+        """
+        frame_bytes_per_position = max(f.bytes_per_position(config.vocab_size) for f in logits_formats.formats)
+        card = ModelCard(
+            protocol_version=PROTOCOL_VERSION,
+            model=name,
+            model_sha256=sha256,
+            tokenizer_sha256=tokenizer.sha256,
+            vocab_size=config.vocab_size,
+            block_size=config.block_size,
+            max_prompt_tokens=config.max_prompt_tokens,
+            max_block_size=min(
+                MAX_BLOCK_SIZE,
+                config.max_block_size,
+                (MAX_MESSAGE_BYTES - _FRAME_OVERHEAD_BYTES) // frame_bytes_per_position,
+            ),
+            parameters=parameters,
+            family=config.family,
+            logits_formats=logits_formats,
+        )
+        return cls(name, config, card)
 
     def check_fits(self, request: OpenRequest) -> None:
         """Check what an answer asks for against the model.

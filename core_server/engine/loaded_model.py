@@ -11,13 +11,6 @@ from ssd2.logits.format import ANY_FORMAT, AllowedFormats
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint
 from ssd2.models.devices import check_device
 from ssd2.models.shard import Shard
-from ssd2.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ModelCard
-
-MAX_BLOCK_SIZE = 256
-"""L at most, whatever the model's positions: the paper's largest is 200, and work and traffic of a
-timestep grow with it."""
-
-_FRAME_OVERHEAD_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -65,23 +58,11 @@ class LoadedModel:
     @cached_property
     def served(self) -> ServedModel:
         """The same without its weights."""
-        config = self.checkpoint.model.config
-        frame_bytes_per_position = max(f.bytes_per_position(config.vocab_size) for f in self.logits_formats.formats)
-        card = ModelCard(
-            protocol_version=PROTOCOL_VERSION,
-            model=self.name,
-            model_sha256=self.checkpoint.sha256,
-            tokenizer_sha256=self.checkpoint.tokenizer.sha256,
-            vocab_size=config.vocab_size,
-            block_size=config.block_size,
-            max_prompt_tokens=config.max_prompt_tokens,
-            max_block_size=min(
-                MAX_BLOCK_SIZE,
-                config.max_block_size,
-                (MAX_MESSAGE_BYTES - _FRAME_OVERHEAD_BYTES) // frame_bytes_per_position,
-            ),
+        return ServedModel.of(
+            self.name,
+            self.checkpoint.model.config,
+            sha256=self.checkpoint.sha256,
+            tokenizer=self.checkpoint.tokenizer,
             parameters=self.checkpoint.parameters,
-            family=config.family,
             logits_formats=self.logits_formats,
         )
-        return ServedModel(self.name, config, card)

@@ -37,27 +37,19 @@ class Result:
     fed_back: Tensor | None
 
 
-@dataclass
-class Answer:
-    """One answer in progress.
+@dataclass(kw_only=True, eq=False)
+class Progress:
+    """How far an answer has come: what has to be computed, and what is computed ahead of its agent.
 
     Attributes:
-        number: of its session.
-        lane: that computes it.
-        slot: that it has there.
         request: how it is decoded.
-        scope: see `Row`.
         sampler: of the model's family, which guesses at projections.
         waiting: what has to be computed; None while the agent has the word.
         results: computed and not yet answered: the first for certain, each other one on a guess at the
             projection of the one before.
     """
 
-    number: int
-    lane: Lane
-    slot: int
     request: OpenRequest
-    scope: str | None
     sampler: SamplerKind
     waiting: BlockState | None = field(default_factory=BlockState)
     results: deque[Result] = field(default_factory=deque)
@@ -107,6 +99,23 @@ class Answer:
         """Return where the answer stands after the projection of a timestep."""
         counts = self._counts(result.state)
         return result.state.after(projected, is_commit=is_commit, fed_back=result.fed_back, counts=counts)
+
+
+@dataclass(kw_only=True, eq=False)
+class Answer(Progress):
+    """One answer in progress, in a slot.
+
+    Attributes:
+        number: of its session.
+        lane: that computes it.
+        slot: that it has there.
+        scope: see `Row`.
+    """
+
+    number: int
+    lane: Lane
+    slot: int
+    scope: str | None
 
     def row(self, state: BlockState) -> Row:
         """Its part of a batch."""
@@ -216,7 +225,14 @@ class Scheduler:
             lane = self._lanes[command.model]
             slot = self._free.pop()
             sampler = self._samplers.get(command.model, SimplexSampler)
-            answer = Answer(command.session, lane, slot, command.request, command.scope, sampler)
+            answer = Answer(
+                number=command.session,
+                lane=lane,
+                slot=slot,
+                request=command.request,
+                scope=command.scope,
+                sampler=sampler,
+            )
             self._answers[command.session] = answer
         elif command.session not in self._answers:
             return

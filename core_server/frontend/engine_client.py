@@ -24,6 +24,7 @@ from core_server.catalogue.engine_messages import (
     Ready,
     Report,
     Start,
+    Upstream,
     read,
     write,
 )
@@ -225,7 +226,8 @@ async def running_engine(config: ServerConfig, replica: int) -> AsyncIterator[En
 
 async def _start_process(config: ServerConfig, path: Path) -> asyncio.subprocess.Process:
     """An engine that connects to a Unix socket: one process, or torchrun and its ranks."""
-    command, environment = ["core_server.engine.process", str(path)], None
+    module = "core_server.engine.upstream.process" if config.upstream else "core_server.engine.process"
+    command, environment = [module, str(path)], None
     if config.tensor_parallel > 1:
         command = torchrun(command, config.tensor_parallel, path.parent)
         environment = ranks_environment(config.threads_per_rank)
@@ -236,8 +238,12 @@ async def _start_process(config: ServerConfig, path: Path) -> asyncio.subprocess
 
 
 def _start(config: ServerConfig, replica: int) -> Start:
+    upstream = None
+    if config.upstream and config.upstream_model:
+        url = config.upstream.rstrip("/").removesuffix("/v1")
+        upstream = Upstream(url, config.upstream_model, config.upstream_key, config.upstream_timeout_s)
     return Start(
-        models=config.models,
+        models=config.model_folders,
         slots=config.slots_per_engine,
         devices=config.devices(replica),
         precision=config.weights_precision,
@@ -247,6 +253,7 @@ def _start(config: ServerConfig, replica: int) -> Start:
         timeout_s=config.engine_timeout_s,
         log_level=config.log_level,
         log_format=config.log_format,
+        upstream=upstream,
     )
 
 

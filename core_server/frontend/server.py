@@ -250,11 +250,7 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None], stop: _S
     ):
         stop.is_loading = False
         server.open(engines)
-        what = ", ".join(
-            f"{one.name} ({one.card.family}, {one.card.parameters:,} parameters)" for one in engines.models
-        )
-        where = f"in {config.weights_precision} on {config.device}"
-        announce(f"listening on {config.address(port)}, serving {what} {where}")
+        announce(f"listening on {config.address(port)}, serving {_served(engines, config)}")
         ends = {asyncio.create_task(stop.is_told.wait()), asyncio.create_task(engines.gone())}
         _, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
@@ -263,6 +259,17 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None], stop: _S
         await server.stop()
         if not stop.is_told.is_set():
             raise EngineLost("no engine is left, so the server stops; see its log, then start it again")
+
+
+def _served(engines: Engines, config: ServerConfig) -> str:
+    """Say what is served, and what computes it."""
+    if config.upstream:
+        return ", ".join(
+            f"{one.name} ({one.card.family}) by {config.upstream}, logits {one.card.logits_formats}"
+            for one in engines.models
+        )
+    what = ", ".join(f"{one.name} ({one.card.family}, {one.card.parameters:,} parameters)" for one in engines.models)
+    return f"{what} in {config.weights_precision} on {config.device}"
 
 
 def stop_signals() -> list[signal.Signals]:

@@ -10,6 +10,8 @@
     │   └── InsecureLine           a connection to another machine would not be encrypted
     ├── ModelError                 a model is missing, broken or not the one expected
     │   ├── ModelNotFound          no checkpoint at that place
+    │   ├── DownloadFailed         a model cannot be downloaded
+    │   ├── TooLittleMemory        this machine has no memory for the model
     │   ├── CheckpointInvalid      the checkpoint's files do not fit together
     │   ├── ModelMismatch          the core serves another model than the one asked for
     │   └── TokenizerMismatch      the two models do not share a tokenizer
@@ -117,6 +119,14 @@ class ModelError(SlingshotError, code="model_error", grpc="INTERNAL", http=503):
 
 class ModelNotFound(ModelError, code="model_not_found", grpc="INTERNAL", http=503):
     """There is no checkpoint at that place."""
+
+
+class DownloadFailed(ModelError, code="download_failed", grpc="INTERNAL", http=503):
+    """A model cannot be downloaded, or came damaged. What came whole is kept for the next try."""
+
+
+class TooLittleMemory(ModelError, code="too_little_memory", grpc="INTERNAL", http=503):
+    """A model takes more memory than this machine has free."""
 
 
 class CheckpointInvalid(ModelError, code="checkpoint_invalid", grpc="INTERNAL", http=503):

@@ -7,6 +7,7 @@ import pytest
 
 from core_server.config import ServerConfig, named_models
 from ssd2.errors import InvalidParameter
+from ssd2.logits.format import AllowedFormats
 
 
 @pytest.mark.parametrize(
@@ -115,3 +116,43 @@ def test_threads_are_the_processors_unless_the_environment_names_fewer(
     if asked is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     assert ServerConfig({}).threads == threads
+
+
+UPSTREAM = {"upstream": "http://localhost:8000", "upstream_model": "m", "tokenizer": Path("t")}
+
+
+def test_an_upstream_s_model_is_served_from_its_tokenizer_s_folder() -> None:
+    assert ServerConfig(**UPSTREAM).model_folders == {"m": Path("t")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        *[({name: None}, "set all three") for name in UPSTREAM],
+        ({"models": {"core": Path("core")}}, "either models of its own or an upstream"),
+        ({"upstream_model": "two\nlines"}, "printable"),
+        ({"replicas": 2}, "nothing is computed here"),
+        ({"tensor_parallel": 2}, "nothing is computed here"),
+        ({"upstream_timeout_s": 0.0}, "upstream timeout"),
+        ({"logits_formats": AllowedFormats.parse("float16,top-k:64")}, "so float16 cannot be offered"),
+        *[
+            ({"upstream": url}, "not the URL of a server")
+            for url in (
+                "localhost:8000",
+                "ftp://x",
+                "http://",
+                "http://a:b@x",
+                "http://x?k=v",
+                "http://x#y",
+                "http://x:99999",
+            )
+        ],
+    ],
+)
+def test_an_upstream_that_cannot_be_asked_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidParameter, match=words):
+        ServerConfig(**{**UPSTREAM, **changes})
+
+
+def test_top_k_alone_is_offered_with_an_upstream() -> None:
+    assert ServerConfig(**UPSTREAM, logits_formats=AllowedFormats.parse("top-k:64"))

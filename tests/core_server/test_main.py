@@ -72,6 +72,11 @@ def test_a_setting_outside_its_range_is_refused_at_once() -> None:
     assert done.stderr == "core-server: error: max sessions is 0; it must be at least 1\n"
 
 
+def test_a_server_without_a_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--port", "0"]) == 2
+    assert "there is no model to serve; name a checkpoint folder" in capsys.readouterr().err
+
+
 def test_formats_that_there_are_not_are_refused_at_once() -> None:
     done = run("--model", "nowhere", "--logits", "float16,bfloat16")
     assert (done.returncode, done.stdout) == (2, "")

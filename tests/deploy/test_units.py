@@ -18,7 +18,7 @@ from core_server.__main__ import EXIT_REFUSED
 from core_server.access.commands import main as manage_access
 from tests.deploy.deployment import DEPLOY, ran, seconds_to_stop, server_of
 from tests.end_to_end.conftest import ENVIRONMENT
-from user_agent.line.demo_core import _STOP_TIMEOUT_S
+from user_agent.line.own_core import _STOP_TIMEOUT_S
 from user_agent.serve import GRACE_S
 
 SYSTEMD = DEPLOY / "systemd"

@@ -15,6 +15,8 @@ from ssd2.algorithm.params import MAX_SEED, CollaborationParams
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, TRAINED_TIMESTEPS
 from ssd2.errors import InvalidParameter
 from ssd2.logits.format import PREFERRED, LogitsFormat
+from ssd2.models.chat import Message
+from ssd2.models.pairs import pair_named
 from user_agent.fields import Face
 
 MAX_MAX_TOKENS = 10**9
@@ -62,6 +64,14 @@ def _logits(value: str | None) -> str | None:
         return None if value is None else str(LogitsFormat.parse(value))
     except InvalidParameter as error:
         raise ValueError(str(error)) from error  # pydantic names the field
+
+
+def _pair(value: str) -> str:
+    """Check the name of a pair; an empty one means none."""
+    try:
+        return pair_named(value).name if value else ""
+    except InvalidParameter as error:
+        raise ValueError(str(error)) from error
 
 
 DocumentId = Annotated[int, Field(ge=0, lt=2**63)]
@@ -115,6 +125,17 @@ class AnswerSettings(BaseModel):
             label="Documents",
         ),
     ] = True
+    pair: Annotated[
+        str,
+        AfterValidator(_pair),
+        Face(
+            "Pair of public models to answer with, such as smollm2-135m",
+            "It has to be downloaded. Takes precedence over the folder of a user model in config.toml. Its core is "
+            "started on this machine unless a core is configured.",
+            default="the demo's",
+            label="Pair of models",
+        ),
+    ] = ""
     model: Annotated[
         str,
         Face(
@@ -275,9 +296,11 @@ class AnswerRequest(AnswerSettings):
 
     Attributes:
         question: w_inst, what both models see.
+        history: system prompt and earlier turns, as far as each side may see them.
     """
 
     question: str
+    history: tuple[Message, ...] = ()
 
     @property
     def document_ids(self) -> tuple[int, ...] | None:

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ssd2.demo.paths import USER
+from ssd2.models.pairs import downloaded_folder, pair_named
 from user_agent.answering.request import AnswerSettings
 from user_agent.fields import Face
 
@@ -20,3 +21,12 @@ class ServiceSettings(AnswerSettings):
     max_waiting: Annotated[int, Face("Further answers that may wait; one more is refused with 429")] = Field(
         default=32, ge=0
     )
+
+    @property
+    def user_folder(self) -> Path:
+        """Folder of the user model: the pair's, if one is chosen.
+
+        Raises:
+            ModelNotFound: if the pair's is not downloaded.
+        """
+        return downloaded_folder(pair_named(self.pair), "user") if self.pair else self.user_model

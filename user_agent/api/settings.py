@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from ssd2.errors import InsecureLine, InvalidParameter, SlingshotError
 from user_agent.answering.service import check
+from user_agent.answering.user_model import UserModel
 from user_agent.api.errors import documented
 from user_agent.api.state import AppState, state_of
 from user_agent.config import CHANGEABLE, SETTINGS, AgentConfig, save_settings, set_outside
@@ -19,6 +20,7 @@ from user_agent.documents.extraction import exposure_warning
 from user_agent.fields import Setting
 from user_agent.line.connection import is_local
 from user_agent.line.credentials import CoreCredentials
+from user_agent.line.settings import LineSettings
 
 router = APIRouter(prefix="/v1", tags=["Settings"])
 
@@ -61,6 +63,7 @@ class Core(BaseModel):
     Attributes:
         address: HOST:PORT, or several separated by commas; null if no core is asked.
         is_demo: the core is the demo's, which the agent starts itself.
+        pair: whose core the agent starts itself; empty for none.
         is_encrypted: the connection is encrypted.
         is_local: the core is on this machine.
         model: name of its model.
@@ -68,11 +71,12 @@ class Core(BaseModel):
         parameters: of the model.
         max_prompt_tokens: longest question, in tokens.
         error: reason why it does not answer.
-        is_starting: the demo's core has ended and is being restarted.
+        is_starting: a core of its own has ended and is being restarted.
     """
 
     address: str | None
     is_demo: bool
+    pair: str
     is_encrypted: bool
     is_local: bool
     model: str | None = None
@@ -89,6 +93,7 @@ class Status(BaseModel):
     Attributes:
         core: the core, and the connection to it.
         user_model: folder of the user model.
+        takes_conversations: the models see earlier turns; without a chat template each question stands alone.
         key_source: source of the encryption key: keyring, passphrase or file.
         data_dir: folder of documents, conversations and ledger.
         is_reader_isolated: files are read in a process without network.
@@ -98,6 +103,7 @@ class Status(BaseModel):
 
     core: Core
     user_model: str
+    takes_conversations: bool
     key_source: str
     data_dir: str
     is_reader_isolated: bool
@@ -126,18 +132,32 @@ async def change(request: Request, changes: Annotated[dict[str, Value | None], B
     before = {name: getattr(state.config, name) for name in changes}
     config = await asyncio.to_thread(save_settings, changes, **state.options)
     try:
-        check(config, state.answering.user_model)
         _refuse_plaintext(state.config, config)
+        user_model = await _user_model(state, config)
+        check(config, user_model)
         if changes.get("ca"):
             CoreCredentials(ca=config.ca).context()  # where no core is configured, nothing else would read it
-        if config.line != state.config.line:
-            await state.line.connect(config.line)
+        if _served_by(config) != _served_by(state.config):
+            await state.line.connect(config.line, config.pair)
     except SlingshotError:
         await asyncio.to_thread(save_settings, before, **state.options)
         raise
     state.config = config
-    state.answering.reconfigure(config, state.line.client)
+    state.answering.reconfigure(config, user_model, state.line.client)
     return _settings(state)
+
+
+async def _user_model(state: AppState, config: AgentConfig) -> UserModel:
+    """Return the user model of a configuration, loaded unless it is the one in use."""
+    if config.user_folder == state.config.user_folder:
+        return state.answering.user_model
+    config.check_pair()
+    return await asyncio.to_thread(UserModel.load, config.user_folder, with_weights=True)
+
+
+def _served_by(config: AgentConfig) -> tuple[LineSettings | None, str]:
+    """Return what a line is made from: of a core that is started here the pair too."""
+    return config.line, config.pair if config.serves_core else ""
 
 
 def _refuse_plaintext(before: AgentConfig, after: AgentConfig) -> None:
@@ -162,7 +182,8 @@ async def status(request: Request) -> Status:
     exposure = await asyncio.to_thread(state.stores.documents.exposure)
     return Status(
         core=await _core(state),
-        user_model=str(state.config.user_model),
+        user_model=str(state.config.user_folder),
+        takes_conversations=state.answering.user_model.tokenizer.takes_conversations,
         key_source=state.stores.key_source,
         data_dir=str(state.config.data_dir),
         is_reader_isolated=not exposure,
@@ -176,7 +197,8 @@ async def _core(state: AppState) -> Core:
     core = Core(
         address=line.address,
         is_demo=line.is_demo,
-        is_encrypted=state.config.ca is not None and not line.is_demo,
+        pair=state.config.pair if line.own_title else "",
+        is_encrypted=state.config.ca is not None and not line.own_title,
         is_local=line.address is not None and is_local(line.address),
     )
     if failure := line.failure:

@@ -19,8 +19,8 @@ from user_agent.answering.user_model import UserModel
 from user_agent.commands.render import marked, remarks, summary
 from user_agent.commands.watching import TerminalObserver
 from user_agent.config import AgentConfig
-from user_agent.line.demo_core import exit_on_sigterm
 from user_agent.line.line import CoreLine
+from user_agent.line.own_core import exit_on_sigterm
 from user_agent.store.printable import printable
 from user_agent.stores import Stores
 
@@ -31,7 +31,7 @@ Steering: TypeAlias = Callable[[Tokenizer], Control | None]
 async def opened_answering(
     config: AgentConfig, stores: Stores, search: Search | None = None, steering: Steering = lambda _: None
 ) -> AsyncIterator[Answering]:
-    """Open the user model and the line to the core; a demo core ends on leaving.
+    """Open the user model and the line to the core; a core of its own ends on leaving.
 
     Args:
         config: of the agent.
@@ -43,15 +43,17 @@ async def opened_answering(
         SlingshotError: if a part cannot be opened.
     """
     exit_on_sigterm()
+    config.check_pair()
     line = CoreLine(stores.ledger)
     try:
-        user_model = await asyncio.to_thread(UserModel.load, config.user_model, with_weights=config.lambda_user != 0)
+        user_model = await asyncio.to_thread(UserModel.load, config.user_folder, with_weights=config.lambda_user != 0)
         control = steering(user_model.tokenizer)
         check(config, user_model)
-        await line.connect(config.line)
-        if line.is_demo:
-            typer.echo(f"user-agent: core {line.address}, the demo's core, started on this machine", err=True)
-        yield Answering(config, user_model, line.client, search or stores.documents.search, Traces(), control)
+        await line.connect(config.line, config.pair)
+        if line.own_title:
+            typer.echo(f"user-agent: core {line.address}, {line.own_title}, started on this machine", err=True)
+        found_by = search or stores.documents.search
+        yield Answering(config, user_model, line.client, found_by, stores.crossed, Traces(), control)
     finally:
         await line.close()
 

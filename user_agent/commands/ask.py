@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     'user-agent ask "Where did I put my spare key?" --docs ~/notes --core core.example.org:50051 --ca provider.pem',
+    'user-agent ask "When is the dentist?" --docs ~/notes --pair smollm2-135m   (models of this machine, in English)',
     'user-agent ask "When does Fern Gallery open?"   (the demo\'s core, started on this machine)',
     'user-agent ask "When does Fern Gallery open?" --core localhost:50051 --lambda-user 0',
     'user-agent ask "Where did I put my spare key?" --docs ~/notes --lambda-user 1   (no connection at all)',
@@ -124,6 +125,6 @@ def _found(answered: Answered) -> bool:
 def _print_json(answered: Answered) -> None:
     from user_agent.answering.traces import fit_json, passage_json
 
-    passages = [passage_json(passage) for passage in answered.question.passages]
+    citations = [passage_json(passage) for passage in answered.question.passages]
     answer = {**asdict(answered.answer), "text": answered.text}
-    typer.echo(json.dumps({**answer, "passages": passages, **fit_json(answered.question)}, ensure_ascii=False))
+    typer.echo(json.dumps({**answer, "citations": citations, **fit_json(answered.question)}, ensure_ascii=False))

@@ -146,7 +146,7 @@ class Finding:
         return ("!" if self.is_warning else "✓") if self.is_ok else "✗"
 
 
-@with_settings(*LINE, "user_model", "data_dir")
+@with_settings(*LINE, "pair", "user_model", "data_dir")
 def doctor(config: AgentConfig, as_json: AsJson = False) -> None:
     """Check the models, the core and the store, and suggest fixes; exit with code 1 if something is wrong."""
     findings = _findings(config)
@@ -182,8 +182,8 @@ def _reading() -> Finding:
 def _user_model(config: AgentConfig) -> str:
     from user_agent.answering.user_model import UserModel
 
-    model = UserModel.load(config.user_model, with_weights=True)
-    return f"{config.user_model}: family {model.config.family}, vocabulary size {model.config.vocab_size}"
+    model = UserModel.load(config.user_folder, with_weights=True)
+    return f"{config.user_folder}: family {model.config.family}, vocabulary size {model.config.vocab_size}"
 
 
 def _core(config: AgentConfig) -> str:
@@ -194,8 +194,10 @@ def _core(config: AgentConfig) -> str:
     from user_agent.stores import open_stores
 
     if config.core is None:
-        return "none configured, so the agent starts the demo's; set one with `user-agent config set core HOST:PORT`"
-    model = UserModel.load(config.user_model, with_weights=False)
+        config.check_pair()
+        whose = f"that of {config.pair}" if config.pair else "the demo's"
+        return f"none configured, so the agent starts {whose}; set one with `user-agent config set core HOST:PORT`"
+    model = UserModel.load(config.user_folder, with_weights=False)
 
     credentials = credentials_of(config)
 

@@ -22,7 +22,7 @@ from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_passages
 from user_agent.documents.search import search
 from user_agent.line.client import CoreClient
-from user_agent.line.demo_core import demo_core, exit_on_sigterm
+from user_agent.line.own_core import exit_on_sigterm, own_core
 from user_agent.store.ledger import Ledger
 
 COLLABORATION = CollaborationParams()
@@ -72,7 +72,7 @@ def run_demo(*, seed: int, as_json: bool) -> None:
 
 async def _ask_all(seed: int, console: Console) -> list[dict[str, object]]:
     reports = []
-    async with demo_core() as core, CoreClient(core.address, Ledger.in_memory()) as client:
+    async with own_core() as core, CoreClient(core.address, Ledger.in_memory()) as client:
         console.print(
             f"Core server listening on {core.address}, in its own process. It does not receive the notes in "
             f"{NOTES.name}/; of their content it sees what the answers say."

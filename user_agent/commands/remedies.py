@@ -8,6 +8,9 @@ from user_agent.fields import settings_of
 
 REMEDIES: Remedies = {
     **{(ANY, name): setting.option for name, setting in settings_of(AnswerSettings).items()},
+    (ANY, "pair"): "`user-agent models list`, `user-agent models get NAME`, --pair NAME",
+    (ANY, "source"): "`user-agent models get NAME --source hub`",
+    (ANY, "hub_token"): "`user-agent models get NAME` asks for the token; or set the environment variable HF_TOKEN",
     (ANY, "core"): "--core HOST:PORT, or `user-agent config set core HOST:PORT`",
     (ANY, "ca"): "--ca FILE, or `user-agent config set ca FILE`",
     (ANY, "insecure"): "--ca FILE, or --insecure if you trust every network on the path",

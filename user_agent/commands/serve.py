@@ -21,7 +21,7 @@ EXAMPLES = examples(
 )
 
 
-@with_settings(*LINE, "host", "port", "data_dir", "max_answers", "max_waiting")
+@with_settings("pair", *LINE, "host", "port", "data_dir", "max_answers", "max_waiting")
 def serve(given: Given) -> None:
     """Run the agent: a page for the browser, and a REST endpoint for OpenAI clients.
 
@@ -39,8 +39,8 @@ def _announce(url: str, state: AppState) -> None:
 
     line = state.line
     core = line.address and f"{line.address}, {how_protected(state.config, line.address)}"
-    if line.is_demo:
-        core = f"{line.address}, the demo's core, started on this machine"
+    if line.own_title:
+        core = f"{line.address}, {line.own_title}, started on this machine"
     typer.echo(f"user-agent: listening on {url}")
     key = state.api_key if sys.stdout.isatty() else None
     typer.echo(f"  page      {url}/{f'#key={key}' if key else ''}")

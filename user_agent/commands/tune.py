@@ -86,7 +86,7 @@ def tune(
         docs=tuple(docs or ()),
         questions=questions,
         core=config.core or "",
-        user_model=config.user_model,
+        user_model=config.user_folder,
         questions_limit=questions_limit,
         answers=config.model_copy(update={"max_tokens": max_tokens}),
         timeout_s=config.timeout,

@@ -18,7 +18,7 @@ from ssd2.algorithm.projection import FIRST, ProjectedTokens, StepPosition
 from ssd2.errors import CoreError, KeyRefused, ModelBroken
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits
-from user_agent.errors import CoreLost, DemoCoreEnded
+from user_agent.errors import CoreLost, OwnCoreEnded
 from user_agent.line.patience import Patience
 
 if TYPE_CHECKING:
@@ -143,11 +143,11 @@ class ResumingStream:
             KeyRefused: if it is that: a key does not become valid by waiting.
             ModelBroken: if it is that and no other replica is left: the same model would break again.
             CoreLost: if it is this device that has closed the line.
-            DemoCoreEnded: if the demo's core is not started again.
+            OwnCoreEnded: if the demo's core is not started again.
             CoreError: one of those since there were logits, once there is no patience left; see `Patience.wait`.
         """
         self.cancel()
-        is_over = isinstance(error, CoreLost | DemoCoreEnded) and error.retry_after_s is None
+        is_over = isinstance(error, CoreLost | OwnCoreEnded) and error.retry_after_s is None
         if isinstance(error, KeyRefused) or is_over:
             raise error
         _log.info("the connection to the core broke (%s)", error.code)

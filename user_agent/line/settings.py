@@ -19,7 +19,7 @@ class LineSettings(BaseModel):
         str | None,
         Face(
             "HOST:PORT of the core server, or of its replicas separated by commas",
-            default="the demo's core, started on this machine",
+            default="the pair's core or the demo's, started on this machine",
             label="Core",
         ),
     ] = None

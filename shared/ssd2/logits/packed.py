@@ -152,10 +152,34 @@ def _unpack_uint8(data: Tensor, _: int, __: int) -> CoreLogits:
 
 def _pack_top_k(distances: Tensor, entries: int) -> Tensor:
     ids = ranked(distances, entries, largest=False).sort(dim=-1).values
-    id_octets = ids.to(torch.int32).unsqueeze(-1).view(torch.uint8)[..., : id_bytes(distances.shape[-1])]
-    steps = _pack_uint8(distances.gather(-1, ids), entries)
-    tail = distances.neg_().scatter_(-1, ids, -math.inf).logsumexp(-1, keepdim=True).clamp(min=LOWEST_TAIL)
-    return torch.cat([_octets(tail), id_octets.flatten(-2), steps], -1)
+    nearest = distances.gather(-1, ids)
+    tail = distances.neg_().scatter_(-1, ids, -math.inf).logsumexp(-1, keepdim=True)
+    return _top_k_octets(ids, nearest, tail, distances.shape[-1])
+
+
+def pack_largest(ids: Tensor, log_probabilities: Tensor, tail: Tensor, vocab_size: int) -> Tensor:
+    """Pack as top-k:K what is known of the K largest entries only, and the logsumexp of all others.
+
+    Args:
+        ids: int64, [..., K], in any order.
+        log_probabilities: of these ids, [..., K].
+        tail: logsumexp of the others, [..., 1].
+        vocab_size: V.
+
+    Returns:
+        As `pack`.
+    """
+    order = ids.argsort(-1)
+    highest = log_probabilities.amax(-1, keepdim=True)
+    distances = (highest - log_probabilities).float().gather(-1, order)
+    return _top_k_octets(ids.gather(-1, order), distances, (tail - highest).float(), vocab_size)
+
+
+def _top_k_octets(ids: Tensor, distances: Tensor, tail: Tensor, vocab_size: int) -> Tensor:
+    """Lay out ids, ascending, and their distances below the maximum, [..., K], with the tail, [..., 1]."""
+    id_octets = ids.to(torch.int32).unsqueeze(-1).view(torch.uint8)[..., : id_bytes(vocab_size)]
+    steps = _pack_uint8(distances, ids.shape[-1])
+    return torch.cat([_octets(tail.clamp(min=LOWEST_TAIL)), id_octets.flatten(-2), steps], -1)
 
 
 def _unpack_top_k(data: Tensor, entries: int, vocab_size: int) -> CoreLogits:

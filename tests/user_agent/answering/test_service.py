@@ -23,6 +23,8 @@ from user_agent.commands.chat import _conversation
 from user_agent.commands.render import remarks
 from user_agent.config import AgentConfig
 from user_agent.documents.passage import Passage
+from user_agent.store.crossed import Crossed
+from user_agent.store.database import memory_database
 from user_agent.store.tuned import Choice, Measured, save_choice
 
 QUESTION = "What is my shed code?"
@@ -53,7 +55,7 @@ def core(user_model: UserModel) -> FakeCore:
 
 def answering(user_model: UserModel, found: Sequence[Passage], client: FakeCore, /, **settings: object) -> Answering:
     config = AgentConfig(**{"steps": 2, "lambda_user": 0.3, "alpha": 1.0, **settings})
-    return Answering(config, user_model, client, lambda *_: found, Traces())
+    return Answering(config, user_model, client, lambda *_: found, Crossed(memory_database(), list), Traces())
 
 
 def asks(service: Answering, question: str = QUESTION) -> asyncio.Task[Answered]:
@@ -111,7 +113,7 @@ async def test_once_the_core_is_known_the_limit_is_the_smaller_of_both(user_mode
             await asks(service, "word " * 200)
         assert raised.value.limit == told
         await service.card()
-    service.reconfigure(AgentConfig(steps=2), client)
+    service.reconfigure(AgentConfig(steps=2), service.user_model, client)
     with pytest.raises(PromptTooLong, match="at most 96"):
         await asks(service, "word " * 200)
 
@@ -254,7 +256,7 @@ def test_ask_says_what_did_not_fit(fake_core: FakeCore, notes: Path) -> None:
     assert "more passages were found but did not fit: sheds.md:" in shown
     answer = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
     assert (answer["max_tokens"], answer["clamped_from"]) == (64, 4096)
-    assert len(answer["passages"]) + len(answer["left_out"]) == len(MANY)
+    assert len(answer["citations"]) + len(answer["left_out"]) == len(MANY)
     assert answer["left_out"][0]["source"] == str(notes / "sheds.md")
 
 

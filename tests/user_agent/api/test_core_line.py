@@ -78,7 +78,7 @@ def test_the_demos_core_is_started_again_when_it_is_killed_and_its_answer_goes_o
             *_, last, done = lines
         assert done == "data: [DONE]", last
         assert json.loads(last.removeprefix("data: "))["slingshot"]["figures"]["resumed"] == 1
-        assert '"code": "demo_core_ended"' in http.get(f"/v1/traces/{trace}/events").text
+        assert '"code": "own_core_ended"' in http.get(f"/v1/traces/{trace}/events").text
         (second,) = _cores_of(agent.process.pid)
         assert second != first
     eventually(lambda: not is_running(second))

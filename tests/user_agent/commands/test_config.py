@@ -153,10 +153,10 @@ def test_ask_without_a_core_starts_the_demo_s_and_says_so(
     tmp_path: Path, user_folder: Path, core: CoreProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager
-    async def demo_core() -> AsyncIterator[SimpleNamespace]:
-        yield SimpleNamespace(address=core.address, failure=None)
+    async def own_core(_: str) -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace(address=core.address, failure=None, title="the demo's core")
 
-    monkeypatch.setattr(user_agent.line.line, "demo_core", demo_core)
+    monkeypatch.setattr(user_agent.line.line, "own_core", own_core)
     done = run(tmp_path, "ask", "Who?", "--json", "--steps", "3", "--max-tokens", "8", user_model=user_folder)
     assert f"user-agent: core {core.address}, the demo's core, started on this machine\n" in done.stderr
     assert json.loads(done.stdout)["bytes_up"] > 0
@@ -260,7 +260,7 @@ def test_ask_is_kept_too_with_its_tokens_and_uses_linked_documents(
     run(tmp_path, "docs", "link", str(tmp_path / "notes.md"))
     asked = ("ask", "What is the shed code?", "--core", core.address, "--steps", "3", "--max-tokens", "8", "--json")
     answer = json.loads(run(tmp_path, *asked, user_model=user_folder).stdout)
-    assert [passage["text"] for passage in answer["passages"]] == ["The shed code is 4711."]
+    assert [passage["text"] for passage in answer["citations"]] == ["The shed code is 4711."]
     run(tmp_path, *asked, "--no-log", user_model=user_folder)
     ((reply, question),) = _conversations(tmp_path, newest_first=True)
     assert (question.text, reply.text) == ("What is the shed code?", answer["text"])

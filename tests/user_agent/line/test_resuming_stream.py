@@ -10,7 +10,7 @@ from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.errors import KeyRefused, ModelBroken, ModelMismatch, SlingshotError, TokenLimitReached
 from user_agent.errors import CoreLost
 from user_agent.line import patience
-from user_agent.line.demo_core import given_up
+from user_agent.line.own_core import given_up
 from user_agent.line.patience import Patience
 from user_agent.line.resuming_stream import ResumingStream
 from user_agent.line.status import line_closed
@@ -160,7 +160,9 @@ async def test_a_core_that_is_back_and_says_until_when_it_gives_no_more_is_what_
         await decode(line)
 
 
-@pytest.mark.parametrize("error", [ModelMismatch("another"), KeyRefused("revoked"), line_closed("core:1"), given_up()])
+@pytest.mark.parametrize(
+    "error", [ModelMismatch("another"), KeyRefused("revoked"), line_closed("core:1"), given_up("the demo's core")]
+)
 async def test_what_waiting_does_not_mend_is_told_at_once(error: SlingshotError) -> None:
     line = ResumingStream(FakeStream(4), reopening(error), Patience(60.0))
     with pytest.raises(type(error)):

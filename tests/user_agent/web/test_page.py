@@ -441,6 +441,27 @@ def test_while_a_chat_is_open_the_page_says_that_each_question_stands_alone(page
     expect(said).to_be_hidden()
 
 
+def test_a_second_question_takes_the_first_turn_with_it(page: Page) -> None:
+    """Where the models take conversations, as the demo's do not."""
+
+    def taking(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, json={**response.json(), "takes_conversations": True})
+
+    page.route("**/v1/status", taking)
+    page.reload()
+    ask(page, "When does Fern Gallery open?")
+    first = page.locator(".answer .text").inner_text()
+    with page.expect_request("**/v1/chat/completions") as sent:
+        ask(page, "And who runs it?")
+    assert sent.value.post_data_json["messages"] == [
+        {"role": "user", "content": "When does Fern Gallery open?"},
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "And who runs it?"},
+    ]
+    expect(page.get_by_text("Each question stands alone")).to_be_hidden()
+
+
 def test_a_question_that_is_too_long_says_so_in_the_reader_s_terms(page: Page) -> None:
     page.get_by_label("Question").fill("Where is it? " * 100)
     page.keyboard.press("Enter")
@@ -529,7 +550,7 @@ def test_the_theme_can_be_switched_and_stays(page: Page) -> None:
 def test_while_the_demos_core_is_started_again_the_page_says_so(page: Page) -> None:
     ended = {"error": "the demo's core ended, and is being started again", "is_starting": True}
     core = page.evaluate("fetch('/ready').then((found) => found.json())")
-    page.route("**/ready", lambda route: route.fulfill(status=503, json={**core, "code": "demo_core_ended"}))
+    page.route("**/ready", lambda route: route.fulfill(status=503, json={**core, "code": "own_core_ended"}))
     page.route("**/v1/chat/completions", lambda route: None)  # it waits for the core
     page.get_by_label("Question").fill("When does Fern Gallery open?")
     page.keyboard.press("Enter")
@@ -545,7 +566,7 @@ def test_while_the_demos_core_is_started_again_the_page_says_so(page: Page) -> N
 def test_an_open_welcome_says_when_the_demos_core_ends(page: Page) -> None:
     expect(page.get_by_text("You are looking at a demo")).to_be_visible()
     ended = {"error": "the demo's core ended; restart the agent", "is_demo": True, "is_starting": False}
-    page.route("**/ready", lambda route: route.fulfill(status=503, json={"code": "demo_core_ended"}))
+    page.route("**/ready", lambda route: route.fulfill(status=503, json={"code": "own_core_ended"}))
     page.route("**/v1/status", lambda route: route.fulfill(json={"core": ended}))
     expect(page.locator(".welcome .notice")).to_have_text("The demo's core ended; restart the agent.")
     page.unroute_all()
@@ -623,3 +644,30 @@ def test_while_the_core_cannot_be_asked_the_page_says_so(page: Page) -> None:
     expect(page.get_by_role("status")).to_have_text("the connection to the core broke; ask again. Trying again.")
     page.evaluate("(text) => send('trace', text)", 'id: 2\nevent: block.start\ndata: {"block": 1}\n\n')
     expect(page.get_by_role("status")).to_be_empty()
+
+
+def test_a_first_start_offers_to_read_ones_own_documents_in_one_click(page: Page) -> None:
+    words = {"name": "smollm2-135m", "purpose": "facts of one page", "licence": "Apache-2.0", "error": None}
+    states = {"is_downloaded": False, "is_downloading": False, "is_offered": True}
+    entry = {**words, **states, "download_bytes": 93_000_000, "fetched_bytes": 0}
+    asked: list[str] = []
+
+    def pairs(route: Route) -> None:
+        asked.append(route.request.method)
+        then = [{}, {"is_downloading": True, "fetched_bytes": 41_000_000}, {"is_downloaded": True}]
+        route.fulfill(json=[{**entry, **then[min(len(asked) - 1, 2)]}])
+
+    def settings(route: Route) -> None:
+        if route.request.method == "PATCH":
+            asked.append(route.request.post_data or "")
+            return route.fulfill(json={})
+        return route.continue_()
+
+    page.route("**/v1/pairs", pairs)
+    page.route("**/v1/pairs/*/download", lambda route: route.fulfill(status=202, json=entry))
+    page.route("**/v1/settings", settings)
+    page.reload()
+    page.get_by_role("button", name="Read my own documents (93.0 MB)").click()
+    expect(page.get_by_text("41.0 MB of 93.0 MB")).to_be_visible()
+    expect(page.get_by_role("heading", name="Documents")).to_be_visible()
+    assert '{"pair":"smollm2-135m"}' in asked

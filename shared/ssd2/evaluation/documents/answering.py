@@ -16,6 +16,7 @@ from ssd2.errors import InvalidParameter
 from ssd2.evaluation.documents.questions import Question, read_documents
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.two_source import Pair
+from ssd2.models.chat import Message
 from ssd2.models.predict import begin, begin_sampler, user_terms
 
 CORE_ALONE = CollaborationParams(0.0, 0.0)
@@ -68,6 +69,7 @@ class Run:
         passages: of each question, by its id.
         mode: "given" (the right document) or "search" (what the agent's search found).
         precision: of the weights.
+        system: system prompt of both sides, for checkpoints with a chat template; "" for none.
     """
 
     pair: Pair
@@ -76,6 +78,7 @@ class Run:
     passages: Mapping[str, Sequence[str]]
     mode: str
     precision: str = "float32"
+    system: str = ""
 
     def depends_on(self, collaboration: CollaborationParams) -> dict[str, Any]:
         """Return all that an answer depends on, apart from its prompts."""
@@ -92,10 +95,12 @@ class Run:
         """Return the prompts of a question, as token ids."""
         core, user = self.pair.core, self.pair.user
         passages, bos = self.passages[question.id], user.model.config.bos_token_id
+        system = [Message("system", self.system)] if self.system else []
+        said = [*system, Message("user", question.text)]
         return Prompts(
-            core.tokenizer.encode_prompt(question.text, bos_token_id=core.model.config.bos_token_id),
-            user.tokenizer.encode_prompt(question.text, passages, bos_token_id=bos),
-            user.tokenizer.encode_prompt(question.text, bos_token_id=bos),
+            core.tokenizer.encode_conversation(said, bos_token_id=core.model.config.bos_token_id),
+            user.tokenizer.encode_conversation(said, passages, bos_token_id=bos),
+            user.tokenizer.encode_conversation(said, bos_token_id=bos),
         )
 
 
@@ -131,7 +136,7 @@ def found_passages(questions: Sequence[Question], file: Path) -> dict[str, tuple
         found = {line["id"]: tuple(map(str, line["passages"])) for line in lines}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InvalidParameter(
-            f"{file} does not contain found passages ({error!r}); write it with user-agent docs search --questions",
+            f"{file} does not contain found passages ({error!r}); give what the agent's search prints",
             parameter="passages",
         ) from error
     missing = [question.id for question in questions if not question.note and question.id not in found]

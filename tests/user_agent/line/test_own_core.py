@@ -15,12 +15,12 @@ import pytest
 
 from tests.end_to_end.processes import is_running
 from user_agent.config import load_config
-from user_agent.errors import DemoCoreEnded
-from user_agent.line import demo_core
+from user_agent.errors import OwnCoreEnded
 from user_agent.line import line as core_line
+from user_agent.line import own_core
 from user_agent.line.connection import CoreConnection
-from user_agent.line.demo_core import exit_on_sigterm
 from user_agent.line.line import CoreLine
+from user_agent.line.own_core import exit_on_sigterm
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_an_agent_that_is_told_to_end_while_it_starts_its_core_leaves_none_behin
         return process
 
     async def agent() -> None:
-        async with demo_core.demo_core():
+        async with own_core.own_core():
             pass
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", create_and_be_told)
@@ -67,10 +67,10 @@ def starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], C
     notes = tmp_path / "starts"
     notes.touch()
     note = f"import os, sys, time; print(os.getpid(), *sys.argv[1:], file=open({str(notes)!r}, 'a')); "
-    monkeypatch.setattr(demo_core, "RESTART_DELAYS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(own_core, "RESTART_DELAYS_S", (0.0, 0.0, 0.0))
 
     def run(program: str) -> Callable[[], list[list[str]]]:
-        monkeypatch.setattr(demo_core, "_COMMAND", (sys.executable, "-c", note + program))
+        monkeypatch.setattr(own_core, "_COMMAND", (sys.executable, "-c", note + program))
         return lambda: [line.split() for line in notes.read_text().splitlines()]
 
     return run
@@ -91,7 +91,7 @@ async def until(happens: Callable[[], object]) -> None:
 
 async def test_a_core_that_is_killed_is_started_again_at_its_address(starts: Any) -> None:
     started = starts(SERVES)
-    async with demo_core.demo_core() as core:
+    async with own_core.own_core() as core:
         (first,) = started()
         os.kill(int(first[0]), signal.SIGKILL)
         await until(lambda: len(started()) == 2 and not core.failure)
@@ -103,7 +103,7 @@ async def test_a_core_that_is_killed_is_started_again_at_its_address(starts: Any
 
 async def test_a_core_that_ends_again_and_again_is_given_up_and_that_is_said(starts: Any) -> None:
     started = starts(ENDS)
-    async with demo_core.demo_core() as core:
+    async with own_core.own_core() as core:
         await until(lambda: core.failure and core.failure.retry_after_s is None)
         assert len(started()) == 4
         assert "4 times in a row" in str(core.failure)
@@ -111,34 +111,34 @@ async def test_a_core_that_ends_again_and_again_is_given_up_and_that_is_said(sta
 
 async def test_only_ends_that_follow_each_other_quickly_count(starts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     started = starts(ENDS)
-    monkeypatch.setattr(demo_core, "STEADY_S", 0.0)
-    async with demo_core.demo_core() as core:
+    monkeypatch.setattr(own_core, "STEADY_S", 0.0)
+    async with own_core.own_core() as core:
         await until(lambda: len(started()) > 6)
         assert core.failure is None or core.failure.retry_after_s
 
 
 async def test_an_agent_that_ends_while_its_core_is_started_again_leaves_none_behind(starts: Any) -> None:
     started = starts(LOADS_THE_SECOND_TIME)
-    async with demo_core.demo_core() as core:
+    async with own_core.own_core() as core:
         os.kill(int(started()[0][0]), signal.SIGKILL)
         await until(lambda: len(started()) == 2)
         assert core.failure
     assert not any(is_running(int(pid)) for pid, *_ in started())
 
 
-@pytest.mark.parametrize("why_not", [None, demo_core.given_up], ids=["just ended", "given up"])
+@pytest.mark.parametrize("why_not", [None, own_core.given_up], ids=["just ended", "given up"])
 async def test_the_line_to_a_core_that_ended_says_so_and_nothing_of_options(
-    starts: Any, monkeypatch: pytest.MonkeyPatch, why_not: Callable[[], DemoCoreEnded] | None
+    starts: Any, monkeypatch: pytest.MonkeyPatch, why_not: Callable[[], OwnCoreEnded] | None
 ) -> None:
     starts(SERVES)
     monkeypatch.setattr(core_line, "RESTART_PATIENCE_S", 0.0)
     line = CoreLine(None)  # type: ignore[arg-type]  # no ledger: nothing is sent, as nobody listens there
     await line.connect(load_config(core=None))
-    line._demo._why_not = why_not
+    line._own._why_not = why_not
     try:
         assert line.is_demo
         for asked in (line.client.model_card("", "ssd-2"), line.client.connect()):
-            with pytest.raises(DemoCoreEnded, match="the demo's core ended") as caught:
+            with pytest.raises(OwnCoreEnded, match="the demo's core ended") as caught:
                 await asked
             assert "--" not in str(caught.value)
             assert caught.value.retry_after_s == (None if why_not else 1.0)
@@ -151,7 +151,7 @@ async def test_a_core_that_was_given_up_is_not_dialled_and_each_refusal_is_a_new
 ) -> None:
     """Another program may have taken the port; and one error raised again and again would hold all questions."""
     starts(SERVES)
-    line, refusals, dialled = CoreLine(None), list[DemoCoreEnded](), list[CoreConnection]()  # type: ignore[arg-type]
+    line, refusals, dialled = CoreLine(None), list[OwnCoreEnded](), list[CoreConnection]()  # type: ignore[arg-type]
     await line.connect(load_config(core=None))
 
     async def dial(connection: CoreConnection) -> None:
@@ -159,9 +159,9 @@ async def test_a_core_that_was_given_up_is_not_dialled_and_each_refusal_is_a_new
 
     monkeypatch.setattr(CoreConnection, "connect", dial)
     try:
-        line._demo._why_not = demo_core.given_up
+        line._own._why_not = own_core.given_up
         for _ in range(2):
-            with pytest.raises(DemoCoreEnded, match="will not be restarted") as caught:
+            with pytest.raises(OwnCoreEnded, match="will not be restarted") as caught:
                 await line.client.connect()
             refusals.append(caught.value)
         assert not dialled

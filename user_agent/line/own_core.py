@@ -1,4 +1,4 @@
-"""A core server with the demo's model, started by the agent as a process of its own, and again when it ends."""
+"""A core server with the core model of a pair or of the demo, started by the agent, and again when it ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from ssd2.demo.paths import CORE
-from user_agent.errors import CoreUnavailable, DemoCoreEnded
+from ssd2.models.pairs import downloaded_folder, pair_named
+from user_agent.errors import CoreUnavailable, OwnCoreEnded
 
 RESTART_DELAYS_S = (0.0, 1.0, 2.0, 4.0, 8.0)
 STEADY_S = 60.0
@@ -35,23 +36,36 @@ def _ending_signals() -> list[signal.Signals]:
     return [signal.SIGTERM, signal.SIGHUP] if hangs_up else [signal.SIGTERM]
 
 
-class DemoCore:
+class OwnCore:
     """The process, which is started again at the same address whenever it ends, but not for ever.
 
     Attributes:
+        title: of the core, in words.
         address: HOST:PORT.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pair: str = "") -> None:
+        """Choose what it serves.
+
+        Args:
+            pair: whose core model; empty for the demo's.
+
+        Raises:
+            InvalidParameter: if there is no such pair.
+            ModelNotFound: if its core model is not downloaded.
+        """
+        self.title = f"the core of {pair}" if pair else "the demo's core"
+        folder = downloaded_folder(pair_named(pair), "core") if pair else CORE
+        self._model = f"{pair or 'demo-core'}={folder}"
         self.address = ""
-        self._why_not: Callable[[], DemoCoreEnded] | None = None
+        self._why_not: Callable[[str], OwnCoreEnded] | None = None
         self._server: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None
 
     @property
-    def failure(self) -> DemoCoreEnded | None:
+    def failure(self) -> OwnCoreEnded | None:
         """A new error that says why it cannot be asked just now; None while it runs."""
-        return self._why_not() if self._why_not else None
+        return self._why_not(self.title) if self._why_not else None
 
     async def start(self) -> None:
         """Start it, and see from now on that it runs.
@@ -71,7 +85,7 @@ class DemoCore:
             await _end(self._server)
 
     async def _launch(self, port: str) -> asyncio.subprocess.Process:
-        options = ("--model", f"demo-core={CORE}", "--port", port, "--log-level", "warning")
+        options = ("--model", self._model, "--port", port, "--log-level", "warning")
         with _sigterm_later():  # else nobody knows of a process that has been started already
             self._server = await asyncio.create_subprocess_exec(
                 *_COMMAND, *options, stdout=asyncio.subprocess.PIPE, start_new_session=True
@@ -80,7 +94,7 @@ class DemoCore:
         address = re.search(r"listening on (\S+:\d+)", line)
         if not address:
             raise CoreUnavailable(
-                "the demo's core did not start; see the error in the agent's log, or use another core",
+                f"{self.title} did not start; see the error in the agent's log, or use another core",
                 parameter="core",
             )
         self.address, self._why_not = address[1], None
@@ -99,7 +113,7 @@ class DemoCore:
                 self._why_not = given_up
                 _log.error("%s", self.failure)
                 return
-            _log.warning("the demo's core ended (exit code %s); starting it again", server.returncode)
+            _log.warning("%s ended (exit code %s); starting it again", self.title, server.returncode)
             await asyncio.sleep(delay)
             started = time.monotonic()
             with suppress(CoreUnavailable, OSError):  # then it has ended once more, or there is no room for a process
@@ -108,13 +122,16 @@ class DemoCore:
 
 
 @asynccontextmanager
-async def demo_core() -> AsyncIterator[DemoCore]:
-    """Run the demo's core on this machine until the block is left.
+async def own_core(pair: str = "") -> AsyncIterator[OwnCore]:
+    """Run the core of a pair, or the demo's, on this machine until the block is left.
+
+    Args:
+        pair: see `OwnCore`.
 
     Raises:
-        CoreUnavailable: if it does not start.
+        SlingshotError: see `OwnCore`; CoreUnavailable if it does not start.
     """
-    core = DemoCore()
+    core = OwnCore(pair)
     try:
         await core.start()
         yield core
@@ -122,15 +139,15 @@ async def demo_core() -> AsyncIterator[DemoCore]:
         await core.close()
 
 
-def ended() -> DemoCoreEnded:
+def ended(title: str) -> OwnCoreEnded:
     """Return the error of a core that has ended and is being started again."""
-    return DemoCoreEnded("the demo's core ended and is restarting; ask again in a moment")
+    return OwnCoreEnded(f"{title} ended and is restarting; ask again in a moment")
 
 
-def given_up() -> DemoCoreEnded:
+def given_up(title: str) -> OwnCoreEnded:
     """Return the error of a core that has ended too often and is not started again."""
-    error = DemoCoreEnded(
-        f"the demo's core ended {len(RESTART_DELAYS_S) + 1} times in a row and will not be restarted; see the agent's "
+    error = OwnCoreEnded(
+        f"{title} ended {len(RESTART_DELAYS_S) + 1} times in a row and will not be restarted; see the agent's "
         "log and restart the agent, or use another core",
         parameter="core",
     )
