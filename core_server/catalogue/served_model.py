@@ -63,7 +63,7 @@ class ServedModel:
             protocol_version=PROTOCOL_VERSION,
             model=name,
             model_sha256=sha256,
-            tokenizer_sha256=tokenizer.sha256,
+            vocabulary_sha256=tokenizer.vocabulary_sha256(config.stop_ids[0]),
             vocab_size=config.vocab_size,
             block_size=config.block_size,
             max_prompt_tokens=config.max_prompt_tokens,
@@ -122,16 +122,17 @@ class ServedModel:
     def _check_identity(self, request: OpenRequest) -> None:
         if request.model_sha256 not in ("", self.card.model_sha256):
             raise ModelMismatch("the core's model has changed since the agent asked for its card; ask again")
-        if request.tokenizer_sha256 != self.card.tokenizer_sha256:
+        if request.vocabulary_sha256 != self.card.vocabulary_sha256:
             raise TokenizerMismatch(
-                "the agent's tokenizer is not that of this core's model, so their logits cannot be mixed; use a "
-                f"user model whose tokenizer.json has the SHA-256 {self.card.tokenizer_sha256}",
+                f"the user model has another vocabulary than this core's model (V {self.card.vocab_size:,}), so their "
+                "logits cannot be mixed; use a user model made for this core",
                 parameter="user_model",
             )
-        if request.vocab_size != self.card.vocab_size:
+        is_cut = self.config.cuts_rows and 1 <= request.vocab_size <= self.card.vocab_size
+        if not is_cut and request.vocab_size != self.card.vocab_size:
             raise TokenizerMismatch(
-                f"the user model has a vocabulary of {request.vocab_size} and this core's model one of "
-                f"{self.card.vocab_size}; use a user model made for this core",
+                f"the answer's vocabulary is to have {request.vocab_size} tokens and this core's model has "
+                f"{self.card.vocab_size}; send {'at most as many' if self.config.cuts_rows else 'as many'}",
                 parameter="user_model",
             )
 

@@ -234,7 +234,8 @@ class Engine:
     def _hand_out(self, batch: Batch) -> None:
         for answer, row, block_logits in zip(batch.answers, batch.rows, batch.computed, strict=True):
             guess = row.state.last_tokens(row.request.block_size) if batch.is_guessed else ()
-            packed = pack_logits(block_logits, answer.request.logits_format)
+            rows = block_logits[:, : answer.request.vocab_size]  # [L, V] of the smaller vocabulary
+            packed = pack_logits(rows, answer.request.logits_format)
             self._report(Computed(answer.number, row.state.at, packed, guess))
 
     def _prepare_next(self, batch: Batch) -> None:

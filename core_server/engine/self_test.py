@@ -63,7 +63,7 @@ def _request(served: ServedModel) -> OpenRequest:
         model=served.name,
         family=card.family,
         model_sha256=card.model_sha256,
-        tokenizer_sha256=card.tokenizer_sha256,
+        vocabulary_sha256=card.vocabulary_sha256,
         vocab_size=card.vocab_size,
         prompt_ids=(config.stop_ids[0] if config.bos_token_id is None else config.bos_token_id,),
         noise_seed=0,

@@ -226,7 +226,7 @@ def _request(config: SSD2Config, number: int, context: int, steps: int) -> OpenR
         model="",
         family="",
         model_sha256="",
-        tokenizer_sha256="",
+        vocabulary_sha256="",
         vocab_size=config.vocab_size,
         prompt_ids=tuple(draw.randrange(config.vocab_size) for _ in range(context)),
         noise_seed=number,

@@ -1,7 +1,8 @@
 """An agent and a core of different releases: they work together, or the user is told what to do.
 
-Messages of release 0.1 are written here by field number, independent of the contract in this tree. So a change of the
-contract that 0.1 cannot follow, without a new protocol version, fails a test.
+Messages of protocol version 2 are written here by field number, independent of the contract in this tree. So a change
+of the contract that it cannot follow, without a new protocol version, fails a test. Version 1 compared the hashes of
+tokenizer files, in the fields that hold the fingerprint of the vocabulary now.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import grpc
 import pytest
 
-from core_server.engine import loaded_model
+from core_server.catalogue import served_model
 from core_server.engine.loaded_model import LoadedModel
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import ModelMismatch, ProtocolVersionMismatch, ProtocolViolation, SlingshotError
@@ -31,7 +32,7 @@ COLLABORATE, GET_MODEL_CARD = (
     f"/slingshot.collaboration.v1.CollaborationService/{name}" for name in ("Collaborate", "GetModelCard")
 )
 VOCAB, LENGTH = 1782, 4
-FLOAT16_IN_0_1, OWN_IN_0_1 = 1, 1
+FLOAT16_IN_V2, OWN_IN_V2 = 1, 1
 
 
 class Fixed64(int):
@@ -100,12 +101,12 @@ def served(core_folder: Path) -> LoadedModel:
     return LoadedModel("core", load_checkpoint(core_folder))
 
 
-def open_of_0_1(served: LoadedModel, **changes: Any) -> bytes:
-    """First message of an agent of 0.1, with some fields changed."""
+def open_of_v2(served: LoadedModel, **changes: Any) -> bytes:
+    """First message of an agent of version 2, with some fields changed."""
     fields: dict[int, Any] = {
-        1: 1,  # protocol_version
+        1: 2,  # protocol_version
         2: "core",
-        3: served.checkpoint.tokenizer.sha256,
+        3: served.checkpoint.vocabulary_sha256,
         4: VOCAB,
         5: [1, 20, 21, 22],  # prompt_ids
         6: Fixed64(7),  # noise_seed
@@ -113,37 +114,37 @@ def open_of_0_1(served: LoadedModel, **changes: Any) -> bytes:
         8: LENGTH,
         9: 2,  # max_blocks
         10: 5.0,  # simplex_value
-        11: OWN_IN_0_1,
+        11: OWN_IN_V2,
         12: served.checkpoint.sha256,
         13: "ssd-2",
-        14: FLOAT16_IN_0_1,
+        14: FLOAT16_IN_V2,
         16: 0,  # speculation
         17: 0,  # patience
     }
     return encoded({1: {**fields, **{int(name.lstrip("_")): value for name, value in changes.items()}}})
 
 
-def projection_of_0_1(number: int, block: int, step: int, *, is_commit: bool) -> bytes:
+def projection_of_v2(number: int, block: int, step: int, *, is_commit: bool) -> bytes:
     return encoded({2: {1: number, 2: block, 3: step, 4: [5] * LENGTH, 6: int(is_commit)}})
 
 
-async def test_an_agent_of_0_1_is_answered(served: LoadedModel, start: Start) -> None:  # noqa: F811
+async def test_an_agent_of_v2_is_answered(served: LoadedModel, start: Start) -> None:  # noqa: F811
     _, agent = await start(served)
     card = decoded(await agent.channel.unary_unary(GET_MODEL_CARD)(encoded({1: "", 2: "ssd-2"})))
-    assert (card[1], card[2], card[5], card[10]) == (1, b"core", VOCAB, b"ssd-2")
-    assert card[4].decode() == served.checkpoint.tokenizer.sha256
+    assert (card[1], card[2], card[5], card[10]) == (2, b"core", VOCAB, b"ssd-2")
+    assert card[4].decode() == served.checkpoint.vocabulary_sha256
 
     call = agent.channel.stream_stream(COLLABORATE)()
-    await call.write(open_of_0_1(served))
+    await call.write(open_of_v2(served))
     assert decoded(decoded(await call.read())[1])[1], "it has no session id"
     for number, (block, step) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
         logits = decoded(decoded(await call.read())[2])
         at = {1: number, 2: block, 3: step}  # what is 0 is not written
         assert {name: logits.get(name, 0) for name in at} == at
-        assert (logits[4], logits[5], logits[6]) == (LENGTH, VOCAB, FLOAT16_IN_0_1)
+        assert (logits[4], logits[5], logits[6]) == (LENGTH, VOCAB, FLOAT16_IN_V2)
         assert len(logits[7]) == LENGTH * VOCAB * 2
         if number < 3:
-            await call.write(projection_of_0_1(number, block, step, is_commit=step == 1))
+            await call.write(projection_of_v2(number, block, step, is_commit=step == 1))
     await call.write(encoded({3: b""}))
     assert (await ending(call)).status is grpc.StatusCode.OK
 
@@ -155,14 +156,21 @@ async def refusal(served: LoadedModel, start: Start, opening: bytes) -> Ending: 
     return await ending(call)
 
 
-async def test_an_agent_of_0_1_is_told_what_to_do_by_a_core_of_another_protocol(
+async def test_an_agent_of_v2_is_told_what_to_do_by_a_core_of_another_protocol(
     served: LoadedModel,
     start: Start,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (codec, loaded_model):
-        monkeypatch.setattr(module, "PROTOCOL_VERSION", 2)
-    end = await refusal(LoadedModel("core", served.checkpoint), start, open_of_0_1(served))
+    for module in (codec, served_model):
+        monkeypatch.setattr(module, "PROTOCOL_VERSION", 3)
+    end = await refusal(LoadedModel("core", served.checkpoint), start, open_of_v2(served))
+    assert (end.status, end.code) == (grpc.StatusCode.FAILED_PRECONDITION, "protocol_version_mismatch")
+    assert end.details.endswith("install the same release on both sides")
+
+
+async def test_an_agent_that_compares_tokenizer_files_is_told_what_to_do(served: LoadedModel, start: Start) -> None:  # noqa: F811
+    opening = open_of_v2(served, _1=1, _3=served.checkpoint.tokenizer.sha256)
+    end = await refusal(served, start, opening)
     assert (end.status, end.code) == (grpc.StatusCode.FAILED_PRECONDITION, "protocol_version_mismatch")
     assert end.details.endswith("install the same release on both sides")
 
@@ -170,7 +178,7 @@ async def test_an_agent_of_0_1_is_told_what_to_do_by_a_core_of_another_protocol(
 async def test_what_a_newer_agent_adds_to_an_opening_is_passed_over(served: LoadedModel, start: Start) -> None:  # noqa: F811
     _, agent = await start(served)
     call = agent.channel.stream_stream(COLLABORATE)()
-    await call.write(open_of_0_1(served, _98=7, _99="of a later release"))
+    await call.write(open_of_v2(served, _98=7, _99="of a later release"))
     assert 1 in decoded(await call.read())
     assert 2 in decoded(await call.read())
     call.cancel()
@@ -182,7 +190,7 @@ async def test_what_a_newer_agent_adds_to_an_opening_is_passed_over(served: Load
         ({"_13": "block-diffusion", "_2": ""}, "model_mismatch", "there are: core (ssd-2)"),
         ({"_14": 9}, "invalid_parameter", "logits_format"),
         ({"_11": 9}, "invalid_parameter", "self_conditioning must be OWN or PROJECTION"),
-        ({"_1": 2}, "protocol_version_mismatch", "install the same release on both sides"),
+        ({"_1": 3}, "protocol_version_mismatch", "install the same release on both sides"),
     ],
 )
 async def test_a_newer_agent_is_told_what_this_core_does_not_have(
@@ -192,7 +200,7 @@ async def test_a_newer_agent_is_told_what_this_core_does_not_have(
     code: str,
     words: str,
 ) -> None:
-    end = await refusal(served, start, open_of_0_1(served, **changes))
+    end = await refusal(served, start, open_of_v2(served, **changes))
     assert end.code == code
     assert words in end.details
 
@@ -233,7 +241,7 @@ class OtherCore(grpc.GenericRpcHandler):
             else:
                 self.projections.append(fields)
                 number, block, step = number + 1, *((block + 1, 0) if fields.get(6) else (block, step + 1))
-            at = {1: number, 2: block, 3: step, 4: LENGTH, 5: VOCAB, 6: FLOAT16_IN_0_1}
+            at = {1: number, 2: block, 3: step, 4: LENGTH, 5: VOCAB, 6: FLOAT16_IN_V2}
             yield encoded({2: {**at, 7: _float16_logits()}})
 
 
@@ -242,10 +250,10 @@ def _float16_logits() -> bytes:
     return b"".join(struct.pack(f"<{VOCAB}e", *row) for row in rows)
 
 
-def card_of_0_1(tokenizer_sha256: str, **changes: Any) -> bytes:
-    """Model card of a core of 0.1, with some fields changed."""
+def card_of_v2(vocabulary_sha256: str, **changes: Any) -> bytes:
+    """Model card of a core of version 2, with some fields changed."""
     limits = {5: VOCAB, 6: 8, 7: 96, 8: 64, 9: 1000}
-    fields = {1: 1, 2: "core", 3: "0" * 64, 4: tokenizer_sha256, **limits, 10: "ssd-2", 11: [FLOAT16_IN_0_1]}
+    fields = {1: 2, 2: "core", 3: "0" * 64, 4: vocabulary_sha256, **limits, 10: "ssd-2", 11: [FLOAT16_IN_V2]}
     return encoded({**fields, **{int(name.lstrip("_")): value for name, value in changes.items()}})
 
 
@@ -273,17 +281,17 @@ async def asked(user: UserModel, core: OtherCore) -> list[int]:
         return [token.token_id for token in (await Agent(user, client).answer(question)).tokens]
 
 
-async def test_a_core_of_0_1_is_asked_in_its_own_words(user: UserModel) -> None:
-    async with other_core(card_of_0_1(user.tokenizer.sha256)) as core:
+async def test_a_core_of_v2_is_asked_in_its_own_words(user: UserModel) -> None:
+    async with other_core(card_of_v2(user.vocabulary_sha256)) as core:
         tokens = await asked(user, core)
     assert tokens == [10, 11, 12, 13] * 2
     (opened,) = core.opened
-    assert (opened[1], opened[4], opened[8], opened[9], opened[11], opened[14]) == (1, VOCAB, LENGTH, 2, 1, 1)
-    assert opened[3].decode() == user.tokenizer.sha256
+    assert (opened[1], opened[4], opened[8], opened[9], opened[11], opened[14]) == (2, VOCAB, LENGTH, 2, 1, 1)
+    assert opened[3].decode() == user.vocabulary_sha256
     assert (opened[12], opened[13]) == (b"0" * 64, b"ssd-2")
     assert numbers(opened[5]) == user.core_prompt("Where is it?")
     assert len(numbers(opened[7])) == 2
-    assert set(opened) <= set(range(1, 18)), "a core of 0.1 would pass over the others"
+    assert set(opened) <= set(range(1, 18)), "a core of version 2 would pass over the others"
     assert [numbers(projection[4]) for projection in core.projections] == [[10, 11, 12, 13]] * 3
     assert [projection.get(6, 0) for projection in core.projections] == [0, 1, 0]
 
@@ -291,15 +299,16 @@ async def test_a_core_of_0_1_is_asked_in_its_own_words(user: UserModel) -> None:
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"_1": 2}, ProtocolVersionMismatch),
-        ({"_1": 2, "_50": "of a later release", "_51": [1, 2, 3]}, ProtocolVersionMismatch),
+        ({"_1": 1, "_4": "the hash of a tokenizer.json"}, ProtocolVersionMismatch),
+        ({"_1": 3}, ProtocolVersionMismatch),
+        ({"_1": 3, "_50": "of a later release", "_51": [1, 2, 3]}, ProtocolVersionMismatch),
         ({"_11": [8, 9]}, ProtocolViolation),
     ],
 )
-async def test_an_agent_tells_what_to_do_about_a_newer_core_and_sends_it_no_question(
+async def test_an_agent_tells_what_to_do_about_a_core_of_another_protocol_and_sends_it_no_question(
     user: UserModel, changes: dict[str, Any], error: type[SlingshotError]
 ) -> None:
-    async with other_core(card_of_0_1(user.tokenizer.sha256, **changes)) as core:
+    async with other_core(card_of_v2(user.vocabulary_sha256, **changes)) as core:
         with pytest.raises(error, match="install the same release on both sides"):
             await asked(user, core)
     assert core.opened == []
@@ -307,13 +316,13 @@ async def test_an_agent_tells_what_to_do_about_a_newer_core_and_sends_it_no_ques
 
 async def test_an_agent_takes_of_a_newer_card_what_it_knows(user: UserModel) -> None:
     """Of the same protocol: a format and a field more."""
-    card = card_of_0_1(user.tokenizer.sha256, _11=[9, FLOAT16_IN_0_1], _50="of a later release")
+    card = card_of_v2(user.vocabulary_sha256, _11=[9, FLOAT16_IN_V2], _50="of a later release")
     async with other_core(card) as core:
         assert await asked(user, core) == [10, 11, 12, 13] * 2
 
 
 async def test_an_agent_says_which_family_a_core_offers(user: UserModel) -> None:
-    async with other_core(card_of_0_1(user.tokenizer.sha256, _10="block-diffusion")) as core:
+    async with other_core(card_of_v2(user.vocabulary_sha256, _10="block-diffusion")) as core:
         with pytest.raises(ModelMismatch, match="use a user model of the core's family"):
             await asked(user, core)
     assert core.opened == []

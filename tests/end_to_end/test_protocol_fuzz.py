@@ -217,7 +217,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "model": TEXT,
     "family": TEXT,
     "model_sha256": TEXT,
-    "tokenizer_sha256": TEXT,
+    "vocabulary_sha256": TEXT,
     "vocab_size": U32,
     "prompt_ids": WILD_TOKENS,
     "noise_seed": st.integers(0, 2**64 - 1),

@@ -87,7 +87,7 @@ def question(number: int) -> Question:
 
 
 def opening(card: ModelCard) -> OpenRequest:
-    same = (card.model, card.family, card.model_sha256, card.tokenizer_sha256, card.vocab_size)
+    same = (card.model, card.family, card.model_sha256, card.vocabulary_sha256, card.vocab_size)
     return OpenRequest(*same, (1, 20), 7, (1000, 500), 8, 2, 5.0, "own", PREFERRED, 0, 0)
 
 

@@ -82,7 +82,7 @@ async def test_nothing_is_readable_on_an_encrypted_line(
     core: CoreProcess, encrypted: CoreProcess, files: Certificates, user_folder: Path
 ) -> None:
     user = UserModel.load(user_folder, with_weights=False)
-    known = user.tokenizer.sha256.encode()
+    known = user.vocabulary_sha256.encode()
     assert known in await _bytes_on_the_line(core, None, user)
     sent = await _bytes_on_the_line(encrypted, files.ca, user)
     assert len(sent) > 1000

@@ -210,7 +210,7 @@ async def _expected(core: CoreProcess, user: UserModel, question: Question, requ
         protocol_version=PROTOCOL_VERSION,
         family=user.config.family,
         model_sha256=card.model_sha256,
-        tokenizer_sha256=user.tokenizer.sha256,
+        vocabulary_sha256=user.vocabulary_sha256,
         vocab_size=user.config.vocab_size,
         prompt_ids=user.tokenizer.encode_prompt(INSTRUCTION, bos_token_id=user.config.bos_token_id),
         noise_seed=question.seeds.noise,

@@ -228,7 +228,7 @@ async def test_no_field_of_a_request_is_left_out_of_the_answer(
         raise InvalidParameter("seen")
 
     monkeypatch.setattr(Agent, "answer", answer)
-    client = FakeClient(FakeStream(8), tokenizer_sha256=user_model.tokenizer.sha256)
+    client = FakeClient(FakeStream(8), vocabulary_sha256=user_model.vocabulary_sha256)
 
     def search(_: str, ids: object) -> list[object]:
         seen.append(ids)

@@ -347,8 +347,8 @@ class Agent:
                 model=question.model,
                 family=card.family,
                 model_sha256=card.model_sha256,
-                tokenizer_sha256=self._user_model.tokenizer.sha256,
-                vocab_size=self._user_model.config.vocab_size,
+                vocabulary_sha256=self._user_model.vocabulary_sha256,
+                vocab_size=min(card.vocab_size, self._user_model.config.vocab_size),
                 prompt_ids=tuple(self._user_model.core_prompt(question.instruction, question.core_conversation)),
                 noise_seed=question.seeds.noise,
                 timesteps=question.params.core_timesteps,
@@ -407,10 +407,12 @@ def check_card(card: ModelCard, user_model: UserModel, model: str) -> None:
             "logits mean different things; use a user model of the core's family",
             parameter="user_model",
         )
-    if (card.tokenizer_sha256, card.vocab_size) != (user_model.tokenizer.sha256, config.vocab_size):
+    is_same = card.vocabulary_sha256 == user_model.vocabulary_sha256
+    if not is_same or (card.vocab_size != config.vocab_size and not config.cuts_rows):
+        sizes = (f"{size:,}" for size in sorted({card.vocab_size, config.vocab_size}))
         raise TokenizerMismatch(
-            f"the core's model {card.model!r} does not have the user model's tokenizer, so their logits cannot "
-            "be mixed; use a user model made for this core",
+            f"the core's model {card.model!r} has another vocabulary than the user model (V {' and '.join(sizes)}), "
+            "so their logits cannot be mixed; use a user model made for this core, of the same series of models",
             parameter="user_model",
         )
 

@@ -73,6 +73,11 @@ class UserModel:
             return cls(checkpoint.model.config, checkpoint.tokenizer, checkpoint.model)
         return cls(*load_config_and_tokenizer(folder), None)
 
+    @property
+    def vocabulary_sha256(self) -> str:
+        """Fingerprint of the vocabulary; see `Tokenizer.vocabulary_sha256`."""
+        return self.tokenizer.vocabulary_sha256(self.config.stop_ids[0])
+
     def core_prompt(self, instruction: str, conversation: Conversation = NOTHING_SAID) -> list[int]:
         """The prompt with w_inst and what crossed of earlier turns: what the core sees."""
         messages = conversation.for_core(instruction)

@@ -103,11 +103,17 @@ def decode_locally(
 
 
 def mix_terms(core_logits: Tensor | None, user: UserLogits, collaboration: CollaborationParams) -> Tensor:
-    """Line 8 of Algorithm 2 with the parameters of a collaboration; [B, L, V]."""
+    """Line 8 of Algorithm 2 with the parameters of a collaboration; [B, L, V] of the smaller vocabulary.
+
+    An id that one side does not have is -inf there, and so in the mix.
+    """
+    terms = (core_logits, user.with_docs, user.without_docs)
+    vocab_size = min((term.shape[-1] for term in terms if term is not None), default=0)
+    core_logits, with_docs, without_docs = (None if term is None else term[..., :vocab_size] for term in terms)
     return mix(
         core_logits,
-        user.with_docs,
-        user.without_docs,
+        with_docs,
+        without_docs,
         lambda_user=collaboration.lambda_user,
         alpha=collaboration.alpha,
         normalise=collaboration.normalise,

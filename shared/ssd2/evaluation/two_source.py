@@ -48,8 +48,11 @@ class Pair:
     user: Checkpoint
 
     def __post_init__(self) -> None:
-        if self.core.tokenizer.sha256 != self.user.tokenizer.sha256:
-            raise TokenizerMismatch("the two checkpoints have different tokenizers; use a pair with the same tokenizer")
+        if self.core.vocabulary_sha256 != self.user.vocabulary_sha256:
+            differ = self.core.tokenizer.difference(self.user.tokenizer) or "other special tokens"
+            raise TokenizerMismatch(
+                f"the two checkpoints have different vocabularies ({differ}); use a pair of one vocabulary"
+            )
         if (core := self.core.model.config.family) != (user := self.user.model.config.family):
             raise ModelMismatch(
                 f"the core is of the family {core!r}, the user model of {user!r}; use a pair of one family"

@@ -41,6 +41,11 @@ class Checkpoint:
     sha256: str
     parameters: int
 
+    @property
+    def vocabulary_sha256(self) -> str:
+        """Fingerprint of the vocabulary; see `Tokenizer.vocabulary_sha256`."""
+        return self.tokenizer.vocabulary_sha256(self.model.config.stop_ids[0])
+
 
 def load_checkpoint(
     folder: Path, device: torch.device | str = "cpu", shard: Shard | None = None, precision: str = "float32"
@@ -105,9 +110,9 @@ def load_config_and_tokenizer(folder: Path) -> tuple[ModelConfig, Tokenizer]:
     config = family.read_config(folder, values)
     check_checksums(folder, only=(CONFIG, TOKENIZER))
     tokenizer = family.read_tokenizer(folder, config.vocab_size)
-    if tokenizer.vocab_size > config.vocab_size:
+    if tokenizer.text_vocab_size > config.vocab_size:
         raise CheckpointInvalid(
-            f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, the model {config.vocab_size}; "
+            f"the tokenizer in {folder} has {tokenizer.text_vocab_size} tokens, the model {config.vocab_size}; "
             "they are of different models"
         )
     return config, tokenizer

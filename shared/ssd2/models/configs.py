@@ -121,6 +121,11 @@ class ModelConfig(Defaults, Protocol):
         ...
 
     @property
+    def cuts_rows(self) -> bool:
+        """True if its logits may be cut to a smaller vocabulary: it looks at no simplex over the whole of it."""
+        ...
+
+    @property
     def trained_above(self) -> float:
         """Share of T above which there is a network for every timestep."""
         ...
@@ -250,6 +255,11 @@ class SSD2Config:
     def stop_ids(self) -> tuple[int, ...]:
         """The EOS."""
         return (self.eos_token_id,)
+
+    @property
+    def cuts_rows(self) -> bool:
+        """False: the noised simplex is over the whole vocabulary."""
+        return False
 
     @property
     def trained_above(self) -> float:
@@ -391,6 +401,11 @@ class PlainConfig:
     def stop_ids(self) -> tuple[int, ...]:
         """The EOS and the further ones."""
         return (self.eos_token_id, *self.further_stop_ids)
+
+    @property
+    def cuts_rows(self) -> bool:
+        """True if it writes token by token."""
+        return self.block_size == 1
 
     @property
     def max_block_size(self) -> int:

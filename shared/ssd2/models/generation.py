@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ssd2.errors import CheckpointInvalid
+from ssd2.errors import CheckpointInvalid, InvalidParameter
+from ssd2.models.chat import ChatTemplate, Message
 from ssd2.models.tokenizer import ANSWER, NOTE, QUESTION, TOKENIZER
 
 GENERATION_CONFIG, TOKENIZER_CONFIG = "generation_config.json", "tokenizer_config.json"
@@ -45,7 +47,8 @@ def read_generation(folder: Path, config: Any) -> Generation:
     generation, tokenizer = read_values(folder / GENERATION_CONFIG), _Tokenizer.read(folder)
     configs = (config, config.get_text_config(decoder=True))
     named = [*(getattr(part, "eos_token_id", None) for part in configs), generation.get("eos_token_id")]
-    stop_ids = [*(token_id for value in named for token_id in _ids(value)), *_ids(tokenizer.eos_token_id)]
+    named += [tokenizer.eos_token_id, tokenizer.turn_end(folder)]
+    stop_ids = [token_id for value in named for token_id in _ids(value)]
     bos = next((token_id for part in configs for token_id in _ids(getattr(part, "bos_token_id", None))), None)
     return Generation(
         bos_token_id=tokenizer.first_id(bos),
@@ -105,6 +108,18 @@ class _Tokenizer:
         if says is False or (says is None and self.first is None):
             return None
         return self.ids.get(self._name("bos_token") or self.first or "", of_the_model)
+
+    def turn_end(self, folder: Path) -> int | None:
+        """Find the token that the chat template puts behind an answer, as some models' files name another as EOS."""
+        said = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
+        try:
+            template = ChatTemplate.of_folder(folder)
+            pieces = template.pieces(said) if template else []
+        except (CheckpointInvalid, InvalidParameter):  # said where a prompt is made
+            return None
+        behind = next((after.text for piece, after in pairwise(pieces) if piece == ("b", False)), "")
+        found = [token for token in self.ids if behind.lstrip().startswith(token)]
+        return self.ids[max(found, key=len)] if found else None
 
     def _name(self, key: str) -> str | None:
         """Return a special token's text; older files hold it with its properties."""

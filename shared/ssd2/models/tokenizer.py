@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -35,6 +36,7 @@ class Tokenizer:
         self._backend = backend
         self.sha256 = sha256
         self._template = template
+        self._fingerprints: dict[int, str] = {}
 
     @classmethod
     def from_file(cls, path: Path, template: ChatTemplate | None = None) -> Tokenizer:
@@ -70,6 +72,58 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of ids that the tokenizer knows, special tokens included."""
         return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    @cached_property
+    def text_vocab_size(self) -> int:
+        """Ids that text takes: up to the last one that is no special token.
+
+        A special token may stand behind the last row of a small model's embeddings, such as Gemma's for images; text
+        never becomes one.
+        """
+        return 1 + max(set(self._tokens) - set(self._special_tokens), default=-1)
+
+    def vocabulary_sha256(self, eos_token_id: int) -> str:
+        """Return the fingerprint of the vocabulary: two models with the same one mean the same by each id.
+
+        It is over the tokens and not over a file, which changes as soon as another release of a library writes it. Of
+        special tokens only those count that both sides use: the EOS, and those of this project's layout.
+
+        Args:
+            eos_token_id: the model's own.
+        """
+        if eos_token_id not in self._fingerprints:
+            digest = hashlib.sha256()
+            for token_id, token in sorted(self._shared_tokens(eos_token_id).items()):
+                text = token.encode()
+                digest.update(struct.pack("<II", token_id, len(text)) + text)
+            self._fingerprints[eos_token_id] = digest.hexdigest()
+        return self._fingerprints[eos_token_id]
+
+    def difference(self, other: Tokenizer) -> str | None:
+        """Say at which id the ordinary tokens of two vocabularies first differ; None if they do not."""
+        ours, theirs = ({**one._tokens, **dict.fromkeys(one._special_tokens)} for one in (self, other))
+        for token_id in sorted(ours.keys() | theirs.keys()):
+            ours_here, theirs_here = ours.get(token_id), theirs.get(token_id)
+            if ours_here != theirs_here:
+                return f"id {token_id} is {_quoted(ours_here)} in one and {_quoted(theirs_here)} in the other"
+        return None
+
+    def _shared_tokens(self, eos_token_id: int) -> dict[int, str]:
+        unused = {
+            token_id
+            for token_id, token in self._special_tokens.items()
+            if token_id != eos_token_id and token not in SPECIAL_TOKENS
+        }
+        return {token_id: token for token_id, token in self._tokens.items() if token_id not in unused}
+
+    @cached_property
+    def _tokens(self) -> dict[int, str]:
+        return {token_id: token for token, token_id in self._backend.get_vocab(with_added_tokens=True).items()}
+
+    @cached_property
+    def _special_tokens(self) -> dict[int, str]:
+        added = self._backend.get_added_tokens_decoder()
+        return {token_id: token.content for token_id, token in added.items() if token.special}
 
     def shares_vocabulary(self, other: Tokenizer) -> bool:
         """True if every token has the same id in both."""
@@ -222,6 +276,10 @@ class Tokenizer:
         for content in sorted(self._controls, key=len, reverse=True):
             before, behind = (r"\s*" if strips else "" for strips in (tokens[content].lstrip, tokens[content].rstrip))
             yield f"{before}{re.escape(content)}{behind}"
+
+
+def _quoted(token: str | None) -> str:
+    return "a special token or none" if token is None else repr(token)
 
 
 class GrowingText:

@@ -25,7 +25,7 @@ from ssd2.errors import (
 from ssd2.logits.format import MAX_TOP_K, AllowedFormats, LogitsFormat
 from ssd2.wire import collaboration_pb2 as pb
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Largest message that an agent takes: full float16 logits of 25 x 50,272 are 2.5 MB, and a
@@ -62,7 +62,7 @@ class ModelCard:
     protocol_version: int
     model: str
     model_sha256: str
-    tokenizer_sha256: str
+    vocabulary_sha256: str
     vocab_size: int
     block_size: int
     max_prompt_tokens: int
@@ -79,7 +79,7 @@ class OpenRequest:
     model: str
     family: str
     model_sha256: str
-    tokenizer_sha256: str
+    vocabulary_sha256: str
     vocab_size: int
     prompt_ids: tuple[int, ...]
     noise_seed: int
@@ -163,7 +163,7 @@ def open_to_proto(request: OpenRequest) -> pb.Open:
         model=request.model,
         family=request.family,
         model_sha256=request.model_sha256,
-        tokenizer_sha256=request.tokenizer_sha256,
+        vocabulary_sha256=request.vocabulary_sha256,
         vocab_size=request.vocab_size,
         prompt_ids=request.prompt_ids,
         noise_seed=request.noise_seed,
@@ -226,7 +226,7 @@ def open_from_proto(message: pb.Open) -> OpenRequest:
         model=message.model,
         family=message.family,
         model_sha256=message.model_sha256,
-        tokenizer_sha256=message.tokenizer_sha256,
+        vocabulary_sha256=message.vocabulary_sha256,
         vocab_size=message.vocab_size,
         prompt_ids=tuple(message.prompt_ids),
         noise_seed=message.noise_seed,

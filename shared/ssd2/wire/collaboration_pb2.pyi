@@ -36,11 +36,11 @@ class GetModelCardRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., family: _Optional[str] = ...) -> None: ...
 
 class GetModelCardResponse(_message.Message):
-    __slots__ = ("protocol_version", "model", "model_sha256", "tokenizer_sha256", "vocab_size", "block_size", "max_prompt_tokens", "max_block_size", "parameters", "family", "logits_formats", "max_top_k")
+    __slots__ = ("protocol_version", "model", "model_sha256", "vocabulary_sha256", "vocab_size", "block_size", "max_prompt_tokens", "max_block_size", "parameters", "family", "logits_formats", "max_top_k")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
-    TOKENIZER_SHA256_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_SHA256_FIELD_NUMBER: _ClassVar[int]
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
     BLOCK_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -52,7 +52,7 @@ class GetModelCardResponse(_message.Message):
     protocol_version: int
     model: str
     model_sha256: str
-    tokenizer_sha256: str
+    vocabulary_sha256: str
     vocab_size: int
     block_size: int
     max_prompt_tokens: int
@@ -61,7 +61,7 @@ class GetModelCardResponse(_message.Message):
     family: str
     logits_formats: _containers.RepeatedScalarFieldContainer[LogitsFormat]
     max_top_k: int
-    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., model_sha256: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., block_size: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., max_block_size: _Optional[int] = ..., parameters: _Optional[int] = ..., family: _Optional[str] = ..., logits_formats: _Optional[_Iterable[_Union[LogitsFormat, str]]] = ..., max_top_k: _Optional[int] = ...) -> None: ...
+    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., model_sha256: _Optional[str] = ..., vocabulary_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., block_size: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., max_block_size: _Optional[int] = ..., parameters: _Optional[int] = ..., family: _Optional[str] = ..., logits_formats: _Optional[_Iterable[_Union[LogitsFormat, str]]] = ..., max_top_k: _Optional[int] = ...) -> None: ...
 
 class CollaborateRequest(_message.Message):
     __slots__ = ("open", "projection", "close")
@@ -82,10 +82,10 @@ class CollaborateResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., block_logits: _Optional[_Union[BlockLogits, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("protocol_version", "model", "tokenizer_sha256", "vocab_size", "prompt_ids", "noise_seed", "timesteps", "block_size", "max_blocks", "simplex_value", "self_conditioning", "model_sha256", "family", "logits_format", "top_k", "speculation", "patience")
+    __slots__ = ("protocol_version", "model", "vocabulary_sha256", "vocab_size", "prompt_ids", "noise_seed", "timesteps", "block_size", "max_blocks", "simplex_value", "self_conditioning", "model_sha256", "family", "logits_format", "top_k", "speculation", "patience")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
-    TOKENIZER_SHA256_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_SHA256_FIELD_NUMBER: _ClassVar[int]
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_IDS_FIELD_NUMBER: _ClassVar[int]
     NOISE_SEED_FIELD_NUMBER: _ClassVar[int]
@@ -102,7 +102,7 @@ class Open(_message.Message):
     PATIENCE_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     model: str
-    tokenizer_sha256: str
+    vocabulary_sha256: str
     vocab_size: int
     prompt_ids: _containers.RepeatedScalarFieldContainer[int]
     noise_seed: int
@@ -117,7 +117,7 @@ class Open(_message.Message):
     top_k: int
     speculation: int
     patience: int
-    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., noise_seed: _Optional[int] = ..., timesteps: _Optional[_Iterable[int]] = ..., block_size: _Optional[int] = ..., max_blocks: _Optional[int] = ..., simplex_value: _Optional[float] = ..., self_conditioning: _Optional[_Union[SelfConditioning, str]] = ..., model_sha256: _Optional[str] = ..., family: _Optional[str] = ..., logits_format: _Optional[_Union[LogitsFormat, str]] = ..., top_k: _Optional[int] = ..., speculation: _Optional[int] = ..., patience: _Optional[int] = ...) -> None: ...
+    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., vocabulary_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., noise_seed: _Optional[int] = ..., timesteps: _Optional[_Iterable[int]] = ..., block_size: _Optional[int] = ..., max_blocks: _Optional[int] = ..., simplex_value: _Optional[float] = ..., self_conditioning: _Optional[_Union[SelfConditioning, str]] = ..., model_sha256: _Optional[str] = ..., family: _Optional[str] = ..., logits_format: _Optional[_Union[LogitsFormat, str]] = ..., top_k: _Optional[int] = ..., speculation: _Optional[int] = ..., patience: _Optional[int] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session_id",)

@@ -49,7 +49,7 @@ def request(**changes: Any) -> OpenRequest:
         "logits_format": FLOAT16,
         **changes,
     }
-    identity = {"model": "", "family": "", "model_sha256": "", "tokenizer_sha256": "", "vocab_size": VOCAB}
+    identity = {"model": "", "family": "", "model_sha256": "", "vocabulary_sha256": "", "vocab_size": VOCAB}
     return OpenRequest(**identity, **values)
 
 

@@ -95,10 +95,10 @@ async def test_the_model_card_describes_the_model(served: LoadedModel, start: St
     _, agent = await start(served)
     card = model_card_from_proto(await agent.stub.GetModelCard(pb.GetModelCardRequest()))
     assert card == ModelCard(
-        protocol_version=1,
+        protocol_version=2,
         model="core",
         model_sha256=served.checkpoint.sha256,
-        tokenizer_sha256=served.checkpoint.tokenizer.sha256,
+        vocabulary_sha256=served.checkpoint.vocabulary_sha256,
         vocab_size=1782,
         block_size=8,
         max_prompt_tokens=96,
@@ -110,9 +110,14 @@ async def test_the_model_card_describes_the_model(served: LoadedModel, start: St
 
 
 BAD_OPENINGS: list[tuple[dict[str, Any], grpc.StatusCode, str, str]] = [
-    ({"protocol_version": 2}, grpc.StatusCode.FAILED_PRECONDITION, "protocol_version_mismatch", "version 2"),
+    ({"protocol_version": 1}, grpc.StatusCode.FAILED_PRECONDITION, "protocol_version_mismatch", "version 1"),
     ({"model": "other"}, grpc.StatusCode.FAILED_PRECONDITION, "model_mismatch", "there are: core (ssd-2)"),
-    ({"tokenizer_sha256": "ab"}, grpc.StatusCode.FAILED_PRECONDITION, "tokenizer_mismatch", "tokenizer.json"),
+    (
+        {"vocabulary_sha256": "ab"},
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "tokenizer_mismatch",
+        "another vocabulary",
+    ),
     ({"vocab_size": 1783}, grpc.StatusCode.FAILED_PRECONDITION, "tokenizer_mismatch", "1783"),
     ({"block_size": 65}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "at most 64"),
     ({"block_size": 0}, grpc.StatusCode.INVALID_ARGUMENT, "invalid_parameter", "block_size"),

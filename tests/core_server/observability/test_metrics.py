@@ -216,12 +216,12 @@ async def test_what_is_refused_is_counted_by_its_reason(served: LoadedModel, sta
 async def test_no_label_holds_what_an_agent_sent(served: LoadedModel, start: Start) -> None:
     server, agent = await start(served)
     sentinel = "Zq9sentinel"
-    await ending(await agent.send(pb.CollaborateRequest(open=pb.Open(protocol_version=1, model=sentinel))))
+    await ending(await agent.send(pb.CollaborateRequest(open=pb.Open(protocol_version=2, model=sentinel))))
     with pytest.raises(grpc.aio.AioRpcError):
         await agent.stub.GetModelCard(pb.GetModelCardRequest(model=sentinel, family=sentinel))
     trace = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
     call = agent.stub.Collaborate(metadata=(trace, ("x", sentinel)))
-    await call.write(pb.CollaborateRequest(open=pb.Open(protocol_version=1, tokenizer_sha256=sentinel)))
+    await call.write(pb.CollaborateRequest(open=pb.Open(protocol_version=2, vocabulary_sha256=sentinel)))
     await ending(call)
     await agent.decode(served, PARAMS, Seeds.reproducible(1))
     shown = generate_latest(server.observation.metrics.registry).decode()

@@ -61,6 +61,20 @@ def test_a_stop_id_that_is_none_of_the_vocabulary_is_refused(tmp_path: Path, val
         stop_ids(folder_of(tmp_path, {"eos_token_id": 7}, generation_config={"eos_token_id": value}))
 
 
+@pytest.mark.parametrize("name", ["<note>", "<|im_end|>"])
+def test_the_end_of_a_turn_in_the_chat_template_ends_an_answer(tmp_path: Path, name: str) -> None:
+    folder = folder_of(tmp_path, {"eos_token_id": 7})
+    behind = "{{ '<question>' if m.role == 'user' else '<answer>' }}{{ m.content }}" + name
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}" + behind + "{% endfor %}<answer>")
+    assert stop_ids(folder) == ((7, 3) if name == "<note>" else (7,))  # the other is no token of the tokenizer
+
+
+def test_a_template_that_fails_is_no_reason_to_refuse_a_models_shape(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, {"eos_token_id": 7})
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}")
+    assert stop_ids(folder) == (7,)
+
+
 def added(content: dict[str, Any]) -> dict[str, Any]:
     """A tokenizer.json of a model that has another layout than ours, with one token that begins texts."""
     tokens = [{"id": 7, "content": "<|begin|>"}, {"id": 8, "content": "<|end|>"}]

@@ -31,10 +31,10 @@ from ssd2.wire.tensors import pack_logits, unpack_logits
 M = TypeVar("M", bound=Message)
 AT = codec.StepPosition(number=7, block=1, step=2)
 CARD = codec.ModelCard(
-    protocol_version=1,
+    protocol_version=2,
     model="demo-core",
     model_sha256="ab" * 32,
-    tokenizer_sha256="cd" * 32,
+    vocabulary_sha256="cd" * 32,
     vocab_size=50_272,
     block_size=25,
     max_prompt_tokens=475,
@@ -47,7 +47,7 @@ OPEN = codec.OpenRequest(
     model="demo-core",
     family="ssd-2",
     model_sha256="ab" * 32,
-    tokenizer_sha256="cd" * 32,
+    vocabulary_sha256="cd" * 32,
     vocab_size=32,
     prompt_ids=(1, 5, 31, 5),
     noise_seed=2**63 - 1,
@@ -119,8 +119,8 @@ def test_mixed_self_conditioning_never_crosses() -> None:
 
 
 def test_another_protocol_version_is_refused_by_name() -> None:
-    with pytest.raises(ProtocolVersionMismatch, match="version 2, the core 1"):
-        codec.open_from_proto(open_message(protocol_version=2))
+    with pytest.raises(ProtocolVersionMismatch, match="version 1, the core 2"):
+        codec.open_from_proto(open_message(protocol_version=1))
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class Service:
     """An agent with a core that answers at random; prompts of both sides are noted as text."""
 
     def __init__(self, model: UserModel, monkeypatch: pytest.MonkeyPatch, **card: object) -> None:
-        shown = {"family": "autoregressive", "tokenizer_sha256": model.tokenizer.sha256, "max_prompt_tokens": 2000}
+        shown = {"family": "autoregressive", "vocabulary_sha256": model.vocabulary_sha256, "max_prompt_tokens": 2000}
         self.client = FakeClient(FakeStream(1), **shown, **card)
         self.model, self.searched, self.user_prompts = model, [], []
         self.crossed = Crossed(memory_database(), list)

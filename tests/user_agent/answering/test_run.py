@@ -77,7 +77,7 @@ class FakeClient:
             "protocol_version": PROTOCOL_VERSION,
             "model": "fake",
             "model_sha256": "",
-            "tokenizer_sha256": "",
+            "vocabulary_sha256": "",
             "vocab_size": V,
             "block_size": 8,
             "max_prompt_tokens": 48,
@@ -108,7 +108,7 @@ def _question(lambda_user: float = 0.3, alpha: float = 1.0, **params: object) ->
 
 
 def _client(user_model: UserModel, **card: object) -> FakeClient:
-    return FakeClient(FakeStream(4), **{"tokenizer_sha256": user_model.tokenizer.sha256, **card})
+    return FakeClient(FakeStream(4), **{"vocabulary_sha256": user_model.vocabulary_sha256, **card})
 
 
 async def test_the_core_is_told_every_projection_and_every_commit_but_the_last(user_model: UserModel) -> None:
@@ -292,7 +292,7 @@ async def test_a_stream_that_breaks_is_dropped_and_the_error_is_passed_on(
 @pytest.mark.parametrize(
     ("card", "error"),
     [
-        ({"tokenizer_sha256": "0" * 64}, TokenizerMismatch),
+        ({"vocabulary_sha256": "0" * 64}, TokenizerMismatch),
         ({"protocol_version": PROTOCOL_VERSION + 1}, ProtocolVersionMismatch),
         ({"vocab_size": V + 8}, TokenizerMismatch),
         ({"max_prompt_tokens": 3}, PromptTooLong),

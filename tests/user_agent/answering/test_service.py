@@ -50,7 +50,7 @@ def user_model(user_folder: Path) -> UserModel:
 
 
 def core(user_model: UserModel) -> FakeCore:
-    return FakeCore(FakeStream(8), tokenizer_sha256=user_model.tokenizer.sha256)
+    return FakeCore(FakeStream(8), vocabulary_sha256=user_model.vocabulary_sha256)
 
 
 def answering(user_model: UserModel, found: Sequence[Passage], client: FakeCore, /, **settings: object) -> Answering:
