@@ -12,6 +12,7 @@ import pytest
 import typer
 
 import core_server.__main__
+import core_server.models
 import ssd2.__main__
 import user_agent.__main__
 from core_server.access import commands as access
@@ -137,9 +138,9 @@ def options_of(parser: ArgumentParser, words: list[str]) -> set[str]:
 
 def check_core_server(words: list[str]) -> None:
     """Check that the options of a command of `core-server` exist."""
-    is_access = words[1] in ("keys", "certs")
-    parser = access._parser() if is_access else core_server.__main__._parser()
-    assert is_access or words[1].startswith("-"), words
+    groups = {"keys": access, "certs": access, "models": core_server.models}
+    parser = groups.get(words[1], core_server.__main__)._parser()
+    assert words[1] in groups or words[1].startswith("-"), words
     given = {word.partition("=")[0] for word in words if word.startswith("--")}
     assert given <= options_of(parser, words[1:]) | {"--help"}, words
 

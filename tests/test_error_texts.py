@@ -31,6 +31,7 @@ OF_A_TERMINAL = re.compile(r"(?<![\w-])--[a-z]|\b(?:user-agent|core-server|ssd2)
 TERMINALS = (
     *("user_agent/commands/", "user_agent/config.py", "user_agent/tuning/report.py"),
     *("core_server/__main__.py", "core_server/config.py", "core_server/remedies.py", "core_server/access/commands.py"),
+    "core_server/models.py",
     *("shared/ssd2/cli/", "shared/ssd2/lab/judge_report.py", "shared/ssd2/lab/text_report.py"),
 )
 """Modules whose texts are read in a terminal only, or in a report that shows its command."""

@@ -30,6 +30,7 @@ PROTOBUF = "Who may use protobuf: the wire, and the one place of each side that 
 STUBS = "Who may touch the stubs: one module of each side"
 MESSAGES = "Who may touch message types: the codec, and two modules of each side"
 CONNECTIONS = "Nothing but the line opens a connection or a process on the device"
+DOWNLOADS = "Who may download models: commands that were asked to"
 LINE = "Who may reach the line to the core"
 DOCUMENTS = "Who may see documents"
 HISTORY = "Who may see past conversations"
@@ -86,6 +87,8 @@ PLANTS: dict[str, tuple[dict[str, str], set[str]]] = {
     "HTTP in what the device computes with": ({"ssd2/models/helper.py": "import urllib.request"}, {CONNECTIONS}),
     "the other side": ({"core_server/access/helper.py": "import user_agent.config"}, {SIDES}),
     "a side in ssd2": ({"ssd2/training/helper.py": "import core_server.access.scopes"}, {SIDES}),
+    "a download in what answers": ({"user_agent/answering/helper.py": "import ssd2.models.download"}, {DOWNLOADS}),
+    "a download in what computes": ({"ssd2/models/helper.py": "import ssd2.models.download"}, {DOWNLOADS}),
     "the line in tuning": ({"user_agent/tuning/helper.py": "import user_agent.line.client"}, {LINE}),
     "the line in documents": (
         {"user_agent/documents/helper.py": "import user_agent.line.client"},
@@ -206,6 +209,7 @@ MAY_GO_OUT = {
     "line/credentials.py": {"open_connection"},  # a handshake that says why gRPC's failed
     "line/connection.py": {"insecure_channel", "secure_channel"},  # behind a RecordedChannel
     "line/own_core.py": {"create_subprocess_exec"},
+    "api/fetching.py": {"create_subprocess_exec"},  # the command that downloads a pair
     "documents/formats/__init__.py": {"import_module"},  # of its own modules
 }
 
@@ -277,7 +281,13 @@ def test_an_optional_ledger_is_found(source: str) -> None:
             ("torch", "numpy"),
         ),
         (
-            ("ssd2.models.registry", "ssd2.models.configs", "ssd2.algorithm.projection"),
+            (
+                "ssd2.models.registry",
+                "ssd2.models.pairs",
+                "ssd2.models.download",
+                "ssd2.models.configs",
+                "ssd2.algorithm.projection",
+            ),
             ("torch", "numpy"),
         ),
     ],

@@ -158,5 +158,7 @@ async def _send(writer: asyncio.StreamWriter, reply: object) -> None:
         raise ConnectionResetError
     status, data = reply if isinstance(reply, tuple) else (200, reply)
     content = data if isinstance(data, bytes) else json.dumps(data).encode()
-    writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(content)) + content)
+    writer.write(
+        b"HTTP/1.1 %d X\r\nLocation: /elsewhere\r\nContent-Length: %d\r\n\r\n" % (status, len(content)) + content
+    )
     await writer.drain()

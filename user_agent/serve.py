@@ -80,8 +80,12 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
             if line.is_demo and not library.links() and not library.documents():
                 library.link(NOTES)
             library.watch()
-            answering = Answering(config, loading.result(), line.client, library.search, Traces())
-            yield AppState(config, options, api_key(config), answering, stores, line)
+            answering = Answering(config, loading.result(), line.client, library.search, stores.crossed, Traces())
+            state = AppState(config, options, api_key(config), answering, stores, line)
+            try:
+                yield state
+            finally:
+                await state.fetching.close()
         finally:
             await line.close()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from user_agent.config import AgentConfig
 from user_agent.documents.collection import Collection
+from user_agent.store.crossed import Crossed
 from user_agent.store.data_folder import make_data_folder
 from user_agent.store.database import open_database
 from user_agent.store.encryption_key import store_key
@@ -17,6 +18,7 @@ from user_agent.store.tuned import config_folder
 
 LEDGER = "ledger.sqlite"
 HISTORY = "history.sqlite"
+CROSSED = "crossed.sqlite"
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class Stores:
         documents: linked and uploaded.
         ledger: what left the device.
         history: conversations.
+        crossed: what of the answers never crossed.
         key_source: where the key comes from: keyring, passphrase or file.
     """
 
     documents: Collection
     ledger: Ledger
     history: History
+    crossed: Crossed
     key_source: str
 
 
@@ -50,5 +54,7 @@ def open_stores(config: AgentConfig) -> Iterator[Stores]:
         closing(Collection(config.data_dir, key)) as documents,
         closing(open_database(config.data_dir / LEDGER, key)) as entries,
         closing(open_database(config.data_dir / HISTORY, key)) as messages,
+        closing(open_database(config.data_dir / CROSSED, key)) as withheld,
     ):
-        yield Stores(documents, Ledger(entries), History(messages), key.source)
+        history = History(messages)
+        yield Stores(documents, Ledger(entries), history, Crossed(withheld, history.answers), key.source)

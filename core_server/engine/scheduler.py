@@ -172,7 +172,7 @@ class Reading:
     Attributes:
         answer: whose it is.
         row: what is to be computed of it later.
-        beside: whether other answers go on meanwhile.
+        beside: whether there are other answers.
     """
 
     answer: Answer
@@ -272,30 +272,26 @@ class Scheduler:
 
         Answers with a long prompt wait until enough of it is read, see `next_reading`.
         """
-        waiting = self._waiting()
-        long = [answer for answer, _ in self._long(waiting)[0]]
-        due = [(answer, row) for answer, row in waiting if answer not in long]
+        waiting, beside = self._waiting(), len(self._answers) > 1
+        due = [(answer, row) for answer, row in waiting if not answer.lane.is_long(row, beside=beside)]
         if due:
             return self._batch(due, is_guessed=False)
-        return None if long else self._guesses()
+        return None if waiting else self._guesses()
 
     def next_reading(self) -> Reading | None:
-        """Of the answers with a long prompt to read, the one that waits longest.
+        """Return an answer with a long prompt, a part of which is to be read between two batches.
 
-        A part of it is read between two batches, so that the other answers go on.
+        It goes to the end of the line: the others go on, and a short prompt need not wait until a long one is read.
         """
-        long, beside = self._long(self._waiting())
-        return Reading(*long[0], beside=beside) if long else None
+        beside = len(self._answers) > 1
+        for answer, row in self._waiting():
+            if answer.lane.is_long(row, beside=beside):
+                self._answers[answer.number] = self._answers.pop(answer.number)
+                return Reading(answer, row, beside)
+        return None
 
     def _waiting(self) -> list[tuple[Answer, Row]]:
         return [(answer, answer.row(answer.waiting)) for answer in self._answers.values() if answer.waiting]
-
-    def _long(self, waiting: Sequence[tuple[Answer, Row]]) -> tuple[list[tuple[Answer, Row]], bool]:
-        """Return those with a long prompt to read, and whether other answers go on beside them."""
-        long = [(answer, row) for answer, row in waiting if answer.lane.is_long(row, beside=True)]
-        if len(long) < len(self._answers):
-            return long, True
-        return [(answer, row) for answer, row in long if answer.lane.is_long(row, beside=False)], False
 
     def _guesses(self) -> Batch | None:
         guesses = [(answer, answer.row(guess)) for answer in self._answers.values() if (guess := answer.guess())]

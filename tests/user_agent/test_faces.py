@@ -31,6 +31,8 @@ from user_agent.commands.app import app
 from user_agent.config import FILE, AgentConfig, load_config, save_settings
 from user_agent.fields import Setting, settings_of
 from user_agent.line.line import CoreLine
+from user_agent.store.crossed import Crossed
+from user_agent.store.database import memory_database
 
 QUESTION = "Where is it?"
 KEY = "sk-test"
@@ -42,6 +44,7 @@ VALUES: dict[str, tuple[Any, str]] = {
     "max_tokens": (24, "24"),
     "temperature": (0.0, "0"),
     "documents": ((3, 17), "3, 17"),
+    "pair": ("smollm2-135m", "smollm2-135m"),
     "model": ("large", "large"),
     "steps": (7, "7"),
     "early_stop": (0.5, "0.5"),
@@ -69,7 +72,7 @@ class Recorder:
 
     def __init__(self, config: AgentConfig) -> None:
         self.request, self.requests = config.request, []
-        self.user_model = SimpleNamespace(tokenizer=None)
+        self.user_model = SimpleNamespace(tokenizer=SimpleNamespace(takes_conversations=False))
 
     def start(self, request: AnswerRequest, *_: object) -> asyncio.Task[None]:
         self.requests.append(request)
@@ -130,7 +133,7 @@ def rest_body(setting: Setting) -> dict[str, object]:
 
 
 def test_every_field_but_the_question_has_a_face_and_a_value_here() -> None:
-    assert SETTINGS.keys() == VALUES.keys() == AnswerRequest.model_fields.keys() - {"question"}
+    assert SETTINGS.keys() == VALUES.keys() == AnswerRequest.model_fields.keys() - {"question", "history"}
     assert AnswerSettings.model_fields.keys() == VALUES.keys(), "they are settings of the agent too"
 
 
@@ -161,7 +164,14 @@ async def test_precedence_is_option_then_variable_then_file(
 ) -> None:
     save_settings({setting.name: VALUES[setting.name][1]})
     default = AnswerSettings.model_fields[setting.name].default
-    given = {"lambda_user": 0.5, "alpha": 0.5, "early_stop": 0.1, "entropy_bound": 2, "logits": "float16"}
+    given = {
+        "lambda_user": 0.5,
+        "alpha": 0.5,
+        "early_stop": 0.1,
+        "entropy_bound": 2,
+        "logits": "float16",
+        "pair": "qwen3-8b",
+    }
     other = given.get(setting.name, 5 if default is None else "other" if default in ("", ()) else default)
     typed = "all" if setting.name == "documents" else str(other)
     wanted = AnswerRequest(question=QUESTION, **{setting.name: other})
@@ -225,8 +235,8 @@ async def test_no_field_of_a_request_is_left_out_of_the_answer(
         return []
 
     for value in (setting.info.default, VALUES[setting.name][0]):
-        service = Answering(AgentConfig(), user_model, client, search, Traces())
-        with pytest.raises(InvalidParameter, match="seen"):
+        service = Answering(AgentConfig(), user_model, client, search, Crossed(memory_database(), list), Traces())
+        with pytest.raises(InvalidParameter, match=r"seen|answers with models of no pair, not with"):
             await service.start(service.request(QUESTION, **{setting.name: value}), "trace")
     assert seen[:2] != seen[2:]
 

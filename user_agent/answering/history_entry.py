@@ -37,6 +37,7 @@ def keep_answer(history: History, answered: Answered, trace: str, conversation: 
             "tokens": [asdict(token) for token in answered.answer.tokens],
             "citations": [passage_json(passage) for passage in question.passages],
             **fit_json(question),
+            "has_crossed": answered.has_crossed,
             "figures": figures,
         },
     )

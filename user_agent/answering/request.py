@@ -15,6 +15,7 @@ from ssd2.algorithm.params import MAX_SEED, CollaborationParams
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, TRAINED_TIMESTEPS
 from ssd2.errors import InvalidParameter
 from ssd2.logits.format import PREFERRED, LogitsFormat
+from ssd2.models.chat import Message
 from ssd2.models.pairs import pair_named
 from user_agent.fields import Face
 
@@ -295,9 +296,11 @@ class AnswerRequest(AnswerSettings):
 
     Attributes:
         question: w_inst, what both models see.
+        history: system prompt and earlier turns, as far as each side may see them.
     """
 
     question: str
+    history: tuple[Message, ...] = ()
 
     @property
     def document_ids(self) -> tuple[int, ...] | None:

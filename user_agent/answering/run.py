@@ -21,11 +21,13 @@ from ssd2.algorithm.sampler import Outcome, Projection
 from ssd2.errors import InvalidParameter, ModelMismatch, ProtocolVersionMismatch, TokenizerMismatch
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits
+from ssd2.models.chat import ShownText
 from ssd2.models.control import Control
 from ssd2.models.predict import begin_sampler
 from ssd2.models.tokenizer import GrowingText
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
+from user_agent.answering.conversation import NOTHING_SAID, Conversation
 from user_agent.answering.request import MAX_SPECULATION
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
@@ -48,6 +50,9 @@ class Question:
         speculation: timesteps that the core may send ahead, on guesses at the projections; no token depends on it.
         left_out: passages that were found and did not fit.
         asked_tokens: longest answer that was asked for, where `params` have room for less; None for what they say.
+        conversation: earlier turns for the user model, those that fit.
+        core_conversation: earlier turns for the core, which is sent of them what crossed before.
+        left_out_turns: how many earlier turns the user model is not given.
     """
 
     instruction: str
@@ -60,6 +65,9 @@ class Question:
     speculation: int = 0
     left_out: Sequence[Passage] = ()
     asked_tokens: int | None = None
+    conversation: Conversation = NOTHING_SAID
+    core_conversation: Conversation = NOTHING_SAID
+    left_out_turns: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.speculation <= MAX_SPECULATION:
@@ -133,6 +141,7 @@ class AnswerInProgress:
         self._asked: StepPosition | None = None  # where the core was asked last
         self._core: CoreLogits | None = None  # what it answered
         self._text = GrowingText(user_model.tokenizer)
+        self._shown = ShownText(user_model.tokenizer.begins_thinking)
         self._is_enough = False
         self.tokens: list[AnswerToken] = []
         self.timesteps = self.exact_timesteps = 0
@@ -203,7 +212,7 @@ class AnswerInProgress:
             tokens = self._committed(view, ensemble, self.token_ids[len(self.tokens) :])
             self.tokens += tokens
             if self._observer:
-                text = self._user_model.tokenizer.decode(self.token_ids)
+                text = self._shown.of(self._user_model.tokenizer.decode(self.token_ids))
                 seen = CommittedBlock(view.block, view.step, view.timestep, tokens, text)
                 self._is_enough = not self._observer.committed(seen)
         elif self._observer:
@@ -229,7 +238,7 @@ class AnswerInProgress:
         return [
             AnswerToken(
                 token_id=token_id,
-                text=self._text.add(token_id),
+                text=self._shown.add(self._text.add(token_id)),
                 core_choice=None if choice is None else tokenizer.token_name(choice),
                 is_changed=choice not in (None, token_id),
                 core_p=core_p[index],
@@ -251,11 +260,11 @@ class AnswerInProgress:
             seconds: that it took.
         """
         stream, token_ids, tokens = self._stream, self.token_ids, self.tokens
-        if tokens and (rest := self._text.rest):  # it ends within a character
+        if tokens and (rest := self._shown.add(self._text.rest) + self._shown.rest):  # it ends within a character
             tokens = [*tokens[:-1], replace(tokens[-1], text=tokens[-1].text + rest)]
         is_long = len(token_ids) >= self._question.params.max_tokens
         return Answer(
-            text=self._user_model.tokenizer.decode(token_ids),
+            text=self._shown.of(self._user_model.tokenizer.decode(token_ids)),
             tokens=tokens,
             timesteps=self.timesteps,
             round_trips=self._asked.number + 1 if self._asked else 0,
@@ -340,7 +349,7 @@ class Agent:
                 model_sha256=card.model_sha256,
                 vocabulary_sha256=self._user_model.vocabulary_sha256,
                 vocab_size=min(card.vocab_size, self._user_model.config.vocab_size),
-                prompt_ids=tuple(self._user_model.core_prompt(question.instruction)),
+                prompt_ids=tuple(self._user_model.core_prompt(question.instruction, question.core_conversation)),
                 noise_seed=question.seeds.noise,
                 timesteps=question.params.core_timesteps,
                 block_size=question.params.block_size,
@@ -357,7 +366,7 @@ class Agent:
     def _check(self, card: ModelCard, question: Question) -> None:
         """Refuse a core that cannot answer, before the question is sent to it."""
         check_card(card, self._user_model, question.model)
-        prompt_tokens = len(self._user_model.core_prompt(question.instruction))
+        prompt_tokens = len(self._user_model.core_prompt(question.instruction, question.core_conversation))
         if prompt_tokens > card.max_prompt_tokens:
             block_size = question.params.block_size
             raise self._user_model.too_long(prompt_tokens, block_size, "block_size", card.max_prompt_tokens)
@@ -412,7 +421,11 @@ def _terms(question: Question, user_model: UserModel) -> UserTerms | None:
     if not question.collaboration.uses_user:
         return None
     return user_model.terms(
-        question.instruction, question.passages, question.collaboration, question.params.self_conditioning
+        question.instruction,
+        question.passages,
+        question.collaboration,
+        question.params.self_conditioning,
+        question.conversation,
     )
 
 

@@ -15,6 +15,7 @@ from ssd2.logits.format import LogitsFormat
 from ssd2.models.control import Control
 from ssd2.wire.codec import ModelCard
 from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
+from user_agent.answering.conversation import NOTHING_SAID, Conversation
 from user_agent.answering.decoding import decoding_for
 from user_agent.answering.request import AnswerRequest, AnswerSettings
 from user_agent.answering.run import Agent, Question
@@ -25,6 +26,7 @@ from user_agent.answering.user_model import Fitted, UserModel, given_at_zero
 from user_agent.documents.passage import Passage
 from user_agent.errors import AgentBusy
 from user_agent.line.client import CoreClient
+from user_agent.store.crossed import Crossed
 from user_agent.store.ledger import tracing
 from user_agent.store.tuned import Choice
 
@@ -43,6 +45,7 @@ class Answered:
         tuned: where λ or α comes from, if either is as tuned.
         prompt_tokens: that the user model read; at λ = 0 the core.
         finish_reason: "stop" or "length".
+        crossed: the beginning of the text that the core was sent; "" at λ = 1.
     """
 
     answer: Answer
@@ -51,6 +54,12 @@ class Answered:
     tuned: Choice | None
     prompt_tokens: int
     finish_reason: Literal["stop", "length"]
+    crossed: str
+
+    @property
+    def has_crossed(self) -> bool:
+        """True if the core has all of the answer; only then a later turn shows all of it to the core."""
+        return self.crossed == self.text
 
     @property
     def tokens(self) -> list[AnswerToken]:
@@ -108,6 +117,7 @@ class Answering:
         user_model: UserModel,
         client: CoreClient | None,
         search: Search,
+        crossed: Crossed,
         traces: Traces,
         control: Control | None = None,
     ) -> None:
@@ -118,6 +128,7 @@ class Answering:
             user_model: θ_user; without weights it serves λ = 0 only.
             client: the line to the core; None serves λ = 1 only.
             search: finds passages.
+            crossed: takes up what of each answer did not cross, and keeps it from crossing later.
             traces: take up what happens in each answer.
             control: steers every answer; None steers none.
 
@@ -126,7 +137,7 @@ class Answering:
         """
         check(settings, user_model)
         self._settings, self._user_model, self._client, self._search = settings, user_model, client, search
-        self._control = control
+        self._crossed, self._control = crossed, control
         self._core_takes: int | None = None  # tokens of a question, once the core has said it
         self.traces, self.figures = traces, Figures()
         self._at_work = asyncio.Semaphore(settings.max_answers)
@@ -239,8 +250,12 @@ class Answering:
     async def _in_turn(self, request: AnswerRequest, trace: Trace, observer: Observer | None) -> Answered:
         async with self._at_work:
             with tracing(trace.id, trace.departed):
-                observers = [trace, *([observer] if observer else [])]
-                return await self._answer(request, trace, _Ears(observers, request.stop_texts))
+                ears = _Ears([trace, *([observer] if observer else [])], request.stop_texts)
+                try:
+                    return await self._answer(request, trace, ears)
+                finally:  # also of an answer that was stopped or failed midway, which its reader has seen
+                    if ears.text:
+                        self._crossed.note(ears.text, ears.crossed)
 
     async def _answer(self, request: AnswerRequest, trace: Trace, ears: _Ears) -> Answered:
         collaboration, tuned = await self._collaboration(request)
@@ -256,6 +271,7 @@ class Answering:
             block_size=question.params.block_size,
         )
         client = self._client if collaboration.uses_core else None
+        ears.has_core = client is not None
         answer = await Agent(self._user_model, client, self._control).answer(question, ears)
         trace.ended(answer)
         text = answer.text if ears.stop_at is None else answer.text[: ears.stop_at].rstrip()
@@ -266,6 +282,7 @@ class Answering:
             tuned=tuned,
             prompt_tokens=self._prompt_tokens(question),
             finish_reason="length" if answer.end == "length" else "stop",
+            crossed=_common(text, ears.crossed),
         )
 
     async def _question(self, request: AnswerRequest, collaboration: CollaborationParams) -> Question:
@@ -273,10 +290,14 @@ class Answering:
         asked_params = decoding_for(request, self._user_model.config)
         is_known = collaboration.uses_core and request.model == self._settings.model
         core_takes = self._core_takes if is_known else None
-        params = await asyncio.to_thread(self._user_model.limited, request.question, asked_params, core_takes)
-        fitted = Fitted()
-        if collaboration.uses_user and request.document_ids != ():
-            fitted = await asyncio.to_thread(self._passages_for, request, params)
+        said = Conversation.of(request.history, self._crossed.part_of)
+        if said.turns and collaboration.uses_core and core_takes is None:
+            card = await self._card(request.model)  # whose limit says which turns are left out
+            core_takes = card.max_prompt_tokens if card else None
+        kept, params = await asyncio.to_thread(self._kept, request, said, asked_params, core_takes)
+        fitted = Fitted(conversation=kept)
+        if collaboration.uses_user:
+            fitted = await asyncio.to_thread(self._passages_for, request, params, kept)
         return Question(
             instruction=request.question,
             passages=fitted.passages,
@@ -288,11 +309,34 @@ class Answering:
             speculation=request.speculation,
             left_out=fitted.left_out,
             asked_tokens=asked_params.max_tokens,
+            conversation=fitted.conversation,
+            core_conversation=kept,
+            left_out_turns=len(said.turns) - len(fitted.conversation.turns),
         )
 
-    def _passages_for(self, request: AnswerRequest, params: DecodingParams) -> Fitted:
-        found = self._search(request.question, request.document_ids)
-        return self._user_model.fitting(request.question, found, params.max_answer_tokens)
+    def _kept(
+        self, request: AnswerRequest, said: Conversation, params: DecodingParams, core_takes: int | None
+    ) -> tuple[Conversation, DecodingParams]:
+        """Keep the turns that fit, and the longest answer that fits behind them."""
+        user_model = self._user_model
+        kept = NOTHING_SAID
+        if user_model.tokenizer.takes_conversations:
+            kept = user_model.kept(request.question, said, params, core_takes)
+        return kept, user_model.limited(request.question, params, core_takes, kept)
+
+    def _passages_for(
+        self, request: AnswerRequest, params: DecodingParams, conversation: Conversation = NOTHING_SAID
+    ) -> Fitted:
+        found = self._found(request, conversation) if request.document_ids != () else []
+        return self._user_model.fitting(request.question, found, params.max_answer_tokens, conversation)
+
+    def _found(self, request: AnswerRequest, conversation: Conversation) -> list[Passage]:
+        """Search for a question and, behind what is found, again for the earlier ones: what they are about goes on."""
+        found = list(self._search(request.question, request.document_ids))
+        for turn in reversed(conversation.turns):
+            again = self._search(turn.question, request.document_ids)
+            found += [passage for passage in again if passage not in found]
+        return found
 
     async def _collaboration(self, request: AnswerRequest) -> tuple[CollaborationParams, Choice | None]:
         """Complete λ and α; the core is asked for its model only where a choice for it may have been saved."""
@@ -305,9 +349,15 @@ class Answering:
         return collaboration_of(lambda_user, alpha, choice), choice
 
     def _prompt_tokens(self, question: Question) -> int:
-        texts = [passage.text for passage in question.passages] if question.collaboration.uses_user else []
-        bos = self._user_model.config.bos_token_id
-        return len(self._user_model.tokenizer.encode_prompt(question.instruction, texts, bos_token_id=bos))
+        if question.collaboration.uses_user:
+            return len(self._user_model.prompt(question.instruction, question.passages, question.conversation))
+        return len(self._user_model.core_prompt(question.instruction, question.core_conversation))
+
+
+def _common(text: str, other: str) -> str:
+    """Return the beginning that two texts share."""
+    unlike = (at for at, (one, another) in enumerate(zip(text, other, strict=False)) if one != another)
+    return text[: next(unlike, min(len(text), len(other)))]
 
 
 class _Ears(Observer):
@@ -316,6 +366,8 @@ class _Ears(Observer):
     def __init__(self, observers: Sequence[Observer], stop: Sequence[str]) -> None:
         self._observers, self._stop = observers, stop
         self.stop_at: int | None = None
+        self.has_core = False
+        self.text = self.crossed = ""  # of the answer so far; what the core has of it
 
     def began(self) -> None:
         """See `Observer`."""
@@ -334,6 +386,9 @@ class _Ears(Observer):
 
     def committed(self, seen: CommittedBlock) -> bool:
         """See `Observer`."""
+        if self.has_core:
+            self.crossed = self.text  # a block is sent with the next one's first timestep, so the last one may not be
+        self.text = seen.text
         found = [at for text in self._stop if (at := seen.text.find(text)) >= 0]
         if found:
             self.stop_at = min(found)

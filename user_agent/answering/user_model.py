@@ -15,6 +15,7 @@ from ssd2.models.configs import ModelConfig
 from ssd2.models.model import Model
 from ssd2.models.predict import user_terms
 from ssd2.models.tokenizer import Tokenizer
+from user_agent.answering.conversation import NOTHING_SAID, Conversation
 from user_agent.documents.formats.section import sentences
 from user_agent.documents.passage import Passage
 from user_agent.documents.search import search
@@ -31,11 +32,13 @@ class Fitted:
         passages: that the user model is given, the best first; one of them may be cut.
         left_out: that have no room, not even in part.
         why_none: why none is given, whatever the room; None if that is not so.
+        conversation: the turns that have room beside them.
     """
 
     passages: Sequence[Passage] = ()
     left_out: Sequence[Passage] = ()
     why_none: str | None = None
+    conversation: Conversation = NOTHING_SAID
 
 
 def given_at_zero(found: Sequence[Passage]) -> Fitted:
@@ -75,9 +78,17 @@ class UserModel:
         """Fingerprint of the vocabulary; see `Tokenizer.vocabulary_sha256`."""
         return self.tokenizer.vocabulary_sha256(self.config.stop_ids[0])
 
-    def core_prompt(self, instruction: str) -> list[int]:
-        """The prompt with w_inst alone: what the core sees."""
-        return self.tokenizer.encode_prompt(instruction, bos_token_id=self.config.bos_token_id)
+    def core_prompt(self, instruction: str, conversation: Conversation = NOTHING_SAID) -> list[int]:
+        """The prompt with w_inst and what crossed of earlier turns: what the core sees."""
+        messages = conversation.for_core(instruction)
+        return self.tokenizer.encode_conversation(messages, bos_token_id=self.config.bos_token_id)
+
+    def prompt(
+        self, instruction: str, passages: Sequence[Passage] = (), conversation: Conversation = NOTHING_SAID
+    ) -> list[int]:
+        """The prompt with all of it: what only the user model sees."""
+        messages, texts = conversation.for_user(instruction), [passage.text for passage in passages]
+        return self.tokenizer.encode_conversation(messages, texts, bos_token_id=self.config.bos_token_id)
 
     @property
     def longest_answer(self) -> int:
@@ -86,7 +97,34 @@ class UserModel:
         return room // self.config.block_size * self.config.block_size
 
     # See docs/decisions/024-room-for-passages.md.
-    def limited(self, instruction: str, params: DecodingParams, core_takes: int | None = None) -> DecodingParams:
+    def kept(
+        self, instruction: str, conversation: Conversation, params: DecodingParams, core_takes: int | None = None
+    ) -> Conversation:
+        """Leave out the oldest turns until the answer, or half of the longest one, has room behind the rest.
+
+        The core sees how many there are, so only what it is sent anyway decides.
+
+        Args:
+            instruction: w_inst.
+            conversation: before it.
+            params: as asked for.
+            core_takes: as in `limited`.
+        """
+        wanted = min(params.max_answer_tokens, self.longest_answer // 2)
+        while conversation.turns:
+            needed = len(self.core_prompt(instruction, conversation))
+            if self._answer_room(needed, params.block_size) >= wanted and (core_takes is None or needed <= core_takes):
+                break
+            conversation = conversation.without_oldest()
+        return conversation
+
+    def limited(
+        self,
+        instruction: str,
+        params: DecodingParams,
+        core_takes: int | None = None,
+        conversation: Conversation = NOTHING_SAID,
+    ) -> DecodingParams:
         """Shorten the longest answer to the room behind the instruction, in whole blocks.
 
         The core is told how many blocks an answer may have. So this sees no passage, and keeps room for passages
@@ -96,11 +134,12 @@ class UserModel:
             instruction: w_inst.
             params: as asked for.
             core_takes: tokens of the longest question that the core takes; None if it takes no part or is not known.
+            conversation: before the instruction.
 
         Raises:
             PromptTooLong: if not one block has room, or the core does not take the instruction.
         """
-        needed = len(self.core_prompt(instruction))
+        needed = len(self.core_prompt(instruction, conversation))
         room = self._answer_room(needed, params.block_size)
         if room < params.block_size or (core_takes is not None and needed > core_takes):
             raise self.too_long(needed, params.block_size, "block_size", core_takes)
@@ -111,8 +150,16 @@ class UserModel:
         spare = max(0, self.config.max_prompt_tokens_before(block_size) - needed)
         return self.config.max_answer_tokens_behind(needed + spare // 2)
 
-    def fitting(self, instruction: str, passages: Sequence[Passage], answer_tokens: int) -> Fitted:
+    def fitting(
+        self,
+        instruction: str,
+        passages: Sequence[Passage],
+        answer_tokens: int,
+        conversation: Conversation = NOTHING_SAID,
+    ) -> Fitted:
         """Choose the passages that fit the model's context beside the instruction, the first ones first.
+
+        Where not all has room, earlier turns have half of it: the oldest are left out first, then passages.
 
         Of the first passage that does not fit whole the sentences that fit are given, those that match the instruction
         before others. Shorter passages behind it may still fit.
@@ -121,12 +168,14 @@ class UserModel:
             instruction: w_inst.
             passages: candidates, the best first.
             answer_tokens: room that the answer needs, in whole blocks.
+            conversation: before the instruction.
 
         Raises:
             PromptTooLong: if the instruction alone does not fit.
         """
         longest = self.config.max_prompt_tokens_before(answer_tokens)
-        if (needed := len(self.core_prompt(instruction))) > longest:
+        conversation = self._fitting_turns(instruction, passages, longest, conversation)
+        if (needed := len(self.prompt(instruction, (), conversation))) > longest:
             raise self.too_long(needed, answer_tokens, "max_tokens")
         room = longest - needed
         given: list[Passage] = []
@@ -141,7 +190,20 @@ class UserModel:
                 room -= self._tokens_added(instruction, shown)
             else:
                 left_out.append(passage)
-        return Fitted(given, left_out)
+        return Fitted(given, left_out, conversation=conversation)
+
+    def _fitting_turns(
+        self, instruction: str, passages: Sequence[Passage], longest: int, conversation: Conversation
+    ) -> Conversation:
+        """Leave out the oldest turns until everything has room, or those that stay take half of the room at most."""
+        alone = len(self.prompt(instruction, (), Conversation(conversation.system_prompt)))
+        while conversation.turns:
+            has_room = len(self.prompt(instruction, passages, conversation)) <= longest
+            turns = len(self.prompt(instruction, (), conversation)) - alone
+            if has_room or turns <= (longest - alone) // 2:
+                break
+            conversation = conversation.without_oldest()
+        return conversation
 
     def terms(
         self,
@@ -149,21 +211,19 @@ class UserModel:
         passages: Sequence[Passage],
         collaboration: CollaborationParams,
         self_conditioning: str,
+        conversation: Conversation = NOTHING_SAID,
     ) -> UserTerms:
         """The model's part in one decode."""
         if self.model is None:
             raise ModelNotFound(
                 "the user model was loaded without its weights; load it with them", parameter="user_model"
             )
-        with_docs = self._prompt(instruction, passages)
-        return user_terms(self.model, [with_docs], [self.core_prompt(instruction)], collaboration, self_conditioning)
-
-    def _prompt(self, instruction: str, passages: Sequence[Passage]) -> list[int]:
-        texts = [passage.text for passage in passages]
-        return self.tokenizer.encode_prompt(instruction, texts, bos_token_id=self.config.bos_token_id)
+        with_docs = self.prompt(instruction, passages, conversation)
+        without_docs = self.prompt(instruction, (), conversation)
+        return user_terms(self.model, [with_docs], [without_docs], collaboration, self_conditioning)
 
     def _tokens_added(self, instruction: str, passage: Passage) -> int:
-        return len(self._prompt(instruction, [passage])) - len(self.core_prompt(instruction))
+        return len(self.prompt(instruction, [passage])) - len(self.prompt(instruction))
 
     def _cut(self, instruction: str, passage: Passage, room: int) -> Passage | None:
         """Cut a passage to the sentences that fit, in their order; None if none does."""

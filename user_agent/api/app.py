@@ -20,6 +20,7 @@ from user_agent.api import (
     ledger,
     metrics,
     models,
+    pairs,
     settings,
     traces,
     web,
@@ -61,7 +62,7 @@ def create_app(state: AppState) -> FastAPI:
     handle_errors(app)
     app.include_router(health.router)
     app.include_router(web.router)
-    for routes in (models, chat, completions, traces, documents, ledger, conversations, settings, metrics):
+    for routes in (models, chat, completions, traces, documents, ledger, conversations, settings, pairs, metrics):
         app.include_router(routes.router, dependencies=[Depends(authorised)])
     app.add_middleware(_Named)
     app.add_middleware(

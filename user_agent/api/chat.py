@@ -41,9 +41,16 @@ def ignored_header(names: Sequence[str]) -> dict[str, str]:
 async def chat_completions(
     body: ChatRequest, client: Request, response: Response, answering: Annotated[Answering, Depends(answering_of)]
 ) -> ChatCompletion | StreamingResponse:
-    """Answer the last message. The models read one instruction: earlier messages are ignored and listed in a header."""
-    ignored = ignored_header(body.check())
-    asked = answering.request(body.instruction(), **body.given())
+    """Answer the last message.
+
+    Both models read the system prompt and the earlier messages. The core is not sent answers that were composed on this
+    device. Models without a chat template read one question: earlier messages are ignored and listed in a header.
+    """
+    ignored_names, history = body.check(), body.history()
+    if history and not answering.user_model.tokenizer.takes_conversations:
+        ignored_names.append("messages before the last")
+    ignored = ignored_header(ignored_names)
+    asked = answering.request(body.instruction(), history=history, **body.given())
     trace_id, created = new_id("chatcmpl"), int(time.time())
     if body.stream:
         streaming = await Streaming(client, answering, asked, trace_id).begun()

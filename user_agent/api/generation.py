@@ -12,6 +12,7 @@ from fastapi import Request
 from pydantic import BaseModel
 
 from ssd2.errors import SlingshotError
+from ssd2.models.chat import THINK
 from user_agent.answering.answer import CommittedBlock, Observer
 from user_agent.answering.request import AnswerRequest
 from user_agent.answering.service import Answered, Answering
@@ -92,7 +93,7 @@ class Streaming:
         Raises:
             AgentBusy: if too many are waiting.
         """
-        self._stop, self._blocks = request.stop_texts, _Blocks()
+        self._stop, self._blocks = (*request.stop_texts, THINK), _Blocks()
         self._answer = answering.start(request, trace_id, self._blocks)
         self._answer.add_done_callback(lambda _: self._blocks.end())
         _end_with(client, self._answer)
@@ -163,6 +164,7 @@ def slingshot_answer(answered: Answered, trace_id: str) -> SlingshotAnswer:
         alpha=question.collaboration.alpha,
         citations=[passage_json(passage) for passage in question.passages],
         **fit_json(question),
+        has_crossed=answered.has_crossed,
         tokens=[asdict(token) for token in answered.answer.tokens],
         figures=figures,
     )

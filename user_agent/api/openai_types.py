@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from ssd2.models.chat import Message, Role
 from user_agent.answering.request import AnswerSettings
 from user_agent.api.errors import ApiError
 from user_agent.fields import Setting, settings_of
@@ -122,6 +123,10 @@ def _equal(given: Any, neutral: Any) -> bool:
     return given == neutral and isinstance(given, bool) == isinstance(neutral, bool)
 
 
+_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+"""Of a client's messages, by those that chat templates know."""
+
+
 class TextPart(BaseModel):
     """A part of a message."""
 
@@ -171,10 +176,14 @@ class ChatRequest(Generation):
             raise ApiError(400, "invalid_value", "the last message must be the user's and contain text", "messages")
         return last.text
 
+    def history(self) -> tuple[Message, ...]:
+        """The messages before the last one that a model can read."""
+        said = ((_ROLES.get(message.role), message.text) for message in self.messages[:-1])
+        return tuple(Message(role, text) for role, text in said if role)
+
     def check(self) -> list[str]:
-        """See `Generation.check`; earlier messages are named too, as the models read one instruction at a time."""
-        ignored = super().check()
-        return [*ignored, *(["messages before the last"] if len(self.messages) > 1 else [])]
+        """See `Generation.check`; messages of tools are named too, as no model here calls one."""
+        return [*super().check(), *sorted({f"{one.role} messages" for one in self.messages if one.role not in _ROLES})]
 
 
 @_with_fields(_OPENAI)
@@ -227,6 +236,9 @@ class SlingshotAnswer(BaseModel):
         left_out: places of the passages that were found but did not fit.
         max_tokens: longest answer that was allowed.
         clamped_from: the requested or configured length if the question leaves no room for it; else null.
+        left_out_turns: number of earlier turns that the user model was not given: the oldest, or all where the models
+            read one question at a time.
+        has_crossed: whether the core has all of the answer. Of another one, a later turn shows it only what it has.
         tokens: each with its probabilities in the models, and whether the user's side changed it.
         figures: timesteps, bytes and seconds.
     """
@@ -238,6 +250,8 @@ class SlingshotAnswer(BaseModel):
     left_out: list[dict[str, Any]]
     max_tokens: int
     clamped_from: int | None
+    left_out_turns: int
+    has_crossed: bool
     tokens: list[dict[str, Any]]
     figures: dict[str, Any]
 

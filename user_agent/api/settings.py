@@ -93,6 +93,7 @@ class Status(BaseModel):
     Attributes:
         core: the core, and the connection to it.
         user_model: folder of the user model.
+        takes_conversations: the models see earlier turns; without a chat template each question stands alone.
         key_source: source of the encryption key: keyring, passphrase or file.
         data_dir: folder of documents, conversations and ledger.
         is_reader_isolated: files are read in a process without network.
@@ -102,6 +103,7 @@ class Status(BaseModel):
 
     core: Core
     user_model: str
+    takes_conversations: bool
     key_source: str
     data_dir: str
     is_reader_isolated: bool
@@ -181,6 +183,7 @@ async def status(request: Request) -> Status:
     return Status(
         core=await _core(state),
         user_model=str(state.config.user_folder),
+        takes_conversations=state.answering.user_model.tokenizer.takes_conversations,
         key_source=state.stores.key_source,
         data_dir=str(state.config.data_dir),
         is_reader_isolated=not exposure,

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Request
 
 from user_agent.answering.service import Answering
+from user_agent.api.fetching import Fetching
 from user_agent.config import AgentConfig
 from user_agent.line.line import CoreLine
 from user_agent.stores import Stores
@@ -25,6 +26,7 @@ class AppState:
         answering: answers questions.
         stores: what is kept.
         line: to the core.
+        fetching: downloads that the page asked for.
         started: when, in seconds since 1970.
     """
 
@@ -34,6 +36,7 @@ class AppState:
     answering: Answering
     stores: Stores
     line: CoreLine
+    fetching: Fetching = field(default_factory=Fetching)
     started: int = field(default_factory=lambda: int(time.time()))
 
 

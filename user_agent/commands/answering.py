@@ -52,7 +52,8 @@ async def opened_answering(
         await line.connect(config.line, config.pair)
         if line.own_title:
             typer.echo(f"user-agent: core {line.address}, {line.own_title}, started on this machine", err=True)
-        yield Answering(config, user_model, line.client, search or stores.documents.search, Traces(), control)
+        found_by = search or stores.documents.search
+        yield Answering(config, user_model, line.client, found_by, stores.crossed, Traces(), control)
     finally:
         await line.close()
 

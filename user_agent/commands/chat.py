@@ -22,14 +22,14 @@ EXAMPLES = examples(
     "user-agent chat --core core.example.org:50051 --ca provider.pem --watch",
 )
 
-STANDS_ALONE = (
-    "Each question stands alone: the models do not see the earlier ones. An empty line or Ctrl-D ends the chat."
-)
+STANDS_ALONE = "Each question stands alone: the models do not see the earlier ones."
+GOES_ON = "The models see the earlier questions and answers."
+ENDS = "An empty line or Ctrl-D ends the chat."
 
 
 @with_settings(*ANSWER, *LINE, "user_model", "data_dir")
 def chat(config: AgentConfig, watch: Watch = False, no_log: NoLog = False) -> None:
-    """Ask questions about the linked documents (`user-agent docs link`), each independent of the earlier ones."""
+    """Ask questions about the linked documents (`user-agent docs link`); some models also see earlier ones."""
     from user_agent.commands.answering import opened_answering
     from user_agent.stores import open_stores
 
@@ -44,21 +44,26 @@ def chat(config: AgentConfig, watch: Watch = False, no_log: NoLog = False) -> No
 async def _conversation(answering: Answering, history: History | None, *, watch: bool) -> None:
     """Answer until an empty line, the end of the input, or Ctrl-C."""
     from ssd2.errors import SlingshotError
+    from ssd2.models.chat import Message
     from user_agent.answering.history_entry import keep_answer
     from user_agent.answering.service import new_id
     from user_agent.commands.answering import print_answer, print_tuned, watched_answer
 
-    typer.echo(STANDS_ALONE, err=True)
+    goes_on = answering.user_model.tokenizer.takes_conversations
+    typer.echo(f"{GOES_ON if goes_on else STANDS_ALONE} {ENDS}", err=True)
+    said: list[Message] = []
     kept: str | None = None
     while question := (await asyncio.to_thread(_line)).strip():
         trace = new_id("chat")
         try:
-            answered = await watched_answer(answering, answering.request(question), trace, watch=watch)
+            request = answering.request(question, history=tuple(said) if goes_on else ())
+            answered = await watched_answer(answering, request, trace, watch=watch)
         except SlingshotError as error:
             typer.echo(f"user-agent: error: {with_remedy(error)}", err=True)
             continue
         print_tuned(answered)
         print_answer(answered)
+        said += [Message("user", question), Message("assistant", answered.text)]
         if history:
             kept = keep_answer(history, answered, trace, kept)
 

@@ -14,7 +14,7 @@ import typer
 
 from ssd2.cli.help import App, examples
 from ssd2.errors import InvalidParameter
-from ssd2.models.pairs import PAIRS, Model, Pair, downloaded_folder, in_bytes, pair_named
+from ssd2.models.pairs import PAIRS, Model, Pair, downloaded_folder, fetched_bytes, in_bytes, pair_named
 from user_agent.config import FILE, load_config, save_settings
 from user_agent.store.tuned import config_folder
 
@@ -57,11 +57,9 @@ def list_pairs(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({"pairs": [pair_json(pair, chosen) for pair in PAIRS]}, ensure_ascii=False))
         return
-    from user_agent.commands.docs import print_table
-
-    head = ("pair", "state", "download core, user", "memory core, user", "context", "licence", "run", "good for")
-    print_table(head, (_row(pair, chosen) for pair in PAIRS))
-    typer.echo("Memory is in float32, as on a CPU; on a GPU, in bfloat16, it is half. run: by the project.", err=True)
+    for pair in PAIRS:
+        typer.echo(_entry(pair, chosen))
+    typer.echo("Memory is for float32, as on a CPU; bfloat16, as on a GPU, takes half.", err=True)
 
 
 def pair_json(pair: Pair, chosen: str) -> dict[str, Any]:
@@ -94,22 +92,23 @@ def _model_json(model: Model) -> dict[str, Any]:
     }
 
 
-def _row(pair: Pair, chosen: str) -> tuple[str, ...]:
+def _entry(pair: Pair, chosen: str) -> str:
     core, user = pair.core, pair.user
+    is_one = core == user
+    state = "in use" if pair.name == chosen else _state(pair)
+    size = in_bytes(core.download_bytes) if is_one else _both(core.download_bytes, user.download_bytes)
+    memory = _both(core.memory_bytes(), user.memory_bytes())
+    licences = dict.fromkeys(f"{one.licence}{' (gated)' if one.is_gated else ''}" for one in pair.models)
     return (
-        pair.name,
-        "in use" if pair.name == chosen else _state(pair),
-        in_bytes(core.download_bytes) if core == user else _two(core.download_bytes, user.download_bytes),
-        _two(core.memory_bytes(), user.memory_bytes()),
-        f"{pair.context:,}",
-        " / ".join(dict.fromkeys(f"{one.licence}{', gated' if one.is_gated else ''}" for one in pair.models)),
-        pair.run or "no",
-        pair.purpose,
+        f"{pair.name}{f'  [{state}]' if state else ''}\n"
+        f"    {pair.purpose}\n"
+        f"    download {size}; memory {memory}; context {pair.context:,} tokens\n"
+        f"    {' and '.join(licences)}; run by the project: {pair.run or 'no'}"
     )
 
 
-def _two(core: int, user: int) -> str:
-    return f"{in_bytes(core)}, {in_bytes(user)}"
+def _both(core: int, user: int) -> str:
+    return f"{in_bytes(core)} core + {in_bytes(user)} user"
 
 
 def _state(pair: Pair) -> str:
@@ -185,8 +184,6 @@ def _progress(model: Model, *, is_shown: bool) -> Iterator[None]:
     """Show on stderr how much of a model has come, until the block is left."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    from ssd2.models.download import fetched_bytes
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     is_over = threading.Event()

@@ -49,6 +49,9 @@ def remarks(question: Question) -> list[str]:
             f"The answer has at most {question.params.max_tokens} tokens, not {question.clamped_from}: this question "
             "leaves the models no more room."
         )
+    if turns := question.left_out_turns:
+        count = f"{turns} earlier turn{'s' if turns > 1 else ''}"
+        said.append(f"{count} left out: the oldest do not fit beside this question.")
     if left_out := question.left_out:
         count = f"{len(left_out)} more passage{'s were' if len(left_out) > 1 else ' was'}"
         places = [printable(passage.place) for passage in left_out[:MOST_NAMED]]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ssd2.cli.help import examples
+from ssd2.errors import InvalidParameter
 from user_agent.commands.docs import AsJson, opened_collection, print_json, print_table
 from user_agent.commands.setting_options import with_settings
 from user_agent.config import AgentConfig
 
 if TYPE_CHECKING:
+    from user_agent.answering.user_model import Fitted, UserModel
+    from user_agent.documents.collection import Collection
     from user_agent.documents.passage import Passage
 
 EXAMPLES = examples('user-agent docs search "When is my dentist appointment?"')
@@ -21,23 +26,60 @@ EXAMPLES = examples('user-agent docs search "When is my dentist appointment?"')
 @with_settings("data_dir")
 def search(
     config: AgentConfig,
-    query: Annotated[str, typer.Argument(help="Words or a question.")],
+    query: Annotated[str | None, typer.Argument(help="Words or a question.", show_default=False)] = None,
     limit: Annotated[int, typer.Option(help="Maximum number of passages to print.", min=1)] = 10,
     as_json: AsJson = False,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            help="In place of a query: a file of JSON lines with id and text. For each, the passages that the user "
+            "model would read are printed as a JSON line, as ssd2 evaluate documents --passages reads them.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Show the passages found for a question, and which of them the user model would read, whole or in part.
 
     How many fit depends on the user model, the length of the question and the setting max_tokens. Nothing is sent.
     """
-    from user_agent.answering.decoding import decoding_for
-    from user_agent.answering.user_model import UserModel, given_at_zero
+    from user_agent.answering.user_model import UserModel
 
+    if (query is None) == (questions is None):
+        raise InvalidParameter("give a query or --questions FILE, one of the two", parameter="query")
+    asked = _read_questions(questions) if questions else {}
     user_model = UserModel.load(config.user_folder, with_weights=False)
-    params = user_model.limited(query, decoding_for(config, user_model.config))
     with opened_collection(config) as (library, _):
-        found = library.search(query, config.request(query).document_ids)
-        is_given = config.lambda_user != 0
-        fitted = user_model.fitting(query, found, params.max_answer_tokens) if is_given else given_at_zero(found)
+        if query is None:
+            for name, text in asked.items():
+                passages = _fitted(config, user_model, library, text).passages
+                print_json({"id": name, "passages": [passage.text for passage in passages]})
+            return
+        fitted = _fitted(config, user_model, library, query)
+    _print(fitted, limit, as_json)
+
+
+def _read_questions(file: Path) -> dict[str, str]:
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return {str(line["id"]): str(line["text"]) for line in lines}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InvalidParameter(
+            f"{file} does not contain questions ({error!r}); write JSON lines with id and text", parameter="questions"
+        ) from error
+
+
+def _fitted(config: AgentConfig, user_model: UserModel, library: Collection, query: str) -> Fitted:
+    """Search, and fit what was found into the user model's prompt."""
+    from user_agent.answering.decoding import decoding_for
+    from user_agent.answering.user_model import given_at_zero
+
+    params = user_model.limited(query, decoding_for(config, user_model.config))
+    found = library.search(query, config.request(query).document_ids)
+    is_given = config.lambda_user != 0
+    return user_model.fitting(query, found, params.max_answer_tokens) if is_given else given_at_zero(found)
+
+
+def _print(fitted: Fitted, limit: int, as_json: bool) -> None:
     given, left_out = fitted.passages[:limit], fitted.left_out[: max(0, limit - len(fitted.passages))]
     more = len(fitted.passages) + len(fitted.left_out) - len(given) - len(left_out)
     if as_json:

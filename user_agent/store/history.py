@@ -169,6 +169,12 @@ class History:
             rows = self._connection.execute(query, (conversation, limit, offset))
             return [_message(row) for row in rows]
 
+    def answers(self) -> list[str]:
+        """Return the texts of all answers."""
+        with self._lock:
+            rows = self._connection.execute("SELECT text FROM message WHERE role = 'assistant'")
+            return [str(text) for (text,) in rows]
+
     def delete(self, conversation: str) -> None:
         """Delete a conversation with all that was said in it, so that neither file has any of it left.
 

@@ -73,8 +73,9 @@ export class LiveAnswer {
   #stopped() {
     const { frames, passages, start } = this.#denoising.trace;
     const tokens = frames.filter((frame) => frame.isCommit).flatMap((frame) => frame.finals);
-    const { lambda_user = null, left_out = [], max_tokens = null, clamped_from = null } = start ?? {};
-    return { tokens, citations: passages, figures: null, lambda_user, left_out, max_tokens, clamped_from, is_stopped: true };
+    const { lambda_user = null, left_out = [], left_out_turns = 0, max_tokens = null, clamped_from = null } = start ?? {};
+    return { tokens, citations: passages, figures: null, lambda_user, left_out, left_out_turns, max_tokens, clamped_from,
+      is_stopped: true };
   }
 
   #kept({ text, trace, data }) {
@@ -93,6 +94,8 @@ export function keptAnswer({ text, trace, data }) {
 
 function remarks(data) {
   const said = [data?.is_stopped && "Stopped before the end.", data?.clamped_from && clamped(data),
+    data?.left_out_turns &&
+      `${counted(data.left_out_turns, "earlier turn")} left out: the oldest do not fit beside this question.`,
     data?.is_cut && !data.clamped_from && "Cut off at the longest answer; see Settings."];
   return said.filter(Boolean).map((text) => el("p", { className: "remark" }, text));
 }

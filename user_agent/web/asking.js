@@ -8,12 +8,12 @@ import { ApiError, stream } from "/web/api.js";
  */
 export const freshSeed = () => String(crypto.getRandomValues(new BigUint64Array(1))[0] >> 1n);
 
-/** Yields {trace} first, {text} for every block and at the end {slingshot, isCut}. */
-export async function* ask(instruction, { seed, isCoreAlone }, signal) {
+/** `history` is the conversation before. Yields {trace} first, {text} for every block and at the end {slingshot, isCut}. */
+export async function* ask(instruction, { seed, isCoreAlone, history = [] }, signal) {
   const body = {
     model: "slingshot",
     stream: true,
-    messages: [{ role: "user", content: instruction }],
+    messages: [...history, { role: "user", content: instruction }],
     ...(isCoreAlone && { slingshot: { lambda_user: 0 } }),
   };
   // A seed has more digits than a number of JavaScript.

@@ -51,7 +51,12 @@ export class Chat {
 
   showStatus(status) {
     this.status = status;
+    this.#showAlone();
     if (!this.id && !this.isRunning) this.#welcome();
+  }
+
+  #showAlone() {
+    this.#alone.hidden = !this.#all.length || this.status?.takes_conversations !== false;
   }
 
   #welcome() {
@@ -66,7 +71,7 @@ export class Chat {
     const turn = new Turn(question, reporting((options) => this.#work((signal) => this.#answer(turn, options, signal))));
     if (!this.#all.length) this.#turns.replaceChildren();
     this.#all.push(turn);
-    this.#alone.hidden = false;
+    this.#showAlone();
     this.#turns.append(turn.element);
     return turn;
   }
@@ -93,7 +98,7 @@ export class Chat {
 
   /** Gives the trace of the answer, or null if there is none. */
   async #answer(turn, { seed = freshSeed(), isCoreAlone = false }, signal) {
-    const answer = turn.live({ seed, isCoreAlone });
+    const answer = turn.live({ seed, isCoreAlone, history: this.#before(turn) });
     try {
       const trace = await answer.run(signal, (text) => this.#speak(text));
       if (answer.message) turn.add(await this.#keep(answer.message));
@@ -103,6 +108,11 @@ export class Chat {
       this.#failed(turn, error, { seed, isCoreAlone });
       return null;
     }
+  }
+
+  #before(turn) {
+    const earlier = this.#all.slice(0, this.#all.indexOf(turn));
+    return this.status?.takes_conversations === false ? [] : earlier.flatMap(({ messages }) => messages);
   }
 
   #failed(turn, error, options) {

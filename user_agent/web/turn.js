@@ -22,6 +22,12 @@ export class Turn {
     else this.#shown = this.#answers.push(message) - 1;
   }
 
+  /** What was said in this turn, for those behind it: the answer that is shown. */
+  get messages() {
+    const answer = this.#answers[this.#shown]?.text;
+    return [{ role: "user", content: this.question }, ...(answer ? [{ role: "assistant", content: answer }] : [])];
+  }
+
   /** Show an answer in the making, where it will stand. */
   live(options) {
     const answer = new LiveAnswer(this.question, options);

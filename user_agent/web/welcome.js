@@ -2,6 +2,7 @@
 
 import { button, el } from "/web/dom.js";
 import { sentence } from "/web/format.js";
+import { offer } from "/web/pairs.js";
 
 const SUGGESTED = [
   "Where did I put my spare key?",
@@ -21,6 +22,7 @@ export function welcome(status, onAsk) {
     el("h2", {}, "Ask about your documents"),
     el("p", {}, "A large model on a server and a small one on this device answer together. Only the small one reads your documents."),
     status && el("p", {}, isDemo ? LEARNS_NOTHING : LEARNS),
+    isDemo && offer(),
     isDemo && demo(onAsk),
     status?.core?.error && el("p", { className: "notice" }, sentence(status.core.error)));
 }

@@ -40,6 +40,9 @@ def documents(
             show_default=False,
         ),
     ] = None,
+    system: Annotated[
+        str, typer.Option(help="System prompt of both models, for models with a chat template.", show_default=False)
+    ] = "",
     kinds: Annotated[str | None, typer.Option(help=KINDS_HELP, show_default="all")] = None,
     limit: Annotated[
         int | None, typer.Option(help="Questions of each kind and language.", min=1, show_default="all")
@@ -61,13 +64,20 @@ def documents(
     from ssd2.evaluation.documents.report import as_table
 
     settings = settings_of(_numbers("lambda_user", lambda_user), _numbers("alpha", alpha))
-    run = _prepared(core, user or core, passages, kinds, limit, max_tokens, precision)
+    run = _prepared(core, user or core, passages, kinds, limit, max_tokens, precision, system)
     measured = _measured(run, settings, batch, out)
     typer.echo(json.dumps(results_of(run, measured)) if as_json else as_table(measured))
 
 
 def _prepared(
-    core: Path, user: Path, passages: Path | None, kinds: str | None, limit: int | None, max_tokens: int, precision: str
+    core: Path,
+    user: Path,
+    passages: Path | None,
+    kinds: str | None,
+    limit: int | None,
+    max_tokens: int,
+    precision: str,
+    system: str,
 ) -> Run:
     """Load the pair, choose the questions and what is given beside them."""
     from ssd2.evaluation.documents.answering import Run, found_passages, given_passages
@@ -80,8 +90,10 @@ def _prepared(
     core_model = load_checkpoint(core, precision=precision)
     is_one = core.resolve() == user.resolve()  # its predictions are a function of prompts: one copy serves both sides
     pair = Pair(core_model, core_model if is_one else load_checkpoint(user, precision=precision))
+    if system and not (pair.core.tokenizer.takes_conversations and pair.user.tokenizer.takes_conversations):
+        raise InvalidParameter("these models have no chat template for a system prompt; leave out --system")
     decoding = pair.decoding(projection="greedy", max_tokens=max_tokens)
-    return Run(pair, decoding, questions, given, "search" if passages else "given", precision)
+    return Run(pair, decoding, questions, given, "search" if passages else "given", precision, system)
 
 
 def _measured(run: Run, settings: list[CollaborationParams], batch: int, out: Path | None) -> list[Measured]:
@@ -91,7 +103,7 @@ def _measured(run: Run, settings: list[CollaborationParams], batch: int, out: Pa
     from ssd2.evaluation.documents.answering import answer_all
     from ssd2.evaluation.documents.report import NAME, measure, write_report
 
-    measured = list[Measured]()
+    measured: list[Measured] = []
     kept = out / f"{NAME}-{run.mode}.jsonl" if out else None
     with tqdm(total=len(settings) * len(run.questions), unit="answer") as bar:
         for collaboration in settings:

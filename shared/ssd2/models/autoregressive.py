@@ -177,4 +177,5 @@ FAMILY = Family(
     sampler=NextTokenSampler,
     begin=lambda model, prompts, _: NextToken(model, prompts),
     lane=causal_lane,
+    int8_layers=lambda model: [model.network.base_model],  # without the head, which is often the embeddings too
 )

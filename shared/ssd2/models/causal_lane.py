@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,13 +23,34 @@ from ssd2.models.lane import Graphs, Row
 if TYPE_CHECKING:
     from ssd2.models.slot_cache import LayerMemory, Places
 
-PART_TOKENS = {"cpu": 256}
-"""Tokens of a prompt that are read at once while no other answer waits to go on; 2,048 on a GPU."""
 
-PART_TOKENS_BESIDE = {"cpu": 16}
-"""The same while others go on, whose next tokens wait for it; 512 on a GPU, where a pass takes as long with one token.
+@dataclass(frozen=True)
+class PartTokens:
+    """Tokens of a prompt that are read at once on a kind of device.
 
-On a CPU core a batch of 8 tokens takes as long as 16 to 32 of one prompt."""
+    Attributes:
+        alone: while there is no other answer.
+        beside: while there are others, whose next tokens wait for it: in about the time of one of their batches.
+        whole_to: places up to which that many are read; behind more, fewer are, as each of them looks at all places.
+    """
+
+    alone: int
+    beside: int
+    whole_to: int
+
+    def __call__(self, done: int, *, beside: bool) -> int:
+        """Return how many are read behind so many others."""
+        return self.alone if not beside else max(_FEWEST, self.beside * self.whole_to // max(self.whole_to, done))
+
+
+_FEWEST = 8
+"""On a CPU core a pass with 8 tokens takes hardly longer than with 1."""
+
+ON_CPU = PartTokens(alone=256, beside=32, whole_to=1024)
+"""SmolLM2-135M, one thread: a batch of 8 tokens 76 ms, 32 of one prompt 112 ms, 8 behind 4,000 others about 125 ms."""
+
+ON_GPU = PartTokens(alone=2048, beside=512, whole_to=32768)
+"""Reckoned, not measured: a pass reads all weights, which takes as long with one token as with some hundreds."""
 
 _PROBES = ((3, 7, 5, 9), (8, 9, 4, 6, 7, 5, 3))
 """Token ids of two rows, by which a network is tried."""
@@ -52,6 +73,7 @@ class CausalLane:
         """
         self._network, self._config, self._attention = model.network, model.config, attention
         self._memory = memory
+        self._part_tokens = ON_CPU if model.network.device.type == "cpu" else ON_GPU
         self._held = [NOTHING] * len(memory[0].keys)
 
     @property
@@ -65,13 +87,14 @@ class CausalLane:
 
     def is_long(self, row: Row, *, beside: bool) -> bool:
         """See `Lane.is_long`."""
-        return self._missing(row) > self._part_tokens(beside=beside)
+        missing = self._missing(row)
+        return missing > 1 and missing > self._part_tokens(len(self._context(row).token_ids) - missing, beside=beside)
 
     def read(self, row: Row, *, beside: bool) -> None:
         """See `Lane.read`."""
         context = self._checked(row)
         done = self._begin(row.slot, context)
-        part = context.token_ids[done : min(done + self._part_tokens(beside=beside), len(context.token_ids) - 1)]
+        part = context.token_ids[done : min(done + self._part_tokens(done, beside=beside), len(context.token_ids) - 1)]
         if part:
             self._run([row.slot], [context], [done], len(part), network=self._network.base_model)
 
@@ -83,7 +106,7 @@ class CausalLane:
             InvalidParameter: if more than one token is asked for at once.
             PromptTooLong: if an answer has grown past the model's positions.
         """
-        most = self._part_tokens(beside=False) if len(rows) == 1 else 1
+        most = self._part_tokens.alone if len(rows) == 1 else 1
         contexts = [self._checked(row) for row in rows]
         for row in rows:
             while self._missing(row) > most:
@@ -136,10 +159,6 @@ class CausalLane:
         if not bool(expected.isfinite().all()):
             return True  # a broken model: the self-test says so
         return bool((found - expected).abs().max() <= _MOST_DIFFERENCE * expected.std().clamp(min=1e-6))
-
-    def _part_tokens(self, *, beside: bool) -> int:
-        device = self._network.device.type
-        return PART_TOKENS_BESIDE.get(device, 512) if beside else PART_TOKENS.get(device, 2048)
 
     def _context(self, row: Row) -> Context:
         prompt = row.request.prompt_ids

@@ -20,6 +20,9 @@ from ssd2.errors import CheckpointInvalid, InvalidParameter
 TEMPLATE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
 """Files of a checkpoint folder; the first one goes before the template in the second."""
 
+THINK = "<think>"
+"""Begins what a model thinks, which is no part of an answer."""
+
 NOTES = "Use these notes:"
 """Stands before the passages, in the user model's prompt only."""
 
@@ -58,7 +61,42 @@ def without_thinking(text: str) -> str:
     """Leave out what a model wrote between `<think>` and `</think>`, or up to the end if that is still to come."""
     if "</think>" in (shown := _THINKING.sub("", text)):  # the prompt had begun it
         shown = shown.rpartition("</think>")[2]
-    return text if shown == text else shown.lstrip()
+    outer = text[: len(text) - len(text.lstrip())]  # as it is, so that a text that grows is shown as a beginning
+    return text if shown == text else outer + shown.lstrip()
+
+
+class ShownText:
+    """The text of an answer as it grows, without what the model thought."""
+
+    def __init__(self, begins_thinking: bool = False) -> None:
+        """Begin with no text.
+
+        Args:
+            begins_thinking: whether the prompt ends within a thought.
+        """
+        self._before = THINK if begins_thinking else ""
+        self._text, self._shown = self._before, 0
+
+    def of(self, text: str) -> str:
+        """Return what is shown of a whole text."""
+        return without_thinking(self._before + text)
+
+    def add(self, text: str) -> str:
+        """Return what a piece adds to the shown text; nothing as long as a mark may have begun."""
+        self._text += text
+        shown = without_thinking(self._text)
+        begun = max(size for size in range(len(THINK)) if shown.endswith(THINK[:size]))
+        return self._more(shown, len(shown) - begun)
+
+    @property
+    def rest(self) -> str:
+        """The shown text behind what was added: what turned out to be no mark."""
+        return without_thinking(self._text)[self._shown :]
+
+    def _more(self, shown: str, end: int) -> str:
+        added = shown[self._shown : end]
+        self._shown = max(self._shown, end)
+        return added
 
 
 def with_notes(question: str, passages: Sequence[str]) -> str:

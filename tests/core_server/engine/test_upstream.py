@@ -295,6 +295,20 @@ async def test_it_asks_ahead_on_the_likeliest_token_and_drops_wrong_guesses(load
         call.cancel()
 
 
+async def test_a_wrong_guess_under_way_is_dropped(loaded: LoadedModel, folder: Path) -> None:
+    async with upstream_of(loaded).listening() as server, core_of(server, loaded, folder) as (agent, hosted):
+        server.delay_s = 0.2  # the guess is being asked for when the token arrives
+        request = open_request(hosted, params_of(loaded, 8), logits_format=TOP_64, speculation=1)
+        call, _ = await agent.open(request)
+        other = (int(next_logits(loaded, PROMPT).argmax()) + 1) % VOCAB
+        await call.write(pb.CollaborateRequest(projection=commit_to_proto(FIRST, [other])))
+        while (due := (await call.read()).block_logits).guess:
+            pass
+        call.cancel()
+    expected = pack_logits(next_logits(loaded, (*PROMPT, other))[None], TOP_64)
+    assert due.data[4:] == expected.data[4:]  # behind the tail
+
+
 async def test_prefix_caches_are_shared_within_a_scope_only(loaded: LoadedModel, folder: Path) -> None:
     async with upstream_of(loaded).listening() as server, engine_of(server.url, folder) as engine:
         served = engine.models[0]

@@ -38,9 +38,10 @@ from transformers import (
 from ssd2.algorithm.block_view import BlockView
 from ssd2.errors import InvalidParameter, PromptTooLong
 from ssd2.models.autoregressive import AutoregressiveLM, NextToken
-from ssd2.models.causal_lane import PART_TOKENS, PART_TOKENS_BESIDE, CausalLane, causal_lane
+from ssd2.models.causal_lane import ON_CPU, CausalLane, PartTokens, causal_lane
 from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.lane import BlockState, Row
+from ssd2.models.precision import set_precision
 from tests.core_server.engine.test_lanes import request
 
 VOCAB, POSITIONS, SLOTS = 60, 400, 4
@@ -168,6 +169,20 @@ def test_a_wrong_guess_leaves_no_trace(model: AutoregressiveLM) -> None:
         compute(lane, [row(0, asked, *guess)])
     close(compute(lane, [row(0, asked, 5, 9)])[0], alone(model, asked, 5, 9))
     close(compute(lane, [row(0, asked, 4)])[0], alone(model, asked, 4))
+    close(compute(lane, [row(0, asked, 8, 9, 3)])[0], alone(model, asked, 8, 9, 3))
+
+
+def test_a_pass_that_fails_midway_leaves_no_trace(llama: AutoregressiveLM) -> None:
+    def failing(*_: object) -> None:
+        raise MemoryError
+
+    lane, asked = lane_of(llama), prompt(12)
+    compute(lane, [row(0, asked)])
+    second_layer = llama.network.model.layers[1].register_forward_pre_hook(failing)
+    with pytest.raises(MemoryError):
+        compute(lane, [row(0, (*asked[:4], 9, 9, 9))])
+    second_layer.remove()
+    close(compute(lane, [row(0, asked, 5)])[0], alone(llama, asked, 5))
 
 
 def test_a_slot_is_another_answers_when_it_is_free(llama: AutoregressiveLM) -> None:
@@ -181,7 +196,7 @@ def test_a_slot_is_another_answers_when_it_is_free(llama: AutoregressiveLM) -> N
 @pytest.mark.parametrize("beside", [True, False])
 def test_a_long_prompt_is_read_in_parts(model: AutoregressiveLM, beside: bool) -> None:
     lane, asked = lane_of(model), prompt(350)
-    most = (PART_TOKENS_BESIDE if beside else PART_TOKENS)["cpu"]
+    most = ON_CPU.beside if beside else ON_CPU.alone
     long, parts = row(1, asked), 0
     with torch.inference_mode():
         while lane.is_long(long, beside=beside):
@@ -193,6 +208,12 @@ def test_a_long_prompt_is_read_in_parts(model: AutoregressiveLM, beside: bool) -
             )
     assert parts == -(-(350 - most) // most)
     close(compute(lane, [long])[1], alone(model, asked))
+
+
+def test_parts_are_smaller_behind_many_tokens_so_that_all_take_about_as_long() -> None:
+    tokens = PartTokens(alone=256, beside=32, whole_to=1024)
+    assert [tokens(done, beside=True) for done in (0, 1024, 2048, 4096, 100_000)] == [32, 32, 16, 8, 8]
+    assert tokens(4096, beside=False) == 256
 
 
 def test_a_long_prompt_need_not_be_read_before(llama: AutoregressiveLM) -> None:
@@ -225,6 +246,21 @@ def test_committed_answers_are_never_shared(llama: AutoregressiveLM) -> None:
     finally:
         forward.remove()
     assert read == [4]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_in_fewer_bits_rows_are_as_if_alone_up_to_their_rounding(precision: str) -> None:
+    model = model_of(TAKEN["llama"])
+    exact = alone(model, prompt(30))
+    set_precision(model, precision)
+    lane, expected = lane_of(model), alone(model, prompt(30))
+    found = compute(lane, [row(0, prompt(30)), row(1, prompt(5))])[0]
+    assert found.dtype == torch.float32
+    assert (found - expected).std() < 0.03 * expected.std()
+    assert 0 < (found - exact).std() < 0.2 * exact.std()
+    layer = model.network.model.layers[0].mlp.up_proj.weight
+    assert getattr(layer, "qdata", layer).dtype == (torch.int8 if precision == "int8" else torch.bfloat16)
+    assert {held.keys.dtype for held in lane._memory} == {torch.bfloat16}
 
 
 def test_numbers_that_are_not_finite_go_with_their_answer(llama: AutoregressiveLM) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssd2.algorithm.block_view import ProjectedAt
 from ssd2.algorithm.projection import ProjectedTokens
 from ssd2.errors import InvalidParameter
-from ssd2.models.configs import AutoregressiveConfig
+from ssd2.models.configs import SSDLMConfig
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.model import Model
 from ssd2.models.precision import set_precision
@@ -58,8 +58,8 @@ def test_what_cannot_be_rounded_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InvalidParameter, match="float32, bfloat16, int8"):
         set_precision(tiny_model(), "float8")
     other = Model()
-    other.config = AutoregressiveConfig(vocab_size=9, max_positions=9, bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    with pytest.raises(InvalidParameter, match="family autoregressive"):
+    other.config = SSDLMConfig(vocab_size=9, max_positions=9, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    with pytest.raises(InvalidParameter, match="family ssd-lm"):
         set_precision(other, "int8")
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(InvalidParameter, match=r"slingshot\[int8\]"):

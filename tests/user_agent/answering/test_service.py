@@ -23,6 +23,8 @@ from user_agent.commands.chat import _conversation
 from user_agent.commands.render import remarks
 from user_agent.config import AgentConfig
 from user_agent.documents.passage import Passage
+from user_agent.store.crossed import Crossed
+from user_agent.store.database import memory_database
 from user_agent.store.tuned import Choice, Measured, save_choice
 
 QUESTION = "What is my shed code?"
@@ -53,7 +55,7 @@ def core(user_model: UserModel) -> FakeCore:
 
 def answering(user_model: UserModel, found: Sequence[Passage], client: FakeCore, /, **settings: object) -> Answering:
     config = AgentConfig(**{"steps": 2, "lambda_user": 0.3, "alpha": 1.0, **settings})
-    return Answering(config, user_model, client, lambda *_: found, Traces())
+    return Answering(config, user_model, client, lambda *_: found, Crossed(memory_database(), list), Traces())
 
 
 def asks(service: Answering, question: str = QUESTION) -> asyncio.Task[Answered]:

@@ -26,7 +26,7 @@ class _Stream(io.StringIO):
 def state() -> SimpleNamespace:
     return SimpleNamespace(
         api_key="sk-shown-to-people",
-        line=SimpleNamespace(is_demo=False, address="core.example.org:50051"),
+        line=SimpleNamespace(own_title=None, address="core.example.org:50051"),
         config=SimpleNamespace(data_dir="/data", ca=None),
         stores=SimpleNamespace(key_source="keyring", documents=SimpleNamespace(exposure=lambda: "")),
     )

@@ -153,8 +153,8 @@ def test_ask_without_a_core_starts_the_demo_s_and_says_so(
     tmp_path: Path, user_folder: Path, core: CoreProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager
-    async def own_core() -> AsyncIterator[SimpleNamespace]:
-        yield SimpleNamespace(address=core.address, failure=None)
+    async def own_core(_: str) -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace(address=core.address, failure=None, title="the demo's core")
 
     monkeypatch.setattr(user_agent.line.line, "own_core", own_core)
     done = run(tmp_path, "ask", "Who?", "--json", "--steps", "3", "--max-tokens", "8", user_model=user_folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from keyring.backends.fail import Keyring as NoKeyring
 from typer.testing import CliRunner, Result
 
 from ssd2.errors import InvalidParameter, ModelNotFound
+from ssd2.evaluation.documents.answering import found_passages
+from ssd2.evaluation.documents.questions import chosen_questions
 from user_agent.commands.app import app
 from user_agent.errors import DocumentsUnreadable, StoreInUse, StoreKeyWrong
 from user_agent.store.data_folder import held_data_folder
@@ -190,3 +193,25 @@ def test_reading_on_the_network_is_said_on_stderr(docs: Docs, notes: Path, refus
         done = docs(*command)
         assert "without isolation from the network" in done.stderr
         assert "isolation" not in done.stdout
+
+
+def test_a_search_for_a_file_of_questions_prints_what_the_user_model_would_read(
+    docs: Docs, notes: Path, tmp_path: Path
+) -> None:
+    file, found = tmp_path / "questions.jsonl", tmp_path / "found.jsonl"
+    asked = [replace(chosen_questions(["fact"], 1)[0], id=name) for name in ("key", "dog")]
+    texts = {"key": "Where is the spare key?", "dog": "Wuff?"}
+    file.write_text("".join(json.dumps({"id": one.id, "text": texts[one.id]}) + "\n" for one in asked))
+    docs("link", str(notes))
+    found.write_text(docs("search", "--questions", str(file)).stdout)
+    assert found_passages(asked, found) == {"key": ("The spare key is in the blue drawer.",), "dog": ()}
+
+
+def test_a_search_takes_a_query_or_a_file_of_questions(docs: Docs, tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    file.write_text('{"id": "key"}\n')
+    with pytest.raises(InvalidParameter, match="does not contain questions"):
+        docs("search", "--questions", str(file))
+    for arguments in ([], ["key", "--questions", str(file)]):
+        with pytest.raises(InvalidParameter, match="one of the two"):
+            docs("search", *arguments)

@@ -623,3 +623,30 @@ def test_while_the_core_cannot_be_asked_the_page_says_so(page: Page) -> None:
     expect(page.get_by_role("status")).to_have_text("the connection to the core broke; ask again. Trying again.")
     page.evaluate("(text) => send('trace', text)", 'id: 2\nevent: block.start\ndata: {"block": 1}\n\n')
     expect(page.get_by_role("status")).to_be_empty()
+
+
+def test_a_first_start_offers_to_read_ones_own_documents_in_one_click(page: Page) -> None:
+    words = {"name": "smollm2-135m", "purpose": "facts of one page", "licence": "Apache-2.0", "error": None}
+    states = {"is_downloaded": False, "is_downloading": False, "is_offered": True}
+    entry = {**words, **states, "download_bytes": 93_000_000, "fetched_bytes": 0}
+    asked: list[str] = []
+
+    def pairs(route: Route) -> None:
+        asked.append(route.request.method)
+        then = [{}, {"is_downloading": True, "fetched_bytes": 41_000_000}, {"is_downloaded": True}]
+        route.fulfill(json=[{**entry, **then[min(len(asked) - 1, 2)]}])
+
+    def settings(route: Route) -> None:
+        if route.request.method == "PATCH":
+            asked.append(route.request.post_data or "")
+            return route.fulfill(json={})
+        return route.continue_()
+
+    page.route("**/v1/pairs", pairs)
+    page.route("**/v1/pairs/*/download", lambda route: route.fulfill(status=202, json=entry))
+    page.route("**/v1/settings", settings)
+    page.reload()
+    page.get_by_role("button", name="Read my own documents (93.0 MB)").click()
+    expect(page.get_by_text("41.0 MB of 93.0 MB")).to_be_visible()
+    expect(page.get_by_role("heading", name="Documents")).to_be_visible()
+    assert '{"pair":"smollm2-135m"}' in asked

@@ -16,6 +16,7 @@ from ssd2.errors import InvalidParameter
 from ssd2.evaluation.documents.questions import Question, read_documents
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.two_source import Pair
+from ssd2.models.chat import Message
 from ssd2.models.predict import begin, begin_sampler, user_terms
 
 CORE_ALONE = CollaborationParams(0.0, 0.0)
@@ -54,7 +55,7 @@ class Prompts(NamedTuple):
     @property
     def sha256(self) -> str:
         """Hash of all three."""
-        return hashlib.sha256(json.dumps(self).encode()).hexdigest()
+        return _sha256(self)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Run:
         passages: of each question, by its id.
         mode: "given" (the right document) or "search" (what the agent's search found).
         precision: of the weights.
+        system: system prompt of both sides, for checkpoints with a chat template; "" for none.
     """
 
     pair: Pair
@@ -76,6 +78,7 @@ class Run:
     passages: Mapping[str, Sequence[str]]
     mode: str
     precision: str = "float32"
+    system: str = ""
 
     def depends_on(self, collaboration: CollaborationParams) -> dict[str, Any]:
         """Return all that an answer depends on, apart from its prompts."""
@@ -92,10 +95,12 @@ class Run:
         """Return the prompts of a question, as token ids."""
         core, user = self.pair.core, self.pair.user
         passages, bos = self.passages[question.id], user.model.config.bos_token_id
+        system = [Message("system", self.system)] if self.system else []
+        said = [*system, Message("user", question.text)]
         return Prompts(
-            core.tokenizer.encode_prompt(question.text, bos_token_id=core.model.config.bos_token_id),
-            user.tokenizer.encode_prompt(question.text, passages, bos_token_id=bos),
-            user.tokenizer.encode_prompt(question.text, bos_token_id=bos),
+            core.tokenizer.encode_conversation(said, bos_token_id=core.model.config.bos_token_id),
+            user.tokenizer.encode_conversation(said, passages, bos_token_id=bos),
+            user.tokenizer.encode_conversation(said, bos_token_id=bos),
         )
 
 
@@ -131,7 +136,7 @@ def found_passages(questions: Sequence[Question], file: Path) -> dict[str, tuple
         found = {line["id"]: tuple(map(str, line["passages"])) for line in lines}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InvalidParameter(
-            f"{file} does not contain found passages ({error!r}); write it with user-agent docs search --questions",
+            f"{file} does not contain found passages ({error!r}); give what the agent's search prints",
             parameter="passages",
         ) from error
     missing = [question.id for question in questions if not question.note and question.id not in found]
@@ -169,7 +174,8 @@ def answer_all(
     """
     setting = run.depends_on(collaboration)
     prompts = {question.id: run.prompts(question) for question in run.questions}
-    answers = _kept_answers(kept, setting, prompts) if kept else {}
+    keys = {name: _sha256([setting, prompts[name].sha256]) for name in prompts}
+    answers = _kept_answers(kept, keys) if kept else {}
     missing = [name for name in prompts if name not in answers]
     missing.sort(key=lambda name: len(prompts[name].with_docs))
     on_progress(len(prompts) - len(missing))
@@ -181,9 +187,8 @@ def answer_all(
         for name, text in zip(batch, texts, strict=True):
             answers[name] = Answer(name, text, seconds)
             if kept:
-                append_result(
-                    kept, {**asdict(answers[name]), "prompts_sha256": prompts[name].sha256, "setting": setting}
-                )
+                shown = {"lambda_user": collaboration.lambda_user, "alpha": collaboration.alpha}
+                append_result(kept, {**asdict(answers[name]), **shown, "key": keys[name]})
         on_progress(len(batch))
     return [answers[name] for name in prompts]
 
@@ -200,15 +205,17 @@ def _answer_batch(run: Run, collaboration: CollaborationParams, prompts: Sequenc
     return [user.tokenizer.decode(ids) for ids in decode_locally(core_part, user_part, collaboration, sampler)]
 
 
-def _kept_answers(file: Path, setting: Mapping[str, Any], prompts: Mapping[str, Prompts]) -> dict[str, Answer]:
-    """Return the answers of earlier runs in this setting, to these very prompts."""
+def _kept_answers(file: Path, keys: Mapping[str, str]) -> dict[str, Answer]:
+    """Return the answers of earlier runs with the same keys: in this setting, to these very prompts."""
     try:
         return {
             line["id"]: Answer(line["id"], line["text"], line["seconds"])
             for line in read_results(file)
-            if line["setting"] == setting
-            and line["id"] in prompts
-            and line["prompts_sha256"] == prompts[line["id"]].sha256
+            if line["key"] == keys.get(line["id"])
         }
     except (KeyError, TypeError) as error:
         raise not_results(file) from error
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,15 +99,13 @@ def measure(collaboration: CollaborationParams, questions: Sequence[Question], a
     return Measured(collaboration, _shares(questions, texts), seconds)
 
 
-def found_share(run: Run) -> Share:
-    """Share of the factual English questions whose whole answer stands in the passages given."""
-    texts = {question.id: " ".join(run.passages[question.id]) for question in run.questions}
-    is_there = [
-        all(is_right(Question(q.id, q.text, q.language, q.kind, (part,)), texts[q.id]) for part in q.accepted)
-        for q in run.questions
-        if GROUPS["factual, English"](q)
-    ]
-    return Share(sum(is_there), len(is_there))
+def found_share(run: Run) -> Share | None:
+    """Share of the factual English questions whose whole answer stands in the passages given; None without such."""
+    is_there = []
+    for question in filter(GROUPS["factual, English"], run.questions):
+        allowed = replace(question, forbidden=())  # what an answer may not say a passage may
+        is_there.append(is_right(allowed, " ".join(run.passages[question.id])))
+    return Share(sum(is_there), len(is_there)) if is_there else None
 
 
 def as_table(measured: Sequence[Measured]) -> str:
@@ -127,9 +125,8 @@ def as_json(run: Run, measured: Sequence[Measured]) -> dict[str, Any]:
         "core_sha256": run.pair.core.sha256,
         "user_sha256": run.pair.user.sha256,
         "max_tokens": run.decoding.max_tokens,
-        "answer_in_passages": found_share(run).value
-        if any(GROUPS["factual, English"](q) for q in run.questions)
-        else None,
+        "system_prompt": run.system,
+        "answer_in_passages": found.value if (found := found_share(run)) else None,
         "results": [one.as_json() for one in measured],
     }
 
@@ -176,8 +173,8 @@ def _markdown(run: Run, measured: Sequence[Measured], total: int, command: str) 
         "search": "The user model was given what the agent's search over the whole folder found.",
     }[run.mode]
     unfinished = "" if len(measured) == total else f"\n{len(measured)} of {total} settings are measured so far.\n"
-    has_factual = GROUPS["factual, English"]
-    found = f"\nThe whole answer stands in the passages of {found_share(run)} of the factual English questions.\n"
+    share, system = found_share(run), f"\nSystem prompt: {run.system}\n" if run.system else ""
+    found = f"\nThe whole answer stands in the passages of {share} of the factual English questions.\n"
     return f"""# Everyday documents, and notes that need the world's knowledge
 
 {given} The core is never given any. Beside a real two-source question stands its note.
@@ -185,7 +182,7 @@ def _markdown(run: Run, measured: Sequence[Measured], total: int, command: str) 
 ![Shares of right answers]({NAME}-{run.mode}.svg)
 
 {as_table(measured)}
-{unfinished}{found if any(map(has_factual, run.questions)) else ""}
+{unfinished}{found if share else ""}{system}
 Shares of right answers with 95% intervals (Wilson); greedy decoding, at most {run.decoding.max_tokens} tokens, weights
 in {run.precision}. Seconds are wall time of batched answers on the machine that made this report. Documents, questions
 and scorer are in `shared/ssd2/evaluation/documents`.

@@ -54,7 +54,7 @@ _WORDS |= {word: str(number) for number, word in enumerate(_GERMAN.split(), star
 _TENS = {word: 10 * number for number, word in enumerate(_TENS_WORDS.split(), start=2)}
 _NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)*")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*(?:[.,]\d{1,2})?")
-_TIME = re.compile(r"\b0?(\d{1,2}):(\d\d)\b")
+_TIME = re.compile(r"\b(?P<hour>\d{1,2}):(?P<minute>\d\d)(?!\d)(?:\s?(?P<half>[ap])\.?m\b\.?)?")
 
 _NEGATIONS = r"(?:not|nicht|never|nie|kein|keine|keinen|instead of|rather than|statt|anstatt)"
 _FILLERS = r"(?:on|in|at|by|from|the|a|an|am|im|um|ab|bis|dem|den|der|die|das)"
@@ -94,7 +94,7 @@ def normalised(text: str) -> str:
     text = re.sub(r"\bca not\b", "can not", re.sub(r"['’]s\b|['’]", "", text))
     for pattern in _DATES:
         text = pattern.sub(_as_date, text)
-    text = _NUMBER.sub(_as_number, _TIME.sub(r" \1h\2 ", text))
+    text = _NUMBER.sub(_as_number, _TIME.sub(_as_time, text))
     words = re.findall(r"\d+h\d\d|\d+p\d+|\d+|[^\W_]+", re.sub(r"\b(\d+)(?:st|nd|rd|th)\b", r"\1", text))
     return " ".join(_as_digits(words))
 
@@ -113,6 +113,13 @@ def _as_date(match: re.Match[str]) -> str:
     if not (1 <= number <= 12 and 1 <= day <= 31):
         return match[0]
     return f" date{match['year'] or ''}{number:02d}{day:02d} "
+
+
+def _as_time(match: re.Match[str]) -> str:
+    hour = int(match["hour"])
+    if match["half"]:
+        hour = hour % 12 + (12 if match["half"] == "p" else 0)
+    return f" {hour}h{match['minute']} "
 
 
 def _as_number(match: re.Match[str]) -> str:
