@@ -60,7 +60,12 @@ class Agents:
         """Ask for an answer to each prompt, all at once."""
         for session, prompt_ids in enumerate(prompts):
             asked = request(
-                prompt_ids=prompt_ids, block_size=1, timesteps=(1,), max_blocks=TOKENS, speculation=speculation
+                prompt_ids=prompt_ids,
+                vocab_size=VOCAB,
+                block_size=1,
+                timesteps=(1,),
+                max_blocks=TOKENS,
+                speculation=speculation,
             )
             self.answers[session], self._due[session] = (), FIRST
             self._commands.append(Begin(session, "tiny", asked))

@@ -50,7 +50,7 @@ def request(**changes: Any) -> OpenRequest:
         **changes,
     }
     identity = {"model": "", "family": "", "model_sha256": "", "vocabulary_sha256": "", "vocab_size": VOCAB}
-    return OpenRequest(**identity, **values)
+    return OpenRequest(**{**identity, **values})
 
 
 REQUESTS = (
