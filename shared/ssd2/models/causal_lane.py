@@ -275,7 +275,8 @@ def _reserved(made: Sequence[tuple[Tensor, Tensor]], slots: int, positions: int)
     except (OSError, RuntimeError) as error:  # mmap's and torch's own
         needed = sum(one.nbytes for layer in made for one in layer) * slots * positions
         raise InvalidParameter(
-            f"there is no memory for {slots} contexts of {positions} tokens ({needed / 1e9:.1f} GB); allow fewer sessions",
+            f"there is no memory for {slots} contexts of {positions} tokens ({needed / 1e9:.1f} GB); allow "
+            "fewer sessions",
             parameter="max_sessions",
         ) from error
 
