@@ -328,7 +328,7 @@ async def test_logits_leaked_on_purpose_are_found(
 def _leak_prompt(monkeypatch: pytest.MonkeyPatch, question: Question) -> None:
     original = UserModel.core_prompt
     monkeypatch.setattr(
-        UserModel, "core_prompt", lambda self, text: original(self, text) + self.tokenizer.encode(SENTINEL)
+        UserModel, "core_prompt", lambda self, *asked: original(self, *asked) + self.tokenizer.encode(SENTINEL)
     )
 
 

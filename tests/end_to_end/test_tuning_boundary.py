@@ -282,7 +282,7 @@ async def test_an_expected_answer_that_is_sent_is_found(
 ) -> None:
     prompt = UserModel.core_prompt
     monkeypatch.setattr(
-        UserModel, "core_prompt", lambda self, text: prompt(self, text) + self.tokenizer.encode(f" {EXPECTED}")
+        UserModel, "core_prompt", lambda self, *asked: prompt(self, *asked) + self.tokenizer.encode(f" {EXPECTED}")
     )
     wire, _ = await _record(core, user_folder, notes, questions)
     assert "expected answer" in _found(wire, user_folder, notes)

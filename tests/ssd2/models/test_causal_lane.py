@@ -285,7 +285,7 @@ def test_more_than_one_token_and_more_than_the_positions_are_refused(llama: Auto
 
 
 def test_slots_that_no_memory_holds_are_refused_at_the_start(llama: AutoregressiveLM) -> None:
-    with pytest.raises(InvalidParameter, match="--max-sessions"):
+    with pytest.raises(InvalidParameter, match="allow fewer sessions"):
         causal_lane(llama, 10**12)
 
 

@@ -629,16 +629,13 @@ def test_a_first_start_offers_to_read_ones_own_documents_in_one_click(page: Page
     words = {"name": "smollm2-135m", "purpose": "facts of one page", "licence": "Apache-2.0", "error": None}
     states = {"is_downloaded": False, "is_downloading": False, "is_offered": True}
     entry = {**words, **states, "download_bytes": 93_000_000, "fetched_bytes": 0}
-    asked: list[str] = []
+    then = iter([{}, {"is_downloading": True, "fetched_bytes": 41_000_000}])
 
     def pairs(route: Route) -> None:
-        asked.append(route.request.method)
-        then = [{}, {"is_downloading": True, "fetched_bytes": 41_000_000}, {"is_downloaded": True}]
-        route.fulfill(json=[{**entry, **then[min(len(asked) - 1, 2)]}])
+        route.fulfill(json=[{**entry, **next(then, {"is_downloaded": True})}])
 
     def settings(route: Route) -> None:
         if route.request.method == "PATCH":
-            asked.append(route.request.post_data or "")
             return route.fulfill(json={})
         return route.continue_()
 
@@ -646,7 +643,8 @@ def test_a_first_start_offers_to_read_ones_own_documents_in_one_click(page: Page
     page.route("**/v1/pairs/*/download", lambda route: route.fulfill(status=202, json=entry))
     page.route("**/v1/settings", settings)
     page.reload()
-    page.get_by_role("button", name="Read my own documents (93.0 MB)").click()
-    expect(page.get_by_text("41.0 MB of 93.0 MB")).to_be_visible()
+    with page.expect_request(lambda request: request.method == "PATCH") as used:
+        page.get_by_role("button", name="Read my own documents (93.0 MB)").click()
+        expect(page.get_by_text("41.0 MB of 93.0 MB")).to_be_visible()
+    assert used.value.post_data == '{"pair":"smollm2-135m"}'
     expect(page.get_by_role("heading", name="Documents")).to_be_visible()
-    assert '{"pair":"smollm2-135m"}' in asked
