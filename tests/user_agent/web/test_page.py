@@ -612,12 +612,21 @@ STREAMS = """async () => {
 """An answer whose streams the test writes."""
 
 
+def until_open(page: Page, stream: str) -> None:
+    """Wait for a stream of STREAMS: the page's policy forbids what `wait_for_function` evaluates later."""
+    for _ in range(200):
+        if page.evaluate("(name) => isOpen(name)", stream):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"the page has not opened the stream {stream}")
+
+
 def test_while_the_core_cannot_be_asked_the_page_says_so(page: Page) -> None:
     page.evaluate(STREAMS)
     first = {"choices": [{"delta": {"role": "assistant"}, "finish_reason": None}], "slingshot": {"trace": "t"}}
-    page.wait_for_function("isOpen('answer')")
+    until_open(page, "answer")
     page.evaluate("(text) => send('answer', text)", f"data: {json.dumps(first)}\n\n")
-    page.wait_for_function("isOpen('trace')")
+    until_open(page, "trace")
     said = {"code": "core_lost", "message": "the connection to the core broke; ask again", "seconds": 0.4}
     page.evaluate("(text) => send('trace', text)", f"id: 1\nevent: core.wait\ndata: {json.dumps(said)}\n\n")
     expect(page.get_by_role("status")).to_have_text("the connection to the core broke; ask again. Trying again.")
