@@ -93,5 +93,6 @@ def test_no_request_that_the_schema_allows_or_forbids_breaks_the_agent(agent: Ag
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{agent.url}/openapi.json", "--checks", checks]
     command += ["--header", f"Authorization: Bearer {KEY}", "--max-examples", "4", "--seed", "1", "--no-color"]
+    command += ["--exclude-path", "/v1/pairs/{name}/download"]  # which would really download
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-6000:]
