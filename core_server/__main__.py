@@ -15,11 +15,10 @@ from importlib.metadata import version
 from core_server.config import ServerConfig
 from core_server.observability.logs import fields, start_log
 from core_server.options import add_options, read_options
-from core_server.remedies import with_remedy
+from core_server.remedies import EXIT_REFUSED, with_remedy
 from ssd2.errors import EngineLost, InvalidParameter, SlingshotError
 
 EXIT_ENGINE_LOST = 1
-EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 128 + signal.SIGTERM
 EXIT_HUNG_UP = 128 + signal.SIGHUP

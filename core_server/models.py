@@ -7,11 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from core_server.remedies import with_remedy
-from ssd2.errors import SlingshotError
+from core_server.remedies import run_command
 from ssd2.models.pairs import PAIRS, in_bytes, pair_named
 
-EXIT_REFUSED = 2
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - its name
 
 _EXAMPLES = """\
@@ -31,14 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or 2 if it was refused.
     """
-    options = vars(_parser().parse_args(arguments))
-    run = options.pop("run")
-    try:
-        run(**options)
-    except SlingshotError as error:
-        sys.stderr.write(f"core-server: error: {with_remedy(error)}\n")
-        return EXIT_REFUSED
-    return 0
+    return run_command(_parser(), arguments)
 
 
 def _list() -> None:

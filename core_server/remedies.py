@@ -1,8 +1,15 @@
-"""Remedies in the terms of `core-server`: options and commands, by the code and the parameter of an error."""
+"""Errors as `core-server` prints them, with the options and commands that mend them."""
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Sequence
+
 from ssd2.errors import ANY, Remedies, SlingshotError, with_remedies
+
+EXIT_REFUSED = 2
+"""Exit code of a command that was refused."""
 
 REMEDIES: Remedies = {
     (ANY, "models"): "--model NAME=DIR",
@@ -29,3 +36,19 @@ REMEDIES: Remedies = {
 def with_remedy(error: SlingshotError) -> str:
     """Return the text of an error with the option or the command that mends it, if there is one."""
     return with_remedies(error, REMEDIES)
+
+
+def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
+    """Parse a subcommand and call its `run` with its options.
+
+    Returns:
+        The exit code: 0, or `EXIT_REFUSED`.
+    """
+    options = vars(parser.parse_args(arguments))
+    run = options.pop("run")
+    try:
+        run(**options)
+    except SlingshotError as error:
+        sys.stderr.write(f"core-server: error: {with_remedy(error)}\n")
+        return EXIT_REFUSED
+    return 0

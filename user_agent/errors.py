@@ -54,6 +54,10 @@ class AgentBusy(AgentError, code="agent_busy", grpc="RESOURCE_EXHAUSTED", http=4
     retry_after_s = 2.0
 
 
+class DownloadRunning(AgentError, code="download_running", grpc="FAILED_PRECONDITION", http=409):
+    """Another download is running."""
+
+
 class StoreError(SlingshotError, code="store_error", grpc="INTERNAL", http=500):
     """The agent's data on the device cannot be used."""
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from core_server.access.keys import KeyEntry, create_key, read_keys, revoke_key
-from core_server.remedies import with_remedy
+from core_server.remedies import run_command
 from ssd2.algorithm.timesteps import DEFAULT_STEPS
-from ssd2.errors import InvalidParameter, SlingshotError
+from ssd2.errors import InvalidParameter
 
-EXIT_REFUSED = 2
 DAYS = 365
 
 _KEYS_EXAMPLES = """\
@@ -49,14 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or 2 if it was refused.
     """
-    options = vars(_parser().parse_args(arguments))
-    run = options.pop("run")
-    try:
-        run(**options)
-    except SlingshotError as error:
-        sys.stderr.write(f"core-server: error: {with_remedy(error)}\n")
-        return EXIT_REFUSED
-    return 0
+    return run_command(_parser(), arguments)
 
 
 def _create_key(keys: Path, name: str, **limits: int | None) -> None:

@@ -39,7 +39,7 @@ class Result:
 
 @dataclass(kw_only=True, eq=False)
 class Progress:
-    """How far an answer has come: what has to be computed, and what is computed ahead of its agent.
+    """Progress of an answer: the state to compute next, and the results computed ahead of its agent.
 
     Attributes:
         request: how it is decoded.

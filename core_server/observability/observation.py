@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Observation:
-    """All of one server.
+    """Readiness, metrics and spans of one server.
 
     Attributes:
         readiness: whether it can take an answer.

@@ -305,7 +305,7 @@ async def test_a_core_of_v2_is_asked_in_its_own_words(user: UserModel) -> None:
         ({"_11": [8, 9]}, ProtocolViolation),
     ],
 )
-async def test_an_agent_tells_what_to_do_about_a_core_of_another_protocol_and_sends_it_no_question(
+async def test_an_agent_sends_no_question_to_a_core_of_another_protocol(
     user: UserModel, changes: dict[str, Any], error: type[SlingshotError]
 ) -> None:
     async with other_core(card_of_v2(user.vocabulary_sha256, **changes)) as core:

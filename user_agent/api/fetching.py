@@ -6,7 +6,7 @@ import asyncio
 import sys
 from contextlib import suppress
 
-from ssd2.errors import DownloadFailed
+from user_agent.errors import DownloadRunning
 
 COMMAND = (sys.executable, "-m", "user_agent", "models", "get")
 
@@ -30,13 +30,15 @@ class Fetching:
         return self._running is not None and not self._running.done()
 
     def start(self, pair: str) -> None:
-        """Start a download.
+        """Start a download, unless it runs already.
 
         Raises:
-            DownloadFailed: if another one is running.
+            DownloadRunning: if that of another pair does.
         """
+        if self.is_running and pair == self.pair:
+            return
         if self.is_running:
-            raise DownloadFailed("another download is running; wait until it is done")
+            raise DownloadRunning(f"the download of {self.pair} is running; wait until it is done")
         self.pair, self.error = pair, None
         self._running = asyncio.create_task(self._run(pair))
 

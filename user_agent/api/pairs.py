@@ -55,7 +55,7 @@ async def pairs(request: Request) -> list[ShownPair]:
     return await asyncio.to_thread(lambda: [_shown(pair, state) for pair in PAIRS])
 
 
-@router.post("/pairs/{name}/download", status_code=202, responses=documented())
+@router.post("/pairs/{name}/download", status_code=202, responses=documented(409))
 async def download(request: Request, name: str) -> ShownPair:
     """Start to download a pair; `GET /v1/pairs` tells how far it is. Then choose it as the setting `pair`."""
     state, pair = state_of(request), pair_named(name)

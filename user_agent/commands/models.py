@@ -229,6 +229,8 @@ def remove(name: Name) -> None:
         user = next((one.name for one in others if model in one.models), None)
         if user:
             typer.echo(f"{model.repository} stays: {user} uses it")
-        else:
+        elif fetched_bytes(model):
             delete(model)
             typer.echo(f"{model.repository} is deleted")
+        else:
+            typer.echo(f"{model.repository} is not on this machine")

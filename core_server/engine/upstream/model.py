@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from core_server.catalogue.engine_messages import Upstream
 from core_server.catalogue.served_model import ServedModel
@@ -69,13 +69,14 @@ async def find_model(
         TokenizerMismatch: if the folder is that of another model.
         InvalidParameter: if the upstream cannot be used; says how.
     """
-    config, tokenizer = load_config_and_tokenizer(folder)
-    if not isinstance(config, AutoregressiveConfig):
+    read, tokenizer = load_config_and_tokenizer(folder)
+    if read.family != AutoregressiveConfig.family:
         raise InvalidParameter(
-            f"the folder {folder} is of a model of the family {config.family}; an upstream computes causal language "
+            f"the folder {folder} is of a model of the family {read.family}; an upstream computes causal language "
             "models only",
             parameter="tokenizer",
         )
+    config = cast(AutoregressiveConfig, read)
     try:
         config = _as_listed(config, await connection.get("/v1/models"), upstream, folder)
         question = Question(upstream.model, config.stop_ids[:1], 0, "self-test")

@@ -141,7 +141,7 @@ def _ssd2_config(opt: Any, source: str, block_size: int, context_timestep: str) 
 
 
 def _ssd2_weights(opt: dict[str, Tensor], config: SSD2Config, seed: int) -> dict[str, Tensor]:
-    """All of SSD-2's weights by name, from OPT's and, for what OPT does not have, from scratch."""
+    """SSD-2's weights by name: OPT's where OPT has them, the rest from scratch."""
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in SSD2(config).state_dict().items()}
     fresh = {name: torch.zeros(shape) for name, shape in shapes.items() if name.startswith(_NOT_IN_OPT)}

@@ -19,7 +19,7 @@ GENERATION_CONFIG, TOKENIZER_CONFIG = "generation_config.json", "tokenizer_confi
 
 @dataclass(frozen=True)
 class Generation:
-    """How a model writes.
+    """Tokens that begin and end a model's text, and its makers' sampling settings.
 
     Attributes:
         bos_token_id: begins a text; None if the tokenizer begins it with the text itself.

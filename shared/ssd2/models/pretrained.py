@@ -13,7 +13,7 @@ import torch
 from ssd2.errors import CheckpointInvalid, ModelNotFound
 from ssd2.models.chat import ChatTemplate
 from ssd2.models.configs import check_sizes
-from ssd2.models.library_logs import quiet_torchao
+from ssd2.models.loading_logs import quiet_torchao
 from ssd2.models.tokenizer import TOKENIZER, Tokenizer
 
 EMBED_SUM, EMBED_TIMESTEP = "embed_sum_layer.pt", "timestep_layer.pt"

@@ -12,7 +12,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 @dataclass(frozen=True)
 class Places:
-    """Where a batch's new tokens stand in the slots.
+    """Positions of a batch's new tokens in the slots.
 
     Attributes:
         rows: the slots, int64, [B].

@@ -112,7 +112,7 @@ def test_passages_stand_in_the_last_turn_before_the_question() -> None:
     assert text.startswith("<|im_start|>system\nYou are helpful<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n")
 
 
-def test_a_system_prompt_is_folded_into_the_first_turn_where_the_template_refuses_one() -> None:
+def test_a_refused_system_prompt_is_folded_into_the_first_turn() -> None:
     tokenizer = made(GEMMA)
     text = shown(tokenizer, prompt(tokenizer, [Message("system", "Be brief."), Message("user", "Hi")]))
     assert text == "<s><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\n"

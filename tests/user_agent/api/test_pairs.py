@@ -61,8 +61,9 @@ async def test_a_download_shows_its_progress_and_ends_with_the_agent(
     assert not (await shown(http))["is_downloading"]
     assert (await http.post(f"/v1/pairs/{EMBEDDED}/download")).status_code == 202
     assert (await until(http, "fetched_bytes", 1000))["is_downloading"]
-    again = await http.post(f"/v1/pairs/{EMBEDDED}/download")
-    assert again.json()["error"]["code"] == "download_failed"
+    assert (await http.post(f"/v1/pairs/{EMBEDDED}/download")).status_code == 202, "the same download goes on"
+    another = await http.post("/v1/pairs/smollm2-1.7b/download")
+    assert (another.status_code, another.json()["error"]["code"]) == (409, "download_running")
     await state.fetching.close()
     assert not (await shown(http))["is_downloading"]
 

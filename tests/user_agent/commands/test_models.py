@@ -82,6 +82,8 @@ def test_a_pair_is_fetched_used_and_removed(run: Run, server: StandIn) -> None:
     assert "the default is the demo's again" in removed.stderr
     assert load_config().pair == ""
     assert states(run)[TINY] == [False, False]
+    assert "maker/tiny is deleted" in removed.stdout
+    assert "maker/tiny is not on this machine" in run("models", "remove", TINY).stdout
     assert server.seen == [], "what is here, or goes, needs no connection"
 
 

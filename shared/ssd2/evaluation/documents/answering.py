@@ -60,7 +60,7 @@ class Prompts(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """What is measured: a pair, the questions, and what the user model is given beside each.
+    """A measurement: a pair, the questions, and the passages of each for the user model.
 
     Attributes:
         pair: θ_core and θ_user.
