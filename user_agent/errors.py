@@ -8,7 +8,8 @@
     │   ├── CoreLost               the connection broke in the middle of an answer
     │   └── OwnCoreEnded           a core that the agent started itself has ended
     ├── AgentError                 the agent cannot answer
-    │   └── AgentBusy              the agent is at its limit of answers
+    │   ├── AgentBusy              the agent is at its limit of answers
+    │   └── DownloadRunning        another download is running
     └── StoreError                 the agent's data on the device cannot be used
         ├── StoreKeyWrong          the encryption key is missing or another one
         ├── StoreUnreadable        a file is damaged, or the system refuses access

@@ -24,9 +24,12 @@ from user_agent.line.own_core import exit_on_sigterm
 from user_agent.store.data_folder import held_data_folder
 from user_agent.stores import open_stores
 
-BACKLOG = 16
-"""Connections that wait to be taken. Where there are no file descriptors left, asyncio tries to take as many, and logs
-as many failures, each second; uvicorn's own number is 2,048."""
+BACKLOG = 64
+"""Connections that wait to be taken; one more may be reset on a busy machine.
+
+Where there are no file descriptors left, asyncio tries to take as many, and logs as many failures, each second; uvicorn's
+own number is 2,048.
+"""
 
 GRACE_S = 3
 """How long answers in progress may go on once the agent is told to stop."""

@@ -49,7 +49,8 @@ export function show(message, action = null) {
   strip.replaceChildren(notice);
 }
 
-export const clear = () => strip.replaceChildren();
+/** Take notices away, but not that of an agent that is gone: it stays on every page until the agent is back. */
+export const clear = () => { if (!isWaiting) strip.replaceChildren(); };
 
 function waitForAgent(message) {
   if (isWaiting) return;
