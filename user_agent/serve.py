@@ -27,8 +27,8 @@ from user_agent.stores import open_stores
 BACKLOG = 64
 """Connections that wait to be taken; one more may be reset on a busy machine.
 
-Where there are no file descriptors left, asyncio tries to take as many, and logs as many failures, each second; uvicorn's
-own number is 2,048.
+Where there are no file descriptors left, asyncio tries to take as many, and logs as many failures, each
+second; uvicorn's own number is 2,048.
 """
 
 GRACE_S = 3
