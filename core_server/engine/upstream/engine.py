@@ -121,7 +121,9 @@ class UpstreamEngine:
         self._batch_size.add(sum(other.asking is not None for other in self._sessions.values()))
         token_ids = (*request.prompt_ids, *state.answer_ids)
         try:
-            largest = await self._model.largest(token_ids, request.logits_format.k, session.scope)
+            largest = await self._model.largest(
+                token_ids, request.logits_format.k, request.vocab_size, session.scope
+            )
             self._step_seconds.add(time.perf_counter() - began)
             self._hand_out(session, state, largest)
         except UpstreamFault as fault:

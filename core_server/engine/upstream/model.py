@@ -13,7 +13,7 @@ from core_server.catalogue.served_model import ServedModel
 from core_server.engine.upstream.apis import APIS, Api, Question
 from core_server.engine.upstream.connection import UpstreamConnection
 from core_server.engine.upstream.faults import LacksIds, UpstreamFault, lied
-from core_server.engine.upstream.replies import Largest
+from core_server.engine.upstream.replies import Largest, cut
 from ssd2.errors import InvalidParameter, ModelNotFound, SlingshotError, TokenizerMismatch
 from ssd2.logits.format import ANY_FORMAT, AllowedFormats, LogitsFormat
 from ssd2.models.checkpoint import load_config_and_tokenizer
@@ -42,14 +42,27 @@ class UpstreamModel:
     name: str
     connection: UpstreamConnection
 
-    async def largest(self, token_ids: Sequence[int], k: int, scope: str) -> Largest:
+    async def largest(self, token_ids: Sequence[int], k: int, vocab_size: int, scope: str) -> Largest:
         """Ask for the k largest log-probabilities of the next token.
+
+        Args:
+            token_ids: all that stands before it.
+            k: how many.
+            vocab_size: V of the agent's model; of a smaller one, ids behind it are left out.
+            scope: see `Question`.
 
         Raises:
             UpstreamFault: if they do not come, or cannot be true.
         """
-        question = Question(self.name, token_ids, k, scope)
-        return await _ask(self.connection, self.api, question, self.served.config.vocab_size)
+        spare = self.vocab_size - vocab_size  # as many may be left out, as far as the upstream gives more
+        asked = min(k + spare, self.served.card.logits_formats.formats[0].k)
+        found = await _ask(self.connection, self.api, Question(self.name, token_ids, asked, scope), self.vocab_size)
+        return cut(found, k, vocab_size) if spare else found
+
+    @property
+    def vocab_size(self) -> int:
+        """V of the upstream's model."""
+        return self.served.config.vocab_size
 
 
 async def find_model(

@@ -171,6 +171,48 @@ async def test_ids_and_steps_are_those_of_full_logits_and_the_tail_too(
     assert torch.allclose(found.tail.exp(), expected.tail.exp(), atol=1e-5)
 
 
+KNOWN = VOCAB - 64
+"""V of a user model with fewer rows, as the smaller ones of Gemma have."""
+
+
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory: pytest.TempPathFactory, loaded: LoadedModel) -> LoadedModel:
+    """A model to which ids that its user model does not have seem the likeliest."""
+    likeliest = next_logits(loaded, PROMPT).topk(VOCAB - KNOWN).indices
+    folder = tmp_path_factory.mktemp("models") / "padded"
+    network = save_llama(folder, VOCAB)
+    with torch.no_grad():
+        network.lm_head.weight[KNOWN:] = 1.1 * network.lm_head.weight[likeliest]
+    network.save_pretrained(folder)
+    return LoadedModel("tiny", load_checkpoint(folder))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_rows_are_cut_to_the_smaller_vocabulary_of_the_user_model(
+    padded: LoadedModel, folder: Path, kind: str
+) -> None:
+    whole = next_logits(padded, PROMPT)
+    assert whole.argmax() >= KNOWN, "or nothing is cut"
+    async with upstream_of(padded, kind).listening() as server, core_of(server, padded, folder) as (agent, hosted):
+        request = open_request(hosted, params_of(padded, 1), logits_format=TOP_64, vocab_size=KNOWN)
+        call, message = await agent.open(request)
+        call.cancel()
+    expected = pack_logits(whole[None, :KNOWN], TOP_64)
+    assert message.data[4:] == expected.data[4:]  # ids and distances
+    found, tail = (unpack_logits(PackedLogits(1, KNOWN, TOP_64, one)).top_k for one in (message.data, expected.data))
+    assert torch.allclose(found.tail.exp(), tail.tail.exp(), atol=1e-4), "what is left out has no part in the tail"
+
+
+async def test_too_few_entries_of_the_smaller_vocabulary_are_an_error_that_says_so(
+    padded: LoadedModel, folder: Path
+) -> None:
+    few = upstream_of(padded, max_logprobs=64)
+    async with few.listening() as server, core_of(server, padded, folder) as (agent, hosted):
+        opening = open_to_proto(open_request(hosted, params_of(hosted, 8), logits_format=TOP_64, vocab_size=KNOWN))
+        ended = await ending(await agent.send(pb.CollaborateRequest(open=opening)))
+        assert (ended.code, "ask for top-k:32" in ended.details) == ("invalid_parameter", True)
+
+
 async def test_an_agent_learns_how_many_log_probabilities_the_upstream_gives(loaded: LoadedModel, folder: Path) -> None:
     few = upstream_of(loaded, max_logprobs=20)
     async with few.listening() as server, core_of(server, loaded, folder) as (agent, hosted):
