@@ -176,6 +176,7 @@ class Alive:
         steps_waiting: timesteps that agents wait for.
         step_seconds: that batches took.
         batch_size: blocks that batches had.
+        fault: why it cannot compute at the moment, in words for the provider; None if it can.
     """
 
     slots_used: int
@@ -183,6 +184,7 @@ class Alive:
     steps_waiting: int
     step_seconds: Distribution
     batch_size: Distribution
+    fault: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from core_server.engine.upstream.replies import Largest, cut
 from ssd2.errors import InvalidParameter, ModelNotFound, SlingshotError, TokenizerMismatch
 from ssd2.logits.format import ANY_FORMAT, AllowedFormats, LogitsFormat
 from ssd2.models.checkpoint import load_config_and_tokenizer
-from ssd2.models.configs import AutoregressiveConfig
+from ssd2.models.configs import AutoregressiveConfig, ModelConfig
 
 TRIED = (1024, 256, 64, 20, 5)
 """Numbers of log-probabilities to ask for, until the upstream gives so many; vLLM gives 20 unless told more."""
@@ -59,6 +59,14 @@ class UpstreamModel:
         found = await _ask(self.connection, self.api, Question(self.name, token_ids, asked, scope), self.vocab_size)
         return cut(found, k, vocab_size) if spare else found
 
+    async def probe(self) -> None:
+        """Ask for one position, as before the first agent came.
+
+        Raises:
+            UpstreamFault: if it fails.
+        """
+        await _ask(self.connection, self.api, _question_of(self.name, self.served.config, 1), self.vocab_size)
+
     @property
     def vocab_size(self) -> int:
         """V of the upstream's model."""
@@ -92,7 +100,7 @@ async def find_model(
     config = cast(AutoregressiveConfig, read)
     try:
         config = _as_listed(config, await connection.get("/v1/models"), upstream, folder)
-        question = Question(upstream.model, config.stop_ids[:1], 0, "self-test")
+        question = _question_of(upstream.model, config, 0)
         api, k = await _first_that_answers(connection, question, config.vocab_size, _tried(allowed))
     except UpstreamFault as fault:
         raise _unusable(upstream, fault) from fault
@@ -107,6 +115,11 @@ async def find_model(
         logits_formats=AllowedFormats((LogitsFormat("top-k", k),)),
     )
     return UpstreamModel(served, api, upstream.model, connection)
+
+
+def _question_of(model: str, config: ModelConfig, k: int) -> Question:
+    """Return a question that is no agent's."""
+    return Question(model, config.stop_ids[:1], k, "self-test")
 
 
 def _tried(allowed: AllowedFormats) -> tuple[int, ...]:

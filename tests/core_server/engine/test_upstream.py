@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +24,13 @@ from core_server.engine.upstream.process import serve
 from core_server.engine.upstream.replies import read_largest
 from core_server.frontend.engine_client import EngineClient, running_engine
 from core_server.frontend.engines import Engines
+from core_server.frontend.server import CoreServer
 from core_server.frontend.session import CoreSession
 from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.params import DecodingParams, Seeds
 from ssd2.algorithm.projection import FIRST
-from ssd2.errors import InsecureLine, InvalidParameter, ModelNotFound, SlingshotError, TokenizerMismatch
+from ssd2.errors import EngineLost, InsecureLine, InvalidParameter, ModelNotFound, SlingshotError, TokenizerMismatch
 from ssd2.logits.format import ANY_FORMAT, AllowedFormats, LogitsFormat
 from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.predict import begin, begin_sampler
@@ -308,6 +310,86 @@ async def test_an_upstream_that_dies_ends_answers_and_one_that_returns_serves_ag
         assert found == reference(loaded, params, seeds)
     finally:
         await core.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def watched(
+    server: UpstreamServer, folder: Path, monkeypatch: pytest.MonkeyPatch, idle_s: float = 0.02
+) -> AsyncIterator[CoreServer]:
+    """A core that asks its upstream, and tells how it stands, every few milliseconds."""
+    for name, value in (("watch.IDLE_S", idle_s), ("watch.SUSPECT_S", 0.02), ("process.HEARTBEAT_S", 0.01)):
+        monkeypatch.setattr(f"core_server.engine.upstream.{name}", value)
+    async with (
+        engine_of(server.url, folder) as engine,
+        serving(Engines([engine]), ServerConfig({}, grace_s=0.0)) as (core, _),
+    ):
+        yield core
+
+
+def obstacle(core: CoreServer) -> str:
+    return core.observation.readiness.obstacle or ""
+
+
+async def test_a_core_is_not_ready_while_its_upstream_is_down_and_ready_again_afterwards(
+    loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = upstream_of(loaded)
+    async with AsyncExitStack() as running:
+        await running.enter_async_context(server.listening())
+        core = await running.enter_async_context(watched(server, folder, monkeypatch))
+        await eventually(lambda: able(core) == 1)
+        assert not obstacle(core)
+        server.fault = lambda _: Dropped()
+        await eventually(lambda: obstacle(core).startswith("the upstream could not be reached"))
+        assert able(core) == 0
+        server.fault = None
+        await eventually(lambda: not obstacle(core))
+        assert able(core) == 1
+    said = [record.message for record in caplog.records if record.message.startswith("the core is")]
+    assert [line.partition(":")[0] for line in said] == ["the core is not ready", "the core is ready again"]
+
+
+def able(core: CoreServer) -> float | None:
+    return core.observation.metrics.registry.get_sample_value("slingshot_core_engine_able", {"engine": "0"})
+
+
+async def test_one_failed_question_changes_no_readiness(
+    loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, seen = upstream_of(loaded), set[str]()
+    every_second = itertools.cycle([(503, b"{}"), None])
+    async with server.listening(), watched(server, folder, monkeypatch) as core:
+        server.fault = lambda top: next(every_second) or top
+        asked = len(server.asked)
+        while len(server.asked) < asked + 10:
+            seen.add(obstacle(core))
+            await asyncio.sleep(0.005)
+    assert seen == {""}
+
+
+async def test_a_busy_upstream_is_no_reason_to_be_not_ready(
+    loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = upstream_of(loaded)
+    async with server.listening(), watched(server, folder, monkeypatch) as core:
+        server.fault, asked = _status(429), len(server.asked)
+        await eventually(lambda: len(server.asked) > asked + 4)
+        assert not obstacle(core)
+
+
+async def test_an_answer_that_fails_has_the_upstream_asked_at_once(
+    loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = upstream_of(loaded)
+    async with server.listening(), watched(server, folder, monkeypatch, idle_s=600.0) as core:
+        server.fault = _status(500)
+        await asyncio.sleep(0.1)
+        assert not obstacle(core), "nobody asks while the last answer is fresh"
+        (engine,) = core.observation.readiness.engines
+        request = open_request(hosted_by(engine, loaded), params_of(loaded, 2), logits_format=TOP_64)
+        with engine.answer(CoreSession(0, request, engine.models[0]).begin()) as frames, pytest.raises(EngineLost):
+            await frames.next()
+        await eventually(lambda: "HTTP status 500" in obstacle(core))
 
 
 async def test_many_answers_are_asked_for_side_by_side_and_one_at_a_time_each(
