@@ -128,9 +128,7 @@ class UpstreamEngine:
         self._batch_size.add(sum(other.asking is not None for other in self._sessions.values()))
         token_ids = (*request.prompt_ids, *state.answer_ids)
         try:
-            largest = await self._model.largest(
-                token_ids, request.logits_format.k, request.vocab_size, session.scope
-            )
+            largest = await self._model.largest(token_ids, request.logits_format.k, request.vocab_size, session.scope)
             self.watch.answered()
             self._step_seconds.add(time.perf_counter() - began)
             self._hand_out(session, state, largest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from core_server.engine import loading as loading_module
 from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.loading import load_models
 from core_server.engine.ranks import Ranks
-from ssd2.errors import ModelNotFound
+from ssd2.errors import ModelNotFound, TooLittleMemory
 from ssd2.logits.format import ANY_FORMAT
 
 
@@ -54,6 +55,16 @@ def test_the_log_says_where_files_were_not_compared(
         (tmp_path / name).symlink_to(core_folder / name)
     load_models(start_of(tmp_path), Ranks())
     assert f"{tmp_path} has no SHA256SUMS, so its files were not verified" in caplog.messages
+
+
+def test_a_gpu_without_room_for_the_weights_is_refused_before_they_are_read(
+    core_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: {"cuda:1": (1000, 10**12)}[device])
+    start = replace(start_of(core_folder), devices=("cuda:1",))
+    with pytest.raises(TooLittleMemory, match=r"the weights in bfloat16 take \d+ MB on cuda:1, where 0 MB are free"):
+        load_models(start, Ranks())
 
 
 def test_a_model_that_takes_long_is_heard_of_meanwhile(

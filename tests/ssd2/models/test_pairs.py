@@ -44,6 +44,12 @@ def test_a_model_of_two_pairs_has_one_folder(tmp_path: Path, monkeypatch: pytest
     assert downloaded_folder(other, "user").parent == models_folder()
 
 
+def test_a_download_that_ends_while_it_is_measured_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(Path, "rglob", lambda *_: (_ for _ in [1]).throw(FileNotFoundError()))
+    assert pairs.fetched_bytes(pair_named(EMBEDDED).core) == 0
+
+
 def test_too_little_memory_is_said_with_what_is_needed_and_what_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
