@@ -37,7 +37,16 @@ from ssd2.models.predict import begin, begin_sampler
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import PackedLogits, commit_to_proto, open_to_proto
 from ssd2.wire.tensors import pack_logits, unpack_logits
-from tests.core_server.conftest import CORE_ALONE, PROMPT, RawAgent, ending, eventually, open_request, serving
+from tests.core_server.conftest import (
+    CORE_ALONE,
+    PROMPT,
+    RawAgent,
+    ending,
+    engine_in_this_process,
+    eventually,
+    open_request,
+    serving,
+)
 from tests.end_to_end.test_real_models import NAME, VARIABLE, model_folder
 from tests.families import save_llama
 from tests.upstream_server import Dropped, Endless, Silent, Top, UpstreamServer
@@ -602,6 +611,39 @@ async def test_the_tokens_of_a_real_model_are_its_own(
         found = await _written(agent, hosted, prompt, 12)
     for at, token in enumerate(found):
         assert token == int(next_logits(smollm2, (*prompt, *found[:at])).argmax())
+
+
+TEXTS = (
+    *("The capital of France is", "A short list of fruits:", "Once upon a time", "Water boils at"),
+    *("My favourite colour is", "The first president of", "To bake bread, you need", "In the year 1969"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("projection", "speculation"), [("greedy", 2), ("sampling", 0)])
+async def test_eight_answers_at_once_have_the_tokens_of_our_own_lane(
+    smollm2: LoadedModel, smollm2_folder: Path, projection: str, speculation: int
+) -> None:
+    params, prompts = params_of(smollm2, 8, projection), [_real_prompt(smollm2, text) for text in TEXTS]
+
+    async def all_of(agent: RawAgent, hosted: LoadedModel) -> list[list[int]]:
+        asked = (
+            agent.decode(hosted, params, Seeds.reproducible(number), TOP_64, prompt_ids=prompt, speculation=speculation)
+            for number, prompt in enumerate(prompts)
+        )
+        return await asyncio.gather(*asked)
+
+    async with (
+        engine_in_this_process(smollm2, slots=8) as engine,
+        serving(Engines([engine]), ServerConfig({}, grace_s=0.0)) as (_, agent),
+    ):
+        expected = await all_of(agent, smollm2)
+    server = upstream_of(smollm2, model="smollm2")
+    settings = {"model": "smollm2", "slots": 8}
+    async with server.listening(), core_of(server, smollm2, smollm2_folder, **settings) as (agent, hosted):
+        found = await all_of(agent, hosted)
+    assert found == expected
+    assert len({tuple(tokens) for tokens in found}) == len(TEXTS)
 
 
 @pytest.mark.slow
