@@ -249,6 +249,17 @@ def pair_named(name: str) -> Pair:
     raise InvalidParameter(f"there is no pair {name[:80]!r}; {meant}", parameter="pair")
 
 
+def pair_meant_by(name: str) -> str:
+    """Return a remark on the pair that somebody may mean who names a folder that is not there; empty if there is none.
+
+    Args:
+        name: as given: one like a pair's, or that of a model's repository.
+    """
+    pair = next((pair for pair in PAIRS if name in (pair.core.repository, pair.user.repository)), None)
+    close = [pair.name] if pair else difflib.get_close_matches(name, [pair.name for pair in PAIRS], 1)
+    return f" (there is a pair of public models named {close[0]})" if close else ""
+
+
 def downloaded_folder(pair: Pair, side: Side) -> Path:
     """Return the folder of one side's model.
 
