@@ -9,15 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from core_server.catalogue.engine_messages import Start
 from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.ranks import Ranks
-from ssd2.errors import TooLittleMemory
 from ssd2.models.checksums import SHA256SUMS
-from ssd2.models.memory import Weights
-from ssd2.models.pairs import in_bytes
 
 STILL_LOADING_S = 30.0
 """How often the log says that a model is still being loaded."""
@@ -29,27 +24,9 @@ def load_models(start: Start, ranks: Ranks) -> list[LoadedModel]:
     """Load all models of an engine, or this rank's shares of them; the first rank says so in the log.
 
     Raises:
-        TooLittleMemory: if the GPU has no room for their weights.
         SlingshotError: if one cannot be loaded; see `LoadedModel.load`.
     """
-    _check_gpu(start, ranks)
     return [_load(name, folder, start, ranks) for name, folder in start.models.items()]
-
-
-def _check_gpu(start: Start, ranks: Ranks) -> None:
-    """Say before minutes of loading that a GPU is too small, or filled by another process; slots come on top."""
-    device = start.devices[ranks.rank]
-    if not device.startswith("cuda") or not torch.cuda.is_available():
-        return  # loading says what is wrong with a device that is not there
-    needed = sum(Weights.of(folder).device_bytes(start.precision) for folder in start.models.values())
-    needed //= ranks.shard.ranks if ranks.shard else 1
-    free, _ = torch.cuda.mem_get_info(device)
-    if needed > free:
-        raise TooLittleMemory(
-            f"the weights in {start.precision} take {in_bytes(needed)} on {device}, where {in_bytes(free)} are free; "
-            "end what else uses this GPU, or use a smaller precision, more GPUs or a smaller model",
-            parameter="precision",
-        )
 
 
 def _load(name: str, folder: Path, start: Start, ranks: Ranks) -> LoadedModel:
@@ -60,7 +37,9 @@ def _load(name: str, folder: Path, start: Start, ranks: Ranks) -> LoadedModel:
     if folder.is_dir() and not (folder / SHA256SUMS).exists():
         _log.log(level, "%s has no %s, so its files were not verified", folder, SHA256SUMS)
     with _still_loading(name, level):
-        model = LoadedModel.load(folder, name, device, ranks.shard, start.precision, start.logits_formats)
+        model = LoadedModel.load(
+            folder, name, device, ranks.shard, start.precision, start.logits_formats, start.max_context
+        )
     took_s, parameters = time.monotonic() - began, model.checkpoint.parameters
     _log.log(
         level,

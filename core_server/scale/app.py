@@ -20,7 +20,7 @@ from ssd2.errors import InvalidParameter
 DEPLOYMENT = "core"
 
 _SAME_NAME = (
-    *("device", "precision", "tensor_parallel", "compiled", "speculation"),
+    *("device", "precision", "tensor_parallel", "compiled", "speculation", "max_context"),
     *("answer_timeout_s", "session_timeout_s", "engine_timeout_s", "grace_s", "log_level", "log_format"),
     *("upstream", "upstream_model", "tokenizer", "upstream_key", "upstream_timeout_s"),
 )

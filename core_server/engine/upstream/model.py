@@ -17,7 +17,7 @@ from core_server.engine.upstream.replies import Largest, cut
 from ssd2.errors import InvalidParameter, ModelNotFound, SlingshotError, TokenizerMismatch
 from ssd2.logits.format import ANY_FORMAT, AllowedFormats, LogitsFormat
 from ssd2.models.checkpoint import load_config_and_tokenizer
-from ssd2.models.configs import AutoregressiveConfig, ModelConfig
+from ssd2.models.configs import AutoregressiveConfig, ModelConfig, with_context
 
 TRIED = (1024, 256, 64, 20, 5)
 """Numbers of log-probabilities to ask for, until the upstream gives so many; vLLM gives 20 unless told more."""
@@ -74,7 +74,11 @@ class UpstreamModel:
 
 
 async def find_model(
-    upstream: Upstream, connection: UpstreamConnection, folder: Path, allowed: AllowedFormats
+    upstream: Upstream,
+    connection: UpstreamConnection,
+    folder: Path,
+    allowed: AllowedFormats,
+    max_context: int | None = None,
 ) -> UpstreamModel:
     """Look a model up at its upstream, and ask for one position.
 
@@ -84,6 +88,7 @@ async def find_model(
         folder: with the model's config.json and tokenizer.json.
         allowed: formats that the provider offers; `ANY_FORMAT` to offer as many log-probabilities as the upstream
             gives.
+        max_context: tokens of prompt and answer together at most, where the upstream takes more.
 
     Raises:
         ModelNotFound: if the folder or the upstream does not have the model.
@@ -108,7 +113,7 @@ async def find_model(
     sha256 = hashlib.sha256(f"{upstream.url}\n{upstream.model}\n{tokenizer.sha256}".encode()).hexdigest()
     served = ServedModel.of(
         upstream.model,
-        config,
+        with_context(config, max_context),
         sha256=sha256,
         tokenizer=tokenizer,
         parameters=0,

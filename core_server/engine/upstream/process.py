@@ -62,7 +62,7 @@ async def _answer(
     writer: asyncio.StreamWriter,
 ) -> None:
     (folder,) = start.models.values()
-    model = await find_model(upstream, connection, folder, start.logits_formats)
+    model = await find_model(upstream, connection, folder, start.logits_formats, start.max_context)
     write(writer, Ready((model.served,), start.slots))
     engine = UpstreamEngine(model, start.slots, lambda report: write(writer, report))
     tasks = [asyncio.create_task(_beat(engine, writer)), asyncio.create_task(engine.watch.run())]

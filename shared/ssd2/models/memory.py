@@ -68,10 +68,6 @@ class Weights:
             return sum(count * (size if kind == mapped else 2) for kind, count in self.counts.items())
         return sum(count * size for kind, count in self.counts.items() if kind != mapped)
 
-    def device_bytes(self, precision: str) -> int:
-        """Return the memory of all weights on a device of their own, to which they are copied."""
-        return sum(self.counts.values()) * _BYTES[precision]
-
 
 def check_memory_for(folders: Mapping[str, Path], precision: str, parameter: str, copies: int = 1) -> None:
     """Refuse to load models whose weights this machine has no memory for.

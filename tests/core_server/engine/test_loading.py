@@ -13,11 +13,13 @@ import pytest
 
 from core_server.catalogue.engine_messages import Start
 from core_server.engine import loading as loading_module
+from core_server.engine.lanes import lane_for
 from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.loading import load_models
 from core_server.engine.ranks import Ranks
-from ssd2.errors import ModelNotFound, TooLittleMemory
+from ssd2.errors import ModelNotFound
 from ssd2.logits.format import ANY_FORMAT
+from tests.families import save_llama
 
 
 def start_of(folder: Path) -> Start:
@@ -57,14 +59,15 @@ def test_the_log_says_where_files_were_not_compared(
     assert f"{tmp_path} has no SHA256SUMS, so its files were not verified" in caplog.messages
 
 
-def test_a_gpu_without_room_for_the_weights_is_refused_before_they_are_read(
-    core_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: {"cuda:1": (1000, 10**12)}[device])
-    start = replace(start_of(core_folder), devices=("cuda:1",))
-    with pytest.raises(TooLittleMemory, match=r"the weights in bfloat16 take \d+ MB on cuda:1, where 0 MB are free"):
-        load_models(start, Ranks())
+def test_a_context_that_is_limited_is_the_model_s_for_agents_and_slots(tmp_path: Path) -> None:
+    save_llama(tmp_path, 2048)
+    whole, limited, longer = (
+        load_models(replace(start_of(tmp_path), max_context=longest), Ranks())[0] for longest in (None, 100, 10**6)
+    )
+    assert limited.served.card.max_prompt_tokens == 99
+    assert longer.served.card == whole.served.card
+    of_whole, of_limited = (lane_for(one.checkpoint.model, slots=2).bytes_per_slot for one in (whole, limited))
+    assert of_whole * 100 == of_limited * whole.checkpoint.model.config.max_positions
 
 
 def test_a_model_that_takes_long_is_heard_of_meanwhile(

@@ -518,6 +518,13 @@ async def test_the_upstream_s_context_is_the_model_s(loaded: LoadedModel, folder
         assert engine.models[0].card.max_prompt_tokens == 99
 
 
+async def test_a_context_may_be_limited_further(loaded: LoadedModel, folder: Path) -> None:
+    async with upstream_of(loaded).listening() as server:
+        config = ServerConfig(upstream=server.url, upstream_model="tiny", tokenizer=folder, max_context=50)
+        async with running_engine(config, 0) as engine:
+            assert engine.models[0].card.max_prompt_tokens == 49
+
+
 async def test_the_front_end_hears_how_the_engine_stands(loaded: LoadedModel, folder: Path) -> None:
     async with upstream_of(loaded).listening() as server, engine_of(server.url, folder, slots=3) as engine:
         await eventually(lambda: engine.alive is not None)
