@@ -30,3 +30,8 @@ class ServiceSettings(AnswerSettings):
             ModelNotFound: if the pair's is not downloaded.
         """
         return downloaded_folder(pair_named(self.pair), "user") if self.pair else self.user_model
+
+    @property
+    def models_title(self) -> str:
+        """The models that answer, as at the beginning of a sentence."""
+        return self.pair or ("The demo's models" if self.user_model == USER else "The configured models")

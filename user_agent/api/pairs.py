@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from ssd2.errors import InvalidParameter
-from ssd2.models.pairs import EMBEDDED, PAIRS, Pair, fetched_bytes, free_memory, pair_named
+from ssd2.models.pairs import EMBEDDED, PAIRS, Pair, fetched_bytes, free_disk, free_memory, pair_named
 from user_agent.api.errors import documented
 from user_agent.api.state import AppState, state_of
 
@@ -31,7 +31,8 @@ class ShownPair(BaseModel):
         fetched_bytes: that have come so far.
         is_downloaded: it can be used.
         is_downloading: its download runs.
-        is_offered: this machine has the memory for it, both models together, and the page offers it.
+        is_offered: this machine has the memory for it, both models together, and the disk for its download, and the
+            page offers it.
         error: why its last download failed.
     """
 
@@ -71,6 +72,8 @@ def _shown(pair: Pair, state: AppState) -> ShownPair:
     fetching, free = state.fetching, free_memory()
     is_its = fetching.pair == pair.name
     needed = pair.core.memory_bytes() + pair.user.memory_bytes()
+    room = sum(model.room_bytes for model in pair.models if not model.is_downloaded)
+    has_room = fetching.is_running or room <= free_disk()
     return ShownPair(
         name=pair.name,
         purpose=pair.purpose,
@@ -81,6 +84,6 @@ def _shown(pair: Pair, state: AppState) -> ShownPair:
         fetched_bytes=sum(fetched_bytes(model) for model in pair.models),
         is_downloaded=all(model.is_downloaded for model in pair.models),
         is_downloading=is_its and fetching.is_running,
-        is_offered=pair.name in ONE_MACHINE and (free is None or needed <= free),
+        is_offered=pair.name in ONE_MACHINE and has_room and (free is None or needed <= free),
         error=fetching.error if is_its else None,
     )

