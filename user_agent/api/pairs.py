@@ -29,6 +29,8 @@ class ShownPair(BaseModel):
         is_gated: a licence has to be accepted, so it is downloaded in a terminal.
         download_bytes: of both models.
         fetched_bytes: that have come so far.
+        is_embedded: it is the smallest one, which is offered first.
+        is_chosen: this agent answers with it.
         is_downloaded: it can be used.
         is_downloading: its download runs.
         is_offered: this machine has the memory for it, both models together, and the disk for its download, and the
@@ -43,6 +45,8 @@ class ShownPair(BaseModel):
     is_gated: bool
     download_bytes: int
     fetched_bytes: int
+    is_embedded: bool
+    is_chosen: bool
     is_downloaded: bool
     is_downloading: bool
     is_offered: bool
@@ -82,6 +86,8 @@ def _shown(pair: Pair, state: AppState) -> ShownPair:
         is_gated=any(model.is_gated for model in pair.models),
         download_bytes=sum(model.download_bytes for model in pair.models),
         fetched_bytes=sum(fetched_bytes(model) for model in pair.models),
+        is_embedded=pair.name == EMBEDDED,
+        is_chosen=pair.name == state.config.pair,
         is_downloaded=all(model.is_downloaded for model in pair.models),
         is_downloading=is_its and fetching.is_running,
         is_offered=pair.name in ONE_MACHINE and has_room and (free is None or needed <= free),

@@ -59,4 +59,4 @@ def print_check(found: ReadingCheck, config: AgentConfig) -> None:
 
 def check_json(found: ReadingCheck | None) -> dict[str, Any] | None:
     """Return it as JSON shows it."""
-    return found and {"questions": found.questions, "right": found.right, "can_read": found.can_read}
+    return None if found is None else {"questions": found.questions, "right": found.right, "can_read": found.can_read}

@@ -11,6 +11,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from ssd2.demo.paths import EVERYDAY
 from tests.user_agent.api.conftest import KEY, AgentProcess
 from tests.user_agent.web.conftest import opened
 
@@ -637,9 +638,28 @@ def test_while_the_core_cannot_be_asked_the_page_says_so(page: Page) -> None:
     expect(page.get_by_role("status")).to_be_empty()
 
 
+def test_a_folder_that_the_models_cannot_read_is_said_beside_a_pair_that_can(page: Page) -> None:
+    page.get_by_role("link", name="Documents").click()
+    page.get_by_label("Folder on this machine").fill(str(EVERYDAY))
+    page.get_by_role("button", name="Link folder").click()
+    notice = page.locator(".links .notice")
+    expect(notice).to_contain_text("The demo's models answered 0 of", timeout=60_000)
+    expect(notice).to_contain_text("cannot read them")
+    expect(notice.get_by_role("button", name="Read my own documents")).to_be_visible()
+    page.get_by_role("button", name=f"Unlink {EVERYDAY}").click()
+    page.get_by_role("dialog").get_by_role("button", name="Unlink").click()
+    expect(notice).to_have_count(0)
+
+
 def test_a_first_start_offers_to_read_ones_own_documents_in_one_click(page: Page) -> None:
     words = {"name": "smollm2-135m", "purpose": "facts of one page", "licence": "Apache-2.0", "error": None}
-    states = {"is_downloaded": False, "is_downloading": False, "is_offered": True}
+    states = {
+        "is_downloaded": False,
+        "is_downloading": False,
+        "is_offered": True,
+        "is_embedded": True,
+        "is_chosen": False,
+    }
     entry = {**words, **states, "download_bytes": 93_000_000, "fetched_bytes": 0}
     then = iter([{}, {"is_downloading": True, "fetched_bytes": 41_000_000}])
 
