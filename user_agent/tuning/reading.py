@@ -28,7 +28,7 @@ _ALONE = CollaborationParams(1.0, 0.0)
 _SETTINGS = AnswerSettings(temperature=0, max_tokens=24)
 
 
-# See docs/decisions/047-demo-and-reading-check.md.
+# See docs/decisions/049-demo-and-reading-check.md.
 def check_reading(
     user_model: UserModel,
     passages: Sequence[Passage],
