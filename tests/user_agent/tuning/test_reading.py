@@ -52,7 +52,10 @@ def test_it_ends_within_an_answer_when_told_to(user_model: UserModel) -> None:
     assert len(seen) <= 4
 
 
-@pytest.mark.parametrize("texts", [[], ["Hello."], ["word " * 400 + "is in the blue drawer."]])
+LONG = " ".join(f"Room {number} has a red window." for number in range(60))
+
+
+@pytest.mark.parametrize("texts", [[], ["Hello."], ["word " * 400 + "is in the blue drawer."], [LONG]])
 def test_where_no_question_fits_nothing_is_claimed(user_model: UserModel, texts: list[str]) -> None:
     found = check_reading(user_model, [Passage(text, Path("a.md")) for text in texts], limit_s=NO_LIMIT_S)
     assert (found.questions, found.can_read) == (0, None)
