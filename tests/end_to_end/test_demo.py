@@ -92,14 +92,13 @@ def downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("downloaded")
-async def test_everyday_questions_are_answered_right_and_as_by_the_user_model_alone() -> None:
+async def test_everyday_questions_are_answered_right_as_by_the_user_model_alone_and_not_by_the_core() -> None:
     reports = await ask_all(REAL_LANGUAGE, 1, Console(file=io.StringIO()))
     assert len(reports) == 3
     for report in reports:
         expected = str(report["expected"])
-        assert holds(str(report["together"]), expected), report
-        assert report["together"] == report["user_only"]
-        assert not holds(str(report["core_only"]), expected)
+        rights = [holds(str(report[system]), expected) for system in ("core_only", "user_only", "together")]
+        assert rights == [False, True, True], report
 
 
 @pytest.mark.slow

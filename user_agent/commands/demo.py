@@ -60,6 +60,7 @@ class Part:
         pair: whose models answer; empty for the demo's.
         notes: documents that the user model reads.
         settings: of the answers.
+        user_only: λ = 1 and α of the user model alone.
         together: λ and α of the mix.
         questions: what is asked.
     """
@@ -67,6 +68,7 @@ class Part:
     pair: str
     notes: Path
     settings: AnswerSettings
+    user_only: CollaborationParams
     together: CollaborationParams
     questions: tuple[DemoQuestion, ...]
 
@@ -78,18 +80,15 @@ class Part:
     @property
     def systems(self) -> Mapping[str, CollaborationParams]:
         """λ and α of each column: the core alone, the user model alone, both."""
-        alpha = self.together.alpha
-        return {
-            "core_only": CollaborationParams(0.0, alpha),
-            "user_only": CollaborationParams(1.0, alpha),
-            "together": self.together,
-        }
+        core_only = CollaborationParams(0.0, self.together.alpha)
+        return {"core_only": core_only, "user_only": self.user_only, "together": self.together}
 
 
 TOWN = Part(
     pair="",
     notes=NOTES,
     settings=AnswerSettings(),
+    user_only=CollaborationParams(1.0),
     together=CollaborationParams(),
     questions=(
         DemoQuestion("private", "Where did I put my spare key?", "Your spare key is in the blue drawer."),
@@ -105,7 +104,8 @@ REAL_LANGUAGE = Part(
     pair=EMBEDDED,
     notes=EVERYDAY,
     settings=AnswerSettings(temperature=0, max_tokens=32),
-    together=CollaborationParams(0.5, 1.0),
+    user_only=CollaborationParams(1.0, 0.0),
+    together=CollaborationParams(0.5, 1.0),  # with one model on both sides nearly the same mix
     questions=(
         DemoQuestion("rent.md", "When will the boiler be serviced?", "12 February"),
         DemoQuestion("washing-machine.txt", "How long does the guarantee last?", "five years"),
@@ -116,8 +116,9 @@ REAL_LANGUAGE = Part(
 
 _ONE_MODEL = (
     f"Both processes of this part hold the same small model. With λ {REAL_LANGUAGE.together.lambda_user:g} and α "
-    f"{REAL_LANGUAGE.together.alpha:g} the mix is then the user model's own prediction: together they answer what it "
-    "answers alone, and the core adds nothing. A larger core does (`user-agent models list`)."
+    f"{REAL_LANGUAGE.together.alpha:g} the mix is then the user model's own prediction, but for what the core's "
+    "largest logits leave out: together they answer what it answers alone, and the core adds nothing. A larger core does "
+    "(`user-agent models list`)."
 )
 _NEXT = f'Ask about your own documents: user-agent ask "…" --docs FOLDER --pair {REAL_LANGUAGE.pair}'
 
