@@ -9,6 +9,9 @@ from typing import TypeAlias
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 
+TELLS_FROM = 3
+"""Fewer wrong answers than this say nothing: even good models miss one."""
+
 READS_FROM = 0.25
 """Share of right answers from which a pair counts as one that reads the documents; guesses come to about nothing."""
 
@@ -27,8 +30,10 @@ class ReadingCheck:
 
     @property
     def can_read(self) -> bool | None:
-        """False if the models cannot read the documents; None if there was no question to tell from."""
-        return self.right >= READS_FROM * self.questions if self.questions else None
+        """False if the models cannot read the documents; None if there were too few questions to tell."""
+        if self.questions < TELLS_FROM and not self.right:
+            return None
+        return self.right >= READS_FROM * self.questions
 
     def sentence(self, models: str) -> str:
         """Say what was found.
@@ -36,10 +41,12 @@ class ReadingCheck:
         Args:
             models: that were checked, as at the beginning of a sentence.
         """
-        if self.can_read is None:
+        if not self.questions:
             return f"{models} could not be checked on these documents: no test question was made and answered in time"
         found = f"{models} answered {self.right} of {self.questions} test questions about these documents correctly"
-        return found if self.can_read else f"{found}, so they cannot read them; choose other models"
+        if self.can_read is None:
+            return f"{found}, which is too few to tell"
+        return found if self.can_read else f"{found}: these models cannot read them; choose others"
 
 
 CheckReading: TypeAlias = Callable[[UserModel, Sequence[Passage], Callable[[ReadingCheck], bool]], ReadingCheck]

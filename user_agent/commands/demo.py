@@ -117,8 +117,8 @@ REAL_LANGUAGE = Part(
 _ONE_MODEL = (
     f"Both processes of this part hold the same small model. With λ {REAL_LANGUAGE.together.lambda_user:g} and α "
     f"{REAL_LANGUAGE.together.alpha:g} the mix is then the user model's own prediction, but for what the core's "
-    "largest logits leave out: together they answer what it answers alone, and the core adds nothing. A larger core does "
-    "(`user-agent models list`)."
+    "largest logits leave out: together they answer what it answers alone, and the core adds nothing. A larger core "
+    "does (`user-agent models list`)."
 )
 _NEXT = f'Ask about your own documents: user-agent ask "…" --docs FOLDER --pair {REAL_LANGUAGE.pair}'
 

@@ -21,7 +21,7 @@ from user_agent.documents.passage import Passage
 from user_agent.tuning.questions import TuningQuestion, cloze_questions
 
 QUESTIONS = 6
-LIMIT_S = 10.0
+LIMIT_S = 15.0
 """Of a whole check; models that are too slow for all questions are asked fewer."""
 
 _ALONE = CollaborationParams(1.0, 0.0)

@@ -9,7 +9,7 @@ export function checkLine(check) {
   if (check.state === "waiting") return line("Not checked yet whether the models can read it.");
   if (check.state === "running") return line(`Checking whether the models can read it… ${check.questions} questions answered.`);
   if (check.can_read !== false) return line(`${check.says}.`);
-  return el("div", { className: "notice check" }, el("p", { role: "status" }, `${check.says}.`), offer());
+  return el("div", { className: "unreadable check" }, el("p", { role: "status" }, `${check.says}.`), offer());
 }
 
 export const isPending = (check) => check !== null && check.state !== "done";

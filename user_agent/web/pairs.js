@@ -19,13 +19,15 @@ const fill = reporting(async (section) => {
   const running = pairs.find((pair) => pair.is_downloading);
   if (running) return follow(section, running.name);
   section.replaceChildren(
-    el("p", { className: "actions" }, pairs.map((pair) => button(label(pair), () => take(section, pair)))),
+    el("p", { className: "actions" }, pairs.map((pair) => choice(section, pair))),
     el("p", { className: "remark" }, pairs.map(remark).join(" ")));
 });
 
 const size = (pair) => (pair.is_downloaded ? "" : ` (${bytes(pair.download_bytes)})`);
 const label = (pair) =>
   pair.is_embedded ? `Read my own documents${size(pair)}` : `With better models${size(pair)}`;
+const choice = (section, pair) =>
+  button(label(pair), () => take(section, pair), { className: pair.is_embedded ? "primary" : "" });
 const remark = (pair) => `${pair.name}: ${pair.purpose}; ${pair.licence}.`;
 
 const take = reporting(async (section, pair) => {

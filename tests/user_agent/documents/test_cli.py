@@ -59,7 +59,7 @@ def test_linking_says_that_the_models_cannot_read_the_folder_and_sends_nothing(d
     told = docs("link", str(EVERYDAY))
     assert "3 read" in told.stdout
     assert "The demo's models answered 0 of" in told.stderr
-    assert "cannot read them; choose other models (`user-agent models list`" in told.stderr
+    assert "these models cannot read them; choose others (`user-agent models list`" in told.stderr
     found = _json(docs("link", str(EVERYDAY), "--json"))["reading"]
     assert (found["right"], found["can_read"]) == (0, False)
     assert found["questions"] > 0

@@ -62,6 +62,13 @@ def test_where_no_question_fits_nothing_is_claimed(user_model: UserModel, texts:
     assert found.sentence("tiny").startswith("tiny could not be checked on these documents")
 
 
+@pytest.mark.parametrize(("questions", "right", "can_read"), [(1, 0, None), (2, 0, None), (3, 0, False), (2, 1, True)])
+def test_two_wrong_answers_are_too_few_to_tell(questions: int, right: int, can_read: bool | None) -> None:
+    found = ReadingCheck(questions, right)
+    assert found.can_read is can_read
+    assert ("too few to tell" in found.sentence("tiny")) is (can_read is None)
+
+
 @pytest.mark.parametrize(("right", "can_read"), [(0, False), (1, False), (2, True), (6, True)])
 def test_one_lucky_answer_is_not_reading(right: int, can_read: bool) -> None:
     found = ReadingCheck(6, right)

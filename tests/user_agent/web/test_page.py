@@ -642,7 +642,7 @@ def test_a_folder_that_the_models_cannot_read_is_said_beside_a_pair_that_can(pag
     page.get_by_role("link", name="Documents").click()
     page.get_by_label("Folder on this machine").fill(str(EVERYDAY))
     page.get_by_role("button", name="Link folder").click()
-    notice = page.locator(".links .notice")
+    notice = page.locator(".links .unreadable")
     expect(notice).to_contain_text("The demo's models answered 0 of", timeout=60_000)
     expect(notice).to_contain_text("cannot read them")
     expect(notice.get_by_role("button", name="Read my own documents")).to_be_visible()
