@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -201,10 +201,20 @@ async def _ask_systems(
 ) -> dict[str, Answer]:
     """One question, answered by every system on the same seeds."""
     params = decoding_for(part.settings, user_model.config)
-    fitted = user_model.fitting(question.text, search(passages, question.text), params.max_answer_tokens)
+    said = user_model.instructed(part.settings.system_prompt)
+    fitted = user_model.fitting(question.text, search(passages, question.text), params.max_answer_tokens, said)
     seeds = Seeds.reproducible(seed)
+    asked = Question(
+        question.text,
+        fitted.passages,
+        part.together,
+        params,
+        seeds,
+        conversation=fitted.conversation,
+        core_conversation=said,
+    )
     return {
-        system: await agent.answer(Question(question.text, fitted.passages, collaboration, params, seeds))
+        system: await agent.answer(replace(asked, collaboration=collaboration))
         for system, collaboration in part.systems.items()
     }
 

@@ -60,7 +60,8 @@ def check_reading(
 
 def _fits(question: TuningQuestion, user_model: UserModel, params: DecodingParams) -> bool:
     try:
-        fitted = user_model.fitting(question.text, _passages(question), params.max_answer_tokens)
+        said = user_model.instructed(_SETTINGS.system_prompt)
+        fitted = user_model.fitting(question.text, _passages(question), params.max_answer_tokens, said)
     except PromptTooLong:
         return False
     return not fitted.left_out and not any(passage.is_cut for passage in fitted.passages)
@@ -70,7 +71,8 @@ def _is_right(
     question: TuningQuestion, user_model: UserModel, params: DecodingParams, goes_on: Callable[[], bool]
 ) -> bool | None:
     """Decode until the expected words are there; None if that was broken off."""
-    terms = user_model.terms(question.text, _passages(question), _ALONE, params.self_conditioning)
+    said = user_model.instructed(_SETTINGS.system_prompt)
+    terms = user_model.terms(question.text, _passages(question), _ALONE, params.self_conditioning, said)
     sampler = begin_sampler(user_model.config, params, [Seeds.reproducible(0)])
     while (view := sampler.due) is not None:
         if not goes_on():

@@ -638,6 +638,24 @@ def test_while_the_core_cannot_be_asked_the_page_says_so(page: Page) -> None:
     expect(page.get_by_role("status")).to_be_empty()
 
 
+@pytest.mark.parametrize(
+    ("core", "says"),
+    [
+        ({"address": "127.0.0.1:9", "pair": "smollm2-135m"}, "Both run on this machine, so nothing leaves it."),
+        ({"address": None, "pair": ""}, "no core is asked, and nothing leaves this machine"),
+        ({"address": "core.example.org:50051", "pair": ""}, "provider learns your questions"),
+    ],
+)
+def test_the_welcome_says_who_learns_what_with_this_core(page: Page, core: dict[str, str | None], says: str) -> None:
+    def status(route: Route) -> None:
+        found = route.fetch().json()
+        route.fulfill(json={**found, "core": {**found["core"], "is_demo": False, **core}})
+
+    page.route("**/v1/status", status)
+    page.reload()
+    expect(page.locator(".welcome")).to_contain_text(says)
+
+
 def test_a_folder_that_the_models_cannot_read_is_said_beside_a_pair_that_can(page: Page) -> None:
     page.get_by_role("link", name="Documents").click()
     page.get_by_label("Folder on this machine").fill(str(EVERYDAY))
