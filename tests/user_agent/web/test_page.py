@@ -690,10 +690,13 @@ def test_a_first_start_offers_to_read_ones_own_documents_in_one_click(page: Page
             return route.fulfill(json={})
         return route.continue_()
 
-    page.route("**/v1/pairs", lambda route: route.fulfill(json=[{**entry, **now}]))
+    in_use = {**entry, "name": "in-use", "is_chosen": True}
+    page.route("**/v1/pairs", lambda route: route.fulfill(json=[in_use, {**entry, **now}]))
     page.route("**/v1/pairs/*/download", download)
     page.route("**/v1/settings", settings)
     page.reload()
+    expect(page.get_by_text("smollm2-135m: facts of one page")).to_be_visible()
+    expect(page.get_by_text("in-use")).to_have_count(0)
     with page.expect_request(lambda request: request.method == "PATCH") as used:
         page.get_by_role("button", name="Read my own documents (93.0 MB)").click()
         expect(page.get_by_text("41.0 MB of 93.0 MB")).to_be_visible()
