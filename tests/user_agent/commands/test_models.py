@@ -20,6 +20,7 @@ import core_server.models
 import user_agent.commands.models
 from core_server.config import named_models
 from core_server.models import main as core_models
+from ssd2.demo.paths import NOTES
 from ssd2.errors import ModelNotFound, TooLittleMemory
 from ssd2.models import pairs
 from ssd2.models.pairs import EMBEDDED, Pair, PairSettings, Wheel, pair_named
@@ -131,6 +132,16 @@ def test_a_model_that_another_downloaded_pair_uses_stays(run: Run) -> None:
     run("models", "get", "half", "--yes", HF_TOKEN="let-me-in")
     assert "maker/tiny stays: half uses it" in run("models", "remove", TINY).stdout
     assert states(run)["half"] == [True, True]
+
+
+def test_with_a_pair_the_sample_notes_are_no_longer_linked(run: Run) -> None:
+    run("models", "get", TINY, "--yes")
+    assert "sample notes" not in run("models", "use", TINY).stdout, "nothing is linked, and no store is made"
+    assert not (load_config().data_dir / "documents.sqlite").exists()
+    passphrase = {"SLINGSHOT_PASSPHRASE": "for tests"}
+    assert run("docs", "link", str(NOTES), "--no-check-reading", **passphrase).returncode == 0
+    assert "the demo's sample notes are no longer linked" in run("models", "use", TINY, **passphrase).stdout
+    assert json.loads(run("docs", "status", "--json", **passphrase).stdout)["links"] == []
 
 
 @pytest.mark.parametrize(("name", "says"), [("tinny", "did you mean tiny?"), (TINY, "user-agent models get NAME")])
