@@ -1,15 +1,15 @@
 """Conversations of three turns about everyday documents, asked through the agent: search, history, and what fits.
 
-The agent runs in this process and the core in one of its own. The ten documents of `everyday/` are linked together, and each
-conversation is one of a chat: its earlier turns are sent back as they were answered. Answers are greedy.
+The agent runs in this process and the core in one of its own. The ten documents of `everyday/` are linked together, and
+each conversation is one of a chat: its earlier turns are sent back as they were answered. Answers are greedy.
 
     right            conversations whose three answers are all right, of as many as were asked
     answers_right    single answers
     by_turn          answers that are right, first to third turn
     left_out_turns   earlier turns that had no room, over all questions
 
-With --out every conversation is kept as a line with its answers and what the user model was given; a run that was broken
-off goes on there.
+With --out every conversation is kept as a line with its answers and what the user model was given; a run that was
+broken off goes on there.
 """
 
 from __future__ import annotations
