@@ -7,6 +7,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, zip_longest
 from typing import Any, Literal, TypeAlias
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
@@ -331,12 +332,22 @@ class Answering:
         return self._user_model.fitting(request.question, found, params.max_answer_tokens, conversation)
 
     def _found(self, request: AnswerRequest, conversation: Conversation) -> list[Passage]:
-        """Search for a question and, behind what is found, again for the earlier ones: what they are about goes on."""
-        found = list(self._search(request.question, request.document_ids))
-        for turn in reversed(conversation.turns):
-            again = self._search(turn.question, request.document_ids)
-            found += [passage for passage in again if passage not in found]
-        return found
+        """Search for a question as it goes on from the turns before it, and behind that for the earlier questions.
+
+        "And how heavy is it?" says little alone: its words stand in documents of any subject.
+        """
+        ids, turns = request.document_ids, conversation.turns[::-1]
+        if not turns:
+            return list(self._search(request.question, ids))
+        asked = [turn.question for turn in turns]
+        together = self._search(" ".join([request.question, *asked, turns[0].answer]), ids)
+        subject = {passage.source for passage in together}
+        alone = sorted(self._search(request.question, ids), key=lambda passage: passage.source not in subject)
+        in_turns = chain.from_iterable(
+            zip_longest(together, alone)
+        )  # where the subject changes, its own come early too
+        earlier = chain.from_iterable(self._search(question, ids) for question in asked)
+        return list(dict.fromkeys(passage for passage in (*in_turns, *earlier) if passage))
 
     async def _collaboration(self, request: AnswerRequest) -> tuple[CollaborationParams, Choice | None]:
         """Complete λ and α; the core is asked for its model only where a choice for it may have been saved."""

@@ -30,6 +30,7 @@ from user_agent.commands.chat import _conversation
 from user_agent.commands.render import remarks
 from user_agent.config import AgentConfig
 from user_agent.documents.passage import Passage
+from user_agent.documents.search import search
 from user_agent.line.line import CoreLine
 from user_agent.store.crossed import Crossed
 from user_agent.store.database import memory_database
@@ -98,8 +99,40 @@ async def test_history_and_system_prompt_stand_in_both_prompts_and_passages_in_o
     (core,), (user,) = service.core_prompts, service.user_prompts
     before = "[system] Be brief. [user] Where is the key? [assistant] In the hall. [user] "
     assert core == f"{before}And the code? [assistant]"
-    assert user == f"{before}Use these notes:\n\nThe code is 4711.\n\nThe key is blue.\n\nAnd the code? [assistant]"
-    assert service.searched == ["And the code?", "Where is the key?"]
+    assert user == f"{before}Use these notes:\n\nThe key is blue.\n\nThe code is 4711.\n\nAnd the code? [assistant]"
+
+
+NOTES = [
+    Passage(text, Path(name), 1)
+    for name, text in (
+        ("tent.md", "The tent sleeps four people and weighs 5 kg."),
+        ("tent.md", "It has to be dried before we roll it up, or it gets mouldy."),
+        ("bees.txt", "How heavy the honey boxes are: each is 20 kg when it is full."),
+        ("garage.txt", "It is dark, so do not lift it alone; it is cold and it is old."),
+        ("network.txt", "The password of the network is mossy-kettle."),
+        ("people.csv", "Maren Holt: phone 555 0142"),
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "question", "first"),
+    [
+        (["How many people does the tent sleep?", "Four."], "And how heavy is it?", [0]),
+        (["How many people does the tent sleep?", "Four."], "How is it dried?", [0, 1]),
+        (["How many people does the tent sleep?", "Four."], "What is the password of the network?", [0, 4]),
+        (["Who teaches the course?", "Maren Holt."], "How do I reach her?", [5]),
+    ],
+)
+async def test_a_question_is_searched_for_as_it_goes_on_from_the_turn_before(
+    service: Service, monkeypatch: pytest.MonkeyPatch, said: list[str], question: str, first: list[int]
+) -> None:
+    """Its subject comes first; where it has one of its own, that comes second."""
+    monkeypatch.setattr(service.answering, "_search", lambda words, _: search(NOTES, words))
+    answered = await service.ask(question, Message("user", said[0]), Message("assistant", said[1]))
+    given = [*answered.question.passages, *answered.question.left_out]
+    assert given[: len(first)] == [NOTES[at] for at in first]
+    assert len(given) == len(set(given))
 
 
 async def test_an_answer_composed_on_the_device_never_crosses_after_a_change_of_mode(service: Service) -> None:
