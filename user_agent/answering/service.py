@@ -27,7 +27,7 @@ from user_agent.answering.user_model import Fitted, UserModel, given_at_zero
 from user_agent.documents.passage import Passage
 from user_agent.errors import AgentBusy
 from user_agent.line.client import CoreClient
-from user_agent.store.crossed import Crossed
+from user_agent.store.crossed import Crossed, Notes
 from user_agent.store.ledger import tracing
 from user_agent.store.tuned import Choice
 
@@ -251,12 +251,11 @@ class Answering:
     async def _in_turn(self, request: AnswerRequest, trace: Trace, observer: Observer | None) -> Answered:
         async with self._at_work:
             with tracing(trace.id, trace.departed):
-                ears = _Ears([trace, *([observer] if observer else [])], request.stop_texts)
+                ears = _Ears([trace, *([observer] if observer else [])], request.stop_texts, self._crossed.notes())
                 try:
                     return await self._answer(request, trace, ears)
                 finally:  # also of an answer that was stopped or failed midway, which its reader has seen
-                    if ears.text:
-                        self._crossed.note(ears.text, ears.crossed)
+                    ears.end()
 
     async def _answer(self, request: AnswerRequest, trace: Trace, ears: _Ears) -> Answered:
         collaboration, tuned = await self._collaboration(request)
@@ -291,7 +290,7 @@ class Answering:
         asked_params = decoding_for(request, self._user_model.config)
         is_known = collaboration.uses_core and request.model == self._settings.model
         core_takes = self._core_takes if is_known else None
-        said = Conversation.of(request.history, self._crossed.part_of)
+        said = await asyncio.to_thread(Conversation.of, request.history, self._crossed.part_of)
         if said.turns and collaboration.uses_core and core_takes is None:
             card = await self._card(request.model)  # whose limit says which turns are left out
             core_takes = card.max_prompt_tokens if card else None
@@ -374,8 +373,8 @@ def _common(text: str, other: str) -> str:
 class _Ears(Observer):
     """Several observers as one, and an end where a text to stop at comes up."""
 
-    def __init__(self, observers: Sequence[Observer], stop: Sequence[str]) -> None:
-        self._observers, self._stop = observers, stop
+    def __init__(self, observers: Sequence[Observer], stop: Sequence[str], notes: Notes) -> None:
+        self._observers, self._stop, self._notes = observers, stop, notes
         self.stop_at: int | None = None
         self.has_core = False
         self.text = self.crossed = ""  # of the answer so far; what the core has of it
@@ -400,12 +399,18 @@ class _Ears(Observer):
         if self.has_core:
             self.crossed = self.text  # a block is sent with the next one's first timestep, so the last one may not be
         self.text = seen.text
+        self._notes.add(self.text, self.crossed)  # before anybody is given it, who may send it back at once
         found = [at for text in self._stop if (at := seen.text.find(text)) >= 0]
         if found:
             self.stop_at = min(found)
             seen = replace(seen, text=seen.text[: self.stop_at].rstrip())
         goes_on = [observer.committed(seen) for observer in self._observers]
         return all(goes_on) and self.stop_at is None
+
+    def end(self) -> None:
+        """Note that there is no more of the answer."""
+        if self.text:
+            self._notes.end(self.text, self.crossed)
 
 
 def _pair_words(name: str) -> str:

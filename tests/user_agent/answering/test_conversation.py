@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -145,12 +144,6 @@ async def test_an_answer_composed_on_the_device_never_crosses_after_a_change_of_
     assert f"[assistant] {private.text} [user]" in service.user_prompts[-1]
 
 
-async def test_the_beginning_of_a_private_answer_and_what_goes_on_behind_it_do_not_cross(service: Service) -> None:
-    private = (await service.ask("Where is the key?", lambda_user=1.0)).text
-    for text in (private.split()[0], f"{private} and more", private.replace(" ", "\n\n")):
-        assert service.crossed.part_of(text) == ""
-
-
 async def test_of_a_long_answer_the_last_token_has_not_crossed(service: Service) -> None:
     answered = await service.ask("Where is the key?")
     assert answered.finish_reason == "length"
@@ -248,23 +241,44 @@ async def test_an_answer_that_was_stopped_midway_is_noted_as_well(service: Servi
     assert service.crossed.part_of(observer.text) == ""
 
 
+async def test_a_block_is_noted_before_it_is_shown(service: Service) -> None:
+    """Whoever reads a stream may stop it and ask on at once, while the agent still works at it."""
+
+    class Reader(Observer):
+        parts: list[str] = []  # noqa: RUF012
+
+        def committed(self, seen: CommittedBlock) -> bool:
+            self.parts.append(service.crossed.part_of(seen.text))
+            return True
+
+    request, reader = service.answering.request("Where is the key?", lambda_user=1.0), Reader()
+    await service.answering.start(request, "trace", reader)
+    assert len(reader.parts) == 4
+    assert not any(reader.parts)
+
+
+async def test_a_text_that_stopped_an_answer_is_no_way_around_the_notes(service: Service) -> None:
+    whole = (await service.ask("Where is the key?", lambda_user=1.0)).text
+    stopped = await service.ask("Where is the key?", lambda_user=1.0, stop_texts=(whole[-2:],))
+    assert stopped.text == whole[:-2].rstrip()
+    await service.ask("Why?", *said("Where is the key?", stopped.text), lambda_user=0.0)
+    assert service.core_prompts == ["[user] Where is the key? [user] Why? [assistant]"]
+
+
+async def test_an_answer_cut_into_messages_does_not_cross(service: Service) -> None:
+    service.crossed.note("The code is 4711. It opens the shed.", "")
+    parts = [Message("assistant", text) for text in ("The code is 4711.", "It opens the shed.")]
+    for answers in (parts, [Message("assistant", "Well."), *parts]):
+        await service.ask("Why?", Message("user", "And?"), *answers, lambda_user=0.0)
+    assert service.core_prompts == [
+        "[user] And? [user] Why? [assistant]",
+        "[user] And? [assistant] Well. [user] Why? [assistant]",
+    ]
+
+
 async def test_what_a_client_made_up_itself_is_its_own_to_send(service: Service) -> None:
     await service.ask("Where is the key?", lambda_user=1.0)
     assert service.crossed.part_of("An answer from elsewhere.") == "An answer from elsewhere."
-
-
-def test_answers_of_a_history_without_notes_never_cross() -> None:
-    crossed = Crossed(memory_database(), lambda: ["The code is 4711."])
-    assert crossed.part_of("The code is 4711.") == ""
-    crossed.note("The code is 4711.", "The code is 4711.")
-    assert crossed.part_of("The code is 4711.") == "The code is 4711."
-
-
-def test_a_part_that_crossed_keeps_its_words_whole() -> None:
-    crossed = Crossed(memory_database(), list)
-    crossed.note("The code\nis 4711 now.", "The code\nis 47")
-    assert crossed.part_of("The code\nis 4711 now.") == "The code\nis"
-    assert crossed.part_of("The code\nis") == "The code\nis"
 
 
 async def test_the_oldest_turns_are_left_out_first_and_the_answer_says_so(service: Service) -> None:
@@ -336,9 +350,3 @@ def test_a_conversation_may_begin_with_an_answer_and_hold_empty_ones() -> None:
     conversation = Conversation.of(history, lambda text: text)
     assert conversation == Conversation("Be brief.", (Turn("", "Hello.", "Hello."), Turn("Hi", " ", " ")))
     assert [message.content for message in conversation.for_core("Where?")] == ["Be brief.", "Hello.", "Hi", "Where?"]
-
-
-async def test_notes_are_safe_from_several_threads(service: Service) -> None:
-    texts = [f"Answer {number} of many." for number in range(20)]
-    await asyncio.gather(*(asyncio.to_thread(service.crossed.note, text, "") for text in texts))
-    assert [service.crossed.part_of(text) for text in texts] == [""] * 20
