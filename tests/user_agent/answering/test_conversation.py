@@ -295,6 +295,24 @@ async def test_the_oldest_turns_are_left_out_first_and_the_answer_says_so(servic
     assert service.answering.traces.get("trace").events[0].data["left_out_turns"] == left
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_rest_client_and_a_chat_are_told_of_turns_that_were_left_out(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_stream: bool
+) -> None:
+    service.client.card["max_prompt_tokens"] = 60
+    long = "Old? " + "word " * 50
+    history = [*said(long, "Yes."), *said("New?", "No.")]
+    async with rest(service) as http:
+        response = await http.post(CHAT, json=body(*history, Message("user", "Why?"), stream=is_stream))
+    chunks = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+    last = next(chunk for chunk in reversed(chunks) if "slingshot" in chunk) if is_stream else response.json()
+    assert last["slingshot"]["left_out_turns"] == 1
+    lines = iter([*["x " * 12] * 4, ""])
+    monkeypatch.setattr("user_agent.commands.chat._line", lambda: next(lines))
+    await _conversation(service.answering, None, watch=False)
+    assert "1 earlier turn left out: the oldest do not fit beside this question." in capsys.readouterr().err
+
+
 async def test_what_the_core_sees_of_a_long_conversation_depends_on_nothing_private(
     model: UserModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
