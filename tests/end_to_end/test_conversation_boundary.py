@@ -1,4 +1,4 @@
-"""What crosses in a conversation: the user's own messages, answers that crossed before, and projected tokens. No more."""
+"""What crosses in a conversation: the user's own messages, answers that crossed before, projected tokens. No more."""
 
 from __future__ import annotations
 

@@ -330,6 +330,7 @@ class Answering:
         found = self._found(request, conversation) if request.document_ids != () else []
         return self._user_model.fitting(request.question, found, params.max_answer_tokens, conversation)
 
+    # See docs/decisions/053-follow-up-questions.md.
     def _found(self, request: AnswerRequest, conversation: Conversation) -> list[Passage]:
         """Search for a question as it goes on from the turns before it, and behind that for the earlier questions.
 
