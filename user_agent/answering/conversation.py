@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ssd2.models.chat import Message, turns_of
+from ssd2.models.chat import Message, turns_of, without_thinking
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Conversation:
         turns = []
         for said in turns_of(history):
             questions = [message.content for message in said if message.role == "user"]
-            answers = [message.content for message in said if message.role == "assistant"]
+            answers = [without_thinking(message.content) for message in said if message.role == "assistant"]
             turns.append(Turn("\n\n".join(questions), "\n\n".join(answers), _crossed_of(answers, crossed_part)))
         return cls("\n\n".join(message.content for message in history if message.role == "system"), tuple(turns))
 

@@ -265,6 +265,14 @@ async def test_a_text_that_stopped_an_answer_is_no_way_around_the_notes(service:
     assert service.core_prompts == ["[user] Where is the key? [user] Why? [assistant]"]
 
 
+@pytest.mark.parametrize("thought", ["<think></think>", "<think>Where is it?</think>\n\n", "Well.</think>"])
+async def test_a_thought_put_before_an_answer_is_no_way_around_the_notes(service: Service, thought: str) -> None:
+    """Clients of models that think keep their thoughts, and prompts leave them out."""
+    service.crossed.note("The code is 4711.", "")
+    await service.ask("Why?", *said("And?", f"{thought}The code is 4711."), lambda_user=0.0)
+    assert service.core_prompts == ["[user] And? [user] Why? [assistant]"]
+
+
 async def test_an_answer_cut_into_messages_does_not_cross(service: Service) -> None:
     service.crossed.note("The code is 4711. It opens the shed.", "")
     parts = [Message("assistant", text) for text in ("The code is 4711.", "It opens the shed.")]
