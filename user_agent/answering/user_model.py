@@ -142,7 +142,7 @@ class UserModel:
         needed = len(self.core_prompt(instruction, conversation))
         room = self._answer_room(needed, params.block_size)
         if room < params.block_size or (core_takes is not None and needed > core_takes):
-            raise self.too_long(needed, params.block_size, "block_size", core_takes)
+            raise self.too_long(needed, params.block_size, "block_size", core_takes, conversation)
         return params.within(room)
 
     def _answer_room(self, needed: int, block_size: int) -> int:
@@ -176,7 +176,7 @@ class UserModel:
         longest = self.config.max_prompt_tokens_before(answer_tokens)
         conversation = self._fitting_turns(instruction, passages, longest, conversation)
         if (needed := len(self.prompt(instruction, (), conversation))) > longest:
-            raise self.too_long(needed, answer_tokens, "max_tokens")
+            raise self.too_long(needed, answer_tokens, "max_tokens", conversation=conversation)
         room = longest - needed
         given: list[Passage] = []
         left_out: list[Passage] = []
@@ -241,7 +241,12 @@ class UserModel:
         return _joined(every, chosen) if chosen else None
 
     def too_long(
-        self, needed: int, answer_tokens: int, of_the_answer: str, core_takes: int | None = None
+        self,
+        needed: int,
+        answer_tokens: int,
+        of_the_answer: str,
+        core_takes: int | None = None,
+        conversation: Conversation = NOTHING_SAID,
     ) -> PromptTooLong:
         """Say whether the question is to change, or what made the answer so long.
 
@@ -250,6 +255,7 @@ class UserModel:
             answer_tokens: of the shortest answer that would do.
             of_the_answer: the parameter that sets them.
             core_takes: as in `limited`; a question that is shortened to the limit must not be refused again.
+            conversation: before the question; of it only the system prompt is left, which may be what is so long.
         """
         most = self.config.max_prompt_tokens_before(answer_tokens)
         if most < len(self.core_prompt("")):
@@ -259,8 +265,11 @@ class UserModel:
             )
         limit = most if core_takes is None else min(most, core_takes)
         who = "the user model takes" if core_takes is None else "the models take"
+        what, it = "the question has", "it"
+        if conversation.system_prompt:
+            what, it = "the question and the system prompt have", "them"
         return PromptTooLong(
-            f"the question has {needed} tokens, and {who} at most {limit}; shorten it",
+            f"{what} {needed} tokens, and {who} at most {limit}; shorten {it}",
             parameter="question",
             limit=limit,
         )

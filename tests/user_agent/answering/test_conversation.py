@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ssd2.algorithm.projection import StepPosition
-from ssd2.errors import CoreError
+from ssd2.errors import CoreError, PromptTooLong
 from ssd2.logits.packed import CoreLogits, as_received
 from ssd2.models.chat import Message
 from tests.families import save_llama
@@ -344,6 +344,11 @@ async def test_turns_are_left_out_where_the_core_takes_shorter_prompts(
     answered = await service.ask("Why?", *said("Old? " + "word " * 50, "Yes."), *said("New?", "No."))
     assert answered.question.left_out_turns == 1
     assert service.core_prompts == ["[user] New? [assistant] No. [user] Why? [assistant]"]
+
+
+async def test_a_system_prompt_that_is_too_long_is_named(service: Service) -> None:
+    with pytest.raises(PromptTooLong, match=r"^the question and the system prompt have \d+ tokens, .*; shorten them$"):
+        await service.ask("Why?", Message("system", "word " * 3000), *said("New?", "No."))
 
 
 async def test_models_without_a_template_read_the_last_question_only(
