@@ -40,6 +40,8 @@ from user_agent.stores import open_stores
 
 HERE = Path(__file__).parent / "everyday"
 FILES = HERE / "files"
+PATIENT_S = 600.0
+"""How long a timestep may take, on a machine that does other things too; none of it is measured."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def run(
     setting = {"core": core.name, "user": user.name, "precision": precision, "alpha": alpha, "max_tokens": max_tokens}
     with running_core(core, "--precision", precision) as server:
         for lambda_user in lambdas:
-            config = {"core": server.address, "user_model": user, "lambda_user": lambda_user, "alpha": alpha}
+            config = {"user_model": user, "lambda_user": lambda_user, "alpha": alpha}
+            config |= {"core": server.address, "timeout": PATIENT_S}
             kept = asyncio.run(_all(read_talks()[:talks], {**setting, "lambda_user": lambda_user}, config, out))
             yield {**setting, "lambda_user": lambda_user, **_figures(kept)}
 

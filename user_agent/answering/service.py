@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -336,17 +337,20 @@ class Answering:
 
         "And how heavy is it?" says little alone: its words stand in documents of any subject.
         """
-        ids, turns = request.document_ids, conversation.turns[::-1]
+        turns = conversation.turns[::-1]
+        asked = [request.question, *(turn.question for turn in turns)]
+
+        def search(words: str) -> list[Passage]:
+            return list(self._search(words, request.document_ids))
+
         if not turns:
-            return list(self._search(request.question, ids))
-        asked = [turn.question for turn in turns]
-        together = self._search(" ".join([request.question, *asked, turns[0].answer]), ids)
+            return search(request.question)
+        together = search(" ".join(asked))
         subject = {passage.source for passage in together}
-        alone = sorted(self._search(request.question, ids), key=lambda passage: passage.source not in subject)
-        in_turns = chain.from_iterable(
-            zip_longest(together, alone)
-        )  # where the subject changes, its own come early too
-        earlier = chain.from_iterable(self._search(question, ids) for question in asked)
+        alone = sorted(search(request.question), key=lambda passage: passage.source not in subject)
+        named = search(_new_words(turns[0].answer, asked))  # whom "her" means
+        in_turns = chain.from_iterable(zip_longest(together, alone, named))  # a new subject's passages come early too
+        earlier = chain.from_iterable(map(search, asked[1:]))
         return list(dict.fromkeys(passage for passage in (*in_turns, *earlier) if passage))
 
     async def _collaboration(self, request: AnswerRequest) -> tuple[CollaborationParams, Choice | None]:
@@ -363,6 +367,16 @@ class Answering:
         if question.collaboration.uses_user:
             return len(self._user_model.prompt(question.instruction, question.passages, question.conversation))
         return len(self._user_model.core_prompt(question.instruction, question.core_conversation))
+
+
+def _new_words(answer: str, asked: Sequence[str]) -> str:
+    """Return the words of an answer that no question has."""
+    known = {word for question in asked for word in _words(question)}
+    return " ".join(word for word in _words(answer) if word not in known)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
 
 
 def _common(text: str, other: str) -> str:
