@@ -370,7 +370,9 @@ async def test_a_chat_goes_on_from_turn_to_turn(
     lines = iter(["Where is the key?", "Why?", ""])
     monkeypatch.setattr("user_agent.commands.chat._line", lambda: next(lines))
     await _conversation(service.answering, None, watch=False)
-    assert capsys.readouterr().err.startswith("The models see the earlier questions and answers.")
+    shown = capsys.readouterr().err
+    assert shown.startswith("The models see the earlier questions and answers.")
+    assert shown.count("Cut off at 4 tokens, the longest answer; --max-tokens N allows a longer one.") == 2
     first, second = service.core_prompts
     assert first == "[user] Where is the key? [assistant]"
     assert second.startswith("[user] Where is the key? [assistant] ")
