@@ -349,7 +349,7 @@ class Answering:
         subject = {passage.source for passage in together}
         alone = sorted(search(request.question), key=lambda passage: passage.source not in subject)
         named = search(_new_words(turns[0].answer, asked))  # whom "her" means
-        in_turns = chain.from_iterable(zip_longest(together, alone, named))  # a new subject's passages come early too
+        in_turns = chain.from_iterable(zip_longest(named, together, alone))  # a new subject's passages come early too
         earlier = chain.from_iterable(map(search, asked[1:]))
         return list(dict.fromkeys(passage for passage in (*in_turns, *earlier) if passage))
 

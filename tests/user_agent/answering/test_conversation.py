@@ -120,14 +120,14 @@ NOTES = [
     [
         (["How many people does the tent sleep?", "Four."], "And how heavy is it?", [0]),
         (["How many people does the tent sleep?", "Four."], "How is it dried?", [0, 1]),
-        (["How many people does the tent sleep?", "Four."], "What is the password of the network?", [4, 0]),
-        (["Who teaches the course?", "Maren Holt teaches the course."], "How do I reach her?", [5, 2, 6]),
+        (["How many people does the tent sleep?", "Four."], "What is the password of the network?", [0, 4]),
+        (["Who teaches the course?", "Maren Holt teaches the course."], "How do I reach her?", [6, 5]),
     ],
 )
 async def test_a_question_is_searched_for_as_it_goes_on_from_the_turn_before(
     service: Service, monkeypatch: pytest.MonkeyPatch, said: list[str], question: str, first: list[int]
 ) -> None:
-    """Its subject comes first; where it has one of its own, that comes among the first."""
+    """What was said last comes first; where a question has a subject of its own, that comes among the first."""
     monkeypatch.setattr(service.answering, "_search", lambda words, _: search(NOTES, words))
     answered = await service.ask(question, Message("user", said[0]), Message("assistant", said[1]))
     given = [*answered.question.passages, *answered.question.left_out]
