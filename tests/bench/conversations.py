@@ -21,7 +21,7 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,10 @@ def run(
         say(f"conversations: skipped, there is no model in {user if core.is_dir() else core}; give --core and --user")
         return
     setting = {"core": core.name, "user": user.name, "precision": precision, "alpha": alpha, "max_tokens": max_tokens}
-    with running_core(core, "--precision", precision) as server:
+    with running_core(core, "--precision", precision) if min(lambdas) < 1 else nullcontext() as server:
         for lambda_user in lambdas:
             config = {"user_model": user, "lambda_user": lambda_user, "alpha": alpha}
-            config |= {"core": server.address, "timeout": PATIENT_S}
+            config |= {"core": server.address, "timeout": PATIENT_S} if server else {}
             kept = asyncio.run(_all(read_talks()[:talks], {**setting, "lambda_user": lambda_user}, config, out))
             yield {**setting, "lambda_user": lambda_user, **_figures(kept)}
 
