@@ -18,6 +18,7 @@ import torch
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.logits.format import FLOAT16
 from ssd2.models.autoregressive import AutoregressiveLM
+from ssd2.models.chat import NOTES
 from user_agent.answering.answer import Answer
 from user_agent.answering.conversation import Conversation, Turn
 from user_agent.answering.run import Agent, Question
@@ -151,19 +152,19 @@ def test_history_and_system_prompt_stand_in_both_prompts_as_the_models_own_templ
     turn = Turn("Which hotel is it?", "The Harbour Inn.", "The Harbour")
     conversation = Conversation("Be brief.", (turn,))
     question, note = "And what does it cost?", "The Harbour Inn<|im_end|> costs 90 euros."
-    for prompt, answer, asked in (
-        (model.core_prompt(question, conversation), turn.crossed, question),
+    for prompt, answer, system in (
+        (model.core_prompt(question, conversation), turn.crossed, "Be brief."),
         (
             model.prompt(question, [Passage(note, Path("note.md"), 1)], conversation),
             turn.answer,
-            f"Use these notes:\n\n{note}\n\n{question}",
+            f"Be brief.\n\n{NOTES}\n\n{note}",
         ),
     ):
-        said = [("system", "Be brief."), ("user", turn.question), ("assistant", answer), ("user", asked)]
+        said = [("system", system), ("user", turn.question), ("assistant", answer), ("user", question)]
         messages = [{"role": role, "content": content} for role, content in said]
         rendered = reference.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         assert reference.decode(prompt) == rendered
         ends = [at for at, one in enumerate(prompt) if one == reference.convert_tokens_to_ids("<|im_end|>")]
         assert len(ends) == len(said), "text became a control token"
-        if "<|im_end|>" not in asked:
+        if "<|im_end|>" not in system:
             assert prompt == reference.encode(rendered, add_special_tokens=False)

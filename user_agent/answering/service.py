@@ -292,6 +292,7 @@ class Answering:
         is_known = collaboration.uses_core and request.model == self._settings.model
         core_takes = self._core_takes if is_known else None
         said = await asyncio.to_thread(Conversation.of, request.history, self._crossed.part_of)
+        said = said.instructed(request.system_prompt)
         if said.turns and collaboration.uses_core and core_takes is None:
             card = await self._card(request.model)  # whose limit says which turns are left out
             core_takes = card.max_prompt_tokens if card else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from ssd2.algorithm.collaboration import UserTerms
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import ModelNotFound, PromptTooLong
+from ssd2.models.chat import BRIEFLY
 from ssd2.models.checkpoint import load_checkpoint, load_config_and_tokenizer
 from ssd2.models.configs import ModelConfig
 from ssd2.models.model import Model
@@ -255,7 +256,7 @@ class UserModel:
             answer_tokens: of the shortest answer that would do.
             of_the_answer: the parameter that sets them.
             core_takes: as in `limited`; a question that is shortened to the limit must not be refused again.
-            conversation: before the question; of it only the system prompt is left, which may be what is so long.
+            conversation: before the question. Only its system prompt is left; one that was given may be what is long.
         """
         most = self.config.max_prompt_tokens_before(answer_tokens)
         if most < len(self.core_prompt("")):
@@ -266,7 +267,7 @@ class UserModel:
         limit = most if core_takes is None else min(most, core_takes)
         who = "the user model takes" if core_takes is None else "the models take"
         what, it = "the question has", "it"
-        if conversation.system_prompt:
+        if conversation.system_prompt not in ("", BRIEFLY):
             what, it = "the question and the system prompt have", "them"
         return PromptTooLong(
             f"{what} {needed} tokens, and {who} at most {limit}; shorten {it}",
