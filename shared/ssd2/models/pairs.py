@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ Side: TypeAlias = Literal["core", "user"]
 SIDES: tuple[Side, ...] = ("core", "user")
 
 MEMORY_FILE = Path("/proc/meminfo")
+CONTROL_GROUP_FILE, CONTROL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -244,9 +245,10 @@ def fetched_bytes(model: Model) -> int:
     if model.is_downloaded:
         return model.download_bytes
     total = 0
-    for file in work_folder(model).rglob("*"):
-        with suppress(OSError):  # gone meanwhile
-            total += file.stat().st_size if file.is_file() else 0
+    with suppress(FileNotFoundError):  # the folder is gone meanwhile
+        for file in work_folder(model).rglob("*"):
+            with suppress(OSError):  # so is the file
+                total += file.stat().st_size if file.is_file() else 0
     return min(total, model.download_bytes)
 
 
@@ -262,6 +264,17 @@ def pair_named(name: str) -> Pair:
     close = difflib.get_close_matches(name, [pair.name for pair in PAIRS], 1)
     meant = f"did you mean {close[0]}?" if close else f"choose from {', '.join(pair.name for pair in PAIRS)}"
     raise InvalidParameter(f"there is no pair {name[:80]!r}; {meant}", parameter="pair")
+
+
+def pair_meant_by(name: str) -> str:
+    """Return a remark on the pair that somebody may mean who names a folder that is not there; empty if there is none.
+
+    Args:
+        name: as given: one like a pair's, or that of a model's repository.
+    """
+    pair = next((pair for pair in PAIRS if name in (pair.core.repository, pair.user.repository)), None)
+    close = [pair.name] if pair else difflib.get_close_matches(name, [pair.name for pair in PAIRS], 1)
+    return f" (there is a pair of public models named {close[0]})" if close else ""
 
 
 def downloaded_folder(pair: Pair, side: Side) -> Path:
@@ -300,12 +313,25 @@ def check_memory(models: Iterable[Model], what: str) -> None:
 
 
 def free_memory() -> int | None:
-    """Return the bytes that programs can still take, or None where the system does not say."""
+    """Return the bytes that this process can still take, or None where the system does not say."""
     try:
         lines = MEMORY_FILE.read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, ValueError, IndexError, StopIteration):
         return None
+    return min([free, *_left_in_control_groups()])
+
+
+def _left_in_control_groups() -> Iterator[int]:
+    """Yield what the limits of a container or a service leave: of this process's control group and of those above."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = CONTROL_GROUP_FILE.read_text(encoding="utf-8").splitlines()
+        path = next(line for line in lines if line.startswith("0::")).removeprefix("0::/")
+        for folder in (CONTROL_GROUPS / path, *(CONTROL_GROUPS / parent for parent in Path(path).parents)):
+            with suppress(OSError, ValueError):  # no limit, or none at the root
+                limit, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+                stat = (folder / "memory.stat").read_text().split()
+                yield limit - used + int(stat[stat.index("inactive_file") + 1])  # which the system takes back
 
 
 def in_bytes(number: int) -> str:

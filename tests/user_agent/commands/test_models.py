@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import TypeAlias
 import keyring
 import pytest
 from keyring.backend import KeyringBackend
+from safetensors.torch import load_file, save_file
 
 import core_server.models
 import user_agent.commands.models
@@ -167,6 +169,21 @@ def test_too_little_memory_is_said_before_anything_is_loaded(
     refused = run("ask", "Who?", "--pair", TINY)
     assert "takes about 1.0 GB of memory" in refused.stderr
     load_config(pair=TINY, core="localhost:1").check_pair()  # the core's memory is its own machine's
+
+
+def test_too_little_memory_for_a_user_model_s_folder_is_said_too(
+    user_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "MEMORY_FILE", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemAvailable: 1000 kB\n")
+    load_config(user_model=str(user_folder)).check_pair()  # float32 stays mapped
+    weights = load_file(user_folder / "model.safetensors")
+    shutil.copytree(user_folder, tmp_path / "half")
+    save_file({name: value.half() for name, value in weights.items()}, tmp_path / "half/model.safetensors")
+    with pytest.raises(TooLittleMemory, match="the model half in float32 takes about") as refused:
+        load_config(user_model=str(tmp_path / "half")).check_pair()
+    assert refused.value.parameter == "user_model"
+    load_config(user_model=str(tmp_path / "half"), lambda_user=0.0).check_pair()  # it is loaded without weights
 
 
 def test_a_core_server_fetches_and_serves_the_core_of_a_pair_by_name(run: Run, capsys: pytest.CaptureFixture) -> None:
