@@ -18,6 +18,7 @@ from ssd2.algorithm.next_token import NextTokenSampler
 from ssd2.algorithm.params import TEMPERATURE, TOP_P
 from ssd2.errors import CheckpointInvalid, InvalidParameter, PromptTooLong
 from ssd2.models.causal_lane import causal_lane
+from ssd2.models.causal_parallel import shard_network
 from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.generation import read_generation
 from ssd2.models.model import Model
@@ -177,5 +178,6 @@ FAMILY = Family(
     sampler=NextTokenSampler,
     begin=lambda model, prompts, _: NextToken(model, prompts),
     lane=causal_lane,
+    shard=shard_network,
     int8_layers=lambda model: [model.network.base_model],  # without the head, which is often the embeddings too
 )
