@@ -15,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ssd2.models.configs import ExpertsConfig, SSD2Config
 from ssd2.models.context import Context
 from ssd2.models.experts import TimeRangeExperts
+from ssd2.models.graph_sizes import graph_batches, graph_extents
 from ssd2.models.ssd2 import SSD2
-from ssd2.models.ssd2_lane import BatchLane, blank_rows, graph_batches, graph_extents
+from ssd2.models.ssd2_lane import BatchLane, blank_rows
 from tests.bench.shape import OPT, SHAPES
 from tests.deploy.deployment import DEPLOY
 

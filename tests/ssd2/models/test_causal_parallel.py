@@ -33,7 +33,7 @@ from transformers import (
 
 from ssd2.errors import InvalidParameter
 from ssd2.models.autoregressive import AutoregressiveLM
-from ssd2.models.causal_lane import CausalLane, causal_lane
+from ssd2.models.causal_lane import causal_lane
 from ssd2.models.causal_parallel import shard_network
 from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.configs import AutoregressiveConfig
@@ -81,7 +81,6 @@ def share_of(model: AutoregressiveLM, shard: Shard) -> AutoregressiveLM:
 def answers(model: AutoregressiveLM, tokens: int = 6) -> tuple[list[tuple[int, ...]], list[Tensor]]:
     """Greedy answers to all prompts as one batch of the lane, and the logits of each turn."""
     lane = causal_lane(model, len(PROMPTS))
-    assert isinstance(lane, CausalLane)
     found: list[tuple[int, ...]] = [()] * len(PROMPTS)
     seen = []
     for _ in range(tokens):
@@ -130,11 +129,9 @@ def stored(model: AutoregressiveLM) -> int:
 def test_a_rank_holds_its_share_of_weights_and_slots_and_not_the_rest() -> None:
     model = model_of("gemma", vocab_size=4000)
     lane = causal_lane(model, 4)
-    assert lane
     shares = on_ranks(2, lambda shard: share_of(model, shard))
     assert max(map(stored, shares)) < 0.52 * stored(model)
     for slot in on_ranks(2, lambda shard: causal_lane(share_of(model, shard), 4)):
-        assert slot
         assert slot.bytes_per_slot == lane.bytes_per_slot / 2
 
 
@@ -142,12 +139,11 @@ def test_a_share_is_loaded_from_a_checkpoint(tmp_path: Path) -> None:
     model_of("qwen2", vocab_size=1782).network.save_pretrained(tmp_path)
     copyfile(DEMO_TOKENIZER, tmp_path / "tokenizer.json")
     whole = load_checkpoint(tmp_path)
-    expected = whole.model.network(torch.tensor([prompt(9)])).logits
-    loaded = on_ranks(2, lambda shard: load_checkpoint(tmp_path, shard=shard))
+    loaded = [load_checkpoint(tmp_path, shard=Shard(rank, 2, None)) for rank in range(2)]  # type: ignore[arg-type]
     assert [(one.sha256, one.parameters) for one in loaded] == [(whole.sha256, whole.parameters)] * 2
-    shares = {id(one.model): one.model for one in loaded}
-    assert [one.network.model.layers[0].mlp.up_proj.weight.shape for one in shares.values()] == [(18, 32)] * 2
-    assert expected.shape == (1, 9, 1782)
+    networks = [one.model.network for one in (whole, *loaded)]
+    first, *parts = (network.model.layers[0].mlp.up_proj.weight for network in networks)
+    assert torch.equal(torch.cat(parts), first)
 
 
 @pytest.mark.parametrize(
