@@ -54,7 +54,7 @@ ON_GPU = PartTokens(alone=2048, beside=512, whole_to=32768)
 """Reckoned, not measured: a pass reads all weights, which takes as long with one token as with some hundreds."""
 
 MAX_GRAPH_EXTENT = 4096
-"""Places of the longest rows with a CUDA graph, which copies the keys and values of as many: with more of them, that takes
+"""Places of the longest rows with a CUDA graph, which copies the keys and values of as many: with more places that takes
 longer than the launches that it saves. Reckoned, not measured."""
 
 _PROBES = ((3, 7, 5, 9), (8, 9, 4, 6, 7, 5, 3))
