@@ -318,10 +318,11 @@ def _run(start: Start, connection: socket.socket | None, ranks: Ranks) -> None:
     refusals = [error for error in ranks.gather(refusal) if error]
     if not refusals:
         serving.connect(device)
-        engine = Engine(models, start.slots, connection, serving, compiled=start.compiled)
         try:
+            engine = Engine(models, start.slots, connection, serving, compiled=start.compiled)
             engine.test_models()
-        except ModelBroken as error:
+        except SlingshotError as error:
+            _log.error("%s", error)
             refusals = [error]
         else:
             engine.run()

@@ -54,7 +54,7 @@ ON_GPU = PartTokens(alone=2048, beside=512, whole_to=32768)
 """Reckoned, not measured: a pass reads all weights, which takes as long with one token as with some hundreds."""
 
 MAX_GRAPH_EXTENT = 4096
-"""Places of the longest rows with a CUDA graph, which copies the keys and values of as many: with more places that takes
+"""Places of the longest rows with a CUDA graph, which copies keys and values of as many: with more of them that takes
 longer than the launches that it saves. Reckoned, not measured."""
 
 _PROBES = ((3, 7, 5, 9), (8, 9, 4, 6, 7, 5, 3))
@@ -291,11 +291,7 @@ def causal_lane(
             takes no mask of ours, or a row's numbers depend on its neighbours.
         InvalidParameter: if there is no memory for so many slots.
     """
-    attention = attention_of(model.network)
-    try:
-        made = _first_keys_and_values(model.network)
-    except (AttributeError, TypeError) as error:  # a cache of another kind, whatever the config says
-        raise NoLane("it keeps something other than each token's keys and values") from error
+    attention, made = attention_of(model.network), _first_keys_and_values(model.network)
     lane = CausalLane(model, _reserved(made, slots + 1, model.config.max_positions), attention)
     lane.check_exact()
     # The library's own word for a network without steps that wait for the device, which no graph can hold.
@@ -304,11 +300,27 @@ def causal_lane(
     return lane
 
 
+def numbers_per_token(network: Any) -> int:
+    """Count the keys and values that a network's layers keep of a token, without weights; 0 if it has no lane."""
+    try:
+        attention_of(network)
+        return sum(one.numel() for layer in _first_keys_and_values(network) for one in layer)
+    except NoLane:
+        return 0
+
+
 @torch.inference_mode()
 def _first_keys_and_values(network: Any) -> list[tuple[Tensor, Tensor]]:
-    """Have every layer make the keys and values of one token, [1, heads, 1, D / heads]."""
+    """Have every layer make the keys and values of one token, [1, heads, 1, D / heads].
+
+    Raises:
+        NoLane: if it makes something else.
+    """
     output = network(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=network.device), use_cache=True)
-    return [(layer.keys[:, :, :1], layer.values[:, :, :1]) for layer in output.past_key_values.layers]
+    try:
+        return [(layer.keys[:, :, :1], layer.values[:, :, :1]) for layer in output.past_key_values.layers]
+    except (AttributeError, TypeError) as error:  # a cache of another kind, whatever the config says
+        raise NoLane("it keeps something other than each token's keys and values") from error
 
 
 def _places(slots: Sequence[int], done: Sequence[int], tokens: int, device: torch.device) -> Places:
