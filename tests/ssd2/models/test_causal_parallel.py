@@ -50,6 +50,7 @@ SHAPE = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "interm
 GROUPED = {**SHAPE, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": POSITIONS}
 NETWORKS: dict[str, Callable[..., Any]] = {
     "llama": lambda **c: LlamaForCausalLM(LlamaConfig(**{**GROUPED, **c})),
+    "biases": lambda **c: LlamaForCausalLM(LlamaConfig(**{**GROUPED, "attention_bias": True, "mlp_bias": True, **c})),
     "qwen2": lambda **c: Qwen2ForCausalLM(Qwen2Config(**{**GROUPED, "tie_word_embeddings": True, **c})),
     "qwen3": lambda **c: Qwen3ForCausalLM(Qwen3Config(**{**GROUPED, "head_dim": 16, **c})),
     "gemma": lambda **c: Gemma3ForCausalLM(
