@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,9 +24,6 @@ from ssd2.models.parallel_layers import (
     look_up,
 )
 from ssd2.models.shard import Shard
-
-if TYPE_CHECKING:
-    from ssd2.models.autoregressive import AutoregressiveLM
 
 
 @dataclass(frozen=True)
@@ -80,8 +77,12 @@ class VocabParallel(nn.Module):
 
 
 # See docs/decisions/012-tensor-parallelism.md.
-def shard_network(model: AutoregressiveLM, shard: Shard) -> None:
+def shard_network(model: Any, shard: Shard) -> None:
     """Turn a model into one rank's share of it, in place.
+
+    Args:
+        model: an `AutoregressiveLM`.
+        shard: of the rank.
 
     Raises:
         InvalidParameter: if the library has no plan for it or one that we do not carry out, or if its heads or widths
