@@ -80,7 +80,7 @@ def check_memory(start: Start, rank: int) -> None:
         )
     if full > free and rank == 0:
         _log.warning(
-            "%d answers as long as the model allows would take %s of memory, and %s are free; set --max-sessions lower "
+            "%d answers as long as the model allows would take %s of memory, and %s are free; allow fewer sessions "
             "if answers are long",
             start.slots,
             in_bytes(full),
