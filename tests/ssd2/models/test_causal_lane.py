@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,12 +40,15 @@ from transformers import (
 from ssd2.algorithm.block_view import BlockView
 from ssd2.errors import InvalidParameter, PromptTooLong
 from ssd2.models.autoregressive import AutoregressiveLM, NextToken
-from ssd2.models.causal_lane import ON_CPU, CausalLane, PartTokens, causal_lane
+from ssd2.models.causal_lane import ON_CPU, CausalLane, PartTokens, causal_lane, numbers_per_token
+from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.lane import BlockState, NoLane, Row
 from ssd2.models.precision import set_precision
 from tests.core_server.engine.test_lanes import request
 
+SMOLLM2 = os.environ.get("SLINGSHOT_SMOLLM2", "")
+needs_smollm2 = pytest.mark.skipif(not SMOLLM2, reason="SLINGSHOT_SMOLLM2 names no folder with SmolLM2-135M-Instruct")
 VOCAB, POSITIONS, SLOTS = 60, 400, 4
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": VOCAB}
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -297,3 +302,21 @@ def test_a_slot_takes_the_memory_of_its_keys_and_values(dtype: torch.dtype) -> N
     model = model_of(TAKEN["llama"])
     model.to(dtype)
     assert causal_lane(model, SLOTS).bytes_per_slot == 2 * 2 * 2 * 8 * POSITIONS * dtype.itemsize
+
+
+@needs_smollm2
+def test_rows_of_smollm2_are_as_if_alone_and_its_slot_takes_what_is_reckoned() -> None:
+    checkpoint = load_checkpoint(Path(SMOLLM2))
+    model, encode = checkpoint.model, checkpoint.tokenizer.encode
+    assert isinstance(model, AutoregressiveLM)
+    texts = ("The capital of France is", "Once upon a time, in a village by the sea,", "Two plus two is")
+    prompts, lane = [tuple(encode(text)) for text in texts], causal_lane(model, SLOTS)
+    answers: list[tuple[int, ...]] = [()] * len(prompts)
+    for _ in range(4):
+        rows = [row(slot, asked, *answers[slot]) for slot, asked in enumerate(prompts)]
+        for slot, logits in compute(lane, rows).items():
+            close(logits, alone(model, prompts[slot], *answers[slot]))
+            answers[slot] += (int(logits.argmax()),)
+    assert " Paris" in checkpoint.tokenizer.decode(list(answers[0]))
+    numbers = numbers_per_token(model.network) * model.config.max_positions
+    assert numbers * 4 == lane.bytes_per_slot == 2 * 30 * 3 * 64 * 8192 * 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -40,10 +39,9 @@ from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.precision import set_precision
 from ssd2.models.shard import Shard
 from tests.conftest import DEMO_TOKENIZER
-from tests.ssd2.models.test_causal_lane import compute, prompt, row
+from tests.ssd2.models.test_causal_lane import SMOLLM2, compute, needs_smollm2, prompt, row
 from tests.ssd2.models.test_tensor_parallel import on_ranks
 
-SMOLLM2 = os.environ.get("SLINGSHOT_SMOLLM2")
 VOCAB, POSITIONS = 61, 64  # a vocabulary that no number of ranks divides
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 SHAPE = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 36, **IDS}
@@ -176,9 +174,9 @@ def test_a_network_without_a_plan_that_we_carry_out_is_refused() -> None:
     assert llama.network.model.layers[0].self_attn.q_proj.weight.shape == (32, 32), "nothing is cut"
 
 
-@pytest.mark.skipif(SMOLLM2 is None, reason="SLINGSHOT_SMOLLM2 names no folder with SmolLM2-135M-Instruct")
+@needs_smollm2
 def test_smollm2_on_three_ranks_says_what_it_says_on_one() -> None:
-    model = load_checkpoint(Path(SMOLLM2 or "")).model
+    model = load_checkpoint(Path(SMOLLM2)).model
     assert isinstance(model, AutoregressiveLM)
     expected, logits = answers(model, 4)
     for found, each in on_ranks(3, lambda shard: answers(share_of(model, shard), 4)):
