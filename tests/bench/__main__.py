@@ -188,7 +188,6 @@ BENCHMARKS = {
             "against": Option(None, None, Path, "checkout of another commit, measured in turns with this one"),
         },
     ),
-<<<<<<< HEAD
     "page": Benchmark(
         "3",
         "answers of a causal pair to questions about a page: seconds to the first token, tokens a second",
@@ -198,7 +197,8 @@ BENCHMARKS = {
             "tokens": Option(40, 4, int, "of an answer"),
             "precision": Option("float32", "float32", str, "of the core's weights"),
             **_RUNS,
-=======
+        },
+    ),
     "prompts": Benchmark(
         "5",
         "layouts of a prompt: how many everyday questions a small model answers right with each",
@@ -206,7 +206,6 @@ BENCHMARKS = {
             "user": Option(None, None, Path, "checkpoint folder with a chat template; smollm2-135m's without"),
             "max_tokens": Option(32, 4, int, "longest answer"),
             "limit": Option(100, 1, int, "questions of each kind"),
->>>>>>> main
         },
     ),
     "documents": Benchmark(
