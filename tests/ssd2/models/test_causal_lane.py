@@ -317,6 +317,6 @@ def test_rows_of_smollm2_are_as_if_alone_and_its_slot_takes_what_is_reckoned() -
         for slot, logits in compute(lane, rows).items():
             close(logits, alone(model, prompts[slot], *answers[slot]))
             answers[slot] += (int(logits.argmax()),)
-    assert " Paris" in checkpoint.tokenizer.decode(list(answers[0]))
+    assert "Paris" in checkpoint.tokenizer.decode(list(answers[0]))
     numbers = numbers_per_token(model.network) * model.config.max_positions
     assert numbers * 4 == lane.bytes_per_slot == 2 * 30 * 3 * 64 * 8192 * 4
