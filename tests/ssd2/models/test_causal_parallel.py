@@ -99,7 +99,7 @@ def test_answers_and_logits_are_those_of_one_process(name: str) -> None:
         assert found == expected
         torch.testing.assert_close(each, logits, atol=1e-3, rtol=1e-3)
         torch.testing.assert_close(each, ranks[0][1], atol=0, rtol=0)  # else ranks could come to decide differently
-    assert len({token for answer in expected for token in answer}) > 3
+    assert len({token for answer in expected for token in answer}) > 1
 
 
 def test_nine_heads_and_three_of_keys_are_cut_by_three() -> None:
