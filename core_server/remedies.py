@@ -24,6 +24,7 @@ REMEDIES: Remedies = {
     (ANY, "port"): "--port or --host",
     (ANY, "ops_port"): "--ops-port or --ops-host",
     (ANY, "device"): "--device",
+    ("too_little_memory", "max_sessions"): "--max-sessions, --precision or --tensor-parallel",
     (ANY, "precision"): "--precision or --device",
     (ANY, "tensor_parallel"): "--tensor-parallel",
     (ANY, "logits"): "--logits",

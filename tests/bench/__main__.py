@@ -205,6 +205,17 @@ BENCHMARKS = {
             "out": Option(None, None, Path, "file of JSON lines that answers are kept in"),
         },
     ),
+    "page": Benchmark(
+        "3",
+        "answers of a causal pair to questions about a page: seconds to the first token, tokens a second",
+        {
+            "core": Option(None, None, Path, "checkpoint folder of the core; a small random Llama without"),
+            "user": Option(None, None, Path, "checkpoint folder of the user model; the core's without"),
+            "tokens": Option(40, 4, int, "of an answer"),
+            "precision": Option("float32", "float32", str, "of the core's weights"),
+            **_RUNS,
+        },
+    ),
     "prompts": Benchmark(
         "5",
         "layouts of a prompt: how many everyday questions a small model answers right with each",

@@ -110,7 +110,7 @@ def test_a_missing_model_is_refused_without_a_traceback(tmp_path: Path) -> None:
     done = run("--model", str(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith(
-        f"\ncore-server: error: there is no config.json in {tmp_path}; give the folder of a checkpoint\n"
+        f"core-server: error: there is no config.json in {tmp_path}; give the folder of a checkpoint\n"
     )
     assert "Traceback" not in done.stderr
 

@@ -438,7 +438,10 @@ async def _both(
     stream: ResumingStream | None, terms: UserTerms | None, at: StepPosition, view: BlockView
 ) -> tuple[CoreLogits | None, UserLogits]:
     """Gather the logits of both models: the device computes while the core does."""
-    computing = asyncio.create_task(asyncio.to_thread(terms.logits, view)) if terms else None
+    threads = torch.get_num_threads()
+    if stream and stream.is_on_this_machine:
+        threads = max(1, threads // 2)
+    computing = asyncio.create_task(asyncio.to_thread(_computed, terms, view, threads)) if terms else None
     try:
         core = await stream.logits(at) if stream else None
     except BaseException:
@@ -446,6 +449,13 @@ async def _both(
             await asyncio.gather(computing, return_exceptions=True)
         raise
     return core, await computing if computing else UserLogits()
+
+
+# See docs/decisions/008-batches.md.
+def _computed(terms: UserTerms, view: BlockView, threads: int) -> UserLogits:
+    """Compute with so many processors: more threads than there are wait for each other."""
+    torch.set_num_threads(threads)  # of this thread alone, and the next may be another one
+    return terms.logits(view)
 
 
 async def _tell(stream: ResumingStream, asked: StepPosition, view: BlockView) -> None:

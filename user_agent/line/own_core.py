@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import signal
 import sys
@@ -23,6 +24,13 @@ _COMMAND = (sys.executable, "-m", "core_server")
 _STOP_TIMEOUT_S = 10.0
 
 _log = logging.getLogger(__name__)
+
+
+# See docs/decisions/008-batches.md.
+def core_threads() -> int:
+    """Return the threads of a core of one's own: half of the processors, as the user model computes beside it."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # which the user model's side reads too
+    return int(asked) if asked.isdecimal() and int(asked) else max(1, (os.cpu_count() or 1) // 2)
 
 
 def exit_on_sigterm() -> None:
@@ -85,7 +93,7 @@ class OwnCore:
             await _end(self._server)
 
     async def _launch(self, port: str) -> asyncio.subprocess.Process:
-        options = ("--model", self._model, "--port", port, "--log-level", "warning")
+        options = ("--model", self._model, "--port", port, "--log-level", "warning", "--threads", str(core_threads()))
         with _sigterm_later():  # else nobody knows of a process that has been started already
             self._server = await asyncio.create_subprocess_exec(
                 *_COMMAND, *options, stdout=asyncio.subprocess.PIPE, start_new_session=True

@@ -59,6 +59,11 @@ class ResumingStream:
         self.resumed = 0
 
     @property
+    def is_on_this_machine(self) -> bool:
+        """True if the core shares this machine's processors."""
+        return self._streams[-1].is_on_this_machine
+
+    @property
     def logits_format(self) -> LogitsFormat:
         """Format of the core's logits."""
         return self._streams[0].logits_format

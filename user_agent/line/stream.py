@@ -14,6 +14,7 @@ from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits
 from ssd2.wire import collaboration_pb2 as pb
+from ssd2.wire.addresses import is_loopback
 from ssd2.wire.codec import (
     OpenRequest,
     commit_to_proto,
@@ -54,6 +55,11 @@ class CoreStream:
             raise errors.ProtocolViolation(
                 f"the core at {self._address} did not confirm the answer first; report this to its provider"
             )
+
+    @property
+    def is_on_this_machine(self) -> bool:
+        """True if the core shares this machine's processors."""
+        return is_loopback(self._address.rpartition(":")[0])
 
     async def logits(self, due: StepPosition) -> CoreLogits:
         """The core's logits of one timestep, [1, L, V]: those that answer the last projection, or guessed it."""

@@ -35,6 +35,19 @@ MODULES = [
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """How many numbers a model has to hold in memory, which is known before its weights are read.
+
+    Attributes:
+        parameters: of its weights.
+        slot: keys and values of an answer that takes all of its positions; 0 if they are not reserved.
+    """
+
+    parameters: int
+    slot: int
+
+
+@dataclass(frozen=True)
 class Family:
     """One family of models.
 
@@ -51,6 +64,8 @@ class Family:
         write_config: the content of config.json for a shape, where checkpoints are also written; else None.
         shard: turns a model into one rank's share of it, in place; None if it cannot be cut.
         int8_layers: those whose matrices can be held in int8; None if none can.
+        footprint: how many numbers the model of a folder has to hold, without reading weights; None: memory is not
+            checked before they are read.
     """
 
     name: str
@@ -65,6 +80,7 @@ class Family:
     write_config: Callable[[Any], dict[str, Any]] | None = None
     shard: Callable[[Any, Shard], None] | None = None
     int8_layers: Callable[[Any], Sequence[nn.Module]] | None = None
+    footprint: Callable[[Path, Any], Footprint] | None = None
 
 
 def families() -> list[Family]:

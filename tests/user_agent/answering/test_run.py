@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd2.algorithm.collaboration import decode_locally
+from ssd2.algorithm.block_view import BlockView
+from ssd2.algorithm.collaboration import UserLogits, UserTerms, decode_locally
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.algorithm.simplex_sampler import SimplexSampler
@@ -39,6 +40,7 @@ class FakeStream:
     bytes_down = 0
     guessed_rightly = 0
     resumed = 0
+    is_on_this_machine = False
     logits_format = PREFERRED
 
     def __init__(self, block_size: int) -> None:
@@ -129,6 +131,28 @@ async def test_the_core_is_told_every_projection_and_every_commit_but_the_last(u
     assert (answer.timesteps, answer.round_trips) == (9, 9)
     committed = [token for kind, _, ids in client.stream.told if kind == "commit" for token in ids]
     assert [token.token_id for token in answer.tokens][:8] == committed
+
+
+@pytest.mark.parametrize(("is_on_this_machine", "threads"), [(True, 3), (False, 6)])
+async def test_beside_a_core_on_this_machine_the_device_uses_half_of_its_threads(
+    user_model: UserModel, monkeypatch: pytest.MonkeyPatch, is_on_this_machine: bool, threads: int
+) -> None:
+    compute, used = UserTerms.logits, set[int]()
+
+    def spied(terms: UserTerms, view: BlockView) -> UserLogits:
+        used.add(torch.get_num_threads())
+        return compute(terms, view)
+
+    monkeypatch.setattr(UserTerms, "logits", spied)
+    client, before = _client(user_model), torch.get_num_threads()
+    client.stream.is_on_this_machine = is_on_this_machine
+    torch.set_num_threads(6)
+    try:
+        await Agent(user_model, client).answer(_question())
+        assert torch.get_num_threads() == 6
+    finally:
+        torch.set_num_threads(before)
+    assert used == {threads}
 
 
 async def test_a_block_that_ends_early_is_committed_at_the_timestep_of_its_end(user_model: UserModel) -> None:

@@ -103,6 +103,20 @@ async def test_a_core_that_is_killed_is_started_again_at_its_address(starts: Any
     assert not any(is_running(int(pid)) for pid, *_ in started())
 
 
+@pytest.mark.parametrize(("asked", "threads"), [(None, "3"), ("0", "3"), ("4", "4"), ("2,1", "2")])
+async def test_a_core_of_ones_own_leaves_half_of_the_processors_to_the_user_model(
+    starts: Any, monkeypatch: pytest.MonkeyPatch, asked: str | None, threads: str
+) -> None:
+    started = starts(SERVES)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    async with own_core.own_core():
+        (one,) = started()
+    assert one[one.index("--threads") + 1] == threads
+
+
 async def test_a_core_that_ends_again_and_again_is_given_up_and_that_is_said(starts: Any) -> None:
     started = starts(ENDS)
     async with own_core.own_core() as core:
