@@ -250,7 +250,7 @@ class Answering:
     async def _in_turn(self, request: AnswerRequest, trace: Trace, observer: Observer | None) -> Answered:
         async with self._at_work:
             with tracing(trace.id, trace.departed):
-                ears = _Ears([trace, *([observer] if observer else [])], request.stop_texts)
+                ears = _Ears([trace, *([observer] if observer else [])], request.stop_texts, self._crossed)
                 try:
                     return await self._answer(request, trace, ears)
                 finally:  # also of an answer that was stopped or failed midway, which its reader has seen
@@ -363,8 +363,9 @@ def _common(text: str, other: str) -> str:
 class _Ears(Observer):
     """Several observers as one, and an end where a text to stop at comes up."""
 
-    def __init__(self, observers: Sequence[Observer], stop: Sequence[str]) -> None:
-        self._observers, self._stop = observers, stop
+    def __init__(self, observers: Sequence[Observer], stop: Sequence[str], crossed: Crossed) -> None:
+        self._observers, self._stop, self._store = observers, stop, crossed
+        self._noted: set[bytes] = set()
         self.stop_at: int | None = None
         self.has_core = False
         self.text = self.crossed = ""  # of the answer so far; what the core has of it
@@ -388,11 +389,12 @@ class _Ears(Observer):
         """See `Observer`."""
         if self.has_core:
             self.crossed = self.text  # a block is sent with the next one's first timestep, so the last one may not be
-        self.text = seen.text
         found = [at for text in self._stop if (at := seen.text.find(text)) >= 0]
         if found:
             self.stop_at = min(found)
             seen = replace(seen, text=seen.text[: self.stop_at].rstrip())
+        self.text = seen.text
+        self._store.note_part(self.text, self.crossed, self._noted)
         goes_on = [observer.committed(seen) for observer in self._observers]
         return all(goes_on) and self.stop_at is None
 

@@ -1,7 +1,8 @@
 """What of the answers given here never crossed to a core, so that no later conversation sends it.
 
 Only digests are kept: of each beginning of an answer that is longer than what crossed. So a message is known again
-where it is an answer, or the beginning of one that was cut short.
+where it is an answer, or the beginning of one that was cut short. They are written before the text is shown, part by
+part: of an answer whose process was killed, what is not known to have crossed counts as not crossed.
 """
 
 from __future__ import annotations
@@ -57,8 +58,28 @@ class Crossed:
             StoreUnreadable: if it cannot be noted.
         """
         with self._writing():
-            self._release(crossed)
+            self._forget(_digests(crossed))
             self._withhold(text, _same_words(text, crossed))
+
+    def note_part(self, text: str, crossed: str, noted: set[bytes]) -> None:
+        """Note an answer so far before it is shown: the process may be killed before `note` is called.
+
+        Args:
+            text: of the answer so far; it may end within a word.
+            crossed: its beginning that is known to be with the core.
+            noted: what earlier calls for this answer noted; updated.
+
+        Raises:
+            StoreUnreadable: if it cannot be noted.
+        """
+        digests, crossed_words = _digests(text), _same_words(text, crossed)
+        released = noted.intersection(_digests(crossed))
+        new = [one for one in digests[crossed_words:] if one not in noted]
+        with self._writing():
+            self._forget(released)
+            self._insert((digest, crossed_words, False) for digest in new)
+        noted.difference_update(released)
+        noted.update(new)
 
     def part_of(self, text: str) -> str:
         """Return the part of an answer that may be sent to a core.
@@ -77,11 +98,10 @@ class Crossed:
 
     def _withhold(self, text: str, crossed_words: int) -> None:
         digests = _digests(text)
-        rows = [
-            (digest, crossed_words, int(count == len(digests)))
-            for count, digest in enumerate(digests, 1)
-            if count > crossed_words
-        ]
+        withheld = list(enumerate(digests, 1))[crossed_words:]
+        self._insert((digest, crossed_words, count == len(digests)) for count, digest in withheld)
+
+    def _insert(self, rows: Iterable[tuple[bytes, int, bool]]) -> None:
         self._connection.executemany(
             "INSERT INTO withheld (digest, crossed_words, is_whole) VALUES (?, ?, ?) ON CONFLICT (digest) "
             "DO UPDATE SET crossed_words = min(crossed_words, excluded.crossed_words), "
@@ -89,9 +109,9 @@ class Crossed:
             rows,
         )
 
-    def _release(self, crossed: str) -> None:
+    def _forget(self, digests: Iterable[bytes]) -> None:
         """Forget what was withheld of a text that crosses now: a core has it."""
-        self._connection.executemany("DELETE FROM withheld WHERE digest = ?", [(one,) for one in _digests(crossed)])
+        self._connection.executemany("DELETE FROM withheld WHERE digest = ?", [(one,) for one in digests])
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
