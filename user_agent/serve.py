@@ -76,7 +76,7 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
     with held_data_folder(config.data_dir, url), open_stores(config) as stores:
         line = CoreLine(stores.ledger)
         try:
-            loading = asyncio.create_task(asyncio.to_thread(UserModel.load, config.user_folder, with_weights=True))
+            loading = asyncio.create_task(asyncio.to_thread(UserModel.configured, config, with_weights=True))
             library = stores.documents
             # The first two take seconds; the third is told once the agent listens.
             await asyncio.gather(line.connect(config.line, config.pair), loading, asyncio.to_thread(library.exposure))

@@ -380,6 +380,11 @@ class _Ears(Observer):
         for observer in self._observers:
             observer.waiting(error, seconds)
 
+    def reading(self, done: int, total: int) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.reading(done, total)
+
     def projected(self, seen: ProjectedBlock) -> None:
         """See `Observer`."""
         for observer in self._observers:

@@ -31,7 +31,7 @@ class Event:
 
     Attributes:
         number: in its trace, from 1.
-        kind: answer.start, core.wait, block.start, denoise.step, token.final, block.commit, egress or answer.end.
+        kind: answer.start, core.wait, prompt.read, block.start, denoise.step, token.final, block.commit, egress or answer.end.
         data: about it, as JSON.
     """
 
@@ -102,6 +102,10 @@ class Trace(Observer):
     def waiting(self, error: CoreError, seconds: float) -> None:
         """The core cannot be asked just now."""
         self.add("core.wait", code=error.code, message=str(error), seconds=round(seconds, 3))
+
+    def reading(self, done: int, total: int) -> None:
+        """The user model reads long prompts."""
+        self.add("prompt.read", done=done, total=total)
 
     def departed(self, seq: int, wire_bytes: int) -> None:
         """A message leaves, as this entry of the ledger."""

@@ -13,12 +13,17 @@ from ssd2.errors import ModelNotFound, PromptTooLong
 from ssd2.models.checkpoint import load_checkpoint, load_config_and_tokenizer
 from ssd2.models.configs import ModelConfig
 from ssd2.models.model import Model
-from ssd2.models.predict import user_terms
+from ssd2.models.predict import prompt_cache_of, user_terms
+from ssd2.models.prompt_cache import OnRead, PromptCache, nobody
 from ssd2.models.tokenizer import Tokenizer
 from user_agent.answering.conversation import NOTHING_SAID, Conversation
+from user_agent.answering.settings import ServiceSettings
 from user_agent.documents.formats.section import sentences
 from user_agent.documents.passage import Passage
 from user_agent.documents.search import search
+
+CACHE_BYTES = 512 * 10**6
+"""About 11,000 tokens of SmolLM2-135M in float32, or 20,000 of Qwen2.5's 0.5B."""
 
 GAP = " … "
 """Stands where sentences of a passage were left out, for the user model and for whoever reads it."""
@@ -54,24 +59,63 @@ class UserModel:
         config: its shape.
         tokenizer: shared with the core.
         model: the network; None if only its tokenizer is wanted, at λ = 0.
+        prompt_cache: what answers leave behind for later ones; None where the model has no such cache.
     """
 
     config: ModelConfig
     tokenizer: Tokenizer
     model: Model | None
+    prompt_cache: PromptCache | None = None
 
     @classmethod
-    def load(cls, folder: Path, *, with_weights: bool) -> UserModel:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        with_weights: bool,
+        device: str = "cpu",
+        precision: str = "float32",
+        cache_bytes: int = CACHE_BYTES,
+    ) -> UserModel:
         """Load a checkpoint folder, or only what is needed to talk to a core.
 
+        Args:
+            folder: of the checkpoint.
+            with_weights: whether the model is to compute.
+            device: that it computes on; see `load_checkpoint`.
+            precision: of its weights; see `load_checkpoint`.
+            cache_bytes: of keys and values kept between answers.
+
         Raises:
+            InvalidParameter: if the device cannot be used, or the model not be held in that precision.
             ModelNotFound: if the folder or a file that is needed is missing.
             CheckpointInvalid: if its files are damaged or do not fit together.
         """
-        if with_weights:
-            checkpoint = load_checkpoint(folder)
-            return cls(checkpoint.model.config, checkpoint.tokenizer, checkpoint.model)
-        return cls(*load_config_and_tokenizer(folder), None)
+        if not with_weights:
+            return cls(*load_config_and_tokenizer(folder), None)
+        checkpoint = load_checkpoint(folder, device, precision=precision)
+        return cls(
+            checkpoint.model.config,
+            checkpoint.tokenizer,
+            checkpoint.model,
+            prompt_cache_of(checkpoint.model, cache_bytes),
+        )
+
+    @classmethod
+    def configured(cls, settings: ServiceSettings, *, with_weights: bool) -> UserModel:
+        """Load the user model of a configuration; see `load`."""
+        return cls.load(
+            settings.user_folder,
+            with_weights=with_weights,
+            device=settings.device,
+            precision=settings.precision,
+            cache_bytes=settings.prompt_cache_mb * 10**6,
+        )
+
+    def forget_prompts(self) -> None:
+        """Drop what is kept of the prompts of earlier answers: a document or a conversation is gone."""
+        if self.prompt_cache:
+            self.prompt_cache.forget()
 
     @property
     def vocabulary_sha256(self) -> str:
@@ -212,15 +256,18 @@ class UserModel:
         collaboration: CollaborationParams,
         self_conditioning: str,
         conversation: Conversation = NOTHING_SAID,
+        on_read: OnRead = nobody,
     ) -> UserTerms:
-        """The model's part in one decode."""
+        """The model's part in one decode, to be closed; `on_read` is told while a long prompt is read."""
         if self.model is None:
             raise ModelNotFound(
                 "the user model was loaded without its weights; load it with them", parameter="user_model"
             )
         with_docs = self.prompt(instruction, passages, conversation)
         without_docs = self.prompt(instruction, (), conversation)
-        return user_terms(self.model, [with_docs], [without_docs], collaboration, self_conditioning)
+        cache = self.prompt_cache
+        begin_with = None if cache is None else lambda prompts: cache.begin(prompts, on_read)
+        return user_terms(self.model, [with_docs], [without_docs], collaboration, self_conditioning, begin_with)
 
     def _tokens_added(self, instruction: str, passage: Passage) -> int:
         return len(self.prompt(instruction, [passage])) - len(self.prompt(instruction))

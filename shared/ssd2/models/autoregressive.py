@@ -23,6 +23,7 @@ from ssd2.models.generation import read_generation
 from ssd2.models.model import Model
 from ssd2.models.padding import left_padded
 from ssd2.models.pretrained import read_config, read_network, read_tokenizer_of
+from ssd2.models.prompt_cache import PromptCache
 from ssd2.models.registry import Family
 
 
@@ -178,4 +179,5 @@ FAMILY = Family(
     begin=lambda model, prompts, _: NextToken(model, prompts),
     lane=causal_lane,
     int8_layers=lambda model: [model.network.base_model],  # without the head, which is often the embeddings too
+    prompt_cache=PromptCache,
 )

@@ -77,17 +77,34 @@ class CausalLane:
         self._held = [NOTHING] * len(memory[0].keys)
 
     @property
+    def places(self) -> int:
+        """Return how many tokens a slot has room for."""
+        return int(self._memory[0].keys.shape[2])
+
+    @property
+    def held(self) -> Sequence[Context]:
+        """Return what the slots hold."""
+        return tuple(self._held)
+
+    def take_over(self, other: CausalLane) -> None:
+        """Take over what another lane of the model holds, slot by slot; this one has as many, and more places."""
+        for mine, theirs in zip(self._memory, other._memory, strict=True):
+            mine.keys[:, :, : other.places] = theirs.keys
+            mine.values[:, :, : other.places] = theirs.values
+        self._held = list(other._held)
+
+    @property
     def bytes_per_slot(self) -> int:
         """Memory that a full slot takes."""
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._memory) // len(self._held)
 
     def kind(self, row: Row) -> Hashable:
         """See `Lane.kind`: a row that has more than its newest token to read is a batch of its own."""
-        return None if self._missing(row) == 1 else row.slot
+        return None if self.missing(row) == 1 else row.slot
 
     def is_long(self, row: Row, *, beside: bool) -> bool:
         """See `Lane.is_long`."""
-        missing = self._missing(row)
+        missing = self.missing(row)
         return missing > 1 and missing > self._part_tokens(len(self._context(row).token_ids) - missing, beside=beside)
 
     def read(self, row: Row, *, beside: bool) -> None:
@@ -109,7 +126,7 @@ class CausalLane:
         most = self._part_tokens.alone if len(rows) == 1 else 1
         contexts = [self._checked(row) for row in rows]
         for row in rows:
-            while self._missing(row) > most:
+            while self.missing(row) > most:
                 self.read(row, beside=False)
         # In the order of their slots: neighbours are read where they lie.
         order = sorted(range(len(rows)), key=lambda index: rows[index].slot)
@@ -177,7 +194,7 @@ class CausalLane:
             )
         return context
 
-    def _missing(self, row: Row) -> int:
+    def missing(self, row: Row) -> int:
         """Count the tokens that a row's logits have to read: one at least, its last."""
         context = self._context(row)
         return len(context.token_ids) - self._kept(row.slot, context)
@@ -233,11 +250,22 @@ def causal_lane(
     """Make the lane of a causal network; see `MakeLane`.
 
     Returns:
-        None if rows of the network cannot be one batch: it keeps something else than keys and values, its attention
-        takes no mask of ours, or a row's numbers depend on its neighbours.
+        None if rows of the network cannot be one batch; see `lane_maker`.
 
     Raises:
         InvalidParameter: if there is no memory for so many slots.
+    """
+    make = lane_maker(model)
+    return make(slots + 1, model.config.max_positions) if make else None
+
+
+def lane_maker(model: Any) -> Callable[[int, int], CausalLane] | None:
+    """Try whether rows of a causal network can be one batch.
+
+    Returns:
+        Makes a lane, given slots and places in each; raises InvalidParameter if there is no memory for them. None if the
+        network keeps something else than keys and values, its attention takes no mask of ours, or a row's numbers depend
+        on its neighbours.
     """
     if (attention := attention_of(model.network)) is None:
         return None
@@ -245,8 +273,11 @@ def causal_lane(
         made = _first_keys_and_values(model.network)
     except (AttributeError, TypeError):  # a cache of another kind, whatever the config says
         return None
-    lane = CausalLane(model, _reserved(made, slots + 1, model.config.max_positions), attention)
-    return lane if lane.is_exact() else None
+
+    def make(slots: int, places: int) -> CausalLane:
+        return CausalLane(model, _reserved(made, slots, places), attention)
+
+    return make if make(len(_PROBES), max(map(len, _PROBES))).is_exact() else None
 
 
 @torch.inference_mode()

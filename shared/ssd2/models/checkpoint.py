@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 from ssd2.models.checksums import SHA256SUMS, check_checksums, write_checksums
 from ssd2.models.configs import ModelConfig
+from ssd2.models.devices import chosen_device, chosen_precision
 from ssd2.models.model import Model
 from ssd2.models.precision import dtype_of, set_precision
 from ssd2.models.pretrained import EMBED_SUM, EMBED_TIMESTEP, WEIGHT_SUFFIXES
@@ -54,18 +55,21 @@ def load_checkpoint(
 
     Args:
         folder: with config.json, weights and tokenizer.json.
-        device: where the model shall run.
+        device: where the model shall run; "auto" for the best that there is.
         shard: which part of every large weight to load; None for the whole model.
-        precision: one of `ssd2.models.precision.PRECISIONS`.
+        precision: one of `ssd2.models.precision.PRECISIONS`, or "auto" for that of the device.
 
     Raises:
         ModelNotFound: if the folder or one of its files is missing.
         CheckpointInvalid: if the files are damaged or do not fit together, or a weight is no finite number.
-        InvalidParameter: if the model cannot be cut into so many parts, or not be held in that precision.
+        InvalidParameter: if the model cannot be cut into so many parts, or not be held in that precision, or torch cannot
+            use the device.
     """
-    dtype = dtype_of(precision)
     config, tokenizer = load_config_and_tokenizer(folder)
     family = family_named(config.family)
+    device = chosen_device(device, family) if isinstance(device, str) else device
+    precision = chosen_precision(precision, device)
+    dtype = dtype_of(precision)
     family.check_files(folder, config)
     with ThreadPoolExecutor(1) as beside:  # the checksums take as long as the fingerprint
         checking = beside.submit(check_checksums, folder)

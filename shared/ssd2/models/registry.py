@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ssd2.models.configs import ModelConfig
     from ssd2.models.lane import MakeLane
     from ssd2.models.model import Model
+    from ssd2.models.prompt_cache import PromptCache
     from ssd2.models.shard import Shard
     from ssd2.models.tokenizer import Tokenizer
 
@@ -51,6 +52,7 @@ class Family:
         write_config: the content of config.json for a shape, where checkpoints are also written; else None.
         shard: turns a model into one rank's share of it, in place; None if it cannot be cut.
         int8_layers: those whose matrices can be held in int8; None if none can.
+        prompt_cache: keeps keys and values between a model's decodes, within so many bytes; None where nothing is kept.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Family:
     write_config: Callable[[Any], dict[str, Any]] | None = None
     shard: Callable[[Any, Shard], None] | None = None
     int8_layers: Callable[[Any], Sequence[nn.Module]] | None = None
+    prompt_cache: Callable[[Any, int], PromptCache] | None = None
 
 
 def families() -> list[Family]:
