@@ -84,6 +84,7 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
                 library.link(NOTES)
             library.watch()
             answering = Answering(config, loading.result(), line.client, library.search, stores.crossed, Traces())
+            library.on_removal(answering.forget_prompts)
             state = AppState(config, options, api_key(config), answering, stores, line)
             try:
                 yield state

@@ -30,6 +30,9 @@ from user_agent.store.crossed import Crossed
 from user_agent.store.ledger import tracing
 from user_agent.store.tuned import Choice
 
+KEPT_S = 600.0
+"""How long what was read of a prompt is kept without being used: long enough for the next question."""
+
 Search: TypeAlias = Callable[[str, Sequence[int] | None], Sequence[Passage]]
 """Passages for a question, the best first, from all documents or from those with the given ids."""
 
@@ -145,11 +148,17 @@ class Answering:
 
     def reconfigure(self, settings: ServiceSettings, user_model: UserModel, client: CoreClient | None) -> None:
         """Take up other settings, checked before, or another model or line, from the next answer on."""
+        if user_model is not self._user_model:
+            self._user_model.forget_prompts()
         self._settings, self._user_model, self._client, self._core_takes = settings, user_model, client, None
 
     def request(self, question: str, **given: Any) -> AnswerRequest:
         """Ask a question with the settings of the service, but for those that are given."""
         return self._settings.request(question, **given)
+
+    def forget_prompts(self) -> None:
+        """Drop what the user model keeps of earlier prompts, as a document or a conversation is gone; from any thread."""
+        self._user_model.forget_prompts()
 
     @property
     def user_model(self) -> UserModel:
@@ -235,6 +244,8 @@ class Answering:
     def _done(self, task: asyncio.Task[Answered], trace: Trace) -> None:
         """Count the end of a task, also where it was cancelled before it ever ran."""
         self._admitted -= 1
+        if cache := self._user_model.prompt_cache:
+            task.get_loop().call_later(KEPT_S, cache.forget_unused, KEPT_S)
         if task.cancelled():
             code, message = "stopped", "the answer was stopped"
         elif isinstance(error := task.exception(), SlingshotError):

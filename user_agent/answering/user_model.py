@@ -112,6 +112,16 @@ class UserModel:
             cache_bytes=settings.prompt_cache_mb * 10**6,
         )
 
+    @property
+    def device(self) -> str:
+        """Kind of the device that the model computes on; empty without weights."""
+        return next(self.model.parameters()).device.type if self.model else ""
+
+    @property
+    def precision(self) -> str:
+        """Precision of the model's weights; empty without them."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.") if self.model else ""
+
     def forget_prompts(self) -> None:
         """Drop what is kept of the prompts of earlier answers: a document or a conversation is gone."""
         if self.prompt_cache:

@@ -16,6 +16,8 @@ const STARTING = "The demo’s core ended; starting it again…";
 const waitingFor = ({ code, message }) => (code === OWN_CORE_ENDED ? STARTING : `${message}. Trying again.`);
 const pause = () => new Promise((done) => setTimeout(done, LOOK_EVERY_MS));
 
+const readingOf = ({ done, total }) => `Reading ${done.toLocaleString("en")} of ${total.toLocaleString("en")} tokens`;
+
 /** An answer in the making. Afterwards `message` is what is kept of it, or null. */
 export class LiveAnswer {
   #denoising = new Denoising();
@@ -58,7 +60,8 @@ export class LiveAnswer {
       this.#hasBegun = true;
       this.#waits.textContent = "";
       made.trace = part.trace;
-      const onEvent = ({ waits }) => (this.#waits.textContent = waits ? waitingFor(waits) : "");
+      const onEvent = ({ waits, reads }) =>
+        (this.#waits.textContent = waits ? waitingFor(waits) : reads ? readingOf(reads) : "");
       this.#denoising.follow(part.trace, { signal, onEvent }).catch(() => {}); // the answer itself says what went wrong
     }
     if (part.slingshot) made.data = { ...part.slingshot, is_cut: part.isCut };
