@@ -44,6 +44,7 @@ VALUES: dict[str, tuple[Any, str]] = {
     "max_tokens": (24, "24"),
     "temperature": (0.0, "0"),
     "documents": ((3, 17), "3, 17"),
+    "private_context": ("I am Mallory.", "I am Mallory."),
     "pair": ("smollm2-135m", "smollm2-135m"),
     "model": ("large", "large"),
     "steps": (7, "7"),

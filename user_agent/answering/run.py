@@ -29,7 +29,7 @@ from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.answering.conversation import NOTHING_SAID, Conversation
 from user_agent.answering.request import MAX_SPECULATION
-from user_agent.answering.user_model import UserModel
+from user_agent.answering.user_model import PrivateContextFit, UserModel
 from user_agent.documents.passage import Passage
 from user_agent.line.client import CoreClient
 from user_agent.line.resuming_stream import ResumingStream
@@ -53,6 +53,8 @@ class Question:
         conversation: earlier turns for the user model, those that fit.
         core_conversation: earlier turns for the core, which is sent of them what crossed before.
         left_out_turns: how many earlier turns the user model is not given.
+        private_context: what only the user model sees beside the passages.
+        private_context_fit: how much it is of what was given.
     """
 
     instruction: str
@@ -68,6 +70,8 @@ class Question:
     conversation: Conversation = NOTHING_SAID
     core_conversation: Conversation = NOTHING_SAID
     left_out_turns: int = 0
+    private_context: str = ""
+    private_context_fit: PrivateContextFit | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.speculation <= MAX_SPECULATION:
@@ -445,6 +449,7 @@ def _terms(question: Question, user_model: UserModel, observer: Observer | None)
         question.params.self_conditioning,
         question.conversation,
         on_read,
+        question.private_context,
     )
 
 

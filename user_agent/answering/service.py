@@ -306,7 +306,7 @@ class Answering:
             card = await self._card(request.model)  # whose limit says which turns are left out
             core_takes = card.max_prompt_tokens if card else None
         kept, params = await asyncio.to_thread(self._kept, request, said, asked_params, core_takes)
-        fitted = Fitted(conversation=kept)
+        fitted = Fitted(conversation=kept, private_context_fit="left out" if request.private_context.strip() else None)
         if collaboration.uses_user:
             fitted = await asyncio.to_thread(self._passages_for, request, params, kept)
         return Question(
@@ -323,6 +323,8 @@ class Answering:
             conversation=fitted.conversation,
             core_conversation=kept,
             left_out_turns=len(said.turns) - len(fitted.conversation.turns),
+            private_context=fitted.private_context,
+            private_context_fit=fitted.private_context_fit,
         )
 
     def _kept(
@@ -339,7 +341,9 @@ class Answering:
         self, request: AnswerRequest, params: DecodingParams, conversation: Conversation = NOTHING_SAID
     ) -> Fitted:
         found = self._found(request, conversation) if request.document_ids != () else []
-        return self._user_model.fitting(request.question, found, params.max_answer_tokens, conversation)
+        return self._user_model.fitting(
+            request.question, found, params.max_answer_tokens, conversation, request.private_context
+        )
 
     def _found(self, request: AnswerRequest, conversation: Conversation) -> list[Passage]:
         """Search for a question and, behind what is found, again for the earlier ones: what they are about goes on."""
@@ -361,7 +365,8 @@ class Answering:
 
     def _prompt_tokens(self, question: Question) -> int:
         if question.collaboration.uses_user:
-            return len(self._user_model.prompt(question.instruction, question.passages, question.conversation))
+            given = (question.instruction, question.passages, question.conversation, question.private_context)
+            return len(self._user_model.prompt(*given))
         return len(self._user_model.core_prompt(question.instruction, question.core_conversation))
 
 

@@ -132,12 +132,13 @@ def passage_json(passage: Passage) -> dict[str, Any]:
 
 
 def fit_json(question: Question) -> dict[str, Any]:
-    """Describe what did not fit: passages, by their places, the longest answer requested, and earlier turns."""
+    """Describe what did not fit: passages, by their places, the longest answer requested, earlier turns, private context."""
     return {
         "left_out": [_place_json(passage) for passage in question.left_out],
         "max_tokens": question.params.max_tokens,
         "clamped_from": question.clamped_from,
         "left_out_turns": question.left_out_turns,
+        "private_context": question.private_context_fit,
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from ssd2.algorithm.collaboration import UserTerms
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
@@ -25,6 +26,11 @@ from user_agent.documents.search import search
 CACHE_BYTES = 512 * 10**6
 """About 11,000 tokens of SmolLM2-135M in float32, or 20,000 of Qwen2.5's 0.5B."""
 
+PrivateContextFit: TypeAlias = Literal["whole", "in part", "left out"]
+
+_PRIVATE = Path("private context")
+"""Stands for the source of a text that is no document's."""
+
 GAP = " … "
 """Stands where sentences of a passage were left out, for the user model and for whoever reads it."""
 
@@ -38,12 +44,16 @@ class Fitted:
         left_out: that have no room, not even in part.
         why_none: why none is given, whatever the room; None if that is not so.
         conversation: the turns that have room beside them.
+        private_context: what of it has room.
+        private_context_fit: how much that is; None if none was given.
     """
 
     passages: Sequence[Passage] = ()
     left_out: Sequence[Passage] = ()
     why_none: str | None = None
     conversation: Conversation = NOTHING_SAID
+    private_context: str = ""
+    private_context_fit: PrivateContextFit | None = None
 
 
 def given_at_zero(found: Sequence[Passage]) -> Fitted:
@@ -138,10 +148,15 @@ class UserModel:
         return self.tokenizer.encode_conversation(messages, bos_token_id=self.config.bos_token_id)
 
     def prompt(
-        self, instruction: str, passages: Sequence[Passage] = (), conversation: Conversation = NOTHING_SAID
+        self,
+        instruction: str,
+        passages: Sequence[Passage] = (),
+        conversation: Conversation = NOTHING_SAID,
+        private_context: str = "",
     ) -> list[int]:
         """The prompt with all of it: what only the user model sees."""
         messages, texts = conversation.for_user(instruction), [passage.text for passage in passages]
+        texts = [private_context, *texts] if private_context.strip() else texts
         return self.tokenizer.encode_conversation(messages, texts, bos_token_id=self.config.bos_token_id)
 
     @property
@@ -210,23 +225,27 @@ class UserModel:
         passages: Sequence[Passage],
         answer_tokens: int,
         conversation: Conversation = NOTHING_SAID,
+        private_context: str = "",
     ) -> Fitted:
         """Choose the passages that fit the model's context beside the instruction, the first ones first.
 
         Where not all has room, earlier turns have half of it: the oldest are left out first, then passages.
 
         Of the first passage that does not fit whole the sentences that fit are given, those that match the instruction
-        before others. Shorter passages behind it may still fit.
+        before others. Shorter passages behind it may still fit. Private context is the first of them all.
 
         Args:
             instruction: w_inst.
             passages: candidates, the best first.
             answer_tokens: room that the answer needs, in whole blocks.
             conversation: before the instruction.
+            private_context: given with the question.
 
         Raises:
             PromptTooLong: if the instruction alone does not fit.
         """
+        private = [Passage(private_context, _PRIVATE)] if private_context.strip() else []
+        passages = [*private, *passages]
         longest = self.config.max_prompt_tokens_before(answer_tokens)
         conversation = self._fitting_turns(instruction, passages, longest, conversation)
         if (needed := len(self.prompt(instruction, (), conversation))) > longest:
@@ -244,7 +263,7 @@ class UserModel:
                 room -= self._tokens_added(instruction, shown)
             else:
                 left_out.append(passage)
-        return Fitted(given, left_out, conversation=conversation)
+        return _apart(given, left_out, conversation, has_private=bool(private))
 
     def _fitting_turns(
         self, instruction: str, passages: Sequence[Passage], longest: int, conversation: Conversation
@@ -267,13 +286,14 @@ class UserModel:
         self_conditioning: str,
         conversation: Conversation = NOTHING_SAID,
         on_read: OnRead = nobody,
+        private_context: str = "",
     ) -> UserTerms:
         """The model's part in one decode, to be closed; `on_read` is told while a long prompt is read."""
         if self.model is None:
             raise ModelNotFound(
                 "the user model was loaded without its weights; load it with them", parameter="user_model"
             )
-        with_docs = self.prompt(instruction, passages, conversation)
+        with_docs = self.prompt(instruction, passages, conversation, private_context)
         without_docs = self.prompt(instruction, (), conversation)
         cache = self.prompt_cache
         begin_with = None if cache is None else lambda prompts: cache.begin(prompts, on_read)
@@ -321,6 +341,19 @@ class UserModel:
             parameter="question",
             limit=limit,
         )
+
+
+def _apart(
+    given: Sequence[Passage], left_out: Sequence[Passage], conversation: Conversation, *, has_private: bool
+) -> Fitted:
+    """Tell private context from the passages that it was fitted with, as their first."""
+    if not has_private:
+        return Fitted(given, left_out, conversation=conversation)
+    if left_out and left_out[0].source is _PRIVATE:
+        return Fitted(given, left_out[1:], conversation=conversation, private_context_fit="left out")
+    first, *others = given
+    fit: PrivateContextFit = "in part" if first.is_cut else "whole"
+    return Fitted(others, left_out, None, conversation, first.text, fit)
 
 
 def _joined(every: Sequence[Passage], chosen: Sequence[int]) -> Passage:

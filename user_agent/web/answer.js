@@ -76,9 +76,10 @@ export class LiveAnswer {
   #stopped() {
     const { frames, passages, start } = this.#denoising.trace;
     const tokens = frames.filter((frame) => frame.isCommit).flatMap((frame) => frame.finals);
-    const { lambda_user = null, left_out = [], left_out_turns = 0, max_tokens = null, clamped_from = null } = start ?? {};
+    const { lambda_user = null, left_out = [], left_out_turns = 0, max_tokens = null, clamped_from = null,
+      private_context = null } = start ?? {};
     return { tokens, citations: passages, figures: null, lambda_user, left_out, left_out_turns, max_tokens, clamped_from,
-      is_stopped: true };
+      private_context, is_stopped: true };
   }
 
   #kept({ text, trace, data }) {
@@ -99,6 +100,8 @@ function remarks(data) {
   const said = [data?.is_stopped && "Stopped before the end.", data?.clamped_from && clamped(data),
     data?.left_out_turns &&
       `${counted(data.left_out_turns, "earlier turn")} left out: the oldest do not fit beside this question.`,
+    data?.private_context === "in part" && "The private context is too long and was given in part.",
+    data?.private_context === "left out" && "The private context was left out.",
     data?.is_cut && !data.clamped_from && "Cut off at the longest answer; see Settings."];
   return said.filter(Boolean).map((text) => el("p", { className: "remark" }, text));
 }
