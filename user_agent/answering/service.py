@@ -157,7 +157,7 @@ class Answering:
         return self._settings.request(question, **given)
 
     def forget_prompts(self) -> None:
-        """Drop what the user model keeps of earlier prompts, as a document or a conversation is gone; from any thread."""
+        """Drop what the user model keeps of earlier prompts, in any thread: a document or a conversation is gone."""
         self._user_model.forget_prompts()
 
     @property

@@ -30,7 +30,7 @@ class ServiceSettings(AnswerSettings):
         Literal["auto", "float32", "bfloat16", "float16"],
         Face(
             "Precision of the user model's weights",
-            "auto is float32 on a CPU and bfloat16 elsewhere; fewer bits are faster and change some tokens.",
+            "auto is bfloat16 on CUDA and float32 elsewhere; fewer bits are faster and change some tokens.",
             advanced=True,
         ),
     ] = "auto"

@@ -31,7 +31,8 @@ class Event:
 
     Attributes:
         number: in its trace, from 1.
-        kind: answer.start, core.wait, prompt.read, block.start, denoise.step, token.final, block.commit, egress or answer.end.
+        kind: answer.start, core.wait, prompt.read, block.start, denoise.step, token.final, block.commit, egress or
+            answer.end.
         data: about it, as JSON.
     """
 
@@ -132,7 +133,7 @@ def passage_json(passage: Passage) -> dict[str, Any]:
 
 
 def fit_json(question: Question) -> dict[str, Any]:
-    """Describe what did not fit: passages, by their places, the longest answer requested, earlier turns, private context."""
+    """Describe what did not fit: passages, by their places, the longest answer, earlier turns, private context."""
     return {
         "left_out": [_place_json(passage) for passage in question.left_out],
         "max_tokens": question.params.max_tokens,

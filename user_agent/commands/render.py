@@ -53,7 +53,9 @@ def remarks(question: Question) -> list[str]:
         count = f"{turns} earlier turn{'s' if turns > 1 else ''}"
         said.append(f"{count} left out: the oldest do not fit beside this question.")
     if question.private_context_fit == "in part":
-        said.append("The private context is given in part: the sentences that fit, those that match the question first.")
+        said.append(
+            "The private context is given in part: the sentences that fit, those that match the question first."
+        )
     if question.private_context_fit == "left out":
         why = "does not fit beside this question" if question.collaboration.uses_user else "is not read at λ 0"
         said.append(f"The private context is left out: it {why}.")

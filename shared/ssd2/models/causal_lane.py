@@ -263,9 +263,9 @@ def lane_maker(model: Any) -> Callable[[int, int], CausalLane] | None:
     """Try whether rows of a causal network can be one batch.
 
     Returns:
-        Makes a lane, given slots and places in each; raises InvalidParameter if there is no memory for them. None if the
-        network keeps something else than keys and values, its attention takes no mask of ours, or a row's numbers depend
-        on its neighbours.
+        Makes a lane, given slots and places in each; raises InvalidParameter if there is no memory for them. None if
+        the network keeps something else than keys and values, its attention takes no mask of ours, or a row's numbers
+        depend on its neighbours.
     """
     if (attention := attention_of(model.network)) is None:
         return None

@@ -62,8 +62,8 @@ def load_checkpoint(
     Raises:
         ModelNotFound: if the folder or one of its files is missing.
         CheckpointInvalid: if the files are damaged or do not fit together, or a weight is no finite number.
-        InvalidParameter: if the model cannot be cut into so many parts, or not be held in that precision, or torch cannot
-            use the device.
+        InvalidParameter: if the model cannot be cut into so many parts or held in that precision, or torch cannot use
+            the device.
     """
     config, tokenizer = load_config_and_tokenizer(folder)
     family = family_named(config.family)

@@ -45,7 +45,7 @@ def chosen_precision(precision: str, device: torch.device | str) -> str:
     """
     if precision != AUTO:
         return precision
-    return "float32" if torch.device(device).type == "cpu" else "bfloat16"
+    return "bfloat16" if torch.device(device).type == "cuda" else "float32"
 
 
 def check_device(device: str) -> None:

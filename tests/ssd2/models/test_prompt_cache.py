@@ -253,9 +253,7 @@ def test_a_network_whose_rows_cannot_be_one_batch_has_none(name: str) -> None:
     assert not PromptCache(model_of(REFUSED[name]), ENOUGH).is_usable
 
 
-def test_bad_prompts_and_too_little_memory_are_named(
-    model: AutoregressiveLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_prompts_and_too_little_memory_are_named(model: AutoregressiveLM, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = PromptCache(model, ENOUGH)
     with pytest.raises(PromptTooLong):
         cache.begin([[1] * 401, [1]])
