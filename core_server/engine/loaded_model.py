@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core_server.catalogue.served_model import ServedModel
 from ssd2.logits.format import ANY_FORMAT, AllowedFormats
-from ssd2.models.checkpoint import Checkpoint, load_checkpoint
+from ssd2.models.checkpoint import Checkpoint, load_packed
 from ssd2.models.devices import check_device
 from ssd2.models.shard import Shard
 
@@ -53,7 +53,7 @@ class LoadedModel:
             CheckpointInvalid: if it is damaged.
         """
         check_device(device)
-        return cls(name, load_checkpoint(folder, device, shard, precision), logits_formats)
+        return cls(name, load_packed(folder, device, shard, precision), logits_formats)
 
     @cached_property
     def served(self) -> ServedModel:

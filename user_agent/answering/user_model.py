@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from ssd2.algorithm.collaboration import UserTerms
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import ModelNotFound, PromptTooLong
-from ssd2.models.checkpoint import load_checkpoint, load_config_and_tokenizer
+from ssd2.models.checkpoint import load_config_and_tokenizer, load_packed
 from ssd2.models.configs import ModelConfig
 from ssd2.models.model import Model
 from ssd2.models.predict import prompt_cache_of, user_terms
@@ -103,7 +103,7 @@ class UserModel:
         """
         if not with_weights:
             return cls(*load_config_and_tokenizer(folder), None)
-        checkpoint = load_checkpoint(folder, device, precision=precision)
+        checkpoint = load_packed(folder, device, precision=precision)
         return cls(
             checkpoint.model.config,
             checkpoint.tokenizer,

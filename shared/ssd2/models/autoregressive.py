@@ -21,6 +21,7 @@ from ssd2.models.causal_lane import causal_lane
 from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.generation import read_generation
 from ssd2.models.model import Model
+from ssd2.models.packed_linear import pack_linear_layers
 from ssd2.models.padding import left_padded
 from ssd2.models.pretrained import read_config, read_network, read_tokenizer_of
 from ssd2.models.prompt_cache import PromptCache
@@ -179,5 +180,6 @@ FAMILY = Family(
     begin=lambda model, prompts, _: NextToken(model, prompts),
     lane=causal_lane,
     int8_layers=lambda model: [model.network.base_model],  # without the head, which is often the embeddings too
+    pack=lambda model: pack_linear_layers(model.network),
     prompt_cache=PromptCache,
 )

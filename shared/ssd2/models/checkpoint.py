@@ -90,6 +90,17 @@ def load_checkpoint(
     return Checkpoint(model, tokenizer, sha256, parameters)
 
 
+def load_packed(
+    folder: Path, device: torch.device | str = "cpu", shard: Shard | None = None, precision: str = "float32"
+) -> Checkpoint:
+    """Load a model that is only to answer, with its matrices laid out for it; see `load_checkpoint`."""
+    checkpoint = load_checkpoint(folder, device, shard, precision)
+    pack = family_named(checkpoint.model.config.family).pack
+    if pack and shard is None:  # shares of a model have layers of their own
+        pack(checkpoint.model)
+    return checkpoint
+
+
 def _check_finite(folder: Path, model: Model) -> None:
     """Refuse what no training that went well leaves: one such number is in every answer that comes near it."""
     for name, weight in model.named_parameters():

@@ -52,6 +52,7 @@ class Family:
         write_config: the content of config.json for a shape, where checkpoints are also written; else None.
         shard: turns a model into one rank's share of it, in place; None if it cannot be cut.
         int8_layers: those whose matrices can be held in int8; None if none can.
+        pack: lays a model's matrices out for the CPU's kernels, in place; None where they stay as they are.
         prompt_cache: keeps keys and values between a model's decodes, within so many bytes; None where nothing is kept.
     """
 
@@ -67,6 +68,7 @@ class Family:
     write_config: Callable[[Any], dict[str, Any]] | None = None
     shard: Callable[[Any, Shard], None] | None = None
     int8_layers: Callable[[Any], Sequence[nn.Module]] | None = None
+    pack: Callable[[Any], None] | None = None
     prompt_cache: Callable[[Any, int], PromptCache] | None = None
 
 
