@@ -1,7 +1,7 @@
 """Keys and values kept between the decodes of one model: what two prompts begin with is read once.
 
 On the device the prompts hold documents, so what is kept is bounded, is forgotten with them, and is wiped when it goes.
-See docs/decisions/051-keys-and-values-kept-on-the-device.md.
+See docs/decisions/051-the-user-model-on-the-device.md.
 """
 
 from __future__ import annotations

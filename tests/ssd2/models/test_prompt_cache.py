@@ -191,9 +191,10 @@ def test_an_answer_that_outgrows_what_was_reserved_goes_on(
 ) -> None:
     monkeypatch.setattr(prompt_cache, "PLACES_STEP", 66)
     cache = PromptCache(model, ENOUGH)
-    made = memories(monkeypatch)
+    made, reads = memories(monkeypatch), Reads(monkeypatch)
     assert decoded(cache.begin(PROMPTS)) == decoded(NextToken(model, PROMPTS))
     assert {tensor.shape[2] for tensor in made} == {66, 132}
+    assert reads.taken() <= sum(map(len, PROMPTS)) + 6 * 2, "nothing is read twice"
 
 
 def closing_at(reads: int, told: list[tuple[int, int]]) -> Any:
