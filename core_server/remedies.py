@@ -23,6 +23,7 @@ REMEDIES: Remedies = {
     (ANY, "port"): "--port or --host",
     (ANY, "ops_port"): "--ops-port or --ops-host",
     (ANY, "device"): "--device",
+    (ANY, "max_sessions"): "--max-sessions, --precision or --tensor-parallel",
     (ANY, "precision"): "--precision or --device",
     (ANY, "tensor_parallel"): "--tensor-parallel",
     (ANY, "logits"): "--logits",

@@ -119,10 +119,12 @@ class Ready:
     Attributes:
         models: that it has.
         slots: answers that it takes at a time.
+        one_at_a_time: names of the models whose answers are not computed in batches.
     """
 
     models: tuple[ServedModel, ...]
     slots: int
+    one_at_a_time: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

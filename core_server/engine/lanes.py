@@ -11,7 +11,7 @@ from torch import Tensor
 from core_server.engine.cuda_graphs import CudaGraphs, CudaRecorder
 from ssd2.algorithm.block_view import BlockView, ProjectedAt
 from ssd2.algorithm.collaboration import Predictor
-from ssd2.models.lane import Lane, Row
+from ssd2.models.lane import Lane, NoLane, Row
 from ssd2.models.model import Model
 from ssd2.models.predict import begin
 from ssd2.models.registry import family_named
@@ -25,18 +25,26 @@ def lane_for(model: Model, slots: int, *, compiled: bool = False) -> Lane:
         slots: answers at a time, numbered from 0.
         compiled: whether SSD-2's noise is compiled, which takes seconds for each size of batch.
     """
-    make = family_named(model.config.family).lane
+    family = family_named(model.config.family)
     device = next(model.parameters()).device
     graphs = partial(CudaGraphs, CudaRecorder(device)) if device.type == "cuda" else None
-    lane = make(model, slots, compiled=compiled, graphs=graphs) if make else None
-    return lane or SingleLane(model)
+    if family.lane is None:
+        return SingleLane(model, f"models of the family {family.name} are not computed in batches")
+    try:
+        return family.lane(model, slots, compiled=compiled, graphs=graphs)
+    except NoLane as reason:
+        return SingleLane(model, str(reason))
 
 
 class SingleLane:
-    """Models whose rows are not one batch: one answer at a time, with what each predictor remembers by itself."""
+    """Models whose rows are not one batch: one answer at a time, with what each predictor remembers by itself.
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    Attributes:
+        reason: why they are not.
+    """
+
+    def __init__(self, model: Model, reason: str) -> None:
+        self._model, self.reason = model, reason
         self._predictors: dict[int, Predictor] = {}
 
     def kind(self, row: Row) -> Hashable:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from core_server.catalogue.engine_messages import Start
 from core_server.engine.loaded_model import LoadedModel
+from core_server.engine.memory import check_memory
 from core_server.engine.ranks import Ranks
 from ssd2.models.checksums import SHA256SUMS
 
@@ -26,6 +27,7 @@ def load_models(start: Start, ranks: Ranks) -> list[LoadedModel]:
     Raises:
         SlingshotError: if one cannot be loaded; see `LoadedModel.load`.
     """
+    check_memory(start, ranks.rank)
     return [_load(name, folder, start, ranks) for name, folder in start.models.items()]
 
 

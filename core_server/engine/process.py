@@ -36,7 +36,7 @@ from core_server.catalogue.engine_messages import (
     send,
 )
 from core_server.config import HEARTBEAT_S
-from core_server.engine.lanes import lane_for
+from core_server.engine.lanes import SingleLane, lane_for
 from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.loading import load_models
 from core_server.engine.ranks import ALONE, Ranks, joined_ranks
@@ -109,6 +109,7 @@ class Engine:
         self._inbox = Inbox(connection) if connection else None
         lanes = {model.name: lane_for(model.checkpoint.model, slots, compiled=compiled) for model in models}
         self._served = {lanes[model.name]: model.served for model in models}
+        self._one_at_a_time = {name: lane.reason for name, lane in lanes.items() if isinstance(lane, SingleLane)}
         self._suspects: set[Lane] = set()
         samplers = {model.name: family_named(model.checkpoint.model.config.family).sampler for model in models}
         self._scheduler = Scheduler(lanes, slots, samplers)
@@ -126,7 +127,9 @@ class Engine:
 
     def run(self) -> None:
         """Say what is there, and go round until the front end is gone."""
-        self._report(Ready(tuple(self._served.values()), self._scheduler.slots))
+        for name, reason in self._one_at_a_time.items() if self._ranks.is_first else ():
+            _log.warning("answers of the model %s are computed one at a time, not in batches: %s", name, reason)
+        self._report(Ready(tuple(self._served.values()), self._scheduler.slots, frozenset(self._one_at_a_time)))
         batch: Batch | None = None
         reading: Reading | None = None
         while (commands := self._commands(wait_s=0 if batch or reading else HEARTBEAT_S)) is not None:
@@ -315,10 +318,11 @@ def _run(start: Start, connection: socket.socket | None, ranks: Ranks) -> None:
     refusals = [error for error in ranks.gather(refusal) if error]
     if not refusals:
         serving.connect(device)
-        engine = Engine(models, start.slots, connection, serving, compiled=start.compiled)
         try:
+            engine = Engine(models, start.slots, connection, serving, compiled=start.compiled)
             engine.test_models()
-        except ModelBroken as error:
+        except SlingshotError as error:
+            _log.error("%s", error)
             refusals = [error]
         else:
             engine.run()

@@ -75,6 +75,7 @@ class EngineClient:
     Attributes:
         models: that it has, once it is ready.
         slots: answers that it takes at a time, likewise.
+        one_at_a_time: names of its models whose answers are not computed in batches, likewise.
         alive: its last word on how it stands; None before the first.
         broken_models: names of those that have failed an answer and then their self-test.
         on_broken: called when there is one more.
@@ -96,6 +97,7 @@ class EngineClient:
         self._listening: asyncio.Task[None] | None = None
         self.models: tuple[ServedModel, ...] = ()
         self.slots = 0
+        self.one_at_a_time: frozenset[str] = frozenset()
         self.alive: Alive | None = None
         self.broken_models: set[str] = set()
         self.on_broken: Callable[[], None] = lambda: None
@@ -105,6 +107,11 @@ class EngineClient:
     def answers(self) -> int:
         """In progress, as the front end counts them."""
         return len(self._frames)
+
+    @property
+    def batched(self) -> dict[str, bool]:
+        """True for each model whose answers are computed in batches."""
+        return {model.name: model.name not in self.one_at_a_time for model in self.models}
 
     @property
     def is_gone(self) -> bool:
@@ -129,7 +136,8 @@ class EngineClient:
             raise report.error
         if not isinstance(report, Ready):
             raise EngineLost("the engine ended while it loaded the models; see its log")
-        self.models, self.slots, self._heard_at = report.models, report.slots, time.monotonic()
+        self.models, self.slots, self.one_at_a_time = report.models, report.slots, report.one_at_a_time
+        self._heard_at = time.monotonic()
         self._listening = asyncio.create_task(self._listen())
 
     async def gone(self) -> None:

@@ -118,6 +118,11 @@ class Metrics(Collector):
         yield _gauge("engine_running", "1 while an engine runs, 0 while it is restarted or given up", running, label)
         counts: dict[_Labels, int] = {(str(n),): count for n, count in restarts.items()}
         yield _counter("engine_restarts", "Restarts of an engine", label, counts)
+        batched: dict[_Labels, float] = {
+            (name,): is_so for one in engines.values() for name, is_so in one.batched.items()
+        }
+        text = "1 if answers of a model are computed in batches, 0 if one at a time, which the engine's log explains"
+        yield _gauge("model_batched", text, batched, ["model"])
         silences: dict[_Labels, float] = {(str(n),): engine.silence_s for n, engine in engines.items()}
         yield _gauge("engine_heartbeat_age_seconds", "Time since an engine's last message", silences, label)
         ratios = of_each(lambda alive: alive.slots_used / alive.slots)

@@ -23,6 +23,10 @@ class RunningEngine(Protocol):
     def silence_s(self) -> float:
         """Seconds since it has said anything."""
 
+    @property
+    def batched(self) -> Mapping[str, bool]:
+        """True for each model whose answers are computed in batches."""
+
 
 class RunningEngines(Protocol):
     """The engines of a server, as far as their state is reported."""

@@ -188,6 +188,17 @@ BENCHMARKS = {
             "against": Option(None, None, Path, "checkout of another commit, measured in turns with this one"),
         },
     ),
+    "page": Benchmark(
+        "3",
+        "answers of a causal pair to questions about a page: seconds to the first token, tokens a second",
+        {
+            "core": Option(None, None, Path, "checkpoint folder of the core; a small random Llama without"),
+            "user": Option(None, None, Path, "checkpoint folder of the user model; the core's without"),
+            "tokens": Option(40, 4, int, "of an answer"),
+            "precision": Option("float32", "float32", str, "of the core's weights"),
+            **_RUNS,
+        },
+    ),
     "documents": Benchmark(
         "2",
         "documents read in a second, and a search over many passages, encrypted and not",

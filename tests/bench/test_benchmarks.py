@@ -75,6 +75,15 @@ def test_causal_measures_sessions_and_a_long_prompt_beside_them(capsys: pytest.C
 
 
 @pytest.mark.slow
+def test_page_measures_both_sides_and_each_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    (figures,) = _printed(capsys, "page", "--quick")
+    assert min(figures[name] for name in ("first_token_s", "tokens_per_s", "core_ms", "user_ms")) > 0
+    assert figures["words"] > 450
+    slower = max(figures["core_ms"], figures["user_ms"])
+    assert 1000 / (figures["beside_ms"] + slower) == pytest.approx(figures["tokens_per_s"], rel=0.05)
+
+
+@pytest.mark.slow
 def test_while_replicas_are_restarted_no_answer_is_lost_or_wrong(
     capsys: pytest.CaptureFixture[str], pair: list[str]
 ) -> None:

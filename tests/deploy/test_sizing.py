@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from ssd2.models.causal_lane import numbers_per_token
 from ssd2.models.configs import ExpertsConfig, SSD2Config
 from ssd2.models.context import Context
 from ssd2.models.experts import TimeRangeExperts
+from ssd2.models.graph_sizes import graph_batches, graph_extents
 from ssd2.models.ssd2 import SSD2
-from ssd2.models.ssd2_lane import BatchLane, blank_rows, graph_batches, graph_extents
+from ssd2.models.ssd2_lane import BatchLane, blank_rows
 from tests.bench.shape import OPT, SHAPES
 from tests.deploy.deployment import DEPLOY
 
@@ -126,6 +130,41 @@ def test_weights_slots_and_blocks_take_what_the_page_says(name: str) -> None:
         f"{memory.block / 1e6:.0f} MB",
         str(memory.most_slots or "none"),
     ]
+
+
+CAUSAL: dict[str, Callable[[], Any]] = {
+    "SmolLM2-135M (30 layers, 3 heads of 64, 8,192 positions) takes": lambda: LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=49_152,
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            max_position_embeddings=8192,
+        )
+    ),
+    "Qwen2.5 0.5B (24 layers, 2 heads of 64, 32,768 positions)": lambda: Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=151_936,
+            hidden_size=896,
+            intermediate_size=4864,
+            num_hidden_layers=24,
+            num_attention_heads=14,
+            num_key_value_heads=2,
+            max_position_embeddings=32_768,
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_slots_of_causal_networks_take_what_the_page_says(name: str) -> None:
+    with torch.device("meta"):
+        network = CAUSAL[name]()
+    token, positions = 4 * numbers_per_token(network), network.config.max_position_embeddings
+    full = f"{token * positions / 1e6:.0f} MB"
+    assert re.search(rf"{re.escape(name)} {token / 1e3:.0f} kB (a token )?and {full}", TEXT)
 
 
 def test_graphs_take_what_the_page_says() -> None:

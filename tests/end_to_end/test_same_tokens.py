@@ -19,6 +19,7 @@ from ssd2.logits.format import FLOAT16, PREFERRED, UINT8, LogitsFormat
 from ssd2.models.checkpoint import load_checkpoint, save_checkpoint
 from ssd2.models.convert import export_opt
 from ssd2.models.predict import begin, begin_sampler
+from tests.families import save_llama
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
@@ -225,8 +226,9 @@ needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs
 )
 def core_of_two(families: Path, request: pytest.FixtureRequest) -> Iterator[CoreProcess]:
     """Two processes compute: each answer together, or each some answers."""
-    experts = f"experts={families / 'core-experts'}"
-    with running_core(f"single={families / 'core-single'}", "--model", experts, *request.param) as running:
+    save_llama(families / "llama", 1782)
+    further = [f"experts={families / 'core-experts'}", "--model", f"llama={families / 'llama'}"]
+    with running_core(f"single={families / 'core-single'}", "--model", *further, *request.param) as running:
         yield running
 
 
@@ -247,6 +249,21 @@ async def test_several_processes_give_the_tokens_of_one(
     folders = families / f"core-{name}", families / f"user-{name}"
     assert remote == [_in_process(question, *folders) for question in questions]
     assert all(len(tokens) > 8 for tokens in remote), "too short to have crossed a block"
+
+
+@pytest.mark.slow
+async def test_several_processes_give_the_tokens_of_one_causal_network(
+    core_of_two: CoreProcess, families: Path
+) -> None:
+    user = _user(families / "llama")
+    params = DecodingParams.for_model(user.config, max_tokens=9)
+    asked = [
+        replace(_question(number, 0.4, "greedy", "own"), params=params, model="llama", speculation=number)
+        for number in range(3)
+    ]
+    remote = await _over_grpc(asked, core_of_two.address, user)
+    assert remote == [_in_process(question, families / "llama", families / "llama") for question in asked]
+    assert len({token for tokens in remote for token in tokens}) > 8
 
 
 @pytest.mark.slow

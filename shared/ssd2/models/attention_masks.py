@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssd2.models.lane import NoLane
+
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 _MASKED = ("sdpa", "eager")
@@ -56,18 +58,22 @@ class Attention:
         return torch.zeros(seen.shape, dtype=self.dtype, device=seen.device).masked_fill(~seen, hidden)
 
 
-def attention_of(network: Any) -> Attention | None:
+def attention_of(network: Any) -> Attention:
     """Find the masks of a causal network of the transformers library, by its config.
 
-    Returns:
-        None if no mask says what its layers see, or what they keep is not each token's keys and values.
+    Raises:
+        NoLane: if no mask says what its layers see, or what they keep is not each token's keys and values.
     """
     from transformers.cache_utils import get_layer_types_and_kwargs
 
     config = network.config.get_text_config(decoder=True)
     types, options = get_layer_types_and_kwargs(config)
-    if config._attn_implementation not in _MASKED or not set(types) <= {_FULL, _SLIDING} or _depends_on_others(config):
-        return None
+    if config._attn_implementation not in _MASKED:
+        raise NoLane(f"its attention ({config._attn_implementation}) takes no mask of ours")
+    if further := sorted(set(types) - {_FULL, _SLIDING}):
+        raise NoLane(f"its layers keep more than keys and values ({', '.join(further)})")
+    if _depends_on_others(config):
+        raise NoLane("its rotary embeddings depend on the longest row of a batch")
     windows = {name: kind.get("sliding_window") for name, kind in zip(types, options, strict=True)}
     return Attention(windows, config._attn_implementation == "eager", network.dtype)
 

@@ -17,15 +17,16 @@ from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.next_token import NextTokenSampler
 from ssd2.algorithm.params import TEMPERATURE, TOP_P
 from ssd2.errors import CheckpointInvalid, InvalidParameter, PromptTooLong
-from ssd2.models.causal_lane import causal_lane
+from ssd2.models.causal_lane import causal_lane, numbers_per_token
+from ssd2.models.causal_parallel import shard_network
 from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.generation import read_generation
 from ssd2.models.model import Model
 from ssd2.models.packed_linear import pack_linear_layers
 from ssd2.models.padding import left_padded
-from ssd2.models.pretrained import read_config, read_network, read_tokenizer_of
+from ssd2.models.pretrained import network_without_weights, read_config, read_network, read_tokenizer_of
 from ssd2.models.prompt_cache import PromptCache
-from ssd2.models.registry import Family
+from ssd2.models.registry import Family, Footprint
 
 
 class AutoregressiveLM(Model):
@@ -165,6 +166,13 @@ def _read_config(folder: Path, _: object) -> AutoregressiveConfig:
     )
 
 
+def _footprint(folder: Path, config: AutoregressiveConfig) -> Footprint:
+    """Count the numbers of a model; errors as in `network_without_weights`."""
+    network = network_without_weights(folder, "AutoModelForCausalLM")
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Footprint(parameters, numbers_per_token(network) * config.max_positions)
+
+
 def _load(folder: Path, config: AutoregressiveConfig, dtype: torch.dtype) -> AutoregressiveLM:
     """A causal language model; errors as in `read_network`."""
     return AutoregressiveLM(read_network(str(folder), "AutoModelForCausalLM", dtype), config)
@@ -179,7 +187,9 @@ FAMILY = Family(
     sampler=NextTokenSampler,
     begin=lambda model, prompts, _: NextToken(model, prompts),
     lane=causal_lane,
+    shard=shard_network,
     int8_layers=lambda model: [model.network.base_model],  # without the head, which is often the embeddings too
+    footprint=_footprint,
     pack=lambda model: pack_linear_layers(model.network),
     prompt_cache=PromptCache,
 )

@@ -18,7 +18,8 @@ from torch import Tensor
 from ssd2.errors import InvalidParameter, PromptTooLong
 from ssd2.models.attention_masks import Attention, attention_of
 from ssd2.models.context import NOTHING, Context
-from ssd2.models.lane import Graphs, Row
+from ssd2.models.graph_sizes import GraphSizes
+from ssd2.models.lane import Call, Graphs, NoLane, Row
 
 if TYPE_CHECKING:
     from ssd2.models.slot_cache import LayerMemory, Places
@@ -52,6 +53,10 @@ ON_CPU = PartTokens(alone=256, beside=32, whole_to=1024)
 ON_GPU = PartTokens(alone=2048, beside=512, whole_to=32768)
 """Reckoned, not measured: a pass reads all weights, which takes as long with one token as with some hundreds."""
 
+MAX_GRAPH_EXTENT = 4096
+"""Places of the longest rows with a CUDA graph, which copies keys and values of as many: with more of them that takes
+longer than the launches that it saves. Reckoned, not measured."""
+
 _PROBES = ((3, 7, 5, 9), (8, 9, 4, 6, 7, 5, 3))
 """Token ids of two rows, by which a network is tried."""
 
@@ -75,6 +80,9 @@ class CausalLane:
         self._memory = memory
         self._part_tokens = ON_CPU if model.network.device.type == "cpu" else ON_GPU
         self._held = [NOTHING] * len(memory[0].keys)
+        self._spare = len(self._held) - 1
+        self._sizes = GraphSizes(self._spare, min(model.config.max_positions, MAX_GRAPH_EXTENT))
+        self._graphs: Graphs | None = None
 
     @property
     def places(self) -> int:
@@ -132,10 +140,45 @@ class CausalLane:
         order = sorted(range(len(rows)), key=lambda index: rows[index].slot)
         slots, ordered = [rows[index].slot for index in order], [contexts[index] for index in order]
         done = [self._begin(slot, context) for slot, context in zip(slots, ordered, strict=True)]
-        missing = len(ordered[0].token_ids) - done[0]
-        output = self._run(slots, ordered, done, missing, network=self._network, logits_to_keep=1)
-        logits: Tensor = output.logits[:, -1:].float()
+        logits = self._newest(slots, ordered, done)
         return logits if order == list(range(len(rows))) else logits[torch.tensor(order).argsort()]
+
+    def _newest(self, slots: Sequence[int], contexts: Sequence[Context], done: Sequence[int]) -> Tensor:
+        """Read what contexts have behind what their slots hold, and return the logits of their newest tokens."""
+        missing, size = len(contexts[0].token_ids) - done[0], self._sizes.padded(len(slots), max(done) + 1)
+        if not self._graphs or missing > 1 or size is None:
+            output = self._run(slots, contexts, done, missing, network=self._network, logits_to_keep=1)
+            logits: Tensor = output.logits[:, -1:].float()
+            return logits
+        logits = self._graphs(self._call([context.token_ids[-1] for context in contexts], slots, done, *size))
+        self._note(slots, contexts, done, 1)
+        self.forget(self._spare)
+        return logits[: len(slots)]
+
+    # See docs/decisions/011-cuda-graphs.md.
+    @torch.inference_mode()
+    def capture(self, make: Callable[[Tensor], Graphs]) -> None:
+        """Make all graphs that there will be: of batches that read one token a row."""
+        largest, device = self._sizes.largest_batch, self._network.device
+        self._graphs = make(torch.empty(largest, 1, self._config.vocab_size, device=device))
+        for batch, extent in self._sizes:
+            self._graphs.capture(self._call([], [], [], batch, extent))
+
+    def _call(self, tokens: Sequence[int], slots: Sequence[int], done: Sequence[int], batch: int, extent: int) -> Call:
+        """Make the call of a batch, filled up with rows of the spare slot."""
+        spares = batch - len(slots)
+        values = [[*tokens, *[0] * spares], [*slots, *[self._spare] * spares], [*done, *[0] * spares]]
+        token_ids, rows, starts = torch.tensor(values, device=self._network.device)
+        return Call(self._step, (token_ids[:, None],), starts[:, None], rows, {"extent": extent})
+
+    def _step(self, group: tuple[Tensor, ...], index: Tensor, rows: Tensor, *, extent: int) -> Tensor:
+        """Logits of one new token of each row as a function of tensors, [B, 1, V]."""
+        from ssd2.models.slot_cache import Places
+
+        (token_ids,) = group
+        output = self._passed(token_ids, Places(rows, index, extent, None), self._network, logits_to_keep=1)
+        logits: Tensor = output.logits.float()
+        return logits
 
     def feed_back(self, rows: Sequence[Row], logits: Tensor) -> list[Tensor | None]:
         """See `Lane.feed_back`: nothing is fed back."""
@@ -153,10 +196,13 @@ class CausalLane:
             layer.values[slot] = 0
 
     @torch.inference_mode()
-    def is_exact(self) -> bool:
+    def check_exact(self) -> None:
         """Try the lane: a row beside a longer one has to give the logits that the network gives it by itself.
 
         Networks differ in what they make of a mask: some derive positions from it, or a bias from its length.
+
+        Raises:
+            NoLane: if it does not.
         """
         vocab_size, few = self._config.vocab_size, self._config.max_positions // 2
         rows = [Context(tuple(token % vocab_size for token in ids[:few])) for ids in _PROBES]
@@ -168,14 +214,15 @@ class CausalLane:
                 if tokens:
                     self._run([slot], [row], [0], tokens, network=self._network.base_model)
             found = self._run([0, 1], rows, done, 1, network=self._network).logits[0, -1].float()
-        except Exception:  # a network raises what it likes at a mask or a cache that it does not take
-            return False
+        except Exception as error:  # a network raises what it likes at a mask or a cache that it does not take
+            raise NoLane(f"it does not take our masks or our cache ({type(error).__name__})") from error
         finally:
             for slot in range(len(rows)):
                 self.forget(slot)
-        if not bool(expected.isfinite().all()):
-            return True  # a broken model: the self-test says so
-        return bool((found - expected).abs().max() <= _MOST_DIFFERENCE * expected.std().clamp(min=1e-6))
+        is_broken = not bool(expected.isfinite().all())  # the self-test says so
+        most = _MOST_DIFFERENCE * expected.std().clamp(min=1e-6)
+        if not is_broken and not bool((found - expected).abs().max() <= most):
+            raise NoLane("a row beside another one gives other logits than alone")
 
     def _context(self, row: Row) -> Context:
         prompt = row.request.prompt_ids
@@ -226,65 +273,88 @@ class CausalLane:
         **options: Any,
     ) -> Any:
         """Read as many tokens of each context, from the number on that its slot has, and note that it has them."""
-        from ssd2.models.slot_cache import SlotCache  # takes transformers, which other families need not have
-
         device = self._network.device
         parts = [c.token_ids[start : start + tokens] for c, start in zip(contexts, done, strict=True)]
         places = _places(slots, done, tokens, device)
-        output = network(
-            input_ids=torch.tensor(parts, device=device),
+        output = self._passed(torch.tensor(parts, device=device), places, network, **options)
+        self._note(slots, contexts, done, tokens)
+        return output
+
+    def _passed(self, token_ids: Tensor, places: Places, network: Any, **options: Any) -> Any:
+        from ssd2.models.slot_cache import SlotCache  # takes transformers, which other families need not have
+
+        return network(
+            input_ids=token_ids,
             attention_mask=self._attention.masks(places.index, places.extent),
             position_ids=places.index,
             past_key_values=SlotCache(self._memory, places),
             use_cache=True,
             **options,
         )
+
+    def _note(self, slots: Sequence[int], contexts: Sequence[Context], done: Sequence[int], tokens: int) -> None:
+        """Note that slots hold so many more tokens of their contexts."""
         for slot, context, start in zip(slots, contexts, done, strict=True):
             self._held[slot] = replace(context, token_ids=context.token_ids[: start + tokens])
-        return output
 
 
 def causal_lane(
     model: Any, slots: int, *, compiled: bool = False, graphs: Callable[[Tensor], Graphs] | None = None
-) -> CausalLane | None:
+) -> CausalLane:
     """Make the lane of a causal network; see `MakeLane`.
 
-    Returns:
-        None if rows of the network cannot be one batch; see `lane_maker`.
-
     Raises:
+        NoLane: if rows of the network cannot be one batch: it keeps something else than keys and values, its attention
+            takes no mask of ours, or a row's numbers depend on its neighbours.
         InvalidParameter: if there is no memory for so many slots.
     """
     make = lane_maker(model)
-    return make(slots + 1, model.config.max_positions) if make else None
+    lane = make(slots + 1, model.config.max_positions)
+    # The library's own word for a network without steps that wait for the device, which no graph can hold.
+    if graphs and model.network._can_compile_fullgraph:
+        lane.capture(graphs)
+    return lane
 
 
-def lane_maker(model: Any) -> Callable[[int, int], CausalLane] | None:
+def lane_maker(model: Any) -> Callable[[int, int], CausalLane]:
     """Try whether rows of a causal network can be one batch.
 
     Returns:
-        Makes a lane, given slots and places in each; raises InvalidParameter if there is no memory for them. None if
-        the network keeps something else than keys and values, its attention takes no mask of ours, or a row's numbers
-        depend on its neighbours.
+        Makes a lane, given slots and places in each; raises InvalidParameter if there is no memory for them.
+
+    Raises:
+        NoLane: see `causal_lane`.
     """
-    if (attention := attention_of(model.network)) is None:
-        return None
-    try:
-        made = _first_keys_and_values(model.network)
-    except (AttributeError, TypeError):  # a cache of another kind, whatever the config says
-        return None
+    attention, made = attention_of(model.network), _first_keys_and_values(model.network)
 
     def make(slots: int, places: int) -> CausalLane:
         return CausalLane(model, _reserved(made, slots, places), attention)
 
-    return make if make(len(_PROBES), max(map(len, _PROBES))).is_exact() else None
+    make(len(_PROBES), max(map(len, _PROBES))).check_exact()
+    return make
+
+
+def numbers_per_token(network: Any) -> int:
+    """Count the keys and values that a network's layers keep of a token, without weights; 0 if it has no lane."""
+    try:
+        attention_of(network)
+        return sum(one.numel() for layer in _first_keys_and_values(network) for one in layer)
+    except NoLane:
+        return 0
 
 
 @torch.inference_mode()
 def _first_keys_and_values(network: Any) -> list[tuple[Tensor, Tensor]]:
-    """Have every layer make the keys and values of one token, [1, heads, 1, D / heads]."""
+    """Have every layer make the keys and values of one token, [1, heads, 1, D / heads].
+
+    Raises:
+        NoLane: if it makes something else.
+    """
     output = network(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=network.device), use_cache=True)
-    return [(layer.keys[:, :, :1], layer.values[:, :, :1]) for layer in output.past_key_values.layers]
+    try:
+        return [(layer.keys[:, :, :1], layer.values[:, :, :1]) for layer in output.past_key_values.layers]
+    except (AttributeError, TypeError) as error:  # a cache of another kind, whatever the config says
+        raise NoLane("it keeps something other than each token's keys and values") from error
 
 
 def _places(slots: Sequence[int], done: Sequence[int], tokens: int, device: torch.device) -> Places:

@@ -200,12 +200,16 @@ class Graphs(Protocol):
         ...
 
 
+class NoLane(Exception):  # no error of ours: such a model is served, one answer at a time
+    """Rows of a model cannot be one batch; the text says why."""
+
+
 class MakeLane(Protocol):
     """Makes the lane of a model whose rows can be one batch."""
 
     def __call__(
         self, model: Any, slots: int, *, compiled: bool = False, graphs: Callable[[Tensor], Graphs] | None = None
-    ) -> Lane | None:
+    ) -> Lane:
         """Reserve the slots.
 
         Args:
@@ -214,7 +218,7 @@ class MakeLane(Protocol):
             compiled: whether kernels may be compiled, which takes seconds for each size of batch.
             graphs: makes an empty set of CUDA graphs that write to an output; None without a GPU.
 
-        Returns:
-            None if rows of this model cannot be one batch.
+        Raises:
+            NoLane: if rows of this model cannot be one batch.
         """
         ...

@@ -247,21 +247,34 @@ def _check_parameters(folder: Path, config: Any, kind: str) -> None:
         CheckpointInvalid: if the config describes no network, one without layers or more weights than there are.
     """
     stored_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
-    network_kind = getattr(transformers(), kind)
-    make = getattr(network_kind, "from_config", None) or network_kind._from_config  # of one that looks for its class
     if getattr(config.get_text_config(decoder=True), "num_hidden_layers", None) == 0:
         raise CheckpointInvalid(f"the config.json in {folder} describes a model of 0 layers; download it again")
-    try:
-        with torch.device("meta"):
-            network = make(config)
-    except Exception as error:  # as in reading it
-        raise _no_model(str(folder), error) from error
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    parameters = sum(parameter.numel() for parameter in _without_weights(folder, config, kind).parameters())
     if stored_bytes and parameters > stored_bytes * MOST_PARAMETERS_PER_BYTE:
         raise CheckpointInvalid(
             f"the weights of {folder} are damaged or do not fit its config.json: it describes {parameters:,} weights, "
             f"but there are {stored_bytes:,} bytes; download it again"
         )
+
+
+def network_without_weights(folder: Path, kind: str) -> Any:
+    """Make the network of a local model on the device "meta": its shapes and nothing else.
+
+    Raises:
+        ModelNotFound: if there is no config.json.
+        CheckpointInvalid: if it describes no network.
+    """
+    return _without_weights(folder, _network_config(str(folder), kind), kind)
+
+
+def _without_weights(folder: Path, config: Any, kind: str) -> Any:
+    network_kind = getattr(transformers(), kind)
+    make = getattr(network_kind, "from_config", None) or network_kind._from_config  # of one that looks for its class
+    try:
+        with torch.device("meta"):
+            return make(config)
+    except Exception as error:  # as in reading it
+        raise _no_model(str(folder), error) from error
 
 
 def _as_found(source: str) -> dict[str, bool]:

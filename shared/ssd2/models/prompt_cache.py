@@ -20,7 +20,7 @@ from ssd2.algorithm.block_view import BlockView
 from ssd2.errors import InvalidParameter, TooLittleMemory
 from ssd2.models.causal_lane import CausalLane, lane_maker
 from ssd2.models.context import MIN_SHARED_TOKENS, Context
-from ssd2.models.lane import BlockState, Row
+from ssd2.models.lane import BlockState, NoLane, Row
 from ssd2.models.prompts import check_prompts
 
 OnRead: TypeAlias = Callable[[int, int], None]
@@ -75,7 +75,11 @@ class PromptCache:
             max_bytes: of all that is kept; what was not used for the longest goes first.
         """
         self._model, self._max_bytes = model, max_bytes
-        self._make = lane_maker(model)
+        self._make: Callable[[int, int], CausalLane] | None
+        try:
+            self._make = lane_maker(model)
+        except NoLane:
+            self._make = None
         self._lock = threading.Lock()
         self._kept: list[_Kept] = []  # the least recently used first
         self._forgotten = 0  # how often: what was begun before is not kept

@@ -36,6 +36,19 @@ MODULES = [
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """How many numbers a model has to hold in memory, which is known before its weights are read.
+
+    Attributes:
+        parameters: of its weights.
+        slot: keys and values of an answer that takes all of its positions; 0 if they are not reserved.
+    """
+
+    parameters: int
+    slot: int
+
+
+@dataclass(frozen=True)
 class Family:
     """One family of models.
 
@@ -52,6 +65,8 @@ class Family:
         write_config: the content of config.json for a shape, where checkpoints are also written; else None.
         shard: turns a model into one rank's share of it, in place; None if it cannot be cut.
         int8_layers: those whose matrices can be held in int8; None if none can.
+        footprint: how many numbers the model of a folder has to hold, without reading weights; None: memory is not
+            checked before they are read.
         pack: lays a model's matrices out for the CPU's kernels, in place; None where they stay as they are.
         prompt_cache: keeps keys and values between a model's decodes, within so many bytes; None where nothing is kept.
     """
@@ -68,6 +83,7 @@ class Family:
     write_config: Callable[[Any], dict[str, Any]] | None = None
     shard: Callable[[Any, Shard], None] | None = None
     int8_layers: Callable[[Any], Sequence[nn.Module]] | None = None
+    footprint: Callable[[Path, Any], Footprint] | None = None
     pack: Callable[[Any], None] | None = None
     prompt_cache: Callable[[Any, int], PromptCache] | None = None
 

@@ -20,7 +20,7 @@ from ssd2.models.configs import ExpertsConfig, SSD2Config
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.model import Model
-from ssd2.models.registry import Family
+from ssd2.models.registry import Family, Footprint
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.ssd2_lane import BatchLane
 from ssd2.models.tensor_parallel import shard_model
@@ -44,10 +44,20 @@ def _read_config(folder: Path, values: Mapping[str, Any]) -> SSD2Config:
         raise CheckpointInvalid(f"{folder / CONFIG}: {error}") from error
 
 
+def _without_weights(config: SSD2Config) -> SSD2 | TimeRangeExperts:
+    with torch.device("meta"):
+        return TimeRangeExperts(config) if isinstance(config, ExpertsConfig) else SSD2(config)
+
+
+def _footprint(_: Path, config: SSD2Config) -> Footprint:
+    networks = len(config.ranges) if isinstance(config, ExpertsConfig) else 1
+    slot = networks * 2 * config.num_layers * config.hidden_size * config.max_positions
+    return Footprint(sum(parameter.numel() for parameter in _without_weights(config).parameters()), slot)
+
+
 def _load(folder: Path, config: SSD2Config, _: torch.dtype) -> SSD2 | TimeRangeExperts:
     """A model whose weights are mapped from the file: what nobody looks at does not get into memory."""
-    with torch.device("meta"):
-        model = TimeRangeExperts(config) if isinstance(config, ExpertsConfig) else SSD2(config)
+    model = _without_weights(config)
     try:
         model.load_state_dict(load_file(folder / WEIGHTS), assign=True)
     except (SafetensorError, RuntimeError, OSError) as error:
@@ -143,4 +153,5 @@ FAMILY = Family(
     write_config=lambda config: {"model_type": config.model_type, **asdict(config)},
     shard=shard_model,
     int8_layers=_int8_layers,
+    footprint=_footprint,
 )

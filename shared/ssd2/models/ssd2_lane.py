@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import astuple, replace
 from functools import partial
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -16,30 +15,9 @@ from ssd2.algorithm.simplex import tokens_to_simplex
 from ssd2.models.context import Context
 from ssd2.models.context_pool import ContextPool
 from ssd2.models.experts import TimeRangeExperts
+from ssd2.models.graph_sizes import GraphSizes
 from ssd2.models.lane import Call, Graphs, Row
 from ssd2.models.ssd2 import SSD2
-
-MAX_GRAPH_BATCH = 16
-"""Blocks of the largest batch with a CUDA graph: larger ones keep a GPU busy for longer than their launches take."""
-
-MIN_GRAPH_EXTENT = 128
-"""Tokens of the shortest context with one; longer ones have twice as many, and so on."""
-
-
-def graph_batches(slots: int) -> list[int]:
-    """Sizes of batches with a graph: powers of two, up to one that all slots fit or the largest."""
-    batches = [1]
-    while batches[-1] < min(slots, MAX_GRAPH_BATCH):
-        batches.append(2 * batches[-1])
-    return batches
-
-
-def graph_extents(max_tokens: int) -> list[int]:
-    """Lengths of contexts, with the block behind them, that have a graph; the last is that of a slot."""
-    extents = [MIN_GRAPH_EXTENT]
-    while extents[-1] < max_tokens:
-        extents.append(2 * extents[-1])
-    return [*extents[:-1], max_tokens]
 
 
 class BatchLane:
@@ -71,16 +49,16 @@ class BatchLane:
         noised = torch.compile(noised_rows) if compiled else noised_rows
         self._pools = pools
         self._steps = {expert: partial(_step, pool, noised) for expert, pool in pools.items()}
-        self._batches, self._extents = graph_batches(slots), graph_extents(model.config.max_positions)
+        self._sizes = GraphSizes(slots, model.config.max_positions)
         self._graphs = self._captured(graphs) if graphs else None
 
     @torch.no_grad()  # as batches are computed: with gradients a GPU would round the logits to bfloat16
     def _captured(self, make: Callable[[Tensor], Graphs]) -> Graphs:
-        """Graphs of all experts and sizes, the largest first, in whose memory the others find room."""
+        """Graphs of all experts and sizes."""
         config, device = self._model.config, next(iter(self._pools.values())).device
-        graphs = make(torch.empty(self._batches[-1], config.block_size, config.vocab_size, device=device))
+        graphs = make(torch.empty(self._sizes.largest_batch, config.block_size, config.vocab_size, device=device))
         for model, pool in self._pools.items():
-            for batch, extent in product(reversed(self._batches), reversed(self._extents)):
+            for batch, extent in self._sizes:
                 projected = blank_rows(batch, config.block_size, device)
                 fed_back = model.w_pred.weight.new_zeros(batch, config.block_size, config.hidden_size)
                 places = pool.places([self._slots] * batch)
@@ -113,9 +91,8 @@ class BatchLane:
     def _padded_sizes(self, rows: Sequence[Row], extent: int) -> tuple[int, int]:
         """Blocks and extent of the graph that fits a batch; those of the batch itself where there is none."""
         batch, block_size = len(rows), self._model.config.block_size
-        if not self._graphs or batch > self._batches[-1] or any(not row.is_plain(block_size) for row in rows):
-            return batch, extent
-        return next(b for b in self._batches if b >= batch), next(e for e in self._extents if e >= extent)
+        has_graph = self._graphs and all(row.is_plain(block_size) for row in rows)
+        return (has_graph and self._sizes.padded(batch, extent)) or (batch, extent)
 
     def is_long(self, row: Row, *, beside: bool) -> bool:
         """See `Lane.is_long`: a context is encoded at once."""

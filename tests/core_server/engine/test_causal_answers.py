@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core_server.catalogue.engine_messages import Advance, Begin, Command, Computed, End, Failed, Report
+from core_server.catalogue.engine_messages import Advance, Begin, Command, Computed, End, Failed, Ready, Report
 from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.process import Engine
 from ssd2.algorithm.projection import FIRST, ProjectedTokens, StepPosition
@@ -19,7 +19,7 @@ from ssd2.models.causal_lane import ON_CPU, CausalLane
 from ssd2.wire.tensors import unpack_logits
 from tests.core_server.conftest import serve_in_memory
 from tests.core_server.engine.test_lanes import request
-from tests.ssd2.models.test_causal_lane import TAKEN, VOCAB, alone, model_of, prompt
+from tests.ssd2.models.test_causal_lane import REFUSED, TAKEN, VOCAB, alone, model_of, prompt
 
 TOKENS = 8
 PART = ON_CPU.beside
@@ -33,6 +33,7 @@ class Agents:
         answers: token ids by session.
         reports: sessions whose logits came, in order.
         failed: what ended an answer, by session.
+        ready: the engine's first word.
         waits_s: how long the engine would have waited for a command, by round.
         parts: how many reports there had been when each part of a long prompt was read.
     """
@@ -43,6 +44,7 @@ class Agents:
         self.failed: dict[int, Failed] = {}
         self.parts: list[int] = []
         self.waits_s: list[float] = []
+        self.ready: Ready | None = None
         self._commands = deque[Command]()
         self._due: dict[int, StepPosition] = {}
         self._engine = Engine([model], slots, None)
@@ -80,6 +82,8 @@ class Agents:
         return taken if taken or self._due else None
 
     def _take(self, report: Report) -> None:
+        if isinstance(report, Ready):
+            self.ready = report
         if isinstance(report, Failed):
             self.failed[report.session] = report
             self._due.pop(report.session)
@@ -162,3 +166,23 @@ def test_a_long_prompt_that_cannot_be_read_ends_its_own_answer_only(monkeypatch:
     short, long = prompt(2), prompt(PART * 4)
     assert agents.answer([short, prompt(PART * 6), long]) == [expected("llama", short), (), expected("llama", long)]
     assert list(agents.failed) == [1]
+
+
+def test_a_network_that_is_served_one_answer_at_a_time_is_reported_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    agents = Agents(serve_in_memory(model_of(REFUSED["hybrid"])), 2, monkeypatch)
+    assert [len(answer) for answer in agents.answer([prompt(3), prompt(5)])] == [TOKENS, TOKENS]
+    assert agents.ready
+    assert agents.ready.one_at_a_time == {"tiny"}
+    assert "model tiny are computed one at a time, not in batches: its layers keep more than keys" in caplog.text
+
+
+def test_a_network_that_is_served_in_batches_is_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    agents = Agents(serve_in_memory(network("llama")), 2, monkeypatch)
+    agents.answer([prompt(3)])
+    assert agents.ready
+    assert not agents.ready.one_at_a_time
+    assert not caplog.records

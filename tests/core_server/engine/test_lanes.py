@@ -23,10 +23,11 @@ from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.algorithm.simplex import ids_to_simplex
 from ssd2.logits.format import FLOAT16
 from ssd2.models.experts import TimeRangeExperts
+from ssd2.models.graph_sizes import MAX_GRAPH_BATCH, graph_batches, graph_extents
 from ssd2.models.lane import BlockState, Row
 from ssd2.models.predict import begin
 from ssd2.models.ssd2 import SSD2
-from ssd2.models.ssd2_lane import MAX_GRAPH_BATCH, BatchLane, graph_batches, graph_extents
+from ssd2.models.ssd2_lane import BatchLane
 from ssd2.wire.codec import OpenRequest
 from tests.conftest import experts_of, tiny_model
 from tests.core_server.conftest import serve_in_memory

@@ -51,6 +51,7 @@ async def test_a_whole_answer_is_counted(served: LoadedModel, start: Start) -> N
     await eventually(lambda: ended(server, "closed") == 1)
     blocks = len(tokens) // PARAMS.block_size
     assert figure(server, "sessions_opened_total", model="core") == 1
+    assert figure(server, "model_batched", model="core") == 1
     assert figure(server, "committed_tokens_total", model="core") == blocks * PARAMS.block_size
     assert figure(server, "timesteps_total", model="core") == blocks * PARAMS.steps
     assert figure(server, "unused_guesses_total", model="core") == 0

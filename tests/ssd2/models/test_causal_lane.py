@@ -40,7 +40,7 @@ from ssd2.errors import InvalidParameter, PromptTooLong
 from ssd2.models.autoregressive import AutoregressiveLM, NextToken
 from ssd2.models.causal_lane import ON_CPU, CausalLane, PartTokens, causal_lane
 from ssd2.models.configs import AutoregressiveConfig
-from ssd2.models.lane import BlockState, Row
+from ssd2.models.lane import BlockState, NoLane, Row
 from ssd2.models.precision import set_precision
 from tests.core_server.engine.test_lanes import request
 
@@ -86,12 +86,6 @@ def model_of(make: Callable[[], Any]) -> AutoregressiveLM:
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.3)
     return AutoregressiveLM(network, AutoregressiveConfig(vocab_size=VOCAB, max_positions=POSITIONS, **IDS))
-
-
-def lane_of(model: AutoregressiveLM, slots: int = SLOTS) -> CausalLane:
-    lane = causal_lane(model, slots)
-    assert lane is not None
-    return lane
 
 
 @pytest.fixture(scope="module", params=list(TAKEN))
@@ -146,7 +140,7 @@ def compute(lane: CausalLane, rows: list[Row]) -> dict[int, Tensor]:
 
 @pytest.mark.parametrize("slots", [(0, 1, 2), (3, 0, 1)], ids=["neighbours", "apart"])
 def test_rows_of_any_lengths_are_one_batch_and_as_if_alone(model: AutoregressiveLM, slots: tuple[int, ...]) -> None:
-    lane = lane_of(model)
+    lane = causal_lane(model, SLOTS)
     prompts = {slot: prompt(length, slot) for slot, length in zip(slots, (1, 9, 30), strict=True)}
     answers: dict[int, tuple[int, ...]] = dict.fromkeys(slots, ())
     for turn in range(4):
@@ -158,13 +152,22 @@ def test_rows_of_any_lengths_are_one_batch_and_as_if_alone(model: Autoregressive
             answers[slot] += (int(logits.argmax()),)
 
 
+REASONS = {
+    "a bias by distance": "it does not take our masks",
+    "recurrent": "it keeps something other|its layers keep more",
+    "hybrid": r"its layers keep more than keys and values \(conv\)",
+    "positions of the longest": "its rotary embeddings depend on the longest row",
+}
+
+
 @pytest.mark.parametrize("kind", list(REFUSED))
-def test_networks_whose_rows_cannot_be_one_batch_have_no_lane(kind: str) -> None:
-    assert causal_lane(model_of(REFUSED[kind]), SLOTS) is None
+def test_networks_whose_rows_cannot_be_one_batch_have_no_lane_and_a_reason(kind: str) -> None:
+    with pytest.raises(NoLane, match=REASONS[kind]):
+        causal_lane(model_of(REFUSED[kind]), SLOTS)
 
 
 def test_a_wrong_guess_leaves_no_trace(model: AutoregressiveLM) -> None:
-    lane, asked = lane_of(model), prompt(12)
+    lane, asked = causal_lane(model, SLOTS), prompt(12)
     for guess in ((), (5,), (5, 6), (5, 6, 7)):
         compute(lane, [row(0, asked, *guess)])
     close(compute(lane, [row(0, asked, 5, 9)])[0], alone(model, asked, 5, 9))
@@ -176,7 +179,7 @@ def test_a_pass_that_fails_midway_leaves_no_trace(llama: AutoregressiveLM) -> No
     def failing(*_: object) -> None:
         raise MemoryError
 
-    lane, asked = lane_of(llama), prompt(12)
+    lane, asked = causal_lane(llama, SLOTS), prompt(12)
     compute(lane, [row(0, asked)])
     second_layer = llama.network.model.layers[1].register_forward_pre_hook(failing)
     with pytest.raises(MemoryError):
@@ -186,7 +189,7 @@ def test_a_pass_that_fails_midway_leaves_no_trace(llama: AutoregressiveLM) -> No
 
 
 def test_a_slot_is_another_answers_when_it_is_free(llama: AutoregressiveLM) -> None:
-    lane = lane_of(llama)
+    lane = causal_lane(llama, SLOTS)
     compute(lane, [row(0, prompt(40))])
     lane.forget(0)
     assert lane.is_long(row(0, prompt(40)), beside=True)
@@ -195,7 +198,7 @@ def test_a_slot_is_another_answers_when_it_is_free(llama: AutoregressiveLM) -> N
 
 @pytest.mark.parametrize("beside", [True, False])
 def test_a_long_prompt_is_read_in_parts(model: AutoregressiveLM, beside: bool) -> None:
-    lane, asked = lane_of(model), prompt(350)
+    lane, asked = causal_lane(model, SLOTS), prompt(350)
     most = ON_CPU.beside if beside else ON_CPU.alone
     long, parts = row(1, asked), 0
     with torch.inference_mode():
@@ -217,7 +220,7 @@ def test_parts_are_smaller_behind_many_tokens_so_that_all_take_about_as_long() -
 
 
 def test_a_long_prompt_need_not_be_read_before(llama: AutoregressiveLM) -> None:
-    close(compute(lane_of(llama), [row(1, prompt(350))])[1], alone(llama, prompt(350)))
+    close(compute(causal_lane(llama, SLOTS), [row(1, prompt(350))])[1], alone(llama, prompt(350)))
 
 
 @pytest.mark.parametrize(
@@ -226,7 +229,7 @@ def test_a_long_prompt_need_not_be_read_before(llama: AutoregressiveLM) -> None:
 def test_prompts_are_shared_within_one_scope_only(
     llama: AutoregressiveLM, scope: str | None, other: str | None, missing: int
 ) -> None:
-    lane, read = lane_of(llama), []
+    lane, read = causal_lane(llama, SLOTS), []
     compute(lane, [row(0, prompt(30), scope=scope)])
     forward = llama.network.model.embed_tokens.register_forward_hook(lambda _, ids, __: read.append(ids[0].shape[1]))
     try:
@@ -237,7 +240,7 @@ def test_prompts_are_shared_within_one_scope_only(
 
 
 def test_committed_answers_are_never_shared(llama: AutoregressiveLM) -> None:
-    lane, read = lane_of(llama), []
+    lane, read = causal_lane(llama, SLOTS), []
     for answer in ((), (5,), (5, 6), (5, 6, 7)):
         compute(lane, [row(0, prompt(30), *answer, scope="a")])
     forward = llama.network.model.embed_tokens.register_forward_hook(lambda _, ids, __: read.append(ids[0].shape[1]))
@@ -253,7 +256,7 @@ def test_in_fewer_bits_rows_are_as_if_alone_up_to_their_rounding(precision: str)
     model = model_of(TAKEN["llama"])
     exact = alone(model, prompt(30))
     set_precision(model, precision)
-    lane, expected = lane_of(model), alone(model, prompt(30))
+    lane, expected = causal_lane(model, SLOTS), alone(model, prompt(30))
     found = compute(lane, [row(0, prompt(30)), row(1, prompt(5))])[0]
     assert found.dtype == torch.float32
     assert (found - expected).std() < 0.03 * expected.std()
@@ -264,7 +267,7 @@ def test_in_fewer_bits_rows_are_as_if_alone_up_to_their_rounding(precision: str)
 
 
 def test_numbers_that_are_not_finite_go_with_their_answer(llama: AutoregressiveLM) -> None:
-    lane = lane_of(llama)
+    lane = causal_lane(llama, SLOTS)
     compute(lane, [row(0, prompt(20))])
     for layer in lane._memory:
         layer.keys[0] = torch.inf
@@ -277,7 +280,7 @@ def test_numbers_that_are_not_finite_go_with_their_answer(llama: AutoregressiveL
 
 
 def test_more_than_one_token_and_more_than_the_positions_are_refused(llama: AutoregressiveLM) -> None:
-    lane = lane_of(llama)
+    lane = causal_lane(llama, SLOTS)
     with pytest.raises(InvalidParameter, match="use 1"):
         lane.logits([Row(0, request(block_size=4), BlockState())])
     with pytest.raises(PromptTooLong, match="at most 399"):
@@ -293,4 +296,4 @@ def test_slots_that_no_memory_holds_are_refused_at_the_start(llama: Autoregressi
 def test_a_slot_takes_the_memory_of_its_keys_and_values(dtype: torch.dtype) -> None:
     model = model_of(TAKEN["llama"])
     model.to(dtype)
-    assert lane_of(model).bytes_per_slot == 2 * 2 * 2 * 8 * POSITIONS * dtype.itemsize
+    assert causal_lane(model, SLOTS).bytes_per_slot == 2 * 2 * 2 * 8 * POSITIONS * dtype.itemsize
