@@ -214,8 +214,10 @@ async def test_private_context_changes_no_byte_but_projected_tokens(
 ) -> None:
     """At λ 0 all bytes are the same with and without it; between, all but the tokens; at λ 1 nothing is sent."""
     secret = f"The shed code is {SENTINEL}."
-    settings = {"lambda_user": lambda_user, "alpha": 1.0, "steps": 5, "max_tokens": 16, "seed": 5, "temperature": 0.0}
-    asked = AnswerRequest(question=INSTRUCTION, **settings)
+    length = {"steps": 5, "patience": 0, "max_tokens": 16}  # whatever the tokens are
+    asked = AnswerRequest(
+        question=INSTRUCTION, lambda_user=lambda_user, alpha=1.0, seed=5, temperature=1.0, top_p=0.9, **length
+    )
     ledgers = [Ledger.in_memory(), Ledger.in_memory()]
     bare, _, _ = await _asked(core, user, asked, ledgers[0])
     given = asked.model_copy(update={"private_context": secret})
