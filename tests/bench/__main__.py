@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ssd2.demo.paths import CORE, USER
+from ssd2.models.pairs import EMBEDDED, pair_named
 
 
 def numbers(kind: type[int] | type[float]) -> Callable[[str], list[int] | list[float]]:
@@ -61,6 +62,8 @@ _CORE = {"core": Option(CORE, CORE, Path, "checkpoint folder of the core")}
 _PAIR = {**_CORE, "user": Option(USER, USER, Path, "checkpoint folder of the user model")}
 _RUNS = {"runs": Option(5, 1, int, "measurements that a median is taken of")}
 _MAX_TOKENS = {"max_tokens": Option(48, 8, int, "longest answer")}
+
+EMBEDDED_FOLDER = pair_named(EMBEDDED).user.folder
 
 _PROGRAM = "python -m tests.bench"
 
@@ -199,6 +202,20 @@ BENCHMARKS = {
             **_RUNS,
         },
     ),
+    "conversations": Benchmark(
+        "10",
+        "conversations of three turns about ten linked documents, through the agent: how many are answered right",
+        {
+            "core": Option(EMBEDDED_FOLDER, EMBEDDED_FOLDER, Path, "checkpoint folder of the core"),
+            "user": Option(EMBEDDED_FOLDER, EMBEDDED_FOLDER, Path, "checkpoint folder of the user model"),
+            "lambdas": Option([0.5, 1.0], [0.5], numbers(float), "λ of each measurement"),
+            "alpha": Option(1.0, 1.0, float, "α"),
+            "talks": Option(10, 1, int, "conversations"),
+            "max_tokens": Option(32, 2, int, "longest answer"),
+            "precision": Option("auto", "auto", str, "of the core's weights, as core-server has it"),
+            "out": Option(None, None, Path, "file of JSON lines that answers are kept in"),
+        },
+    ),
     "documents": Benchmark(
         "2",
         "documents read in a second, and a search over many passages, encrypted and not",
@@ -226,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    lines = [f"  {name:10} about {b.minutes:>2} min  {b.help}" for name, b in BENCHMARKS.items()]
+    lines = [f"  {name:13} about {b.minutes:>2} min  {b.help}" for name, b in BENCHMARKS.items()]
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
         description="Benchmarks. Each prints JSON objects, one a line, on stdout, and its progress on stderr.",

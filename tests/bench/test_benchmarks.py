@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from ssd2.algorithm.params import DecodingParams
+from ssd2.evaluation.documents.scorer import is_right
 from ssd2.wire import collaboration_pb2 as pb
 from tests.bench.__main__ import BENCHMARKS, main
 from tests.bench.asked import committed_tokens
+from tests.bench.conversations import FILES, read_talks
 from tests.bench.scripted_agents import Recording
 from tests.bench.shape import MATRIX_SIZE
 from tests.end_to_end.conftest import ENVIRONMENT
+from tests.families import save_llama
 
 
 @pytest.fixture
@@ -158,6 +162,29 @@ def test_documents_are_read_and_searched_encrypted_and_not(capsys: pytest.Captur
         ("raw", 5, 200),
     ]
     assert all(line["documents_per_s"] > 0 and line["search_ms_p95"] >= line["search_ms_median"] > 0 for line in lines)
+
+
+@pytest.mark.slow
+def test_conversations_are_held_once_and_kept(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder, kept = tmp_path / "llama", tmp_path / "kept.jsonl"
+    save_llama(folder, 1782)
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}")
+    options = ["--quick", "--core", str(folder), "--user", str(folder), "--out", str(kept)]
+    first, again = (_printed(capsys, "conversations", *options)[0] for _ in range(2))
+    assert (first["talks"], first["left_out_turns"]) == (1, 0)
+    (line,) = (json.loads(line) for line in kept.read_text().splitlines())
+    assert [turn["question"] for turn in line["turns"]] == [question.text for question in read_talks()[0].questions]
+    assert line["turns"][1]["given"][0] == "sailing-course.md"
+    assert again["seconds"] == first["seconds"], "it was held again"
+
+
+def test_conversations_have_three_turns_whose_answers_stand_in_their_document() -> None:
+    talks = read_talks()
+    assert len({talk.id for talk in talks}) == 10
+    assert {len(talk.questions) for talk in talks} == {3}
+    for question in (question for talk in talks for question in talk.questions):
+        text = (FILES / question.documents[0]).read_text()
+        assert is_right(replace(question, forbidden=()), text), question.id
 
 
 def test_the_help_names_every_benchmark_and_imports_no_torch() -> None:

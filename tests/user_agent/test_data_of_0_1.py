@@ -16,6 +16,7 @@ from tests.commands import run_here
 from user_agent.api.app import create_app
 from user_agent.config import load_config
 from user_agent.serve import running_parts
+from user_agent.stores import open_stores
 
 FIXTURE = Path(__file__).parent / "fixtures/data_folder_0_1"
 EXPECTED: dict[str, Any] = json.loads((FIXTURE / "expected.json").read_text())
@@ -104,3 +105,17 @@ def test_the_tuned_choice_is_known(environment: dict[str, str]) -> None:
 def test_the_key_of_the_rest_endpoint_is_the_same(environment: dict[str, str]) -> None:
     shown = run_here("config", "show", "--key", environment=environment)
     assert shown.stdout.strip() == EXPECTED["api_key"]
+
+
+async def test_no_answer_of_0_1_crosses_in_a_later_turn(environment: dict[str, str]) -> None:
+    """Nobody noted then which of them had crossed."""
+    texts = [
+        message["text"]
+        for conversation in EXPECTED["conversations"]
+        for message in conversation["messages"]
+        if message["role"] == "assistant"
+    ]
+    assert texts
+    for _ in range(2):  # as the stores are made, and as they are found
+        with open_stores(load_config()) as stores:
+            assert [stores.crossed.part_of(text) for text in texts] == [""] * len(texts)

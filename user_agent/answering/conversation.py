@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ssd2.models.chat import Message, turns_of
+from ssd2.models.chat import Message, turns_of, without_thinking
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,13 @@ class Conversation:
         turns = []
         for said in turns_of(history):
             questions = [message.content for message in said if message.role == "user"]
-            answers = [message.content for message in said if message.role == "assistant"]
-            crossed = [part for answer in answers if (part := crossed_part(answer))]
-            turns.append(Turn("\n\n".join(questions), "\n\n".join(answers), "\n\n".join(crossed)))
+            answers = [without_thinking(message.content) for message in said if message.role == "assistant"]
+            turns.append(Turn("\n\n".join(questions), "\n\n".join(answers), _crossed_of(answers, crossed_part)))
         return cls("\n\n".join(message.content for message in history if message.role == "system"), tuple(turns))
+
+    def instructed(self, system_prompt: str) -> Conversation:
+        """Give it a system prompt, unless it has one of its own."""
+        return replace(self, system_prompt=self.system_prompt or system_prompt)
 
     def without_oldest(self) -> Conversation:
         """Leave out the oldest turn."""
@@ -68,6 +71,19 @@ class Conversation:
         for turn, answer in zip(self.turns, answers, strict=True):
             messages += [Message("user", turn.question), Message("assistant", answer)]
         return [*(message for message in messages if message.content.strip()), Message("user", question)]
+
+
+def _crossed_of(answers: Sequence[str], crossed_part: Callable[[str], str]) -> str:
+    """Return what crossed of the answers of one turn; a client may have cut one into several messages."""
+    joined = "\n\n".join(answers)
+    if (part := crossed_part(joined)) != joined:
+        return part
+    parts = []
+    for answer in answers:
+        parts.append(crossed_part(answer))
+        if parts[-1] != answer:  # what comes behind may belong to it
+            break
+    return "\n\n".join(part for part in parts if part)
 
 
 NOTHING_SAID = Conversation()

@@ -385,7 +385,8 @@ class Agent:
         prompt_tokens = len(self._user_model.core_prompt(question.instruction, question.core_conversation))
         if prompt_tokens > card.max_prompt_tokens:
             block_size = question.params.block_size
-            raise self._user_model.too_long(prompt_tokens, block_size, "block_size", card.max_prompt_tokens)
+            said = question.core_conversation
+            raise self._user_model.too_long(prompt_tokens, block_size, "block_size", card.max_prompt_tokens, said)
         if question.params.block_size > card.max_block_size:
             raise InvalidParameter(
                 f"block size is {question.params.block_size}; this core takes at most {card.max_block_size}",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, zip_longest
 from typing import Any, Literal, TypeAlias
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
@@ -26,7 +28,7 @@ from user_agent.answering.user_model import Fitted, UserModel, given_at_zero
 from user_agent.documents.passage import Passage
 from user_agent.errors import AgentBusy
 from user_agent.line.client import CoreClient
-from user_agent.store.crossed import Crossed
+from user_agent.store.crossed import Crossed, Notes
 from user_agent.store.ledger import tracing
 from user_agent.store.tuned import Choice
 
@@ -261,12 +263,11 @@ class Answering:
     async def _in_turn(self, request: AnswerRequest, trace: Trace, observer: Observer | None) -> Answered:
         async with self._at_work:
             with tracing(trace.id, trace.departed):
-                ears = _Ears([trace, *([observer] if observer else [])], request.stop_texts, self._crossed)
+                ears = _Ears([trace, *([observer] if observer else [])], request.stop_texts, self._crossed.notes())
                 try:
                     return await self._answer(request, trace, ears)
                 finally:  # also of an answer that was stopped or failed midway, which its reader has seen
-                    if ears.text:
-                        self._crossed.note(ears.text, ears.crossed)
+                    ears.end()
 
     async def _answer(self, request: AnswerRequest, trace: Trace, ears: _Ears) -> Answered:
         collaboration, tuned = await self._collaboration(request)
@@ -301,7 +302,8 @@ class Answering:
         asked_params = decoding_for(request, self._user_model.config)
         is_known = collaboration.uses_core and request.model == self._settings.model
         core_takes = self._core_takes if is_known else None
-        said = Conversation.of(request.history, self._crossed.part_of)
+        said = await asyncio.to_thread(Conversation.of, request.history, self._crossed.part_of)
+        said = said.instructed(request.system_prompt)
         if said.turns and collaboration.uses_core and core_takes is None:
             card = await self._card(request.model)  # whose limit says which turns are left out
             core_takes = card.max_prompt_tokens if card else None
@@ -345,13 +347,27 @@ class Answering:
             request.question, found, params.max_answer_tokens, conversation, request.private_context
         )
 
+    # See docs/decisions/053-follow-up-questions.md.
     def _found(self, request: AnswerRequest, conversation: Conversation) -> list[Passage]:
-        """Search for a question and, behind what is found, again for the earlier ones: what they are about goes on."""
-        found = list(self._search(request.question, request.document_ids))
-        for turn in reversed(conversation.turns):
-            again = self._search(turn.question, request.document_ids)
-            found += [passage for passage in again if passage not in found]
-        return found
+        """Search for a question as it goes on from the turns before it, and behind that for the earlier questions.
+
+        "And how heavy is it?" says little alone: its words stand in documents of any subject.
+        """
+        turns = conversation.turns[::-1]
+        asked = [request.question, *(turn.question for turn in turns)]
+
+        def search(words: str) -> list[Passage]:
+            return list(self._search(words, request.document_ids))
+
+        if not turns:
+            return search(request.question)
+        together = search(" ".join(asked))
+        subject = {passage.source for passage in together}
+        alone = sorted(search(request.question), key=lambda passage: passage.source not in subject)
+        named = search(_new_words(turns[0].answer, asked))  # whom "her" means
+        in_turns = chain.from_iterable(zip_longest(named, together, alone))  # a new subject's passages come early too
+        earlier = chain.from_iterable(map(search, asked[1:]))
+        return list(dict.fromkeys(passage for passage in (*in_turns, *earlier) if passage))
 
     async def _collaboration(self, request: AnswerRequest) -> tuple[CollaborationParams, Choice | None]:
         """Complete λ and α; the core is asked for its model only where a choice for it may have been saved."""
@@ -370,6 +386,16 @@ class Answering:
         return len(self._user_model.core_prompt(question.instruction, question.core_conversation))
 
 
+def _new_words(answer: str, asked: Sequence[str]) -> str:
+    """Return the words of an answer that no question has."""
+    known = {word for question in asked for word in _words(question)}
+    return " ".join(word for word in _words(answer) if word not in known)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
 def _common(text: str, other: str) -> str:
     """Return the beginning that two texts share."""
     unlike = (at for at, (one, another) in enumerate(zip(text, other, strict=False)) if one != another)
@@ -379,9 +405,8 @@ def _common(text: str, other: str) -> str:
 class _Ears(Observer):
     """Several observers as one, and an end where a text to stop at comes up."""
 
-    def __init__(self, observers: Sequence[Observer], stop: Sequence[str], crossed: Crossed) -> None:
-        self._observers, self._stop, self._store = observers, stop, crossed
-        self._noted: set[bytes] = set()
+    def __init__(self, observers: Sequence[Observer], stop: Sequence[str], notes: Notes) -> None:
+        self._observers, self._stop, self._notes = observers, stop, notes
         self.stop_at: int | None = None
         self.has_core = False
         self.text = self.crossed = ""  # of the answer so far; what the core has of it
@@ -410,14 +435,19 @@ class _Ears(Observer):
         """See `Observer`."""
         if self.has_core:
             self.crossed = self.text  # a block is sent with the next one's first timestep, so the last one may not be
+        self.text = seen.text
+        self._notes.add(self.text, self.crossed)  # before anybody is given it, who may send it back at once
         found = [at for text in self._stop if (at := seen.text.find(text)) >= 0]
         if found:
             self.stop_at = min(found)
             seen = replace(seen, text=seen.text[: self.stop_at].rstrip())
-        self.text = seen.text
-        self._store.note_part(self.text, self.crossed, self._noted)
         goes_on = [observer.committed(seen) for observer in self._observers]
         return all(goes_on) and self.stop_at is None
+
+    def end(self) -> None:
+        """Note that there is no more of the answer."""
+        if self.text:
+            self._notes.end(self.text, self.crossed)
 
 
 def _pair_words(name: str) -> str:

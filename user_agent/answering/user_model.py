@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from ssd2.algorithm.collaboration import UserTerms
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import ModelNotFound, PromptTooLong
+from ssd2.models.chat import BRIEFLY
 from ssd2.models.checkpoint import load_config_and_tokenizer, load_packed
 from ssd2.models.configs import ModelConfig
 from ssd2.models.model import Model
@@ -211,7 +212,7 @@ class UserModel:
         needed = len(self.core_prompt(instruction, conversation))
         room = self._answer_room(needed, params.block_size)
         if room < params.block_size or (core_takes is not None and needed > core_takes):
-            raise self.too_long(needed, params.block_size, "block_size", core_takes)
+            raise self.too_long(needed, params.block_size, "block_size", core_takes, conversation)
         return params.within(room)
 
     def _answer_room(self, needed: int, block_size: int) -> int:
@@ -249,7 +250,7 @@ class UserModel:
         longest = self.config.max_prompt_tokens_before(answer_tokens)
         conversation = self._fitting_turns(instruction, passages, longest, conversation)
         if (needed := len(self.prompt(instruction, (), conversation))) > longest:
-            raise self.too_long(needed, answer_tokens, "max_tokens")
+            raise self.too_long(needed, answer_tokens, "max_tokens", conversation=conversation)
         room = longest - needed
         given: list[Passage] = []
         left_out: list[Passage] = []
@@ -318,7 +319,12 @@ class UserModel:
         return _joined(every, chosen) if chosen else None
 
     def too_long(
-        self, needed: int, answer_tokens: int, of_the_answer: str, core_takes: int | None = None
+        self,
+        needed: int,
+        answer_tokens: int,
+        of_the_answer: str,
+        core_takes: int | None = None,
+        conversation: Conversation = NOTHING_SAID,
     ) -> PromptTooLong:
         """Say whether the question is to change, or what made the answer so long.
 
@@ -327,6 +333,7 @@ class UserModel:
             answer_tokens: of the shortest answer that would do.
             of_the_answer: the parameter that sets them.
             core_takes: as in `limited`; a question that is shortened to the limit must not be refused again.
+            conversation: before the question. Only its system prompt is left; one that was given may be what is long.
         """
         most = self.config.max_prompt_tokens_before(answer_tokens)
         if most < len(self.core_prompt("")):
@@ -336,8 +343,11 @@ class UserModel:
             )
         limit = most if core_takes is None else min(most, core_takes)
         who = "the user model takes" if core_takes is None else "the models take"
+        what, it = "the question has", "it"
+        if conversation.system_prompt not in ("", BRIEFLY):
+            what, it = "the question and the system prompt have", "them"
         return PromptTooLong(
-            f"the question has {needed} tokens, and {who} at most {limit}; shorten it",
+            f"{what} {needed} tokens, and {who} at most {limit}; shorten {it}",
             parameter="question",
             limit=limit,
         )

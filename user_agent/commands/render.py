@@ -8,6 +8,7 @@ from rich.text import Text
 
 from user_agent.answering.answer import Answer, AnswerToken
 from user_agent.answering.run import Question
+from user_agent.answering.service import Answered
 from user_agent.store.printable import printable
 
 MOST_NAMED = 5
@@ -39,6 +40,14 @@ def summary(answer: Answer) -> str:
         f"the core was asked {answer.round_trips} times{ahead}; "
         f"{answer.bytes_up:,} bytes up, {answer.bytes_down:,} down{resumed}"
     )
+
+
+def cut_off(answered: Answered) -> list[str]:
+    """Say that an answer is not whole, where `remarks` does not say why it is so short."""
+    question = answered.question
+    if answered.finish_reason != "length" or question.clamped_from:
+        return []
+    return [f"Cut off at {question.params.max_tokens} tokens, the longest answer; --max-tokens N allows a longer one."]
 
 
 def remarks(question: Question) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,9 +12,9 @@ import pytest
 import torch
 
 from ssd2.algorithm.projection import StepPosition
-from ssd2.errors import CoreError
+from ssd2.errors import CoreError, PromptTooLong
 from ssd2.logits.packed import CoreLogits, as_received
-from ssd2.models.chat import Message
+from ssd2.models.chat import BRIEFLY, Message
 from tests.families import save_llama
 from tests.user_agent.answering.test_run import FakeClient, FakeStream, V
 from user_agent.answering import user_model as user_models
@@ -30,6 +29,7 @@ from user_agent.commands.chat import _conversation
 from user_agent.commands.render import remarks
 from user_agent.config import AgentConfig
 from user_agent.documents.passage import Passage
+from user_agent.documents.search import search
 from user_agent.line.line import CoreLine
 from user_agent.store.crossed import Crossed
 from user_agent.store.database import memory_database
@@ -96,10 +96,44 @@ def said(question: str, answer: str) -> list[Message]:
 async def test_history_and_system_prompt_stand_in_both_prompts_and_passages_in_one(service: Service) -> None:
     await service.ask("And the code?", SYSTEM, *said("Where is the key?", "In the hall."))
     (core,), (user,) = service.core_prompts, service.user_prompts
-    before = "[system] Be brief. [user] Where is the key? [assistant] In the hall. [user] "
-    assert core == f"{before}And the code? [assistant]"
-    assert user == f"{before}Use these notes:\n\nThe code is 4711.\n\nThe key is blue.\n\nAnd the code? [assistant]"
-    assert service.searched == ["And the code?", "Where is the key?"]
+    said_before = "[user] Where is the key? [assistant] In the hall. [user] And the code? [assistant]"
+    assert core == f"[system] Be brief. {said_before}"
+    notes = "Notes of the user:\n\nThe key is blue.\n\nThe code is 4711."
+    assert user == f"[system] Be brief.\n\n{notes} {said_before}"
+
+
+NOTES = [
+    Passage(text, Path(name), 1)
+    for name, text in (
+        ("tent.md", "The tent sleeps four people and weighs 5 kg."),
+        ("tent.md", "It has to be dried before we roll it up, or it gets mouldy."),
+        ("bees.txt", "How heavy the honey boxes are: each is 20 kg when it is full."),
+        ("garage.txt", "It is dark, so do not lift it alone; it is cold and it is old."),
+        ("network.txt", "The password of the network is mossy-kettle."),
+        ("course.md", "The course for beginners starts on 9 May. Maren Holt teaches it."),
+        ("people.csv", "Maren Holt: phone 555 0142"),
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "question", "first"),
+    [
+        (["How many people does the tent sleep?", "Four."], "And how heavy is it?", [0]),
+        (["How many people does the tent sleep?", "Four."], "How is it dried?", [0, 1]),
+        (["How many people does the tent sleep?", "Four."], "What is the password of the network?", [0, 4]),
+        (["Who teaches the course?", "Maren Holt teaches the course."], "How do I reach her?", [6, 5]),
+    ],
+)
+async def test_a_question_is_searched_for_as_it_goes_on_from_the_turn_before(
+    service: Service, monkeypatch: pytest.MonkeyPatch, said: list[str], question: str, first: list[int]
+) -> None:
+    """What was said last comes first; where a question has a subject of its own, that comes among the first."""
+    monkeypatch.setattr(service.answering, "_search", lambda words, _: search(NOTES, words))
+    answered = await service.ask(question, Message("user", said[0]), Message("assistant", said[1]))
+    given = [*answered.question.passages, *answered.question.left_out]
+    assert given[: len(first)] == [NOTES[at] for at in first]
+    assert len(given) == len(set(given))
 
 
 async def test_an_answer_composed_on_the_device_never_crosses_after_a_change_of_mode(service: Service) -> None:
@@ -108,14 +142,8 @@ async def test_an_answer_composed_on_the_device_never_crosses_after_a_change_of_
     assert private.text
     for setting in (0.0, 0.5):
         await service.ask("Why?", *said("Where is the key?", private.text), lambda_user=setting)
-        assert service.core_prompts[-1] == "[user] Where is the key? [user] Why? [assistant]"
+        assert service.core_prompts[-1] == f"[system] {BRIEFLY} [user] Where is the key? [user] Why? [assistant]"
     assert f"[assistant] {private.text} [user]" in service.user_prompts[-1]
-
-
-async def test_the_beginning_of_a_private_answer_and_what_goes_on_behind_it_do_not_cross(service: Service) -> None:
-    private = (await service.ask("Where is the key?", lambda_user=1.0)).text
-    for text in (private.split()[0], f"{private} and more", private.replace(" ", "\n\n")):
-        assert service.crossed.part_of(text) == ""
 
 
 async def test_of_a_long_answer_the_last_token_has_not_crossed(service: Service) -> None:
@@ -184,9 +212,10 @@ async def test_a_rest_clients_messages_arrive_at_both_models(service: Service) -
     async with rest(service) as http:
         response = await http.post(CHAT, json=asked)
     assert response.headers["x-slingshot-ignored"] == "tool messages"
-    before = "[system] Be brief. [user] Where is the key? [assistant] In the hall. [user] "
-    assert service.core_prompts == [f"{before}And the code? [assistant]"]
-    assert service.user_prompts[0].startswith(before)
+    before = "[user] Where is the key? [assistant] In the hall. [user] And the code? [assistant]"
+    assert service.core_prompts == [f"[system] Be brief. {before}"]
+    assert service.user_prompts[0].startswith("[system] Be brief.\n\nNotes of the user:")
+    assert service.user_prompts[0].endswith(before)
     assert response.json()["slingshot"]["left_out_turns"] == 0
 
 
@@ -197,7 +226,7 @@ async def test_a_private_answer_over_rest_does_not_cross_when_its_client_sends_i
         text = answer["choices"][0]["message"]["content"]
         await http.post(CHAT, json=body(question, Message("assistant", text), Message("user", "Why?")))
     assert answer["slingshot"]["has_crossed"] is False
-    assert service.core_prompts == ["[user] Where is the key? [user] Why? [assistant]"]
+    assert service.core_prompts == [f"[system] {BRIEFLY} [user] Where is the key? [user] Why? [assistant]"]
 
 
 async def test_an_answer_that_was_stopped_midway_is_noted_as_well(service: Service) -> None:
@@ -215,23 +244,52 @@ async def test_an_answer_that_was_stopped_midway_is_noted_as_well(service: Servi
     assert service.crossed.part_of(observer.text) == ""
 
 
+async def test_a_block_is_noted_before_it_is_shown(service: Service) -> None:
+    """Whoever reads a stream may stop it and ask on at once, while the agent still works at it."""
+
+    class Reader(Observer):
+        parts: list[str] = []  # noqa: RUF012
+
+        def committed(self, seen: CommittedBlock) -> bool:
+            self.parts.append(service.crossed.part_of(seen.text))
+            return True
+
+    request, reader = service.answering.request("Where is the key?", lambda_user=1.0), Reader()
+    await service.answering.start(request, "trace", reader)
+    assert len(reader.parts) == 4
+    assert not any(reader.parts)
+
+
+async def test_a_text_that_stopped_an_answer_is_no_way_around_the_notes(service: Service) -> None:
+    whole = (await service.ask("Where is the key?", lambda_user=1.0)).text
+    stopped = await service.ask("Where is the key?", lambda_user=1.0, stop_texts=(whole[-2:],))
+    assert stopped.text == whole[:-2].rstrip()
+    await service.ask("Why?", *said("Where is the key?", stopped.text), lambda_user=0.0)
+    assert service.core_prompts == [f"[system] {BRIEFLY} [user] Where is the key? [user] Why? [assistant]"]
+
+
+@pytest.mark.parametrize("thought", ["<think></think>", "<think>Where is it?</think>\n\n", "Well.</think>"])
+async def test_a_thought_put_before_an_answer_is_no_way_around_the_notes(service: Service, thought: str) -> None:
+    """Clients of models that think keep their thoughts, and prompts leave them out."""
+    service.crossed.note("The code is 4711.", "")
+    await service.ask("Why?", *said("And?", f"{thought}The code is 4711."), lambda_user=0.0)
+    assert service.core_prompts == [f"[system] {BRIEFLY} [user] And? [user] Why? [assistant]"]
+
+
+async def test_an_answer_cut_into_messages_does_not_cross(service: Service) -> None:
+    service.crossed.note("The code is 4711. It opens the shed.", "")
+    parts = [Message("assistant", text) for text in ("The code is 4711.", "It opens the shed.")]
+    for answers in (parts, [Message("assistant", "Well."), *parts]):
+        await service.ask("Why?", Message("user", "And?"), *answers, lambda_user=0.0)
+    assert service.core_prompts == [
+        f"[system] {BRIEFLY} [user] And? [user] Why? [assistant]",
+        f"[system] {BRIEFLY} [user] And? [assistant] Well. [user] Why? [assistant]",
+    ]
+
+
 async def test_what_a_client_made_up_itself_is_its_own_to_send(service: Service) -> None:
     await service.ask("Where is the key?", lambda_user=1.0)
     assert service.crossed.part_of("An answer from elsewhere.") == "An answer from elsewhere."
-
-
-def test_answers_of_a_history_without_notes_never_cross() -> None:
-    crossed = Crossed(memory_database(), lambda: ["The code is 4711."])
-    assert crossed.part_of("The code is 4711.") == ""
-    crossed.note("The code is 4711.", "The code is 4711.")
-    assert crossed.part_of("The code is 4711.") == "The code is 4711."
-
-
-def test_a_part_that_crossed_keeps_its_words_whole() -> None:
-    crossed = Crossed(memory_database(), list)
-    crossed.note("The code\nis 4711 now.", "The code\nis 47")
-    assert crossed.part_of("The code\nis 4711 now.") == "The code\nis"
-    assert crossed.part_of("The code\nis") == "The code\nis"
 
 
 async def test_the_oldest_turns_are_left_out_first_and_the_answer_says_so(service: Service) -> None:
@@ -242,10 +300,28 @@ async def test_the_oldest_turns_are_left_out_first_and_the_answer_says_so(servic
     for prompt in (service.core_prompts[0], service.user_prompts[0]):
         assert f"Question {left}?" in prompt
         assert f"Question {left - 1}?" not in prompt
-        assert prompt.startswith("[system] Be brief. [user] ")
+        assert prompt.startswith("[system] Be brief.")
     assert answered.question.passages == [CODE]
     assert f"{left} earlier turns left out: the oldest do not fit beside this question." in remarks(answered.question)
     assert service.answering.traces.get("trace").events[0].data["left_out_turns"] == left
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_rest_client_and_a_chat_are_told_of_turns_that_were_left_out(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_stream: bool
+) -> None:
+    service.client.card["max_prompt_tokens"] = 80
+    long = "Old? " + "word " * 50
+    history = [*said(long, "Yes."), *said("New?", "No.")]
+    async with rest(service) as http:
+        response = await http.post(CHAT, json=body(*history, Message("user", "Why?"), stream=is_stream))
+    chunks = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+    last = next(chunk for chunk in reversed(chunks) if "slingshot" in chunk) if is_stream else response.json()
+    assert last["slingshot"]["left_out_turns"] == 1
+    lines = iter([*["x " * 12] * 4, ""])
+    monkeypatch.setattr("user_agent.commands.chat._line", lambda: next(lines))
+    await _conversation(service.answering, None, watch=False)
+    assert "1 earlier turn left out: the oldest do not fit beside this question." in capsys.readouterr().err
 
 
 async def test_what_the_core_sees_of_a_long_conversation_depends_on_nothing_private(
@@ -267,10 +343,15 @@ async def test_turns_are_left_out_where_the_core_takes_shorter_prompts(
     model: UserModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = Service(model, monkeypatch)
-    service.client.card["max_prompt_tokens"] = 60
+    service.client.card["max_prompt_tokens"] = 80
     answered = await service.ask("Why?", *said("Old? " + "word " * 50, "Yes."), *said("New?", "No."))
     assert answered.question.left_out_turns == 1
-    assert service.core_prompts == ["[user] New? [assistant] No. [user] Why? [assistant]"]
+    assert service.core_prompts == [f"[system] {BRIEFLY} [user] New? [assistant] No. [user] Why? [assistant]"]
+
+
+async def test_a_system_prompt_that_is_too_long_is_named(service: Service) -> None:
+    with pytest.raises(PromptTooLong, match=r"^the question and the system prompt have \d+ tokens, .*; shorten them$"):
+        await service.ask("Why?", Message("system", "word " * 3000), *said("New?", "No."))
 
 
 async def test_models_without_a_template_read_the_last_question_only(
@@ -291,10 +372,12 @@ async def test_a_chat_goes_on_from_turn_to_turn(
     lines = iter(["Where is the key?", "Why?", ""])
     monkeypatch.setattr("user_agent.commands.chat._line", lambda: next(lines))
     await _conversation(service.answering, None, watch=False)
-    assert capsys.readouterr().err.startswith("The models see the earlier questions and answers.")
+    shown = capsys.readouterr().err
+    assert shown.startswith("The models see the earlier questions and answers.")
+    assert shown.count("Cut off at 4 tokens, the longest answer; --max-tokens N allows a longer one.") == 2
     first, second = service.core_prompts
-    assert first == "[user] Where is the key? [assistant]"
-    assert second.startswith("[user] Where is the key? [assistant] ")
+    assert first == f"[system] {BRIEFLY} [user] Where is the key? [assistant]"
+    assert second.startswith(f"{first} ")
     assert second.endswith(" [user] Why? [assistant]")
 
 
@@ -303,12 +386,6 @@ def test_a_conversation_may_begin_with_an_answer_and_hold_empty_ones() -> None:
     conversation = Conversation.of(history, lambda text: text)
     assert conversation == Conversation("Be brief.", (Turn("", "Hello.", "Hello."), Turn("Hi", " ", " ")))
     assert [message.content for message in conversation.for_core("Where?")] == ["Be brief.", "Hello.", "Hi", "Where?"]
-
-
-async def test_notes_are_safe_from_several_threads(service: Service) -> None:
-    texts = [f"Answer {number} of many." for number in range(20)]
-    await asyncio.gather(*(asyncio.to_thread(service.crossed.note, text, "") for text in texts))
-    assert [service.crossed.part_of(text) for text in texts] == [""] * 20
 
 
 class Parts(Observer):

@@ -441,6 +441,38 @@ def test_while_a_chat_is_open_the_page_says_that_each_question_stands_alone(page
     expect(said).to_be_hidden()
 
 
+@pytest.fixture
+def takes_conversations(page: Page) -> None:
+    """As with models that have a chat template; the demo's do not."""
+
+    def taking(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, json={**response.json(), "takes_conversations": True})
+
+    page.route("**/v1/status", taking)
+    page.reload()
+    expect(page.get_by_role("heading", name="Ask about your documents")).to_be_visible()
+
+
+@pytest.mark.usefixtures("takes_conversations")
+def test_a_second_question_takes_the_first_turn_with_it(page: Page) -> None:
+    ask(page, "When does Fern Gallery open?")
+    first = page.locator(".answer .text").inner_text()
+    with page.expect_request("**/v1/chat/completions") as sent:
+        page.get_by_label("Question").fill("And who runs it?")
+        page.keyboard.press("Enter")
+    assert sent.value.post_data_json["messages"] == [
+        {"role": "user", "content": "When does Fern Gallery open?"},
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "And who runs it?"},
+    ]
+    expect(page.get_by_text("Each question stands alone")).to_be_hidden()
+    left_out = page.get_by_text("1 earlier turn left out: the oldest do not fit beside this question.")
+    expect(left_out).to_be_visible()  # these models read one question
+    page.reload()
+    expect(left_out).to_be_visible()
+
+
 def test_a_question_that_is_too_long_says_so_in_the_reader_s_terms(page: Page) -> None:
     page.get_by_label("Question").fill("Where is it? " * 100)
     page.keyboard.press("Enter")
