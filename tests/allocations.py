@@ -9,6 +9,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -56,6 +57,8 @@ class Allocations(TorchDispatchMode):
 
 
 def _storage(tensor: Tensor) -> int:
+    if tensor.layout is torch._mkldnn:  # of a packed matrix, which shows no storage
+        return id(tensor)
     return tensor.untyped_storage().data_ptr()
 
 

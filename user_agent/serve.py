@@ -78,7 +78,7 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
     with held_data_folder(config.data_dir, url), open_stores(config) as stores:
         line = CoreLine(stores.ledger)
         try:
-            loading = asyncio.create_task(asyncio.to_thread(UserModel.load, config.user_folder, with_weights=True))
+            loading = asyncio.create_task(asyncio.to_thread(UserModel.configured, config, with_weights=True))
             library = stores.documents
             # The first two take seconds; the third is told once the agent listens.
             await asyncio.gather(line.connect(config.line, config.pair), loading, asyncio.to_thread(library.exposure))
@@ -88,6 +88,7 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
                 unlink_samples(library)
             library.watch()
             answering = Answering(config, loading.result(), line.client, library.search, stores.crossed, Traces())
+            library.on_removal(answering.forget_prompts)
             checks = LinkChecks(check_reading if config.check_reading else None)
             state = AppState(config, options, api_key(config), answering, stores, line, checks)
             try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core_server.catalogue.served_model import ServedModel
 from ssd2.logits.format import ANY_FORMAT, AllowedFormats
-from ssd2.models.checkpoint import Checkpoint, load_checkpoint
+from ssd2.models.checkpoint import Checkpoint, load_packed
 from ssd2.models.configs import with_context
 from ssd2.models.devices import check_device
 from ssd2.models.shard import Shard
@@ -56,7 +56,7 @@ class LoadedModel:
             CheckpointInvalid: if it is damaged.
         """
         check_device(device)
-        checkpoint = load_checkpoint(folder, device, shard, precision)
+        checkpoint = load_packed(folder, device, shard, precision)
         checkpoint.model.config = with_context(checkpoint.model.config, max_context)
         return cls(name, checkpoint, logits_formats)
 

@@ -109,7 +109,7 @@ async def test_what_is_made_on_either_side_is_seen(folder: Path) -> None:
     """Otherwise the tests below could not fail."""
     core, user = LoadedModel("core", load_checkpoint(folder)), UserModel.load(folder, with_weights=True)
     made = await _decoded(core, user, "greedy", frozenset())
-    for side, places in ((made.core, ("pack",)), (made.device, ("mix", "unpack")), (made.user_model, ("_read",))):
+    for side, places in ((made.core, ("pack",)), (made.device, ("mix", "unpack")), (made.user_model, ("forward",))):
         assert all(any(place in name for name in side.derived) for place in places), side.derived
         assert sum(side.derived.values()) >= TOKENS
 

@@ -5,6 +5,7 @@ Each leak is also made on purpose, and the same search has to find it.
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,8 +24,12 @@ from ssd2.models.control import Control
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import PROTOCOL_VERSION, OpenRequest
 from user_agent.answering import run as agent_module
+from user_agent.answering.request import AnswerRequest
 from user_agent.answering.run import Agent, Question
+from user_agent.answering.service import Answered, Answering
+from user_agent.answering.traces import Traces
 from user_agent.answering.user_model import UserModel
+from user_agent.config import AgentConfig
 from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_passages
 from user_agent.documents.search import search
@@ -33,6 +38,8 @@ from user_agent.line import stream as core_stream
 from user_agent.line.client import CoreClient
 from user_agent.line.credentials import CoreCredentials
 from user_agent.line.stream import CoreStream
+from user_agent.store.crossed import Crossed
+from user_agent.store.database import memory_database
 from user_agent.store.ledger import Ledger
 
 from .conftest import CoreProcess, Wire, recording_relay
@@ -188,6 +195,56 @@ async def test_metadata_leaked_beside_the_key_is_found(
     beside_the_key = {name for name, _ in _beside_grpcs_own(wire)} - {"authorization"}
     assert beside_the_key == {"x-document"}
     assert "document name" in _found(wire, question, user)
+
+
+async def _asked(
+    core: CoreProcess, user: UserModel, request: AnswerRequest, ledger: Ledger
+) -> tuple[Wire, Answered, Traces]:
+    """Ask as every face does."""
+    traces = Traces()
+    async with recording_relay(core.address) as wire, CoreClient(wire.address, ledger) as client:
+        config, crossed = AgentConfig(), Crossed(memory_database(), list)
+        service = Answering(config, user, client, lambda *_: [], crossed, traces)
+        return wire, await service.start(request, "trace"), traces
+
+
+@pytest.mark.parametrize("lambda_user", [0.0, LAMBDA_USER, 1.0])
+async def test_private_context_changes_no_byte_but_projected_tokens(
+    core: CoreProcess, user: UserModel, lambda_user: float
+) -> None:
+    """At λ 0 all bytes are the same with and without it; between, all but the tokens; at λ 1 nothing is sent."""
+    secret = f"The shed code is {SENTINEL}."
+    length = {"steps": 5, "patience": 0, "max_tokens": 16}  # whatever the tokens are
+    asked = AnswerRequest(
+        question=INSTRUCTION, lambda_user=lambda_user, alpha=1.0, seed=5, temperature=1.0, top_p=0.9, **length
+    )
+    ledgers = [Ledger.in_memory(), Ledger.in_memory()]
+    bare, _, _ = await _asked(core, user, asked, ledgers[0])
+    given = asked.model_copy(update={"private_context": secret})
+    wire, answered, traces = await _asked(core, user, given, ledgers[1])
+    assert wire.messages[:2] == bare.messages[:2], "the card's request and the opening"
+    if lambda_user in (0, 1):
+        assert wire.messages == bare.messages
+    else:
+        assert wire.messages != bare.messages, "it has been read, and shows in the tokens alone"
+        assert [_without_tokens(one) for one in wire.messages[2:]] == [_without_tokens(m) for m in bare.messages[2:]]
+    assert bool(wire.messages) == (lambda_user < 1)
+    exported = "".join(ledgers[1].export())
+    for text in (secret, SENTINEL, *SENTINEL.split()):
+        ids = _varints(user.tokenizer.encode(text))
+        assert not any(one in wire.sent() for one in (text.encode(), text.encode("utf-16-le"), ids))
+        assert not any(one in exported for one in (text, text.encode().hex(), ids.hex()))
+        assert text not in json.dumps([event.data for event in traces.get("trace").events if event.kind != "egress"])
+    is_read = answered.question.private_context == secret
+    assert (is_read, answered.question.private_context_fit) == (lambda_user > 0, "whole" if is_read else "left out")
+
+
+def _without_tokens(message: bytes) -> pb.CollaborateRequest:
+    """A projection as if any tokens had been projected."""
+    read = pb.CollaborateRequest.FromString(message)
+    if read.WhichOneof("message") == "projection":
+        read.projection.token_ids[:] = [0] * len(read.projection.token_ids)
+    return read
 
 
 def _recorded_requests(monkeypatch: pytest.MonkeyPatch) -> list[BlockView]:

@@ -45,6 +45,7 @@ VALUES: dict[str, tuple[Any, str]] = {
     "max_tokens": (24, "24"),
     "temperature": (0.0, "0"),
     "documents": ((3, 17), "3, 17"),
+    "private_context": ("I am Mallory.", "I am Mallory."),
     "pair": ("smollm2-135m", "smollm2-135m"),
     "system_prompt": ("Answer in verse.", "Answer in verse."),
     "model": ("large", "large"),

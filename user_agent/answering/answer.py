@@ -114,6 +114,9 @@ class Observer:
     def waiting(self, error: CoreError, seconds: float) -> None:
         """The core cannot be asked just now; in so many seconds it is tried again, there or at another replica."""
 
+    def reading(self, done: int, total: int) -> None:
+        """The user model has read so many of the tokens of long prompts, before the first timestep."""
+
     def projected(self, seen: ProjectedBlock) -> None:
         """A timestep is done."""
 

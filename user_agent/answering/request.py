@@ -27,6 +27,9 @@ MAX_SPECULATION = 64
 
 MAX_STOP_TEXTS = 4
 
+MAX_PRIVATE_CONTEXT = 100_000
+"""Characters; more than any model that runs on a device has room for."""
+
 _BUILT_IN = CollaborationParams()
 
 
@@ -132,6 +135,15 @@ class AnswerSettings(BaseModel):
             label="Documents",
         ),
     ] = True
+    private_context: Annotated[
+        str,
+        Face(
+            "Text that only the user model reads, before the passages of documents",
+            "It is not sent to the core and stands in no conversation. Not read at λ 0.",
+            default="none",
+            label="Private context",
+        ),
+    ] = Field(default="", max_length=MAX_PRIVATE_CONTEXT)
     pair: Annotated[
         str,
         AfterValidator(_pair),

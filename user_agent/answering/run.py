@@ -29,7 +29,7 @@ from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.answering.conversation import NOTHING_SAID, Conversation
 from user_agent.answering.request import MAX_SPECULATION
-from user_agent.answering.user_model import UserModel
+from user_agent.answering.user_model import PrivateContextFit, UserModel
 from user_agent.documents.passage import Passage
 from user_agent.line.client import CoreClient
 from user_agent.line.resuming_stream import ResumingStream
@@ -53,6 +53,8 @@ class Question:
         conversation: earlier turns for the user model, those that fit.
         core_conversation: earlier turns for the core, which is sent of them what crossed before.
         left_out_turns: how many earlier turns the user model is not given.
+        private_context: what only the user model sees beside the passages.
+        private_context_fit: how much it is of what was given.
     """
 
     instruction: str
@@ -68,6 +70,8 @@ class Question:
     conversation: Conversation = NOTHING_SAID
     core_conversation: Conversation = NOTHING_SAID
     left_out_turns: int = 0
+    private_context: str = ""
+    private_context_fit: PrivateContextFit | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.speculation <= MAX_SPECULATION:
@@ -118,6 +122,7 @@ class AnswerInProgress:
         self,
         question: Question,
         user_model: UserModel,
+        terms: UserTerms | None,
         stream: ResumingStream | None,
         control: Control | None = None,
         observer: Observer | None = None,
@@ -129,6 +134,7 @@ class AnswerInProgress:
         Args:
             question: with its passages and parameters.
             user_model: θ_user.
+            terms: its part in the decode; None where it takes no part.
             stream: the line to the core, opened; None where it takes no part.
             control: steers the mix.
             observer: told of every timestep and block; may end the answer.
@@ -136,7 +142,7 @@ class AnswerInProgress:
         """
         self._question, self._user_model, self._stream = question, user_model, stream
         self._control, self._observer = control, observer
-        self._terms = _terms(question, user_model)
+        self._terms = terms
         self._sampler = begin_sampler(user_model.config, question.params, [question.seeds], ends_at_eos=ends_at_eos)
         self._asked: StepPosition | None = None  # where the core was asked last
         self._core: CoreLogits | None = None  # what it answered
@@ -323,16 +329,23 @@ class Agent:
             SlingshotError: of the kind that says what went wrong.
         """
         stream = await self._open(question, observer) if question.collaboration.uses_core else None
+        terms: UserTerms | None = None
         try:
             if observer:
                 observer.began()
-            yield AnswerInProgress(question, self._user_model, stream, self._control, observer, ends_at_eos=ends_at_eos)
+            terms = _terms(question, self._user_model, observer)
+            yield AnswerInProgress(
+                question, self._user_model, terms, stream, self._control, observer, ends_at_eos=ends_at_eos
+            )
             if stream:
                 await stream.close()
         except BaseException:
             if stream:
                 stream.cancel()
             raise
+        finally:
+            if terms:
+                terms.close()
 
     async def _open(self, question: Question, observer: Observer | None) -> ResumingStream:
         if self._client is None:
@@ -422,15 +435,23 @@ def check_card(card: ModelCard, user_model: UserModel, model: str) -> None:
         )
 
 
-def _terms(question: Question, user_model: UserModel) -> UserTerms | None:
+def _terms(question: Question, user_model: UserModel, observer: Observer | None) -> UserTerms | None:
     if not question.collaboration.uses_user:
         return None
+    loop = asyncio.get_running_loop()
+
+    def on_read(done: int, total: int) -> None:
+        if observer:
+            loop.call_soon_threadsafe(observer.reading, done, total)
+
     return user_model.terms(
         question.instruction,
         question.passages,
         question.collaboration,
         question.params.self_conditioning,
         question.conversation,
+        on_read,
+        question.private_context,
     )
 
 

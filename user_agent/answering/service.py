@@ -32,6 +32,9 @@ from user_agent.store.crossed import Crossed, Notes
 from user_agent.store.ledger import tracing
 from user_agent.store.tuned import Choice
 
+KEPT_S = 600.0
+"""How long what was read of a prompt is kept without being used: long enough for the next question."""
+
 Search: TypeAlias = Callable[[str, Sequence[int] | None], Sequence[Passage]]
 """Passages for a question, the best first, from all documents or from those with the given ids."""
 
@@ -147,11 +150,17 @@ class Answering:
 
     def reconfigure(self, settings: ServiceSettings, user_model: UserModel, client: CoreClient | None) -> None:
         """Take up other settings, checked before, or another model or line, from the next answer on."""
+        if user_model is not self._user_model:
+            self._user_model.forget_prompts()
         self._settings, self._user_model, self._client, self._core_takes = settings, user_model, client, None
 
     def request(self, question: str, **given: Any) -> AnswerRequest:
         """Ask a question with the settings of the service, but for those that are given."""
         return self._settings.request(question, **given)
+
+    def forget_prompts(self) -> None:
+        """Drop what the user model keeps of earlier prompts, in any thread: a document or a conversation is gone."""
+        self._user_model.forget_prompts()
 
     @property
     def user_model(self) -> UserModel:
@@ -237,6 +246,8 @@ class Answering:
     def _done(self, task: asyncio.Task[Answered], trace: Trace) -> None:
         """Count the end of a task, also where it was cancelled before it ever ran."""
         self._admitted -= 1
+        if cache := self._user_model.prompt_cache:
+            task.get_loop().call_later(KEPT_S, cache.forget_unused, KEPT_S)
         if task.cancelled():
             code, message = "stopped", "the answer was stopped"
         elif isinstance(error := task.exception(), SlingshotError):
@@ -297,7 +308,7 @@ class Answering:
             card = await self._card(request.model)  # whose limit says which turns are left out
             core_takes = card.max_prompt_tokens if card else None
         kept, params = await asyncio.to_thread(self._kept, request, said, asked_params, core_takes)
-        fitted = Fitted(conversation=kept)
+        fitted = Fitted(conversation=kept, private_context_fit="left out" if request.private_context.strip() else None)
         if collaboration.uses_user:
             fitted = await asyncio.to_thread(self._passages_for, request, params, kept)
         return Question(
@@ -314,6 +325,8 @@ class Answering:
             conversation=fitted.conversation,
             core_conversation=kept,
             left_out_turns=len(said.turns) - len(fitted.conversation.turns),
+            private_context=fitted.private_context,
+            private_context_fit=fitted.private_context_fit,
         )
 
     def _kept(
@@ -330,7 +343,9 @@ class Answering:
         self, request: AnswerRequest, params: DecodingParams, conversation: Conversation = NOTHING_SAID
     ) -> Fitted:
         found = self._found(request, conversation) if request.document_ids != () else []
-        return self._user_model.fitting(request.question, found, params.max_answer_tokens, conversation)
+        return self._user_model.fitting(
+            request.question, found, params.max_answer_tokens, conversation, request.private_context
+        )
 
     # See docs/decisions/053-follow-up-questions.md.
     def _found(self, request: AnswerRequest, conversation: Conversation) -> list[Passage]:
@@ -366,7 +381,8 @@ class Answering:
 
     def _prompt_tokens(self, question: Question) -> int:
         if question.collaboration.uses_user:
-            return len(self._user_model.prompt(question.instruction, question.passages, question.conversation))
+            given = (question.instruction, question.passages, question.conversation, question.private_context)
+            return len(self._user_model.prompt(*given))
         return len(self._user_model.core_prompt(question.instruction, question.core_conversation))
 
 
@@ -404,6 +420,11 @@ class _Ears(Observer):
         """See `Observer`."""
         for observer in self._observers:
             observer.waiting(error, seconds)
+
+    def reading(self, done: int, total: int) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.reading(done, total)
 
     def projected(self, seen: ProjectedBlock) -> None:
         """See `Observer`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,30 @@ class ServiceSettings(AnswerSettings):
     """Defaults of a service's requests, and its limits."""
 
     user_model: Annotated[Path, Face("Checkpoint folder of the user model", default="the demo's", advanced=True)] = USER
+    device: Annotated[
+        str,
+        Face(
+            "Device of the user model, as torch names it",
+            "auto takes CUDA or Apple's MPS where there is one, else the CPU.",
+            advanced=True,
+        ),
+    ] = "auto"
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Face(
+            "Precision of the user model's weights",
+            "auto is bfloat16 on CUDA and float32 elsewhere; fewer bits are faster and change some tokens.",
+            advanced=True,
+        ),
+    ] = "auto"
+    prompt_cache_mb: Annotated[
+        int,
+        Face(
+            "Memory for what the user model has read of earlier prompts, in MB",
+            "It need not read it again; 0 keeps nothing.",
+            advanced=True,
+        ),
+    ] = Field(default=512, ge=0)
     max_answers: Annotated[int, Face("Maximum number of concurrent answers")] = Field(default=2, ge=1)
     max_waiting: Annotated[int, Face("Further answers that may wait; one more is refused with 429")] = Field(
         default=32, ge=0

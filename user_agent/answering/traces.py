@@ -31,7 +31,8 @@ class Event:
 
     Attributes:
         number: in its trace, from 1.
-        kind: answer.start, core.wait, block.start, denoise.step, token.final, block.commit, egress or answer.end.
+        kind: answer.start, core.wait, prompt.read, block.start, denoise.step, token.final, block.commit, egress or
+            answer.end.
         data: about it, as JSON.
     """
 
@@ -103,6 +104,10 @@ class Trace(Observer):
         """The core cannot be asked just now."""
         self.add("core.wait", code=error.code, message=str(error), seconds=round(seconds, 3))
 
+    def reading(self, done: int, total: int) -> None:
+        """The user model reads long prompts."""
+        self.add("prompt.read", done=done, total=total)
+
     def departed(self, seq: int, wire_bytes: int) -> None:
         """A message leaves, as this entry of the ledger."""
         self.add("egress", seq=seq, wire_bytes=wire_bytes)
@@ -128,12 +133,13 @@ def passage_json(passage: Passage) -> dict[str, Any]:
 
 
 def fit_json(question: Question) -> dict[str, Any]:
-    """Describe what did not fit: passages, by their places, the longest answer requested, and earlier turns."""
+    """Describe what did not fit: passages, by their places, the longest answer, earlier turns, private context."""
     return {
         "left_out": [_place_json(passage) for passage in question.left_out],
         "max_tokens": question.params.max_tokens,
         "clamped_from": question.clamped_from,
         "left_out_turns": question.left_out_turns,
+        "private_context": question.private_context_fit,
     }
 
 

@@ -6,20 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from ssd2.algorithm.collaboration import UserTerms
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import ModelNotFound, PromptTooLong
 from ssd2.models.chat import BRIEFLY
-from ssd2.models.checkpoint import load_checkpoint, load_config_and_tokenizer
+from ssd2.models.checkpoint import load_config_and_tokenizer, load_packed
 from ssd2.models.configs import ModelConfig
 from ssd2.models.model import Model
-from ssd2.models.predict import user_terms
+from ssd2.models.predict import prompt_cache_of, user_terms
+from ssd2.models.prompt_cache import OnRead, PromptCache, nobody
 from ssd2.models.tokenizer import Tokenizer
 from user_agent.answering.conversation import NOTHING_SAID, Conversation
+from user_agent.answering.settings import ServiceSettings
 from user_agent.documents.formats.section import sentences
 from user_agent.documents.passage import Passage
 from user_agent.documents.search import search
+
+CACHE_BYTES = 512 * 10**6
+"""About 11,000 tokens of SmolLM2-135M in float32, or 20,000 of Qwen2.5's 0.5B."""
+
+PrivateContextFit: TypeAlias = Literal["whole", "in part", "left out"]
+
+_PRIVATE = Path("private context")
+"""Stands for the source of a text that is no document's."""
 
 GAP = " … "
 """Stands where sentences of a passage were left out, for the user model and for whoever reads it."""
@@ -34,12 +45,16 @@ class Fitted:
         left_out: that have no room, not even in part.
         why_none: why none is given, whatever the room; None if that is not so.
         conversation: the turns that have room beside them.
+        private_context: what of it has room.
+        private_context_fit: how much that is; None if none was given.
     """
 
     passages: Sequence[Passage] = ()
     left_out: Sequence[Passage] = ()
     why_none: str | None = None
     conversation: Conversation = NOTHING_SAID
+    private_context: str = ""
+    private_context_fit: PrivateContextFit | None = None
 
 
 def given_at_zero(found: Sequence[Passage]) -> Fitted:
@@ -55,24 +70,73 @@ class UserModel:
         config: its shape.
         tokenizer: shared with the core.
         model: the network; None if only its tokenizer is wanted, at λ = 0.
+        prompt_cache: what answers leave behind for later ones; None where the model has no such cache.
     """
 
     config: ModelConfig
     tokenizer: Tokenizer
     model: Model | None
+    prompt_cache: PromptCache | None = None
 
     @classmethod
-    def load(cls, folder: Path, *, with_weights: bool) -> UserModel:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        with_weights: bool,
+        device: str = "cpu",
+        precision: str = "float32",
+        cache_bytes: int = CACHE_BYTES,
+    ) -> UserModel:
         """Load a checkpoint folder, or only what is needed to talk to a core.
 
+        Args:
+            folder: of the checkpoint.
+            with_weights: whether the model is to compute.
+            device: that it computes on; see `load_checkpoint`.
+            precision: of its weights; see `load_checkpoint`.
+            cache_bytes: of keys and values kept between answers.
+
         Raises:
+            InvalidParameter: if the device cannot be used, or the model not be held in that precision.
             ModelNotFound: if the folder or a file that is needed is missing.
             CheckpointInvalid: if its files are damaged or do not fit together.
         """
-        if with_weights:
-            checkpoint = load_checkpoint(folder)
-            return cls(checkpoint.model.config, checkpoint.tokenizer, checkpoint.model)
-        return cls(*load_config_and_tokenizer(folder), None)
+        if not with_weights:
+            return cls(*load_config_and_tokenizer(folder), None)
+        checkpoint = load_packed(folder, device, precision=precision)
+        return cls(
+            checkpoint.model.config,
+            checkpoint.tokenizer,
+            checkpoint.model,
+            prompt_cache_of(checkpoint.model, cache_bytes),
+        )
+
+    @classmethod
+    def configured(cls, settings: ServiceSettings, *, with_weights: bool) -> UserModel:
+        """Load the user model of a configuration; see `load`."""
+        return cls.load(
+            settings.user_folder,
+            with_weights=with_weights,
+            device=settings.device,
+            precision=settings.precision,
+            cache_bytes=settings.prompt_cache_mb * 10**6,
+        )
+
+    @property
+    def device(self) -> str:
+        """Kind of the device that the model computes on; empty without weights."""
+        return next(self.model.parameters()).device.type if self.model else ""
+
+    @property
+    def precision(self) -> str:
+        """Precision of the model's weights; empty without them."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.") if self.model else ""
+
+    def forget_prompts(self) -> None:
+        """Drop what is kept of the prompts of earlier answers: a document or a conversation is gone."""
+        if self.prompt_cache:
+            self.prompt_cache.forget()
 
     @property
     def vocabulary_sha256(self) -> str:
@@ -89,10 +153,15 @@ class UserModel:
         return self.tokenizer.encode_conversation(messages, bos_token_id=self.config.bos_token_id)
 
     def prompt(
-        self, instruction: str, passages: Sequence[Passage] = (), conversation: Conversation = NOTHING_SAID
+        self,
+        instruction: str,
+        passages: Sequence[Passage] = (),
+        conversation: Conversation = NOTHING_SAID,
+        private_context: str = "",
     ) -> list[int]:
         """The prompt with all of it: what only the user model sees."""
         messages, texts = conversation.for_user(instruction), [passage.text for passage in passages]
+        texts = [private_context, *texts] if private_context.strip() else texts
         return self.tokenizer.encode_conversation(messages, texts, bos_token_id=self.config.bos_token_id)
 
     @property
@@ -161,23 +230,27 @@ class UserModel:
         passages: Sequence[Passage],
         answer_tokens: int,
         conversation: Conversation = NOTHING_SAID,
+        private_context: str = "",
     ) -> Fitted:
         """Choose the passages that fit the model's context beside the instruction, the first ones first.
 
         Where not all has room, earlier turns have half of it: the oldest are left out first, then passages.
 
         Of the first passage that does not fit whole the sentences that fit are given, those that match the instruction
-        before others. Shorter passages behind it may still fit.
+        before others. Shorter passages behind it may still fit. Private context is the first of them all.
 
         Args:
             instruction: w_inst.
             passages: candidates, the best first.
             answer_tokens: room that the answer needs, in whole blocks.
             conversation: before the instruction.
+            private_context: given with the question.
 
         Raises:
             PromptTooLong: if the instruction alone does not fit.
         """
+        private = [Passage(private_context, _PRIVATE)] if private_context.strip() else []
+        passages = [*private, *passages]
         longest = self.config.max_prompt_tokens_before(answer_tokens)
         conversation = self._fitting_turns(instruction, passages, longest, conversation)
         if (needed := len(self.prompt(instruction, (), conversation))) > longest:
@@ -195,7 +268,7 @@ class UserModel:
                 room -= self._tokens_added(instruction, shown)
             else:
                 left_out.append(passage)
-        return Fitted(given, left_out, conversation=conversation)
+        return _apart(given, left_out, conversation, has_private=bool(private))
 
     def _fitting_turns(
         self, instruction: str, passages: Sequence[Passage], longest: int, conversation: Conversation
@@ -217,15 +290,19 @@ class UserModel:
         collaboration: CollaborationParams,
         self_conditioning: str,
         conversation: Conversation = NOTHING_SAID,
+        on_read: OnRead = nobody,
+        private_context: str = "",
     ) -> UserTerms:
-        """The model's part in one decode."""
+        """The model's part in one decode, to be closed; `on_read` is told while a long prompt is read."""
         if self.model is None:
             raise ModelNotFound(
                 "the user model was loaded without its weights; load it with them", parameter="user_model"
             )
-        with_docs = self.prompt(instruction, passages, conversation)
+        with_docs = self.prompt(instruction, passages, conversation, private_context)
         without_docs = self.prompt(instruction, (), conversation)
-        return user_terms(self.model, [with_docs], [without_docs], collaboration, self_conditioning)
+        cache = self.prompt_cache
+        begin_with = None if cache is None else lambda prompts: cache.begin(prompts, on_read)
+        return user_terms(self.model, [with_docs], [without_docs], collaboration, self_conditioning, begin_with)
 
     def _tokens_added(self, instruction: str, passage: Passage) -> int:
         return len(self.prompt(instruction, [passage])) - len(self.prompt(instruction))
@@ -278,6 +355,19 @@ class UserModel:
             parameter="question",
             limit=limit,
         )
+
+
+def _apart(
+    given: Sequence[Passage], left_out: Sequence[Passage], conversation: Conversation, *, has_private: bool
+) -> Fitted:
+    """Tell private context from the passages that it was fitted with, as their first."""
+    if not has_private:
+        return Fitted(given, left_out, conversation=conversation)
+    if left_out and left_out[0].source is _PRIVATE:
+        return Fitted(given, left_out[1:], conversation=conversation, private_context_fit="left out")
+    first, *others = given
+    fit: PrivateContextFit = "in part" if first.is_cut else "whole"
+    return Fitted(others, left_out, None, conversation, first.text, fit)
 
 
 def _joined(every: Sequence[Passage], chosen: Sequence[int]) -> Passage:

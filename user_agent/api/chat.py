@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from user_agent.answering.service import Answering, new_id
 from user_agent.api.errors import ANSWERING
-from user_agent.api.generation import Streaming, events, slingshot_answer, whole
+from user_agent.api.generation import Reading, Streaming, events, slingshot_answer, whole
 from user_agent.api.openai_types import MODEL, AssistantMessage, ChatChoice, ChatCompletion, ChatRequest, Usage
 from user_agent.api.state import answering_of
 
@@ -71,7 +71,7 @@ async def chat_completions(
 
 async def _chunks(
     streaming: Streaming, body: ChatRequest, trace_id: str, created: int
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncIterator[dict[str, Any] | Reading]:
     """The answer's chunks: its role, its text block by block, its end, and its usage if that is wanted."""
     has_usage = bool(body.stream_options and body.stream_options.include_usage)
     every = {"id": trace_id, "object": "chat.completion.chunk", "created": created, "model": MODEL}
@@ -83,7 +83,7 @@ async def _chunks(
 
     yield chunk({"role": "assistant", "content": ""}, slingshot={"trace": trace_id})
     async for text in streaming.deltas():
-        yield chunk({"content": text})
+        yield text if isinstance(text, Reading) else chunk({"content": text})
     answered = streaming.answered
     yield chunk({}, answered.finish_reason, slingshot=slingshot_answer(answered, trace_id).model_dump())
     if has_usage:

@@ -13,7 +13,7 @@ from user_agent.answering.service import Answering, new_id
 from user_agent.answering.user_model import UserModel
 from user_agent.api.chat import ignored_header
 from user_agent.api.errors import ANSWERING, ApiError
-from user_agent.api.generation import Streaming, events, slingshot_answer, whole
+from user_agent.api.generation import Reading, Streaming, events, slingshot_answer, whole
 from user_agent.api.openai_types import MODEL, Completion, CompletionChoice, CompletionRequest, Usage
 from user_agent.api.state import answering_of
 
@@ -93,7 +93,7 @@ def _decoded(token_ids: list[int], user_model: UserModel) -> str:
 
 async def _chunks(
     streaming: Streaming, body: CompletionRequest, completion_id: str, created: int
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncIterator[dict[str, Any] | Reading]:
     has_usage = bool(body.stream_options and body.stream_options.include_usage)
     every = {"id": completion_id, "object": "text_completion", "created": created, "model": MODEL}
     every |= {"usage": None} if has_usage else {}
@@ -103,7 +103,7 @@ async def _chunks(
         return {**every, "choices": [choice], **more}
 
     async for text in streaming.deltas():
-        yield chunk(text)
+        yield text if isinstance(text, Reading) else chunk(text)
     answered = streaming.answered
     yield chunk("", answered.finish_reason, slingshot=slingshot_answer(answered, completion_id).model_dump())
     if has_usage:

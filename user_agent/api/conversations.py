@@ -100,7 +100,9 @@ async def rename(request: Request, conversation_id: str, new: NewConversation) -
 @router.delete("/{conversation_id}", responses=documented(404))
 async def delete(request: Request, conversation_id: str) -> Deleted:
     """Delete a conversation; its messages are overwritten on disk."""
-    await asyncio.to_thread(state_of(request).stores.history.delete, conversation_id)
+    state = state_of(request)
+    await asyncio.to_thread(state.stores.history.delete, conversation_id)
+    state.answering.forget_prompts()
     return Deleted(id=conversation_id)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastapi import Request
-from pydantic import BaseModel
 
 from ssd2.errors import SlingshotError
 from ssd2.models.chat import THINK
@@ -62,12 +61,20 @@ async def _leaving(client: Request) -> None:
         await asyncio.sleep(POLL_S)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Progress of the user model before the first block: tokens of long prompts that it has read, and all."""
+
+    done: int
+    total: int
+
+
 class _Blocks(Observer):
     """Hands on the answer so far."""
 
     def __init__(self) -> None:
         self.has_begun = asyncio.Event()
-        self.texts: asyncio.Queue[str | None] = asyncio.Queue()
+        self.texts: asyncio.Queue[str | Reading | None] = asyncio.Queue()
 
     def began(self) -> None:
         """See `Observer`."""
@@ -77,6 +84,10 @@ class _Blocks(Observer):
         """There are no more."""
         self.has_begun.set()
         self.texts.put_nowait(None)
+
+    def reading(self, done: int, total: int) -> None:
+        """See `Observer`."""
+        self.texts.put_nowait(Reading(done, total))
 
     def committed(self, seen: CommittedBlock) -> bool:
         """See `Observer`."""
@@ -110,8 +121,10 @@ class Streaming:
             _result(self._answer)
         return self
 
-    async def deltas(self) -> AsyncIterator[str]:
-        """Yield the text that each block adds; leaving early ends the answer.
+    async def deltas(self) -> AsyncIterator[str | Reading]:
+        """Yield the text that each block adds, and before the first how far long prompts are read.
+
+        Leaving early ends the answer.
 
         Raises:
             SlingshotError: of the kind that says what went wrong.
@@ -119,7 +132,9 @@ class Streaming:
         sent = 0
         try:
             while (text := await self._blocks.texts.get()) is not None:
-                if (end := settled(text, self._stop)) > sent:
+                if isinstance(text, Reading):
+                    yield text
+                elif (end := settled(text, self._stop)) > sent:
                     yield text[sent:end]
                     sent = end
             if rest := _result(self._answer).text[sent:]:
@@ -140,14 +155,21 @@ def settled(text: str, stop: Sequence[str]) -> int:
     return end - max(begun, default=0)
 
 
-async def events(chunks: AsyncIterator[BaseModel | dict[str, Any]], path: str) -> AsyncIterator[str]:
-    """Yield chunks as server-sent events; a failure is the last one, in the terms of the route at `path`."""
+async def events(chunks: AsyncIterator[dict[str, Any] | Reading], path: str) -> AsyncIterator[str]:
+    """Yield chunks as server-sent events; a failure is the last one, in the terms of the route at `path`.
+
+    Progress is a comment, which clients of OpenAI's routes skip and connections stay open by.
+    """
     try:
         async for chunk in chunks:
-            yield _event(chunk.model_dump(exclude_unset=True) if isinstance(chunk, BaseModel) else chunk)
+            yield _comment(chunk) if isinstance(chunk, Reading) else _event(chunk)
         yield DONE
     except (SlingshotError, ApiError) as error:
         yield _event(error_body(error, path)[1])
+
+
+def _comment(progress: Reading) -> str:
+    return f": read {progress.done} of {progress.total} tokens\n\n"
 
 
 def _event(data: dict[str, Any]) -> str:

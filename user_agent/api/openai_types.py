@@ -238,6 +238,8 @@ class SlingshotAnswer(BaseModel):
         clamped_from: the requested or configured length if the question leaves no room for it; else null.
         left_out_turns: number of earlier turns that the user model was not given: the oldest, or all where the models
             read one question at a time.
+        private_context: how much of it the user model was given: whole, in part (the sentences that fit, those that
+            match the question before others) or left out; null if the request has none.
         has_crossed: whether the core has all of the answer. Of another one, a later turn shows it only what it has.
         tokens: each with its probabilities in the models, and whether the user's side changed it.
         figures: timesteps, bytes and seconds.
@@ -251,6 +253,7 @@ class SlingshotAnswer(BaseModel):
     max_tokens: int
     clamped_from: int | None
     left_out_turns: int
+    private_context: Literal["whole", "in part", "left out"] | None
     has_crossed: bool
     tokens: list[dict[str, Any]]
     figures: dict[str, Any]

@@ -162,7 +162,7 @@ async def _user_model(state: AppState, config: AgentConfig) -> UserModel:
     if config.user_folder == state.config.user_folder:
         return state.answering.user_model
     config.check_pair()
-    return await asyncio.to_thread(UserModel.load, config.user_folder, with_weights=True)
+    return await asyncio.to_thread(UserModel.configured, config, with_weights=True)
 
 
 def _served_by(config: AgentConfig) -> tuple[LineSettings | None, str]:

@@ -46,7 +46,7 @@ async def opened_answering(
     config.check_pair()
     line = CoreLine(stores.ledger)
     try:
-        user_model = await asyncio.to_thread(UserModel.load, config.user_folder, with_weights=config.lambda_user != 0)
+        user_model = await asyncio.to_thread(UserModel.configured, config, with_weights=config.lambda_user != 0)
         control = steering(user_model.tokenizer)
         check(config, user_model)
         await line.connect(config.line, config.pair)

@@ -43,7 +43,7 @@ Watch = Annotated[bool, typer.Option("--watch", help="Show every timestep of eve
 NoLog = Annotated[bool, typer.Option("--no-log", help="Do not save the question and the answer in the conversations.")]
 
 
-@with_settings(*ANSWER, *LINE, "user_model", "data_dir")
+@with_settings(*ANSWER, *LINE, "user_model", "device", "precision", "data_dir")
 def ask(
     config: AgentConfig,
     question: Annotated[str, typer.Argument(help="Question for both models. It is sent to the core.")],

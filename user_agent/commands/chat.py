@@ -27,7 +27,7 @@ GOES_ON = "The models see the earlier questions and answers."
 ENDS = "An empty line or Ctrl-D ends the chat."
 
 
-@with_settings(*ANSWER, *LINE, "user_model", "data_dir")
+@with_settings(*ANSWER, *LINE, "user_model", "device", "precision", "data_dir")
 def chat(config: AgentConfig, watch: Watch = False, no_log: NoLog = False) -> None:
     """Ask questions about the linked documents (`user-agent docs link`); some models also see earlier ones."""
     from user_agent.commands.answering import opened_answering

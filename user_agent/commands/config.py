@@ -182,8 +182,9 @@ def _reading() -> Finding:
 def _user_model(config: AgentConfig) -> str:
     from user_agent.answering.user_model import UserModel
 
-    model = UserModel.load(config.user_folder, with_weights=True)
-    return f"{config.user_folder}: family {model.config.family}, vocabulary size {model.config.vocab_size}"
+    model = UserModel.configured(config, with_weights=True)
+    size, on = model.config.vocab_size, f"{model.precision} on {model.device}"
+    return f"{config.user_folder}: family {model.config.family}, vocabulary size {size}, {on}"
 
 
 def _core(config: AgentConfig) -> str:

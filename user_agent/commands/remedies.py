@@ -18,6 +18,7 @@ REMEDIES: Remedies = {
     (ANY, "core_key"): "`user-agent config set-core-key HOST:PORT`, or the environment variable SLINGSHOT_CORE_KEY",
     (ANY, "model"): "--model NAME, or `user-agent config set model NAME`",
     (ANY, "user_model"): "--user-model FOLDER, or `user-agent config set user_model FOLDER`",
+    (ANY, "device"): "--device cpu, or `user-agent config set device cpu`",
     (ANY, "timeout"): "`user-agent config set timeout SECONDS`",
     (ANY, "logits"): "--logits FORMAT",
     (ANY, "docs"): "--docs FOLDER",

@@ -61,6 +61,13 @@ def remarks(question: Question) -> list[str]:
     if turns := question.left_out_turns:
         count = f"{turns} earlier turn{'s' if turns > 1 else ''}"
         said.append(f"{count} left out: the oldest do not fit beside this question.")
+    if question.private_context_fit == "in part":
+        said.append(
+            "The private context is given in part: the sentences that fit, those that match the question first."
+        )
+    if question.private_context_fit == "left out":
+        why = "does not fit beside this question" if question.collaboration.uses_user else "is not read at λ 0"
+        said.append(f"The private context is left out: it {why}.")
     if left_out := question.left_out:
         count = f"{len(left_out)} more passage{'s were' if len(left_out) > 1 else ' was'}"
         places = [printable(passage.place) for passage in left_out[:MOST_NAMED]]

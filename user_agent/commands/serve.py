@@ -21,7 +21,7 @@ EXAMPLES = examples(
 )
 
 
-@with_settings("pair", *LINE, "host", "port", "data_dir", "max_answers", "max_waiting")
+@with_settings("pair", *LINE, "host", "port", "data_dir", "device", "precision", "max_answers", "max_waiting")
 def serve(given: Given) -> None:
     """Run the agent: a page for the browser, and a REST endpoint for OpenAI clients.
 

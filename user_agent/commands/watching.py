@@ -44,6 +44,10 @@ class TerminalObserver(Observer):
         said = Text(f"{printable(str(error))}; trying again in {seconds:.1f} s", style="dim")
         self._live.update(Group(*self._lines, self._text, said))
 
+    def reading(self, done: int, total: int) -> None:
+        """Show how far long prompts are read, until there is more of the answer."""
+        self._live.update(Group(*self._lines, Text(f"reading {done:,} of {total:,} tokens", style="dim")))
+
     def projected(self, seen: ProjectedBlock) -> None:
         """A line for the timestep."""
         if self._watches:

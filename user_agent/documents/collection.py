@@ -58,6 +58,10 @@ class Collection:
 
         self._watcher = Watcher(lambda: [link.path for link in self.links()], self.sync)
 
+    def on_removal(self, call: Callable[[], None]) -> None:
+        """Have a function called, in any thread, whenever passages are gone: of a removed, unlinked or changed file."""
+        self._store.on_removal = call
+
     def close(self) -> None:
         """Stop watching, and a sync after the document that it reads; close the store."""
         self._closing.set()

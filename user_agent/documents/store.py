@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -142,6 +142,7 @@ class DocumentStore:
             StoreKeyWrong: if it was encrypted with another key.
             StoreUnreadable: if it is damaged, was written by a newer version, or cannot be read or written.
         """
+        self.on_removal: Callable[[], None] = lambda: None  # called behind each call that passages are gone by
         self._file = file
         self._lock = threading.Lock()
         self._database = open_database(file, key)
@@ -171,6 +172,7 @@ class DocumentStore:
         """Forget a link with its documents; none if there is none."""
         with self._writing() as database:
             database.execute("DELETE FROM link WHERE id = ?", (link_id,))
+        self.on_removal()
 
     def links(self) -> list[Link]:
         """All links, by path."""
@@ -199,8 +201,11 @@ class DocumentStore:
         """
         with self._writing() as database:
             database.execute("DELETE FROM document WHERE link_id = ? AND path = ?", (link_id, str(reading.path)))
+            was_known = database.changes() > 0
             if _links(database, "WHERE link.id = ?", link_id):
                 _insert(database, reading, link_id)
+        if was_known:
+            self.on_removal()
 
     def put_upload(self, reading: Reading, original: bytes) -> Document:
         """Keep what came of reading an upload, with its bytes."""
@@ -219,6 +224,7 @@ class DocumentStore:
             )
             if database.changes():
                 _insert_pieces(database, reading.pieces, document_id)
+        self.on_removal()
 
     def explain(self, document_id: int, reason: str) -> None:
         """Keep why a document stays as an older reader has read it."""
@@ -234,6 +240,7 @@ class DocumentStore:
         """Forget a document with its passages; none if there is none."""
         with self._writing() as database:
             database.execute("DELETE FROM document WHERE id = ?", (document_id,))
+        self.on_removal()
 
     def original(self, document_id: int) -> bytes | None:
         """The bytes of an upload; None for anything else."""

@@ -16,6 +16,8 @@ const STARTING = "The demo’s core ended; starting it again…";
 const waitingFor = ({ code, message }) => (code === OWN_CORE_ENDED ? STARTING : `${message}. Trying again.`);
 const pause = () => new Promise((done) => setTimeout(done, LOOK_EVERY_MS));
 
+const readingOf = ({ done, total }) => `Reading ${done.toLocaleString("en")} of ${total.toLocaleString("en")} tokens`;
+
 /** An answer in the making. Afterwards `message` is what is kept of it, or null. */
 export class LiveAnswer {
   #denoising = new Denoising();
@@ -58,7 +60,8 @@ export class LiveAnswer {
       this.#hasBegun = true;
       this.#waits.textContent = "";
       made.trace = part.trace;
-      const onEvent = ({ waits }) => (this.#waits.textContent = waits ? waitingFor(waits) : "");
+      const onEvent = ({ waits, reads }) =>
+        (this.#waits.textContent = waits ? waitingFor(waits) : reads ? readingOf(reads) : "");
       this.#denoising.follow(part.trace, { signal, onEvent }).catch(() => {}); // the answer itself says what went wrong
     }
     if (part.slingshot) made.data = { ...part.slingshot, is_cut: part.isCut };
@@ -73,9 +76,10 @@ export class LiveAnswer {
   #stopped() {
     const { frames, passages, start } = this.#denoising.trace;
     const tokens = frames.filter((frame) => frame.isCommit).flatMap((frame) => frame.finals);
-    const { lambda_user = null, left_out = [], left_out_turns = 0, max_tokens = null, clamped_from = null } = start ?? {};
+    const { lambda_user = null, left_out = [], left_out_turns = 0, max_tokens = null, clamped_from = null,
+      private_context = null } = start ?? {};
     return { tokens, citations: passages, figures: null, lambda_user, left_out, left_out_turns, max_tokens, clamped_from,
-      is_stopped: true };
+      private_context, is_stopped: true };
   }
 
   #kept({ text, trace, data }) {
@@ -96,6 +100,8 @@ function remarks(data) {
   const said = [data?.is_stopped && "Stopped before the end.", data?.clamped_from && clamped(data),
     data?.left_out_turns &&
       `${counted(data.left_out_turns, "earlier turn")} left out: the oldest do not fit beside this question.`,
+    data?.private_context === "in part" && "The private context is too long and was given in part.",
+    data?.private_context === "left out" && "The private context was left out.",
     data?.is_cut && !data.clamped_from && "Cut off at the longest answer; see Settings."];
   return said.filter(Boolean).map((text) => el("p", { className: "remark" }, text));
 }

@@ -11,6 +11,7 @@ export class Trace {
   passages = [];
   start = null;
   waits = null; // for the core, since its last event
+  reads = null; // tokens of long prompts, as its last event
   end = null;
   #shown = [];
   #finals = [];
@@ -19,13 +20,14 @@ export class Trace {
     const takers = {
       "answer.start": () => Object.assign(this, { start: data, passages: data.passages }),
       "core.wait": () => (this.waits = data),
+      "prompt.read": () => (this.reads = data),
       "block.start": () => this.#begin(),
       "denoise.step": () => this.#step(data),
       "token.final": () => this.#finals.push(data),
       "block.commit": () => this.#commit(data),
       "answer.end": () => (this.end = data),
     };
-    this.waits = null;
+    this.waits = this.reads = null;
     takers[kind]?.();
   }
 

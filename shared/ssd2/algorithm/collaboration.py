@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,6 +33,15 @@ class Predictor(Protocol):
         ...
 
 
+@runtime_checkable
+class Closing(Protocol):
+    """A predictor that keeps something for later decodes."""
+
+    def close(self) -> None:
+        """End the decode; another thread may still compute for it."""
+        ...
+
+
 class UserTerms:
     """The user model's passes with and without the documents, as one batch."""
 
@@ -49,6 +58,11 @@ class UserTerms:
         """Return the terms for one timestep, each [B, L, V]."""
         logits = self._predictor.logits(view.repeated(self._copies))
         return UserLogits(*logits.chunk(self._copies))
+
+    def close(self) -> None:
+        """End the decode; another thread may still compute for it."""
+        if isinstance(self._predictor, Closing):
+            self._predictor.close()
 
 
 @dataclass(frozen=True)

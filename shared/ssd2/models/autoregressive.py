@@ -22,8 +22,10 @@ from ssd2.models.causal_parallel import shard_network
 from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.generation import read_generation
 from ssd2.models.model import Model
+from ssd2.models.packed_linear import pack_linear_layers
 from ssd2.models.padding import left_padded
 from ssd2.models.pretrained import network_without_weights, read_config, read_network, read_tokenizer_of
+from ssd2.models.prompt_cache import PromptCache
 from ssd2.models.registry import Family, Footprint
 
 
@@ -188,4 +190,6 @@ FAMILY = Family(
     shard=shard_network,
     int8_layers=lambda model: [model.network.base_model],  # without the head, which is often the embeddings too
     footprint=_footprint,
+    pack=lambda model: pack_linear_layers(model.network),
+    prompt_cache=PromptCache,
 )

@@ -85,17 +85,34 @@ class CausalLane:
         self._graphs: Graphs | None = None
 
     @property
+    def places(self) -> int:
+        """Return how many tokens a slot has room for."""
+        return int(self._memory[0].keys.shape[2])
+
+    @property
+    def held(self) -> Sequence[Context]:
+        """Return what the slots hold."""
+        return tuple(self._held)
+
+    def take_over(self, other: CausalLane) -> None:
+        """Take over what another lane of the model holds, slot by slot; this one has as many, and more places."""
+        for mine, theirs in zip(self._memory, other._memory, strict=True):
+            mine.keys[:, :, : other.places] = theirs.keys
+            mine.values[:, :, : other.places] = theirs.values
+        self._held = list(other._held)
+
+    @property
     def bytes_per_slot(self) -> int:
         """Memory that a full slot takes."""
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._memory) // len(self._held)
 
     def kind(self, row: Row) -> Hashable:
         """See `Lane.kind`: a row that has more than its newest token to read is a batch of its own."""
-        return None if self._missing(row) == 1 else row.slot
+        return None if self.missing(row) == 1 else row.slot
 
     def is_long(self, row: Row, *, beside: bool) -> bool:
         """See `Lane.is_long`."""
-        missing = self._missing(row)
+        missing = self.missing(row)
         return missing > 1 and missing > self._part_tokens(len(self._context(row).token_ids) - missing, beside=beside)
 
     def read(self, row: Row, *, beside: bool) -> None:
@@ -117,7 +134,7 @@ class CausalLane:
         most = self._part_tokens.alone if len(rows) == 1 else 1
         contexts = [self._checked(row) for row in rows]
         for row in rows:
-            while self._missing(row) > most:
+            while self.missing(row) > most:
                 self.read(row, beside=False)
         # In the order of their slots: neighbours are read where they lie.
         order = sorted(range(len(rows)), key=lambda index: rows[index].slot)
@@ -224,7 +241,7 @@ class CausalLane:
             )
         return context
 
-    def _missing(self, row: Row) -> int:
+    def missing(self, row: Row) -> int:
         """Count the tokens that a row's logits have to read: one at least, its last."""
         context = self._context(row)
         return len(context.token_ids) - self._kept(row.slot, context)
@@ -291,13 +308,30 @@ def causal_lane(
             takes no mask of ours, or a row's numbers depend on its neighbours.
         InvalidParameter: if there is no memory for so many slots.
     """
-    attention, made = attention_of(model.network), _first_keys_and_values(model.network)
-    lane = CausalLane(model, _reserved(made, slots + 1, model.config.max_positions), attention)
-    lane.check_exact()
+    make = lane_maker(model)
+    lane = make(slots + 1, model.config.max_positions)
     # The library's own word for a network without steps that wait for the device, which no graph can hold.
     if graphs and model.network._can_compile_fullgraph:
         lane.capture(graphs)
     return lane
+
+
+def lane_maker(model: Any) -> Callable[[int, int], CausalLane]:
+    """Try whether rows of a causal network can be one batch.
+
+    Returns:
+        Makes a lane, given slots and places in each; raises InvalidParameter if there is no memory for them.
+
+    Raises:
+        NoLane: see `causal_lane`.
+    """
+    attention, made = attention_of(model.network), _first_keys_and_values(model.network)
+
+    def make(slots: int, places: int) -> CausalLane:
+        return CausalLane(model, _reserved(made, slots, places), attention)
+
+    make(len(_PROBES), max(map(len, _PROBES))).check_exact()
+    return make
 
 
 def numbers_per_token(network: Any) -> int:

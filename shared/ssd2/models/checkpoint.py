@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 from ssd2.models.checksums import SHA256SUMS, check_checksums, write_checksums
 from ssd2.models.configs import ModelConfig
+from ssd2.models.devices import chosen_device, chosen_precision
 from ssd2.models.model import Model
 from ssd2.models.pairs import pair_meant_by
 from ssd2.models.precision import dtype_of, set_precision
@@ -55,18 +56,21 @@ def load_checkpoint(
 
     Args:
         folder: with config.json, weights and tokenizer.json.
-        device: where the model shall run.
+        device: where the model shall run; "auto" for the best that there is.
         shard: which part of every large weight to load; None for the whole model.
-        precision: one of `ssd2.models.precision.PRECISIONS`.
+        precision: one of `ssd2.models.precision.PRECISIONS`, or "auto" for that of the device.
 
     Raises:
         ModelNotFound: if the folder or one of its files is missing.
         CheckpointInvalid: if the files are damaged or do not fit together, or a weight is no finite number.
-        InvalidParameter: if the model cannot be cut into so many parts, or not be held in that precision.
+        InvalidParameter: if the model cannot be cut into so many parts or held in that precision, or torch cannot use
+            the device.
     """
-    dtype = dtype_of(precision)
     config, tokenizer = load_config_and_tokenizer(folder)
     family = family_named(config.family)
+    device = chosen_device(device, family) if isinstance(device, str) else device
+    precision = chosen_precision(precision, device)
+    dtype = dtype_of(precision)
     family.check_files(folder, config)
     with ThreadPoolExecutor(1) as beside:  # the checksums take as long as the fingerprint
         checking = beside.submit(check_checksums, folder)
@@ -85,6 +89,17 @@ def load_checkpoint(
     set_precision(model, precision)
     model = model.to(device).eval().requires_grad_(False)
     return Checkpoint(model, tokenizer, sha256, parameters)
+
+
+def load_packed(
+    folder: Path, device: torch.device | str = "cpu", shard: Shard | None = None, precision: str = "float32"
+) -> Checkpoint:
+    """Load a model that is only to answer, with its matrices laid out for it; see `load_checkpoint`."""
+    checkpoint = load_checkpoint(folder, device, shard, precision)
+    pack = family_named(checkpoint.model.config.family).pack
+    if pack and shard is None:  # shares of a model have layers of their own
+        pack(checkpoint.model)
+    return checkpoint
 
 
 def _check_finite(folder: Path, model: Model) -> None:

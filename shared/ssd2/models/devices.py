@@ -2,9 +2,50 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from ssd2.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from ssd2.models.registry import Family
+
+AUTO = "auto"
+"""The best that there is here."""
+
+
+# See docs/decisions/051-the-user-model-on-the-device.md.
+def chosen_device(device: str, family: Family) -> str:
+    """Return the device that a model runs on.
+
+    Args:
+        device: as torch names it, or "auto": CUDA or Apple's MPS where there is one, else the CPU.
+        family: of the model; of those that read noise the models are small, and their noise is made on the CPU.
+
+    Raises:
+        InvalidParameter: if torch cannot use it here.
+    """
+    if device != AUTO:
+        check_device(device)
+        return device
+    if family.prompt_cache is None:
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def chosen_precision(precision: str, device: torch.device | str) -> str:
+    """Return the precision of a model's weights, as `ssd2.models.precision` names it.
+
+    Args:
+        precision: a name, or "auto".
+        device: that the model runs on.
+    """
+    if precision != AUTO:
+        return precision
+    return "bfloat16" if torch.device(device).type == "cuda" else "float32"
 
 
 def check_device(device: str) -> None:

@@ -10,7 +10,7 @@ from ssd2.models.loading_logs import quiet_torchao
 from ssd2.models.model import Model
 from ssd2.models.registry import family_named
 
-PRECISIONS = ("float32", "bfloat16", "int8")
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 """What a model's weights are held in; "int8": the layers' matrices, with a scale a row, and the rest in bfloat16."""
 
 
@@ -24,7 +24,7 @@ def dtype_of(precision: str) -> torch.dtype:
         raise InvalidParameter(
             f"precision is {precision!r}; choose from {', '.join(PRECISIONS)}", parameter="precision"
         )
-    return torch.float32 if precision == "float32" else torch.bfloat16
+    return {"float32": torch.float32, "float16": torch.float16}.get(precision, torch.bfloat16)
 
 
 def set_precision(model: Model, precision: str) -> None:

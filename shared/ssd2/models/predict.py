@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ssd2.algorithm.collaboration import Predictor, UserTerms
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.sampler import Sampler
 from ssd2.models.configs import ModelConfig
 from ssd2.models.model import Model
+from ssd2.models.prompt_cache import PromptCache
 from ssd2.models.registry import family_named
 
 
@@ -26,6 +27,21 @@ def begin(model: Model, prompts: Sequence[Sequence[int]], self_conditioning: str
         TokenOutOfRange: if a prompt holds an id outside the vocabulary.
     """
     return family_named(model.config.family).begin(model, prompts, self_conditioning)
+
+
+def prompt_cache_of(model: Model, max_bytes: int) -> PromptCache | None:
+    """Make an empty cache of what a model's decodes leave behind.
+
+    Args:
+        model: of any family.
+        max_bytes: of keys and values.
+
+    Returns:
+        None if decodes of the model leave nothing behind.
+    """
+    make = family_named(model.config.family).prompt_cache
+    cache = make(model, max_bytes) if make else None
+    return cache if cache and cache.is_usable else None
 
 
 def begin_sampler(
@@ -48,6 +64,7 @@ def user_terms(
     prompts_without_docs: Sequence[Sequence[int]],
     collaboration: CollaborationParams,
     self_conditioning: str,
+    begin_with: Callable[[Sequence[Sequence[int]]], Predictor] | None = None,
 ) -> UserTerms:
     """Take up the user model's part in a decode, its passes with and without the documents as one batch.
 
@@ -57,9 +74,11 @@ def user_terms(
         prompts_without_docs: the same B with w_inst only; not read at α = 0.
         collaboration: λ and α.
         self_conditioning: see `begin`.
+        begin_with: takes up the decode of all prompts in the place of `begin`.
 
     Raises:
         SlingshotError: see `begin`.
     """
     both = [*prompts, *prompts_without_docs] if collaboration.uses_contrast else prompts
-    return UserTerms(begin(model, both, self_conditioning), len(both) // len(prompts))
+    predictor = begin_with(both) if begin_with else begin(model, both, self_conditioning)
+    return UserTerms(predictor, len(both) // len(prompts))

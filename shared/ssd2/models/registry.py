@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ssd2.models.configs import ModelConfig
     from ssd2.models.lane import MakeLane
     from ssd2.models.model import Model
+    from ssd2.models.prompt_cache import PromptCache
     from ssd2.models.shard import Shard
     from ssd2.models.tokenizer import Tokenizer
 
@@ -66,6 +67,8 @@ class Family:
         int8_layers: those whose matrices can be held in int8; None if none can.
         footprint: how many numbers the model of a folder has to hold, without reading weights; None: memory is not
             checked before they are read.
+        pack: lays a model's matrices out for the CPU's kernels, in place; None where they stay as they are.
+        prompt_cache: keeps keys and values between a model's decodes, within so many bytes; None where nothing is kept.
     """
 
     name: str
@@ -81,6 +84,8 @@ class Family:
     shard: Callable[[Any, Shard], None] | None = None
     int8_layers: Callable[[Any], Sequence[nn.Module]] | None = None
     footprint: Callable[[Path, Any], Footprint] | None = None
+    pack: Callable[[Any], None] | None = None
+    prompt_cache: Callable[[Any, int], PromptCache] | None = None
 
 
 def families() -> list[Family]:

@@ -55,7 +55,7 @@ def test_int8_holds_a_byte_a_weight_of_the_layers() -> None:
 
 
 def test_what_cannot_be_rounded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InvalidParameter, match="float32, bfloat16, int8"):
+    with pytest.raises(InvalidParameter, match="float32, bfloat16, float16, int8"):
         set_precision(tiny_model(), "float8")
     other = Model()
     other.config = SSDLMConfig(vocab_size=9, max_positions=9, bos_token_id=1, eos_token_id=2, pad_token_id=0)

@@ -386,3 +386,43 @@ def test_a_conversation_may_begin_with_an_answer_and_hold_empty_ones() -> None:
     conversation = Conversation.of(history, lambda text: text)
     assert conversation == Conversation("Be brief.", (Turn("", "Hello.", "Hello."), Turn("Hi", " ", " ")))
     assert [message.content for message in conversation.for_core("Where?")] == ["Be brief.", "Hello.", "Hi", "Where?"]
+
+
+class Parts(Observer):
+    """Asks, at each part that is shown, what of it a later conversation would send to a core."""
+
+    def __init__(self, service: Service) -> None:
+        self.crossed, self.shown = service.crossed, []
+
+    def committed(self, seen: CommittedBlock) -> bool:
+        self.shown.append((seen.text, self.crossed.part_of(seen.text)))
+        return True
+
+
+@pytest.mark.parametrize("lambda_user", [1.0, 0.5])
+async def test_a_part_of_an_answer_is_withheld_before_it_is_shown(service: Service, lambda_user: float) -> None:
+    """What the store says then is what it says after a kill at that moment."""
+    parts = Parts(service)
+    request = service.answering.request("Where is the key?", lambda_user=lambda_user, max_tokens=6)
+    answered = await service.answering.start(request, "trace", parts)
+    assert len(parts.shown) > 3
+    for (text, part), before in zip(parts.shown, ["", *(text for text, _ in parts.shown)], strict=False):
+        sent = "" if lambda_user == 1 else before
+        assert len(part) <= len(sent)
+        assert text.startswith(part)
+        assert not text.split() or part != text
+    assert answered.crossed.startswith(service.crossed.part_of(answered.text))
+
+
+async def test_a_private_answer_cut_within_a_word_does_not_cross(service: Service) -> None:
+    """As a client has it whose connection broke between two tokens, or where a stop text stood within a word."""
+    parts = Parts(service)
+    request = service.answering.request("Where is the key?", lambda_user=1.0, max_tokens=12)
+    whole = (await service.answering.start(request, "trace", parts)).text
+    within = [text for text, _ in parts.shown if text.split() and not f"{whole} ".startswith(f"{text} ")]
+    assert within, "a token ends within a word"
+    assert {service.crossed.part_of(text) for text in within} == {""}
+    word = max(whole.split(), key=len)
+    cut = await service.ask("Where is the key?", lambda_user=1.0, max_tokens=12, stop_texts=(word[1:],))
+    assert cut.text
+    assert service.crossed.part_of(cut.text) == ""

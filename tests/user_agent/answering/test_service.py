@@ -15,6 +15,7 @@ from ssd2.errors import PromptTooLong
 from ssd2.models.checkpoint import fingerprint
 from ssd2.wire.codec import OpenRequest
 from tests.user_agent.answering.test_run import FakeClient, FakeStream
+from user_agent.answering.history_entry import keep_answer
 from user_agent.answering.service import Answered, Answering
 from user_agent.answering.traces import Traces
 from user_agent.answering.user_model import UserModel
@@ -25,6 +26,7 @@ from user_agent.config import AgentConfig
 from user_agent.documents.passage import Passage
 from user_agent.store.crossed import Crossed
 from user_agent.store.database import memory_database
+from user_agent.store.history import History
 from user_agent.store.tuned import Choice, Measured, save_choice
 
 QUESTION = "What is my shed code?"
@@ -278,3 +280,28 @@ async def test_a_chat_says_at_its_start_that_questions_stand_alone_and_what_did_
     assert "The answer has at most 64 tokens, not 4096" in shown
     assert "more passages were found but did not fit: sheds.md:" in shown
     assert "the user model takes at most 96; shorten it\n" in shown, "chat has no option for it"
+
+
+async def test_what_does_not_fit_of_private_context_is_said_and_its_text_is_kept_nowhere(user_model: UserModel) -> None:
+    long = "My dentist appointment is at Amber Arch. " * 20
+    answered, _ = await ask(user_model, NONE, private_context=long)
+    assert remarks(answered.question) == [
+        "The private context is given in part: the sentences that fit, those that match the question first."
+    ]
+    at_zero, _ = await ask(user_model, NONE, private_context=long, lambda_user=0.0)
+    assert remarks(at_zero.question) == ["The private context is left out: it is not read at λ 0."]
+    unbroken, _ = await ask(user_model, NONE, private_context="dentist " * 300)
+    assert remarks(unbroken.question) == ["The private context is left out: it does not fit beside this question."]
+    history = History(memory_database())
+    keep_answer(history, answered, "trace")
+    (conversation,) = history.conversations()
+    kept = json.dumps([(one.text, {**one.data, "tokens": []}) for one in history.messages(conversation.id)])
+    assert "Amber Arch" not in kept
+    assert '"private_context": "in part"' in kept
+
+
+async def test_private_context_counts_among_the_tokens_of_the_prompt(user_model: UserModel) -> None:
+    bare, _ = await ask(user_model, NONE)
+    given, _ = await ask(user_model, NONE, private_context="My name is Mallory.")
+    added = len(user_model.prompt(QUESTION, private_context="My name is Mallory.")) - len(user_model.prompt(QUESTION))
+    assert given.prompt_tokens == bare.prompt_tokens + added

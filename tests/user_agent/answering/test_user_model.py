@@ -160,3 +160,32 @@ def test_a_missing_folder_and_a_foreign_config_are_named(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text('{"model_type": "toaster"}')
     with pytest.raises(CheckpointInvalid, match="describes no model"):
         UserModel.load(tmp_path, with_weights=False)
+
+
+PRIVATE = "My name is Mallory and the shed is at the back."
+
+
+def test_private_context_stands_before_the_passages_in_the_user_models_prompt_alone(user_folder: Path) -> None:
+    model = UserModel.load(user_folder, with_weights=False)
+    found = [_passage("The shed is green.")]
+    fitted = model.fitting("What is my shed code?", found, ANSWER_TOKENS, private_context=PRIVATE)
+    assert (fitted.passages, fitted.left_out) == (found, [])
+    assert (fitted.private_context, fitted.private_context_fit) == (PRIVATE, "whole")
+    read = model.tokenizer.decode(model.prompt("What is it?", found, private_context=PRIVATE))
+    assert 0 <= read.index(PRIVATE) < read.index("The shed is green.") < read.index("What is it?")
+    assert PRIVATE not in model.tokenizer.decode(model.core_prompt("What is it?"))
+    assert model.prompt("What is it?", found, private_context=" ") == model.prompt("What is it?", found)
+
+
+def test_private_context_that_is_too_long_is_cut_by_the_rule_of_passages(user_folder: Path) -> None:
+    model = UserModel.load(user_folder, with_weights=False)
+    matching = "The code for the shed is 4711."
+    long = " ".join(["My dentist appointment is at Amber Arch."] * 12 + [matching])
+    passage = _passage("The shed is old. " * 40)
+    fitted = model.fitting("What is my shed code?", [passage], ANSWER_TOKENS, private_context=long)
+    assert matching in fitted.private_context
+    assert len(fitted.private_context) < len(long)
+    assert (fitted.private_context_fit, fitted.passages, fitted.left_out) == ("in part", [], [passage])
+    unbroken = model.fitting("What is my shed code?", [], ANSWER_TOKENS, private_context="shed " * 200)
+    assert (unbroken.private_context, unbroken.private_context_fit, unbroken.left_out) == ("", "left out", [])
+    assert model.fitting("What is it?", [], ANSWER_TOKENS).private_context_fit is None

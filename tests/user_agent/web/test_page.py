@@ -657,7 +657,7 @@ def until_open(page: Page, stream: str) -> None:
     raise AssertionError(f"the page has not opened the stream {stream}")
 
 
-def test_while_the_core_cannot_be_asked_the_page_says_so(page: Page) -> None:
+def test_what_an_answer_waits_for_is_said_on_the_page(page: Page) -> None:
     page.evaluate(STREAMS)
     first = {"choices": [{"delta": {"role": "assistant"}, "finish_reason": None}], "slingshot": {"trace": "t"}}
     until_open(page, "answer")
@@ -666,7 +666,10 @@ def test_while_the_core_cannot_be_asked_the_page_says_so(page: Page) -> None:
     said = {"code": "core_lost", "message": "the connection to the core broke; ask again", "seconds": 0.4}
     page.evaluate("(text) => send('trace', text)", f"id: 1\nevent: core.wait\ndata: {json.dumps(said)}\n\n")
     expect(page.get_by_role("status")).to_have_text("the connection to the core broke; ask again. Trying again.")
-    page.evaluate("(text) => send('trace', text)", 'id: 2\nevent: block.start\ndata: {"block": 1}\n\n')
+    reads = 'id: 2\nevent: prompt.read\ndata: {"done": 1024, "total": 4000}\n\n'
+    page.evaluate("(text) => send('trace', text)", reads)
+    expect(page.get_by_role("status")).to_have_text("Reading 1,024 of 4,000 tokens")
+    page.evaluate("(text) => send('trace', text)", 'id: 3\nevent: block.start\ndata: {"block": 1}\n\n')
     expect(page.get_by_role("status")).to_be_empty()
 
 
