@@ -36,7 +36,6 @@ from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import PackedLogits, commit_to_proto, open_to_proto
 from ssd2.wire.tensors import pack_logits, unpack_logits
 from tests.core_server.conftest import CORE_ALONE, PROMPT, RawAgent, ending, eventually, open_request, serving
-from tests.end_to_end.test_real_models import NAME, VARIABLE, model_folder
 from tests.families import save_llama
 from tests.upstream_server import Dropped, Endless, Silent, Top, UpstreamServer
 
@@ -434,13 +433,6 @@ def test_the_token_drawn_may_stand_beside_the_largest_but_is_not_sent() -> None:
     assert read_largest(entries, 2, 100, are_ordered=False).ids == (0, 1)
     with pytest.raises(UpstreamFault, match="do not descend"):
         read_largest(entries, 2, 100, are_ordered=True)
-
-
-@pytest.fixture(scope="module")
-def smollm2_folder() -> Path:
-    if (found := model_folder()) is None:
-        pytest.skip(f"{NAME} is not on this machine; give its folder with {VARIABLE}")
-    return found
 
 
 @pytest.fixture(scope="module")
