@@ -76,8 +76,8 @@ class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
 
     @property
     def line(self) -> LineSettings | None:
-        """The line to the core; None at λ = 1, where no core is asked."""
-        if self.lambda_user == 1:
+        """The line to the core; None where no core is asked."""
+        if not self.asks_core:
             return None
         return LineSettings(**{name: getattr(self, name) for name in LineSettings.model_fields})
 

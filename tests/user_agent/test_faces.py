@@ -168,6 +168,8 @@ async def test_precedence_is_option_then_variable_then_file(
         "lambda_user": 0.5,
         "alpha": 0.5,
         "early_stop": 0.1,
+        "temperature": 0.5,
+        "top_p": 0.5,
         "entropy_bound": 2,
         "logits": "float16",
         "pair": "qwen3-8b",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ssd2.algorithm.params import DecodingParams
 from ssd2.models.configs import ModelConfig
 from user_agent.answering.request import AnswerSettings
+from user_agent.answering.tuned_defaults import settings_with
 
 
 def default_patience(steps: int) -> int:
@@ -26,7 +27,10 @@ def decoding_for(settings: AnswerSettings, config: ModelConfig) -> DecodingParam
     Raises:
         InvalidParameter: if they do not go together.
     """
-    is_greedy = settings.temperature == 0  # the limit of both projections
+    temperature, measured = settings.temperature, settings_with(settings.pair)
+    if temperature is None and measured:
+        temperature = measured.temperature
+    is_greedy = temperature == 0  # the limit of both projections
     patience = settings.patience
     if patience is None:
         patience = default_patience(settings.steps or config.default_steps)
@@ -38,7 +42,7 @@ def decoding_for(settings: AnswerSettings, config: ModelConfig) -> DecodingParam
         stop=settings.early_stop,
         projection="greedy" if is_greedy else settings.projection,
         top_p=settings.top_p,
-        temperature=None if is_greedy else settings.temperature,
+        temperature=None if is_greedy else temperature,
         self_conditioning=settings.self_conditioning,
         schedule=settings.schedule,
         patience=patience or None,

@@ -93,7 +93,7 @@ class AnswerSettings(BaseModel):
         Face(
             "Weight of the user model",
             "0 uses only the core and reads no documents; 1 uses only the user model and sends nothing.",
-            default=f"the tuned value, else {_BUILT_IN.lambda_user:g}",
+            default=f"as tuned, else as measured for the pair, else {_BUILT_IN.lambda_user:g}",
             label="λ, the private model’s weight",
         ),
     ] = Field(default=None, ge=0, le=1)
@@ -101,7 +101,7 @@ class AnswerSettings(BaseModel):
         float | None,
         Face(
             "Contrastive strength: how strongly the documents count",
-            default=f"the tuned value, else {_BUILT_IN.alpha:g}",
+            default=f"as tuned, else as measured for the pair, else {_BUILT_IN.alpha:g}",
             label="α, how strongly documents count",
         ),
     ] = Field(default=None, ge=0, le=100)
@@ -115,8 +115,15 @@ class AnswerSettings(BaseModel):
         ),
     ] = Field(default=48, ge=1, le=MAX_MAX_TOKENS)
     temperature: Annotated[
-        float, Face("Softmax temperature", "0 decodes greedily.", label="Temperature", openai="temperature")
-    ] = Field(default=1.0, ge=0, le=2)
+        float | None,
+        Face(
+            "Softmax temperature",
+            "0 decodes greedily.",
+            default="as measured for the pair, else set by the model, 1 for SSD-2",
+            label="Temperature",
+            openai="temperature",
+        ),
+    ] = Field(default=None, ge=0, le=2)
     documents: Annotated[
         Documents,
         Face(
@@ -221,15 +228,16 @@ class AnswerSettings(BaseModel):
         ),
     ] = "sampling"
     top_p: Annotated[
-        float,
+        float | None,
         Face(
             "Nucleus of the projection",
             "No effect at temperature 0.",
+            default="set by the model, 0.2 for SSD-2",
             label="Nucleus (top-p)",
             openai="top_p",
             advanced=True,
         ),
-    ] = Field(default=0.2, gt=0, le=1)
+    ] = Field(default=None, gt=0, le=1)
     self_conditioning: Annotated[
         Literal["own", "projection", "mixed"],
         Face(

@@ -336,7 +336,10 @@ class Agent:
 
     async def _open(self, question: Question, observer: Observer | None) -> ResumingStream:
         if self._client is None:
-            raise InvalidParameter("λ below 1 needs a core; set the core's address", parameter="core")
+            raise InvalidParameter(
+                "λ below 1 needs a core, and this agent has opened none, as its own λ is 1; change λ in its settings",
+                parameter="lambda_user",
+            )
         on_wait = observer.waiting if observer else None
         card = await self._client.model_card(question.model, self._user_model.config.family, on_wait)
         self._check(card, question)

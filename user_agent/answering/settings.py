@@ -10,6 +10,7 @@ from pydantic import Field
 from ssd2.demo.paths import USER
 from ssd2.models.pairs import downloaded_folder, pair_named
 from user_agent.answering.request import AnswerSettings
+from user_agent.answering.tuned_defaults import settings_with, tuned_with
 from user_agent.fields import Face
 
 
@@ -30,3 +31,12 @@ class ServiceSettings(AnswerSettings):
             ModelNotFound: if the pair's is not downloaded.
         """
         return downloaded_folder(pair_named(self.pair), "user") if self.pair else self.user_model
+
+    @property
+    def asks_core(self) -> bool:
+        """False at λ = 1: as it is set, or as it is the pair's own and nothing was tuned."""
+        if self.lambda_user is not None:
+            return self.lambda_user != 1
+        measured = settings_with(self.pair)
+        is_alone = measured is not None and measured.lambda_user == 1
+        return not is_alone or bool(tuned_with(pair_named(self.pair).user.folder))

@@ -52,6 +52,8 @@ async def opened_answering(
         await line.connect(config.line, config.pair)
         if line.own_title:
             typer.echo(f"user-agent: core {line.address}, {line.own_title}, started on this machine", err=True)
+        elif not line.address and config.lambda_user is None:
+            typer.echo(f"user-agent: {alone(config.pair)}", err=True)
         found_by = search or stores.documents.search
         yield Answering(config, user_model, line.client, found_by, stores.crossed, Traces(), control)
     finally:
@@ -74,6 +76,11 @@ def print_answer(answered: Answered) -> None:
         console.print(f"  {printable(place)}  {printable(passage.text)}", markup=False, emoji=False, soft_wrap=True)
     for remark in remarks(answered.question):
         console.print(remark, markup=False, emoji=False, soft_wrap=True)
+
+
+def alone(pair: str) -> str:
+    """Say why no core is asked though nobody set λ to 1."""
+    return f"no core is asked: with {pair} the user model alone answers as well (λ 1, as measured); nothing is sent"
 
 
 def print_tuned(answered: Answered) -> None:

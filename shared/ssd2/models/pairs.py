@@ -92,6 +92,21 @@ class Model:
 
 
 @dataclass(frozen=True)
+class PairSettings:
+    """What answered best with a pair on the benchmark `documents`: its defaults.
+
+    Attributes:
+        lambda_user: λ; 1 where the user model alone does as well: then no core is asked.
+        alpha: α.
+        temperature: of the answers; 0 is greedy.
+    """
+
+    lambda_user: float
+    alpha: float
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True)
 class Pair:
     """A core model and a user model with one vocabulary.
 
@@ -101,6 +116,7 @@ class Pair:
         user: θ_user; the same model where one serves both sides.
         purpose: what it is good for, in a line.
         run: with which weights the project has run it; empty if it has not.
+        settings: its defaults; None where nothing was measured: then they are as for any pair.
     """
 
     name: str
@@ -108,6 +124,7 @@ class Pair:
     user: Model
     purpose: str
     run: str = ""
+    settings: PairSettings | None = None
 
     @property
     def models(self) -> tuple[Model, ...]:

@@ -20,7 +20,7 @@ from core_server.config import named_models
 from core_server.models import main as core_models
 from ssd2.errors import ModelNotFound, TooLittleMemory
 from ssd2.models import pairs
-from ssd2.models.pairs import EMBEDDED, Pair, Wheel, pair_named
+from ssd2.models.pairs import EMBEDDED, Pair, PairSettings, Wheel, pair_named
 from tests.commands import run_here
 from tests.stand_ins import StandIn, save_tiny_gguf, stand_in, tiny_llama, wheel
 from user_agent.config import load_config
@@ -144,6 +144,16 @@ def test_a_user_model_that_is_asked_for_replaces_the_pair_of_the_file(run: Run, 
     run("models", "use", TINY)
     assert load_config(user_model=str(user_folder)).user_folder == user_folder
     assert load_config(user_model=str(user_folder), pair=TINY).user_folder == pair_named(TINY).user.folder
+
+
+def test_a_pair_that_is_best_without_a_core_opens_none_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = tuple(replace(one, settings=PairSettings(1.0, 0.0)) for one in pairs.PAIRS)
+    monkeypatch.setattr(pairs, "PAIRS", catalogue)
+    run("models", "get", TINY, "--yes")
+    asked = run("ask", "Who?", "--pair", TINY, "--max-tokens", "4", "--json")
+    assert asked.returncode == 0, asked.stderr
+    assert "no core is asked: with tiny the user model alone answers as well (λ 1, as measured)" in asked.stderr
+    assert (json.loads(asked.stdout)["round_trips"], "started on this machine" in asked.stderr) == (0, False)
 
 
 def test_too_little_memory_is_said_before_anything_is_loaded(

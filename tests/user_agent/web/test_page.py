@@ -602,11 +602,11 @@ def test_the_ledger_tells_what_left_from_what_stayed_on_this_machine(page: Page)
 
 STREAMS = """async () => {
     const { LiveAnswer } = await import("/web/answer.js");
-    const [controllers, encoder] = [{}, new TextEncoder()];
+    const [controllers, encoder, fetched] = [{}, new TextEncoder(), window.fetch];
+    const named = (path) => path.includes("traces") ? "trace" : path.includes("completions") ? "answer" : null;
     window.send = (to, text) => controllers[to].enqueue(encoder.encode(text));
-    window.fetch = async (path) => new Response(new ReadableStream({
-        start: (controller) => (controllers[path.includes("traces") ? "trace" : "answer"] = controller),
-    }));
+    window.fetch = async (path, ...more) => named(path) === null ? fetched(path, ...more) : new Response(
+        new ReadableStream({ start: (controller) => (controllers[named(path)] = controller) }));
     window.isOpen = (stream) => stream in controllers;
     const live = new LiveAnswer("Where is it?", { seed: "1" });
     document.body.replaceChildren(live.element);
@@ -641,22 +641,24 @@ def test_a_first_start_offers_to_read_ones_own_documents_in_one_click(page: Page
     words = {"name": "smollm2-135m", "purpose": "facts of one page", "licence": "Apache-2.0", "error": None}
     states = {"is_downloaded": False, "is_downloading": False, "is_offered": True}
     entry = {**words, **states, "download_bytes": 93_000_000, "fetched_bytes": 0}
-    then = iter([{}, {"is_downloading": True, "fetched_bytes": 41_000_000}])
+    now: dict[str, object] = {}
 
-    def pairs(route: Route) -> None:
-        route.fulfill(json=[{**entry, **next(then, {"is_downloaded": True})}])
+    def download(route: Route) -> None:
+        now.update(is_downloading=True, fetched_bytes=41_000_000)
+        route.fulfill(status=202, json=entry)
 
     def settings(route: Route) -> None:
         if route.request.method == "PATCH":
             return route.fulfill(json={})
         return route.continue_()
 
-    page.route("**/v1/pairs", pairs)
-    page.route("**/v1/pairs/*/download", lambda route: route.fulfill(status=202, json=entry))
+    page.route("**/v1/pairs", lambda route: route.fulfill(json=[{**entry, **now}]))
+    page.route("**/v1/pairs/*/download", download)
     page.route("**/v1/settings", settings)
     page.reload()
     with page.expect_request(lambda request: request.method == "PATCH") as used:
         page.get_by_role("button", name="Read my own documents (93.0 MB)").click()
         expect(page.get_by_text("41.0 MB of 93.0 MB")).to_be_visible()
+        now.update(is_downloading=False, is_downloaded=True)
     assert used.value.post_data == '{"pair":"smollm2-135m"}'
     expect(page.get_by_role("heading", name="Documents")).to_be_visible()
