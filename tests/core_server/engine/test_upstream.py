@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def loaded(folder: Path) -> LoadedModel:
     return LoadedModel("tiny", load_checkpoint(folder))
 
 
+@lru_cache(maxsize=256)  # a server of each kind is asked the same, and the reference too
 def next_logits(loaded: LoadedModel, ids: tuple[int, ...]) -> torch.Tensor:
     """Logits of the next token, [V], by the predictor that our own lanes use."""
     view = BlockView(
