@@ -244,7 +244,7 @@ async def test_answers_resumed_in_the_middle_are_what_transformers_generates(
             middle = len(references.core[number].token_ids) // 2
             cut = Fault(lambda: board.cut(smollm2.address), middle, None)
             asked = asking(number, speculation=4 * (number % 2))
-            answer = await answered(user, board.address, asked, cut)
+            answer = await answered(user, board.address, asked, cut, within_s=180)
             assert cut.happened
             return answer
 
