@@ -19,6 +19,7 @@ import user_agent.commands.answering
 import user_agent.stores
 from ssd2.algorithm.params import Seeds
 from ssd2.errors import InvalidParameter
+from ssd2.models.tokenizer import Tokenizer
 from tests.user_agent.answering.test_run import FakeClient, FakeStream
 from user_agent.answering.request import AnswerRequest, AnswerSettings
 from user_agent.answering.run import Agent, Question
@@ -45,6 +46,7 @@ VALUES: dict[str, tuple[Any, str]] = {
     "temperature": (0.0, "0"),
     "documents": ((3, 17), "3, 17"),
     "pair": ("smollm2-135m", "smollm2-135m"),
+    "system_prompt": ("Answer in verse.", "Answer in verse."),
     "model": ("large", "large"),
     "steps": (7, "7"),
     "early_stop": (0.5, "0.5"),
@@ -223,6 +225,7 @@ async def test_no_field_of_a_request_is_left_out_of_the_answer(
     setting: Setting, user_model: UserModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Seeds, "fresh", lambda: Seeds(1, 2))
+    monkeypatch.setattr(Tokenizer, "takes_conversations", property(lambda _: True))
     seen: list[object] = []
 
     async def answer(_: Agent, question: Question, observer: Any) -> None:

@@ -51,6 +51,10 @@ class Conversation:
             turns.append(Turn("\n\n".join(questions), "\n\n".join(answers), "\n\n".join(crossed)))
         return cls("\n\n".join(message.content for message in history if message.role == "system"), tuple(turns))
 
+    def instructed(self, system_prompt: str) -> Conversation:
+        """Give it a system prompt, unless it has one of its own."""
+        return replace(self, system_prompt=self.system_prompt or system_prompt)
+
     def without_oldest(self) -> Conversation:
         """Leave out the oldest turn."""
         return replace(self, turns=self.turns[1:])

@@ -15,7 +15,7 @@ from ssd2.algorithm.params import MAX_SEED, CollaborationParams
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, TRAINED_TIMESTEPS
 from ssd2.errors import InvalidParameter
 from ssd2.logits.format import PREFERRED, LogitsFormat
-from ssd2.models.chat import Message
+from ssd2.models.chat import BRIEFLY, Message
 from ssd2.models.pairs import pair_named
 from user_agent.fields import Face
 
@@ -143,6 +143,15 @@ class AnswerSettings(BaseModel):
             label="Pair of models",
         ),
     ] = ""
+    system_prompt: Annotated[
+        str,
+        Face(
+            "Instruction to both models that stands before each question",
+            "It is sent to the core. The system message of a REST client takes precedence. Empty: the models' own.",
+            label="System prompt",
+            advanced=True,
+        ),
+    ] = Field(default=BRIEFLY, max_length=4000)
     model: Annotated[
         str,
         Face(

@@ -290,7 +290,7 @@ class Answering:
         asked_params = decoding_for(request, self._user_model.config)
         is_known = collaboration.uses_core and request.model == self._settings.model
         core_takes = self._core_takes if is_known else None
-        said = Conversation.of(request.history, self._crossed.part_of)
+        said = Conversation.of(request.history, self._crossed.part_of).instructed(request.system_prompt)
         if said.turns and collaboration.uses_core and core_takes is None:
             card = await self._card(request.model)  # whose limit says which turns are left out
             core_takes = card.max_prompt_tokens if card else None

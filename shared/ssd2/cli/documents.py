@@ -41,8 +41,12 @@ def documents(
         ),
     ] = None,
     system: Annotated[
-        str, typer.Option(help="System prompt of both models, for models with a chat template.", show_default=False)
-    ] = "",
+        str | None,
+        typer.Option(
+            help='System prompt of both models, for models with a chat template; "" for their own.',
+            show_default="the agent's",
+        ),
+    ] = None,
     kinds: Annotated[str | None, typer.Option(help=KINDS_HELP, show_default="all")] = None,
     limit: Annotated[
         int | None, typer.Option(help="Questions of each kind and language.", min=1, show_default="all")
@@ -77,12 +81,13 @@ def _prepared(
     limit: int | None,
     max_tokens: int,
     precision: str,
-    system: str,
+    system: str | None,
 ) -> Run:
     """Load the pair, choose the questions and what is given beside them."""
     from ssd2.evaluation.documents.answering import Run, found_passages, given_passages
     from ssd2.evaluation.documents.questions import chosen_questions
     from ssd2.evaluation.two_source import Pair
+    from ssd2.models.chat import BRIEFLY
     from ssd2.models.checkpoint import load_checkpoint
 
     questions = chosen_questions(kinds.split(",") if kinds else None, limit)
@@ -90,8 +95,11 @@ def _prepared(
     core_model = load_checkpoint(core, precision=precision)
     is_one = core.resolve() == user.resolve()  # its predictions are a function of prompts: one copy serves both sides
     pair = Pair(core_model, core_model if is_one else load_checkpoint(user, precision=precision))
-    if system and not (pair.core.tokenizer.takes_conversations and pair.user.tokenizer.takes_conversations):
+    has_template = pair.core.tokenizer.takes_conversations and pair.user.tokenizer.takes_conversations
+    if system and not has_template:
         raise InvalidParameter("these models have no chat template for a system prompt; leave out --system")
+    if system is None:
+        system = BRIEFLY if has_template else ""
     decoding = pair.decoding(projection="greedy", max_tokens=max_tokens)
     return Run(pair, decoding, questions, given, "search" if passages else "given", precision, system)
 

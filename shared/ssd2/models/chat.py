@@ -23,7 +23,10 @@ TEMPLATE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
 THINK = "<think>"
 """Begins what a model thinks, which is no part of an answer."""
 
-NOTES = "Use these notes:"
+BRIEFLY = "Answer the question in one short sentence, or at the length it asks for."
+"""The system prompt that questions about documents were answered best with."""
+
+NOTES = "Notes of the user:"
 """Stands before the passages, in the user model's prompt only."""
 
 TIME_LIMIT_S = 10.0
@@ -99,11 +102,13 @@ class ShownText:
         return added
 
 
-def with_notes(question: str, passages: Sequence[str]) -> str:
-    """Put passages before a question, in one turn of the user's."""
+def with_notes(messages: Sequence[Message], passages: Sequence[str]) -> list[Message]:
+    """Put passages behind the system prompt of a conversation."""
     if not passages:
-        return question
-    return "\n\n".join([NOTES, *(passage.strip() for passage in passages), question])
+        return list(messages)
+    system = [message.content.strip() for message in messages if message.role == "system" and message.content.strip()]
+    content = "\n\n".join([*system, NOTES, *(passage.strip() for passage in passages)])
+    return [Message("system", content), *(message for message in messages if message.role != "system")]
 
 
 def turns_of(messages: Sequence[Message]) -> list[list[Message]]:

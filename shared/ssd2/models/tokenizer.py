@@ -200,7 +200,7 @@ class Tokenizer:
 
         Args:
             messages: the last one is the question; without a chat template it is the only one that is read.
-            passages: D_user, in the last turn before the question; empty for the core.
+            passages: D_user, behind the system prompt; empty for the core.
             bos_token_id: as in `encode_prompt`.
 
         Raises:
@@ -210,8 +210,7 @@ class Tokenizer:
         question = messages[-1].content
         if self._template is None:
             return self._one_question(question, passages, bos_token_id)
-        asked = Message("user", with_notes(question.strip(), passages))
-        return self._encode_pieces(self._template.pieces([*messages[:-1], asked]))
+        return self._encode_pieces(self._template.pieces(with_notes(messages, passages)))
 
     def _one_question(self, instruction: str, passages: Sequence[str], bos_token_id: int | None) -> list[int]:
         bos = [] if bos_token_id is None else [bos_token_id]

@@ -103,13 +103,14 @@ def test_a_text_that_looks_like_the_template_renders_as_itself() -> None:
     assert text in shown(tokenizer, prompt(tokenizer, [Message("user", text)]))
 
 
-def test_passages_stand_in_the_last_turn_before_the_question() -> None:
+def test_passages_stand_behind_the_system_prompt() -> None:
     tokenizer = made(CHATML)
     said = [Message("user", "Hi"), Message("assistant", "Hello."), Message("user", "Where is it?")]
     text = shown(tokenizer, prompt(tokenizer, said, ["The key is blue.", " The door is red. "]))
-    expected = "<|im_start|>user\nUse these notes:\n\nThe key is blue.\n\nThe door is red.\n\nWhere is it?<|im_end|>"
-    assert text.count(expected) == 1
-    assert text.startswith("<|im_start|>system\nYou are helpful<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n")
+    notes = "Notes of the user:\n\nThe key is blue.\n\nThe door is red."
+    assert text.startswith(f"<|im_start|>system\n{notes}<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n")
+    own = shown(tokenizer, prompt(tokenizer, [Message("system", " Be kind. "), *said], ["The key is blue."]))
+    assert own.startswith("<|im_start|>system\nBe kind.\n\nNotes of the user:\n\nThe key is blue.<|im_end|>")
 
 
 def test_a_refused_system_prompt_is_folded_into_the_first_turn() -> None:

@@ -15,7 +15,7 @@ import torch
 from ssd2.algorithm.projection import StepPosition
 from ssd2.errors import CoreError
 from ssd2.logits.packed import CoreLogits, as_received
-from ssd2.models.chat import Message
+from ssd2.models.chat import BRIEFLY, Message
 from tests.families import save_llama
 from tests.user_agent.answering.test_run import FakeClient, FakeStream, V
 from user_agent.answering import user_model as user_models
@@ -96,9 +96,10 @@ def said(question: str, answer: str) -> list[Message]:
 async def test_history_and_system_prompt_stand_in_both_prompts_and_passages_in_one(service: Service) -> None:
     await service.ask("And the code?", SYSTEM, *said("Where is the key?", "In the hall."))
     (core,), (user,) = service.core_prompts, service.user_prompts
-    before = "[system] Be brief. [user] Where is the key? [assistant] In the hall. [user] "
-    assert core == f"{before}And the code? [assistant]"
-    assert user == f"{before}Use these notes:\n\nThe code is 4711.\n\nThe key is blue.\n\nAnd the code? [assistant]"
+    said_before = "[user] Where is the key? [assistant] In the hall. [user] And the code? [assistant]"
+    assert core == f"[system] Be brief. {said_before}"
+    notes = "Notes of the user:\n\nThe code is 4711.\n\nThe key is blue."
+    assert user == f"[system] Be brief.\n\n{notes} {said_before}"
     assert service.searched == ["And the code?", "Where is the key?"]
 
 
@@ -108,7 +109,7 @@ async def test_an_answer_composed_on_the_device_never_crosses_after_a_change_of_
     assert private.text
     for setting in (0.0, 0.5):
         await service.ask("Why?", *said("Where is the key?", private.text), lambda_user=setting)
-        assert service.core_prompts[-1] == "[user] Where is the key? [user] Why? [assistant]"
+        assert service.core_prompts[-1] == f"[system] {BRIEFLY} [user] Where is the key? [user] Why? [assistant]"
     assert f"[assistant] {private.text} [user]" in service.user_prompts[-1]
 
 
@@ -184,9 +185,10 @@ async def test_a_rest_clients_messages_arrive_at_both_models(service: Service) -
     async with rest(service) as http:
         response = await http.post(CHAT, json=asked)
     assert response.headers["x-slingshot-ignored"] == "tool messages"
-    before = "[system] Be brief. [user] Where is the key? [assistant] In the hall. [user] "
-    assert service.core_prompts == [f"{before}And the code? [assistant]"]
-    assert service.user_prompts[0].startswith(before)
+    before = "[user] Where is the key? [assistant] In the hall. [user] And the code? [assistant]"
+    assert service.core_prompts == [f"[system] Be brief. {before}"]
+    assert service.user_prompts[0].startswith("[system] Be brief.\n\nNotes of the user:")
+    assert service.user_prompts[0].endswith(before)
     assert response.json()["slingshot"]["left_out_turns"] == 0
 
 
@@ -197,7 +199,7 @@ async def test_a_private_answer_over_rest_does_not_cross_when_its_client_sends_i
         text = answer["choices"][0]["message"]["content"]
         await http.post(CHAT, json=body(question, Message("assistant", text), Message("user", "Why?")))
     assert answer["slingshot"]["has_crossed"] is False
-    assert service.core_prompts == ["[user] Where is the key? [user] Why? [assistant]"]
+    assert service.core_prompts == [f"[system] {BRIEFLY} [user] Where is the key? [user] Why? [assistant]"]
 
 
 async def test_an_answer_that_was_stopped_midway_is_noted_as_well(service: Service) -> None:
@@ -242,7 +244,7 @@ async def test_the_oldest_turns_are_left_out_first_and_the_answer_says_so(servic
     for prompt in (service.core_prompts[0], service.user_prompts[0]):
         assert f"Question {left}?" in prompt
         assert f"Question {left - 1}?" not in prompt
-        assert prompt.startswith("[system] Be brief. [user] ")
+        assert prompt.startswith("[system] Be brief.")
     assert answered.question.passages == [CODE]
     assert f"{left} earlier turns left out: the oldest do not fit beside this question." in remarks(answered.question)
     assert service.answering.traces.get("trace").events[0].data["left_out_turns"] == left
@@ -267,10 +269,10 @@ async def test_turns_are_left_out_where_the_core_takes_shorter_prompts(
     model: UserModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = Service(model, monkeypatch)
-    service.client.card["max_prompt_tokens"] = 60
+    service.client.card["max_prompt_tokens"] = 80
     answered = await service.ask("Why?", *said("Old? " + "word " * 50, "Yes."), *said("New?", "No."))
     assert answered.question.left_out_turns == 1
-    assert service.core_prompts == ["[user] New? [assistant] No. [user] Why? [assistant]"]
+    assert service.core_prompts == [f"[system] {BRIEFLY} [user] New? [assistant] No. [user] Why? [assistant]"]
 
 
 async def test_models_without_a_template_read_the_last_question_only(
@@ -293,8 +295,8 @@ async def test_a_chat_goes_on_from_turn_to_turn(
     await _conversation(service.answering, None, watch=False)
     assert capsys.readouterr().err.startswith("The models see the earlier questions and answers.")
     first, second = service.core_prompts
-    assert first == "[user] Where is the key? [assistant]"
-    assert second.startswith("[user] Where is the key? [assistant] ")
+    assert first == f"[system] {BRIEFLY} [user] Where is the key? [assistant]"
+    assert second.startswith(f"{first} ")
     assert second.endswith(" [user] Why? [assistant]")
 
 
