@@ -338,8 +338,8 @@ def test_top_64_changes_few_tokens_and_none_that_is_proven(
     is_proven = proven(received, mixed, lambda_user, params, seeds, 0, 1)[:, 0]
     counted = _against(found, expected, full[:, 0], is_proven)
     counts[f"λ {lambda_user} α {alpha}, top-k:64, {params.projection}, one prefix"] = counted
-    # A word of the note that is not among the core's 64 likeliest is lost more often where its weight is large.
-    wanted = 0.75 if params is DRAWN else 0.99 if lambda_user <= 0.3 else 0.97
+    # A word of the note that is not among the core's 64 likeliest may be lost.
+    wanted = 0.75 if params is DRAWN else 0.97 if lambda_user else 0.99
     assert counted["same"] + counted["near"] >= wanted * counted["tokens"]
     assert counted["proven"] >= (0.2 if params is DRAWN else 0.8) * counted["tokens"]
 
