@@ -188,6 +188,15 @@ BENCHMARKS = {
             "against": Option(None, None, Path, "checkout of another commit, measured in turns with this one"),
         },
     ),
+    "prompts": Benchmark(
+        "5",
+        "layouts of a prompt: how many everyday questions a small model answers right with each",
+        {
+            "user": Option(None, None, Path, "checkpoint folder with a chat template; smollm2-135m's without"),
+            "max_tokens": Option(32, 4, int, "longest answer"),
+            "limit": Option(100, 1, int, "questions of each kind"),
+        },
+    ),
     "documents": Benchmark(
         "2",
         "documents read in a second, and a search over many passages, encrypted and not",

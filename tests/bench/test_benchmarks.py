@@ -14,9 +14,11 @@ from ssd2.algorithm.params import DecodingParams
 from ssd2.wire import collaboration_pb2 as pb
 from tests.bench.__main__ import BENCHMARKS, main
 from tests.bench.asked import committed_tokens
+from tests.bench.prompts import LAYOUTS, is_right
 from tests.bench.scripted_agents import Recording
 from tests.bench.shape import MATRIX_SIZE
 from tests.end_to_end.conftest import ENVIRONMENT
+from tests.families import save_llama
 
 
 @pytest.fixture
@@ -184,3 +186,15 @@ def test_a_recorded_timestep_stands_for_its_part_of_its_block() -> None:
     recording = Recording.of([opening, going_on, ending, ending, going_on, going_on, close])
     assert recording.tokens == [0, 3, 3, 6, 2, 2, 2]
     assert recording.messages[0] == opening.hex()
+
+
+def test_prompts_answers_every_kind_of_question_in_every_layout(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    save_llama(tmp_path / "llama", 1782)
+    (tmp_path / "llama" / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }} {% endfor %}")
+    lines = _printed(capsys, "prompts", "--quick", "--user", str(tmp_path / "llama"))
+    assert [line["layout"] for line in lines] == list(LAYOUTS)
+    assert all(set(line["right"]) == {"document", "public", "two-source"} for line in lines)
+    assert is_right("It is on 16 May.", ["16 May", "May 16"])
+    assert not is_right("It costs 114 euros.", ["14"])

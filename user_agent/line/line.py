@@ -19,6 +19,9 @@ from user_agent.line.resuming_stream import ResumingStream
 from user_agent.line.settings import LineSettings
 from user_agent.store.ledger import Ledger
 
+OWN_TIMEOUT_S = 120.0
+"""At least, for a reply of a core of its own: beside other programs, a long prompt takes a CPU a minute."""
+
 RESTART_PATIENCE_S = 30.0
 """How long an answer waits for a core of its own to be there again; a start takes seconds."""
 
@@ -53,7 +56,8 @@ class _OwnClient(CoreClient):
     """The line to a core of its own, which waits for another start of it, and says what has become of it."""
 
     def __init__(self, own: OwnCore, settings: LineSettings, ledger: Ledger) -> None:
-        super().__init__(own.address, ledger, answer_timeout_s=settings.timeout, patience_s=RESTART_PATIENCE_S)
+        timeout_s = max(settings.timeout, OWN_TIMEOUT_S)  # whether it lives is known without asking
+        super().__init__(own.address, ledger, answer_timeout_s=timeout_s, patience_s=RESTART_PATIENCE_S)
         self._own = own
 
     async def open(self, request: OpenRequest, on_wait: OnWait | None = None) -> ResumingStream:

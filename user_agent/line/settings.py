@@ -44,6 +44,11 @@ class LineSettings(BaseModel):
         Face("Certificate of this device (PEM), for a core that requires one", advanced=True),
     ] = None
     client_key: Annotated[Path | None, Face("Private key of that certificate (PEM)", advanced=True)] = None
-    timeout: Annotated[float, Face("Seconds to wait for each answer of the core", advanced=True)] = Field(
-        default=10.0, gt=0
-    )
+    timeout: Annotated[
+        float,
+        Face(
+            "Seconds to wait for each answer of the core",
+            "A core that the agent starts itself has 120 at least.",
+            advanced=True,
+        ),
+    ] = Field(default=10.0, gt=0)

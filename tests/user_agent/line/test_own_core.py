@@ -21,6 +21,8 @@ from user_agent.line import own_core
 from user_agent.line.connection import CoreConnection
 from user_agent.line.line import CoreLine
 from user_agent.line.own_core import exit_on_sigterm
+from user_agent.line.settings import LineSettings
+from user_agent.store.ledger import Ledger
 
 
 @pytest.fixture(autouse=True)
@@ -168,3 +170,11 @@ async def test_a_core_that_was_given_up_is_not_dialled_and_each_refusal_is_a_new
         assert refusals[0] is not refusals[1]
     finally:
         await line.close()
+
+
+async def test_a_core_of_its_own_may_take_its_time() -> None:
+    own, ledger = own_core.OwnCore(), Ledger.in_memory()
+    own.address = "127.0.0.1:1"
+    for timeout, expected in ((1.0, 120.0), (600.0, 600.0)):
+        client = core_line._OwnClient(own, LineSettings(timeout=timeout), ledger)
+        assert client._connections[0]._answer_timeout_s == expected
