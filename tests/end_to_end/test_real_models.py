@@ -326,7 +326,7 @@ def test_top_64_changes_few_tokens_and_none_that_is_proven(
     alpha: float,
     params: DecodingParams,
 ) -> None:
-    """One model is on both sides, so the core's logits are the user model's without the note.
+    """One model is on both sides: the core's logits stand for the user model's without the note.
 
     A draw goes through the vocabulary in its order, so whatever moves a probability moves the draws behind it.
     """
