@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt >&2
 	@touch $@
 
-demo: $(READY)  ## three questions across two processes; JSON=1 for one JSON object
+demo: $(READY)  ## six questions across two processes, three with a public pair (93 MB); JSON=1 for one JSON object
 	@$(BIN)/user-agent demo $(if $(JSON),--json)
 
 test: $(READY)  ## all tests, on all processors

@@ -130,6 +130,16 @@ class ServerConfig:
         default=16,
         metadata=setting("Maximum number of answers in progress; further ones are refused.", metavar="N", at_least=1),
     )
+    max_context: int | None = field(
+        default=None,
+        metadata=setting(
+            "Tokens of prompt and answer together at most, for causal language models that take more. A GPU reserves a "
+            "slot of this length for each session (deploy/sizing.md).",
+            metavar="N",
+            at_least=2,
+            default="the model's own",
+        ),
+    )
     device: str = field(
         default="cpu", metadata=setting("Device of the models: cpu, cuda or cuda:1; with several GPUs, the first.")
     )

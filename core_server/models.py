@@ -15,7 +15,7 @@ TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - its name
 _EXAMPLES = """\
 examples:
   core-server models list
-      list the pairs with the size and the licence of their core models
+      list the pairs with size, memory, context length and licence of their core models
   core-server models get qwen2.5-7b
       download the core model; `core-server --model qwen2.5-7b` then serves it
 
@@ -32,12 +32,18 @@ def main(arguments: Sequence[str]) -> int:
     return run_command(_parser(), arguments)
 
 
+_COLUMNS = "{:23}{:12}{:20}{:10}{}\n"
+
+
 def _list() -> None:
+    sys.stdout.write(_COLUMNS.format("pair", "download", "memory bf16, f32", "context", "licence; run by the project"))
     for pair in PAIRS:
         core = pair.core
         state = "downloaded" if core.is_downloaded else in_bytes(core.download_bytes)
-        gated = ", gated" if core.is_gated else ""
-        sys.stdout.write(f"{pair.name:24}{state:12}{core.licence}{gated}; run by the project: {pair.run or 'no'}\n")
+        memory = f"{in_bytes(core.memory_bytes(2))}, {in_bytes(core.memory_bytes(4))}"
+        licence = f"{core.licence}{', gated' if core.is_gated else ''}; {pair.run or 'no'}"
+        sys.stdout.write(_COLUMNS.format(pair.name, state, memory, f"{core.context:,}", licence))
+    sys.stderr.write("Memory is for the weights and half a gigabyte; slots come on top (deploy/sizing.md).\n")
 
 
 def _get(name: str) -> None:

@@ -12,6 +12,7 @@ EXIT_REFUSED = 2
 """Exit code of a command that was refused."""
 
 REMEDIES: Remedies = {
+    ("too_little_memory", "precision"): "--precision bfloat16 takes half of float32, int8 a quarter",
     (ANY, "models"): "--model NAME=DIR",
     (ANY, "pair"): "`core-server models list`, `core-server models get NAME`",
     (ANY, "hub_token"): "the environment variable HF_TOKEN",

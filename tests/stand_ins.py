@@ -23,8 +23,11 @@ class StandIn(ThreadingHTTPServer):
         wheels: by file name.
         gated: repositories that need the token "let-me-in".
         breaks_after: bytes of a file after which the connection breaks, and all later ones; None for never.
+        is_blunt: whether it ignores Range.
+        stores_at: URL of the server that it redirects to for files; None to send them itself.
         lies: names of files whose bytes are others than announced.
         seen: requests: method, path without query, and Range.
+        tokens: what requests brought as Authorization.
     """
 
     daemon_threads = True
@@ -35,7 +38,9 @@ class StandIn(ThreadingHTTPServer):
         self.wheels: dict[str, bytes] = {}
         self.gated: set[str] = set()
         self.breaks_after: int | None = None
-        self.is_down = False
+        self.is_down = self.is_blunt = False
+        self.stores_at: str | None = None
+        self.tokens: set[str | None] = set()
         self.lies: set[str] = set()
         self.seen: list[tuple[str, str, str]] = []
 
@@ -83,6 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.is_down:
             self.close_connection = True
             return
+        self.server.tokens.add(self.headers.get("Authorization"))
         self.server.seen.append((self.command, path, self.headers.get("Range") or ""))
         if path.startswith("/api/models/"):
             self._send(self._card(path.removeprefix("/api/models/").partition("/revision/")[0]), with_body=with_body)
@@ -96,10 +102,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(repository, rest.partition("/")[2], with_body=with_body)
 
     def _is_refused(self, repository: str) -> bool:
-        is_allowed = self.headers.get("Authorization") == "Bearer let-me-in"
-        if repository in self.server.gated and not is_allowed:
-            self.send_response(403)
+        given = self.headers.get("Authorization")
+        if repository in self.server.gated and given not in ("Bearer let-me-in", "Bearer unknown"):
+            self.send_response(403 if given else 401)
             for name, value in (("X-Error-Code", "GatedRepo"), ("X-Error-Message", "gated"), ("Content-Length", "0")):
+                self.send_header(name, value)
+            self.end_headers()
+            return True
+        if given == "Bearer unknown":
+            self.send_response(401)
+            for name, value in (("X-Error-Message", "Invalid credentials"), ("Content-Length", "0")):
                 self.send_header(name, value)
             self.end_headers()
             return True
@@ -123,6 +135,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, repository: str, name: str, *, with_body: bool) -> None:
         if self._is_refused(repository):
             return
+        if self.server.stores_at:
+            self.send_response(302)
+            self.send_header("Location", self.server.stores_at + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         content = self.server.repositories.get(repository, {}).get(name)
         more = {} if content is None else {"ETag": f'"{_etag(content)}"', "X-Repo-Commit": COMMIT}
         if content and name in self.server.lies:
@@ -131,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, content: bytes | None, kind: str = "application/json", *, with_body: bool, **more: str) -> None:
         start = 0
-        if asked := (self.headers.get("Range") if content else None):
+        if asked := (self.headers.get("Range") if content and not self.server.is_blunt else None):
             start = int(asked.removeprefix("bytes=").partition("-")[0])
         self.send_response(404 if content is None else 206 if start else 200)
         body = (content or b"")[start:]

@@ -40,6 +40,7 @@ DOCUMENTS_ROOMS = "Inside documents, what parses files is apart from what stores
 PARSERS = "What parses files reaches no store and no key"
 QUESTIONS = "Who may see the questions that tuning makes of documents"
 QUESTIONS_APART = "What makes and judges questions cannot reach the line, however far round"
+READING_APART = "What checks on the device whether models can read documents cannot reach the line, however far round"
 LAB = "Who may use the laboratory: its commands"
 RAY = "Who may use Ray"
 TORCH = "Who may use torch: what computes, never what only parses or prints"
@@ -118,6 +119,13 @@ PLANTS: dict[str, tuple[dict[str, str], set[str]]] = {
             + "\nimport user_agent.tuning.recording"
         },
         {QUESTIONS_APART},
+    ),
+    "the line behind the reading check": (
+        {
+            "user_agent/tuning/reading.py": (ROOT / "user_agent/tuning/reading.py").read_text()
+            + "\nimport user_agent.answering.run"
+        },
+        {READING_APART},
     ),
     "the laboratory in tuning": ({"user_agent/tuning/helper.py": "import ssd2.lab.chat"}, {LAB}),
     "Ray in the front end": ({"core_server/frontend/helper.py": "import ray"}, {RAY}),

@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from ssd2.errors import InvalidParameter
+from ssd2.models.memory import check_memory_for
 from ssd2.models.pairs import check_memory, downloaded_folder, pair_named
 from user_agent.answering.request import AnswerSettings
 from user_agent.answering.settings import ServiceSettings
@@ -70,6 +71,9 @@ class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
         Path,
         Face("Folder of documents, conversations and ledger", default="~/.local/share/slingshot", advanced=True),
     ] = Field(default_factory=default_data_folder)
+    check_reading: Annotated[
+        bool, Face("Check after a folder is linked whether the user model can read it; takes seconds and sends nothing")
+    ] = True
     passphrase: Annotated[
         SecretStr | None, Face("Passphrase to encrypt the data with", default="a key in the keyring")
     ] = None
@@ -87,7 +91,7 @@ class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
         return self.line is not None and self.core is None
 
     def check_pair(self) -> None:
-        """Check that what the pair needs on this machine is there, before anything is loaded.
+        """Check that what the pair, or the user model, needs on this machine is there, before anything is loaded.
 
         Raises:
             ModelNotFound: if a model of it is not downloaded.
@@ -99,6 +103,8 @@ class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
             if downloaded_folder(pair, "user") and self.lambda_user != 0:
                 loaded.append(pair.user)
             check_memory(loaded, f"the pair {pair.name}")
+        elif self.lambda_user != 0:
+            check_memory_for({self.user_folder.name: self.user_folder}, "float32", "user_model")
 
     @field_validator("cors_origins", "trusted_hosts", mode="before")
     @classmethod

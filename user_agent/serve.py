@@ -16,13 +16,15 @@ from user_agent.answering.service import Answering
 from user_agent.answering.traces import Traces
 from user_agent.answering.user_model import UserModel
 from user_agent.api.app import create_app
+from user_agent.api.reading import LinkChecks
 from user_agent.api.security import api_key
 from user_agent.api.state import AppState
 from user_agent.config import AgentConfig, load_config
 from user_agent.line.line import CoreLine
 from user_agent.line.own_core import exit_on_sigterm
 from user_agent.store.data_folder import held_data_folder
-from user_agent.stores import open_stores
+from user_agent.stores import open_stores, unlink_samples
+from user_agent.tuning.reading import check_reading
 
 BACKLOG = 64
 """Connections that wait to be taken; one more may be reset on a busy machine.
@@ -82,13 +84,17 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
             await asyncio.gather(line.connect(config.line, config.pair), loading, asyncio.to_thread(library.exposure))
             if line.is_demo and not library.links() and not library.documents():
                 library.link(NOTES)
+            if config.pair:
+                unlink_samples(library)
             library.watch()
             answering = Answering(config, loading.result(), line.client, library.search, stores.crossed, Traces())
-            state = AppState(config, options, api_key(config), answering, stores, line)
+            checks = LinkChecks(check_reading if config.check_reading else None)
+            state = AppState(config, options, api_key(config), answering, stores, line, checks)
             try:
                 yield state
             finally:
                 await state.fetching.close()
+                await checks.close()
         finally:
             await line.close()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+from ssd2.demo.paths import NOTES
 from user_agent.config import AgentConfig
 from user_agent.documents.collection import Collection
 from user_agent.store.crossed import Crossed
@@ -38,6 +39,18 @@ class Stores:
     history: History
     crossed: Crossed
     key_source: str
+
+
+def unlink_samples(documents: Collection) -> bool:
+    """Unlink the demo's sample notes: only its own models can read them, and others take them for the user's.
+
+    Returns:
+        True if they were linked.
+    """
+    samples = [link.id for link in documents.links() if link.path == NOTES.resolve()]
+    for link in samples:
+        documents.unlink(link)
+    return bool(samples)
 
 
 @contextmanager

@@ -58,6 +58,7 @@ class Start:
         log_level: name of the lowest level that is logged.
         log_format: one of `core_server.config.LOG_FORMATS`.
         upstream: computes the one model, whose folder then needs no weights; None to load the models.
+        max_context: tokens that an answer takes with its prompt at most, where a model takes more.
     """
 
     models: Mapping[str, Path]
@@ -71,6 +72,7 @@ class Start:
     log_level: str
     log_format: str
     upstream: Upstream | None = None
+    max_context: int | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ class Alive:
         steps_waiting: timesteps that agents wait for.
         step_seconds: that batches took.
         batch_size: blocks that batches had.
+        fault: why it cannot compute at the moment, in words for the provider; None if it can.
     """
 
     slots_used: int
@@ -183,6 +186,7 @@ class Alive:
     steps_waiting: int
     step_seconds: Distribution
     batch_size: Distribution
+    fault: str | None = None
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,11 @@ class ServedModels:
             if name in ("", served.name) and family in ("", served.card.family):
                 return served
         # What the agent sent is not repeated: it may be of any length.
-        raise ModelMismatch(f"this core has no model of that name and family; there are: {self}", parameter="model")
+        raise ModelMismatch(
+            "this core has no model of that name and family; name one that it has, or use a user model of its family; "
+            f"there are: {self}",
+            parameter="model",
+        )
 
     def __str__(self) -> str:
         """Names and families, in order."""

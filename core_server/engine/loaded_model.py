@@ -9,6 +9,7 @@ from pathlib import Path
 from core_server.catalogue.served_model import ServedModel
 from ssd2.logits.format import ANY_FORMAT, AllowedFormats
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint
+from ssd2.models.configs import with_context
 from ssd2.models.devices import check_device
 from ssd2.models.shard import Shard
 
@@ -36,6 +37,7 @@ class LoadedModel:
         shard: Shard | None = None,
         precision: str = "float32",
         logits_formats: AllowedFormats = ANY_FORMAT,
+        max_context: int | None = None,
     ) -> LoadedModel:
         """Load a checkpoint for serving, or one rank's share of it.
 
@@ -46,6 +48,7 @@ class LoadedModel:
             shard: the rank's share; None for all of it.
             precision: one of `ssd2.models.precision.PRECISIONS`.
             logits_formats: that agents may have its logits in.
+            max_context: tokens of prompt and answer together at most, where the model takes more.
 
         Raises:
             InvalidParameter: if the device or the precision cannot be used, or the model not be cut into so many parts.
@@ -53,7 +56,9 @@ class LoadedModel:
             CheckpointInvalid: if it is damaged.
         """
         check_device(device)
-        return cls(name, load_checkpoint(folder, device, shard, precision), logits_formats)
+        checkpoint = load_checkpoint(folder, device, shard, precision)
+        checkpoint.model.config = with_context(checkpoint.model.config, max_context)
+        return cls(name, checkpoint, logits_formats)
 
     @cached_property
     def served(self) -> ServedModel:

@@ -37,7 +37,9 @@ def _load(name: str, folder: Path, start: Start, ranks: Ranks) -> LoadedModel:
     if folder.is_dir() and not (folder / SHA256SUMS).exists():
         _log.log(level, "%s has no %s, so its files were not verified", folder, SHA256SUMS)
     with _still_loading(name, level):
-        model = LoadedModel.load(folder, name, device, ranks.shard, start.precision, start.logits_formats)
+        model = LoadedModel.load(
+            folder, name, device, ranks.shard, start.precision, start.logits_formats, start.max_context
+        )
     took_s, parameters = time.monotonic() - began, model.checkpoint.parameters
     _log.log(
         level,

@@ -254,6 +254,7 @@ def _start(config: ServerConfig, replica: int) -> Start:
         log_level=config.log_level,
         log_format=config.log_format,
         upstream=upstream,
+        max_context=config.max_context,
     )
 
 

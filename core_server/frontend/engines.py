@@ -14,6 +14,7 @@ from core_server.frontend.engine_client import EngineClient
 from core_server.frontend.engine_keeper import EngineKeeper
 from core_server.observability.readiness import MAX_SILENCE_S
 from ssd2.errors import CoreBusy, EngineLost, ModelMismatch
+from ssd2.models.memory import check_memory_for
 
 _log = logging.getLogger(__name__)
 
@@ -151,6 +152,9 @@ async def running_engines(config: ServerConfig) -> AsyncIterator[Engines]:
         SlingshotError: if the models cannot be loaded.
         EngineLost: if one does not start.
     """
+    if not config.upstream:
+        parameter = "precision" if config.weights_precision == "float32" else "models"
+        check_memory_for(config.models, config.weights_precision, parameter, copies=config.replicas)
     keepers = [EngineKeeper(config, number) for number in range(config.replicas)]
     async with AsyncExitStack() as stack:
         for keeper in keepers:

@@ -120,6 +120,8 @@ class Metrics(Collector):
         yield _counter("engine_restarts", "Restarts of an engine", label, counts)
         silences: dict[_Labels, float] = {(str(n),): engine.silence_s for n, engine in engines.items()}
         yield _gauge("engine_heartbeat_age_seconds", "Time since an engine's last message", silences, label)
+        able = of_each(lambda alive: alive.fault is None)
+        yield _gauge("engine_able", "1 while an engine can compute, 0 while its upstream cannot", able, label)
         ratios = of_each(lambda alive: alive.slots_used / alive.slots)
         yield _gauge("slots_used_ratio", "Share of an engine's slots that are in use", ratios, label)
         waiting = of_each(lambda alive: alive.steps_waiting)

@@ -67,6 +67,9 @@ class Readiness:
             return "an engine has ended"
         if broken := self.engines.broken_models:
             return f"broken models: {', '.join(sorted(broken))}"
+        faults = [engine.alive.fault if engine.alive else None for engine in living.values()]
+        if all(faults):
+            return faults[0]
         silence_s = min(engine.silence_s for engine in living.values())  # one that can take an answer is enough
         return f"an engine has been silent for {silence_s:.0f} s" if silence_s > MAX_SILENCE_S else None
 

@@ -20,8 +20,9 @@ from ssd2.errors import InvalidParameter
 DEPLOYMENT = "core"
 
 _SAME_NAME = (
-    *("device", "precision", "tensor_parallel", "compiled", "speculation"),
+    *("device", "precision", "tensor_parallel", "compiled", "speculation", "max_context"),
     *("answer_timeout_s", "session_timeout_s", "engine_timeout_s", "grace_s", "log_level", "log_format"),
+    *("upstream", "upstream_model", "tokenizer", "upstream_key", "upstream_timeout_s"),
 )
 OPTIONS = {
     "sessions_per_replica": "max_sessions",
@@ -81,9 +82,12 @@ def read_arguments(arguments: Mapping[str, Any]) -> tuple[ServerConfig, Scaling]
     """
     if unknown := set(arguments) - set(ARGUMENTS):
         raise InvalidParameter(f"there is no argument {min(unknown)!r}; the arguments are {', '.join(ARGUMENTS)}")
-    models = arguments.get("models")
-    if not models or not isinstance(models, Mapping):
-        raise InvalidParameter("there is no model to serve; name at least one, as models: {NAME: DIR}")
+    models = arguments.get("models") or {}
+    if not isinstance(models, Mapping) or not (models or arguments.get("upstream")):
+        raise InvalidParameter(
+            "there is no model to serve; name at least one, as models: {NAME: DIR}, or an upstream with upstream_model "
+            "and tokenizer"
+        )
     config = ServerConfig(
         models={str(name): Path(str(folder)) for name, folder in models.items()},
         **{**_DEFAULTS, **read_named(ServerConfig, arguments, OPTIONS)},

@@ -122,10 +122,15 @@ class RawAgent:
         return call, (await call.read()).block_logits
 
     async def decode(
-        self, served: LoadedModel, params: DecodingParams, seeds: Seeds, logits_format: LogitsFormat = FLOAT16
+        self,
+        served: LoadedModel,
+        params: DecodingParams,
+        seeds: Seeds,
+        logits_format: LogitsFormat = FLOAT16,
+        **changes: Any,
     ) -> list[int]:
         """Decode with the core alone: the sampler here, the core's logits from the server."""
-        request = open_request(served, params, seeds.noise, logits_format=logits_format)
+        request = open_request(served, params, seeds.noise, logits_format=logits_format, **changes)
         call, message = await self.open(request)
         sampler = begin_sampler(served.checkpoint.model.config, params, [seeds])
         while asked := sampler.due:

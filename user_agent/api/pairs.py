@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from ssd2.errors import InvalidParameter
-from ssd2.models.pairs import EMBEDDED, PAIRS, Pair, fetched_bytes, free_memory, pair_named
+from ssd2.models.pairs import EMBEDDED, PAIRS, Pair, fetched_bytes, free_disk, free_memory, pair_named
 from user_agent.api.errors import documented
 from user_agent.api.state import AppState, state_of
 
@@ -29,9 +29,12 @@ class ShownPair(BaseModel):
         is_gated: a licence has to be accepted, so it is downloaded in a terminal.
         download_bytes: of both models.
         fetched_bytes: that have come so far.
+        is_embedded: it is the smallest one, which is offered first.
+        is_chosen: this agent answers with it.
         is_downloaded: it can be used.
         is_downloading: its download runs.
-        is_offered: this machine has the memory for it, both models together, and the page offers it.
+        is_offered: this machine has the memory for it, both models together, and the disk for its download, and the
+            page offers it.
         error: why its last download failed.
     """
 
@@ -42,6 +45,8 @@ class ShownPair(BaseModel):
     is_gated: bool
     download_bytes: int
     fetched_bytes: int
+    is_embedded: bool
+    is_chosen: bool
     is_downloaded: bool
     is_downloading: bool
     is_offered: bool
@@ -71,6 +76,8 @@ def _shown(pair: Pair, state: AppState) -> ShownPair:
     fetching, free = state.fetching, free_memory()
     is_its = fetching.pair == pair.name
     needed = pair.core.memory_bytes() + pair.user.memory_bytes()
+    room = sum(model.room_bytes for model in pair.models if not model.is_downloaded)
+    has_room = fetching.is_running or room <= free_disk()
     return ShownPair(
         name=pair.name,
         purpose=pair.purpose,
@@ -79,8 +86,10 @@ def _shown(pair: Pair, state: AppState) -> ShownPair:
         is_gated=any(model.is_gated for model in pair.models),
         download_bytes=sum(model.download_bytes for model in pair.models),
         fetched_bytes=sum(fetched_bytes(model) for model in pair.models),
+        is_embedded=pair.name == EMBEDDED,
+        is_chosen=pair.name == state.config.pair,
         is_downloaded=all(model.is_downloaded for model in pair.models),
         is_downloading=is_its and fetching.is_running,
-        is_offered=pair.name in ONE_MACHINE and (free is None or needed <= free),
+        is_offered=pair.name in ONE_MACHINE and has_room and (free is None or needed <= free),
         error=fetching.error if is_its else None,
     )

@@ -21,6 +21,7 @@ from user_agent.fields import Setting
 from user_agent.line.connection import is_local
 from user_agent.line.credentials import CoreCredentials
 from user_agent.line.settings import LineSettings
+from user_agent.stores import unlink_samples
 
 router = APIRouter(prefix="/v1", tags=["Settings"])
 
@@ -143,8 +144,17 @@ async def change(request: Request, changes: Annotated[dict[str, Value | None], B
         await asyncio.to_thread(save_settings, before, **state.options)
         raise
     state.config = config
+    is_other = user_model is not state.answering.user_model
     state.answering.reconfigure(config, user_model, state.line.client)
+    if is_other:
+        await asyncio.to_thread(_take_up_models, state)
+        state.check_links(*[link.id for link in await asyncio.to_thread(state.stores.documents.links)])
     return _settings(state)
+
+
+def _take_up_models(state: AppState) -> None:
+    if state.config.pair:
+        unlink_samples(state.stores.documents)
 
 
 async def _user_model(state: AppState, config: AgentConfig) -> UserModel:

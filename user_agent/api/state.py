@@ -10,6 +10,7 @@ from fastapi import Request
 
 from user_agent.answering.service import Answering
 from user_agent.api.fetching import Fetching
+from user_agent.api.reading import LinkChecks
 from user_agent.config import AgentConfig
 from user_agent.line.line import CoreLine
 from user_agent.stores import Stores
@@ -26,6 +27,7 @@ class AppState:
         answering: answers questions.
         stores: what is kept.
         line: to the core.
+        checks: whether the models can read what is linked.
         fetching: downloads that the page asked for.
         started: when, in seconds since 1970.
     """
@@ -36,8 +38,13 @@ class AppState:
     answering: Answering
     stores: Stores
     line: CoreLine
+    checks: LinkChecks = field(default_factory=LinkChecks)
     fetching: Fetching = field(default_factory=Fetching)
     started: int = field(default_factory=lambda: int(time.time()))
+
+    def check_links(self, *links: int) -> None:
+        """Check whether the models can read some links."""
+        self.checks.begin(links, self.stores.documents, self.answering.user_model, self.config.models_title)
 
 
 def state_of(request: Request) -> AppState:

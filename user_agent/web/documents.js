@@ -1,19 +1,24 @@
 // Documents: link folders, upload files, see what became of each, look for a passage.
 
 import { get, post, remove, withQuery } from "/web/api.js";
+import { checkLine, isPending } from "/web/check.js";
 import { askWhether } from "/web/dialogs.js";
 import { button, el, table } from "/web/dom.js";
 import { bytes, counted, sentence, when } from "/web/format.js";
 import { Ingest } from "/web/ingest.js";
 import { reporting } from "/web/notices.js";
+import { route } from "/web/router.js";
 import { searchForm } from "/web/search.js";
 
 const PAGE = 100;
+const LOOK_EVERY_MS = 1000;
 const STATES = ["indexed", "failed", "skipped"];
 
 export class Documents {
   title = "Documents";
   #links = el("ul", { className: "links" });
+  #linked = ""; // what the list shows, so that it is made anew only if that changes
+  #timer = null;
   #rows = el("tbody", {});
   #more = button("Show more", reporting(() => this.#page()), { hidden: true });
   #ingest = new Ingest(() => this.load());
@@ -32,6 +37,7 @@ export class Documents {
     this.element = el("div", { className: "page" },
       el("p", { className: "lead" }, "The private model reads these. Their text is kept encrypted on this device, and no file is sent. " +
         "What an answer takes from them is sent: the core’s provider sees every word of an answer. Use only a provider that you trust."),
+      ready(route().query),
       this.#warning,
       el("form", { className: "line", on: { submit: link } },
         el("label", {}, "Folder on this machine", this.#path), el("button", { className: "primary" }, "Link folder")),
@@ -49,9 +55,18 @@ export class Documents {
   }
 
   async load() {
-    const { data } = await get("/v1/documents/links");
-    this.#links.replaceChildren(...data.map((link) => this.#linked(link)));
+    await this.#showLinks();
     await this.#reload();
+  }
+
+  /** Again and again while a link is being checked. */
+  async #showLinks() {
+    clearTimeout(this.#timer);
+    const { data } = await get("/v1/documents/links");
+    const linked = JSON.stringify(data);
+    if (linked !== this.#linked) this.#links.replaceChildren(...data.map((link) => this.#entry(link)));
+    this.#linked = linked;
+    if (data.some(({ check }) => isPending(check))) this.#timer = setTimeout(reporting(() => this.#showLinks()), LOOK_EVERY_MS);
   }
 
   /** The view is on the screen: look how far the agent has read. */
@@ -61,6 +76,7 @@ export class Documents {
 
   leave() {
     this.#ingest.leave();
+    clearTimeout(this.#timer);
   }
 
   async #link(event) {
@@ -79,7 +95,7 @@ export class Documents {
     await this.load();
   }
 
-  #linked({ id, path, documents, failed }) {
+  #entry({ id, path, documents, failed, check }) {
     const unlink = async () => {
       if (!(await askWhether("Unlink folder", `The agent removes ${path} and its documents from its store. The files stay.`, "Unlink"))) return;
       await remove(`/v1/documents/links/${encodeURIComponent(id)}`);
@@ -87,7 +103,8 @@ export class Documents {
     };
     return el("li", {}, el("span", { className: "path" }, path),
       el("span", { className: "remark" }, counted(documents, "document") + (failed ? `, ${failed} failed` : "")),
-      button("Unlink", reporting(unlink), { className: "quiet", "aria-label": `Unlink ${path}` }));
+      button("Unlink", reporting(unlink), { className: "quiet", "aria-label": `Unlink ${path}` }),
+      checkLine(check));
   }
 
   #reload() {
@@ -124,6 +141,14 @@ export class Documents {
     const wanted = this.#name.value.trim().toLowerCase();
     for (const row of this.#rows.children) row.hidden = !row.dataset.name.includes(wanted);
   }
+}
+
+/** After a pair has been taken up: what comes next. */
+function ready(query) {
+  const pair = query.get("pair");
+  const unlinked = query.has("unlinked") && " The sample notes of the invented town are no longer linked.";
+  return pair && el("p", { className: "ready", role: "status" }, el("strong", {}, `${pair} is in use.`),
+    ` Link a folder, then ask about it.`, unlinked);
 }
 
 function dropZone(onFiles) {

@@ -15,17 +15,19 @@ export function offer() {
 }
 
 const fill = reporting(async (section) => {
-  const pairs = (await get("/v1/pairs")).filter((pair) => pair.is_offered);
+  const pairs = (await get("/v1/pairs")).filter((pair) => pair.is_offered && !pair.is_chosen);
   const running = pairs.find((pair) => pair.is_downloading);
   if (running) return follow(section, running.name);
   section.replaceChildren(
-    el("p", { className: "actions" }, pairs.map((pair, index) => button(label(pair, index), () => take(section, pair)))),
+    el("p", { className: "actions" }, pairs.map((pair) => choice(section, pair))),
     el("p", { className: "remark" }, pairs.map(remark).join(" ")));
 });
 
 const size = (pair) => (pair.is_downloaded ? "" : ` (${bytes(pair.download_bytes)})`);
-const label = (pair, index) =>
-  index === 0 ? `Read my own documents${size(pair)}` : `With better models${size(pair)}`;
+const label = (pair) =>
+  pair.is_embedded ? `Read my own documents${size(pair)}` : `With better models${size(pair)}`;
+const choice = (section, pair) =>
+  button(label(pair), () => take(section, pair), { className: pair.is_embedded ? "primary" : "" });
 const remark = (pair) => `${pair.name}: ${pair.purpose}; ${pair.licence}.`;
 
 const take = reporting(async (section, pair) => {
@@ -58,7 +60,11 @@ async function fail(section, why) {
 /** Have the agent answer with the pair, and go to where folders are linked. */
 async function use(section, name) {
   section.replaceChildren(el("p", { className: "remark" }, `Loading ${name}…`));
+  const before = await countLinks();
   await patch("/v1/settings", { pair: name });
+  const isUnlinked = (await countLinks()) < before; // the demo's sample notes
   dispatchEvent(new Event("settings-saved"));
-  location.hash = "#/documents?focus=path";
+  location.hash = `#/documents?focus=path&pair=${encodeURIComponent(name)}${isUnlinked ? "&unlinked" : ""}`;
 }
+
+const countLinks = async () => (await get("/v1/documents/links")).data.length;

@@ -15,13 +15,18 @@ const LEARNS = "The server’s provider learns your questions and every word of 
 const LEARNS_NOTHING = "In this demo both run on this machine. A core elsewhere learns your questions and every word of the " +
   "answers, including those quoted from your documents.";
 
+const LEARNS_LOCALLY = "Both run on this machine, so nothing leaves it.";
+const LEARNS_NEVER = "With these settings only the one on this device answers (λ 1): no core is asked, and nothing leaves this machine.";
+
+const learns = (core) => (core?.is_demo ? LEARNS_NOTHING : core?.address === null ? LEARNS_NEVER : core?.pair ? LEARNS_LOCALLY : LEARNS);
+
 /** `status` is the agent's; null while it is not known yet, as when a core that is gone is waited for. */
 export function welcome(status, onAsk) {
   const isDemo = status?.core?.is_demo;
   return el("div", { className: "welcome" },
     el("h2", {}, "Ask about your documents"),
     el("p", {}, "A large model on a server and a small one on this device answer together. Only the small one reads your documents."),
-    status && el("p", {}, isDemo ? LEARNS_NOTHING : LEARNS),
+    status && el("p", {}, learns(status.core)),
     isDemo && offer(),
     isDemo && demo(onAsk),
     status?.core?.error && el("p", { className: "notice" }, sentence(status.core.error)));

@@ -16,6 +16,7 @@ from core_server.engine.scheduler import Progress, Result
 from core_server.engine.upstream.faults import UpstreamFault
 from core_server.engine.upstream.model import UpstreamModel
 from core_server.engine.upstream.replies import Largest
+from core_server.engine.upstream.watch import Watch
 from core_server.observability.logs import fields, frames
 from ssd2.algorithm.next_token import NextTokenSampler
 from ssd2.algorithm.projection import ProjectedTokens
@@ -52,7 +53,11 @@ class _Session:
 
 # See docs/decisions/040-an-upstream-computes.md.
 class UpstreamEngine:
-    """Answers that an upstream computes; at most one request of each is under way."""
+    """Answers that an upstream computes; at most one request of each is under way.
+
+    Attributes:
+        watch: knows whether the upstream computes; whoever runs the engine runs it too.
+    """
 
     def __init__(self, model: UpstreamModel, slots: int, report: Callable[[Report], None]) -> None:
         """Begin without an answer.
@@ -63,6 +68,7 @@ class UpstreamEngine:
             report: tells the front end something.
         """
         self._model, self._slots, self._report = model, slots, report
+        self.watch = Watch(model.probe)
         self._sessions: dict[int, _Session] = {}
         self._secret = secrets.token_bytes(32)
         self._step_seconds, self._batch_size = Tally(SECONDS), Tally(SIZES)
@@ -86,7 +92,8 @@ class UpstreamEngine:
         """Return how the engine stands."""
         waiting = sum(session.progress.waiting is not None for session in self._sessions.values())
         figures = self._step_seconds.taken(), self._batch_size.taken()
-        return Alive(len(self._sessions), self._slots, waiting, *figures)
+        fault = self.watch.fault and f"the upstream {self.watch.fault}"
+        return Alive(len(self._sessions), self._slots, waiting, *figures, fault)
 
     def close(self) -> None:
         """Drop all answers."""
@@ -121,11 +128,13 @@ class UpstreamEngine:
         self._batch_size.add(sum(other.asking is not None for other in self._sessions.values()))
         token_ids = (*request.prompt_ids, *state.answer_ids)
         try:
-            largest = await self._model.largest(token_ids, request.logits_format.k, session.scope)
+            largest = await self._model.largest(token_ids, request.logits_format.k, request.vocab_size, session.scope)
+            self.watch.answered()
             self._step_seconds.add(time.perf_counter() - began)
             self._hand_out(session, state, largest)
         except UpstreamFault as fault:
             _log.error("an answer ended: the upstream %s", fault.reason, extra=fields(error=fault.error.code))
+            self.watch.suspect()
             self._end(session, fault.error)
         except Exception as error:
             name = type(error).__name__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssd2.errors import CoreBusy, CoreTimeout, EngineLost, ModelBroken, SlingshotError
+from ssd2.errors import CoreBusy, CoreTimeout, EngineLost, InvalidParameter, ModelBroken, SlingshotError
 
 
 class UpstreamFault(Exception):
@@ -42,6 +42,16 @@ def late(timeout_s: float) -> UpstreamFault:
 def lied(reason: str, status: int | None = None) -> UpstreamFault:
     """Return the fault of an upstream whose reply is of no use, however often it is asked."""
     return UpstreamFault(reason, _unusable(), status)
+
+
+def too_few(found: int, k: int) -> UpstreamFault:
+    """Return the fault of an upstream whose limit leaves too few entries of an agent's smaller vocabulary."""
+    error = InvalidParameter(
+        f"of the largest logits that this core can give, only {found} are of tokens that the user model has, and {k} "
+        f"were asked for; ask for top-k:{max(1, k // 2)}",
+        parameter="logits",
+    )
+    return UpstreamFault(f"gives only {found} log-probabilities of an agent's smaller vocabulary, not {k}", error)
 
 
 def lacks_ids() -> LacksIds:

@@ -13,11 +13,11 @@ from core_server.catalogue.served_model import ServedModel
 from core_server.engine.upstream.apis import APIS, Api, Question
 from core_server.engine.upstream.connection import UpstreamConnection
 from core_server.engine.upstream.faults import LacksIds, UpstreamFault, lied
-from core_server.engine.upstream.replies import Largest
+from core_server.engine.upstream.replies import Largest, cut
 from ssd2.errors import InvalidParameter, ModelNotFound, SlingshotError, TokenizerMismatch
 from ssd2.logits.format import ANY_FORMAT, AllowedFormats, LogitsFormat
 from ssd2.models.checkpoint import load_config_and_tokenizer
-from ssd2.models.configs import AutoregressiveConfig
+from ssd2.models.configs import AutoregressiveConfig, ModelConfig, with_context
 
 TRIED = (1024, 256, 64, 20, 5)
 """Numbers of log-probabilities to ask for, until the upstream gives so many; vLLM gives 20 unless told more."""
@@ -42,18 +42,43 @@ class UpstreamModel:
     name: str
     connection: UpstreamConnection
 
-    async def largest(self, token_ids: Sequence[int], k: int, scope: str) -> Largest:
+    async def largest(self, token_ids: Sequence[int], k: int, vocab_size: int, scope: str) -> Largest:
         """Ask for the k largest log-probabilities of the next token.
+
+        Args:
+            token_ids: all that stands before it.
+            k: how many.
+            vocab_size: V of the agent's model; of a smaller one, ids behind it are left out.
+            scope: see `Question`.
 
         Raises:
             UpstreamFault: if they do not come, or cannot be true.
         """
-        question = Question(self.name, token_ids, k, scope)
-        return await _ask(self.connection, self.api, question, self.served.config.vocab_size)
+        spare = self.vocab_size - vocab_size  # as many may be left out, as far as the upstream gives more
+        asked = min(k + spare, self.served.card.logits_formats.formats[0].k)
+        found = await _ask(self.connection, self.api, Question(self.name, token_ids, asked, scope), self.vocab_size)
+        return cut(found, k, vocab_size) if spare else found
+
+    async def probe(self) -> None:
+        """Ask for one position, as before the first agent came.
+
+        Raises:
+            UpstreamFault: if it fails.
+        """
+        await _ask(self.connection, self.api, _question_of(self.name, self.served.config, 1), self.vocab_size)
+
+    @property
+    def vocab_size(self) -> int:
+        """V of the upstream's model."""
+        return self.served.config.vocab_size
 
 
 async def find_model(
-    upstream: Upstream, connection: UpstreamConnection, folder: Path, allowed: AllowedFormats
+    upstream: Upstream,
+    connection: UpstreamConnection,
+    folder: Path,
+    allowed: AllowedFormats,
+    max_context: int | None = None,
 ) -> UpstreamModel:
     """Look a model up at its upstream, and ask for one position.
 
@@ -63,6 +88,7 @@ async def find_model(
         folder: with the model's config.json and tokenizer.json.
         allowed: formats that the provider offers; `ANY_FORMAT` to offer as many log-probabilities as the upstream
             gives.
+        max_context: tokens of prompt and answer together at most, where the upstream takes more.
 
     Raises:
         ModelNotFound: if the folder or the upstream does not have the model.
@@ -79,7 +105,7 @@ async def find_model(
     config = cast(AutoregressiveConfig, read)
     try:
         config = _as_listed(config, await connection.get("/v1/models"), upstream, folder)
-        question = Question(upstream.model, config.stop_ids[:1], 0, "self-test")
+        question = _question_of(upstream.model, config, 0)
         api, k = await _first_that_answers(connection, question, config.vocab_size, _tried(allowed))
     except UpstreamFault as fault:
         raise _unusable(upstream, fault) from fault
@@ -87,13 +113,18 @@ async def find_model(
     sha256 = hashlib.sha256(f"{upstream.url}\n{upstream.model}\n{tokenizer.sha256}".encode()).hexdigest()
     served = ServedModel.of(
         upstream.model,
-        config,
+        with_context(config, max_context),
         sha256=sha256,
         tokenizer=tokenizer,
         parameters=0,
         logits_formats=AllowedFormats((LogitsFormat("top-k", k),)),
     )
     return UpstreamModel(served, api, upstream.model, connection)
+
+
+def _question_of(model: str, config: ModelConfig, k: int) -> Question:
+    """Return a question that is no agent's."""
+    return Question(model, config.stop_ids[:1], k, "self-test")
 
 
 def _tried(allowed: AllowedFormats) -> tuple[int, ...]:

@@ -47,7 +47,7 @@ async def serve(start: Start, reader: asyncio.StreamReader, writer: asyncio.Stre
     try:
         if start.upstream is None:
             raise ValueError("an upstream engine is started without an upstream")
-        async with UpstreamConnection(start.upstream, requests=start.slots) as connection:
+        async with UpstreamConnection(start.upstream, requests=start.slots + 1) as connection:
             await _answer(start, start.upstream, connection, reader, writer)
     except SlingshotError as error:
         write(writer, NotReady(error))
@@ -62,16 +62,17 @@ async def _answer(
     writer: asyncio.StreamWriter,
 ) -> None:
     (folder,) = start.models.values()
-    model = await find_model(upstream, connection, folder, start.logits_formats)
+    model = await find_model(upstream, connection, folder, start.logits_formats, start.max_context)
     write(writer, Ready((model.served,), start.slots))
     engine = UpstreamEngine(model, start.slots, lambda report: write(writer, report))
-    beating = asyncio.create_task(_beat(engine, writer))
+    tasks = [asyncio.create_task(_beat(engine, writer)), asyncio.create_task(engine.watch.run())]
     try:
         while command := await read_command(reader):
             if not isinstance(command, Start):  # which comes once, and before
                 engine.handle(command)
     finally:
-        beating.cancel()
+        for task in tasks:
+            task.cancel()
         engine.close()
 
 

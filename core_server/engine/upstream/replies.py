@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
 
-from core_server.engine.upstream.faults import lied
+from core_server.engine.upstream.faults import lied, too_few
 
 SUM_ROUNDING = 1e-3
 """How far above 1 the sum of the probabilities may come: an upstream adds up a vocabulary in float32."""
@@ -58,6 +58,29 @@ def read_largest(entries: Entries, k: int, vocab_size: int, *, are_ordered: bool
         raise lied("sent log-probabilities that do not descend")
     ids, values = zip(*sorted(read, key=lambda entry: -entry[1])[:expected], strict=True)
     return Largest(ids, values, _tail(values, vocab_size))
+
+
+def cut(largest: Largest, k: int, vocab_size: int) -> Largest:
+    """Keep the k largest of a smaller vocabulary; the others of it join the tail, and ids behind it are left out.
+
+    Args:
+        largest: of the whole vocabulary.
+        k: how many to keep.
+        vocab_size: V of the agent's model, whose rows are fewer.
+
+    Raises:
+        UpstreamFault: if there are fewer.
+    """
+    pairs = zip(largest.ids, largest.log_probabilities, strict=True)
+    known = [(token_id, value) for token_id, value in pairs if token_id < vocab_size]
+    expected = min(k, vocab_size)
+    if len(known) < expected:
+        raise too_few(len(known), expected)
+    kept, others = known[:expected], vocab_size - expected
+    mass = math.exp(largest.tail) + math.fsum(math.exp(value) for _, value in known[expected:])
+    mass = min(mass, others * math.exp(kept[-1][1]))  # no more than so many smaller ones can have
+    ids, values = zip(*kept, strict=True)
+    return Largest(ids, values, math.log(mass) if mass > 0 else -math.inf)
 
 
 def _token_id(token_id: object, vocab_size: int) -> int:

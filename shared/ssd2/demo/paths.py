@@ -1,4 +1,4 @@
-"""Paths of the demo pair's files."""
+"""Paths of the demo's files: its pair, and documents to ask about."""
 
 from __future__ import annotations
 
@@ -9,4 +9,7 @@ _HERE = Path(__file__).parent
 CORE = _HERE / "core"
 USER = _HERE / "user"
 NOTES = _HERE / "notes"
+EVERYDAY = _HERE / "everyday"
+"""Documents in real English, which the demo's models cannot read."""
+
 TOKENIZER = _HERE / "tokenizer.json"

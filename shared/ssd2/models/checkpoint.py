@@ -16,6 +16,7 @@ from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 from ssd2.models.checksums import SHA256SUMS, check_checksums, write_checksums
 from ssd2.models.configs import ModelConfig
 from ssd2.models.model import Model
+from ssd2.models.pairs import pair_meant_by
 from ssd2.models.precision import dtype_of, set_precision
 from ssd2.models.pretrained import EMBED_SUM, EMBED_TIMESTEP, WEIGHT_SUFFIXES
 from ssd2.models.registry import family_named, family_of_folder
@@ -104,7 +105,9 @@ def load_config_and_tokenizer(folder: Path) -> tuple[ModelConfig, Tokenizer]:
         CheckpointInvalid: if they are damaged or of different models.
     """
     if not folder.is_dir():
-        raise ModelNotFound(f"the model folder {folder} does not exist; choose the folder of a checkpoint")
+        raise ModelNotFound(
+            f"the model folder {folder} does not exist{pair_meant_by(str(folder))}; choose the folder of a checkpoint"
+        )
     values = _read_values(folder / CONFIG)
     family = family_of_folder(folder, values)
     config = family.read_config(folder, values)

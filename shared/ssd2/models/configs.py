@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE, TEMPERATURE, TOP_P, Defaults
@@ -424,6 +424,18 @@ class PlainConfig:
     def max_answer_tokens_behind(self, prompt_tokens: int) -> int:
         """The longest answer that has room behind a prompt of this many tokens; below 1 if none has."""
         return self.max_positions - prompt_tokens
+
+
+def with_context(config: ModelConfig, longest: int | None) -> ModelConfig:
+    """Limit the positions of a model that may leave any number of them unused; others stay as they are.
+
+    Args:
+        config: of the model.
+        longest: prompt and answer together; None for the model's own.
+    """
+    if longest is None or not isinstance(config, PlainConfig):
+        return config
+    return replace(config, max_positions=min(longest, config.max_positions))
 
 
 @dataclass(frozen=True, kw_only=True)

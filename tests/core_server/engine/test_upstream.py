@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,19 +25,29 @@ from core_server.engine.upstream.process import serve
 from core_server.engine.upstream.replies import read_largest
 from core_server.frontend.engine_client import EngineClient, running_engine
 from core_server.frontend.engines import Engines
+from core_server.frontend.server import CoreServer
 from core_server.frontend.session import CoreSession
 from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.params import DecodingParams, Seeds
 from ssd2.algorithm.projection import FIRST
-from ssd2.errors import InsecureLine, InvalidParameter, ModelNotFound, SlingshotError, TokenizerMismatch
+from ssd2.errors import EngineLost, InsecureLine, InvalidParameter, ModelNotFound, SlingshotError, TokenizerMismatch
 from ssd2.logits.format import ANY_FORMAT, AllowedFormats, LogitsFormat
 from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.predict import begin, begin_sampler
 from ssd2.wire import collaboration_pb2 as pb
 from ssd2.wire.codec import PackedLogits, commit_to_proto, open_to_proto
 from ssd2.wire.tensors import pack_logits, unpack_logits
-from tests.core_server.conftest import CORE_ALONE, PROMPT, RawAgent, ending, eventually, open_request, serving
+from tests.core_server.conftest import (
+    CORE_ALONE,
+    PROMPT,
+    RawAgent,
+    ending,
+    engine_in_this_process,
+    eventually,
+    open_request,
+    serving,
+)
 from tests.families import save_llama
 from tests.upstream_server import Dropped, Endless, Silent, Top, UpstreamServer
 
@@ -172,6 +183,48 @@ async def test_ids_and_steps_are_those_of_full_logits_and_the_tail_too(
     assert torch.allclose(found.tail.exp(), expected.tail.exp(), atol=1e-5)
 
 
+KNOWN = VOCAB - 64
+"""V of a user model with fewer rows, as the smaller ones of Gemma have."""
+
+
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory: pytest.TempPathFactory, loaded: LoadedModel) -> LoadedModel:
+    """A model to which ids that its user model does not have seem the likeliest."""
+    likeliest = next_logits(loaded, PROMPT).topk(VOCAB - KNOWN).indices
+    folder = tmp_path_factory.mktemp("models") / "padded"
+    network = save_llama(folder, VOCAB)
+    with torch.no_grad():
+        network.lm_head.weight[KNOWN:] = 1.1 * network.lm_head.weight[likeliest]
+    network.save_pretrained(folder)
+    return LoadedModel("tiny", load_checkpoint(folder))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_rows_are_cut_to_the_smaller_vocabulary_of_the_user_model(
+    padded: LoadedModel, folder: Path, kind: str
+) -> None:
+    whole = next_logits(padded, PROMPT)
+    assert whole.argmax() >= KNOWN, "or nothing is cut"
+    async with upstream_of(padded, kind).listening() as server, core_of(server, padded, folder) as (agent, hosted):
+        request = open_request(hosted, params_of(padded, 1), logits_format=TOP_64, vocab_size=KNOWN)
+        call, message = await agent.open(request)
+        call.cancel()
+    expected = pack_logits(whole[None, :KNOWN], TOP_64)
+    assert message.data[4:] == expected.data[4:]  # ids and distances
+    found, tail = (unpack_logits(PackedLogits(1, KNOWN, TOP_64, one)).top_k for one in (message.data, expected.data))
+    assert torch.allclose(found.tail.exp(), tail.tail.exp(), atol=1e-4), "what is left out has no part in the tail"
+
+
+async def test_too_few_entries_of_the_smaller_vocabulary_are_an_error_that_says_so(
+    padded: LoadedModel, folder: Path
+) -> None:
+    few = upstream_of(padded, max_logprobs=64)
+    async with few.listening() as server, core_of(server, padded, folder) as (agent, hosted):
+        opening = open_to_proto(open_request(hosted, params_of(hosted, 8), logits_format=TOP_64, vocab_size=KNOWN))
+        ended = await ending(await agent.send(pb.CollaborateRequest(open=opening)))
+        assert (ended.code, "ask for top-k:32" in ended.details) == ("invalid_parameter", True)
+
+
 async def test_an_agent_learns_how_many_log_probabilities_the_upstream_gives(loaded: LoadedModel, folder: Path) -> None:
     few = upstream_of(loaded, max_logprobs=20)
     async with few.listening() as server, core_of(server, loaded, folder) as (agent, hosted):
@@ -267,6 +320,86 @@ async def test_an_upstream_that_dies_ends_answers_and_one_that_returns_serves_ag
         assert found == reference(loaded, params, seeds)
     finally:
         await core.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def watched(
+    server: UpstreamServer, folder: Path, monkeypatch: pytest.MonkeyPatch, idle_s: float = 0.02
+) -> AsyncIterator[CoreServer]:
+    """A core that asks its upstream, and tells how it stands, every few milliseconds."""
+    for name, value in (("watch.IDLE_S", idle_s), ("watch.SUSPECT_S", 0.02), ("process.HEARTBEAT_S", 0.01)):
+        monkeypatch.setattr(f"core_server.engine.upstream.{name}", value)
+    async with (
+        engine_of(server.url, folder) as engine,
+        serving(Engines([engine]), ServerConfig({}, grace_s=0.0)) as (core, _),
+    ):
+        yield core
+
+
+def obstacle(core: CoreServer) -> str:
+    return core.observation.readiness.obstacle or ""
+
+
+async def test_a_core_is_not_ready_while_its_upstream_is_down_and_ready_again_afterwards(
+    loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = upstream_of(loaded)
+    async with AsyncExitStack() as running:
+        await running.enter_async_context(server.listening())
+        core = await running.enter_async_context(watched(server, folder, monkeypatch))
+        await eventually(lambda: able(core) == 1)
+        assert not obstacle(core)
+        server.fault = lambda _: Dropped()
+        await eventually(lambda: obstacle(core).startswith("the upstream could not be reached"))
+        assert able(core) == 0
+        server.fault = None
+        await eventually(lambda: not obstacle(core))
+        assert able(core) == 1
+    said = [record.message for record in caplog.records if record.message.startswith("the core is")]
+    assert [line.partition(":")[0] for line in said] == ["the core is not ready", "the core is ready again"]
+
+
+def able(core: CoreServer) -> float | None:
+    return core.observation.metrics.registry.get_sample_value("slingshot_core_engine_able", {"engine": "0"})
+
+
+async def test_one_failed_question_changes_no_readiness(
+    loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, seen = upstream_of(loaded), set[str]()
+    every_second = itertools.cycle([(503, b"{}"), None])
+    async with server.listening(), watched(server, folder, monkeypatch) as core:
+        server.fault = lambda top: next(every_second) or top
+        asked = len(server.asked)
+        while len(server.asked) < asked + 10:
+            seen.add(obstacle(core))
+            await asyncio.sleep(0.005)
+    assert seen == {""}
+
+
+async def test_a_busy_upstream_is_no_reason_to_be_not_ready(
+    loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = upstream_of(loaded)
+    async with server.listening(), watched(server, folder, monkeypatch) as core:
+        server.fault, asked = _status(429), len(server.asked)
+        await eventually(lambda: len(server.asked) > asked + 4)
+        assert not obstacle(core)
+
+
+async def test_an_answer_that_fails_has_the_upstream_asked_at_once(
+    loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = upstream_of(loaded)
+    async with server.listening(), watched(server, folder, monkeypatch, idle_s=600.0) as core:
+        server.fault = _status(500)
+        await asyncio.sleep(0.1)
+        assert not obstacle(core), "nobody asks while the last answer is fresh"
+        (engine,) = core.observation.readiness.engines
+        request = open_request(hosted_by(engine, loaded), params_of(loaded, 2), logits_format=TOP_64)
+        with engine.answer(CoreSession(0, request, engine.models[0]).begin()) as frames, pytest.raises(EngineLost):
+            await frames.next()
+        await eventually(lambda: "HTTP status 500" in obstacle(core))
 
 
 async def test_many_answers_are_asked_for_side_by_side_and_one_at_a_time_each(
@@ -386,6 +519,13 @@ async def test_the_upstream_s_context_is_the_model_s(loaded: LoadedModel, folder
         assert engine.models[0].card.max_prompt_tokens == 99
 
 
+async def test_a_context_may_be_limited_further(loaded: LoadedModel, folder: Path) -> None:
+    async with upstream_of(loaded).listening() as server:
+        config = ServerConfig(upstream=server.url, upstream_model="tiny", tokenizer=folder, max_context=50)
+        async with running_engine(config, 0) as engine:
+            assert engine.models[0].card.max_prompt_tokens == 49
+
+
 async def test_the_front_end_hears_how_the_engine_stands(loaded: LoadedModel, folder: Path) -> None:
     async with upstream_of(loaded).listening() as server, engine_of(server.url, folder, slots=3) as engine:
         await eventually(lambda: engine.alive is not None)
@@ -472,6 +612,39 @@ async def test_the_tokens_of_a_real_model_are_its_own(
         found = await _written(agent, hosted, prompt, 12)
     for at, token in enumerate(found):
         assert token == int(next_logits(smollm2, (*prompt, *found[:at])).argmax())
+
+
+TEXTS = (
+    *("The capital of France is", "A short list of fruits:", "Once upon a time", "Water boils at"),
+    *("My favourite colour is", "The first president of", "To bake bread, you need", "In the year 1969"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("projection", "speculation"), [("greedy", 2), ("sampling", 0)])
+async def test_eight_answers_at_once_have_the_tokens_of_our_own_lane(
+    smollm2: LoadedModel, smollm2_folder: Path, projection: str, speculation: int
+) -> None:
+    params, prompts = params_of(smollm2, 8, projection), [_real_prompt(smollm2, text) for text in TEXTS]
+
+    async def all_of(agent: RawAgent, hosted: LoadedModel) -> list[list[int]]:
+        asked = (
+            agent.decode(hosted, params, Seeds.reproducible(number), TOP_64, prompt_ids=prompt, speculation=speculation)
+            for number, prompt in enumerate(prompts)
+        )
+        return await asyncio.gather(*asked)
+
+    async with (
+        engine_in_this_process(smollm2, slots=8) as engine,
+        serving(Engines([engine]), ServerConfig({}, grace_s=0.0)) as (_, agent),
+    ):
+        expected = await all_of(agent, smollm2)
+    server = upstream_of(smollm2, model="smollm2")
+    settings = {"model": "smollm2", "slots": 8}
+    async with server.listening(), core_of(server, smollm2, smollm2_folder, **settings) as (agent, hosted):
+        found = await all_of(agent, hosted)
+    assert found == expected
+    assert len({tuple(tokens) for tokens in found}) == len(TEXTS)
 
 
 @pytest.mark.slow

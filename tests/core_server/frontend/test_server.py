@@ -62,7 +62,7 @@ async def test_health_and_ready_say_the_same_in_every_state(
 ) -> None:
     monkeypatch.setattr(health_module, "WATCH_INTERVAL_S", 0.01)
     observation, request = Observation(), health_pb2.HealthCheckRequest(service=name)
-    engine = SimpleNamespace(is_gone=False, silence_s=0.0, broken_models=set(), models=(served.served,))
+    engine = SimpleNamespace(is_gone=False, silence_s=0.0, broken_models=set(), models=(served.served,), alive=None)
     http = httpx.AsyncClient(transport=httpx.ASGITransport(app=create_app(observation)), base_url="http://core")
     async with http as client, listening(observation) as (server, agent), asyncio.timeout(20):
         health = health_pb2_grpc.HealthStub(agent.channel)
@@ -84,6 +84,9 @@ async def test_health_and_ready_say_the_same_in_every_state(
         assert await told() == (200, None)
         engine.silence_s = 16.0
         assert await told() == (503, "an engine has been silent for 16 s")
+        engine.alive = SimpleNamespace(fault="the upstream is down")
+        assert await told() == (503, "the upstream is down")
+        engine.alive = None
         engine.silence_s = 0.0
         assert await told() == (200, None)
         engine.broken_models.add("core")

@@ -106,7 +106,7 @@ async def test_one_engine_that_can_take_an_answer_is_enough(
     observation = Observation()
     observation.readiness.engines = Engines(
         [
-            SimpleNamespace(is_gone=g, silence_s=s, models=(), broken_models=set())
+            SimpleNamespace(is_gone=g, silence_s=s, models=(), broken_models=set(), alive=None)
             for s, g in zip(silences, is_gone, strict=True)
         ]  # type: ignore[misc]
     )

@@ -136,6 +136,17 @@ def test_arguments_reach_the_replica_as_a_server_s_options() -> None:
     )
 
 
+UPSTREAM = {"upstream": "http://vllm:8000", "upstream_model": "m", "tokenizer": "/models/m"}
+
+
+def test_a_replica_may_have_an_upstream_in_place_of_models() -> None:
+    config, scaling = read_arguments({**UPSTREAM, "upstream_key": "/keys/upstream", "upstream_timeout_s": 9})
+    assert (config.upstream, config.upstream_timeout_s) == ("http://vllm:8000", 9.0)
+    assert config.upstream_key == Path("/keys/upstream")
+    assert config.model_folders == {"m": Path("/models/m")}
+    assert deployment_options(config, scaling)["placement_group_bundles"] == [{"CPU": 1.0}]
+
+
 def test_an_argument_that_is_null_has_its_default() -> None:
     assert read_arguments({"models": MODELS, "target_sessions": None, "device": None}) == read_arguments(
         {"models": MODELS}
@@ -147,6 +158,9 @@ def test_an_argument_that_is_null_has_its_default() -> None:
     [
         ({"models": {}}, "no model to serve"),
         ({"models": "models/core"}, "no model to serve"),
+        ({"models": MODELS, **UPSTREAM}, "either models of its own or an upstream"),
+        ({"upstream": "http://vllm:8000"}, "go together; set all three"),
+        ({**UPSTREAM, "tensor_parallel": 2}, "nothing is computed here"),
         ({"models": MODELS, "tensor_parallel": 2.5}, "tensor_parallel is 2.5; give a whole number"),
         ({"models": MODELS, "compiled": "yes"}, "compiled is 'yes'; give true or false"),
         ({"models": MODELS, "log_format": "xml"}, "log format is 'xml'; choose text or json"),

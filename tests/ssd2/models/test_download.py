@@ -97,18 +97,63 @@ def test_a_small_file_that_came_damaged_is_refused_too(server: StandIn) -> None:
         download(MODEL)
 
 
-@pytest.mark.parametrize("token", [None, "wrong"])
-def test_a_gated_model_is_refused_without_its_token(server: StandIn, token: str | None) -> None:
+def broken_off(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Break a download off within the weights, and return them."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    server.breaks_after = 12_000_000
+    weights = server.repositories[NAME]["model.safetensors"] = FILES["model.safetensors"] * 2
+    with pytest.raises(DownloadFailed, match="what came is kept"):
+        download(MODEL)
+    server.breaks_after, server.is_down = None, False
+    assert 0 < (work_folder(MODEL) / "hub/model.safetensors").stat().st_size < len(weights)
+    return weights
+
+
+def test_a_file_that_changed_on_the_hub_meanwhile_begins_anew(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = server.repositories[NAME]["model.safetensors"] = broken_off(server, monkeypatch)[::-1]
+    assert (download(MODEL) / "model.safetensors").read_bytes() == changed
+
+
+def test_a_hub_that_cannot_continue_a_file_sends_it_again(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = broken_off(server, monkeypatch)
+    server.is_blunt = True
+    assert (download(MODEL) / "model.safetensors").read_bytes() == weights
+
+
+def test_files_that_lie_elsewhere_are_fetched_without_the_token(server: StandIn) -> None:
+    """The hub redirects to servers of other owners, which must not learn the token."""
+    with stand_in() as storage:
+        storage.repositories[NAME] = FILES
+        server.stores_at = storage.url.replace("127.0.0.1", "localhost")
+        server.gated.add(NAME)
+        download(MODEL, token="let-me-in")
+        assert (server.tokens, storage.tokens) == ({"Bearer let-me-in"}, {None})
+
+
+GATED = replace(MODEL, licence="Llama 3 License", licence_url="https://llama.example/license")
+
+
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [
+        (None, "is under the Llama 3 License; accept it at https://llama.example/license, and use a token"),
+        ("wrong", "does not hand out maker/tiny to this account yet; accept its licence"),
+        ("unknown", "the hub does not know this token; make another one"),
+    ],
+)
+def test_a_gated_model_is_refused_without_its_token(server: StandIn, token: str | None, says: str) -> None:
     server.gated.add(NAME)
-    with pytest.raises(DownloadFailed, match="accept its licence") as refused:
-        download(MODEL, token=token)
+    with pytest.raises(DownloadFailed, match=says) as refused:
+        download(GATED, token=token)
     assert refused.value.parameter == "hub_token"
-    assert download(MODEL, token="let-me-in").is_dir()
+    assert str(token) not in str(refused.value) or not token
+    assert download(GATED, token="let-me-in").is_dir()
 
 
 def test_a_model_that_the_hub_does_not_have_is_said(server: StandIn) -> None:
-    with pytest.raises(DownloadFailed):
+    with pytest.raises(DownloadFailed, match="the hub has no maker/none that everybody may download"):
         download(replace(MODEL, repository="maker/none"))
+    assert not any(work_folder(MODEL).parent.glob("*maker--none*/*")), "nothing is left behind"
 
 
 def test_a_full_disk_is_said_before_the_first_byte(server: StandIn) -> None:

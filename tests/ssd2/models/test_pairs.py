@@ -9,6 +9,7 @@ import pytest
 
 from ssd2.errors import InvalidParameter, ModelNotFound, TooLittleMemory
 from ssd2.models import pairs
+from ssd2.models.checkpoint import load_config_and_tokenizer
 from ssd2.models.pairs import EMBEDDED, PAIRS, check_memory, downloaded_folder, free_memory, models_folder, pair_named
 
 EVERY = pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
@@ -34,6 +35,15 @@ def test_names_are_unique_and_a_wrong_one_is_met_with_the_closest() -> None:
         pair_named("zzz")
 
 
+@pytest.mark.parametrize(
+    ("name", "pair"), [("qwen2.5-9b", "qwen2.5-7b"), ("Qwen/Qwen3-8B", "qwen3-8b"), (f"{EMBEDDED}x", EMBEDDED)]
+)
+def test_a_folder_that_is_not_there_and_named_like_a_public_model_is_met_with_its_pair(name: str, pair: str) -> None:
+    with pytest.raises(ModelNotFound, match=f"does not exist .there is a pair of public models named {pair}.;"):
+        load_config_and_tokenizer(Path(name))
+    assert pairs.pair_meant_by("models/mine") == ""
+
+
 def test_a_model_of_two_pairs_has_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     one, other = pair_named("qwen2.5-7b"), pair_named("qwen2.5-14b")
@@ -42,6 +52,12 @@ def test_a_model_of_two_pairs_has_one_folder(tmp_path: Path, monkeypatch: pytest
         downloaded_folder(one, "user")
     one.user.folder.mkdir(parents=True)
     assert downloaded_folder(other, "user").parent == models_folder()
+
+
+def test_a_download_that_ends_while_it_is_measured_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(Path, "rglob", lambda *_: (_ for _ in [1]).throw(FileNotFoundError()))
+    assert pairs.fetched_bytes(pair_named(EMBEDDED).core) == 0
 
 
 def test_too_little_memory_is_said_with_what_is_needed_and_what_is_free(

@@ -310,6 +310,20 @@ async def test_a_core_that_does_not_fit_never_sees_the_question(
     assert client.opened == []
 
 
+@pytest.mark.parametrize(
+    ("card", "says"),
+    [
+        ({"vocabulary_sha256": "0" * 64}, f"both have {V:,} ids, for other tokens"),
+        ({"vocab_size": V + 8}, f"{V + 8:,} tokens there, {V:,} here"),
+    ],
+)
+async def test_another_vocabulary_is_told_with_how_the_two_differ(
+    user_model: UserModel, card: dict[str, object], says: str
+) -> None:
+    with pytest.raises(TokenizerMismatch, match=says):
+        await Agent(user_model, _client(user_model, **card)).answer(_question())
+
+
 async def test_a_question_that_is_too_long_for_the_core_says_how_long_it_may_be(
     user_model: UserModel,
 ) -> None:

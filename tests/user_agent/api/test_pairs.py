@@ -89,6 +89,18 @@ async def test_a_pair_is_offered_only_where_memory_allows(
         assert [one["name"] for one in (await http.get("/v1/pairs")).json() if one["is_offered"]] == offered
 
 
+async def test_a_pair_is_offered_only_where_its_download_has_room(
+    http: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meminfo").write_text("MemAvailable: 64000000 kB\n")
+    monkeypatch.setattr(pairs, "MEMORY_FILE", tmp_path / "meminfo")
+    for free, offered in ((10**8, []), (10**9, [EMBEDDED]), (10**11, [EMBEDDED, "qwen2.5-coder-1.5b"])):
+        monkeypatch.setattr(
+            pairs, "shutil", SimpleNamespace(disk_usage=lambda _, free=free: SimpleNamespace(free=free))
+        )
+        assert [one["name"] for one in (await http.get("/v1/pairs")).json() if one["is_offered"]] == offered
+
+
 @pytest.mark.parametrize(("name", "says"), [("llama3-8b", "terminal"), ("none", "there is no pair")])
 async def test_a_gated_or_unknown_pair_is_not_downloaded_here(http: httpx.AsyncClient, name: str, says: str) -> None:
     refused = await http.post(f"/v1/pairs/{name}/download")

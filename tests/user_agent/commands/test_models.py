@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,11 +14,13 @@ from typing import TypeAlias
 import keyring
 import pytest
 from keyring.backend import KeyringBackend
+from safetensors.torch import load_file, save_file
 
 import core_server.models
 import user_agent.commands.models
 from core_server.config import named_models
 from core_server.models import main as core_models
+from ssd2.demo.paths import NOTES
 from ssd2.errors import ModelNotFound, TooLittleMemory
 from ssd2.models import pairs
 from ssd2.models.pairs import EMBEDDED, Pair, PairSettings, Wheel, pair_named
@@ -131,6 +134,16 @@ def test_a_model_that_another_downloaded_pair_uses_stays(run: Run) -> None:
     assert states(run)["half"] == [True, True]
 
 
+def test_with_a_pair_the_sample_notes_are_no_longer_linked(run: Run) -> None:
+    run("models", "get", TINY, "--yes")
+    assert "sample notes" not in run("models", "use", TINY).stdout, "nothing is linked, and no store is made"
+    assert not (load_config().data_dir / "documents.sqlite").exists()
+    passphrase = {"SLINGSHOT_PASSPHRASE": "for tests"}
+    assert run("docs", "link", str(NOTES), "--no-check-reading", **passphrase).returncode == 0
+    assert "the demo's sample notes are no longer linked" in run("models", "use", TINY, **passphrase).stdout
+    assert json.loads(run("docs", "status", "--json", **passphrase).stdout)["links"] == []
+
+
 @pytest.mark.parametrize(("name", "says"), [("tinny", "did you mean tiny?"), (TINY, "user-agent models get NAME")])
 def test_a_pair_that_is_unknown_or_not_here_cannot_be_used(run: Run, name: str, says: str) -> None:
     for command in (("models", "use", name), ("ask", "Who?", "--pair", name)):
@@ -167,6 +180,21 @@ def test_too_little_memory_is_said_before_anything_is_loaded(
     refused = run("ask", "Who?", "--pair", TINY)
     assert "takes about 1.0 GB of memory" in refused.stderr
     load_config(pair=TINY, core="localhost:1").check_pair()  # the core's memory is its own machine's
+
+
+def test_too_little_memory_for_a_user_model_s_folder_is_said_too(
+    user_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "MEMORY_FILE", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemAvailable: 1000 kB\n")
+    load_config(user_model=str(user_folder)).check_pair()  # float32 stays mapped
+    weights = load_file(user_folder / "model.safetensors")
+    shutil.copytree(user_folder, tmp_path / "half")
+    save_file({name: value.half() for name, value in weights.items()}, tmp_path / "half/model.safetensors")
+    with pytest.raises(TooLittleMemory, match="the model half in float32 takes about") as refused:
+        load_config(user_model=str(tmp_path / "half")).check_pair()
+    assert refused.value.parameter == "user_model"
+    load_config(user_model=str(tmp_path / "half"), lambda_user=0.0).check_pair()  # it is loaded without weights
 
 
 def test_a_core_server_fetches_and_serves_the_core_of_a_pair_by_name(run: Run, capsys: pytest.CaptureFixture) -> None:

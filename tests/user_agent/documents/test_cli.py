@@ -12,12 +12,14 @@ import pytest
 from keyring.backends.fail import Keyring as NoKeyring
 from typer.testing import CliRunner, Result
 
+from ssd2.demo.paths import EVERYDAY
 from ssd2.errors import InvalidParameter, ModelNotFound
 from ssd2.evaluation.documents.answering import found_passages
 from ssd2.evaluation.documents.questions import chosen_questions
 from user_agent.commands.app import app
 from user_agent.errors import DocumentsUnreadable, StoreInUse, StoreKeyWrong
 from user_agent.store.data_folder import held_data_folder
+from user_agent.stores import LEDGER
 
 Docs = Callable[..., Result]
 
@@ -51,6 +53,26 @@ def notes(tmp_path: Path) -> Path:
 
 def _json(result: Result) -> Any:
     return json.loads(result.stdout)
+
+
+def test_linking_says_that_the_models_cannot_read_the_folder_and_sends_nothing(docs: Docs, tmp_path: Path) -> None:
+    told = docs("link", str(EVERYDAY))
+    assert "3 read" in told.stdout
+    assert "The demo's models answered 0 of" in told.stderr
+    assert "these models cannot read them; choose others (`user-agent models list`" in told.stderr
+    found = _json(docs("link", str(EVERYDAY), "--json"))["reading"]
+    assert (found["right"], found["can_read"]) == (0, False)
+    assert found["questions"] > 0
+    assert not (tmp_path / "data" / LEDGER).exists(), "no line was opened, so nothing was entered"
+
+
+def test_a_folder_is_linked_also_where_its_check_fails_or_is_off(docs: Docs, notes: Path) -> None:
+    failed = docs("link", str(notes), "--user-model", "/nowhere")
+    assert "1 read" in failed.stdout
+    assert "not checked whether the models can read them: " in failed.stderr
+    off = docs("link", str(notes), "--no-check-reading")
+    assert "can read them" not in off.stderr
+    assert _json(docs("link", str(notes), "--no-check-reading", "--json"))["reading"] is None
 
 
 def test_a_linked_folder_is_read_at_once_and_what_failed_is_told(docs: Docs, notes: Path) -> None:

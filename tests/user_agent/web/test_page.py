@@ -11,6 +11,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from ssd2.demo.paths import EVERYDAY
 from tests.user_agent.api.conftest import KEY, AgentProcess
 from tests.user_agent.web.conftest import opened
 
@@ -637,9 +638,46 @@ def test_while_the_core_cannot_be_asked_the_page_says_so(page: Page) -> None:
     expect(page.get_by_role("status")).to_be_empty()
 
 
+@pytest.mark.parametrize(
+    ("core", "says"),
+    [
+        ({"address": "127.0.0.1:9", "pair": "smollm2-135m"}, "Both run on this machine, so nothing leaves it."),
+        ({"address": None, "pair": ""}, "no core is asked, and nothing leaves this machine"),
+        ({"address": "core.example.org:50051", "pair": ""}, "provider learns your questions"),
+    ],
+)
+def test_the_welcome_says_who_learns_what_with_this_core(page: Page, core: dict[str, str | None], says: str) -> None:
+    def status(route: Route) -> None:
+        found = route.fetch().json()
+        route.fulfill(json={**found, "core": {**found["core"], "is_demo": False, **core}})
+
+    page.route("**/v1/status", status)
+    page.reload()
+    expect(page.locator(".welcome")).to_contain_text(says)
+
+
+def test_a_folder_that_the_models_cannot_read_is_said_beside_a_pair_that_can(page: Page) -> None:
+    page.get_by_role("link", name="Documents").click()
+    page.get_by_label("Folder on this machine").fill(str(EVERYDAY))
+    page.get_by_role("button", name="Link folder").click()
+    notice = page.locator(".links .unreadable")
+    expect(notice).to_contain_text("The demo's models answered 0 of", timeout=60_000)
+    expect(notice).to_contain_text("cannot read them")
+    expect(notice.get_by_role("button", name="Read my own documents")).to_be_visible()
+    page.get_by_role("button", name=f"Unlink {EVERYDAY}").click()
+    page.get_by_role("dialog").get_by_role("button", name="Unlink").click()
+    expect(notice).to_have_count(0)
+
+
 def test_a_first_start_offers_to_read_ones_own_documents_in_one_click(page: Page) -> None:
     words = {"name": "smollm2-135m", "purpose": "facts of one page", "licence": "Apache-2.0", "error": None}
-    states = {"is_downloaded": False, "is_downloading": False, "is_offered": True}
+    states = {
+        "is_downloaded": False,
+        "is_downloading": False,
+        "is_offered": True,
+        "is_embedded": True,
+        "is_chosen": False,
+    }
     entry = {**words, **states, "download_bytes": 93_000_000, "fetched_bytes": 0}
     now: dict[str, object] = {}
 
@@ -652,10 +690,13 @@ def test_a_first_start_offers_to_read_ones_own_documents_in_one_click(page: Page
             return route.fulfill(json={})
         return route.continue_()
 
-    page.route("**/v1/pairs", lambda route: route.fulfill(json=[{**entry, **now}]))
+    in_use = {**entry, "name": "in-use", "is_chosen": True}
+    page.route("**/v1/pairs", lambda route: route.fulfill(json=[in_use, {**entry, **now}]))
     page.route("**/v1/pairs/*/download", download)
     page.route("**/v1/settings", settings)
     page.reload()
+    expect(page.get_by_text("smollm2-135m: facts of one page")).to_be_visible()
+    expect(page.get_by_text("in-use")).to_have_count(0)
     with page.expect_request(lambda request: request.method == "PATCH") as used:
         page.get_by_role("button", name="Read my own documents (93.0 MB)").click()
         expect(page.get_by_text("41.0 MB of 93.0 MB")).to_be_visible()

@@ -43,6 +43,25 @@ app.kubernetes.io/component: test
 {{- end }}
 {{- end }}
 
+{{- define "slingshot.checkUpstream" -}}
+{{- with .Values.upstream }}
+{{- if or .url .model .tokenizer .keySecret }}
+{{- if not (and .url .model .tokenizer) }}
+{{- fail "an upstream needs upstream.url, upstream.model and upstream.tokenizer" }}
+{{- end }}
+{{- if and .keySecret (not (hasPrefix "https://" .url)) }}
+{{- fail "the upstream's API key would cross the network unencrypted: use an https upstream.url" }}
+{{- end }}
+{{- if gt (mul $.Values.core.tensorParallel $.Values.core.engines) 1 }}
+{{- fail "with an upstream nothing is computed here: leave core.tensorParallel and core.engines at 1" }}
+{{- end }}
+{{- if and $.Values.networkPolicy.enabled (not $.Values.networkPolicy.egress) }}
+{{- fail "the network policy keeps the pods from their upstream: allow it in networkPolicy.egress, with DNS" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "slingshot.gpus" -}}
-{{- if hasPrefix "cuda" .Values.core.device }}{{ mul .Values.core.tensorParallel .Values.core.engines }}{{ else }}0{{ end }}
+{{- if .Values.upstream.url }}0{{ else if hasPrefix "cuda" .Values.core.device }}{{ mul .Values.core.tensorParallel .Values.core.engines }}{{ else }}0{{ end }}
 {{- end }}

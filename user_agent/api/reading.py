@@ -1,0 +1,104 @@
+"""Reading checks of links, one at a time, beside the agent's answers; nothing is sent for them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ssd2.errors import SlingshotError
+from user_agent.answering.reading_check import CheckReading, ReadingCheck
+from user_agent.answering.user_model import UserModel
+from user_agent.documents.collection import Collection
+
+
+@dataclass(frozen=True)
+class LinkCheck:
+    """How far the check of one link is.
+
+    Attributes:
+        state: of it.
+        user_model: that answers.
+        models: it, as at the beginning of a sentence.
+        found: so far.
+        error: why it failed, or "".
+    """
+
+    state: Literal["waiting", "running", "done"]
+    user_model: UserModel
+    models: str
+    found: ReadingCheck = field(default_factory=ReadingCheck)
+    error: str = ""
+
+    @property
+    def says(self) -> str:
+        """The result in a sentence; empty before."""
+        if self.error:
+            return f"{self.models} could not be checked on these documents: {self.error}"
+        return self.found.sentence(self.models) if self.state == "done" else ""
+
+
+class LinkChecks:
+    """The checks since the start of the agent."""
+
+    def __init__(self, check: CheckReading | None = None) -> None:
+        """Begin without any.
+
+        Args:
+            check: asks the questions; None checks nothing.
+        """
+        self._check = check
+        self._found: dict[int, LinkCheck] = {}
+        self._running: asyncio.Task[None] | None = None
+        self._closing = threading.Event()
+
+    def of(self, link_id: int) -> LinkCheck | None:
+        """Return the check of a link; None if there is none."""
+        return self._found.get(link_id)
+
+    def begin(self, links: Iterable[int], library: Collection, user_model: UserModel, models: str) -> None:
+        """Check links as soon as their documents are read; again if they were checked before.
+
+        Args:
+            links: their ids.
+            library: that has them.
+            user_model: that answers.
+            models: it, as at the beginning of a sentence.
+        """
+        if self._check is None or user_model.model is None:
+            return
+        self._found |= {link: LinkCheck("waiting", user_model, models) for link in links}
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run(self._check, library))
+
+    async def close(self) -> None:
+        """Give up what is due."""
+        self._closing.set()
+        if self._running:
+            self._running.cancel()
+            await asyncio.wait({self._running})
+
+    async def _run(self, check: CheckReading, library: Collection) -> None:
+        while due := [link for link, one in self._found.items() if one.state == "waiting"]:
+            link, asked = due[0], self._found[due[0]]
+            self._found[link] = running = replace(asked, state="running")
+            try:
+                found = await asyncio.to_thread(self._checked, check, library, link, running)
+                done = replace(running, state="done", found=found)
+            except SlingshotError as error:
+                done = replace(running, state="done", error=str(error))
+            if self._found[link].user_model is asked.user_model and self._found[link].state == "running":
+                self._found[link] = done  # else other models are due by now
+
+    def _checked(self, check: CheckReading, library: Collection, link: int, running: LinkCheck) -> ReadingCheck:
+        library.sync()  # waits for the one that reads the link; then there is little to do
+
+        def goes_on(found: ReadingCheck) -> bool:
+            now = self._found[link]
+            if is_ours := now.state == "running" and now.user_model is running.user_model:
+                self._found[link] = replace(running, found=found)
+            return is_ours and not self._closing.is_set()
+
+        return check(running.user_model, library.sample({link}), goes_on)

@@ -1,0 +1,87 @@
+"""Reading check: whether a user model can read documents, from a few questions made of them.
+
+It takes seconds and has no line to the core: the user model answers alone (λ = 1), and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from ssd2.algorithm.collaboration import mix_terms
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.errors import PromptTooLong
+from ssd2.evaluation.two_source import holds
+from ssd2.models.predict import begin_sampler
+from user_agent.answering.decoding import decoding_for
+from user_agent.answering.reading_check import ReadingCheck
+from user_agent.answering.request import AnswerSettings
+from user_agent.answering.user_model import UserModel
+from user_agent.documents.passage import Passage
+from user_agent.tuning.questions import TuningQuestion, cloze_questions
+
+QUESTIONS = 6
+LIMIT_S = 15.0
+"""Of a whole check; models that are too slow for all questions are asked fewer."""
+
+_ALONE = CollaborationParams(1.0, 0.0)
+_SETTINGS = AnswerSettings(temperature=0, max_tokens=24)
+
+
+# See docs/decisions/049-demo-and-reading-check.md.
+def check_reading(
+    user_model: UserModel,
+    passages: Sequence[Passage],
+    goes_on: Callable[[ReadingCheck], bool] = lambda _: True,
+    limit_s: float = LIMIT_S,
+) -> ReadingCheck:
+    """Ask the user model a few questions, each with the passage that it is made of.
+
+    Args:
+        user_model: θ_user with its weights.
+        passages: of the documents, a sample.
+        goes_on: told of the questions so far, also within an answer; ends the check where it says so.
+        limit_s: seconds that the check may take; an answer that is not there by then does not count.
+    """
+    params, ends_at = decoding_for(_SETTINGS, user_model.config), time.monotonic() + limit_s
+    found = ReadingCheck()
+    for question in cloze_questions(passages, seed=0):
+        if not _fits(question, user_model, params):
+            continue
+        right = _is_right(question, user_model, params, lambda: time.monotonic() < ends_at and goes_on(found))  # noqa: B023 - called at once
+        if right is None:
+            break
+        found = ReadingCheck(found.questions + 1, found.right + right)
+        if found.questions == QUESTIONS:
+            break
+    goes_on(found)
+    return found
+
+
+def _fits(question: TuningQuestion, user_model: UserModel, params: DecodingParams) -> bool:
+    try:
+        said = user_model.instructed(_SETTINGS.system_prompt)
+        fitted = user_model.fitting(question.text, _passages(question), params.max_answer_tokens, said)
+    except PromptTooLong:
+        return False
+    return not fitted.left_out and not any(passage.is_cut for passage in fitted.passages)
+
+
+def _is_right(
+    question: TuningQuestion, user_model: UserModel, params: DecodingParams, goes_on: Callable[[], bool]
+) -> bool | None:
+    """Decode until the expected words are there; None if that was broken off."""
+    said = user_model.instructed(_SETTINGS.system_prompt)
+    terms = user_model.terms(question.text, _passages(question), _ALONE, params.self_conditioning, said)
+    sampler = begin_sampler(user_model.config, params, [Seeds.reproducible(0)])
+    while (view := sampler.due) is not None:
+        if not goes_on():
+            return None
+        sampler.step(mix_terms(None, terms.logits(view), _ALONE))
+        if holds(user_model.tokenizer.decode(sampler.answers[0]), question.expected):
+            return True
+    return False
+
+
+def _passages(question: TuningQuestion) -> list[Passage]:
+    return [question.passage] if question.passage else []
