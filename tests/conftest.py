@@ -17,6 +17,7 @@ from ssd2.models.checkpoint import save_checkpoint
 from ssd2.models.configs import ExpertsConfig, SSD2Config
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.ssd2 import SSD2
+from tests.real_model import model_folder
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start: two with two threads each slow each other down
@@ -175,3 +176,9 @@ def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(DEMO_TOKENIZER.read_text())
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder() -> Path:
+    """Folder of SmolLM2-135M-Instruct."""
+    return model_folder()

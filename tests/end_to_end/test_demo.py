@@ -24,7 +24,6 @@ from user_agent.commands.demo import REAL_LANGUAGE, ask_all
 
 from .conftest import ENVIRONMENT
 from .processes import children
-from .test_real_models import model_folder
 
 KEYS = {"kind", "question", "expected", "core_only", "user_only", "together", "bytes_up", "bytes_down", "timesteps"}
 
@@ -80,14 +79,11 @@ def test_without_a_network_the_demo_says_the_size_first_then_what_it_left_out_an
 
 
 @pytest.fixture
-def downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def downloaded(smollm2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The public pair's model in this process's own data folder."""
-    found = model_folder()
-    if found is None:
-        pytest.skip(f"the model of {EMBEDDED} is not on this machine")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     pair_named(EMBEDDED).core.folder.parent.mkdir(parents=True)
-    pair_named(EMBEDDED).core.folder.symlink_to(found)
+    pair_named(EMBEDDED).core.folder.symlink_to(smollm2_folder)
 
 
 @pytest.mark.slow

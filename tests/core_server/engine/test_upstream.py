@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,6 @@ from tests.core_server.conftest import (
     open_request,
     serving,
 )
-from tests.end_to_end.test_real_models import NAME, VARIABLE, model_folder
 from tests.families import save_llama
 from tests.upstream_server import Dropped, Endless, Silent, Top, UpstreamServer
 
@@ -72,6 +72,7 @@ def loaded(folder: Path) -> LoadedModel:
     return LoadedModel("tiny", load_checkpoint(folder))
 
 
+@lru_cache(maxsize=256)  # a server of each kind is asked the same, and the reference too
 def next_logits(loaded: LoadedModel, ids: tuple[int, ...]) -> torch.Tensor:
     """Logits of the next token, [V], by the predictor that our own lanes use."""
     view = BlockView(
@@ -574,13 +575,6 @@ def test_the_token_drawn_may_stand_beside_the_largest_but_is_not_sent() -> None:
     assert read_largest(entries, 2, 100, are_ordered=False).ids == (0, 1)
     with pytest.raises(UpstreamFault, match="do not descend"):
         read_largest(entries, 2, 100, are_ordered=True)
-
-
-@pytest.fixture(scope="module")
-def smollm2_folder() -> Path:
-    if (found := model_folder()) is None:
-        pytest.skip(f"{NAME} is not on this machine; give its folder with {VARIABLE}")
-    return found
 
 
 @pytest.fixture(scope="module")

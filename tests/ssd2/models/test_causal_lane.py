@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,6 @@ from ssd2.models.lane import BlockState, NoLane, Row
 from ssd2.models.precision import set_precision
 from tests.core_server.engine.test_lanes import request
 
-SMOLLM2 = os.environ.get("SLINGSHOT_SMOLLM2", "")
-needs_smollm2 = pytest.mark.skipif(not SMOLLM2, reason="SLINGSHOT_SMOLLM2 names no folder with SmolLM2-135M-Instruct")
 VOCAB, POSITIONS, SLOTS = 60, 400, 4
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": VOCAB}
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -304,9 +301,8 @@ def test_a_slot_takes_the_memory_of_its_keys_and_values(dtype: torch.dtype) -> N
     assert causal_lane(model, SLOTS).bytes_per_slot == 2 * 2 * 2 * 8 * POSITIONS * dtype.itemsize
 
 
-@needs_smollm2
-def test_rows_of_smollm2_are_as_if_alone_and_its_slot_takes_what_is_reckoned() -> None:
-    checkpoint = load_checkpoint(Path(SMOLLM2))
+def test_rows_of_smollm2_are_as_if_alone_and_its_slot_takes_what_is_reckoned(smollm2_folder: Path) -> None:
+    checkpoint = load_checkpoint(smollm2_folder)
     model, encode = checkpoint.model, checkpoint.tokenizer.encode
     assert isinstance(model, AutoregressiveLM)
     texts = ("The capital of France is", "Once upon a time, in a village by the sea,", "Two plus two is")

@@ -39,7 +39,7 @@ from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.precision import set_precision
 from ssd2.models.shard import Shard
 from tests.conftest import DEMO_TOKENIZER
-from tests.ssd2.models.test_causal_lane import SMOLLM2, compute, needs_smollm2, prompt, row
+from tests.ssd2.models.test_causal_lane import compute, prompt, row
 from tests.ssd2.models.test_tensor_parallel import on_ranks
 
 VOCAB, POSITIONS = 61, 64  # a vocabulary that no number of ranks divides
@@ -174,9 +174,8 @@ def test_a_network_without_a_plan_that_we_carry_out_is_refused() -> None:
     assert llama.network.model.layers[0].self_attn.q_proj.weight.shape == (32, 32), "nothing is cut"
 
 
-@needs_smollm2
-def test_smollm2_on_three_ranks_says_what_it_says_on_one() -> None:
-    model = load_checkpoint(Path(SMOLLM2)).model
+def test_smollm2_on_three_ranks_says_what_it_says_on_one(smollm2_folder: Path) -> None:
+    model = load_checkpoint(smollm2_folder).model
     assert isinstance(model, AutoregressiveLM)
     expected, logits = answers(model, 4)
     for found, each in on_ranks(3, lambda shard: answers(share_of(model, shard), 4)):
