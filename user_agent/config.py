@@ -104,7 +104,8 @@ class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
                 loaded.append(pair.user)
             check_memory(loaded, f"the pair {pair.name}")
         elif self.lambda_user != 0:
-            check_memory_for({self.user_folder.name: self.user_folder}, "float32", "user_model")
+            precision = "float32" if self.precision == "auto" else self.precision
+            check_memory_for({self.user_folder.name: self.user_folder}, precision, "user_model")
 
     @field_validator("cors_origins", "trusted_hosts", mode="before")
     @classmethod

@@ -10,6 +10,7 @@ import torch
 from core_server.catalogue.engine_messages import Start
 from ssd2.errors import TooLittleMemory
 from ssd2.models.checkpoint import load_config_and_tokenizer
+from ssd2.models.configs import with_context
 from ssd2.models.devices import check_device
 from ssd2.models.pairs import free_memory, in_bytes
 from ssd2.models.precision import dtype_of
@@ -44,7 +45,7 @@ def needed_memory(start: Start) -> Needed:
     number_bytes = dtype_of(start.precision).itemsize
     weights = slot = 0
     for folder in start.models.values():
-        config, _ = load_config_and_tokenizer(folder)
+        config = with_context(load_config_and_tokenizer(folder)[0], start.max_context)
         if footprint := family_named(config.family).footprint:
             found = footprint(folder, config)
             weights, slot = weights + found.parameters * number_bytes, slot + found.slot * number_bytes
@@ -55,8 +56,8 @@ def needed_memory(start: Start) -> Needed:
 def check_memory(start: Start, rank: int) -> None:
     """Refuse models that there is no memory for.
 
-    A GPU has to hold all slots. On a CPU a slot takes memory as its answer grows, so the weights have to fit, and the
-    log says if full slots would not.
+    A GPU has to hold all slots. On a CPU a slot takes memory as its answer grows, so the log says if full slots would
+    not fit; whether the weights do was seen before the engine was started (`ssd2.models.memory`).
 
     Raises:
         TooLittleMemory: if they do not fit.
@@ -71,7 +72,7 @@ def check_memory(start: Start, rank: int) -> None:
         return
     needed = needed_memory(start)
     full = needed.with_slots(start.slots) // share
-    if (full if is_reserved else needed.weights) > free:
+    if is_reserved and full > free:
         raise TooLittleMemory(
             f"the weights take {in_bytes(needed.weights // share)} of memory and each session "
             f"{in_bytes(needed.slot // share)} more at most; {in_bytes(free)} are free on {device}: "

@@ -1,7 +1,8 @@
 """Memory that the weights of checkpoint folders take, read off the files' headers before anything is loaded.
 
 Only what is converted counts: weights that are stored in the precision they are served in stay mapped from their file,
-and the system takes their memory back when it needs it.
+and the system takes their memory back when it needs it. In float32, networks of transformers are packed, which copies
+all of them.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ MAX_HEADER_BYTES = 100 * 10**6
 
 _INDEX = "model.safetensors.index.json"
 _LENGTH = struct.Struct("<Q")
-_STORED_AS = {"float32": "F32", "bfloat16": "BF16", "int8": "BF16"}
+_STORED_AS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "BF16"}
 """What the file has to hold for weights of a precision to stay mapped; int8 is made of bfloat16."""
 
-_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 _NOT_LOADED = ("vision", "visual", "audio", "multi_modal")
 """Parts of weights' names of a model that sees or hears too; only its part that writes is loaded."""
 
@@ -40,9 +41,11 @@ class Weights:
 
     Attributes:
         counts: how many there are, by the name of their type in safetensors; empty where there is no such file.
+        is_packed: the network is transformers', whose float32 matrices are laid out anew.
     """
 
     counts: Mapping[str, int]
+    is_packed: bool = False
 
     @classmethod
     def of(cls, folder: Path) -> Weights:
@@ -58,11 +61,11 @@ class Weights:
                         counts[str(entry["dtype"])] += math.prod(entry["shape"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
             return cls({})
-        return cls(counts)
+        return cls(counts, "model_type" in config)
 
     def converted_bytes(self, precision: str) -> int:
         """Return the memory of all weights that do not stay mapped."""
-        mapped = _STORED_AS[precision]
+        mapped = "" if self.is_packed and precision == "float32" else _STORED_AS[precision]
         size = _BYTES[precision]
         if precision == "int8":  # all of them change, those of another type by way of bfloat16
             return sum(count * (size if kind == mapped else 2) for kind, count in self.counts.items())

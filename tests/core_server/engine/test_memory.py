@@ -60,10 +60,18 @@ def free(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_weights_that_do_not_fit_are_refused_before_one_is_read(
     llama: Path, free: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free.bytes = needed_memory(start_of(llama)).weights - 1
+    for module in ("memory", "loading"):
+        monkeypatch.setattr(f"core_server.engine.{module}.check_device", lambda _: None, raising=False)
+    start = replace(start_of(llama), devices=("cuda:0",))
+    free.bytes = needed_memory(start).weights - 1
     monkeypatch.setattr("ssd2.models.autoregressive.read_network", lambda *_: pytest.fail("weights were read"))
-    with pytest.raises(TooLittleMemory, match=r"the weights take .* are free on cpu: use a smaller model"):
-        load_models(start_of(llama), ALONE)
+    with pytest.raises(TooLittleMemory, match=r"the weights take .* are free on cuda:0: use a smaller model"):
+        load_models(start, ALONE)
+
+
+def test_a_shorter_context_takes_less(llama: Path) -> None:
+    longest = needed_memory(start_of(llama)).slot
+    assert needed_memory(replace(start_of(llama), max_context=16)).slot < longest
 
 
 def test_on_a_cpu_the_log_says_if_full_sessions_would_not_fit(

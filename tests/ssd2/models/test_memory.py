@@ -58,6 +58,11 @@ def test_weights_count_only_where_they_do_not_stay_mapped(
     assert weights.converted_bytes(precision) == megabytes * MB
 
 
+def test_what_is_packed_is_copied(tmp_path: Path) -> None:
+    stored = save(tmp_path / "stored", {"w": torch.zeros(1000, 1000)}, {"model_type": "llama"})
+    assert [Weights.of(stored).converted_bytes(precision) for precision in ("float32", "float16")] == [4 * MB, 2 * MB]
+
+
 def test_what_is_not_loaded_does_not_count(tmp_path: Path) -> None:
     weights = {
         "model.embed_tokens.weight": torch.zeros(100, 10),
