@@ -78,7 +78,7 @@ class ServerConfig:
     upstream: str | None = field(
         default=None,
         metadata=setting(
-            "Serve a model that another server computes, in place of models of this machine: vLLM, SGLang or "
+            "Serve a model that another server computes, instead of models on this machine: vLLM, SGLang or "
             "llama.cpp's server, such as http://localhost:8000. It gives its largest log-probabilities only, so agents "
             "may ask for top-k:K, up to its limit (vLLM's --max-logprobs), and not for float16 or uint8.",
             metavar="URL",
@@ -133,7 +133,7 @@ class ServerConfig:
     max_context: int | None = field(
         default=None,
         metadata=setting(
-            "Tokens of prompt and answer together at most, for causal language models that take more. A GPU reserves a "
+            "Maximum tokens of prompt and answer together, for causal language models that take more. A GPU reserves a "
             "slot of this length for each session (deploy/sizing.md).",
             metavar="N",
             at_least=2,
@@ -166,7 +166,8 @@ class ServerConfig:
     tensor_parallel: int = field(
         default=1,
         metadata=setting(
-            "GPUs to split every model over, for models of the family ssd-2; N must divide their attention heads.",
+            "GPUs to split every model over, for the family ssd-2 and causal language models that transformers has a "
+            "plan for; N must divide their attention heads and key-value heads.",
             metavar="N",
             at_least=1,
             is_advanced=True,

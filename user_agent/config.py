@@ -72,7 +72,7 @@ class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
         Face("Folder of documents, conversations and ledger", default="~/.local/share/slingshot", advanced=True),
     ] = Field(default_factory=default_data_folder)
     check_reading: Annotated[
-        bool, Face("Check after a folder is linked whether the user model can read it; takes seconds and sends nothing")
+        bool, Face("Check whether the user model can read a newly linked folder; takes seconds and sends nothing")
     ] = True
     passphrase: Annotated[
         SecretStr | None, Face("Passphrase to encrypt the data with", default="a key in the keyring")

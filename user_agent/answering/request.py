@@ -139,7 +139,7 @@ class AnswerSettings(BaseModel):
         str,
         Face(
             "Text that only the user model reads, before the passages of documents",
-            "It is not sent to the core and stands in no conversation. Not read at λ 0.",
+            "It is never sent to the core nor saved in a conversation. Ignored at λ 0.",
             default="none",
             label="Private context",
         ),
@@ -150,7 +150,7 @@ class AnswerSettings(BaseModel):
         Face(
             "Pair of public models to answer with, such as smollm2-135m",
             "It has to be downloaded. Takes precedence over the folder of a user model in config.toml. Its core is "
-            "started on this machine unless a core is configured.",
+            "started on this machine unless a core is configured or λ is 1.",
             default="the demo's",
             label="Pair of models",
         ),
@@ -158,8 +158,10 @@ class AnswerSettings(BaseModel):
     system_prompt: Annotated[
         str,
         Face(
-            "Instruction to both models that stands before each question",
-            "It is sent to the core. The system message of a REST client takes precedence. Empty: the models' own.",
+            "Instruction to both models before each question, for models with a chat template",
+            "It is sent to the core. The system message of a REST client takes precedence. An empty text leaves it to "
+            "the models' templates.",
+            default="to answer in one short sentence",
             label="System prompt",
             advanced=True,
         ),

@@ -30,7 +30,7 @@ class ServiceSettings(AnswerSettings):
         Literal["auto", "float32", "bfloat16", "float16"],
         Face(
             "Precision of the user model's weights",
-            "auto is bfloat16 on CUDA and float32 elsewhere; fewer bits are faster and change some tokens.",
+            "auto is bfloat16 on CUDA and float32 elsewhere; 16 bits take half the memory and change some tokens.",
             advanced=True,
         ),
     ] = "auto"
@@ -38,7 +38,7 @@ class ServiceSettings(AnswerSettings):
         int,
         Face(
             "Memory for what the user model has read of earlier prompts, in MB",
-            "It need not read it again; 0 keeps nothing.",
+            "Another question about the same passages then starts sooner; 0 turns it off.",
             advanced=True,
         ),
     ] = Field(default=512, ge=0)

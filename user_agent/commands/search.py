@@ -32,7 +32,7 @@ def search(
     questions: Annotated[
         Path | None,
         typer.Option(
-            help="In place of a query: a file of JSON lines with id and text. For each, the passages that the user "
+            help="Instead of a query: a file of JSON lines with id and text. For each, the passages that the user "
             "model would read are printed as a JSON line, as ssd2 evaluate documents --passages reads them.",
             show_default=False,
         ),

@@ -48,7 +48,7 @@ class LineSettings(BaseModel):
         float,
         Face(
             "Seconds to wait for each answer of the core",
-            "A core that the agent starts itself has 120 at least.",
+            "At least 120 for a core that the agent starts itself.",
             advanced=True,
         ),
     ] = Field(default=10.0, gt=0)
