@@ -42,7 +42,7 @@ class Stores:
 
 
 def unlink_samples(documents: Collection) -> bool:
-    """Unlink the demo's sample notes: only its own models can read them, and others take them for the user's.
+    """Unlink the demo's sample notes: only its own models can read them, and others would take them for the user's.
 
     Returns:
         True if they were linked.

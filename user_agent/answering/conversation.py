@@ -51,7 +51,7 @@ class Conversation:
         return cls("\n\n".join(message.content for message in history if message.role == "system"), tuple(turns))
 
     def instructed(self, system_prompt: str) -> Conversation:
-        """Give it a system prompt, unless it has one of its own."""
+        """Return the conversation with a system prompt, unless it has one of its own."""
         return replace(self, system_prompt=self.system_prompt or system_prompt)
 
     def without_oldest(self) -> Conversation:
@@ -74,7 +74,7 @@ class Conversation:
 
 
 def _crossed_of(answers: Sequence[str], crossed_part: Callable[[str], str]) -> str:
-    """Return what crossed of the answers of one turn; a client may have cut one into several messages."""
+    """Return the part of one turn's answers that crossed; a client may have split one into several messages."""
     joined = "\n\n".join(answers)
     if (part := crossed_part(joined)) != joined:
         return part

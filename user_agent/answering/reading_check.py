@@ -36,10 +36,10 @@ class ReadingCheck:
         return self.right >= READS_FROM * self.questions
 
     def sentence(self, models: str) -> str:
-        """Say what was found.
+        """Return the result as a sentence.
 
         Args:
-            models: that were checked, as at the beginning of a sentence.
+            models: name of the models, as at the beginning of a sentence.
         """
         if not self.questions:
             return f"{models} could not be checked on these documents: no test question was made and answered in time"
@@ -50,4 +50,4 @@ class ReadingCheck:
 
 
 CheckReading: TypeAlias = Callable[[UserModel, Sequence[Passage], Callable[[ReadingCheck], bool]], ReadingCheck]
-"""Asks the questions; it is given passages and a function that is told of each answer and says whether to go on."""
+"""Function that asks the questions; its callback gets the result so far and returns whether to continue."""

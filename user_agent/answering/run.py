@@ -350,7 +350,7 @@ class Agent:
     async def _open(self, question: Question, observer: Observer | None) -> ResumingStream:
         if self._client is None:
             raise InvalidParameter(
-                "λ below 1 needs a core, and this agent has opened none, as its own λ is 1; change λ in its settings",
+                "λ below 1 needs a core, but this agent opened none because its own λ is 1; lower λ in its settings",
                 parameter="lambda_user",
             )
         on_wait = observer.waiting if observer else None

@@ -33,7 +33,7 @@ from user_agent.store.ledger import tracing
 from user_agent.store.tuned import Choice
 
 KEPT_S = 600.0
-"""How long what was read of a prompt is kept without being used: long enough for the next question."""
+"""Seconds that a prompt's keys and values are kept unused: long enough for the next question."""
 
 Search: TypeAlias = Callable[[str, Sequence[int] | None], Sequence[Passage]]
 """Passages for a question, the best first, from all documents or from those with the given ids."""
@@ -349,7 +349,7 @@ class Answering:
 
     # See docs/decisions/053-follow-up-questions.md.
     def _found(self, request: AnswerRequest, conversation: Conversation) -> list[Passage]:
-        """Search for a question as it goes on from the turns before it, and behind that for the earlier questions.
+        """Search for a question together with the turns before it, then for the earlier questions.
 
         "And how heavy is it?" says little alone: its words stand in documents of any subject.
         """
@@ -445,7 +445,7 @@ class _Ears(Observer):
         return all(goes_on) and self.stop_at is None
 
     def end(self) -> None:
-        """Note that there is no more of the answer."""
+        """Note the end of the answer."""
         if self.text:
             self._notes.end(self.text, self.crossed)
 

@@ -30,7 +30,7 @@ CACHE_BYTES = 512 * 10**6
 PrivateContextFit: TypeAlias = Literal["whole", "in part", "left out"]
 
 _PRIVATE = Path("private context")
-"""Stands for the source of a text that is no document's."""
+"""Placeholder for the source of a text that comes from no document."""
 
 GAP = " … "
 """Stands where sentences of a passage were left out, for the user model and for whoever reads it."""
@@ -134,7 +134,7 @@ class UserModel:
         return str(next(self.model.parameters()).dtype).removeprefix("torch.") if self.model else ""
 
     def forget_prompts(self) -> None:
-        """Drop what is kept of the prompts of earlier answers: a document or a conversation is gone."""
+        """Clear the cache of earlier prompts: a document or a conversation is gone."""
         if self.prompt_cache:
             self.prompt_cache.forget()
 
@@ -144,7 +144,7 @@ class UserModel:
         return self.tokenizer.vocabulary_sha256(self.config.stop_ids[0])
 
     def instructed(self, system_prompt: str) -> Conversation:
-        """Return a conversation of which only the system prompt is said; without a chat template there is none."""
+        """Return a conversation of only the system prompt; an empty one without a chat template."""
         return NOTHING_SAID.instructed(system_prompt) if self.tokenizer.takes_conversations else NOTHING_SAID
 
     def core_prompt(self, instruction: str, conversation: Conversation = NOTHING_SAID) -> list[int]:
@@ -360,7 +360,7 @@ class UserModel:
 def _apart(
     given: Sequence[Passage], left_out: Sequence[Passage], conversation: Conversation, *, has_private: bool
 ) -> Fitted:
-    """Tell private context from the passages that it was fitted with, as their first."""
+    """Separate the private context from the passages that it was fitted with as the first."""
     if not has_private:
         return Fitted(given, left_out, conversation=conversation)
     if left_out and left_out[0].source is _PRIVATE:

@@ -80,7 +80,7 @@ class Check(BaseModel):
 
     @classmethod
     def of(cls, check: LinkCheck) -> Check:
-        """As it stands."""
+        """Describe a check as it stands."""
         found, is_done = check.found, check.state == "done"
         return cls(
             state=check.state,

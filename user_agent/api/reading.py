@@ -16,13 +16,13 @@ from user_agent.documents.collection import Collection
 
 @dataclass(frozen=True)
 class LinkCheck:
-    """How far the check of one link is.
+    """State of the check of one link.
 
     Attributes:
-        state: of it.
+        state: waiting for the documents, running, or done.
         user_model: that answers.
-        models: it, as at the beginning of a sentence.
-        found: so far.
+        models: name of the models, as at the beginning of a sentence.
+        found: result so far.
         error: why it failed, or "".
     """
 
@@ -41,10 +41,10 @@ class LinkCheck:
 
 
 class LinkChecks:
-    """The checks since the start of the agent."""
+    """Reading checks since the agent started."""
 
     def __init__(self, check: CheckReading | None = None) -> None:
-        """Begin without any.
+        """Make an empty set of checks.
 
         Args:
             check: asks the questions; None checks nothing.
@@ -74,7 +74,7 @@ class LinkChecks:
             self._running = asyncio.create_task(self._run(self._check, library))
 
     async def close(self) -> None:
-        """Give up what is due."""
+        """Cancel the check that is running and those that wait."""
         self._closing.set()
         if self._running:
             self._running.cancel()

@@ -80,7 +80,7 @@ def print_answer(answered: Answered) -> None:
 
 def alone(pair: str) -> str:
     """Say why no core is asked though nobody set λ to 1."""
-    return f"no core is asked: with {pair} the user model alone answers as well (λ 1, as measured); nothing is sent"
+    return f"no core is asked: with {pair} the user model does as well by itself (λ 1, as measured); nothing is sent"
 
 
 def print_tuned(answered: Answered) -> None:

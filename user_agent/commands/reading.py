@@ -29,7 +29,7 @@ def checked(config: AgentConfig, library: Collection, links: Container[int]) -> 
 
     if not config.check_reading or not (passages := library.sample(links)):
         return None
-    with Console(stderr=True).status(f"Checking whether {config.models_title} can read them") as status:
+    with Console(stderr=True).status("Checking whether the models can read them") as status:
 
         def show(found: ReadingCheck) -> bool:
             status.update(f"Checking whether the models can read them: question {found.questions + 1} of {QUESTIONS}")
@@ -52,11 +52,12 @@ def _user_model(config: AgentConfig) -> UserModel:
 
 
 def print_check(found: ReadingCheck, config: AgentConfig) -> None:
-    """Say on stderr what was found, and where there is another pair if this one cannot read the documents."""
-    remedy = "" if found.can_read is not False else " (`user-agent models list`, `user-agent models use NAME`)"
+    """Print to stderr what was found, and how to get another pair if this one cannot read the documents."""
+    commands = "`user-agent models list`, `user-agent models get NAME`, `user-agent models use NAME`"
+    remedy = f" ({commands})" if found.can_read is False else ""
     typer.echo(f"user-agent: {found.sentence(config.models_title)}{remedy}", err=True)
 
 
 def check_json(found: ReadingCheck | None) -> dict[str, Any] | None:
-    """Return it as JSON shows it."""
+    """Return the check as printed JSON; None if there was none."""
     return None if found is None else {"questions": found.questions, "right": found.right, "can_read": found.can_read}

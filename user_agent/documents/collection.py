@@ -59,7 +59,7 @@ class Collection:
         self._watcher = Watcher(lambda: [link.path for link in self.links()], self.sync)
 
     def on_removal(self, call: Callable[[], None]) -> None:
-        """Have a function called, in any thread, whenever passages are gone: of a removed, unlinked or changed file."""
+        """Register a callback, run in any thread, for when passages of a removed, unlinked or changed file are gone."""
         self._store.on_removal = call
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from user_agent.line.settings import LineSettings
 from user_agent.store.ledger import Ledger
 
 OWN_TIMEOUT_S = 120.0
-"""At least, for a reply of a core of its own: beside other programs, a long prompt takes a CPU a minute."""
+"""Minimum for a reply of a core of its own: beside other programs, a long prompt takes a CPU a minute."""
 
 RESTART_PATIENCE_S = 30.0
 """How long an answer waits for a core of its own to be there again; a start takes seconds."""

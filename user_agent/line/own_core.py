@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 # See docs/decisions/008-batches.md.
 def core_threads() -> int:
-    """Return the threads of a core of one's own: half of the processors, as the user model computes beside it."""
+    """Return the number of threads for a core of one's own: half of the processors; the user model needs the others."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # which the user model's side reads too
     return int(asked) if asked.isdecimal() and int(asked) else max(1, (os.cpu_count() or 1) // 2)
 

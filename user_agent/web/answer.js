@@ -11,7 +11,7 @@ import { markedText, tokensOf } from "/web/tokens.js";
 
 const LOOK_EVERY_MS = 1000;
 const OWN_CORE_ENDED = "own_core_ended";
-const STARTING = "The demo’s core ended; starting it again…";
+const STARTING = "The core on this machine ended; starting it again…";
 
 const waitingFor = ({ code, message }) => (code === OWN_CORE_ENDED ? STARTING : `${message}. Trying again.`);
 const pause = () => new Promise((done) => setTimeout(done, LOOK_EVERY_MS));

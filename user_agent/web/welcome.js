@@ -16,7 +16,7 @@ const LEARNS_NOTHING = "In this demo both run on this machine. A core elsewhere 
   "answers, including those quoted from your documents.";
 
 const LEARNS_LOCALLY = "Both run on this machine, so nothing leaves it.";
-const LEARNS_NEVER = "With these settings only the one on this device answers (λ 1): no core is asked, and nothing leaves this machine.";
+const LEARNS_NEVER = "With these settings the small model answers by itself (λ 1): no core is asked, and nothing leaves this machine.";
 
 const learns = (core) => (core?.is_demo ? LEARNS_NOTHING : core?.address === null ? LEARNS_NEVER : core?.pair ? LEARNS_LOCALLY : LEARNS);
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ssd2.models.registry import Family
 
 AUTO = "auto"
-"""The best that there is here."""
+"""The best device on this machine."""
 
 
 # See docs/decisions/051-the-user-model-on-the-device.md.

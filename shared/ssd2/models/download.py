@@ -193,13 +193,13 @@ def _hub_failed(model: Model, error: Exception, token: str | None) -> DownloadFa
         why = f"{name} is under the {model.licence}; accept it at {model.licence_url}, and use a token of that account"
         return DownloadFailed(why, parameter="hub_token")
     if isinstance(error, GatedRepoError) or status == 403:
-        why = f"the hub does not hand out {name} to this account yet; accept its licence on the model's page"
+        why = f"the hub does not give this account access to {name} yet; accept its licence on the model's page"
         return DownloadFailed(f"{why}, and wait until the maker grants access", parameter="hub_token")
     if status == 401 and token:
-        why = "the hub does not know this token; make another one in the account's settings, with the right to read"
+        why = "the hub rejects this token; create another one with read access in the account's settings"
         return DownloadFailed(why, parameter="hub_token")
     if status in (401, 404):  # it says 401 of what does not exist, too
-        return DownloadFailed(f"the hub has no {name} that everybody may download; choose another pair")
+        return DownloadFailed(f"the hub has no public model {name}; choose another pair")
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return DownloadFailed(
         f"cannot download {name} from the hub ({reason}); check the network connection and try again: what came is kept"

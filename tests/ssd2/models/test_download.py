@@ -137,8 +137,8 @@ GATED = replace(MODEL, licence="Llama 3 License", licence_url="https://llama.exa
     ("token", "says"),
     [
         (None, "is under the Llama 3 License; accept it at https://llama.example/license, and use a token"),
-        ("wrong", "does not hand out maker/tiny to this account yet; accept its licence"),
-        ("unknown", "the hub does not know this token; make another one"),
+        ("wrong", "does not give this account access to maker/tiny yet; accept its licence"),
+        ("unknown", "the hub rejects this token; create another one"),
     ],
 )
 def test_a_gated_model_is_refused_without_its_token(server: StandIn, token: str | None, says: str) -> None:
@@ -151,7 +151,7 @@ def test_a_gated_model_is_refused_without_its_token(server: StandIn, token: str 
 
 
 def test_a_model_that_the_hub_does_not_have_is_said(server: StandIn) -> None:
-    with pytest.raises(DownloadFailed, match="the hub has no maker/none that everybody may download"):
+    with pytest.raises(DownloadFailed, match="the hub has no public model maker/none"):
         download(replace(MODEL, repository="maker/none"))
     assert not any(work_folder(MODEL).parent.glob("*maker--none*/*")), "nothing is left behind"
 

@@ -165,7 +165,7 @@ def test_a_pair_that_is_best_without_a_core_opens_none_and_says_so(run: Run, mon
     run("models", "get", TINY, "--yes")
     asked = run("ask", "Who?", "--pair", TINY, "--max-tokens", "4", "--json")
     assert asked.returncode == 0, asked.stderr
-    assert "no core is asked: with tiny the user model alone answers as well (λ 1, as measured)" in asked.stderr
+    assert "no core is asked: with tiny the user model does as well by itself (λ 1, as measured)" in asked.stderr
     assert (json.loads(asked.stdout)["round_trips"], "started on this machine" in asked.stderr) == (0, False)
 
 

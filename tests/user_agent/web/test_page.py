@@ -569,7 +569,7 @@ def test_while_the_demos_core_is_started_again_the_page_says_so(page: Page) -> N
     page.route("**/v1/chat/completions", lambda route: None)  # it waits for the core
     page.get_by_label("Question").fill("When does Fern Gallery open?")
     page.keyboard.press("Enter")
-    expect(page.locator(".answer.live")).to_contain_text("The demo’s core ended; starting it again…")
+    expect(page.locator(".answer.live")).to_contain_text("The core on this machine ended; starting it again…")
     page.keyboard.press("Escape")
     page.route("**/v1/status", lambda route: route.fulfill(json={"core": ended}), times=2)
     page.get_by_role("link", name="New chat").click()
