@@ -139,7 +139,7 @@ class AnswerSettings(BaseModel):
         str,
         Face(
             "Text that only the user model reads, before the passages of documents",
-            "It is never sent to the core nor saved in a conversation. Ignored at λ 0.",
+            "It is never sent to the core nor saved in a conversation, but an answer may quote it. Ignored at λ 0.",
             default="none",
             label="Private context",
         ),
