@@ -20,7 +20,7 @@ from pydantic_settings import (
 
 from ssd2.errors import InvalidParameter
 from ssd2.models.memory import check_memory_for
-from ssd2.models.pairs import check_memory, downloaded_folder, pair_named
+from ssd2.models.pairs import RUNTIME_BYTES, Model, PairSettings, check_memory, downloaded_folder, pair_named
 from user_agent.answering.request import AnswerSettings
 from user_agent.answering.settings import ServiceSettings
 from user_agent.fields import PREFIX, Face, settings_of
@@ -32,6 +32,9 @@ FILE = "config.toml"
 
 CHANGEABLE = ("core", "ca", *AnswerSettings.model_fields)
 """Settings that a running agent takes up at once."""
+
+_SHARED_MEMORY = ("cpu", "mps")
+"""Devices that compute in this machine's memory."""
 
 _OTHER_VARIABLES = frozenset({f"{PREFIX}CORE_KEY"})
 """Variables that are no setting, so that no file holds them."""
@@ -79,6 +82,11 @@ class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
     ] = None
 
     @property
+    def measured(self) -> PairSettings | None:
+        """See `ServiceSettings`; None where a core is configured, as only the pair's own was measured."""
+        return super().measured if self.core is None else None
+
+    @property
     def line(self) -> LineSettings | None:
         """The line to the core; None where no core is asked."""
         if not self.asks_core:
@@ -97,15 +105,36 @@ class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
             ModelNotFound: if a model of it is not downloaded.
             TooLittleMemory: if there is no room for its models.
         """
+        if not self.pair:
+            self.check_user_model()
+            return
+        pair = pair_named(self.pair)
+        needed = pair.core.memory_bytes() if self.serves_core and downloaded_folder(pair, "core") else 0
+        if downloaded_folder(pair, "user") and self.lambda_user != 0:
+            needed += self._memory_bytes(pair.user)
+        check_memory(needed, f"the pair {pair.name}")
+
+    def check_user_model(self) -> None:
+        """Check that this machine has the memory for the user model, before it is loaded; errors as in `check_pair`."""
+        if self.lambda_user == 0:
+            return
         if self.pair:
-            pair = pair_named(self.pair)
-            loaded = [pair.core] if self.serves_core and downloaded_folder(pair, "core") else []
-            if downloaded_folder(pair, "user") and self.lambda_user != 0:
-                loaded.append(pair.user)
-            check_memory(loaded, f"the pair {pair.name}")
-        elif self.lambda_user != 0:
-            precision = "float32" if self.precision == "auto" else self.precision
+            check_memory(self._memory_bytes(pair_named(self.pair).user), f"the user model of {self.pair}")
+        elif precision := self._precision_in_memory():
             check_memory_for({self.user_folder.name: self.user_folder}, precision, "user_model")
+
+    def _memory_bytes(self, user_model: Model) -> int:
+        """Return what a pair's user model takes of this machine's memory."""
+        precision = self._precision_in_memory()
+        return user_model.memory_bytes(4 if precision == "float32" else 2) if precision else RUNTIME_BYTES
+
+    def _precision_in_memory(self) -> str:
+        """Return the precision of the user model's weights; "" where they are in a GPU's own memory."""
+        from ssd2.models.checkpoint import family_of  # loads torch, which no help text has to wait for
+        from ssd2.models.devices import chosen_device, chosen_precision
+
+        device = chosen_device(self.device, family_of(self.user_folder))
+        return chosen_precision(self.precision, device) if device.partition(":")[0] in _SHARED_MEMORY else ""
 
     @field_validator("cors_origins", "trusted_hosts", mode="before")
     @classmethod

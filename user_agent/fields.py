@@ -115,7 +115,9 @@ class Setting:
         if self.face.default:
             return self.face.default
         value = self.info.get_default(call_default_factory=True, validated_data={})
-        return "" if value in (None, "", ()) or value is False else as_text(value)
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return "" if value in (None, "", ()) else as_text(value)
 
     @property
     def text(self) -> str:

@@ -13,7 +13,7 @@ from ssd2.models.checkpoint import load_config_and_tokenizer
 from ssd2.models.configs import with_context
 from ssd2.models.devices import check_device
 from ssd2.models.pairs import free_memory, in_bytes
-from ssd2.models.precision import dtype_of
+from ssd2.models.precision import INT8_ROW_BYTES, dtype_of
 from ssd2.models.registry import family_named
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,11 @@ def needed_memory(start: Start) -> Needed:
         config = with_context(load_config_and_tokenizer(folder)[0], start.max_context)
         if footprint := family_named(config.family).footprint:
             found = footprint(folder, config)
-            weights, slot = weights + found.parameters * number_bytes, slot + found.slot * number_bytes
+            numbers = found.parameters
+            if start.precision == "int8":
+                numbers -= found.int8_weights
+                weights += found.int8_weights + found.int8_rows * INT8_ROW_BYTES
+            weights, slot = weights + numbers * number_bytes, slot + found.slot * number_bytes
     return Needed(weights, slot)
 
 

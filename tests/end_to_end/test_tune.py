@@ -24,8 +24,8 @@ from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import SlingshotError
 from ssd2.models.checkpoint import save_checkpoint
 from tests.commands import run_here
-from user_agent.answering.request import AnswerSettings
 from user_agent.answering.run import Agent, Question
+from user_agent.answering.settings import ServiceSettings
 from user_agent.answering.user_model import UserModel
 from user_agent.commands.remedies import with_remedy
 from user_agent.line.client import CoreClient
@@ -207,13 +207,12 @@ def test_what_cannot_be_tuned_is_named(
         "docs": (tmp_path / "a.md",),
         "questions": None,
         "core": core.address,
-        "user_model": user_folder,
         "questions_limit": 4,
         "timeout_s": 10.0,
         "is_confirmed": True,
     }
-    given = {"steps": STEPS, "max_tokens": 16, "seed": SEED, **changes.get("answers", {})}
-    changes = {**changes, "answers": AnswerSettings(**given)}
+    given = {"user_model": user_folder, "steps": STEPS, "max_tokens": 16, "seed": SEED, **changes.get("answers", {})}
+    changes = {**changes, "answers": ServiceSettings(**given)}
     with pytest.raises(SlingshotError) as caught:
         run_tune(TuneOptions(**{**options, **changes}), Console(file=io.StringIO()), Ledger.in_memory())
     assert says in with_remedy(caught.value)

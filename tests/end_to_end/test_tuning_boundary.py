@@ -23,8 +23,8 @@ from ssd2.logits.packed import as_received
 from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.predict import begin, begin_sampler
 from ssd2.wire import collaboration_pb2 as pb
-from user_agent.answering.request import AnswerSettings
 from user_agent.answering.run import Agent, Question
+from user_agent.answering.settings import ServiceSettings
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.reader import read_passages
 from user_agent.errors import CoreLost
@@ -75,9 +75,8 @@ def _options(address: str, user_folder: Path, docs: Path, questions: Path | None
         docs=(docs,),
         questions=questions,
         core=address,
-        user_model=user_folder,
         questions_limit=4,
-        answers=AnswerSettings(steps=2, max_tokens=16, seed=5),
+        answers=ServiceSettings(user_model=user_folder, steps=2, max_tokens=16, seed=5),
         timeout_s=10.0,
         is_confirmed=True,
     )
@@ -266,7 +265,7 @@ async def test_a_core_that_breaks_the_line_does_not_see_the_same_draws_again(
         return SimpleNamespace(text="")
 
     monkeypatch.setattr(Agent, "answer", answer)
-    answers = AnswerSettings(steps=2, max_tokens=16, seed=seed)
+    answers = ServiceSettings(user_model=user_folder, steps=2, max_tokens=16, seed=seed)
     options = replace(_options(core.address, user_folder, notes, questions), answers=answers)
     with pytest.raises(CoreLost, match="2 of 13 answers are stored"):
         await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()), Ledger.in_memory())

@@ -30,6 +30,7 @@ from user_agent.api.app import create_app
 from user_agent.api.state import AppState
 from user_agent.commands.app import app
 from user_agent.config import FILE, AgentConfig, load_config, save_settings
+from user_agent.config import SETTINGS as AGENT_SETTINGS
 from user_agent.fields import Setting, settings_of
 from user_agent.line.line import CoreLine
 from user_agent.store.crossed import Crossed
@@ -205,6 +206,11 @@ async def test_help_schema_and_page_say_the_same_of_a_field(setting: Setting, tm
     assert (page["help"], page["label"]) == (setting.text, setting.face.label)
     assert page["is_advanced"] == setting.face.advanced
     assert page["value"] == page["default"] == _json(setting.info.default)
+
+
+def test_switches_are_on_or_off_by_default() -> None:
+    assert AGENT_SETTINGS["check_reading"].text.endswith("Default: on.")
+    assert AGENT_SETTINGS["insecure"].text.endswith("Default: off.")
 
 
 def _plain(shown: str) -> str:

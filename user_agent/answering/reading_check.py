@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol
 
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
@@ -49,5 +49,17 @@ class ReadingCheck:
         return found if self.can_read else f"{found}: these models cannot read them; choose others"
 
 
-CheckReading: TypeAlias = Callable[[UserModel, Sequence[Passage], Callable[[ReadingCheck], bool]], ReadingCheck]
-"""Function that asks the questions; its callback gets the result so far and returns whether to continue."""
+class CheckReading(Protocol):
+    """Function that asks the questions."""
+
+    def __call__(
+        self,
+        user_model: UserModel,
+        passages: Sequence[Passage],
+        goes_on: Callable[[ReadingCheck], bool],
+        /,
+        *,
+        system_prompt: str,
+    ) -> ReadingCheck:
+        """Return the result; the callback gets the one so far and returns whether to continue."""
+        ...

@@ -96,7 +96,7 @@ class AnswerSettings(BaseModel):
         Face(
             "Weight of the user model",
             "0 uses only the core and reads no documents; 1 uses only the user model and sends nothing.",
-            default=f"as tuned, else as measured for the pair, else {_BUILT_IN.lambda_user:g}",
+            default=f"as tuned, else as measured for the pair with its own core, else {_BUILT_IN.lambda_user:g}",
             label="λ, the private model’s weight",
         ),
     ] = Field(default=None, ge=0, le=1)
@@ -104,7 +104,7 @@ class AnswerSettings(BaseModel):
         float | None,
         Face(
             "Contrastive strength: how strongly the documents count",
-            default=f"as tuned, else as measured for the pair, else {_BUILT_IN.alpha:g}",
+            default=f"as tuned, else as measured for the pair with its own core, else {_BUILT_IN.alpha:g}",
             label="α, how strongly documents count",
         ),
     ] = Field(default=None, ge=0, le=100)
@@ -150,7 +150,7 @@ class AnswerSettings(BaseModel):
         Face(
             "Pair of public models to answer with, such as smollm2-135m",
             "It has to be downloaded. Takes precedence over the folder of a user model in config.toml. Its core is "
-            "started on this machine unless a core is configured or λ is 1.",
+            "started on this machine unless λ is 1. A core that you configure is asked instead, at the λ of any pair.",
             default="the demo's",
             label="Pair of models",
         ),

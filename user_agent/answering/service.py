@@ -23,7 +23,7 @@ from user_agent.answering.request import AnswerRequest, AnswerSettings
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.settings import ServiceSettings
 from user_agent.answering.traces import Trace, Traces, fit_json, passage_json
-from user_agent.answering.tuned_defaults import collaboration_of, settings_with, tuned_with
+from user_agent.answering.tuned_defaults import collaboration_of, tuned_with
 from user_agent.answering.user_model import Fitted, UserModel, given_at_zero
 from user_agent.documents.passage import Passage
 from user_agent.errors import AgentBusy
@@ -371,7 +371,7 @@ class Answering:
 
     async def _collaboration(self, request: AnswerRequest) -> tuple[CollaborationParams, Choice | None]:
         """Complete λ and α; the core is asked for its model only where a choice for it may have been saved."""
-        lambda_user, alpha, measured = request.lambda_user, request.alpha, settings_with(request.pair)
+        lambda_user, alpha, measured = request.lambda_user, request.alpha, self._settings.measured
         if lambda_user is not None and (alpha is not None or lambda_user in (0, 1)):
             return collaboration_of(lambda_user, alpha, None, measured), None
         tuned = await asyncio.to_thread(tuned_with, self._settings.user_folder)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ssd2.demo.paths import USER
-from ssd2.models.pairs import downloaded_folder, pair_named
+from ssd2.models.pairs import PairSettings, downloaded_folder, pair_named
 from user_agent.answering.request import AnswerSettings
 from user_agent.answering.tuned_defaults import settings_with, tuned_with
 from user_agent.fields import Face
@@ -62,10 +62,14 @@ class ServiceSettings(AnswerSettings):
         return self.pair or ("The demo's models" if self.user_model == USER else "The configured models")
 
     @property
+    def measured(self) -> PairSettings | None:
+        """What was measured best with the pair's two models; None where nothing was."""
+        return settings_with(self.pair)
+
+    @property
     def asks_core(self) -> bool:
-        """False at λ = 1: as it is set, or as it is the pair's own and nothing was tuned."""
+        """False at λ = 1: as it is set, or as it was measured with the pair and nothing was tuned."""
         if self.lambda_user is not None:
             return self.lambda_user != 1
-        measured = settings_with(self.pair)
-        is_alone = measured is not None and measured.lambda_user == 1
+        is_alone = self.measured is not None and self.measured.lambda_user == 1
         return not is_alone or bool(tuned_with(pair_named(self.pair).user.folder))

@@ -33,8 +33,8 @@ class ShownPair(BaseModel):
         is_chosen: this agent answers with it.
         is_downloaded: it can be used.
         is_downloading: its download runs.
-        is_offered: this machine has the memory for it, both models together, and the disk for its download, and the
-            page offers it.
+        is_offered: this machine has the memory for it, all that its answers load, and the disk for its download, and
+            the page offers it.
         error: why its last download failed.
     """
 
@@ -75,7 +75,7 @@ async def download(request: Request, name: str) -> ShownPair:
 def _shown(pair: Pair, state: AppState) -> ShownPair:
     fetching, free = state.fetching, free_memory()
     is_its = fetching.pair == pair.name
-    needed = pair.core.memory_bytes() + pair.user.memory_bytes()
+    needed = sum(model.memory_bytes() for model in pair.loaded)
     room = sum(model.room_bytes for model in pair.models if not model.is_downloaded)
     has_room = fetching.is_running or room <= free_disk()
     return ShownPair(

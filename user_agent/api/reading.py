@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,8 @@ from user_agent.answering.reading_check import CheckReading, ReadingCheck
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.collection import Collection
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class LinkCheck:
@@ -20,15 +23,17 @@ class LinkCheck:
 
     Attributes:
         state: waiting for the documents, running, or done.
-        user_model: that answers.
+        user_model: that answers; None once the check is done, so that no other model than the agent's stays in memory.
         models: name of the models, as at the beginning of a sentence.
+        system_prompt: of the answers.
         found: result so far.
         error: why it failed, or "".
     """
 
     state: Literal["waiting", "running", "done"]
-    user_model: UserModel
+    user_model: UserModel | None
     models: str
+    system_prompt: str
     found: ReadingCheck = field(default_factory=ReadingCheck)
     error: str = ""
 
@@ -58,7 +63,9 @@ class LinkChecks:
         """Return the check of a link; None if there is none."""
         return self._found.get(link_id)
 
-    def begin(self, links: Iterable[int], library: Collection, user_model: UserModel, models: str) -> None:
+    def begin(
+        self, links: Iterable[int], library: Collection, user_model: UserModel, models: str, system_prompt: str
+    ) -> None:
         """Check links as soon as their documents are read; again if they were checked before.
 
         Args:
@@ -66,10 +73,11 @@ class LinkChecks:
             library: that has them.
             user_model: that answers.
             models: it, as at the beginning of a sentence.
+            system_prompt: of its answers.
         """
         if self._check is None or user_model.model is None:
             return
-        self._found |= {link: LinkCheck("waiting", user_model, models) for link in links}
+        self._found |= {link: LinkCheck("waiting", user_model, models, system_prompt) for link in links}
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run(self._check, library))
 
@@ -86,19 +94,24 @@ class LinkChecks:
             self._found[link] = running = replace(asked, state="running")
             try:
                 found = await asyncio.to_thread(self._checked, check, library, link, running)
-                done = replace(running, state="done", found=found)
+                done = replace(running, state="done", user_model=None, found=found)
             except SlingshotError as error:
-                done = replace(running, state="done", error=str(error))
+                done = replace(running, state="done", user_model=None, error=str(error))
+            except Exception:  # whatever it is, the other links go on
+                _log.exception("the reading check of link %d failed", link)
+                done = replace(running, state="done", user_model=None, error="the check failed; see the agent's log")
             if self._found[link].user_model is asked.user_model and self._found[link].state == "running":
                 self._found[link] = done  # else other models are due by now
 
     def _checked(self, check: CheckReading, library: Collection, link: int, running: LinkCheck) -> ReadingCheck:
+        if (user_model := running.user_model) is None:
+            return running.found
         library.sync()  # waits for the one that reads the link; then there is little to do
 
         def goes_on(found: ReadingCheck) -> bool:
             now = self._found[link]
-            if is_ours := now.state == "running" and now.user_model is running.user_model:
+            if is_ours := now.state == "running" and now.user_model is user_model:
                 self._found[link] = replace(running, found=found)
             return is_ours and not self._closing.is_set()
 
-        return check(running.user_model, library.sample({link}), goes_on)
+        return check(user_model, library.sample({link}), goes_on, system_prompt=running.system_prompt)

@@ -138,8 +138,9 @@ async def change(request: Request, changes: Annotated[dict[str, Value | None], B
         check(config, user_model)
         if changes.get("ca"):
             CoreCredentials(ca=config.ca).context()  # where no core is configured, nothing else would read it
-        if _served_by(config) != _served_by(state.config):
-            await state.line.connect(config.line, config.pair)
+        served_by = await asyncio.to_thread(_served_by, config)
+        if served_by != await asyncio.to_thread(_served_by, state.config):
+            await state.line.connect(served_by[0], config.pair)
     except SlingshotError:
         await asyncio.to_thread(save_settings, before, **state.options)
         raise
@@ -161,13 +162,14 @@ async def _user_model(state: AppState, config: AgentConfig) -> UserModel:
     """Return the user model of a configuration, loaded unless it is the one in use."""
     if config.user_folder == state.config.user_folder:
         return state.answering.user_model
-    config.check_pair()
+    await asyncio.to_thread(config.check_pair)
     return await asyncio.to_thread(UserModel.configured, config, with_weights=True)
 
 
 def _served_by(config: AgentConfig) -> tuple[LineSettings | None, str]:
     """Return what a line is made from: of a core that is started here the pair too."""
-    return config.line, config.pair if config.serves_core else ""
+    line = config.line  # once: it may read the user model's weights
+    return line, config.pair if line is not None and line.core is None else ""
 
 
 def _refuse_plaintext(before: AgentConfig, after: AgentConfig) -> None:

@@ -44,7 +44,8 @@ class AppState:
 
     def check_links(self, *links: int) -> None:
         """Check whether the models can read some links."""
-        self.checks.begin(links, self.stores.documents, self.answering.user_model, self.config.models_title)
+        config, user_model = self.config, self.answering.user_model
+        self.checks.begin(links, self.stores.documents, user_model, config.models_title, config.system_prompt)
 
 
 def state_of(request: Request) -> AppState:

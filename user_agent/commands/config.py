@@ -194,6 +194,10 @@ def _core(config: AgentConfig) -> str:
     from user_agent.line.line import credentials_of, how_protected
     from user_agent.stores import open_stores
 
+    if not config.asks_core:
+        config.check_pair()
+        why = f": with {config.pair} the user model does as well by itself" if config.lambda_user is None else ""
+        return f"λ is 1, so none is asked or started{why}"
     if config.core is None:
         config.check_pair()
         whose = f"that of {config.pair}" if config.pair else "the demo's"

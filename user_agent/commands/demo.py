@@ -164,7 +164,7 @@ def _why_left_out(part: Part, console: Console, *, is_offline: bool) -> str:
     if missing and is_offline:
         return f"The models of {pair.name} ({size}) are not on this machine, and nothing is fetched offline."
     try:
-        check_memory([pair.core, pair.user], f"the pair {pair.name}")
+        check_memory(pair.core.memory_bytes() + pair.user.memory_bytes(), f"the pair {pair.name}")
         if missing:
             names = " and ".join(model.repository for model in missing)
             console.print(f"Fetching {names}: {size}, once, into {models_folder()}", soft_wrap=True)

@@ -43,7 +43,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @docs.command(epilog=LINK_EXAMPLES)
-@with_settings("check_reading", "pair", "user_model", "data_dir")
+@with_settings("check_reading", "pair", "user_model", "system_prompt", "device", "precision", "data_dir")
 def link(
     config: AgentConfig,
     paths: Annotated[list[Path], typer.Argument(help="Folders (read with all subfolders) or documents.")],

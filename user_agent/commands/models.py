@@ -97,6 +97,8 @@ def _entry(pair: Pair, chosen: str) -> str:
     state = "in use" if pair.name == chosen else _state(pair)
     size = in_bytes(core.download_bytes) if is_one else _both(core.download_bytes, user.download_bytes)
     memory = _both(core.memory_bytes(), user.memory_bytes())
+    if pair.loaded == (user,):
+        memory = f"{in_bytes(user.memory_bytes())} (λ is 1: no core is loaded)"
     licences = dict.fromkeys(f"{one.licence}{' (gated)' if one.is_gated else ''}" for one in pair.models)
     return (
         f"{pair.name}{f'  [{state}]' if state else ''}\n"

@@ -36,19 +36,17 @@ def checked(config: AgentConfig, library: Collection, links: Container[int]) -> 
             return True
 
         try:
-            return check_reading(_user_model(config), passages, show)
+            return check_reading(_user_model(config), passages, show, system_prompt=config.system_prompt)
         except SlingshotError as error:
             typer.echo(f"user-agent: not checked whether the models can read them: {with_remedy(error)}", err=True)
             return None
 
 
 def _user_model(config: AgentConfig) -> UserModel:
-    from ssd2.models.pairs import check_memory, pair_named
     from user_agent.answering.user_model import UserModel
 
-    if config.pair:
-        check_memory([pair_named(config.pair).user], f"the user model of {config.pair}")
-    return UserModel.load(config.user_folder, with_weights=True)
+    config.check_user_model()
+    return UserModel.configured(config, with_weights=True)
 
 
 def print_check(found: ReadingCheck, config: AgentConfig) -> None:

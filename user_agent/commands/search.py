@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples('user-agent docs search "When is my dentist appointment?"')
 
 
-@with_settings("data_dir")
+@with_settings("pair", "user_model", "system_prompt", "private_context", "data_dir")
 def search(
     config: AgentConfig,
     query: Annotated[str | None, typer.Argument(help="Words or a question.", show_default=False)] = None,
@@ -73,10 +73,12 @@ def _fitted(config: AgentConfig, user_model: UserModel, library: Collection, que
     from user_agent.answering.decoding import decoding_for
     from user_agent.answering.user_model import given_at_zero
 
-    params = user_model.limited(query, decoding_for(config, user_model.config))
+    said = user_model.instructed(config.system_prompt)
+    params = user_model.limited(query, decoding_for(config, user_model.config), conversation=said)
     found = library.search(query, config.request(query).document_ids)
-    is_given = config.lambda_user != 0
-    return user_model.fitting(query, found, params.max_answer_tokens) if is_given else given_at_zero(found)
+    if config.lambda_user == 0:
+        return given_at_zero(found)
+    return user_model.fitting(query, found, params.max_answer_tokens, said, config.private_context)
 
 
 def _print(fitted: Fitted, limit: int, as_json: bool) -> None:

@@ -25,7 +25,7 @@ EXAMPLES = examples(
 )
 
 _VARIED = ("lambda_user", "alpha")
-_WITHOUT_EFFECT = ("max_tokens", "speculation", "stop_texts")
+_WITHOUT_EFFECT = ("max_tokens", "private_context", "speculation", "stop_texts")
 _ANSWER = tuple(name for name in ANSWER if name not in (*_VARIED, *_WITHOUT_EFFECT))
 
 Docs = Annotated[
@@ -54,7 +54,7 @@ Reset = Annotated[bool, typer.Option("--reset", help="Delete the chosen values a
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@with_settings(*LINE, *_ANSWER, "user_model", "data_dir", core="none")
+@with_settings(*LINE, *_ANSWER, "user_model", "device", "precision", "data_dir", core="none")
 def tune(
     config: AgentConfig,
     docs: Docs = None,
@@ -82,11 +82,11 @@ def tune(
     from user_agent.stores import open_stores
     from user_agent.tuning.command import TuneOptions, run_tune
 
+    config.check_user_model()
     options = TuneOptions(
         docs=tuple(docs or ()),
         questions=questions,
         core=config.core or "",
-        user_model=config.user_folder,
         questions_limit=questions_limit,
         answers=config.model_copy(update={"max_tokens": max_tokens}),
         timeout_s=config.timeout,

@@ -25,9 +25,10 @@ from ssd2.evaluation.intervals import wilson_interval
 from ssd2.logits.format import LogitsFormat
 from ssd2.models.checkpoint import fingerprint
 from ssd2.wire.codec import ModelCard
+from user_agent.answering.conversation import Conversation
 from user_agent.answering.decoding import decoding_for
-from user_agent.answering.request import AnswerSettings
 from user_agent.answering.run import Agent
+from user_agent.answering.settings import ServiceSettings
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
 from user_agent.documents.reader import read_documents
@@ -58,9 +59,8 @@ class TuneOptions:
         docs: documents to tune for; empty for the linked ones.
         questions: file of the user's own questions; None makes questions of the documents.
         core: HOST:PORT.
-        user_model: checkpoint folder.
         questions_limit: most questions to ask.
-        answers: how each of them is answered, but for λ and α.
+        answers: how each of them is answered, and by which user model, but for λ and α.
         timeout_s: to wait for each answer of the core.
         is_confirmed: whether to start without asking.
         credentials: of the line; None for one on this machine, without a key.
@@ -69,9 +69,8 @@ class TuneOptions:
     docs: tuple[Path, ...]
     questions: Path | None
     core: str
-    user_model: Path
     questions_limit: int
-    answers: AnswerSettings
+    answers: ServiceSettings
     timeout_s: float
     is_confirmed: bool
     credentials: CoreCredentials | None = None
@@ -128,6 +127,11 @@ class Run:
         return _logits_format(self.options, self.card)
 
     @property
+    def conversation(self) -> Conversation:
+        """What stands before each question: the system prompt."""
+        return self.user_model.instructed(self.options.answers.system_prompt)
+
+    @property
     def answers(self) -> int:
         """Number of answers in a whole run."""
         return len(SETTINGS) * len(self.tasks)
@@ -169,7 +173,7 @@ def run_tune(
 
 def _prepare(options: TuneOptions, console: Console, ledger: Ledger, linked: Callable[[], list[Passage]]) -> Run:
     """Do all that can go wrong before anything is sent but the request for the core's card."""
-    user_model = UserModel.load(options.user_model, with_weights=True)
+    user_model = UserModel.configured(options.answers, with_weights=True)
     params = decoding_for(options.answers, user_model.config)
     if not options.questions:
         check_recording_size(params, user_model.config.vocab_size)
@@ -179,12 +183,13 @@ def _prepare(options: TuneOptions, console: Console, ledger: Ledger, linked: Cal
     own = read_questions(options.questions) if options.questions else []
     card = asyncio.run(_model_card(options, user_model.config.family, ledger))
     kept = StoredAnswers(
-        _depends_on(options, params, card, passages, own),
+        _depends_on(options, user_model, params, card, passages, own),
         secrets.randbelow(MAX_RUN_SEED) if options.seed is None else options.seed,
         is_fixed=options.seed is not None,
     )
     make = _own_tasks(own, passages) if own else _cloze_tasks(passages, kept.seed)
-    tasks = list(islice(_usable(make, user_model, params), options.questions_limit))
+    said = user_model.instructed(options.answers.system_prompt)
+    tasks = list(islice(_usable(make, user_model, params, said), options.questions_limit))
     if not tasks:
         raise DocumentsUnreadable(
             "no question can be made from any sentence in the documents; write a file with your own questions",
@@ -206,6 +211,7 @@ def _logits_format(options: TuneOptions, card: ModelCard) -> LogitsFormat:
 
 def _depends_on(
     options: TuneOptions,
+    user_model: UserModel,
     params: DecodingParams,
     card: ModelCard,
     passages: list[Passage],
@@ -214,8 +220,9 @@ def _depends_on(
     """All that decides what is asked and answered, but for the seed; texts as one digest."""
     texts = [*(passage.text for passage in passages), *(text for q in own for text in (q.text, q.expected))]
     digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
-    models = [card.model_sha256, fingerprint(options.user_model), str(_logits_format(options, card))]
-    return [options.source, digest, models, asdict(params), options.questions_limit, list(PUBLIC_INSTRUCTIONS)]
+    models = [card.model_sha256, fingerprint(options.answers.user_folder), str(_logits_format(options, card))]
+    said = [user_model.precision, user_model.instructed(options.answers.system_prompt).system_prompt]
+    return [options.source, digest, models, *said, asdict(params), options.questions_limit, list(PUBLIC_INSTRUCTIONS)]
 
 
 def _cloze_tasks(passages: list[Passage], seed: int) -> Iterator[Task]:
@@ -228,7 +235,7 @@ def _own_tasks(questions: list[TuningQuestion], passages: list[Passage]) -> Iter
         yield Task(question, search(passages, question.text))
 
 
-def _usable(tasks: Iterable[Task], user_model: UserModel, params: DecodingParams) -> Iterator[Task]:
+def _usable(tasks: Iterable[Task], user_model: UserModel, params: DecodingParams, said: Conversation) -> Iterator[Task]:
     """The tasks with the passages that fit.
 
     One made of a passage that is not found, or does not fit, says nothing about any setting and is left out.
@@ -239,7 +246,7 @@ def _usable(tasks: Iterable[Task], user_model: UserModel, params: DecodingParams
     for task in tasks:
         made_of = task.question.passage
         try:
-            fitting = user_model.fitting(task.question.text, task.passages, params.max_answer_tokens).passages
+            fitting = user_model.fitting(task.question.text, task.passages, params.max_answer_tokens, said).passages
         except PromptTooLong:
             if made_of is None:
                 raise
@@ -272,8 +279,9 @@ def _announce(run: Run, console: Console) -> None:
         asked = sum(setting.uses_core for setting in SETTINGS)
         downloaded = downloaded // len(PUBLIC_INSTRUCTIONS) * asked * len(run.tasks)
     core = (options.core, run.card.model)
-    console.print(Text(crossing(options.source, *core, len(run.tasks), asked, downloaded / 1e6)))
-    sha256s = (run.card.model_sha256, fingerprint(options.user_model))
+    says = crossing(options.source, *core, len(run.tasks), asked, downloaded / 1e6, run.conversation.system_prompt)
+    console.print(Text(says))
+    sha256s = (run.card.model_sha256, fingerprint(options.answers.user_folder))
     if before := saved_choice(*sha256s):
         console.print(
             f"This will replace λ {before.lambda_user:g}, α {before.alpha:g}, tuned with {before.source} on "
@@ -297,7 +305,7 @@ def _confirm() -> None:
 def _estimate_s(run: Run) -> float:
     """Seconds of the user model's passes, from one timestep of a batch."""
     params, no_core = replace(run.params, steps=1, max_tokens=1), [Recording([], 0)]
-    judge = RecordedJudge(run.tasks[:8], run.user_model, no_core, params, 0)
+    judge = RecordedJudge(run.tasks[:8], run.user_model, no_core, params, 0, run.conversation)
     numbers = range(len(judge.tasks))
     timestep_s = min(_seconds(judge, numbers) for _ in range(2)) / len(numbers)  # the first one warms up
     copies = sum(setting.uses_user + setting.uses_contrast for setting in SETTINGS)
@@ -316,10 +324,11 @@ async def _measure(run: Run, console: Console) -> Outcomes:
     async with _line(options, run.ledger) as client:
         if options.questions:
             agent = Agent(run.user_model, client)
-            judge = AskingJudge(run.tasks, agent, run.params, _asking_seed(options), options.model, run.logits_format)
+            how = (run.params, _asking_seed(options), options.model, run.logits_format, run.conversation)
+            judge = AskingJudge(run.tasks, agent, *how)
             return await _sweep(run, judge, console)
         recordings = await _record(run, client, console)
-    recorded = RecordedJudge(run.tasks, run.user_model, recordings, run.params, run.kept.seed)
+    recorded = RecordedJudge(run.tasks, run.user_model, recordings, run.params, run.kept.seed, run.conversation)
     return await _sweep(run, recorded, console)
 
 
@@ -332,7 +341,7 @@ def _asking_seed(options: TuneOptions) -> int:
 
 
 async def _record(run: Run, client: CoreClient, console: Console) -> list[Recording]:
-    bare = UserModel.load(run.options.user_model, with_weights=False)
+    bare = UserModel.configured(run.options.answers, with_weights=False)
     total = len(PUBLIC_INSTRUCTIONS) * run.params.max_blocks * len(run.params.timesteps)
     with _progress(console) as progress:
         bar = progress.add_task("the core's part", total=total)
@@ -341,6 +350,7 @@ async def _record(run: Run, client: CoreClient, console: Console) -> list[Record
             client,
             run.params,
             run.kept.seed,
+            system_prompt=run.conversation.system_prompt,
             model=run.options.model,
             logits_format=run.logits_format,
             on_timestep=lambda: progress.advance(bar),
@@ -386,7 +396,7 @@ def _choice(run: Run, outcomes: Outcomes) -> Choice:
     return Choice(
         core_sha256=run.card.model_sha256,
         core_model=run.card.model,
-        user_sha256=fingerprint(options.user_model),
+        user_sha256=fingerprint(options.answers.user_folder),
         lambda_user=verdict.chosen.lambda_user,
         alpha=verdict.chosen.alpha,
         source=options.source,

@@ -12,7 +12,9 @@ from ssd2.algorithm.collaboration import mix_terms
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import PromptTooLong
 from ssd2.evaluation.two_source import holds
+from ssd2.models.chat import BRIEFLY
 from ssd2.models.predict import begin_sampler
+from user_agent.answering.conversation import Conversation
 from user_agent.answering.decoding import decoding_for
 from user_agent.answering.reading_check import ReadingCheck
 from user_agent.answering.request import AnswerSettings
@@ -34,6 +36,8 @@ def check_reading(
     passages: Sequence[Passage],
     goes_on: Callable[[ReadingCheck], bool] = lambda _: True,
     limit_s: float = LIMIT_S,
+    *,
+    system_prompt: str = BRIEFLY,
 ) -> ReadingCheck:
     """Ask the user model a few questions, each with the passage that it is made of.
 
@@ -42,13 +46,14 @@ def check_reading(
         passages: of the documents, a sample.
         goes_on: told of the questions so far, also within an answer; ends the check where it says so.
         limit_s: seconds that the check may take; an answer that is not there by then does not count.
+        system_prompt: of every answer; no part of a prompt without a chat template.
     """
     params, ends_at = decoding_for(_SETTINGS, user_model.config), time.monotonic() + limit_s
-    found = ReadingCheck()
+    found, said = ReadingCheck(), user_model.instructed(system_prompt)
     for question in cloze_questions(passages, seed=0):
-        if not _fits(question, user_model, params):
+        if not _fits(question, user_model, params, said):
             continue
-        right = _is_right(question, user_model, params, lambda: time.monotonic() < ends_at and goes_on(found))  # noqa: B023 - called at once
+        right = _is_right(question, user_model, params, said, lambda: time.monotonic() < ends_at and goes_on(found))  # noqa: B023 - called at once
         if right is None:
             break
         found = ReadingCheck(found.questions + 1, found.right + right)
@@ -58,9 +63,8 @@ def check_reading(
     return found
 
 
-def _fits(question: TuningQuestion, user_model: UserModel, params: DecodingParams) -> bool:
+def _fits(question: TuningQuestion, user_model: UserModel, params: DecodingParams, said: Conversation) -> bool:
     try:
-        said = user_model.instructed(_SETTINGS.system_prompt)
         fitted = user_model.fitting(question.text, _passages(question), params.max_answer_tokens, said)
     except PromptTooLong:
         return False
@@ -68,10 +72,13 @@ def _fits(question: TuningQuestion, user_model: UserModel, params: DecodingParam
 
 
 def _is_right(
-    question: TuningQuestion, user_model: UserModel, params: DecodingParams, goes_on: Callable[[], bool]
+    question: TuningQuestion,
+    user_model: UserModel,
+    params: DecodingParams,
+    said: Conversation,
+    goes_on: Callable[[], bool],
 ) -> bool | None:
     """Decode until the expected words are there; None if that was broken off."""
-    said = user_model.instructed(_SETTINGS.system_prompt)
     terms = user_model.terms(question.text, _passages(question), _ALONE, params.self_conditioning, said)
     sampler = begin_sampler(user_model.config, params, [Seeds.reproducible(0)])
     while (view := sampler.due) is not None:

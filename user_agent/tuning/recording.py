@@ -2,8 +2,8 @@
 
 The core alone (λ = 0) answers a fixed list of public instructions, and what it sends is kept. This
 module is given no document, no question made of one and no weights of the user model: what it sends
-is a function of the seed and of public parameters. All settings are then compared on the device
-against the recording, with the line to the core closed.
+is a function of the seed, of public parameters and of the system prompt, which every question sends.
+All settings are then compared on the device against the recording, with the line to the core closed.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ async def record(
     params: DecodingParams,
     seed: int,
     *,
+    system_prompt: str = "",
     model: str = "",
     logits_format: LogitsFormat | None = None,
     on_timestep: Callable[[], None] = lambda: None,
@@ -78,6 +79,7 @@ async def record(
         client: the line to the core.
         params: how to decode.
         seed: of the decodes; the core can know it.
+        system_prompt: of every answer; no part of a prompt without a chat template.
         model: name of the core's model, or "" for whatever it serves.
         logits_format: in which the core's logits come; None for the best that its provider allows.
         on_timestep: told whenever logits have come.
@@ -85,11 +87,11 @@ async def record(
     Raises:
         SlingshotError: of the kind that says what went wrong.
     """
-    recordings = []
+    recordings, said = [], user_model.instructed(system_prompt)
     for number, instruction in enumerate(PUBLIC_INSTRUCTIONS):
         seeds, complete = Seeds.reproducible(seed + number), params.with_all_timesteps()
         alone = CollaborationParams(0.0, 0.0)
-        asked = Question(instruction, [], alone, complete, seeds, model, logits_format)
+        asked = Question(instruction, [], alone, complete, seeds, model, logits_format, core_conversation=said)
         async with Agent(user_model, client).begin(asked, ends_at_eos=False) as answer:
             recordings.append(Recording(await _all_logits(answer, on_timestep), seeds.noise))
     return recordings

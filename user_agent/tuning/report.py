@@ -76,7 +76,9 @@ def heading(choice: Choice) -> str:
     )
 
 
-def crossing(source: str, core: str, core_model: str, questions: int, asked: int, megabytes: float) -> str:
+def crossing(
+    source: str, core: str, core_model: str, questions: int, asked: int, megabytes: float, system_prompt: str
+) -> str:
     """Describe what a run is going to send, before it starts.
 
     Args:
@@ -86,17 +88,19 @@ def crossing(source: str, core: str, core_model: str, questions: int, asked: int
         questions: how many.
         asked: how often the core is asked: public instructions, or settings of each question.
         megabytes: that come down, at most.
+        system_prompt: that goes before each question; "" for none.
     """
+    said = printable(f', each with the system prompt "{system_prompt}"') if system_prompt else ""
     where = printable(f"the core at {core} ({core_model})")
     if source == "documents":
         return (
             f"What crosses: nothing of your documents. By itself {where} answers {asked} fixed public instructions, "
-            f'such as "Where is it?"; up to {megabytes:,.1f} MB come down, then the connection is closed. The '
+            f'such as "Where is it?"{said}; up to {megabytes:,.1f} MB come down, then the connection is closed. The '
             "questions quote your documents: they stay on this device, and so do the answers."
         )
     return (
-        f"What crosses: your {questions} questions, word for word, {asked} times each, to {where}; and the tokens of "
-        "every answer and of every timestep before it, which can quote your documents, also at "
+        f"What crosses: your {questions} questions, word for word, {asked} times each{said}, to {where}; and the "
+        "tokens of every answer and of every timestep before it, which can quote your documents, also at "
         f"settings that you would not choose. Up to {megabytes:,.1f} MB come down. Never sent: the expected answers, "
         "documents, their names, λ or α. The order is shuffled, and each time has its own random draws, as with "
         "`user-agent ask`. But the core sees which tokens are not its own and how long this device takes, and each "

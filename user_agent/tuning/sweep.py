@@ -14,6 +14,7 @@ from ssd2.evaluation.experiments import ALPHAS, LAMBDAS
 from ssd2.evaluation.two_source import holds
 from ssd2.logits.format import LogitsFormat
 from ssd2.models.predict import begin_sampler, user_terms
+from user_agent.answering.conversation import NOTHING_SAID, Conversation
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
@@ -62,6 +63,7 @@ class RecordedJudge:
         recordings: task n is mixed with number n, modulo their count.
         params: as the recordings were made.
         seed: of the device's own draws.
+        conversation: before each question: the system prompt, as `user-agent ask` has it.
         batch_size: answers decoded at once.
     """
 
@@ -70,6 +72,7 @@ class RecordedJudge:
     recordings: Sequence[Recording]
     params: DecodingParams
     seed: int
+    conversation: Conversation = NOTHING_SAID
     batch_size: int = field(default=8)
 
     def batches(self, due: Mapping[CollaborationParams, Sequence[int]]) -> Iterator[Batch]:
@@ -99,9 +102,9 @@ class RecordedJudge:
         if not setting.uses_user or self.user_model.model is None:
             return None
         tasks = [self.tasks[number] for number in numbers]
-        bos, encode = self.user_model.config.bos_token_id, self.user_model.tokenizer.encode_prompt
-        with_docs = [encode(t.question.text, [p.text for p in t.passages], bos_token_id=bos) for t in tasks]
-        without_docs = [encode(t.question.text, bos_token_id=bos) for t in tasks]
+        prompt, said = self.user_model.prompt, self.conversation
+        with_docs = [prompt(task.question.text, task.passages, said) for task in tasks]
+        without_docs = [prompt(task.question.text, (), said) for task in tasks]
         return user_terms(self.user_model.model, with_docs, without_docs, setting, self.params.self_conditioning)
 
 
@@ -120,6 +123,7 @@ class AskingJudge:
         seed: of the order, and of the decodes; whoever guesses it has both.
         model: name of the core's model, or "".
         logits_format: of the core's logits; None for the best that its provider allows.
+        conversation: before each question: the system prompt, as `user-agent ask` has it.
     """
 
     tasks: Sequence[Task]
@@ -128,6 +132,7 @@ class AskingJudge:
     seed: int
     model: str = ""
     logits_format: LogitsFormat | None = None
+    conversation: Conversation = NOTHING_SAID
 
     def batches(self, due: Mapping[CollaborationParams, Sequence[int]]) -> list[Batch]:
         """One at a time, shuffled over settings and questions alike."""
@@ -146,7 +151,15 @@ class AskingJudge:
     async def _is_right(self, setting: CollaborationParams, number: int) -> bool:
         task, seeds = self.tasks[number], pass_seeds(self.seed, setting, number)
         question = Question(
-            task.question.text, task.passages, setting, self.params, seeds, self.model, self.logits_format
+            task.question.text,
+            task.passages,
+            setting,
+            self.params,
+            seeds,
+            self.model,
+            self.logits_format,
+            conversation=self.conversation,
+            core_conversation=self.conversation,
         )
         return holds((await self.agent.answer(question)).text, task.question.expected)
 

@@ -57,7 +57,7 @@ export class Settings {
     const changed = {};
     for (const input of inputs) {
       if (input.value === typed(this.#settings[input.name].value)) continue;
-      changed[input.name] = input.value === "" ? null : input.type === "number" ? Number(input.value) : input.value;
+      changed[input.name] = input.value === "" ? emptied(this.#settings[input.name]) : input.type === "number" ? Number(input.value) : input.value;
     }
     await patch("/v1/settings", changed);
     clear();
@@ -86,9 +86,20 @@ function entry({ value, default: byDefault, kind, minimum, maximum }, shared) {
   const isNumber = kind === "int" || kind === "float";
   const limits = isNumber && { min: minimum ?? "", max: maximum ?? "", step: kind === "int" ? 1 : "any" };
   return el("input", {
-    ...shared, value: typed(value), autocomplete: "off", spellcheck: false, placeholder: typed(byDefault) || "default",
+    ...shared, value: typed(value), autocomplete: "off", spellcheck: false,
+    placeholder: isOptional({ kind, default: byDefault }) ? "none" : typed(byDefault) || "default",
     type: isNumber ? "number" : "text", ...limits,
   });
+}
+
+/** A text that may be empty though its default is not. */
+function isOptional({ kind, default: byDefault }) {
+  return kind === "text" && typeof byDefault === "string" && byDefault !== "";
+}
+
+/** What an emptied field means: no text where that is a choice, else the default. */
+function emptied(setting) {
+  return isOptional(setting) ? "" : null;
 }
 
 /** A value as people type it, and as the agent reads it. */

@@ -24,6 +24,7 @@ from ssd2.models.generation import read_generation
 from ssd2.models.model import Model
 from ssd2.models.packed_linear import pack_linear_layers
 from ssd2.models.padding import left_padded
+from ssd2.models.precision import footprint_of
 from ssd2.models.pretrained import network_without_weights, read_config, read_network, read_tokenizer_of
 from ssd2.models.prompt_cache import PromptCache
 from ssd2.models.registry import Family, Footprint
@@ -169,8 +170,7 @@ def _read_config(folder: Path, _: object) -> AutoregressiveConfig:
 def _footprint(folder: Path, config: AutoregressiveConfig) -> Footprint:
     """Count the numbers of a model; errors as in `network_without_weights`."""
     network = network_without_weights(folder, "AutoModelForCausalLM")
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Footprint(parameters, numbers_per_token(network) * config.max_positions)
+    return footprint_of(network, [network.base_model], numbers_per_token(network) * config.max_positions)
 
 
 def _load(folder: Path, config: AutoregressiveConfig, dtype: torch.dtype) -> AutoregressiveLM:

@@ -20,7 +20,7 @@ from ssd2.models.model import Model
 from ssd2.models.pairs import pair_meant_by
 from ssd2.models.precision import dtype_of, set_precision
 from ssd2.models.pretrained import EMBED_SUM, EMBED_TIMESTEP, WEIGHT_SUFFIXES
-from ssd2.models.registry import family_named, family_of_folder
+from ssd2.models.registry import Family, family_named, family_of_folder
 from ssd2.models.shard import Shard
 from ssd2.models.tokenizer import TOKENIZER, Tokenizer
 
@@ -119,11 +119,7 @@ def load_config_and_tokenizer(folder: Path) -> tuple[ModelConfig, Tokenizer]:
         ModelNotFound: if the folder or one of the two files is missing.
         CheckpointInvalid: if they are damaged or of different models.
     """
-    if not folder.is_dir():
-        raise ModelNotFound(
-            f"the model folder {folder} does not exist{pair_meant_by(str(folder))}; choose the folder of a checkpoint"
-        )
-    values = _read_values(folder / CONFIG)
+    values = _read_values(folder)
     family = family_of_folder(folder, values)
     config = family.read_config(folder, values)
     check_checksums(folder, only=(CONFIG, TOKENIZER))
@@ -136,7 +132,22 @@ def load_config_and_tokenizer(folder: Path) -> tuple[ModelConfig, Tokenizer]:
     return config, tokenizer
 
 
-def _read_values(file: Path) -> dict[str, Any]:
+def family_of(folder: Path) -> Family:
+    """Find the family of a checkpoint, from its config.json.
+
+    Raises:
+        ModelNotFound: if the folder or its config.json is missing.
+        CheckpointInvalid: if config.json is damaged.
+    """
+    return family_of_folder(folder, _read_values(folder))
+
+
+def _read_values(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ModelNotFound(
+            f"the model folder {folder} does not exist{pair_meant_by(str(folder))}; choose the folder of a checkpoint"
+        )
+    file = folder / CONFIG
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +143,12 @@ class Pair:
         """Tokens that both take."""
         return min(self.core.context, self.user.context)
 
+    @property
+    def loaded(self) -> tuple[Model, ...]:
+        """Models that answer with its defaults on one machine, one for each process: at λ = 1 only the user model."""
+        is_alone = self.settings is not None and self.settings.lambda_user == 1
+        return (self.user,) if is_alone else (self.core, self.user)
+
     def model(self, side: Side) -> Model:
         """Return the model of one side."""
         return self.core if side == "core" else self.user
@@ -208,6 +214,7 @@ PAIRS: tuple[Pair, ...] = (
         _model("Qwen/Qwen2.5-Coder-1.5B-Instruct", 1_544, 3_098, 32_768),
         _CODER_05B,
         f"{_ONE_MACHINE}; documents and code",
+        run="4-bit GGUF weights (Q4_K_M), dequantised",
     ),
     Pair("qwen2.5-coder-7b", _model("Qwen/Qwen2.5-Coder-7B-Instruct", 7_616, 15_242, 32_768), _CODER_05B, _SERVER),
     Pair("qwen2.5-coder-14b", _model("Qwen/Qwen2.5-Coder-14B-Instruct", 14_770, 29_551, 32_768), _CODER_05B, _SERVER),
@@ -306,17 +313,17 @@ def downloaded_folder(pair: Pair, side: Side) -> Path:
     return model.folder
 
 
-def check_memory(models: Iterable[Model], what: str) -> None:
+def check_memory(needed: int, what: str) -> None:
     """Refuse to load models that this machine has no memory for: it would swap for hours, or end the process.
 
     Args:
-        models: that are to be loaded, one for each process.
-        what: they are, in words.
+        needed: bytes; see `Model.memory_bytes`.
+        what: the models are, in words.
 
     Raises:
         TooLittleMemory: if they take more than there is.
     """
-    needed, free = sum(model.memory_bytes() for model in models), free_memory()
+    free = free_memory()
     if free is not None and needed > free:
         raise TooLittleMemory(
             f"{what} takes about {in_bytes(needed)} of memory, and {in_bytes(free)} are free on this machine; close "

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
 from ssd2.errors import InvalidParameter
 from ssd2.models.loading_logs import quiet_torchao
 from ssd2.models.model import Model
-from ssd2.models.registry import family_named
+from ssd2.models.registry import Footprint, family_named
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 """What a model's weights are held in; "int8": the layers' matrices, with a scale a row, and the rest in bfloat16."""
+
+INT8_ROW_BYTES = 5
+"""Of a row's scale, in float32, and of its zero point."""
 
 
 def dtype_of(precision: str) -> torch.dtype:
@@ -46,6 +51,20 @@ def set_precision(model: Model, precision: str) -> None:
             )
         for layers in family.int8_layers(model):
             _quantise(layers)
+
+
+def footprint_of(network: nn.Module, int8_layers: Iterable[nn.Module], slot: int) -> Footprint:
+    """Count the numbers of a network, which need not have weights yet.
+
+    Args:
+        network: on any device.
+        int8_layers: see `Family.int8_layers`.
+        slot: see `Footprint`.
+    """
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    linear = [one for layers in int8_layers for one in layers.modules() if isinstance(one, nn.Linear)]
+    weights, rows = sum(one.weight.numel() for one in linear), sum(one.out_features for one in linear)
+    return Footprint(parameters, slot, weights, rows)
 
 
 def _quantise(module: nn.Module) -> None:

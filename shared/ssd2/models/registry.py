@@ -42,10 +42,14 @@ class Footprint:
     Attributes:
         parameters: of its weights.
         slot: keys and values of an answer that takes all of its positions; 0 if they are not reserved.
+        int8_weights: those of the parameters that int8 holds in a byte each.
+        int8_rows: of their matrices; each has a scale.
     """
 
     parameters: int
     slot: int
+    int8_weights: int = 0
+    int8_rows: int = 0
 
 
 @dataclass(frozen=True)

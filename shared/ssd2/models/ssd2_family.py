@@ -20,6 +20,7 @@ from ssd2.models.configs import ExpertsConfig, SSD2Config
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.model import Model
+from ssd2.models.precision import footprint_of
 from ssd2.models.registry import Family, Footprint
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.ssd2_lane import BatchLane
@@ -52,7 +53,8 @@ def _without_weights(config: SSD2Config) -> SSD2 | TimeRangeExperts:
 def _footprint(_: Path, config: SSD2Config) -> Footprint:
     networks = len(config.ranges) if isinstance(config, ExpertsConfig) else 1
     slot = networks * 2 * config.num_layers * config.hidden_size * config.max_positions
-    return Footprint(sum(parameter.numel() for parameter in _without_weights(config).parameters()), slot)
+    model = _without_weights(config)
+    return footprint_of(model, _int8_layers(model), slot)
 
 
 def _load(folder: Path, config: SSD2Config, _: torch.dtype) -> SSD2 | TimeRangeExperts:

@@ -12,7 +12,14 @@ from ssd2.models import pairs
 from ssd2.models.checkpoint import load_config_and_tokenizer
 from ssd2.models.pairs import EMBEDDED, PAIRS, check_memory, downloaded_folder, free_memory, models_folder, pair_named
 
+REPORTS = Path(__file__).parents[2] / "bench/everyday/reports"
 EVERY = pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
+
+
+def test_a_pair_with_a_report_says_with_which_weights_it_was_run() -> None:
+    reported = {file.stem for file in REPORTS.glob("*.jsonl")} & {pair.name for pair in PAIRS}
+    assert "qwen2.5-coder-1.5b" in reported
+    assert all(pair_named(name).run for name in reported)
 
 
 @EVERY
@@ -66,9 +73,10 @@ def test_too_little_memory_is_said_with_what_is_needed_and_what_is_free(
     pair = pair_named("qwen2.5-1.5b")
     monkeypatch.setattr(pairs, "MEMORY_FILE", tmp_path / "meminfo")
     (tmp_path / "meminfo").write_text("MemTotal:  9 kB\nMemAvailable:  8000000 kB\n")
-    check_memory([pair.core], "the core")
+    check_memory(pair.core.memory_bytes(), "the core")
+    both = sum(model.memory_bytes() for model in pair.models)
     with pytest.raises(TooLittleMemory, match=r"the pair takes about 9\.2 GB .* 8\.2 GB are free"):
-        check_memory(pair.models, "the pair")
+        check_memory(both, "the pair")
     (tmp_path / "meminfo").unlink()
     assert free_memory() is None
-    check_memory(pair.models, "the pair")
+    check_memory(both, "the pair")

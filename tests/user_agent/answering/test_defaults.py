@@ -13,7 +13,11 @@ from ssd2.models.configs import AutoregressiveConfig
 from ssd2.models.pairs import EMBEDDED, Pair, PairSettings, pair_named
 from user_agent.answering.decoding import decoding_for
 from user_agent.answering.request import AnswerSettings
+from user_agent.answering.service import Answering
+from user_agent.answering.traces import Traces
 from user_agent.answering.tuned_defaults import collaboration_of, settings_with
+from user_agent.answering.user_model import UserModel
+from user_agent.api.settings import _served_by
 from user_agent.config import load_config
 from user_agent.store.tuned import Choice, Measured, save_choice
 
@@ -74,7 +78,6 @@ def test_no_core_is_asked_where_the_pair_is_best_without_unless_lambda_is_set_or
     alone: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load_config(pair="alone").line is None
-    assert load_config(pair="alone", core="localhost:1").line is None
     assert load_config(pair="alone", lambda_user=0.5).line is not None
     assert load_config().line is not None
     alone.user.folder.mkdir(parents=True)
@@ -83,6 +86,31 @@ def test_no_core_is_asked_where_the_pair_is_best_without_unless_lambda_is_set_or
     assert load_config(pair="alone").line is None, "another user model was tuned"
     save_choice(_choice("u" * 64))
     assert load_config(pair="alone").line is not None
+
+
+async def test_a_configured_core_is_asked_whatever_was_measured_with_the_pair_s_own(
+    alone: Pair, user_folder: Path
+) -> None:
+    alone.user.folder.mkdir(parents=True)
+    model = UserModel.load(user_folder, with_weights=False)
+    for core, line_is_there, lambda_and_alpha in ((None, False, (1.0, 0.0)), ("localhost:1", True, (0.3, 1.0))):
+        config = load_config(pair="alone", core=core)
+        assert (config.line is not None) is line_is_there
+        answering = Answering(config, model, None, lambda *_: (), None, Traces())  # type: ignore[arg-type]
+        used, tuned = await answering._collaboration(config.request("Who?"))
+        assert ((used.lambda_user, used.alpha), tuned) == (lambda_and_alpha, None)
+
+
+def test_a_change_of_settings_reads_the_user_model_s_weights_once_for_each_configuration(
+    alone: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr("ssd2.models.checkpoint.fingerprint", lambda folder: read.append(folder) or "u" * 64)
+    alone.user.folder.mkdir(parents=True)
+    save_choice(_choice("u" * 64))
+    config = load_config(pair="alone")
+    assert _served_by(config) == (config.line, "alone")
+    assert len(read) == 2, "once each for the two sides"
 
 
 def _choice(user_sha256: str) -> Choice:

@@ -83,8 +83,14 @@ async def test_a_download_that_succeeds_is_there_and_one_that_fails_says_why(
 async def test_a_pair_is_offered_only_where_memory_allows(
     http: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of the smallest one no core is loaded: its own λ is 1."""
     monkeypatch.setattr(pairs, "MEMORY_FILE", tmp_path / "meminfo")
-    for kilobytes, offered in ((100_000, []), (3_000_000, [EMBEDDED]), (64_000_000, [EMBEDDED, "qwen2.5-coder-1.5b"])):
+    for kilobytes, offered in (
+        (900_000, []),
+        (1_100_000, [EMBEDDED]),
+        (3_000_000, [EMBEDDED]),
+        (64_000_000, [EMBEDDED, "qwen2.5-coder-1.5b"]),
+    ):
         (tmp_path / "meminfo").write_text(f"MemAvailable: {kilobytes} kB\n")
         assert [one["name"] for one in (await http.get("/v1/pairs")).json() if one["is_offered"]] == offered
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -14,7 +15,9 @@ import pytest
 from ssd2.demo.paths import EVERYDAY, NOTES, USER
 from ssd2.models import pairs
 from ssd2.models.pairs import EMBEDDED, Pair, pair_named
+from user_agent.answering.reading_check import ReadingCheck
 from user_agent.api.app import create_app
+from user_agent.api.reading import LinkChecks
 from user_agent.api.state import AppState
 from user_agent.config import load_config
 from user_agent.serve import running_parts
@@ -88,6 +91,43 @@ async def test_a_link_is_kept_whatever_its_check_comes_to(http: httpx.AsyncClien
     await linked(http, state.config.data_dir / "empty")
     (empty,) = await links(http)
     assert (empty["check"]["questions"], empty["check"]["can_read"]) == (0, None)
+
+
+async def test_a_check_that_fails_says_so_and_the_next_link_is_checked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked: list[str] = []
+
+    def check(user_model: object, passages: object, goes_on: object, *, system_prompt: str) -> ReadingCheck:
+        asked.append(system_prompt)
+        if len(asked) == 1:
+            raise RuntimeError("out of memory")
+        return ReadingCheck(3, 3)
+
+    library, user_model = SimpleNamespace(sync=lambda: None, sample=lambda _: []), SimpleNamespace(model="network")
+    checks = LinkChecks(check)
+    checks.begin([1, 2], library, user_model, "Tiny", "Be brief.")  # type: ignore[arg-type]
+    async with asyncio.timeout(20):
+        await asyncio.wait({checks._running})
+    failed, done = checks.of(1), checks.of(2)
+    assert (failed.state, failed.says) == (
+        "done",
+        "Tiny could not be checked on these documents: the check failed; see the agent's log",
+    )
+    assert "RuntimeError: out of memory" in caplog.text
+    assert (done.state, done.found) == ("done", ReadingCheck(3, 3))
+    assert failed.user_model is done.user_model is None, "else a model that was replaced stays in memory"
+    assert asked == ["Be brief."] * 2
+
+
+async def test_a_link_is_checked_with_the_configured_system_prompt(
+    state: AppState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.config = state.config.model_copy(update={"system_prompt": "Be brief."})
+    begun: list[object] = []
+    monkeypatch.setattr(LinkChecks, "begin", lambda *given: begun.append(given[-1]))
+    state.check_links(1)
+    assert begun == ["Be brief."]
 
 
 async def test_the_check_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,6 +203,12 @@ def test_the_doctor_says_what_is_right_and_what_to_do(tmp_path: Path, core: Core
     assert "SLINGSHOT_PASSPHRASE" in " ".join(other.stdout.split())
 
 
+def test_the_doctor_says_where_no_core_is_asked(tmp_path: Path, user_folder: Path) -> None:
+    done = run(tmp_path, "doctor", "--json", user_model=user_folder, lambda_user=1)
+    (found,) = (one for one in json.loads(done.stdout)["findings"] if one["what"] == "core")
+    assert found["says"] == "λ is 1, so none is asked or started"
+
+
 def test_the_doctor_warns_where_files_are_read_on_the_network(
     tmp_path: Path, core: CoreProcess, user_folder: Path, refused_namespaces: None
 ) -> None:

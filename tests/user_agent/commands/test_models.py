@@ -182,6 +182,29 @@ def test_too_little_memory_is_said_before_anything_is_loaded(
     load_config(pair=TINY, core="localhost:1").check_pair()  # the core's memory is its own machine's
 
 
+def test_a_user_model_counts_in_the_precision_and_on_the_device_that_it_is_loaded_to(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("models", "get", TINY, "--yes")
+    large = replace(pair_named(TINY).user, parameters=10**9)
+    monkeypatch.setattr(pairs, "PAIRS", (Pair(TINY, large, large, "tests"),))
+    monkeypatch.setattr(pairs, "MEMORY_FILE", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemAvailable: 3000000 kB\n")
+    config = load_config(pair=TINY, core="localhost:1")
+    for check in (config.check_pair, config.check_user_model):
+        with pytest.raises(TooLittleMemory, match=r"4\.5 GB .* 3\.1 GB"):
+            check()
+    load_config(pair=TINY, core="localhost:1", precision="bfloat16").check_pair()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    config.check_pair()  # its weights are in the GPU's memory
+
+
+def test_a_pair_that_is_best_without_a_core_counts_no_memory_for_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = tuple(replace(one, settings=PairSettings(1.0, 0.0)) for one in pairs.PAIRS)
+    monkeypatch.setattr(user_agent.commands.models, "PAIRS", catalogue)
+    assert "memory 500 MB (λ is 1: no core is loaded)" in run("models", "list").stdout
+
+
 def test_too_little_memory_for_a_user_model_s_folder_is_said_too(
     user_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,10 @@ from ssd2.demo.paths import EVERYDAY
 from ssd2.errors import InvalidParameter, ModelNotFound
 from ssd2.evaluation.documents.answering import found_passages
 from ssd2.evaluation.documents.questions import chosen_questions
+from tests.families import save_llama
+from tests.user_agent.answering.test_conversation import TEMPLATE
+from user_agent.answering.reading_check import ReadingCheck
+from user_agent.answering.user_model import UserModel
 from user_agent.commands.app import app
 from user_agent.errors import DocumentsUnreadable, StoreInUse, StoreKeyWrong
 from user_agent.store.data_folder import held_data_folder
@@ -170,6 +174,39 @@ def test_a_search_shows_what_an_answer_is_given_and_what_does_not_fit(docs: Docs
     assert "does not fit" in shown.stdout
     assert "5 more were found; use a larger --limit to see them" in shown.stderr
     assert (_json(docs("search", question, "--limit", "4", "--json"))["more"], found["more"]) == (5, 0)
+
+
+def test_a_search_leaves_the_system_prompt_and_private_context_their_room_as_ask_does(
+    docs: Docs, notes: Path, tmp_path: Path
+) -> None:
+    save_llama(tmp_path / "model", 1782)
+    (tmp_path / "model" / "chat_template.jinja").write_text(TEMPLATE)
+    visit = f"The spare key is with Ada. {'It is so. ' * 25}"
+    (notes / "visit.md").write_text("\n\n".join(f"{visit} Visit {n}." for n in range(24)))
+    docs("link", str(notes), "--no-check-reading")
+    question, model = "Where is the spare key?", ("--user-model", str(tmp_path / "model"))
+    given = []
+    for more in ((), ("--system-prompt", "Be brief. " * 60), ("--private-context", "It rains. " * 60)):
+        found = _json(docs("search", question, "--limit", "100", "--json", *model, *more))["passages"]
+        asked = ("ask", question, "--lambda-user", "1", "--max-tokens", "48", "--json", "--no-log", *model, *more)
+        assert found == json.loads(CliRunner().invoke(app, asked).stdout)["citations"]
+        given.append(len(found))
+    assert min(given[1:]) < given[0]
+    assert max(given[1:]) < given[0]
+
+
+def test_the_check_of_a_link_loads_the_user_model_as_ask_does(
+    docs: Docs, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[object] = []
+
+    def check(model: UserModel, *_: object, system_prompt: str) -> ReadingCheck:
+        used.append((model.precision, system_prompt))
+        return ReadingCheck(3, 3)
+
+    monkeypatch.setattr("user_agent.tuning.reading.check_reading", check)
+    docs("link", str(notes), "--precision", "bfloat16", "--system-prompt", "Be brief.")
+    assert used == [("bfloat16", "Be brief.")]
 
 
 def test_a_search_shows_no_passage_as_given_where_lambda_is_0(

@@ -360,6 +360,19 @@ def test_a_changed_setting_is_kept_and_an_empty_one_is_the_default(page: Page, a
             assert http.get("/v1/settings").json()["max_tokens"]["value"] == kept
 
 
+def test_an_emptied_system_prompt_is_none_and_not_the_default(page: Page, agent: AgentProcess) -> None:
+    page.get_by_role("link", name="Settings").click()
+    page.get_by_text("Advanced").click()
+    page.get_by_label("System prompt").fill("")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    with agent.client() as http:
+        value = http.get("/v1/settings").json()["system_prompt"]["value"]
+        http.patch("/v1/settings", json={"system_prompt": None}).raise_for_status()
+    assert value == ""
+    expect(page.get_by_label("System prompt")).to_have_value("")
+
+
 def test_advanced_settings_take_texts_choices_and_lists(page: Page, agent: AgentProcess) -> None:
     page.get_by_role("link", name="Settings").click()
     page.get_by_text("Advanced").click()
