@@ -18,6 +18,7 @@ from tests.families import save_llama
 from tests.user_agent.answering.test_conversation import TEMPLATE
 from tests.user_agent.answering.test_run import FakeClient, FakeStream, V
 from user_agent.answering.answer import Answer
+from user_agent.answering.decoding import decoding_for
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.settings import ServiceSettings
 from user_agent.answering.user_model import UserModel
@@ -26,7 +27,7 @@ from user_agent.store.ledger import Ledger
 from user_agent.tuning import command, sweep
 from user_agent.tuning.command import TuneOptions, run_tune
 from user_agent.tuning.reading import check_reading
-from user_agent.tuning.recording import Recording
+from user_agent.tuning.recording import PUBLIC_INSTRUCTIONS, Recording, record
 
 SAID = "Answer as a pirate."
 NOTES = "The code for the shed is 4711.\n"
@@ -64,7 +65,7 @@ def test_tuning_on_documents_prompts_both_models_as_ask_does(
     tokenizer, prompts = _tokenizer(options), set[str]()
     recorded, computed = dict[str, Any](), sweep.user_terms
 
-    async def record(*_: object, **given: Any) -> list[Recording]:
+    async def recording(*_: object, **given: Any) -> list[Recording]:
         recorded.update(given)
         return [Recording([[torch.zeros(1, V)] for _ in range(2)], 5)]
 
@@ -72,7 +73,7 @@ def test_tuning_on_documents_prompts_both_models_as_ask_does(
         prompts.update(tokenizer.decode(ids) for ids in (*with_docs, *without_docs))
         return computed(model, with_docs, without_docs, *rest)
 
-    monkeypatch.setattr(command, "record", record)
+    monkeypatch.setattr(command, "record", recording)
     monkeypatch.setattr(sweep, "user_terms", noted)
     said = tuned(options)
     assert len(prompts) == 2
@@ -80,6 +81,16 @@ def test_tuning_on_documents_prompts_both_models_as_ask_does(
     assert all(prompt.startswith(f"[system] {SAID}") for prompt in prompts)
     assert recorded["system_prompt"] == SAID
     assert f'each with the system prompt "{SAID}"' in said
+
+
+async def test_the_core_records_its_part_with_the_system_prompt(options: TuneOptions) -> None:
+    model = UserModel.configured(options.answers, with_weights=False)
+    card = {"family": "autoregressive", "vocabulary_sha256": model.vocabulary_sha256, "max_prompt_tokens": 2000}
+    client = FakeClient(FakeStream(1), **card)
+    params = decoding_for(options.answers, model.config)
+    await record(model, client, params, 5, system_prompt=SAID)  # type: ignore[arg-type]
+    asked = [model.tokenizer.decode(request.prompt_ids) for request in client.opened]
+    assert asked == [f"[system] {SAID} [user] {text} [assistant]" for text in PUBLIC_INSTRUCTIONS]
 
 
 def test_own_questions_are_asked_with_the_system_prompt(
