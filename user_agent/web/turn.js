@@ -68,7 +68,7 @@ export class Turn {
     return el("div", { className: "actions", role: "group", "aria-label": "For this answer" },
       this.#pager(),
       button("Regenerate", () => this.onAsk({}), { className: "quiet" }),
-      data?.seed && !hasAlone &&
+      data?.seed && data.lambda_user !== 1 && !hasAlone &&  // at λ 1 there may be no core
         button("Compare with core alone", () => this.onAsk({ seed: data.seed, isCoreAlone: true }), { className: "quiet" }),
       button("Copy", () => navigator.clipboard.writeText(text), { className: "quiet" }),
       trace && el("a", { className: "quiet", href: `${address("ledger")}?trace=${encodeURIComponent(trace)}` }, "Messages sent"));

@@ -275,6 +275,23 @@ def long_answers(agent: AgentProcess) -> Iterator[None]:
         http.patch("/v1/settings", json={"lambda_user": None, "steps": None}).raise_for_status()
 
 
+@pytest.fixture
+def no_core(agent: AgentProcess) -> Iterator[None]:
+    """The user model alone, without a core."""
+    with agent.client() as http:
+        http.patch("/v1/settings", json={"lambda_user": 1}).raise_for_status()
+        yield
+        http.patch("/v1/settings", json={"lambda_user": None}).raise_for_status()
+
+
+@pytest.mark.usefixtures("no_core")
+def test_without_a_core_there_is_none_to_compare_with(page: Page) -> None:
+    ask(page)
+    expect(page.locator(".summary")).to_contain_text("λ 1")
+    expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
+    expect(page.get_by_role("button", name="Compare with core alone")).to_have_count(0)
+
+
 @pytest.mark.usefixtures("long_answers")
 def test_a_running_answer_is_watched_and_stopped_by_escape_and_the_agent_stops_too(
     page: Page, agent: AgentProcess
