@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from typer.testing import CliRunner
 
 from ssd2.models.tokenizer import Tokenizer
 from tests.families import save_llama
@@ -22,6 +23,7 @@ from user_agent.answering.decoding import decoding_for
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.settings import ServiceSettings
 from user_agent.answering.user_model import UserModel
+from user_agent.commands.app import app
 from user_agent.documents.reader import read_passages
 from user_agent.store.ledger import Ledger
 from user_agent.tuning import command, sweep
@@ -128,6 +130,17 @@ def test_the_system_prompt_takes_room_and_a_run_with_another_one_begins_anew(
     assert len(prepared(options).kept) == 1
     other = options.answers.model_copy(update={"system_prompt": "Be brief."})
     assert len(prepared(replace(options, answers=other)).kept) == 0
+
+
+def test_tuning_uses_the_precision_of_ask(options: TuneOptions) -> None:
+    answers = options.answers.model_copy(update={"precision": "bfloat16"})
+    assert prepared(replace(options, answers=answers)).user_model.precision == "bfloat16"
+
+
+def test_tune_offers_what_has_an_effect() -> None:
+    shown = CliRunner().invoke(app, ["tune", "--help"], env={"COLUMNS": "300"}).output
+    for option, is_there in (("--system-prompt", True), ("--precision", True), ("--private-context", False)):
+        assert (option in shown) is is_there
 
 
 def test_the_reading_check_asks_with_the_system_prompt(options: TuneOptions, monkeypatch: pytest.MonkeyPatch) -> None:
