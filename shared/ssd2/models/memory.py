@@ -61,7 +61,7 @@ class Weights:
                         counts[str(entry["dtype"])] += math.prod(entry["shape"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
             return cls({})
-        return cls(counts, "model_type" in config)
+        return cls(counts, "architectures" in config)
 
     def converted_bytes(self, precision: str) -> int:
         """Return the memory of all weights that do not stay mapped."""

@@ -117,7 +117,7 @@ def test_the_spare_slot_is_forgotten_after_it_filled_up_a_batch() -> None:
     spare = row(SLOTS, prompt(6))
     compute(lane, [spare])
     compute(lane, rows)
-    assert lane._missing(spare) == 6
+    assert lane.missing(spare) == 6
     close(compute(lane, [spare])[SLOTS], alone(network("llama"), prompt(6)))
 
 

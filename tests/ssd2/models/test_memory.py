@@ -59,7 +59,7 @@ def test_weights_count_only_where_they_do_not_stay_mapped(
 
 
 def test_what_is_packed_is_copied(tmp_path: Path) -> None:
-    stored = save(tmp_path / "stored", {"w": torch.zeros(1000, 1000)}, {"model_type": "llama"})
+    stored = save(tmp_path / "stored", {"w": torch.zeros(1000, 1000)}, {"architectures": ["LlamaForCausalLM"]})
     assert [Weights.of(stored).converted_bytes(precision) for precision in ("float32", "float16")] == [4 * MB, 2 * MB]
 
 
