@@ -49,7 +49,7 @@ class _ConfigFile(TomlConfigSettingsSource):
     def _read_file(self, file_path: Any) -> dict[str, Any]:
         values = super()._read_file(file_path)
         if _NEVER_SAVED in values:
-            raise _not_saved(f"remove it from {file_path}, and")
+            raise _not_saved(f"remove it from {file_path} and")
         return values
 
 
@@ -225,7 +225,7 @@ def save_settings(changes: Mapping[str, Any], **options: Any) -> AgentConfig:
     if unknown := set(changes) - set(AgentConfig.model_fields):
         raise no_setting(min(unknown))
     if changes.get(_NEVER_SAVED) is not None:
-        raise _not_saved("leave it out here, and")
+        raise _not_saved("do not set it here;")
     file = config_folder() / FILE
     before = file.read_text(encoding="utf-8") if file.is_file() else ""
     kept = {**tomllib.loads(before), **changes}
@@ -250,8 +250,8 @@ def no_setting(name: str) -> InvalidParameter:
 def _not_saved(first: str) -> InvalidParameter:
     setting = SETTINGS[_NEVER_SAVED]
     return InvalidParameter(
-        f"{setting.name} is never saved, because config.toml is not encrypted; {first} give it with a question: by "
-        f"{setting.option}, {setting.variable} or REST",
+        f"{setting.name} is never saved, because config.toml is not encrypted; {first} use {setting.option}, "
+        f"{setting.variable} or REST instead",
         parameter=setting.name,
     )
 
