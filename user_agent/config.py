@@ -30,8 +30,11 @@ from user_agent.store.tuned import config_folder, write_private
 
 FILE = "config.toml"
 
-CHANGEABLE = ("core", "ca", *AnswerSettings.model_fields)
-"""Settings that a running agent takes up at once."""
+_NEVER_SAVED = "private_context"
+"""Setting that no file holds: config.toml is not encrypted."""
+
+CHANGEABLE = ("core", "ca", *(name for name in AnswerSettings.model_fields if name != _NEVER_SAVED))
+"""Settings that a running agent takes up at once, and that are saved."""
 
 _SHARED_MEMORY = ("cpu", "mps")
 """Devices that compute in this machine's memory."""
@@ -41,6 +44,16 @@ _OTHER_VARIABLES = frozenset({f"{PREFIX}CORE_KEY"})
 
 _OTHER_PROGRAMS = (f"{PREFIX}PROXY_",)
 """What names begin with that a core server reads, which may share this environment."""
+
+
+class _ConfigFile(TomlConfigSettingsSource):
+    """config.toml."""
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        values = super()._read_file(file_path)
+        if _NEVER_SAVED in values:
+            raise _not_saved(f"remove it from {file_path} and")
+        return values
 
 
 class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
@@ -153,7 +166,7 @@ class AgentConfig(LineSettings, ServiceSettings, BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources: options, environment, file."""
         del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_folder() / FILE)
+        return init_settings, env_settings, _ConfigFile(settings_cls, config_folder() / FILE)
 
 
 SETTINGS = settings_of(AgentConfig)
@@ -235,10 +248,13 @@ def save_settings(changes: Mapping[str, Any], **options: Any) -> AgentConfig:
         The configuration from now on.
 
     Raises:
-        InvalidParameter: if there is no such setting, its value is outside its range, or the file cannot be written.
+        InvalidParameter: if there is no such setting, it is never saved, its value is outside its range, or the file
+            cannot be written.
     """
     if unknown := set(changes) - set(AgentConfig.model_fields):
         raise no_setting(min(unknown))
+    if changes.get(_NEVER_SAVED) is not None:
+        raise _not_saved("do not set it here;")
     file = config_folder() / FILE
     before = file.read_text(encoding="utf-8") if file.is_file() else ""
     kept = {**tomllib.loads(before), **changes}
@@ -258,6 +274,15 @@ def no_setting(name: str) -> InvalidParameter:
     close = difflib.get_close_matches(name.lower(), SETTINGS, 1)
     meant = f"did you mean {close[0]}?" if close else f"the settings are {', '.join(SETTINGS)}"
     return InvalidParameter(f"there is no setting {name[:80]!r}; {meant}")
+
+
+def _not_saved(first: str) -> InvalidParameter:
+    setting = SETTINGS[_NEVER_SAVED]
+    return InvalidParameter(
+        f"{setting.name} is never saved, because config.toml is not encrypted; {first} use {setting.option}, "
+        f"{setting.variable} or REST instead",
+        parameter=setting.name,
+    )
 
 
 def _toml(value: Any) -> str:

@@ -29,7 +29,7 @@ from user_agent.answering.user_model import UserModel
 from user_agent.api.app import create_app
 from user_agent.api.state import AppState
 from user_agent.commands.app import app
-from user_agent.config import FILE, AgentConfig, load_config, save_settings
+from user_agent.config import CHANGEABLE, FILE, AgentConfig, load_config, save_settings
 from user_agent.config import SETTINGS as AGENT_SETTINGS
 from user_agent.fields import Setting, settings_of
 from user_agent.line.line import CoreLine
@@ -157,6 +157,8 @@ async def test_a_field_means_the_same_by_option_variable_file_and_rest(
         assert await asyncio.to_thread(asked_by, recorders, "ask", QUESTION) == wanted
     for route in (CHAT, COMPLETIONS):
         assert await asked_over_rest(AgentConfig(), route, **rest_body(setting)) == wanted
+    if setting.name not in CHANGEABLE:
+        return
     save_settings({setting.name: text})
     assert await asyncio.to_thread(asked_by, recorders, "ask", QUESTION) == wanted
     assert await asked_over_rest(load_config(), CHAT) == wanted, "what a request leaves out is as configured"
@@ -166,7 +168,8 @@ async def test_a_field_means_the_same_by_option_variable_file_and_rest(
 async def test_precedence_is_option_then_variable_then_file(
     setting: Setting, recorders: list[Recorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_settings({setting.name: VALUES[setting.name][1]})
+    if setting.name in CHANGEABLE:
+        save_settings({setting.name: VALUES[setting.name][1]})
     default = AnswerSettings.model_fields[setting.name].default
     given = {
         "lambda_user": 0.5,
@@ -200,9 +203,12 @@ async def test_help_schema_and_page_say_the_same_of_a_field(setting: Setting, tm
         assert setting.text in shown
     async with _client(AgentConfig(), None) as http:
         schemas = (await http.get("/openapi.json")).json()["components"]["schemas"]
-        page = (await http.get("/v1/settings")).json()[setting.name]
+        page = (await http.get("/v1/settings")).json().get(setting.name)
     for model in ("ChatRequest", "CompletionRequest") if setting.face.openai else ("SlingshotOptions",):
         assert schemas[model]["properties"][setting.face.openai or setting.name]["description"] == setting.text
+    if setting.name not in CHANGEABLE:
+        assert page is None
+        return
     assert (page["help"], page["label"]) == (setting.text, setting.face.label)
     assert page["is_advanced"] == setting.face.advanced
     assert page["value"] == page["default"] == _json(setting.info.default)
@@ -281,6 +287,25 @@ def test_a_variable_that_nothing_reads_is_named_with_the_closest_one(
     assert first.startswith("user-agent: warning: SLINGSHOT_LAMDA_USER")
     assert first.endswith("did you mean SLINGSHOT_LAMBDA_USER?")
     assert "SLINGSHOT_QUUX" in second
+
+
+async def test_private_context_is_in_no_file_and_no_setting_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert set(AnswerRequest.model_fields) - set(CHANGEABLE) == {"private_context", "question", "history"}
+    file = tmp_path / "slingshot" / FILE
+    refused = CliRunner().invoke(app, ["config", "set", "private_context", "I am Mallory."])
+    assert "private_context is never saved" in str(refused.exception)
+    async with _client(AgentConfig(), Recorder(AgentConfig())) as http:
+        assert (await http.patch("/v1/settings", json={"private_context": "I am Mallory."})).status_code == 400
+    assert not file.exists()
+    save_settings({"alpha": 2})
+    file.write_text('private_context = "I am Mallory."\n')
+    with pytest.raises(InvalidParameter, match=r"remove it from .*config\.toml"):
+        load_config()
+    save_settings({"private_context": None})
+    assert load_config().private_context == ""
 
 
 def test_a_file_of_an_older_release_still_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

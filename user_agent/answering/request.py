@@ -1,7 +1,8 @@
 """Request of an answer: one object, whichever face the question came through.
 
 Every field is an option of `ask` and `chat`, a variable SLINGSHOT_…, a key of config.toml, a field of the REST schema
-and a setting of the page; all of them are generated from what stands here (`user_agent.fields`).
+and a setting of the page; all of them are generated from what stands here (`user_agent.fields`). Only private context
+is neither a key of config.toml nor a setting of the page: it is stored nowhere.
 """
 
 from __future__ import annotations
@@ -139,7 +140,8 @@ class AnswerSettings(BaseModel):
         str,
         Face(
             "Text that only the user model reads, before the passages of documents",
-            "It is never sent to the core nor saved in a conversation, but an answer may quote it. Ignored at λ 0.",
+            "It is never sent to the core nor saved, in config.toml or a conversation, but an answer may quote it. "
+            "Ignored at λ 0.",
             default="none",
             label="Private context",
         ),

@@ -55,6 +55,7 @@ class Question:
         left_out_turns: how many earlier turns the user model is not given.
         private_context: what only the user model sees beside the passages.
         private_context_fit: how much it is of what was given.
+        era: when the passages were searched for; see `PromptCache.begin`.
     """
 
     instruction: str
@@ -72,6 +73,7 @@ class Question:
     left_out_turns: int = 0
     private_context: str = ""
     private_context_fit: PrivateContextFit | None = None
+    era: object | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.speculation <= MAX_SPECULATION:
@@ -452,6 +454,7 @@ def _terms(question: Question, user_model: UserModel, observer: Observer | None)
         question.conversation,
         on_read,
         question.private_context,
+        question.era,
     )
 
 
@@ -466,7 +469,8 @@ async def _both(
     try:
         core = await stream.logits(at) if stream else None
     except BaseException:
-        if computing:
+        if terms and computing:
+            terms.close()  # so that a long prompt is not read to its end
             await asyncio.gather(computing, return_exceptions=True)
         raise
     return core, await computing if computing else UserLogits()

@@ -147,6 +147,7 @@ class Answering:
         self.traces, self.figures = traces, Figures()
         self._at_work = asyncio.Semaphore(settings.max_answers)
         self._admitted = 0
+        self._looks_again: asyncio.TimerHandle | None = None
 
     def reconfigure(self, settings: ServiceSettings, user_model: UserModel, client: CoreClient | None) -> None:
         """Take up other settings, checked before, or another model or line, from the next answer on."""
@@ -200,10 +201,11 @@ class Answering:
             PromptTooLong: if the question does not fit.
         """
         params = decoding_for(request, self._user_model.config)
-        limited = await asyncio.to_thread(self._user_model.limited, request.question, params)
+        said = NOTHING_SAID.instructed(request.system_prompt)
+        kept, limited = await asyncio.to_thread(self._kept, request, said, params, None)
         if request.lambda_user == 0:
             return given_at_zero(await asyncio.to_thread(self._search, request.question, request.document_ids))
-        return await asyncio.to_thread(self._passages_for, request, limited)
+        return await asyncio.to_thread(self._passages_for, request, limited, kept)
 
     @property
     def answers(self) -> int:
@@ -246,8 +248,7 @@ class Answering:
     def _done(self, task: asyncio.Task[Answered], trace: Trace) -> None:
         """Count the end of a task, also where it was cancelled before it ever ran."""
         self._admitted -= 1
-        if cache := self._user_model.prompt_cache:
-            task.get_loop().call_later(KEPT_S, cache.forget_unused, KEPT_S)
+        task.get_loop().call_later(KEPT_S, self._forget_unused, task.get_loop())
         if task.cancelled():
             code, message = "stopped", "the answer was stopped"
         elif isinstance(error := task.exception(), SlingshotError):
@@ -259,6 +260,17 @@ class Answering:
             return
         self.figures.ends[code] += 1
         trace.failed(code, message)
+
+    def _forget_unused(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Forget the prompts of the present model that nobody asked about for long, and look again for the rest.
+
+        An answer that was stopped gives its own back only behind the part that it reads.
+        """
+        cache = self._user_model.prompt_cache
+        due_s = cache.forget_unused(KEPT_S) if cache else None
+        if self._looks_again:
+            self._looks_again.cancel()
+        self._looks_again = None if due_s is None else loop.call_later(due_s, self._forget_unused, loop)
 
     async def _in_turn(self, request: AnswerRequest, trace: Trace, observer: Observer | None) -> Answered:
         async with self._at_work:
@@ -299,6 +311,7 @@ class Answering:
 
     async def _question(self, request: AnswerRequest, collaboration: CollaborationParams) -> Question:
         """Complete a request with what the models and the documents say."""
+        era = self._user_model.era
         asked_params = decoding_for(request, self._user_model.config)
         is_known = collaboration.uses_core and request.model == self._settings.model
         core_takes = self._core_takes if is_known else None
@@ -327,6 +340,7 @@ class Answering:
             left_out_turns=len(said.turns) - len(fitted.conversation.turns),
             private_context=fitted.private_context,
             private_context_fit=fitted.private_context_fit,
+            era=era,
         )
 
     def _kept(
@@ -339,9 +353,7 @@ class Answering:
             kept = user_model.kept(request.question, said, params, core_takes)
         return kept, user_model.limited(request.question, params, core_takes, kept)
 
-    def _passages_for(
-        self, request: AnswerRequest, params: DecodingParams, conversation: Conversation = NOTHING_SAID
-    ) -> Fitted:
+    def _passages_for(self, request: AnswerRequest, params: DecodingParams, conversation: Conversation) -> Fitted:
         found = self._found(request, conversation) if request.document_ids != () else []
         return self._user_model.fitting(
             request.question, found, params.max_answer_tokens, conversation, request.private_context

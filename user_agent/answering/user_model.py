@@ -32,6 +32,9 @@ PrivateContextFit: TypeAlias = Literal["whole", "in part", "left out"]
 _PRIVATE = Path("private context")
 """Placeholder for the source of a text that comes from no document."""
 
+_BESIDE = Passage("This is a note.", _PRIVATE)
+"""Stands beside a passage whose tokens are counted, so that both ends of it are as among others."""
+
 GAP = " … "
 """Stands where sentences of a passage were left out, for the user model and for whoever reads it."""
 
@@ -132,6 +135,11 @@ class UserModel:
     def precision(self) -> str:
         """Precision of the model's weights; empty without them."""
         return str(next(self.model.parameters()).dtype).removeprefix("torch.") if self.model else ""
+
+    @property
+    def era(self) -> object | None:
+        """See `PromptCache.era`; None without a cache."""
+        return self.prompt_cache.era if self.prompt_cache else None
 
     def forget_prompts(self) -> None:
         """Clear the cache of earlier prompts: a document or a conversation is gone."""
@@ -255,20 +263,38 @@ class UserModel:
         conversation = self._fitting_turns(instruction, passages, longest, conversation)
         if (needed := len(self.prompt(instruction, (), conversation))) > longest:
             raise self.too_long(needed, answer_tokens, "max_tokens", conversation=conversation)
-        room = longest - needed
-        given: list[Passage] = []
-        left_out: list[Passage] = []
-        for passage in passages:
-            shown: Passage | None = passage
-            if self._tokens_added(instruction, passage) > room:
-                may_cut = not any(one.is_cut for one in given)
-                shown = self._cut(instruction, passage, room) if may_cut else None
-            if shown:
-                given.append(shown)
-                room -= self._tokens_added(instruction, shown)
-            else:
-                left_out.append(passage)
-        return _apart(given, left_out, conversation, has_private=bool(private))
+        given = self._chosen(instruction, passages, longest, conversation)
+        left_out = [passage for at, passage in enumerate(passages) if at not in given]
+        return _apart(list(given.values()), left_out, conversation, has_private=bool(private))
+
+    def _chosen(
+        self, instruction: str, passages: Sequence[Passage], longest: int, conversation: Conversation
+    ) -> dict[int, Passage]:
+        """Choose passages by their index, one of them cut, for a prompt of at most so many tokens."""
+        counts = [self._tokens_added(passage) for passage in passages]
+        room = longest - len(self.prompt(instruction, [_BESIDE], conversation)) + self._tokens_added(_BESIDE)
+        while True:
+            given = self._within(room, instruction, passages, counts)
+            over = len(self.prompt(instruction, list(given.values()), conversation)) - longest
+            if over <= 0:
+                return given
+            room -= over  # they were counted apart, and where they meet tokens may be others
+
+    def _within(
+        self, room: int, instruction: str, passages: Sequence[Passage], counts: Sequence[int]
+    ) -> dict[int, Passage]:
+        given: dict[int, Passage] = {}
+        has_cut = False
+        for at, (passage, tokens) in enumerate(zip(passages, counts, strict=True)):
+            shown, needed = passage, tokens
+            if tokens > room:
+                part = None if has_cut else self._cut(instruction, passage, room)
+                if part is None:
+                    continue
+                shown, needed, has_cut = part, self._tokens_added(part), True
+            given[at] = shown
+            room -= needed
+        return given
 
     def _fitting_turns(
         self, instruction: str, passages: Sequence[Passage], longest: int, conversation: Conversation
@@ -292,8 +318,9 @@ class UserModel:
         conversation: Conversation = NOTHING_SAID,
         on_read: OnRead = nobody,
         private_context: str = "",
+        era: object | None = None,
     ) -> UserTerms:
-        """The model's part in one decode, to be closed; `on_read` is told while a long prompt is read."""
+        """The model's part in one decode, to be closed; for `on_read` and `era` see `PromptCache.begin`."""
         if self.model is None:
             raise ModelNotFound(
                 "the user model was loaded without its weights; load it with them", parameter="user_model"
@@ -301,26 +328,39 @@ class UserModel:
         with_docs = self.prompt(instruction, passages, conversation, private_context)
         without_docs = self.prompt(instruction, (), conversation)
         cache = self.prompt_cache
-        begin_with = None if cache is None else lambda prompts: cache.begin(prompts, on_read)
+        begin_with = None if cache is None else lambda prompts: cache.begin(prompts, on_read, era)
         return user_terms(self.model, [with_docs], [without_docs], collaboration, self_conditioning, begin_with)
 
-    def _tokens_added(self, instruction: str, passage: Passage) -> int:
-        return len(self.prompt(instruction, [passage])) - len(self.prompt(instruction))
+    def _tokens_added(self, passage: Passage) -> int:
+        """Count the tokens that a passage adds to a prompt with others, give or take those where two texts meet.
+
+        Never beside none: a template may say something of its own where nothing else is said.
+        """
+        return len(self.prompt("", [_BESIDE, passage, _BESIDE])) - len(self.prompt("", [_BESIDE, _BESIDE]))
 
     def _cut(self, instruction: str, passage: Passage, room: int) -> Passage | None:
         """Cut a passage to the sentences that fit, in their order; None if none does."""
         every = [replace(passage, text=text, is_cut=True) for text in sentences(passage.text)]
-        alone = [at for at, sentence in enumerate(every) if self._tokens_added(instruction, sentence) <= room]
+        tokens = [self._tokens_of(f" {sentence.text}") for sentence in every]
+        gap = self._tokens_of(GAP.rstrip())
+        left = room + gap - self._tokens_added(_BESIDE) + self._tokens_of(f" {_BESIDE.text}")
+        alone = [at for at, needed in enumerate(tokens) if needed + gap <= left]
         if not alone:
             return None
-        matching = search(every, instruction)
-        best_first = sorted(alone, key=lambda at: every[at] not in matching)
-        chosen: list[int] = []
-        for at in best_first:
-            tried = sorted([*chosen, at])
-            if self._tokens_added(instruction, _joined(every, tried)) <= room:
-                chosen = tried
-        return _joined(every, chosen) if chosen else None
+        matching = set(search(every, instruction))
+        chosen: dict[int, None] = {}  # in the order of choice
+        for at in sorted(alone, key=lambda at: every[at] not in matching):
+            neighbours = (at - 1 in chosen) + (at + 1 in chosen)  # each one is a gap less
+            if (more := tokens[at] + gap * (1 - neighbours)) <= left:
+                chosen[at] = None
+                left -= more
+        while chosen and self._tokens_added(_joined(every, sorted(chosen))) > room:
+            chosen.popitem()  # the sentences were counted apart
+        return _joined(every, sorted(chosen)) if chosen else None
+
+    def _tokens_of(self, text: str) -> int:
+        """Count the tokens of a text behind another one: some tokenizers put a space before the first word."""
+        return len(self.tokenizer.encode(_BESIDE.text + text)) - len(self.tokenizer.encode(_BESIDE.text))
 
     def too_long(
         self,

@@ -5,6 +5,7 @@ It takes seconds and has no line to the core: the user model answers alone (λ =
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,7 @@ from ssd2.errors import PromptTooLong
 from ssd2.evaluation.two_source import holds
 from ssd2.models.chat import BRIEFLY
 from ssd2.models.predict import begin_sampler
+from ssd2.models.prompt_cache import NOT_KEPT
 from user_agent.answering.conversation import Conversation
 from user_agent.answering.decoding import decoding_for
 from user_agent.answering.reading_check import ReadingCheck
@@ -79,14 +81,15 @@ def _is_right(
     goes_on: Callable[[], bool],
 ) -> bool | None:
     """Decode until the expected words are there; None if that was broken off."""
-    terms = user_model.terms(question.text, _passages(question), _ALONE, params.self_conditioning, said)
+    asked = (question.text, _passages(question), _ALONE, params.self_conditioning, said)
     sampler = begin_sampler(user_model.config, params, [Seeds.reproducible(0)])
-    while (view := sampler.due) is not None:
-        if not goes_on():
-            return None
-        sampler.step(mix_terms(None, terms.logits(view), _ALONE))
-        if holds(user_model.tokenizer.decode(sampler.answers[0]), question.expected):
-            return True
+    with contextlib.closing(user_model.terms(*asked, era=NOT_KEPT)) as terms:
+        while (view := sampler.due) is not None:
+            if not goes_on():
+                return None
+            sampler.step(mix_terms(None, terms.logits(view), _ALONE))
+            if holds(user_model.tokenizer.decode(sampler.answers[0]), question.expected):
+                return True
     return False
 
 

@@ -29,6 +29,9 @@ OnRead: TypeAlias = Callable[[int, int], None]
 PLACES_STEP = 512
 """Places are reserved in multiples of it, so that an answer seldom outgrows what was reserved for its prompt."""
 
+NOT_KEPT = object()
+"""Era of a decode that leaves nothing behind: nobody asks about its prompts again."""
+
 _WITHIN_A_DECODE = "decode"
 """Scope of the rows of one decode, whose prompts begin with the same turns: they are one user's."""
 
@@ -82,7 +85,7 @@ class PromptCache:
             self._make = None
         self._lock = threading.Lock()
         self._kept: list[_Kept] = []  # the least recently used first
-        self._forgotten = 0  # how often: what was begun before is not kept
+        self._era = object()  # another one each time that everything is forgotten
 
     @property
     def is_usable(self) -> bool:
@@ -95,39 +98,51 @@ class PromptCache:
         with self._lock:
             return sum(one.bytes for one in self._kept)
 
-    def begin(self, prompts: Sequence[Sequence[int]], on_read: OnRead = nobody) -> CachedDecode:
+    @property
+    def era(self) -> object:
+        """The time since everything was last forgotten, of this cache alone; to be had before prompts are made."""
+        return self._era
+
+    def begin(
+        self, prompts: Sequence[Sequence[int]], on_read: OnRead = nobody, era: object | None = None
+    ) -> CachedDecode:
         """Take up a decode.
 
         Args:
             prompts: B prompts as token ids, of any lengths.
             on_read: told of the parts of long prompts.
+            era: when the texts in the prompts were read. In another one they may have been removed, so nothing of the
+                decode is kept. None for now.
 
         Raises:
             SlingshotError: as `ssd2.models.predict.begin`.
         """
         check_prompts(prompts, self._model.config)
-        return CachedDecode(self, [tuple(prompt) for prompt in prompts], on_read)
+        return CachedDecode(self, [tuple(prompt) for prompt in prompts], on_read, self._era if era is None else era)
 
     def forget(self) -> None:
         """Forget everything, that of decodes that go on as soon as they end."""
         with self._lock:
             gone, self._kept = self._kept, []
-            self._forgotten += 1
+            self._era = object()
         _wipe(gone)
 
-    def forget_unused(self, seconds: float) -> None:
-        """Forget what was not used for so long."""
-        before = time.monotonic() - seconds
-        with self._lock:
-            gone = [one for one in self._kept if one.since <= before]
-            self._kept = [one for one in self._kept if one.since > before]
-        _wipe(gone)
-
-    def take(self, prompts: Sequence[tuple[int, ...]]) -> tuple[CausalLane, int]:
-        """Take what shares most with some prompts, or an empty lane, for one decode alone.
+    def forget_unused(self, seconds: float) -> float | None:
+        """Forget what was not used for so long.
 
         Returns:
-            The lane, and a number to give it back with.
+            Seconds until the next of the rest is due; None if nothing is left.
+        """
+        now = time.monotonic()
+        with self._lock:
+            gone = [one for one in self._kept if one.since <= now - seconds]
+            self._kept = [one for one in self._kept if one.since > now - seconds]
+            oldest = min((one.since for one in self._kept), default=None)
+        _wipe(gone)
+        return None if oldest is None else oldest + seconds - now
+
+    def take(self, prompts: Sequence[tuple[int, ...]], era: object) -> CausalLane:
+        """Take what shares most with some prompts, or an empty lane, for one decode alone.
 
         Raises:
             TooLittleMemory: if there is no memory for the prompts.
@@ -135,9 +150,14 @@ class PromptCache:
         with self._lock:
             shared, at = max(((one.shared(prompts), at) for at, one in enumerate(self._kept)), default=(0, 0))
             kept = self._kept.pop(at) if shared else None
-            number = self._forgotten
         longest = max(map(len, prompts))
-        return self.grown(kept.lane, longest) if kept else self._lane(len(prompts), longest), number
+        if kept is None:
+            return self._lane(len(prompts), longest)
+        try:
+            return self.grown(kept.lane, longest)
+        except TooLittleMemory:
+            self.give_back(kept.lane, era)
+            raise
 
     def grown(self, lane: CausalLane, tokens: int) -> CausalLane:
         """Return the lane, or a larger one that holds the same, with room for so many tokens."""
@@ -148,11 +168,11 @@ class PromptCache:
         _wipe([_Kept(lane, 0.0)])
         return larger
 
-    def give_back(self, lane: CausalLane, number: int) -> None:
-        """Keep what a decode leaves behind, within the bounds."""
+    def give_back(self, lane: CausalLane, era: object) -> None:
+        """Keep what a decode of an era leaves behind, within the bounds."""
         gone = []
         with self._lock:
-            if number == self._forgotten:
+            if era is self._era:
                 self._kept.append(_Kept(lane, time.monotonic()))
             else:
                 gone.append(_Kept(lane, 0.0))
@@ -188,10 +208,10 @@ class _Opening:
 class CachedDecode:
     """One model's part in one decode, with what earlier ones left behind. A `Predictor`, to be closed."""
 
-    def __init__(self, cache: PromptCache, prompts: Sequence[tuple[int, ...]], on_read: OnRead) -> None:
+    def __init__(self, cache: PromptCache, prompts: Sequence[tuple[int, ...]], on_read: OnRead, era: object) -> None:
         """Take up a decode; see `PromptCache.begin`."""
-        self._cache, self._prompts, self._on_read = cache, prompts, on_read
-        self._taken: tuple[CausalLane, int] | None = None
+        self._cache, self._prompts, self._on_read, self._era = cache, prompts, on_read, era
+        self._taken: CausalLane | None = None
         self._is_closed = False
         self._at_work = threading.Lock()
 
@@ -208,32 +228,32 @@ class CachedDecode:
             TooLittleMemory: if there is no memory for the prompts.
             CancelledError: if the decode was closed while a prompt was read.
         """
-        with self._at_work:
-            try:
+        try:
+            with self._at_work:
                 return self._logits(view)
-            finally:
-                self._give_back_if_closed()
+        finally:  # behind the lock: whoever closes while it is held leaves the rest to this thread
+            self._give_back_if_closed()
 
     def close(self) -> None:
         """End the decode, at once or behind the part that is being read: another thread may be at work."""
         self._is_closed = True
-        if self._at_work.acquire(blocking=False):
+        self._give_back_if_closed()
+
+    def _give_back_if_closed(self) -> None:
+        if self._is_closed and self._at_work.acquire(blocking=False):
             try:
-                self._give_back_if_closed()
+                lane, self._taken = self._taken, None
+                if lane is not None:
+                    self._cache.give_back(lane, self._era)
             finally:
                 self._at_work.release()
 
-    def _give_back_if_closed(self) -> None:
-        if self._is_closed and self._taken:
-            taken, self._taken = self._taken, None
-            self._cache.give_back(*taken)
-
     def _logits(self, view: BlockView) -> Tensor:
         answers = view.answer_ids.tolist()
-        self._taken = lane, number = self._taken or self._cache.take(self._prompts)
+        lane = self._cache.take(self._prompts, self._era) if self._taken is None else self._taken
+        self._taken = lane
         tokens = max(len(prompt) + len(answer) for prompt, answer in zip(self._prompts, answers, strict=True))
-        lane = self._cache.grown(lane, tokens)
-        self._taken = lane, number
+        self._taken = lane = self._cache.grown(lane, tokens)
         rows = [
             Row(slot, _Opening(prompt, view.block_size), BlockState(answer_ids=tuple(answer)), _WITHIN_A_DECODE)
             for slot, (prompt, answer) in enumerate(zip(self._prompts, answers, strict=True))

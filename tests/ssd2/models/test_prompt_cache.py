@@ -15,7 +15,7 @@ from ssd2.errors import InvalidParameter, PromptTooLong, TooLittleMemory
 from ssd2.models import prompt_cache
 from ssd2.models.autoregressive import AutoregressiveLM, NextToken
 from ssd2.models.causal_lane import CausalLane
-from ssd2.models.prompt_cache import CachedDecode, PromptCache
+from ssd2.models.prompt_cache import NOT_KEPT, CachedDecode, PromptCache
 from tests.conftest import block_view
 from tests.ssd2.models.test_causal_lane import REFUSED, TAKEN, model_of
 
@@ -163,16 +163,57 @@ def test_a_decode_that_was_begun_before_is_forgotten_at_its_end(
     assert not any(bool(tensor.any()) for tensor in made)
 
 
+@pytest.mark.parametrize("is_asked_again", [True, False])
+def test_prompts_made_before_everything_was_forgotten_are_not_kept(
+    model: AutoregressiveLM, monkeypatch: pytest.MonkeyPatch, is_asked_again: bool
+) -> None:
+    cache = PromptCache(model, ENOUGH)
+    made = memories(monkeypatch)
+    era = cache.era if is_asked_again else NOT_KEPT
+    cache.forget()
+    decode = cache.begin(PROMPTS, era=era)
+    assert decoded(decode) == decoded(NextToken(model, PROMPTS))
+    decode.close()
+    assert cache.bytes == 0
+    assert not any(bool(tensor.any()) for tensor in made)
+    assert cache.era is not PromptCache(model, ENOUGH).era, "nor in the cache of another model"
+
+
+def test_a_decode_closed_while_it_ends_a_timestep_is_given_back(model: AutoregressiveLM) -> None:
+    """The one who closes finds the decode at work, and the one at work is past its last look."""
+    cache = PromptCache(model, ENOUGH)
+    decode = cache.begin(PROMPTS)
+
+    class Lock:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.acquire = self.lock.acquire
+
+        def release(self) -> None:
+            decode.close()
+            self.lock.release()
+
+        def __enter__(self) -> None:
+            self.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.release()
+
+    decode._at_work = Lock()  # type: ignore[assignment]
+    decode.logits(block_view(2, block_size=1))
+    assert cache.bytes > 0
+
+
 def test_what_was_not_used_for_long_is_forgotten(model: AutoregressiveLM, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(prompt_cache.time, "monotonic", lambda: now[0])
     cache = PromptCache(model, ENOUGH)
     asked(cache, PROMPTS)
     now[0] += 10
-    cache.forget_unused(20)
+    assert cache.forget_unused(20) == 10, "seconds until it is due"
     assert cache.bytes > 0
     now[0] += 10
-    cache.forget_unused(20)
+    assert cache.forget_unused(20) is None
     assert cache.bytes == 0
 
 
@@ -195,6 +236,25 @@ def test_an_answer_that_outgrows_what_was_reserved_goes_on(
     assert decoded(cache.begin(PROMPTS)) == decoded(NextToken(model, PROMPTS))
     assert {tensor.shape[2] for tensor in made} == {66, 132}
     assert reads.taken() <= sum(map(len, PROMPTS)) + 6 * 2, "nothing is read twice"
+
+
+def test_what_cannot_grow_for_want_of_memory_is_still_kept(
+    model: AutoregressiveLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_cache, "PLACES_STEP", 66)
+    cache = PromptCache(model, ENOUGH)
+    asked(cache, PROMPTS)
+    kept, reads = cache.bytes, Reads(monkeypatch)
+
+    def full(*_: object) -> None:
+        raise InvalidParameter("there is no memory")
+
+    monkeypatch.setattr(cache, "_make", full)
+    with pytest.raises(TooLittleMemory):
+        asked(cache, [[*DOCUMENT, *DOCUMENT, *DOCUMENT], PROMPTS[1]])
+    assert cache.bytes == kept
+    asked(cache, PROMPTS)
+    assert reads.taken() <= 6 * 2
 
 
 def closing_at(reads: int, told: list[tuple[int, int]]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import httpx
@@ -134,6 +134,18 @@ async def test_a_question_is_searched_for_as_it_goes_on_from_the_turn_before(
     given = [*answered.question.passages, *answered.question.left_out]
     assert given[: len(first)] == [NOTES[at] for at in first]
     assert len(given) == len(set(given))
+
+
+async def test_what_would_be_given_beside_a_system_prompt_is_what_an_answer_is_given(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [replace(KEY, line=number) for number in range(400)]
+    monkeypatch.setattr(service.answering, "_search", lambda *_: many)
+    asked = {"system_prompt": "Be brief, and be kind. " * 20, "private_context": "I am Mallory."}
+    shown = await service.answering.passages_for(service.answering.request("Where is the key?", **asked))
+    given = (await service.ask("Where is the key?", **asked)).question
+    assert (shown.passages, shown.private_context) == (given.passages, given.private_context)
+    assert len(shown.passages) < len(many)
 
 
 async def test_an_answer_composed_on_the_device_never_crosses_after_a_change_of_mode(service: Service) -> None:

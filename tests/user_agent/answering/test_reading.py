@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from ssd2.algorithm.collaboration import UserTerms
+from ssd2.models import prompt_cache
 from ssd2.models.causal_lane import ON_CPU, CausalLane
 from ssd2.models.chat import Message
 from tests.families import save_llama
 from tests.user_agent.answering.test_conversation import CHAT, TEMPLATE
-from tests.user_agent.answering.test_run import V
+from tests.user_agent.answering.test_run import FakeClient, FakeStream, V
 from user_agent.answering.answer import Observer
 from user_agent.answering.service import KEPT_S, Answering
 from user_agent.answering.traces import Traces
@@ -26,6 +31,7 @@ from user_agent.commands.watching import TerminalObserver
 from user_agent.config import AgentConfig
 from user_agent.documents.collection import Collection
 from user_agent.documents.passage import Passage
+from user_agent.errors import CoreLost
 from user_agent.line.line import CoreLine
 from user_agent.store.crossed import Crossed
 from user_agent.store.database import memory_database
@@ -140,6 +146,38 @@ async def test_an_answer_that_is_stopped_reads_no_further_part(service: Answerin
     assert await ask(service) == await ask(service_of(model_like(service)))
 
 
+async def test_a_core_that_fails_ends_the_reading_of_a_long_prompt(
+    model: UserModel, parts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, closed = asyncio.Event(), threading.Event()
+    read, close, loop = CausalLane.read, UserTerms.close, asyncio.get_running_loop()
+
+    def slow(lane: Any, row: Any, *, beside: bool) -> None:
+        read(lane, row, beside=beside)
+        loop.call_soon_threadsafe(begun.set)
+        if len(parts) == 1:
+            closed.wait(5)
+
+    def noted(terms: UserTerms) -> None:
+        close(terms)
+        closed.set()
+
+    class Failing(FakeStream):
+        async def logits(self, due: object) -> Any:
+            await begun.wait()
+            raise CoreLost("the connection broke")
+
+    monkeypatch.setattr(CausalLane, "read", slow)
+    monkeypatch.setattr(UserTerms, "close", noted)
+    card = {"family": "autoregressive", "vocabulary_sha256": model.vocabulary_sha256, "max_prompt_tokens": 2000}
+    config = AgentConfig(lambda_user=0.5, alpha=1.0, max_tokens=3, temperature=0)
+    client = FakeClient(Failing(1), **card)
+    service = Answering(config, model, client, lambda *_: (PAGE,), Crossed(memory_database(), list), Traces())
+    with pytest.raises(CoreLost):
+        await ask(service)
+    assert len(parts) == 1
+
+
 def model_like(service: Answering) -> UserModel:
     """The same model, with nothing kept."""
     from ssd2.models.predict import prompt_cache_of
@@ -198,17 +236,58 @@ async def test_what_is_kept_is_forgotten_with_its_documents(service: Answering, 
 async def test_what_is_kept_is_forgotten_with_a_conversation_a_model_and_in_time(
     service: Answering, model: UserModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    later: list[tuple[float, Any, float]] = []
-    loop = asyncio.get_running_loop()
-    monkeypatch.setattr(loop, "call_later", lambda delay, call, *given: later.append((delay, call, *given)))
+    later: list[tuple[Any, ...]] = []
+
+    def call_later(*given: Any) -> SimpleNamespace:
+        later.append(given)
+        return SimpleNamespace(cancel=lambda: None)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
+    now = [100.0]
+    monkeypatch.setattr(prompt_cache, "time", SimpleNamespace(monotonic=lambda: now[0]))
     await ask(service)
+    (first,) = [one for one in later if one[0] == KEPT_S]
+    now[0] += KEPT_S - 0.5  # what was kept came half a second after the answer's end, as of one that was stopped
+    first[1](*first[2:])
     assert model.prompt_cache.bytes
-    ((delay, call, seconds),) = [one for one in later if one[0] == KEPT_S]
-    assert (delay, seconds) == (KEPT_S, KEPT_S)
-    call(0.0)
+    now[0] += 0.5
+    delay, call, *given = later[-1]
+    assert delay == 0.5
+    call(*given)
+    assert not model.prompt_cache.bytes
+    assert later[-1][1:] == (call, *given), "where nothing is left nobody looks again"
+    await ask(service)
+    other = UserModel.load(folder, with_weights=True)
+    service.reconfigure(AgentConfig(lambda_user=1.0), other, None)
     assert not model.prompt_cache.bytes
     await ask(service)
+    now[0] += KEPT_S
+    first[1](*first[2:])
+    assert not other.prompt_cache.bytes, "it looks at the present model"
+
+
+async def test_a_model_that_was_replaced_is_not_held_until_its_prompts_would_be_forgotten(folder: Path) -> None:
+    model = UserModel.load(folder, with_weights=True)
+    service, network = service_of(model), weakref.ref(model.model)
+    await ask(service)
     service.reconfigure(AgentConfig(lambda_user=1.0), UserModel.load(folder, with_weights=True), None)
+    del model
+    gc.collect()
+    assert network() is None
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_what_goes_between_the_search_and_the_first_logits_is_not_kept(
+    service: Answering, model: UserModel, is_replaced: bool
+) -> None:
+    class Removing(Observer):
+        def began(self) -> None:
+            if is_replaced:
+                service.reconfigure(AgentConfig(lambda_user=1.0), model_like(service), None)
+            else:
+                service.forget_prompts()
+
+    await ask(service, observer=Removing())
     assert not model.prompt_cache.bytes
 
 

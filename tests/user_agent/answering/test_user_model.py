@@ -11,6 +11,10 @@ from hypothesis import strategies as st
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import CheckpointInvalid, ModelNotFound, PromptTooLong
+from ssd2.models.tokenizer import Tokenizer
+from tests.families import save_llama
+from tests.user_agent.answering.test_conversation import TEMPLATE
+from tests.user_agent.answering.test_run import V
 from user_agent.answering.user_model import GAP, UserModel
 from user_agent.documents.formats.section import Section, cut, sentences
 from user_agent.documents.passage import Passage
@@ -36,6 +40,60 @@ def test_passages_fill_the_context_best_first_and_the_others_are_known(user_fold
     longest = model.config.max_prompt_tokens_before(ANSWER_TOKENS)
     used = _prompt_tokens(model, "What is my shed code?", fitted.passages)
     assert used <= longest < used + _prompt_tokens(model, "", found[:1])
+
+
+SAYS = "[system] You are an assistant of many words, who was made to answer and to be of help. "
+DEFAULT_SAYING = f"{{% if messages[0].role != 'system' %}}{SAYS}{{% endif %}}{TEMPLATE}"
+
+
+@pytest.fixture(params=[TEMPLATE, DEFAULT_SAYING])
+def causal(request: pytest.FixtureRequest, tmp_path: Path) -> UserModel:
+    """A model whose chat template says something of its own, or does not, where there is no system prompt."""
+    save_llama(tmp_path / "llama", V)
+    (tmp_path / "llama/chat_template.jinja").write_text(request.param)
+    return UserModel.load(tmp_path / "llama", with_weights=False)
+
+
+@pytest.mark.parametrize("system_prompt", ["", "Be brief."])
+@pytest.mark.parametrize("miscounted", [0, 2])
+def test_passages_are_counted_in_the_prompt_that_they_stand_in(
+    causal: UserModel, monkeypatch: pytest.MonkeyPatch, system_prompt: str, miscounted: int
+) -> None:
+    added = UserModel._tokens_added
+    monkeypatch.setattr(UserModel, "_tokens_added", lambda model, passage: added(model, passage) - miscounted)
+    said = causal.instructed(system_prompt)
+    found = [_passage(f"The code for the shed is {number}") for number in range(1000, 1400)]
+    fitted = causal.fitting("What is my shed code?", found, ANSWER_TOKENS, said)
+    used = len(causal.prompt("What is my shed code?", fitted.passages, said))
+    longest = causal.config.max_prompt_tokens_before(ANSWER_TOKENS)
+    assert fitted.left_out
+    assert used <= longest
+    assert longest - used < 2 * len(causal.tokenizer.encode(found[0].text)) + miscounted * len(found)
+
+
+def test_a_long_private_context_is_encoded_a_few_times_and_not_once_a_sentence(
+    causal: UserModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    characters = 0
+    encode, encode_apart = Tokenizer.encode, Tokenizer._encode_apart
+
+    def counted(tokenizer: Tokenizer, text: str) -> list[int]:
+        nonlocal characters
+        characters += len(text)
+        return encode(tokenizer, text)
+
+    def counted_apart(tokenizer: Tokenizer, text: str) -> list[int]:
+        nonlocal characters
+        characters += len(text)
+        return encode_apart(tokenizer, text)
+
+    monkeypatch.setattr(Tokenizer, "encode", counted)
+    monkeypatch.setattr(Tokenizer, "_encode_apart", counted_apart)
+    long = " ".join(f"The code for the box number {number} is {number * 7}." for number in range(1000))
+    fitted = causal.fitting("What is the code?", [], ANSWER_TOKENS, private_context=long)
+    assert characters < 10 * len(long)
+    used = len(causal.prompt("What is the code?", private_context=fitted.private_context))
+    assert 0 <= causal.config.max_prompt_tokens_before(ANSWER_TOKENS) - used < 50
 
 
 def test_the_first_passage_that_does_not_fit_is_cut_to_the_sentences_that_match(user_folder: Path) -> None:

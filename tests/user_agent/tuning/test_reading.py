@@ -8,7 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from ssd2.algorithm.collaboration import UserTerms
 from ssd2.demo.paths import EVERYDAY, NOTES, USER
+from tests.families import save_llama
+from tests.user_agent.answering.test_run import V
 from user_agent.answering.reading_check import ReadingCheck
 from user_agent.answering.user_model import UserModel
 from user_agent.documents.passage import Passage
@@ -39,6 +42,32 @@ def test_slow_models_are_asked_fewer_questions(user_model: UserModel, monkeypatc
     assert 0 < found.questions < QUESTIONS
     assert next(clock) <= 25
     assert check_reading(user_model, read_passages(NOTES), limit_s=0) == ReadingCheck()
+
+
+def test_every_answer_of_a_check_is_closed_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_llama(tmp_path / "llama", V)
+    model = UserModel.load(tmp_path / "llama", with_weights=True)
+    assert model.prompt_cache
+    begun: list[UserTerms] = []
+    closed: list[UserTerms] = []
+    terms, close = UserModel.terms, UserTerms.close
+
+    def noted(*given: object, **options: object) -> UserTerms:
+        begun.append(terms(*given, **options))
+        return begun[-1]
+
+    def noting(one: UserTerms) -> None:
+        closed.append(one)
+        close(one)
+
+    monkeypatch.setattr(UserModel, "terms", noted)
+    monkeypatch.setattr(UserTerms, "close", noting)
+    check_reading(model, read_passages(NOTES), limit_s=NO_LIMIT_S)
+    assert closed == begun
+    assert len(begun) == QUESTIONS
+    assert model.prompt_cache.bytes == 0
 
 
 def test_it_ends_within_an_answer_when_told_to(user_model: UserModel) -> None:
