@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from tests.real_model import model_folder
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start: two with two threads each slow each other down
+
+# What this machine's user has chosen and downloaded is none of the tests' business.
+_HOME = tempfile.TemporaryDirectory(prefix="slingshot-tests-")
+os.environ["XDG_CONFIG_HOME"], os.environ["XDG_DATA_HOME"] = f"{_HOME.name}/config", f"{_HOME.name}/data"
 
 # Under nohup or behind a shell's & they come ignored, and what ends a process by them could not be seen.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
