@@ -215,6 +215,7 @@ PAIRS: tuple[Pair, ...] = (
         _CODER_05B,
         f"{_ONE_MACHINE}; documents and code",
         run="4-bit GGUF weights (Q4_K_M), dequantised",
+        settings=PairSettings(lambda_user=0.5, alpha=1.0),
     ),
     Pair("qwen2.5-coder-7b", _model("Qwen/Qwen2.5-Coder-7B-Instruct", 7_616, 15_242, 32_768), _CODER_05B, _SERVER),
     Pair("qwen2.5-coder-14b", _model("Qwen/Qwen2.5-Coder-14B-Instruct", 14_770, 29_551, 32_768), _CODER_05B, _SERVER),
