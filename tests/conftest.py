@@ -134,7 +134,7 @@ def save_ssd_lm(folder: Path, seed: int) -> None:
 
 
 def block_view(rows: int = 1, **changes: Any) -> BlockView:
-    """What a model is asked at the first timestep of an answer, unless told otherwise."""
+    """View of the first timestep of an answer, unless changed."""
     values: dict[str, Any] = {
         "block": 0,
         "step": 0,

@@ -41,7 +41,7 @@ from user_agent.stores import open_stores
 HERE = Path(__file__).parent / "everyday"
 FILES = HERE / "files"
 PATIENT_S = 600.0
-"""How long a timestep may take, on a machine that does other things too; none of it is measured."""
+"""Timeout of a timestep on a busy machine; it is not part of a figure."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Clock:
         self._is_cuda = device.type == "cuda"
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """What some work takes."""
+        """Time some work, in seconds."""
         self._wait()
         started = time.perf_counter()
         work()
@@ -84,7 +84,7 @@ class Clock:
 
 
 class Machine:
-    """What a device reaches at best.
+    """Best rates of a device.
 
     Attributes:
         bytes_per_s: of a large copy, reading and writing both counted.

@@ -90,7 +90,7 @@ def decode_alone(
 
 @dataclass(frozen=True)
 class Ending:
-    """How a call ended, as the agent sees it."""
+    """End of a call, as the agent sees it."""
 
     status: grpc.StatusCode
     details: str

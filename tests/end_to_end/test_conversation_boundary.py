@@ -1,4 +1,4 @@
-"""What crosses in a conversation: the user's own messages, answers that crossed before, projected tokens. No more."""
+"""In a conversation only the user's messages, answers that crossed before and projected tokens cross."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def tokens_told(wire: Wire) -> list[int]:
     return [one for request in requests(wire) for one in request.projection.token_ids]
 
 
-async def test_of_a_conversation_only_what_is_the_users_own_and_what_crossed_before_crosses(
+async def test_only_the_users_messages_and_what_crossed_before_cross_in_a_conversation(
     llama: CoreProcess, model: UserModel, tmp_path: Path
 ) -> None:
     """One answer is made with the core, one on the device; then the agent is restarted and the mode changed."""
@@ -119,7 +119,7 @@ def ids(model: UserModel, messages: list[Message], passages: list[Passage] | Non
 
 
 def without_the_conversation(opening: pb.Open) -> pb.Open:
-    """What an answer's first message says beside its prompt and its public seed: the same for all."""
+    """First message of an answer without its prompt and public seed: the same for all."""
     rest = pb.Open.FromString(opening.SerializeToString())
     rest.ClearField("prompt_ids")
     rest.ClearField("noise_seed")

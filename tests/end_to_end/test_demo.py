@@ -1,4 +1,4 @@
-"""What `make demo` shows: the shipped pair, the claim that the whole project stands on, and a public pair."""
+"""`make demo`: the shipped pair, which shows the project's central claim, and a public pair."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_all_three_are_answered_together_and_the_third_by_neither_alone(
 
 
 @pytest.mark.slow
-def test_without_a_network_the_demo_says_the_size_first_then_what_it_left_out_and_how_to_get_it(
+def test_offline_the_demo_says_the_size_and_what_it_left_out(
     shown: subprocess.CompletedProcess[str],
 ) -> None:
     everyday = json.loads(shown.stdout)["everyday"]
@@ -88,7 +88,7 @@ def downloaded(smollm2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("downloaded")
-async def test_everyday_questions_are_answered_right_as_by_the_user_model_alone_and_not_by_the_core() -> None:
+async def test_everyday_questions_are_answered_right_but_not_by_the_core_alone() -> None:
     reports = await ask_all(REAL_LANGUAGE, 1, Console(file=io.StringIO()))
     assert len(reports) == 3
     for report in reports:

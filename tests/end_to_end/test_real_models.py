@@ -56,7 +56,7 @@ EVERY = range(len(TWENTY))
 
 @dataclass(frozen=True)
 class Written:
-    """What `generate` writes behind a prompt.
+    """Output of `generate` for a prompt.
 
     Attributes:
         prompt_ids: the prompt.
@@ -69,7 +69,7 @@ class Written:
     logits: Tensor
 
     def gap(self, at: int) -> float:
-        """How far the two largest logits of a place are apart."""
+        """Gap between the two largest logits of a place."""
         first, second = self.logits[at].topk(2).values.tolist()
         return float(first - second)
 
@@ -188,7 +188,7 @@ def compare(answers: Sequence[Answer], expected: Sequence[Written], end: int) ->
 
 
 def _common(ours: Sequence[int], theirs: Sequence[int]) -> int:
-    """How many tokens two answers have in common before they first differ."""
+    """Count the tokens before two answers first differ."""
     pairs = enumerate(zip(ours, theirs, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
 
@@ -227,7 +227,7 @@ async def test_eight_at_once_write_what_transformers_generates(
 
 
 async def _batches(core: CoreProcess) -> Counter[str]:
-    """How many batches an idle core has computed, by the upper bounds of their sizes."""
+    """Count the batches of an idle core, by the upper bounds of their sizes."""
     await let_go([core], within_s=30)
     name, seen = 'batch_size_bucket{engine="0",le="', figures(core)
     bounds = [key.removeprefix(name).rstrip('"}') for key in seen if key.startswith(name)]
@@ -381,7 +381,7 @@ async def test_draws_with_a_seed_are_the_same_alone_at_once_and_on_guesses(
     counts["temperature 0.8 with seeds"] = Counter(answers=len(plain), tokens=sum(map(len, expected)), times=4)
 
 
-def test_history_and_system_prompt_stand_in_both_prompts_as_the_models_own_template_has_them(
+def test_both_prompts_have_history_and_system_prompt_as_in_the_template(
     smollm2_folder: Path,
 ) -> None:
     """On ids; passages, with a text in them that looks like the end of a turn, stand in the user model's alone."""

@@ -25,7 +25,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """What stands before a question.
+    """Messages before a question.
 
     Attributes:
         system_prompt: the one of both prompts; "" for the model's own.

@@ -63,7 +63,7 @@ class ServiceSettings(AnswerSettings):
 
     @property
     def measured(self) -> PairSettings | None:
-        """What was measured best with the pair's two models; None where nothing was."""
+        """Measured defaults of the pair; None if there are none."""
         return settings_with(self.pair)
 
     @property

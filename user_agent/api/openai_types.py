@@ -124,7 +124,7 @@ def _equal(given: Any, neutral: Any) -> bool:
 
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-"""Of a client's messages, by those that chat templates know."""
+"""Roles of chat templates, by the roles that clients send."""
 
 
 class TextPart(BaseModel):

@@ -161,7 +161,7 @@ def _held_collection(config: AgentConfig) -> Iterator[Collection]:
 
 @dataclass(frozen=True)
 class _Synced:
-    """What a sync did.
+    """Result of a sync.
 
     Attributes:
         done: its end.

@@ -1,4 +1,4 @@
-"""What of the answers given here never crossed to a core, so that no later conversation sends it.
+"""Record of answers composed here that never crossed to a core, so that no later conversation sends them.
 
 Only digests are kept: of each beginning of an answer that is longer than what crossed. So a message is known again
 where it is an answer, a beginning of one that was cut short anywhere, or goes on behind a whole one.

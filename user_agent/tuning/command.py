@@ -128,7 +128,7 @@ class Run:
 
     @property
     def conversation(self) -> Conversation:
-        """What stands before each question: the system prompt."""
+        """Conversation before each question: the system prompt."""
         return self.user_model.instructed(self.options.answers.system_prompt)
 
     @property

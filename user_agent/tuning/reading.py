@@ -26,7 +26,7 @@ from user_agent.tuning.questions import TuningQuestion, cloze_questions
 
 QUESTIONS = 6
 LIMIT_S = 15.0
-"""Of a whole check; models that are too slow for all questions are asked fewer."""
+"""Time limit of a whole check; a slow model is asked fewer questions."""
 
 _ALONE = CollaborationParams(1.0, 0.0)
 _SETTINGS = AnswerSettings(temperature=0, max_tokens=24)

@@ -1,4 +1,4 @@
-"""Whether an upstream computes: found out by asking it, also while no agent does."""
+"""Probes of an upstream, so that its failure is known while no agent asks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from contextlib import suppress
 from core_server.engine.upstream.faults import UpstreamFault
 
 IDLE_S = 10.0
-"""How long nothing is asked while nothing is known to be wrong; answers that are computed meanwhile tell as much."""
+"""Seconds between probes while the upstream works; an answer in between replaces one."""
 
 SUSPECT_S = 1.0
-"""How long after a question that failed, or that came back for the first time since, the next one is asked."""
+"""Seconds to the next probe after a failed one, or after the first success since."""
 
 PATIENCE_S = 10.0
-"""How long such a question may take, where an answer's may take longer: it has one token to read."""
+"""Longest wait for a probe in seconds; its prompt is one token, so it is shorter than an answer's."""
 
 AGREEING = 2
 """Questions in a row that have to end alike before the state changes: one alone may be an accident."""

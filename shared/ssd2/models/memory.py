@@ -20,15 +20,15 @@ from ssd2.errors import TooLittleMemory
 from ssd2.models.pairs import free_memory, in_bytes
 
 PROCESS_BYTES = 250 * 10**6
-"""What a process with a model takes beside the weights at least: its libraries. Keys and values come on top."""
+"""Least memory of a process beside the weights, for its libraries; keys and values come on top."""
 
 MAX_HEADER_BYTES = 100 * 10**6
-"""Of a safetensors file, by its specification."""
+"""Largest header that the safetensors specification allows."""
 
 _INDEX = "model.safetensors.index.json"
 _LENGTH = struct.Struct("<Q")
 _STORED_AS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "BF16"}
-"""What the file has to hold for weights of a precision to stay mapped; int8 is made of bfloat16."""
+"""Stored type that lets weights of a precision stay mapped; int8 is made from bfloat16."""
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 _NOT_LOADED = ("vision", "visual", "audio", "multi_modal")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 ROWS = 2
-"""That the layout is made for: the passes with and without documents. Any number can be computed in it."""
+"""Rows that the layout is optimised for, with and without documents; any number works."""
 
 LARGEST_COPY_BYTES = 256 * 10**6
-"""Of a head that is the embeddings too, which stay beside its packed copy: SmolLM2-135M's takes 113 MB."""
+"""Largest tied head to pack: its embeddings stay beside the packed copy (113 MB for SmolLM2-135M)."""
 
 
 class PackedLinear(nn.Module):

@@ -100,7 +100,7 @@ class Model:
 
 @dataclass(frozen=True)
 class PairSettings:
-    """What answered best with a pair on the benchmark `documents`: its defaults.
+    """Default settings of a pair: the best measured on the benchmark `documents`.
 
     Attributes:
         lambda_user: λ; 1 where the user model alone does as well: then no core is asked.

@@ -16,7 +16,7 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 """What a model's weights are held in; "int8": the layers' matrices, with a scale a row, and the rest in bfloat16."""
 
 INT8_ROW_BYTES = 5
-"""Of a row's scale, in float32, and of its zero point."""
+"""Bytes of a row's scale, in float32, and its zero point."""
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -42,7 +42,7 @@ def nobody(_done: int, _total: int) -> None:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What a decode left behind.
+    """Keys and values that a decode left behind.
 
     Attributes:
         lane: with a slot for each of its rows.

@@ -37,7 +37,7 @@ MODULES = [
 
 @dataclass(frozen=True)
 class Footprint:
-    """How many numbers a model has to hold in memory, which is known before its weights are read.
+    """Count of the numbers that a model holds in memory, known before its weights are read.
 
     Attributes:
         parameters: of its weights.

@@ -104,7 +104,7 @@ class Agents:
 
 
 def chosen(answer: tuple[int, ...], likeliest: int) -> int:
-    """What an agent commits of the core's choice: in a third of the cases something else."""
+    """Token that an agent commits: the core's choice, but for a third of the cases."""
     draw = random.Random(hash((answer, likeliest)))
     return likeliest if draw.random() < 0.67 else draw.randrange(3, VOCAB)
 

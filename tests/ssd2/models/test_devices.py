@@ -1,4 +1,4 @@
-"""Where a model runs, and in which precision, where nobody says: with devices that are only said to be there."""
+"""Default device and precision of a model, with pretended devices."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_names_are_unique_and_a_wrong_one_is_met_with_the_closest() -> None:
 @pytest.mark.parametrize(
     ("name", "pair"), [("qwen2.5-9b", "qwen2.5-7b"), ("Qwen/Qwen3-8B", "qwen3-8b"), (f"{EMBEDDED}x", EMBEDDED)]
 )
-def test_a_folder_that_is_not_there_and_named_like_a_public_model_is_met_with_its_pair(name: str, pair: str) -> None:
+def test_a_missing_folder_named_like_a_public_model_brings_its_pair_to_mind(name: str, pair: str) -> None:
     with pytest.raises(ModelNotFound, match=f"does not exist .there is a pair of public models named {pair}.;"):
         load_config_and_tokenizer(Path(name))
     assert pairs.pair_meant_by("models/mine") == ""

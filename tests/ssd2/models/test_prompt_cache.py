@@ -1,4 +1,4 @@
-"""What is kept between decodes changes no token, stays within its bounds, and goes when it is to be forgotten."""
+"""The prompt cache changes no token, stays within its bounds, and forgets when told to."""
 
 from __future__ import annotations
 

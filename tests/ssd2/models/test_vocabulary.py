@@ -1,4 +1,4 @@
-"""Whether two tokenizers mean the same by each id, whatever their files look like."""
+"""Fingerprints compare the meaning of ids, whatever the tokenizers' files look like."""
 
 from __future__ import annotations
 

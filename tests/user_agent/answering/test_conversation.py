@@ -128,7 +128,7 @@ NOTES = [
 async def test_a_question_is_searched_for_as_it_goes_on_from_the_turn_before(
     service: Service, monkeypatch: pytest.MonkeyPatch, said: list[str], question: str, first: list[int]
 ) -> None:
-    """What was said last comes first; where a question has a subject of its own, that comes among the first."""
+    """The last turn's passages come first, and those of a question with its own subject among the first."""
     monkeypatch.setattr(service.answering, "_search", lambda words, _: search(NOTES, words))
     answered = await service.ask(question, Message("user", said[0]), Message("assistant", said[1]))
     given = [*answered.question.passages, *answered.question.left_out]
@@ -413,7 +413,7 @@ class Parts(Observer):
 
 @pytest.mark.parametrize("lambda_user", [1.0, 0.5])
 async def test_a_part_of_an_answer_is_withheld_before_it_is_shown(service: Service, lambda_user: float) -> None:
-    """What the store says then is what it says after a kill at that moment."""
+    """The store says the same at this moment as after a kill."""
     parts = Parts(service)
     request = service.answering.request("Where is the key?", lambda_user=lambda_user, max_tokens=6)
     answered = await service.answering.start(request, "trace", parts)

@@ -1,4 +1,4 @@
-"""What follows from the models, or from their pair, where a request says nothing."""
+"""Defaults of a request that come from the models or their pair."""
 
 from __future__ import annotations
 

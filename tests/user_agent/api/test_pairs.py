@@ -83,7 +83,7 @@ async def test_a_download_that_succeeds_is_there_and_one_that_fails_says_why(
 async def test_a_pair_is_offered_only_where_memory_allows(
     http: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the smallest one no core is loaded: its own λ is 1."""
+    """The smallest pair loads no core, as its own λ is 1."""
     monkeypatch.setattr(pairs, "MEMORY_FILE", tmp_path / "meminfo")
     for kilobytes, offered in (
         (900_000, []),

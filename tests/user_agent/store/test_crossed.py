@@ -1,4 +1,4 @@
-"""What of the answers composed on the device may be sent later: whatever a client does to them on the way back."""
+"""Answers composed on the device are never sent later, however a client changes them."""
 
 from __future__ import annotations
 
