@@ -97,6 +97,11 @@ def _no_model(source: str, error: Exception) -> CheckpointInvalid:
             f"the model in {source} consists of Python code of its own, which is never run; use a model of a kind that "
             "transformers itself has, such as Llama, Qwen or Gemma"
         )
+    if "does not recognize this architecture" in str(error):
+        return CheckpointInvalid(
+            f"the installed transformers does not have models of the kind in {source}, and Python code of a model's "
+            "own is never run; use a model of another kind, such as Llama, Qwen or Gemma"
+        )
     reason = " ".join(str(error).split())[:200]
     if not isinstance(error, (OSError, ValueError)):
         reason = f"{type(error).__name__}: {reason}"  # a KeyError's text is the key alone

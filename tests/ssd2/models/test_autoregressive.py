@@ -206,7 +206,7 @@ def test_damaged_folders_are_refused(gpt2_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointInvalid, match="eos_token_id"):
         load_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing-known"}))
-    with pytest.raises(CheckpointInvalid, match="describes no model"):
+    with pytest.raises(CheckpointInvalid, match="does not have models of the kind"):
         load_checkpoint(tmp_path)
 
 
@@ -295,15 +295,25 @@ def test_an_exported_model_has_checksums_that_loading_checks(opt_folder: Path, t
         load_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (
+            {"AutoConfig": "own.OwnConfig"},
+            "consists of Python code of its own, which is never run; use a model of a kind",
+        ),
+        ({}, "does not have models of the kind in .*, and Python code of a model's own is never run; use a model"),
+    ],
+)
 def test_a_models_own_code_is_neither_run_nor_asked_about(
-    opt_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opt_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: dict[str, str], says: str
 ) -> None:
     for file in opt_folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
-    names = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    names = {**names, "AutoModelForCausalLM": "own.OwnModel"}
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": names}))
     (tmp_path / "own.py").write_text("raise SystemExit('it ran')\n")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
-    with pytest.raises(CheckpointInvalid, match="Python code of its own, which is never run; use a model of a kind"):
+    with pytest.raises(CheckpointInvalid, match=says):
         load_checkpoint(tmp_path)

@@ -216,7 +216,7 @@ def test_a_missing_folder_and_a_foreign_config_are_named(tmp_path: Path) -> None
     with pytest.raises(ModelNotFound, match="nowhere"):
         UserModel.load(tmp_path / "nowhere", with_weights=False)
     (tmp_path / "config.json").write_text('{"model_type": "toaster"}')
-    with pytest.raises(CheckpointInvalid, match="describes no model"):
+    with pytest.raises(CheckpointInvalid, match="does not have models of the kind"):
         UserModel.load(tmp_path, with_weights=False)
 
 
