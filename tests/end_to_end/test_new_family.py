@@ -16,6 +16,7 @@ from core_server.engine.loaded_model import LoadedModel
 from core_server.frontend.engines import Engines
 from ssd2.algorithm.collaboration import decode_locally
 from ssd2.algorithm.params import PROJECTIONS, CollaborationParams, DecodingParams, Seeds
+from ssd2.errors import CheckpointInvalid
 from ssd2.logits.format import FLOAT16
 from ssd2.models import registry
 from ssd2.models.checkpoint import load_checkpoint, save_checkpoint
@@ -129,5 +130,5 @@ async def test_a_line_that_is_cut_costs_it_no_token(pair: Pair, speculation: int
 def test_without_its_line_its_checkpoint_is_none_that_is_known(pair: Pair, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "MODULES", registry.MODULES[1:])
-        with pytest.raises(Exception, match=r"config\.json"):
+        with pytest.raises(CheckpointInvalid, match="models of the kind in"):
             load_checkpoint(tmp_path / "core")
