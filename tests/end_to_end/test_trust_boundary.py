@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from ssd2.algorithm.block_view import BlockView
-from ssd2.algorithm.collaboration import UserLogits
+from ssd2.algorithm.collaboration import Mix, UserLogits
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.models.control import Control
@@ -336,10 +336,10 @@ def _recorded_rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, torch.Ten
     rows: list[tuple[str, torch.Tensor]] = []
     original = agent_module.mix_terms
 
-    def mixing(core_logits: torch.Tensor, terms: UserLogits, collaboration: CollaborationParams) -> torch.Tensor:
-        mixed = original(core_logits, terms, collaboration)
-        rows.extend([("user logits", terms.with_docs[0, 0]), ("mixed logits", mixed[0, 0])])
-        return mixed
+    def mixing(core_logits: torch.Tensor, terms: UserLogits, collaboration: CollaborationParams) -> Mix:
+        mix = original(core_logits, terms, collaboration)
+        rows.extend([("user logits", terms.with_docs[0, 0]), ("mixed logits", mix.logits[0, 0])])
+        return mix
 
     monkeypatch.setattr(agent_module, "mix_terms", mixing)
     return rows

@@ -14,6 +14,7 @@ from torch import Tensor
 from ssd2.algorithm.block_end import patience_of_the_core
 from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.collaboration import UserLogits, UserTerms, mix_terms
+from ssd2.algorithm.ensemble import Weights
 from ssd2.algorithm.exactness import proven
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.projection import StepPosition
@@ -104,11 +105,13 @@ class Ensemble:
         core: the core's last ones; None where it takes no part.
         user: the user model's.
         mixed: line 8 of Algorithm 2, steered if there is a control.
+        weights: that they were mixed with.
     """
 
     core: CoreLogits | None
     user: UserLogits
     mixed: Tensor
+    weights: Weights
 
 
 class AnswerInProgress:
@@ -194,11 +197,12 @@ class AnswerInProgress:
         return self._core, user
 
     async def _mix(self, view: BlockView, core: CoreLogits | None, user: UserLogits) -> Ensemble:
-        mixed = mix_terms(core.values if core else None, user, self._question.collaboration)
+        mix = mix_terms(core.values if core else None, user, self._question.collaboration)
+        mixed = mix.logits
         self.timesteps += 1
         if self._control:
             mixed = await asyncio.to_thread(self._control.steer, mixed, self._written(view))
-        return Ensemble(core, user, mixed)
+        return Ensemble(core, user, mixed, mix.weights)
 
     def _is_exact(self, view: BlockView, ensemble: Ensemble) -> bool:
         """Tell whether the projection is provably that of the core's own logits; never claimed of a steered one."""
@@ -206,8 +210,8 @@ class AnswerInProgress:
         if core is None or self._control:
             return core is None
         question, draws = self._question, [self._question.seeds.sampling]
-        lambda_user = question.collaboration.lambda_user
-        return bool(proven(core, ensemble.mixed, lambda_user, question.params, draws, view.block, view.timestep).all())
+        mixed, weight = ensemble.mixed, ensemble.weights.core
+        return bool(proven(core, mixed, weight, question.params, draws, view.block, view.timestep).all())
 
     def _written(self, view: BlockView) -> Tensor:
         """w^{<c} for the control: the instruction and the answer so far, [1, C]; not the documents."""
