@@ -388,7 +388,8 @@ async def test_a_rule_in_the_place_of_lambda_adds_nothing_to_any_message(
     assert [_fields(message) for message in wire.messages[1:]] == [_fields(one) for one in constant.messages[1:]]
     assert not _beside_grpcs_own(wire)
     assert ("lambdas" in dict(rows)) == (lambda_user == "auto")
-    assert _found_rows(wire, rows) | _found(wire, question, user) == set()
+    found = _found_rows(wire, rows) | _found(wire, question, user)
+    assert found <= ({"alpha"} if alpha == 0 else set()), "zeros are everywhere"
     single = (float(value) for name, row in rows if name in ("lambdas", "divergences") for value in row)
     sent = wire.sent()
     assert not any(struct.pack(kind, value) in sent for value in single for kind in ("<f", ">f", "<d", ">d"))
