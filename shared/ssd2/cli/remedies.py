@@ -8,6 +8,7 @@ REMEDIES: Remedies = {
     (ANY, "against"): "--against",
     (ANY, "answers"): "--answers FILE",
     (ANY, "baseline"): "--bertscore-baseline FILE",
+    (ANY, "between"): "--between ROW ROW",
     (ANY, "by"): "--by FIELD",
     (ANY, "device"): "--device",
     (ANY, "encoder"): "--bertscore ENCODER",
@@ -17,8 +18,11 @@ REMEDIES: Remedies = {
     (ANY, "kinds"): "--kinds",
     (ANY, "layer"): "--bertscore-layer N",
     (ANY, "passages"): "--passages FILE",
+    (ANY, "port"): "--port N",
+    (ANY, "rater"): "--rater NAME",
     (ANY, "sharding"): "torchrun --nproc-per-node N -m ssd2 train …",
     (ANY, "start"): "--start FOLDER; `ssd2 convert` makes one from OPT",
+    (ANY, "system"): "--system ROW",
     (ANY, "to"): "--to FOLDER",
 }
 
