@@ -59,7 +59,8 @@ class Trainer:
             raise InvalidParameter(
                 'timesteps_per = "block" needs a model without a timestep in its context; set context_timestep = "none"'
             )
-        config = replace(config, stop=self.params.timesteps_above)  # a decode stops where the training does
+        # A decode stops where the training does, and feeds back what the training did.
+        config = replace(config, stop=self.params.timesteps_above, feedback_share=self.params.feedback_share)
         self._tokenizer_sha256 = tokenizer.sha256
         self._parallel = ParallelModel(self._first_model(config), self.params.objective, self._execution)
         self.optimizer = _optimizer(self.model, self.params)
