@@ -13,6 +13,7 @@ from conftest import DEMO_TOKENIZER, block_view, demo_shaped_model, experts_of
 from typer.testing import CliRunner
 
 from ssd2.algorithm.collaboration import Timestep
+from ssd2.algorithm.ensemble import weighted_average
 from ssd2.algorithm.params import RULES, CollaborationParams, DecodingParams, Seeds
 from ssd2.cli import app
 from ssd2.demo.generator import unseen_items
@@ -31,6 +32,7 @@ from ssd2.logits.packed import as_received
 from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.convert import export_opt
 
+CORE_ALONE = weighted_average(0.0, 0.0)
 DECODING = DecodingParams(block_size=8, max_tokens=8, steps=2, stop=0.4)
 EXPERIMENT = Experiment(
     "tiny",
@@ -129,9 +131,9 @@ def test_timesteps_behind_the_end_of_a_rows_block_prove_nothing() -> None:
     for is_done in (None, torch.tensor([True, False])):
         view = block_view(2, timestep=900, is_done=is_done)
         core = as_received(torch.stack([even, certain]), UINT8)
-        exact.see(Timestep(view, core, core.values, seeds))
+        exact.see(Timestep(view, core, core.values, seeds, CORE_ALONE))
     assert exact.share == pytest.approx(2 / 3)
-    exact.see(Timestep(view, None, even, seeds))
+    exact.see(Timestep(view, None, even, seeds, CORE_ALONE))
     assert exact.share == pytest.approx(3 / 4), "without a core nothing is rounded"
 
 
