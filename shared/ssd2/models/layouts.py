@@ -27,11 +27,11 @@ _EXAMPLES = (
         "The new trainer comes from the town where the Beatles began.",
         "Liverpool.",
     ),
-    ("What is the code of the shed?", "The code of the shed is the number of players in a football team.", "11."),
+    ("What is the number of the locker?", "The number of the locker is that of the players in a football team.", "11."),
     (
         "Welches Tier ist das Maskottchen der Schule?",
-        "Das Maskottchen der Schule ist das schnellste Landtier.",
-        "der Gepard.",
+        "Das Maskottchen der Schule ist das Pferd mit den Streifen.",
+        "das Zebra.",
     ),
 )
 """Question, fact and answer: invented, the same for everybody, and none of them an answer of a benchmark."""
