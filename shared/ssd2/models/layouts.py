@@ -68,4 +68,4 @@ def conclusion(text: str, layout: AnswerLayout) -> str:
 
 def _with_mark(message: Message) -> Message:
     is_laid_out = message.role == "assistant" and ANSWER in message.content
-    return replace(message, content=f"{NOTE} {message.content}") if is_laid_out else message
+    return replace(message, content=f"{NOTE} {message.content.lstrip()}") if is_laid_out else message
