@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ssd2.models.layouts import AnswerLayout
 
 KINDS_HELP = "Kinds of questions, separated by commas: fact, date, sum, two-documents, absent, public, two-source."
+LAYOUT_HELP = (
+    "Orders of an answer, separated by commas: plain, or fact-first (the note that it rests on, then the answer "
+    "itself), for models with a chat template."
+)
 EXAMPLES = examples(
     "ssd2 evaluate documents --core models/smollm2 --out reports",
     "ssd2 evaluate documents --core models/qwen-1.5 --user models/qwen-0.5 --lambda 0.3,0.5,auto",
@@ -60,13 +64,7 @@ def documents(
             show_default="the agent's",
         ),
     ] = None,
-    answer_layout: Annotated[
-        str,
-        typer.Option(
-            help="Orders of an answer, separated by commas: plain, or fact-first (the note that it rests on, then the "
-            "answer itself), for models with a chat template.",
-        ),
-    ] = "plain",
+    answer_layout: Annotated[str, typer.Option(help=LAYOUT_HELP)] = "plain",
     kinds: Annotated[str | None, typer.Option(help=KINDS_HELP, show_default="all")] = None,
     limit: Annotated[
         int | None, typer.Option(help="Questions of each kind and language.", min=1, show_default="all")
