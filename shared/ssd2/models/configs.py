@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
-from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE, TEMPERATURE, TOP_P, Defaults
+from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE, TEMPERATURE, TOP_P, Defaults, sharpened_value
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, EXPERT_RANGES
 from ssd2.errors import CheckpointInvalid
 
@@ -190,6 +190,8 @@ class SSD2Config:
         answer_position: position of an answer's first token, prompts ending just before it, so that
             blocks always begin at the same positions. None: prompts begin at position 0, as in OPT.
         stop: share of T that a decode stops at: what the model was trained above, or what was measured to do.
+        feedback_share: share of a softmax that a token has in the projection that is fed back, whatever V is; see
+            `ssd2.algorithm.params.sharpened_value`. None: what K leaves, as in the paper.
     """
 
     model_type: ClassVar[str] = "ssd2"
@@ -208,6 +210,7 @@ class SSD2Config:
     context_timestep: str = "quantised"
     answer_position: int | None = None
     stop: float = 0.0
+    feedback_share: float | None = None
 
     def __post_init__(self) -> None:
         if self.context_timestep not in ("quantised", "none"):
@@ -234,6 +237,17 @@ class SSD2Config:
             )
         if type(self.stop) not in (int, float) or not 0 <= self.stop < 1:
             raise CheckpointInvalid(f"stop is {repr(self.stop)[:40]}; it must be a share of T in [0, 1)")
+        share = self.feedback_share
+        if share is not None and (type(share) is not float or not 1 / self.vocab_size < share < 1):
+            raise CheckpointInvalid(
+                f"feedback_share is {repr(share)[:40]}; it must be a share above 1 / vocab_size and below 1"
+            )
+
+    def feedback_value(self, simplex_value: float) -> float:
+        """Return the K of the projection that is fed back, where x_t is made with `simplex_value`."""
+        if self.feedback_share is None:
+            return simplex_value
+        return sharpened_value(self.feedback_share, self.vocab_size)
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> Self:

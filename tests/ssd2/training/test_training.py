@@ -155,7 +155,7 @@ def test_self_conditioning_is_fed_back_half_of_the_time_and_not_in_the_warm_up(
     weight = trainer.model.w_diff.weight
 
     def loss(*arguments: object) -> torch.Tensor:
-        seen.append(bool(arguments[-1]))
+        seen.append(bool(arguments[-2]))
         return weight.sum()
 
     monkeypatch.setattr(trainer._parallel, "module", loss)
