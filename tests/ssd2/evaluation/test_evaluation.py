@@ -13,7 +13,7 @@ from conftest import DEMO_TOKENIZER, block_view, demo_shaped_model, experts_of
 from typer.testing import CliRunner
 
 from ssd2.algorithm.collaboration import Timestep
-from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.params import RULES, CollaborationParams, DecodingParams, Seeds
 from ssd2.cli import app
 from ssd2.demo.generator import unseen_items
 from ssd2.errors import InvalidParameter, ModelMismatch
@@ -369,6 +369,22 @@ def test_the_command_takes_fewer_timesteps_if_told_to(core_folder: Path, user_fo
     assert core_only["core_logits_per_block"] > 0 == user_only["core_logits_per_block"]
     table = CliRunner().invoke(app, command).stdout
     assert "| exact | timesteps a block | core logits a block |" in table
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("option", ["--lambda", "--lambda-user"])
+def test_the_command_takes_a_rule_in_the_place_of_lambda(
+    core_folder: Path, user_folder: Path, rule: str, option: str
+) -> None:
+    models = ["--core", str(core_folder), "--user", str(user_folder), "--steps", "2", "--limit", "1"]
+    report = json.loads(CliRunner().invoke(app, ["evaluate", "two-source", *models, option, rule, "--json"]).stdout)
+    assert report["lambda_user"] == rule
+    assert report["together"]["core_logits_per_block"] > 0 == report["user_only"]["core_logits_per_block"]
+
+
+def test_the_command_refuses_what_is_neither_a_number_nor_a_rule() -> None:
+    with pytest.raises(InvalidParameter, match="give a number from 0 to 1, or auto or difference"):
+        CliRunner().invoke(app, ["evaluate", "two-source", "--lambda", "automatic"], catch_exceptions=False)
 
 
 def test_a_report_of_one_setting_is_refused(core_folder: Path, user_folder: Path, tmp_path: Path) -> None:
