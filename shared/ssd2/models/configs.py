@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
+from ssd2.algorithm.measured import MeasuredDecoding
 from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE, TEMPERATURE, TOP_P, Defaults
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, EXPERT_RANGES
 from ssd2.errors import CheckpointInvalid
@@ -190,6 +191,9 @@ class SSD2Config:
         answer_position: position of an answer's first token, prompts ending just before it, so that
             blocks always begin at the same positions. None: prompts begin at position 0, as in OPT.
         stop: share of T that a decode stops at: what the model was trained above, or what was measured to do.
+        steps: timesteps of a block that were measured to do, with this stop; None if that was not measured.
+        patience: likewise, in these timesteps; 0 ends no block early.
+        self_conditioning: "own" or "projection", what was measured to be better.
     """
 
     model_type: ClassVar[str] = "ssd2"
@@ -208,6 +212,9 @@ class SSD2Config:
     context_timestep: str = "quantised"
     answer_position: int | None = None
     stop: float = 0.0
+    steps: int | None = None
+    patience: int | None = None
+    self_conditioning: str | None = None
 
     def __post_init__(self) -> None:
         if self.context_timestep not in ("quantised", "none"):
@@ -232,8 +239,8 @@ class SSD2Config:
                 f"simplex_value is {repr(self.simplex_value)[:40]}; it must be a number above 0 and below "
                 f"{MAX_SIMPLEX_VALUE:g}"
             )
-        if type(self.stop) not in (int, float) or not 0 <= self.stop < 1:
-            raise CheckpointInvalid(f"stop is {repr(self.stop)[:40]}; it must be a share of T in [0, 1)")
+        if problem := MeasuredDecoding(self.stop, self.steps, self.patience, self.self_conditioning).problem:
+            raise CheckpointInvalid(problem)
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> Self:
@@ -272,8 +279,21 @@ class SSD2Config:
         return self.stop
 
     @property
+    def measured(self) -> MeasuredDecoding:
+        """Measured settings of a decode."""
+        return MeasuredDecoding(self.default_stop, self.steps, self.patience, self.self_conditioning)
+
+    def unmeasured(self, trained_above: float) -> Self:
+        """Return the same shape for other weights, of which nothing was measured yet.
+
+        Args:
+            trained_above: share of T that they are trained above.
+        """
+        return replace(self, stop=trained_above, steps=None, patience=None, self_conditioning=None)
+
+    @property
     def default_steps(self) -> int:
-        """Timesteps a block is decoded with, unless more are asked for."""
+        """Timesteps a block is decoded with where none were measured, unless more are asked for."""
         return DEFAULT_STEPS
 
     @property
@@ -352,8 +372,8 @@ class ExpertsConfig(SSD2Config):
 
     @property
     def default_stop(self) -> float:
-        """Share of T that a decode stops at, unless asked otherwise: where the experts end."""
-        return self.trained_above
+        """Share of T that a decode stops at, unless asked otherwise: not below where the experts end."""
+        return max(self.trained_above, self.stop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,8 +389,8 @@ class PlainConfig:
         pad_token_id: fills the left of shorter prompts in a batch.
         further_stop_ids: end an answer too, such as the end of a turn.
         block_size: L that it is decoded with; 1 if it writes token by token.
-        default_steps: timesteps of a block; 1 without diffusion.
-        default_stop: share of T that a decode stops at.
+        default_steps: timesteps of a block where none were measured; 1 without diffusion.
+        measured: measured settings of a decode.
         default_temperature: that it is sampled with.
         default_top_p: nucleus mass that it is sampled with.
         simplex_value: K.
@@ -386,7 +406,7 @@ class PlainConfig:
     further_stop_ids: tuple[int, ...] = ()
     block_size: int = 1
     default_steps: int = 1
-    default_stop: float = 0.0
+    measured: MeasuredDecoding = MeasuredDecoding()
     default_temperature: float = TEMPERATURE
     default_top_p: float = TOP_P
     simplex_value: float = SIMPLEX_VALUE
@@ -450,6 +470,11 @@ class SSDLMConfig(PlainConfig):
     family: str = "ssd-lm"
     block_size: int = 25
     default_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if problem := self.measured.problem:
+            raise CheckpointInvalid(problem)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Trainer:
         self.params, self.out, self._recipe = recipe.training, out, recipe
         self._execution = execution or Execution()
         config, tokenizer, self._tokenizer_json = _config_and_tokenizer(recipe, start)
-        config = replace(config, stop=self.params.timesteps_above)  # a decode stops where the training does
+        config = config.unmeasured(self.params.timesteps_above)  # a decode stops where the training does
         self._tokenizer_sha256 = tokenizer.sha256
         self._parallel = ParallelModel(self._first_model(config), self.params.objective, self._execution)
         self.optimizer = _optimizer(self.model, self.params)
@@ -207,7 +207,7 @@ class Trainer:
         if found is None:
             return False
         folder, run = found
-        if {name: run.get(name) for name in self._identity()} != self._identity():
+        if {name: _set(run.get(name)) for name in self._identity()} != self._identity():
             raise CheckpointInvalid(
                 f"{self.out} contains a run of another recipe; choose another folder", parameter="out"
             )
@@ -223,7 +223,7 @@ class Trainer:
             CheckpointInvalid: if its model has another shape.
         """
         config, tokenizer = load_config_and_tokenizer(folder)
-        is_same = isinstance(config, SSD2Config) and replace(config, stop=self.model.config.stop) == self.model.config
+        is_same = isinstance(config, SSD2Config) and config.unmeasured(0.0) == self.model.config.unmeasured(0.0)
         if not is_same or tokenizer.sha256 != self._tokenizer_sha256:
             raise CheckpointInvalid(f"the model in {folder} differs from the recipe in shape or tokenizer")
         read_here = self._execution.is_first or self._execution.sharding == "ddp"
@@ -237,7 +237,7 @@ class Trainer:
             "config": asdict(self.model.config),
             "tokenizer_sha256": self._tokenizer_sha256,
         }
-        return dict(json.loads(json.dumps(identity)))
+        return {name: _set(value) for name, value in json.loads(json.dumps(identity)).items()}
 
     def _write_checkpoint(self) -> None:
         weights = self._parallel.whole_weights()
@@ -251,6 +251,11 @@ class Trainer:
         if self.params.autocast == "none":
             return nullcontext()
         return torch.autocast(torch.device(self._execution.device).type, dtype=torch.bfloat16)
+
+
+def _set(value: Any) -> Any:
+    """Return a part of a run's identity without fields that are None, which a run of an earlier release may lack."""
+    return {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
 
 
 def learning_rate(step: int, params: TrainingParams) -> float:

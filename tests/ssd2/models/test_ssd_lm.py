@@ -69,7 +69,7 @@ def test_the_published_layout_loads(checkpoint: Checkpoint) -> None:
     assert isinstance(checkpoint.model, SSDLM)
     assert (config.family, config.vocab_size, config.block_size) == ("ssd-lm", V, 25)
     assert (config.bos_token_id, config.pad_token_id, config.eos_token_id) == (0, 1, 2)
-    assert (config.default_steps, config.default_stop) == (1000, 0.0)
+    assert (config.default_steps, config.measured.stop) == (1000, 0.0)
     assert config.max_prompt_tokens_before(10) == POSITIONS - 10
     assert checkpoint.tokenizer.encode("cab") == [6, 4, 5]
 

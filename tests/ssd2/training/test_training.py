@@ -101,11 +101,11 @@ def test_training_writes_a_checkpoint_that_loads(recipe: Recipe, tmp_path: Path)
 def test_a_checkpoint_stops_where_its_training_did_and_can_be_trained_on_lower(tmp_path: Path) -> None:
     above = RECIPE.replace("steps = 6", "steps = 1\ntimesteps_above = 0.4")
     Trainer(read_recipe(_written(tmp_path, above)), tmp_path / "above").train(show_progress=False)
-    assert load_checkpoint(tmp_path / "above").model.config.default_stop == 0.4
+    assert load_checkpoint(tmp_path / "above").model.config.measured.stop == 0.4
     further = Trainer(read_recipe(_written(tmp_path, RECIPE.replace("steps = 6", "steps = 1"))), tmp_path / "further")
     further.start_from(tmp_path / "above")
     further.train(show_progress=False)
-    assert load_checkpoint(tmp_path / "further").model.config.default_stop == 0
+    assert load_checkpoint(tmp_path / "further").model.config.measured.stop == 0
 
 
 @pytest.mark.parametrize("content", [RECIPE, CAUSAL])
