@@ -50,6 +50,10 @@ class MeasuredDecoding:
         return None if self.patience is None else in_proportion(self.patience, self.steps or DEFAULT_STEPS, steps)
 
 
+UNMEASURED = MeasuredDecoding()
+"""Of a checkpoint of which nothing is known."""
+
+
 def in_proportion(patience: int, of_steps: int, steps: int) -> int:
     """Return the patience in other timesteps: the closer they are, the less each can change, so more have to agree.
 

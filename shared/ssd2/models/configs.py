@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
-from ssd2.algorithm.measured import MeasuredDecoding
+from ssd2.algorithm.measured import UNMEASURED, MeasuredDecoding
 from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE, TEMPERATURE, TOP_P, Defaults
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, EXPERT_RANGES
 from ssd2.errors import CheckpointInvalid
@@ -406,7 +406,7 @@ class PlainConfig:
     further_stop_ids: tuple[int, ...] = ()
     block_size: int = 1
     default_steps: int = 1
-    measured: MeasuredDecoding = MeasuredDecoding()
+    measured: MeasuredDecoding = UNMEASURED
     default_temperature: float = TEMPERATURE
     default_top_p: float = TOP_P
     simplex_value: float = SIMPLEX_VALUE

@@ -46,7 +46,7 @@ def _read_config(folder: Path, values: Mapping[str, Any]) -> SSD2Config:
 
 
 def _write_config(config: SSD2Config) -> dict[str, Any]:
-    """Return the content of config.json, without what is None: an earlier release refuses keys that it does not know."""
+    """Return the content of config.json without what is None: earlier releases refuse keys that they do not know."""
     is_set = {name: value for name, value in asdict(config).items() if value is not None}
     return {"model_type": config.model_type, **is_set}
 

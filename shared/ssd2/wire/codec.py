@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 
 from google.protobuf.message import DecodeError
 
-from ssd2.algorithm.measured import MeasuredDecoding
+from ssd2.algorithm.measured import UNMEASURED, MeasuredDecoding
 from ssd2.algorithm.params import MAX_SEED, MAX_SIMPLEX_VALUE
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
@@ -74,7 +74,7 @@ class ModelCard:
     parameters: int
     family: str
     logits_formats: AllowedFormats
-    measured: MeasuredDecoding = MeasuredDecoding()
+    measured: MeasuredDecoding = UNMEASURED
 
 
 @dataclass(frozen=True)
