@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from ssd2.algorithm.measured import UNMEASURED, MeasuredDecoding
-from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE, TEMPERATURE, TOP_P, Defaults
+from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE, TEMPERATURE, TOP_P, Defaults, sharpened_value
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, EXPERT_RANGES
 from ssd2.errors import CheckpointInvalid
 
@@ -194,6 +194,8 @@ class SSD2Config:
         steps: timesteps of a block that were measured to do, with this stop; None if that was not measured.
         patience: likewise, in these timesteps; 0 ends no block early.
         self_conditioning: "own" or "projection", what was measured to be better.
+        feedback_share: share of a softmax that a token has in the projection that is fed back, whatever V is; see
+            `ssd2.algorithm.params.sharpened_value`. None: what K leaves, as in the paper.
     """
 
     model_type: ClassVar[str] = "ssd2"
@@ -215,6 +217,7 @@ class SSD2Config:
     steps: int | None = None
     patience: int | None = None
     self_conditioning: str | None = None
+    feedback_share: float | None = None
 
     def __post_init__(self) -> None:
         if self.context_timestep not in ("quantised", "none"):
@@ -241,6 +244,17 @@ class SSD2Config:
             )
         if problem := MeasuredDecoding(self.stop, self.steps, self.patience, self.self_conditioning).problem:
             raise CheckpointInvalid(problem)
+        share = self.feedback_share
+        if share is not None and (type(share) is not float or not 1 / self.vocab_size < share < 1):
+            raise CheckpointInvalid(
+                f"feedback_share is {repr(share)[:40]}; it must be a share above 1 / vocab_size and below 1"
+            )
+
+    def feedback_value(self, simplex_value: float) -> float:
+        """Return the K of the projection that is fed back, where x_t is made with `simplex_value`."""
+        if self.feedback_share is None:
+            return simplex_value
+        return sharpened_value(self.feedback_share, self.vocab_size)
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> Self:
@@ -283,13 +297,14 @@ class SSD2Config:
         """Measured settings of a decode."""
         return MeasuredDecoding(self.default_stop, self.steps, self.patience, self.self_conditioning)
 
-    def unmeasured(self, trained_above: float) -> Self:
+    def unmeasured(self, trained_above: float = 0.0, self_conditioning: str | None = None) -> Self:
         """Return the same shape for other weights, of which nothing was measured yet.
 
         Args:
             trained_above: share of T that they are trained above.
+            self_conditioning: that they are trained for; None if for none of the two more than for the other.
         """
-        return replace(self, stop=trained_above, steps=None, patience=None, self_conditioning=None)
+        return replace(self, stop=trained_above, steps=None, patience=None, self_conditioning=self_conditioning)
 
     @property
     def default_steps(self) -> int:

@@ -86,8 +86,9 @@ class Denoiser:
             return view.mixed_logits
         if view.projected is None:
             return None
-        vocab_size, device = self._model.config.vocab_size, view.answer_ids.device
-        return tokens_to_simplex(view.projected, view.block_size, vocab_size, view.simplex_value, device)
+        config, device = self._model.config, view.answer_ids.device
+        value = config.feedback_value(view.simplex_value)
+        return tokens_to_simplex(view.projected, view.block_size, config.vocab_size, value, device)
 
     def _denoised(self, view: BlockView, self_cond: Tensor | None) -> Tensor:
         model, answers = self._model.at(view.timestep), view.answer_ids.tolist()

@@ -83,7 +83,7 @@ class SSD2(Model):
             x_t: noised simplex, [B, L, V].
             fed_back: the previous prediction's part, [B, L, D]; None or 0 at the first timestep.
             positions: int64, [B, L].
-            t: timesteps, [B].
+            t: timesteps, [B], or [B, L] where blocks of different timesteps stand side by side.
 
         Returns:
             [B, L, D].
@@ -146,8 +146,8 @@ def context_timestep(t: Tensor) -> Tensor:
 
 
 def _embedded_time(embedding: nn.Linear, t: Tensor) -> Tensor:
-    """A time embedding of t/T: [B] -> [B, 1, D]."""
-    embedded: Tensor = embedding((t / TRAINED_TIMESTEPS)[:, None, None].to(embedding.weight.dtype))
+    """A time embedding of t/T: [B] -> [B, 1, D], or [B, L] -> [B, L, D]."""
+    embedded: Tensor = embedding((t / TRAINED_TIMESTEPS).view(len(t), -1, 1).to(embedding.weight.dtype))
     return embedded
 
 

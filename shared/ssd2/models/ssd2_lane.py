@@ -12,6 +12,7 @@ from torch import Tensor
 from ssd2.algorithm.noised_simplex import ProjectedRows, noised_rows
 from ssd2.algorithm.projection import ProjectedTokens
 from ssd2.algorithm.simplex import tokens_to_simplex
+from ssd2.models.configs import SSD2Config
 from ssd2.models.context import Context
 from ssd2.models.context_pool import ContextPool
 from ssd2.models.experts import TimeRangeExperts
@@ -139,7 +140,7 @@ class BatchLane:
             if row.request.self_conditioning == "projection" and row.state.projected
         ]
         if of_projection:
-            x0_hat = torch.cat([_x0_hat(rows[index], model.config.vocab_size) for index in of_projection])
+            x0_hat = torch.cat([_fed_back_x0_hat(rows[index], model.config) for index in of_projection])
             fed_back[of_projection] = model.feed_back(x0_hat.to(fed_back.device))
         return fed_back
 
@@ -188,7 +189,8 @@ def _projected_rows(rows: Sequence[Row], device: torch.device) -> ProjectedRows:
     )
 
 
-def _x0_hat(row: Row, vocab_size: int) -> Tensor:
-    """Make the simplex of the previous projection, [1, L, V]."""
+def _fed_back_x0_hat(row: Row, config: SSD2Config) -> Tensor:
+    """Make the simplex of the previous projection as it is fed back, [1, L, V]."""
     projected = [row.state.projected] if row.state.projected else []
-    return tokens_to_simplex(projected, row.request.block_size, vocab_size, row.request.simplex_value)
+    value = config.feedback_value(row.request.simplex_value)
+    return tokens_to_simplex(projected, row.request.block_size, config.vocab_size, value)

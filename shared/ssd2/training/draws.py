@@ -23,27 +23,33 @@ class Draws:
 
     Attributes:
         key: names the batch; all of its draws come from it.
-        t: timesteps, [B], line 2.
+        t: timesteps, line 2: [B], or [B, n] where each block has its own.
         self_condition: r of line 5, one for all rows, so that a step is one pass or two.
+        has_partner: True if a partner's tokens are fed back in place of line 9, in all rows.
     """
 
     key: str
     t: Tensor
     self_condition: bool
+    has_partner: bool
 
 
-def draw(rows: int, params: TrainingParams, key: str) -> Draws:
-    """Lines 2 and 5.
+def draw(rows: int, params: TrainingParams, key: str, *, blocks: int = 1) -> Draws:
+    """Lines 2 and 5, and whether there is a partner.
 
     Args:
         rows: B of the global batch.
         params: with the range of the timesteps.
         key: of the batch.
+        blocks: n of its longest row.
     """
     generator = _generator(f"{params.seed}/{key}")
-    t = narrow(sample_timesteps(rows, generator), params.timesteps_above, params.timesteps_up_to)
+    drawn = rows if params.timesteps_per == "sequence" else rows * blocks
+    t = narrow(sample_timesteps(drawn, generator), params.timesteps_above, params.timesteps_up_to)
     r = torch.rand((), generator=generator).item() < SELF_CONDITIONING_PROBABILITY
-    return Draws(f"{params.seed}/{key}", t, r)
+    has_partner = torch.rand((), generator=generator).item() < params.partner_feedback
+    t = t if params.timesteps_per == "sequence" else t.view(rows, blocks)
+    return Draws(f"{params.seed}/{key}", t, r, has_partner)
 
 
 def draw_noise(key: str, rows: Iterable[int], mask: Tensor, vocab_size: int, device: torch.device | str) -> Tensor:
@@ -63,6 +69,25 @@ def draw_noise(key: str, rows: Iterable[int], mask: Tensor, vocab_size: int, dev
     for index, (row, tokens) in enumerate(zip(rows, mask.sum(-1).tolist(), strict=True)):
         noise[index, :tokens].normal_(generator=_generator(f"{key}/{row}", device))
     return noise
+
+
+def draw_partner(key: str, rows: Iterable[int], mask: Tensor, most: float) -> Tensor:
+    """Draw the positions that a partner has right: each with probability ρ ~ Uniform(0, most), one ρ a row.
+
+    Args:
+        key: of the global batch.
+        rows: which of its rows these are.
+        mask: bool, [B, nL].
+        most: the largest ρ.
+
+    Returns:
+        bool, [B, nL], on the CPU.
+    """
+    is_right = torch.zeros(mask.shape, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        rho, *positions = torch.rand(1 + mask.shape[1], generator=_generator(f"{key}/{row}/partner")).tolist()
+        is_right[index] = torch.tensor(positions) < most * rho
+    return is_right
 
 
 def sample_timesteps(rows: int, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Algorithm 1: the loss of one batch, every block of every sequence in one pass; and the causal loss before it."""
+"""Losses of a batch: Algorithm 1 with every block of every sequence in one pass, the partner's, and the causal one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from ssd2.algorithm.noise_schedule import alpha_bar
 from ssd2.algorithm.simplex import ids_to_simplex
+from ssd2.models.configs import SSD2Config
 from ssd2.models.ssd2 import SSD2
 from ssd2.training.mask import delta
 
@@ -50,11 +51,21 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.name = model, name
 
-    def forward(self, batch: Batch, t: Tensor | None, noise: Tensor | None, self_condition: bool) -> Tensor:
+    def forward(
+        self,
+        batch: Batch,
+        t: Tensor | None,
+        noise: Tensor | None,
+        self_condition: bool,
+        partner_is_right: Tensor | None = None,
+    ) -> Tensor:
         """The loss summed over the tokens that are in it, a scalar; t and noise are None for "causal"."""
         if t is None or noise is None:
             return causal_losses(self.model, batch).sum()
-        return diffusion_losses(self.model, batch, t, noise, self_condition=self_condition).sum()
+        losses = diffusion_losses(
+            self.model, batch, t, noise, self_condition=self_condition, partner_is_right=partner_is_right
+        )
+        return losses.sum()
 
 
 def counted_tokens(name: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> int:
@@ -71,16 +82,25 @@ def diffusion_loss(
 
 
 def diffusion_losses(
-    model: SSD2, batch: Batch, t: Tensor, noise: Tensor, *, self_condition: bool, block_size: int | None = None
+    model: SSD2,
+    batch: Batch,
+    t: Tensor,
+    noise: Tensor,
+    *,
+    self_condition: bool,
+    partner_is_right: Tensor | None = None,
+    block_size: int | None = None,
 ) -> Tensor:
-    """The loss of Algorithm 1, lines 1, 4 and 7 or 9–10.
+    """The loss of Algorithm 1, lines 1, 4 and 7 or 9–10; or of the partner objective, in place of line 9.
 
     Args:
         model: the network, in training mode.
         batch: B sequences of n blocks.
-        t: timesteps, [B], line 2.
+        t: timesteps, line 2: [B], or [B, n] with one for each block, where the context has none of its own.
         noise: standard normal, [B, nL, V], line 3; scaled by K here.
         self_condition: r of line 5.
+        partner_is_right: bool, [B, nL], positions that a partner has right in what is fed back; see
+            `partner_feedback`. None: Algorithm 1.
         block_size: L; the model's own if None.
 
     Returns:
@@ -89,15 +109,38 @@ def diffusion_losses(
     config = model.config
     block_size = block_size or config.block_size
     x_0 = ids_to_simplex(batch.answer_ids, config.vocab_size, config.simplex_value)  # line 1
-    alpha_bar_t = alpha_bar(t)[:, None, None]
+    t_of_tokens = t[:, None] if t.ndim == 1 else t.repeat_interleave(block_size, -1)  # [B, 1 or nL]
+    alpha_bar_t = alpha_bar(t_of_tokens)[..., None]
     x_t = alpha_bar_t.sqrt() * x_0 + (1 - alpha_bar_t).sqrt() * config.simplex_value * noise  # line 4
     self_cond = None
-    if self_condition:  # line 9
+    if self_condition or partner_is_right is not None:  # line 9
         with torch.no_grad():
             self_cond = masked_logits(model, batch, x_t, None, t, block_size)
+            if partner_is_right is not None:
+                self_cond = partner_feedback(self_cond, batch.answer_ids, partner_is_right, config)
     logits = masked_logits(model, batch, x_t, self_cond, t, block_size)  # lines 7 and 10
     losses = F.cross_entropy(logits.flatten(0, 1).float(), batch.answer_ids.flatten(), reduction="none")
     return losses * batch.answer_mask.flatten()
+
+
+# See docs/decisions/059-training-for-two-domains.md.
+def partner_feedback(own: Tensor, answer_ids: Tensor, is_right: Tensor, config: SSD2Config) -> Tensor:
+    """Make the projection that a model is fed back in a collaboration: its own tokens, some of them put right.
+
+    Ours, not the paper's. Algorithm 1 feeds back the model's own prediction from the same x_t, so a model learns that
+    what is fed back holds nothing new. Between two domains it does: the partner's tokens.
+
+    Args:
+        own: the model's logits from the same x_t, [B, nL, V].
+        answer_ids: the true tokens, [B, nL].
+        is_right: bool, [B, nL], where the partner has put the true token.
+        config: of the model.
+
+    Returns:
+        ±K simplex, [B, nL, V], with the K that a decode feeds back.
+    """
+    token_ids = torch.where(is_right, answer_ids, own.argmax(-1))
+    return ids_to_simplex(token_ids, config.vocab_size, config.feedback_value(config.simplex_value))
 
 
 def masked_logits(
@@ -110,7 +153,7 @@ def masked_logits(
         batch: B sequences of n blocks.
         x_t: noised simplex of all blocks, [B, nL, V].
         self_cond: previous prediction as logits, [B, nL, V], or None.
-        t: timesteps, [B].
+        t: timesteps, [B], or [B, n] with one for each block.
         block_size: L.
 
     Returns:
@@ -126,7 +169,8 @@ def masked_logits(
         t,
     )
     fed_back = None if self_cond is None else model.feed_back(self_cond)
-    block = model.embed_block(x_t, fed_back, answer_positions, t)
+    t_of_tokens = t if t.ndim == 1 else t.repeat_interleave(block_size, -1)
+    block = model.embed_block(x_t, fed_back, answer_positions, t_of_tokens)
     mask = delta(prompt_length, answer_length // block_size, block_size, x_t.device)
     is_token = F.pad(batch.prompt_mask, (0, len(mask) - prompt_length), value=True)
     visible = (mask & is_token[:, None, :]) | torch.eye(len(mask), dtype=torch.bool, device=x_t.device)

@@ -22,6 +22,7 @@ _CHOICES = {
     "objective": ("diffusion", "causal"),
     "initialisation": ("opt", "mimetic"),
     "learning_rate_schedule": ("cosine", "constant"),
+    "timesteps_per": ("sequence", "block"),
     "autocast": ("bf16", "none"),
     "stored_dtype": ("float32", "float16"),
 }
@@ -51,6 +52,11 @@ class TrainingParams:
         timesteps_above, timesteps_up_to: t is drawn from (timesteps_above·T, timesteps_up_to·T]. 0 and 1
             are Algorithm 1; 0.4 and 1 the range that is decoded; 0.4 and 0.6, 0.6 and 0.8, 0.8 and 1
             make the three experts of §3.1. Diffusion only.
+        timesteps_per: "sequence" as in Algorithm 1, or "block": a t for each block, for a model whose context has no
+            timestep. Diffusion only.
+        partner_feedback: share of the steps, from `self_conditioning_from` on, in which a partner's tokens are fed
+            back (see `ssd2.training.objective.partner_feedback`); the others are Algorithm 1. Diffusion only.
+        partner_right: largest share of tokens that the partner has right, in (0, 1].
         gradient_clip: largest norm of the gradient.
         autocast: "bf16" or "none".
         checkpoint_every: steps between checkpoints.
@@ -73,6 +79,9 @@ class TrainingParams:
     weight_decay: float = 0.01
     timesteps_above: float = 0.0
     timesteps_up_to: float = 1.0
+    timesteps_per: str = "sequence"
+    partner_feedback: float = 0.0
+    partner_right: float = 0.6
     gradient_clip: float = 1.0
     autocast: str = "bf16"
     checkpoint_every: int = 500
@@ -97,6 +106,11 @@ class TrainingParams:
             raise InvalidParameter(
                 f"timesteps_above is {self.timesteps_above}, timesteps_up_to {self.timesteps_up_to}; they are "
                 "shares of T in [0, 1], the first below the second"
+            )
+        if not (0 <= self.partner_feedback <= 1 and 0 < self.partner_right <= 1):
+            raise InvalidParameter(
+                f"partner_feedback is {self.partner_feedback}, partner_right {self.partner_right}; they are shares in "
+                "[0, 1], the second above 0"
             )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:

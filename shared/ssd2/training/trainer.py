@@ -21,7 +21,7 @@ from ssd2.models.ssd2 import SSD2
 from ssd2.models.tokenizer import BOS, EOS, PAD, TOKENIZER, Tokenizer
 from ssd2.training.batches import BatchSource, GeneratedExamples, RecordedExamples
 from ssd2.training.data import Example, collate
-from ssd2.training.draws import Draws, draw, draw_noise
+from ssd2.training.draws import Draws, draw, draw_noise, draw_partner
 from ssd2.training.initialise import initialise_mimetic
 from ssd2.training.metrics import Metrics, StepResult
 from ssd2.training.objective import counted_tokens
@@ -55,7 +55,12 @@ class Trainer:
         self.params, self.out, self._recipe = recipe.training, out, recipe
         self._execution = execution or Execution()
         config, tokenizer, self._tokenizer_json = _config_and_tokenizer(recipe, start)
-        config = config.unmeasured(self.params.timesteps_above)  # a decode stops where the training does
+        if self.params.timesteps_per == "block" and config.context_timestep != "none":
+            raise InvalidParameter(
+                'timesteps_per = "block" needs a model without a timestep in its context; set context_timestep = "none"'
+            )
+        fed_back = "projection" if self.params.partner_feedback else None  # where a partner's tokens are found
+        config = config.unmeasured(self.params.timesteps_above, fed_back)  # a decode stops where the training does
         self._tokenizer_sha256 = tokenizer.sha256
         self._parallel = ParallelModel(self._first_model(config), self.params.objective, self._execution)
         self.optimizer = _optimizer(self.model, self.params)
@@ -139,7 +144,7 @@ class Trainer:
             group["lr"] = rate
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        draws = draw(len(examples), self.params, f"{self.step}")
+        draws = self._draws(examples, f"{self.step}")
         tokens = self._counted(examples)
         total = torch.zeros((), device=self._execution.device)
         own = parts(len(examples), self._execution)
@@ -165,22 +170,32 @@ class Trainer:
         total = torch.zeros((), device=self._execution.device)
         for start in range(0, len(self._held_out), self.params.batch_size):
             examples = self._held_out[start : start + self.params.batch_size]
-            draws = draw(len(examples), self.params, f"validation/{start}")
+            draws = self._draws(examples, f"validation/{start}")
             for part in parts(len(examples), self._execution):
                 total += self._loss(examples, part, draws)
         return self._parallel.total(total) / self._counted(self._held_out)
+
+    def _draws(self, examples: Sequence[Example], key: str) -> Draws:
+        blocks = max(len(example.answer_ids) for example in examples) // self.model.config.block_size
+        return draw(len(examples), self.params, key, blocks=blocks)
 
     def _loss(self, examples: Sequence[Example], part: Part, draws: Draws) -> Tensor:
         """The loss summed over the tokens of a part."""
         device = self._execution.device
         batch = collate([examples[row] for row in part.rows], self.model.config)
-        t = noise = None
+        t = noise = partner = None
+        feeds_back = self.step >= self.params.self_conditioning_from
         if self.params.objective == "diffusion":
+            blocks = batch.answer_ids.shape[1] // self.model.config.block_size  # of this part's longest row
             t = draws.t[list(part.rows)].to(device)
+            t = t if t.ndim == 1 else t[:, :blocks]
             noise = draw_noise(draws.key, part.rows, batch.answer_mask, self.model.config.vocab_size, device)
-        self_condition = draws.self_condition and self.step >= self.params.self_conditioning_from
+            if feeds_back and draws.has_partner:
+                partner = draw_partner(draws.key, part.rows, batch.answer_mask, self.params.partner_right).to(device)
         with self._autocast():
-            loss: Tensor = self._parallel.module(batch.to(device), t, noise, self_condition)
+            loss: Tensor = self._parallel.module(
+                batch.to(device), t, noise, feeds_back and draws.self_condition, partner
+            )
         return loss * part.is_counted
 
     def _counted(self, examples: Sequence[Example]) -> int:
@@ -223,7 +238,7 @@ class Trainer:
             CheckpointInvalid: if its model has another shape.
         """
         config, tokenizer = load_config_and_tokenizer(folder)
-        is_same = isinstance(config, SSD2Config) and config.unmeasured(0.0) == self.model.config.unmeasured(0.0)
+        is_same = isinstance(config, SSD2Config) and config.unmeasured() == self.model.config.unmeasured()
         if not is_same or tokenizer.sha256 != self._tokenizer_sha256:
             raise CheckpointInvalid(f"the model in {folder} differs from the recipe in shape or tokenizer")
         read_here = self._execution.is_first or self._execution.sharding == "ddp"
@@ -234,7 +249,7 @@ class Trainer:
         identity = {
             "params": asdict(self.params),
             "data": asdict(self._recipe.data) if self._recipe.data else None,
-            "config": asdict(self.model.config),
+            "config": asdict(self.model.config.unmeasured(self.params.timesteps_above)),
             "tokenizer_sha256": self._tokenizer_sha256,
         }
         return {name: _set(value) for name, value in json.loads(json.dumps(identity)).items()}
