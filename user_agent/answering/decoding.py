@@ -71,4 +71,5 @@ def _patience(settings: AnswerSettings, own: MeasuredDecoding, steps: int) -> in
 def _bounded(core: MeasuredDecoding, config: ModelConfig) -> MeasuredDecoding:
     if core.steps is None:
         return core
-    return replace(core, steps=min(core.steps, max(MAX_CORE_STEPS, config.default_steps)))
+    steps = min(core.steps, max(MAX_CORE_STEPS, config.default_steps))
+    return replace(core, steps=steps, patience=core.patience_in(steps))
