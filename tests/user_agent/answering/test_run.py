@@ -528,7 +528,7 @@ async def test_tokens_come_with_what_each_model_and_the_mix_gave_them(user_model
 
 def _left_open(user_model: UserModel, lambda_user: float = 0.3, **given: object) -> Question:
     """Ask with settings that follow from the models, but for those that are given."""
-    settings = AnswerSettings(block_size=4, max_tokens=8, temperature=0.0, **given)
+    settings = AnswerSettings(block_size=4, max_tokens=8, top_p=0.9, **given)
     params = decoding_for(settings, user_model.config)
     return replace(_question(lambda_user), params=params, settings=settings)
 
