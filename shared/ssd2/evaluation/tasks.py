@@ -25,8 +25,8 @@ class Task:
     is_right: Callable[[Any, str], bool]
 
 
-TWO_SOURCE = Task(
-    "two-source",
-    lambda count, seed: unseen_items("two-source", count, seed),
-    lambda item, answer: holds(answer, item.private_slot) and holds(answer, item.public_slot),
+ORDER_FREE = Task(
+    "order-free",
+    lambda count, seed: [item for kind in ("reverse", "forward") for item in unseen_items(kind, count, seed)],
+    lambda item, answer: all(holds(answer, slot) for slot in (*item.private_slots, *item.public_slots)),
 )
