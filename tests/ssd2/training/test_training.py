@@ -14,6 +14,7 @@ from conftest import DEMO_TOKENIZER
 from ssd2.algorithm.measured import MeasuredDecoding
 from ssd2.algorithm.params import DecodingParams
 from ssd2.demo.generator import Conversation, Item
+from ssd2.demo.paths import CORE
 from ssd2.errors import CheckpointInvalid, InvalidParameter, PromptTooLong
 from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.tokenizer import Tokenizer
@@ -27,7 +28,7 @@ from ssd2.training.recipe import Recipe, TrainingParams, read_recipe
 from ssd2.training.state import RUN
 from ssd2.training.trainer import Trainer, learning_rate
 
-RECIPES = DEMO_TOKENIZER.parent / "recipes"
+RECIPES = CORE.parent / "recipes"
 RECIPE = f'''
 tokenizer = "{DEMO_TOKENIZER}"
 
@@ -36,10 +37,10 @@ hidden_size = 16
 num_layers = 1
 num_heads = 2
 ffn_size = 32
-max_positions = 160
+max_positions = 256
 block_size = 8
 context_timestep = "none"
-answer_position = 104
+answer_position = 192
 
 [training]
 source = "demo-user"
