@@ -67,20 +67,20 @@ def two_source(
         tuple[Path, Path] | None,
         typer.Option(metavar="CORE USER", help="Second pair to sweep, for comparison.", rich_help_panel=ADVANCED),
     ] = None,
-    patience: Patience = 0,
+    patience: Patience = None,
     entropy_bound: EntropyBound = None,
     schedule: Schedule = "even",
     core_every: CoreEvery = 1,
     projection: Projection = "sampling",
     top_p: TopP = 0.2,
-    self_conditioning: SelfConditioning = "own",
+    self_conditioning: SelfConditioning = None,
     logits: Logits = str(FLOAT16),
 ) -> None:
     """Ask questions that neither model can answer alone: of both models together, and of each alone."""
     logits_format = LogitsFormat.parse(logits)
     decoding = {
         "steps": steps,
-        "patience": patience or None,
+        "patience": patience,
         "entropy_bound": entropy_bound,
         "schedule": schedule,
         "core_every": core_every,
@@ -120,7 +120,8 @@ def _add_comparison(name: str, summary: str) -> None:
         out: Out = None,
         as_json: AsJson = False,
     ) -> None:
-        _compare(name, [(core, user)], lambda_user, alpha, {}, limit, seed, out, as_json)
+        all_timesteps = {"patience": 0}  # whatever was measured: early ends are among what is compared
+        _compare(name, [(core, user)], lambda_user, alpha, all_timesteps, limit, seed, out, as_json)
 
 
 _add_comparison("self-conditioning", "Compare the predictions that are fed back: mixed, own and projection.")

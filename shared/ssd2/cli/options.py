@@ -31,13 +31,16 @@ Lambda = Annotated[
 Alpha = Annotated[float, typer.Option(help="Contrastive strength (α): how strongly the notes count.")]
 Steps = Annotated[
     int | None,
-    typer.Option(help="Timesteps per block.", show_default=f"the model family's, {DEFAULT_STEPS} for ssd-2"),
+    typer.Option(
+        help="Timesteps per block.", show_default=f"as measured, else the model family's, {DEFAULT_STEPS} for ssd-2"
+    ),
 ]
 Patience = Annotated[
-    int,
+    int | None,
     typer.Option(
         help="End a block once its tokens are unchanged for N timesteps; 0 runs all timesteps. Approximate: a later "
         "timestep could have changed a token.",
+        show_default="as measured, else 0",
         rich_help_panel=ADVANCED,
     ),
 ]
@@ -65,9 +68,10 @@ TopP = Annotated[
     float, typer.Option(help="Nucleus of the sampling and multi-hot projections.", rich_help_panel=ADVANCED)
 ]
 SelfConditioning = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="Prediction fed back to each model: own, projection or mixed (both models in one process only).",
+        show_default="as measured, else own",
         rich_help_panel=ADVANCED,
     ),
 ]
