@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.errors import InvalidParameter
+from ssd2.evaluation.paired import sign_test
 from ssd2.logits.format import FLOAT16, PREFERRED
 from tests.conftest import block_view
 from user_agent.answering.run import Question
@@ -33,7 +34,7 @@ from user_agent.store.tuned import (
     saved_choice,
     saved_choices,
 )
-from user_agent.tuning.choosing import choose, sign_test
+from user_agent.tuning.choosing import choose
 from user_agent.tuning.questions import TuningQuestion, cloze_questions, read_questions
 from user_agent.tuning.recording import RecordedCore, Recording, check_recording_size, recording_bytes
 from user_agent.tuning.report import bar, curve, heading

@@ -27,7 +27,7 @@ OPENS = dict(zip(PLACES, random.Random(7).sample(TIMES, len(TIMES)), strict=True
 ABOUT_A_PLACE = 0.3
 """Share of the core's questions whose topic is the place itself, so that a name leads it to a time."""
 WITH_NOTE = 7 / 8
-"""Share of the user model's questions that come with their note; the others are what the contrastive pass of §3.2 sees."""
+"""Share of the user model's questions that come with a note; the others are as in the contrastive pass of §3.2."""
 
 
 def make_item(order: str, topic: str, place: str, time: str, *, has_note: bool) -> Item:
