@@ -94,6 +94,8 @@ class Reference:
 def model_of(kind: str) -> SSD2 | TimeRangeExperts:
     if kind == "experts":
         return experts_of(*(tiny_model(seed) for seed in range(3)))
+    if kind == "sharpened":
+        return tiny_model(3, context_timestep="none", feedback_share=0.8)
     return tiny_model(3, context_timestep=kind)
 
 
@@ -120,7 +122,7 @@ class FakeRecorder:
 
 
 @pytest.mark.parametrize("record", [None, FakeRecorder()], ids=["eager", "graphs"])
-@pytest.mark.parametrize("kind", ["quantised", "none", "experts"])
+@pytest.mark.parametrize("kind", ["quantised", "none", "experts", "sharpened"])
 def test_rows_at_different_timesteps_blocks_and_contexts_are_as_if_alone(
     kind: str, record: FakeRecorder | None
 ) -> None:
