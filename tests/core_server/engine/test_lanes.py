@@ -94,8 +94,6 @@ class Reference:
 def model_of(kind: str) -> SSD2 | TimeRangeExperts:
     if kind == "experts":
         return experts_of(*(tiny_model(seed) for seed in range(3)))
-    if kind == "sharpened":
-        return tiny_model(3, context_timestep="none", feedback_share=0.8)
     return tiny_model(3, context_timestep=kind)
 
 
@@ -122,7 +120,7 @@ class FakeRecorder:
 
 
 @pytest.mark.parametrize("record", [None, FakeRecorder()], ids=["eager", "graphs"])
-@pytest.mark.parametrize("kind", ["quantised", "none", "experts", "sharpened"])
+@pytest.mark.parametrize("kind", ["quantised", "none", "experts"])
 def test_rows_at_different_timesteps_blocks_and_contexts_are_as_if_alone(
     kind: str, record: FakeRecorder | None
 ) -> None:
@@ -144,6 +142,14 @@ def test_rows_at_different_timesteps_blocks_and_contexts_are_as_if_alone(
                 tokens = ProjectedTokens((4 + turn, 5, 6, 7)) if is_commit else TOKENS[index]
                 states[index] = states[index].after(tokens, is_commit=is_commit, fed_back=own)
     assert [state.at.block for state in states] == [1, 2, 4 + 1]
+
+
+@pytest.mark.parametrize("share", [None, 0.8])
+def test_a_projection_is_fed_back_as_sharp_as_in_one_process(share: float | None) -> None:
+    model = tiny_model(3, feedback_share=share)
+    state = BlockState().after(TOKENS[2], is_commit=False, fed_back=None)
+    found = BatchLane(model, SLOTS).logits([Row(0, REQUESTS[2], state)])[0]
+    torch.testing.assert_close(found, Reference(model, REQUESTS[2]).logits(state), atol=1e-4, rtol=1e-4)
 
 
 def batches(lane: BatchLane | SingleLane, rows: list[Row]) -> list[list[int]]:
