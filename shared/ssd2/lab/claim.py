@@ -211,7 +211,7 @@ def load_pairs(folders: Sequence[Path]) -> dict[str, list[Pair]]:
     for folder in folders:
         found = {name: both for name, both in FOLDERS.items() if all((folder / one).is_dir() for one in both)}
         if not found:
-            raise ModelNotFound(f"{folder} has no models of the relation; train them with: ssd2 lab claim train")
+            raise ModelNotFound(f"{folder} has no pair of the relation; train one there, or choose another folder")
         for name, (core, user) in found.items():
             pairs.setdefault(name, []).append(Pair.load(folder / core, folder / user))
     return pairs

@@ -140,8 +140,8 @@ def _draw(figure: Figure, rows: _Rows) -> None:
         for feedback, panel in zip(FEEDBACKS, by_timesteps, strict=True):
             _draw_timesteps(panel, rows, order, feedback)
         by_lambda.set(ylabel=order, ylim=(-0.03, 1.03))
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
-    figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower right", ncols=3)
+    figure.legend(*panels[-1][0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
+    figure.legend(*panels[-1][1].get_legend_handles_labels(), loc="outside lower right", ncols=3)
 
 
 def _draw_sweep(panel: Axes, rows: _Rows, order: str) -> None:
