@@ -16,6 +16,7 @@ from typing import Any
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.demo.relation.text import ORDERS, evaluation_items, gives_both
 from ssd2.errors import ModelNotFound
+from ssd2.evaluation.costs import BlockCosts
 from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.paired import only_one_right, sign_test
@@ -86,21 +87,39 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Answers of one pair in one setting.
+
+    Attributes:
+        right: whether each item is answered right.
+        timesteps: of a block, a mean.
+    """
+
+    right: tuple[bool, ...]
+    timesteps: float
+
+
+@dataclass(frozen=True)
 class Row:
     """Answers to the same items in one setting, by the models of every training seed.
 
     Attributes:
         setting: of the row.
-        right: of each training seed, item by item.
+        answers: of each training seed.
     """
 
     setting: Setting
-    right: tuple[tuple[bool, ...], ...]
+    answers: tuple[Answers, ...]
 
     @property
     def shares(self) -> list[float]:
         """Share of right answers of each training seed."""
-        return [statistics.fmean(right) for right in self.right]
+        return [statistics.fmean(one.right) for one in self.answers]
+
+    @property
+    def timesteps(self) -> float:
+        """Timesteps of a block, a mean over training seeds."""
+        return statistics.fmean(one.timesteps for one in self.answers)
 
     @property
     def mean(self) -> float:
@@ -110,12 +129,12 @@ class Row:
     @property
     def interval(self) -> tuple[float, float]:
         """95% interval over the items of all training seeds together (Wilson); of other seeds it says nothing."""
-        return wilson_interval(self.mean, sum(map(len, self.right)))
+        return wilson_interval(self.mean, sum(len(one.right) for one in self.answers))
 
     def as_json(self) -> dict[str, Any]:
         """Return the row for --json."""
-        facts = {"shares": self.shares, "mean": self.mean, "interval_95": self.interval}
-        return {**asdict(self.setting), **facts, "items": len(self.right[0])}
+        shares = {"shares": self.shares, "mean": self.mean, "interval_95": self.interval}
+        return {**asdict(self.setting), **shares, "timesteps": self.timesteps, "items": len(self.answers[0].right)}
 
 
 @dataclass(frozen=True)
@@ -188,16 +207,16 @@ def measure_claim(
     pairs = load_pairs(folders)
     rows = []
     for setting in settings(list(pairs)):
-        right = []
+        answers = []
         for pair in pairs[setting.system]:
             key = _key(setting, pair, limit, seed)
             if (name := json.dumps(key)) not in known:
                 known[name] = answer(pair, setting, limit, seed)
                 if results_file:
-                    append_result(results_file, {**key, "right": _packed(known[name])})
-            right.append(known[name])
+                    append_result(results_file, {**key, **_packed(known[name])})
+            answers.append(known[name])
             on_answers(setting.label, limit)
-        rows.append(Row(setting, tuple(right)))
+        rows.append(Row(setting, tuple(answers)))
     return rows
 
 
@@ -217,8 +236,8 @@ def load_pairs(folders: Sequence[Path]) -> dict[str, list[Pair]]:
     return pairs
 
 
-def answer(pair: Pair, setting: Setting, limit: int, seed: int = 0) -> tuple[bool, ...]:
-    """Tell of each item whether a pair answers it right, both values in their places.
+def answer(pair: Pair, setting: Setting, limit: int, seed: int = 0) -> Answers:
+    """Answer items, and see which answers have both values right.
 
     Args:
         pair: θ_core and θ_user.
@@ -227,9 +246,11 @@ def answer(pair: Pair, setting: Setting, limit: int, seed: int = 0) -> tuple[boo
         seed: of items and decodes.
     """
     items = evaluation_items(setting.order, limit, seed)
-    collaboration = CollaborationParams(setting.lambda_user, setting.alpha)
-    answers = answer_items(pair, items, collaboration, setting.params(pair), seed, batch_size=100)
-    return tuple(gives_both(item, text) for item, text in zip(items, answers, strict=True))
+    collaboration, params = CollaborationParams(setting.lambda_user, setting.alpha), setting.params(pair)
+    costs = BlockCosts(collaboration, params)
+    texts = answer_items(pair, items, collaboration, params, seed, batch_size=100, on_timestep=costs.see)
+    right = tuple(gives_both(item, text) for item, text in zip(items, texts, strict=True))
+    return Answers(right, costs.as_dict()["timesteps_per_block"])
 
 
 def compare(rows: Sequence[Row]) -> list[Comparison]:
@@ -241,7 +262,7 @@ def compare(rows: Sequence[Row]) -> list[Comparison]:
         is_like_it = (setting.lambda_user, setting.alpha) == (LAMBDA, ALPHA)
         if setting.system != "partner" or not control or not is_like_it:
             continue
-        both = list(zip(partner.right, control.right, strict=False))
+        both = [(a.right, b.right) for a, b in zip(partner.answers, control.answers, strict=True)]
         counts = [only_one_right(*pair) for pair in both]
         compared.append(
             Comparison(
@@ -268,18 +289,18 @@ def _key(setting: Setting, pair: Pair, limit: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _known(file: Path) -> dict[str, tuple[bool, ...]]:
+def _known(file: Path) -> dict[str, Answers]:
     """Return the results of earlier runs by what they depend on."""
     try:
-        lines = [(line.pop("right"), line) for line in read_results(file)]
-        return {json.dumps(key): _unpacked(right, key["items"]) for right, key in lines}
+        lines = [(line.pop("right"), line.pop("timesteps"), line) for line in read_results(file)]
+        return {json.dumps(key): Answers(_unpacked(right, key["items"]), t) for right, t, key in lines}
     except (KeyError, TypeError, ValueError) as error:
         raise not_results(file) from error
 
 
-def _packed(right: Sequence[bool]) -> str:
+def _packed(answers: Answers) -> dict[str, Any]:
     """Write a bit an item, in hexadecimal digits."""
-    return f"{int(''.join('01'[one] for one in right), 2):x}"
+    return {"right": f"{int(''.join('01'[one] for one in answers.right), 2):x}", "timesteps": answers.timesteps}
 
 
 def _unpacked(right: str, items: int) -> tuple[bool, ...]:

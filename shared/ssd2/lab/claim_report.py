@@ -60,7 +60,7 @@ Which pair answers where the fact stands before the place, and what does it cost
 
 {claim_tables(rows)}
 
-An answer is right if both values are. Shares of {len(rows[0].right[0])} items of each order, seed {seed}, a mean
+An answer is right if both values are. Shares of {len(rows[0].answers[0].right)} items of each order, seed {seed}, a mean
 over the training seeds; in parentheses a 95% interval (Wilson) over the items of all training seeds, in brackets
 the lowest and the highest training seed. λ {LAMBDA:g}, α {ALPHA:g}, where no others are named. Made by:
 ```
@@ -108,11 +108,12 @@ def _swept(
 
 def _decoding_table(rows: _Rows, order: str) -> str:
     systems = (*TRAINED, "experts")
-    lines = ["| timesteps, fed back | " + " | ".join(systems) + " |", "|---" * (len(systems) + 1) + "|"]
+    lines = [f"| timesteps, fed back | {' | '.join(systems)} | a block takes |", "|---" * (len(systems) + 2) + "|"]
     for decoding in DECODINGS:
         for feedback in FEEDBACKS:
             found = [rows.get(Setting(system, order, decoding, feedback)) for system in systems]
-            lines.append(f"| {decoding}, {feedback} | {' | '.join(map(_cell, found))} |")
+            taken = ", ".join(dict.fromkeys(f"{row.timesteps:.1f}" for row in found if row))
+            lines.append(f"| {decoding}, {feedback} | {' | '.join(map(_cell, found))} | {taken} |")
     return "\n".join(lines)
 
 

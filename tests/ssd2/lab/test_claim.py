@@ -20,6 +20,7 @@ from ssd2.lab.claim import (
     LAMBDAS,
     NEXT_TOKEN,
     REFERENCE,
+    Answers,
     Row,
     Setting,
     answer,
@@ -43,7 +44,7 @@ def pairs() -> dict[str, list[Pair]]:
 
 
 def _share(pairs: dict[str, list[Pair]], setting: Setting) -> float:
-    return sum(answer(pairs[setting.system][0], setting, ITEMS)) / ITEMS
+    return sum(answer(pairs[setting.system][0], setting, ITEMS).right) / ITEMS
 
 
 def _check_the_claim(pairs: dict[str, list[Pair]]) -> None:
@@ -141,7 +142,7 @@ def test_results_are_stored_and_not_computed_again(
     monkeypatch.setattr("ssd2.lab.claim.FOLDERS", {"autoregressive": FOLDERS["autoregressive"]})
     file = tmp_path / "claim.jsonl"
     first = measure_claim([trained, RELATION], limit=5, results_file=file)
-    assert [len(row.right) for row in first] == [2]
+    assert [len(row.answers) for row in first] == [2]
     monkeypatch.setattr("ssd2.lab.claim.answer", lambda *_: pytest.fail("computed again"))
     assert measure_claim([trained, RELATION], limit=5, results_file=file) == first
     with pytest.raises(pytest.fail.Exception):
@@ -156,11 +157,15 @@ def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
         load_pairs([tmp_path])
 
 
+def _row(setting: Setting, *right: str) -> Row:
+    return Row(setting, tuple(Answers(tuple(bit == "1" for bit in bits), 25.0) for bits in right))
+
+
 PARTNER = Setting("partner", "reverse", *REFERENCE)
 ROWS = [
-    Row(PARTNER, ((True,) * 6 + (False,) * 4, (True,) * 10)),
-    Row(replace(PARTNER, system="control"), ((False,) * 9 + (True,), (True,) * 9 + (False,))),
-    Row(replace(PARTNER, lambda_user=0.5), ((True,) * 10,) * 2),
+    _row(PARTNER, "1111110000", "1111111111"),
+    _row(replace(PARTNER, system="control"), "0000000001", "1111111110"),
+    _row(replace(PARTNER, lambda_user=0.5), "1111111111", "1111111111"),
 ]
 
 
@@ -178,7 +183,7 @@ def test_a_row_has_its_mean_its_range_and_an_interval() -> None:
     assert row["interval_95"][0] < 0.8 < row["interval_95"][1]
     tables = claim_tables(ROWS)
     assert "| 25 to 0, projection | – | 0.500" in tables
-    assert "0.800 (0.584–0.919) [0.600–1.000] | – |" in tables
+    assert "0.800 (0.584–0.919) [0.600–1.000] | – | 25.0 |" in tables
 
 
 def test_the_report_has_a_page_and_a_plot(tmp_path: Path) -> None:
