@@ -60,8 +60,8 @@ Which pair answers where the fact stands before the place, and what does it cost
 
 {claim_tables(rows)}
 
-An answer is right if both values are. Shares of {len(rows[0].answers[0].right)} items of each order, seed {seed}, a mean
-over the training seeds; in parentheses a 95% interval (Wilson) over the items of all training seeds, in brackets
+An answer is right if both values are. Shares of {len(rows[0].answers[0].right)} items of each order, seed {seed}, a
+mean over the training seeds; in parentheses a 95% interval (Wilson) over the items of all training seeds, in brackets
 the lowest and the highest training seed. λ {LAMBDA:g}, α {ALPHA:g}, where no others are named. Made by:
 ```
 {command}
