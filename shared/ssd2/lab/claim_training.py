@@ -40,9 +40,9 @@ class Stage:
 PAIRS = (
     Stage("core"),
     Stage("user"),
-    Stage("core_partner", "core"),
     Stage("core_autoregressive"),
     Stage("user_autoregressive"),
+    Stage("core_partner", "core"),
     Stage("core_control", "core"),
 )
 """What the claim and its control need."""
