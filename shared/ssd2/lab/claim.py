@@ -21,6 +21,7 @@ from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.paired import only_one_right, sign_test
 from ssd2.evaluation.two_source import Pair, answer_items
+from ssd2.models.checkpoint import CONFIG
 
 FOLDERS = {
     "algorithm 1": ("core", "user"),
@@ -228,7 +229,7 @@ def load_pairs(folders: Sequence[Path]) -> dict[str, list[Pair]]:
     """
     pairs: dict[str, list[Pair]] = {}
     for folder in folders:
-        found = {name: both for name, both in FOLDERS.items() if all((folder / one).is_dir() for one in both)}
+        found = {name: both for name, both in FOLDERS.items() if all((folder / one / CONFIG).is_file() for one in both)}
         if not found:
             raise ModelNotFound(f"{folder} has no pair of the relation; train one there, or choose another folder")
         for name, (core, user) in found.items():
