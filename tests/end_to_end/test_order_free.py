@@ -20,14 +20,14 @@ from user_agent.store.ledger import Ledger
 from .conftest import running_core
 
 ITEMS = 6
-CORE, USER = (RELATION / folder for folder in FOLDERS["partner"])
+CORE, USER = (RELATION / folder for folder in FOLDERS["algorithm 1"])
 COLLABORATION = CollaborationParams(lambda_user=0.3, alpha=1.0)
 
 
 async def test_a_fact_before_its_place_crosses_the_wire_as_in_one_process() -> None:
     """Only projected tokens carry the place to the core, which has to choose the time by it."""
     pair, items = Pair.load(CORE, USER), evaluation_items("reverse", ITEMS)
-    params = Setting("partner", "reverse", *REFERENCE).params(pair)
+    params = Setting("algorithm 1", "reverse", *REFERENCE).params(pair)
     user = UserModel.load(USER, with_weights=True)
 
     async def ask(row: int, address: str) -> str:

@@ -49,6 +49,8 @@ REFERENCE = ("25 to 0", "projection")
 """Decoding of the sweep, and of each model alone."""
 NEXT_TOKEN = ("next token", "none")
 """Decoding of the autoregressive pair."""
+SWEPT = {"autoregressive": NEXT_TOKEN, "algorithm 1": REFERENCE, "partner": REFERENCE}
+"""Systems of the sweep over λ and α, with their decodings."""
 ANSWER_TOKENS = 8
 
 
@@ -163,14 +165,12 @@ def settings(systems: Sequence[str]) -> list[Setting]:
 
 
 def _of_system(system: str, order: str) -> Iterator[Setting]:
-    if system == "autoregressive":
-        yield from _swept(system, order, NEXT_TOKEN)
-        return
-    for decoding, chosen in DECODINGS.items():
-        if system != "experts" or chosen["stop"] == 0.4:  # there are none below
-            yield from (Setting(system, order, decoding, feedback) for feedback in FEEDBACKS)
-    if system == "partner":
-        yield from _swept(system, order, REFERENCE)
+    if system in SWEPT:
+        yield from _swept(system, order, SWEPT[system])
+    if system != "autoregressive":
+        for decoding, chosen in DECODINGS.items():
+            if system != "experts" or chosen["stop"] == 0.4:  # there are none below
+                yield from (Setting(system, order, decoding, feedback) for feedback in FEEDBACKS)
 
 
 def _swept(system: str, order: str, decoding: tuple[str, str]) -> Iterator[Setting]:

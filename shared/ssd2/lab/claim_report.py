@@ -16,8 +16,7 @@ from ssd2.lab.claim import (
     FEEDBACKS,
     LAMBDA,
     LAMBDAS,
-    NEXT_TOKEN,
-    REFERENCE,
+    SWEPT,
     Comparison,
     Row,
     Setting,
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRAINED = ("algorithm 1", "control", "partner")
-SWEPT = {"autoregressive": NEXT_TOKEN, "partner": REFERENCE}
-"""Systems of the sweep over λ and α, with their decodings."""
 TO_THE_END = {"8 to 0": 8, "25 to 0": 25, "42 to 0": 42, "100 to 0": 100}
 """Decodings along an axis of the plot, by their timesteps."""
+
+_MARKERS = {"autoregressive": "s", "algorithm 1": "o", "partner": "^"}
 
 _Rows = dict[Setting, Row]
 
@@ -141,7 +140,7 @@ def _draw(figure: Figure, rows: _Rows) -> None:
         for feedback, panel in zip(FEEDBACKS, by_timesteps, strict=True):
             _draw_timesteps(panel, rows, order, feedback)
         by_lambda.set(ylabel=order, ylim=(-0.03, 1.03))
-    figure.legend(*panels[-1][0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
+    figure.legend(*panels[-1][0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
     figure.legend(*panels[-1][1].get_legend_handles_labels(), loc="outside lower right", ncols=3)
 
 
@@ -149,7 +148,7 @@ def _draw_sweep(panel: Axes, rows: _Rows, order: str) -> None:
     for system, decoding in SWEPT.items():
         for alpha in ALPHAS:
             found = [_swept(rows, system, order, decoding, x, alpha) for x in LAMBDAS]
-            style = {"marker": "s" if system == "autoregressive" else "o", "linestyle": "-" if alpha else "--"}
+            style = {"marker": _MARKERS[system], "linestyle": "-" if alpha else "--"}
             _draw_line(panel, LAMBDAS, found, f"{system}, α {alpha:g}", style)
     panel.set(title="by λ", xlabel="λ_user", xticks=LAMBDAS)
     panel.grid(alpha=0.3)

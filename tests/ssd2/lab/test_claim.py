@@ -35,7 +35,7 @@ from ssd2.models.checkpoint import WEIGHTS
 
 ITEMS = 200
 AT_LEAST, AT_MOST = 0.6, 0.1
-COMMITTED = sorted({folder for system in ("partner", "autoregressive") for folder in FOLDERS[system]})
+COMMITTED = sorted({folder for system in ("algorithm 1", "autoregressive") for folder in FOLDERS[system]})
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,13 @@ def _share(pairs: dict[str, list[Pair]], setting: Setting) -> float:
 
 def _check_the_claim(pairs: dict[str, list[Pair]]) -> None:
     """With the fact before the place diffusion answers, and the autoregressive pair does not, whatever λ and α."""
-    together = Setting("partner", "reverse", *REFERENCE)
+    together = Setting("algorithm 1", "reverse", *REFERENCE)
     assert _share(pairs, together) >= AT_LEAST
     for alpha in ALPHAS:
         for lambda_user in LAMBDAS:
             swept = Setting("autoregressive", "reverse", *NEXT_TOKEN, lambda_user, alpha)
             assert _share(pairs, swept) <= AT_MOST, swept.label
-    for system, decoding in (("partner", REFERENCE), ("autoregressive", NEXT_TOKEN)):
+    for system, decoding in (("algorithm 1", REFERENCE), ("autoregressive", NEXT_TOKEN)):
         for order in ORDERS:
             for alone in ((0.0, 0.0), (1.0, 1.0)):
                 setting = Setting(system, order, *decoding, *alone)
@@ -68,7 +68,7 @@ def test_where_the_fact_stands_first_diffusion_answers_and_next_tokens_do_not(pa
 
 def test_where_the_place_stands_first_both_answer(pairs: dict[str, list[Pair]]) -> None:
     """Else reverse order would show only that the autoregressive pair had not learned its text."""
-    assert _share(pairs, Setting("partner", "forward", *REFERENCE)) >= AT_LEAST
+    assert _share(pairs, Setting("algorithm 1", "forward", *REFERENCE)) >= AT_LEAST
     assert _share(pairs, Setting("autoregressive", "forward", *NEXT_TOKEN)) >= 0.95
 
 
