@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from ssd2.cli import app
@@ -32,6 +33,7 @@ from ssd2.lab.claim import (
 from ssd2.lab.claim_report import claim_tables, write_claim_report
 from ssd2.lab.claim_training import train_claim
 from ssd2.models.checkpoint import WEIGHTS
+from ssd2.training.recipe import EXPERTS
 
 ITEMS = 200
 AT_LEAST, AT_MOST = 0.6, 0.1
@@ -106,6 +108,14 @@ def test_one_command_trains_all_models_of_a_seed(trained: Path) -> None:
         for name in ("core", "core_partner", "core_control")
     }
     assert seeds == {51, 52}, "what goes on from a model draws anew"
+
+
+def test_what_goes_on_from_the_core_starts_with_its_weights(trained: Path) -> None:
+    names = ("core", "core_partner", "core_control", *(f"core_expert_{timesteps}" for timesteps in EXPERTS))
+    core, *others = (load_file(trained / name / WEIGHTS)["position_embedding.weight"].float() for name in names)
+    furthest = max(float((other - core).abs().max()) for other in others)
+    assert furthest < 2e-3, "more than two steps at the beginning of their warm-up"
+    assert len({other.numpy().tobytes() for other in others}) == len(others), "they were trained in the same way"
 
 
 def test_a_finished_training_is_left_as_it_is_and_a_broken_off_one_is_resumed(
