@@ -112,7 +112,7 @@ def test_one_command_trains_all_models_of_a_seed(trained: Path) -> None:
 
 def test_what_goes_on_from_the_core_starts_with_its_weights(trained: Path) -> None:
     names = ("core", "core_partner", "core_control", *(f"core_expert_{timesteps}" for timesteps in EXPERTS))
-    core, *others = (load_file(trained / name / WEIGHTS)["position_embedding.weight"].float() for name in names)
+    core, *others = (load_file(trained / name / WEIGHTS)["w_diff.weight"].float() for name in names)
     furthest = max(float((other - core).abs().max()) for other in others)
     assert furthest < 2e-3, "more than two steps at the beginning of their warm-up"
     assert len({other.numpy().tobytes() for other in others}) == len(others), "they were trained in the same way"
