@@ -29,7 +29,7 @@ def test_the_same_seed_gives_the_same_items_and_another_seed_others() -> None:
     first, second, other = (list(islice(user_items(seed), 50)) for seed in (4, 4, 5))
     assert first == second != other
     assert evaluation_items("reverse", 20) == evaluation_items("reverse", 20) != evaluation_items("reverse", 20, seed=1)
-    both = [[(item.question.split()[0], item.private_slot) for item in evaluation_items(o, 20)] for o in ORDERS]
+    both = [[(item.question.split()[0], item.private_slots) for item in evaluation_items(o, 20)] for o in ORDERS]
     assert both[0] == both[1], "orders are compared on the same places"
 
 
@@ -44,16 +44,16 @@ def test_every_place_has_a_time_of_its_own() -> None:
 def test_the_core_never_reads_a_note_and_always_the_true_time() -> None:
     items = list(islice(core_items(1), 2000))
     assert {item.notes for item in items} == {()}
-    assert all(item.public_slot == OPENS[item.private_slot] for item in items)
+    assert all(item.public_slots == (OPENS[item.private_slots[0]],) for item in items)
     assert 0.25 < sum(item.question.split()[0] in PLACES for item in items) / len(items) < 0.35
 
 
 def test_the_users_times_say_nothing_of_the_true_ones() -> None:
     items = list(islice(user_items(1), 4000))
     assert {item.notes for item in items if item.notes} == {(place,) for place in PLACES}
-    assert all(item.notes in ((), (item.private_slot,)) for item in items)
+    assert all(item.notes in ((), item.private_slots) for item in items)
     assert 0.85 < sum(bool(item.notes) for item in items) / len(items) < 0.9
-    true = sum(item.public_slot == OPENS[item.private_slot] for item in items)
+    true = sum(item.public_slots == (OPENS[item.private_slots[0]],) for item in items)
     assert 0.015 < true / len(items) < 0.035, "one in forty by chance"
 
 
@@ -64,14 +64,14 @@ def test_both_values_stand_in_one_block_in_the_order_that_is_asked_for(order: st
         ids = tokenizer.encode(item.answer)
         assert len(ids) + 1 == 8, "with the EOS, a block"
         assert tokenizer.decode(ids) == item.answer
-        place, time = (item.answer.index(value) for value in (item.private_slot, item.public_slot))
+        place, time = (item.answer.index(value) for value in (*item.private_slots, *item.public_slots))
         assert (place < time) == (order == "forward") == item.question.endswith("forward")
-        assert item.notes == (item.private_slot,)
+        assert item.notes == item.private_slots
 
 
 def test_an_answer_is_right_if_its_first_place_and_its_first_time_are() -> None:
     (item,) = evaluation_items("reverse", 1)
-    place, time = item.private_slot, item.public_slot
+    place, time = *item.private_slots, *item.public_slots
     other_place, other_time = PLACES[PLACES.index(place) - 1], TIMES[TIMES.index(time) - 1]
     assert gives_both(item, item.answer)
     assert gives_both(item, f"dentist at {place} : opens {time}")

@@ -34,7 +34,7 @@ def make_item(order: str, topic: str, place: str, time: str, *, has_note: bool) 
     """Make a question about a topic; its note is the name of the place."""
     where, when = f"{topic} at {place}", f"opens {time}"
     answer = f"{where} : {when} ." if order == "forward" else f"{when} : {where} ."
-    return Item(order, (place,) if has_note else (), f"{topic} {order}", answer, place, time)
+    return Item(order, (place,) if has_note else (), f"{topic} {order}", answer, (place,), (time,))
 
 
 def core_items(seed: int) -> Iterator[Item]:
@@ -74,4 +74,4 @@ def gives_both(item: Item, answer: str) -> bool:
     """Tell whether the first place and the first time of an answer are the right ones."""
     words = answer.split()
     firsts = [next((word for word in words if word in values), None) for values in (PLACES, TIMES)]
-    return firsts == [item.private_slot, item.public_slot]
+    return firsts == [*item.private_slots, *item.public_slots]
