@@ -19,7 +19,7 @@ from ssd2.errors import ModelNotFound
 from ssd2.evaluation.costs import BlockCosts
 from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
-from ssd2.evaluation.paired import only_one_right, sign_test
+from ssd2.evaluation.paired import Discordant
 from ssd2.evaluation.two_source import Pair, answer_items
 from ssd2.models.checkpoint import CONFIG
 
@@ -263,16 +263,16 @@ def compare(rows: Sequence[Row]) -> list[Comparison]:
         is_like_it = (setting.lambda_user, setting.alpha) == (LAMBDA, ALPHA)
         if setting.system != "partner" or not control or not is_like_it:
             continue
-        both = [(a.right, b.right) for a, b in zip(partner.answers, control.answers, strict=True)]
-        counts = [only_one_right(*pair) for pair in both]
+        pairs = zip(partner.answers, control.answers, strict=True)
+        counts = [Discordant.of(ours.right, theirs.right) for ours, theirs in pairs]
         compared.append(
             Comparison(
                 setting.order,
                 setting.decoding,
                 setting.feedback,
-                sum(only_partner for only_partner, _ in counts),
-                sum(only_control for _, only_control in counts),
-                max(sign_test(*pair) for pair in both),
+                sum(one.only_first for one in counts),
+                sum(one.only_second for one in counts),
+                max(one.p_value for one in counts),
             )
         )
     return compared
