@@ -168,13 +168,9 @@ def export(
     to: Annotated[Path, typer.Option(help="Folder for the OPT model.")],
 ) -> None:
     """Export the causal language model of an SSD-2 checkpoint as an OPT model."""
-    from ssd2.models.checkpoint import load_checkpoint
-    from ssd2.models.convert import export_opt
-    from ssd2.models.ssd2_family import single_network
-    from ssd2.models.tokenizer import TOKENIZER
+    from ssd2.models.ssd2_family import export_checkpoint
 
-    model = single_network(load_checkpoint(folder).model, folder)
-    export_opt(model, to, (folder / TOKENIZER).read_text(encoding="utf-8"))
+    export_checkpoint(folder, to)
     typer.echo(f"wrote {to}")
 
 

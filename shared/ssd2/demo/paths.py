@@ -13,3 +13,6 @@ EVERYDAY = _HERE / "everyday"
 """Documents in real English, which the demo's models cannot read."""
 
 TOKENIZER = _HERE / "tokenizer.json"
+
+RELATION = _HERE / "relation"
+"""The order-free relation: its tokenizer, recipes and models."""

@@ -17,6 +17,7 @@ from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 from ssd2.models.checkpoint import CONFIG, WEIGHTS, load_checkpoint, save_checkpoint
 from ssd2.models.configs import ExpertsConfig, SSD2Config
+from ssd2.models.convert import export_opt
 from ssd2.models.denoiser import Denoiser
 from ssd2.models.experts import TimeRangeExperts
 from ssd2.models.model import Model
@@ -140,6 +141,22 @@ def join_experts(folders: Sequence[Path], borders: Sequence[float], to: Path) ->
     for expert, model in zip(experts.experts, models, strict=True):
         expert.load_state_dict(model.state_dict())
     save_checkpoint(to, experts, (folders[0] / TOKENIZER).read_text(encoding="utf-8"), _stored_dtype(folders[0]))
+
+
+def export_checkpoint(folder: Path, to: Path) -> None:
+    """Write the causal language model of a checkpoint as an OPT model, with weights as precise as the checkpoint's.
+
+    Args:
+        folder: of an SSD-2 checkpoint that was trained with the causal objective.
+        to: folder of the OPT model.
+
+    Raises:
+        ModelNotFound: if there is no such checkpoint.
+        CheckpointInvalid: if it is not a single SSD-2 model.
+        InvalidParameter: if the folder cannot be written to.
+    """
+    model = single_network(load_checkpoint(folder).model, folder)
+    export_opt(model, to, (folder / TOKENIZER).read_text(encoding="utf-8"), _stored_dtype(folder))
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ssd2.demo.generator import Conversation, Item, core_items, user_conversations, user_items
+from ssd2.demo.relation import text as relation
 from ssd2.errors import InvalidParameter, PromptTooLong
 from ssd2.models.configs import SSD2Config
 from ssd2.models.tokenizer import Tokenizer
@@ -18,10 +19,13 @@ from ssd2.training.records import DataParams, Record, read_records
 POOL_BATCHES = 32
 """Batches are cut from pools of this many, sorted by length, so that little of them is padding."""
 
-SOURCES: dict[str, dict[str, Callable[[int], Iterable[Item | Conversation]]]] = {
-    "diffusion": {"demo-core": core_items, "demo-user": user_items},
-    "causal": {"demo-conversations": user_conversations, "demo-core": core_items, "demo-user": user_items},
+_ANSWERED: dict[str, Callable[[int], Iterable[Item | Conversation]]] = {
+    "demo-core": core_items,
+    "demo-user": user_items,
+    "relation-core": relation.core_items,
+    "relation-user": relation.user_items,
 }
+SOURCES = {"diffusion": _ANSWERED, "causal": {"demo-conversations": user_conversations, **_ANSWERED}}
 """Generated training text by the objective and the name that a recipe gives."""
 
 Position = dict[str, Any]

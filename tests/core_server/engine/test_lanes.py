@@ -144,6 +144,14 @@ def test_rows_at_different_timesteps_blocks_and_contexts_are_as_if_alone(
     assert [state.at.block for state in states] == [1, 2, 4 + 1]
 
 
+@pytest.mark.parametrize("share", [None, 0.8])
+def test_a_projection_is_fed_back_as_sharp_as_in_one_process(share: float | None) -> None:
+    model = tiny_model(3, feedback_share=share)
+    state = BlockState().after(TOKENS[2], is_commit=False, fed_back=None)
+    found = BatchLane(model, SLOTS).logits([Row(0, REQUESTS[2], state)])[0]
+    torch.testing.assert_close(found, Reference(model, REQUESTS[2]).logits(state), atol=1e-4, rtol=1e-4)
+
+
 def batches(lane: BatchLane | SingleLane, rows: list[Row]) -> list[list[int]]:
     by_kind: dict[object, list[int]] = {}
     for index, row in enumerate(rows):

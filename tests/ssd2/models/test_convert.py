@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import block_view
+from conftest import DEMO_TOKENIZER, block_view, demo_shaped_model, experts_of
+from safetensors.torch import load_file
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
@@ -21,9 +22,10 @@ from typer.testing import CliRunner
 
 from ssd2.cli import app
 from ssd2.errors import CheckpointInvalid, ModelNotFound
-from ssd2.models.checkpoint import Checkpoint, load_checkpoint
+from ssd2.models.checkpoint import WEIGHTS, Checkpoint, load_checkpoint, save_checkpoint
 from ssd2.models.convert import convert_opt
 from ssd2.models.predict import begin
+from ssd2.models.ssd2_family import export_checkpoint
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 320,
@@ -210,6 +212,27 @@ def test_the_command_leaves_the_context_timestep_out_unless_asked(opt_folder: Pa
         arguments = ["convert", "--from", str(opt_folder), "--to", str(out), "--block-size", "4", *options]
         assert CliRunner().invoke(app, arguments).exit_code == 0
         assert json.loads((out / "config.json").read_text())["context_timestep"] == written
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_exported_model_is_the_checkpoints_language_model_in_its_precision(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    save_checkpoint(tmp_path / "trained", demo_shaped_model(1), DEMO_TOKENIZER.read_text(), dtype)
+    run = CliRunner().invoke(app, ["export", str(tmp_path / "trained"), "--to", str(tmp_path / "opt")])
+    assert run.exit_code == 0, run.output
+    assert {weight.dtype for weight in load_file(tmp_path / "opt" / WEIGHTS).values()} == {dtype}
+    ids = torch.tensor([[1, 9, 4, 700, 23]])
+    expected = load_checkpoint(tmp_path / "trained").model.next_token_logits(ids, torch.ones_like(ids).bool())
+    found = load_checkpoint(tmp_path / "opt").model.network(ids).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_experts_are_not_exported(tmp_path: Path) -> None:
+    experts = experts_of(*(demo_shaped_model(seed) for seed in range(3)))
+    save_checkpoint(tmp_path / "experts", experts, DEMO_TOKENIZER.read_text())
+    with pytest.raises(CheckpointInvalid, match="not an SSD-2 checkpoint"):
+        export_checkpoint(tmp_path / "experts", tmp_path / "opt")
 
 
 def test_converting_twice_gives_the_same_checkpoint(opt_folder: Path, converted: Checkpoint, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
@@ -89,6 +90,22 @@ def test_the_three_ways_of_feeding_back_differ() -> None:
         (a - b).abs().max() > 1e-3 for a, b in ((found[1], found[3]), (found[3], found[5]), (found[1], found[5]))
     )
     assert (found[1] - found[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("share", "fed_back_value"), [(None, 5.0), (0.9, math.log(0.9 / 0.1 * 31) / 2)])
+def test_a_projection_is_fed_back_with_the_share_that_the_config_names(
+    share: float | None, fed_back_value: float
+) -> None:
+    """x_t keeps its own K: only what is fed back is sharpened."""
+    model = tiny_model(3, feedback_share=share)
+    trail = (ProjectedAt(900, (ProjectedTokens((3, 4, 5, 6)),) * 3),)
+    view = block_view(rows=3, step=1, timestep=850, trail=trail)
+    self_cond = tokens_to_simplex(view.projected, 4, 32, fed_back_value)
+    found = Denoiser(model, PROMPTS, "projection").logits(view)
+    for row in range(3):
+        expected = from_scratch(model, view, self_cond, row)
+        torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=1e-4)
+    assert self_cond.softmax(-1)[0, 0, 3] == pytest.approx(share or 0.9986, abs=1e-4)
 
 
 @pytest.mark.parametrize("self_conditioning", ["own", "projection"])

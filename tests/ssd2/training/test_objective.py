@@ -16,7 +16,7 @@ from ssd2.models.ssd2 import SSD2
 from ssd2.models.tokenizer import Tokenizer
 from ssd2.training.data import collate, encode_item
 from ssd2.training.draws import sample_timesteps
-from ssd2.training.objective import Batch, causal_loss, diffusion_loss
+from ssd2.training.objective import Batch, causal_loss, diffusion_loss, diffusion_losses, partner_feedback
 
 VOCAB, BLOCK, EOS, PAD = 32, 4, 2, 0
 PROMPT_LENGTHS, BLOCKS = (3, 7, 5), (2, 3, 1)
@@ -50,37 +50,59 @@ def make_noise() -> Tensor:
 T_OF_ROWS = torch.tensor([1, 437, 980])
 
 
+T_OF_BLOCKS = torch.tensor([[1, 437, 999], [980, 20, 611], [300, 700, 700]])
+
+
 def loss_of_a_block(
-    model: SSD2, context: Tensor, first_position: int, target: Tensor, noise: Tensor, t: int, self_condition: bool
+    model: SSD2,
+    context: Tensor,
+    first_position: int,
+    target: Tensor,
+    noise: Tensor,
+    t: int,
+    self_condition: bool,
+    is_right: Tensor | None = None,
 ) -> Tensor:
-    """Algorithm 1 at one c: the sum over a block, with nothing else in the batch."""
+    """Algorithm 1 at one c: the sum over a block, with nothing else in the batch; `is_right` makes it the partner's."""
     r = [math.cos((x / 1000 + 1e-4) / (1 + 1e-4) * math.pi / 2) ** 2 for x in (0, t)]
     alpha_bar_t, k = r[1] / r[0], model.config.simplex_value
     x_0 = k * (2 * torch.eye(VOCAB)[target] - 1)  # line 1
     x_t = math.sqrt(alpha_bar_t) * x_0 + math.sqrt(1 - alpha_bar_t) * k * noise  # lines 3 and 4
     self_cond = None
-    if self_condition:
+    if self_condition or is_right is not None:
         with torch.no_grad():  # line 9
             self_cond = plain_logits(model, context, first_position, x_t, None, t)
+    if is_right is not None:
+        places = zip(self_cond.argmax(-1).tolist(), is_right.tolist(), target.tolist(), strict=True)
+        self_cond = k * (2 * torch.eye(VOCAB)[[true if right else own for own, right, true in places]] - 1)
     probabilities = plain_logits(model, context, first_position, x_t, self_cond, t).log_softmax(-1)  # lines 7 and 10
     return -probabilities[torch.arange(BLOCK), target].sum()
 
 
-def loss_block_by_block(model: SSD2, batch: Batch, noise: Tensor, self_condition: bool) -> Tensor:
+def loss_block_by_block(
+    model: SSD2,
+    batch: Batch,
+    noise: Tensor,
+    self_condition: bool,
+    t_of_blocks: Tensor | None = None,
+    partner_is_right: Tensor | None = None,
+) -> Tensor:
+    t_of_blocks = T_OF_ROWS[:, None].expand(-1, max(BLOCKS)) if t_of_blocks is None else t_of_blocks
     total = torch.zeros(())
     for row, (prompt_length, blocks) in enumerate(zip(PROMPT_LENGTHS, BLOCKS, strict=True)):
         text = torch.cat([batch.prompt_ids[row, -prompt_length:], batch.answer_ids[row]])
         first = model.config.answer_position - prompt_length if model.config.answer_position else 0
         for block in range(blocks):
-            c = prompt_length + block * BLOCK
+            c, in_block = prompt_length + block * BLOCK, slice(block * BLOCK, (block + 1) * BLOCK)
             total = total + loss_of_a_block(
                 model,
                 text[:c],
                 first,
                 text[c : c + BLOCK],
-                noise[row, block * BLOCK : (block + 1) * BLOCK],
-                int(T_OF_ROWS[row]),
+                noise[row, in_block],
+                int(t_of_blocks[row, block]),
                 self_condition,
+                None if partner_is_right is None else partner_is_right[row, in_block],
             )
     return total / (BLOCK * sum(BLOCKS))
 
@@ -94,6 +116,40 @@ def test_the_masked_pass_is_the_loss_of_the_blocks_one_by_one(
     loss = diffusion_loss(model, batch, T_OF_ROWS, noise, self_condition=self_condition)
     expected = loss_block_by_block(model, batch, noise, self_condition)
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("self_condition", [False, True])
+def test_with_a_t_for_each_block_too(self_condition: bool) -> None:
+    model, batch, noise = tiny_model(1, context_timestep="none"), make_batch(), make_noise()
+    loss = diffusion_loss(model, batch, T_OF_BLOCKS, noise, self_condition=self_condition)
+    expected = loss_block_by_block(model, batch, noise, self_condition, T_OF_BLOCKS)
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    assert abs(loss - loss_block_by_block(model, batch, noise, self_condition, T_OF_BLOCKS.flip(1))) > 1e-3
+
+
+@pytest.mark.parametrize("t", [T_OF_ROWS, T_OF_BLOCKS], ids=["sequence", "block"])
+def test_the_partner_objective_feeds_back_own_tokens_of_which_some_are_put_right(t: Tensor) -> None:
+    model, batch, noise = tiny_model(1, context_timestep="none"), make_batch(), make_noise()
+    t_of_blocks = t if t.ndim == 2 else t[:, None].expand(-1, max(BLOCKS))
+    losses = []
+    for share in (0.0, 0.5, 1.0):
+        is_right = torch.rand(batch.answer_ids.shape, generator=torch.Generator().manual_seed(6)) < share
+        found = diffusion_losses(model, batch, t, noise, self_condition=False, partner_is_right=is_right)
+        loss = found.sum() / batch.answer_mask.sum()
+        expected = loss_block_by_block(model, batch, noise, False, t_of_blocks, is_right)
+        torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+        losses.append(loss.item())
+    assert len({round(loss, 4) for loss in losses}) == 3
+
+
+def test_what_a_partner_feeds_back_is_as_sharp_as_in_a_decode() -> None:
+    own, answer_ids = torch.zeros(1, 2, VOCAB), torch.tensor([[7, 8]])
+    own[0, :, 3] = 1.0
+    for share, k in ((None, 5.0), (0.9, math.log(0.9 / 0.1 * (VOCAB - 1)) / 2)):
+        config = tiny_config(feedback_share=share)
+        fed_back = partner_feedback(own, answer_ids, torch.tensor([[False, True]]), config)
+        expected = k * (2 * torch.eye(VOCAB)[torch.tensor([[3, 8]])] - 1)
+        torch.testing.assert_close(fed_back, expected)
 
 
 @pytest.mark.parametrize("self_condition", [False, True])

@@ -21,7 +21,7 @@ from ssd2.models.tokenizer import Tokenizer
 from ssd2.training import state as state_module
 from ssd2.training.batches import BatchSource
 from ssd2.training.data import collate, encode_conversation, encode_item
-from ssd2.training.draws import draw, draw_noise, narrow, sample_timesteps
+from ssd2.training.draws import draw, draw_noise, draw_partner, narrow, sample_timesteps
 from ssd2.training.objective import causal_loss, diffusion_loss
 from ssd2.training.parallel import Execution
 from ssd2.training.recipe import Recipe, TrainingParams, read_recipe
@@ -202,6 +202,58 @@ def test_self_conditioning_is_fed_back_half_of_the_time_and_not_in_the_warm_up(
         trainer.train_step(examples)
     assert not any(seen[:2])
     assert 70 <= sum(seen[2:]) <= 128
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.3, 40, 80), (1.0, 198, 198)])
+def test_a_partner_is_fed_back_in_its_share_of_the_steps_and_not_in_the_warm_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, least: int, most: int
+) -> None:
+    content = RECIPE.replace("steps = 6", f"steps = 6\npartner_feedback = {share}\npartner_right = 0.5")
+    trainer = Trainer(read_recipe(_written(tmp_path, content)), tmp_path / "run")
+    seen: list[torch.Tensor | None] = []
+    weight = trainer.model.w_diff.weight
+
+    def loss(*arguments: object) -> torch.Tensor:
+        seen.append(arguments[-1])
+        return weight.sum()
+
+    monkeypatch.setattr(trainer._parallel, "module", loss)
+    examples = trainer._batches.examples(0)
+    for trainer.step in range(200):
+        trainer.train_step(examples)
+    assert seen[:2] == [None, None]
+    given = [is_right for is_right in seen if is_right is not None]
+    assert least <= len(given) <= most
+    if given:
+        assert 0.2 < torch.cat([is_right.flatten() for is_right in given]).float().mean() < 0.3  # a half of 0.5
+
+
+def test_a_partner_is_right_in_another_share_of_each_row_the_same_in_any_part_of_the_batch() -> None:
+    mask = torch.ones(64, 400, dtype=torch.bool)
+    whole = draw_partner("3/7", range(64), mask, 0.6)
+    assert torch.equal(draw_partner("3/7", range(8, 16), mask[8:16], 0.6), whole[8:16])
+    shares = whole.float().mean(-1)
+    assert 0.25 < shares.mean() < 0.35
+    assert shares.min() < 0.06
+    assert 0.5 < shares.max() < 0.67
+
+
+def test_each_block_gets_a_timestep_of_its_own_where_the_recipe_says_so(recipe: Recipe, tmp_path: Path) -> None:
+    params = replace(recipe.training, timesteps_per="block", timesteps_above=0.4)
+    t = draw(50, params, "1", blocks=4).t
+    assert t.shape == (50, 4)
+    assert 400 < t.min() < t.max() <= 1000
+    assert all(len(row.unique()) > 1 for row in t)
+    trainer = Trainer(replace(recipe, training=params), tmp_path / "run")
+    assert math.isfinite(trainer.train_step(trainer._batches.examples(0)).loss)
+
+
+def test_a_timestep_for_each_block_needs_a_context_without_one(tmp_path: Path) -> None:
+    content = RECIPE.replace('"none"\nanswer', '"quantised"\nanswer').replace(
+        "steps = 6", 'steps = 6\ntimesteps_per = "block"'
+    )
+    with pytest.raises(InvalidParameter, match="set context_timestep"):
+        Trainer(read_recipe(_written(tmp_path, content)), tmp_path / "run")
 
 
 def test_the_noise_of_a_row_is_the_same_in_any_part_of_the_batch(recipe: Recipe) -> None:
@@ -388,6 +440,12 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
         ("steps = 6", "steps = 6\ngradient_clip = nan", "gradient_clip nan"),
         ("steps = 6", "steps = 6\ntimesteps_above = 0.6\ntimesteps_up_to = 0.6", "shares of T in"),
         ("steps = 6", "steps = 6\ntimesteps_up_to = 1.2", "shares of T in"),
+        ("steps = 6", "steps = 6\npartner_feedback = 1.5", "partner_feedback is 1.5"),
+        ("steps = 6", "steps = 6\npartner_feedback = nan", "partner_feedback is nan"),
+        ("steps = 6", "steps = 6\npartner_right = 0.0", "partner_right 0.0"),
+        ("steps = 6", 'steps = 6\ntimesteps_per = "token"', "'sequence' or 'block'"),
+        ("num_heads = 2", "num_heads = 2\nfeedback_share = 1.0", "feedback_share is 1.0"),
+        ("num_heads = 2", "num_heads = 2\nfeedback_share = 0.0005", "above 1 / vocab_size"),
         ("num_heads = 2", "num_heads = 3", "not a multiple"),
         ("num_heads = 2", "num_headz = 2", "num_headz"),
         ("steps = 6", "steps =", "cannot read"),

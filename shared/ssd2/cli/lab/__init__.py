@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ssd2.cli.help import App
-from ssd2.cli.lab import cad, dynamics, judge, text, votes
+from ssd2.cli.lab import cad, claim, dynamics, judge, text, votes
 
 app = App(
     help="Experiments and measurements for studies: context-aware decoding, text metrics, an LLM judge, blind votes."
@@ -13,3 +13,4 @@ app.command(epilog=judge.EXAMPLES)(judge.judge)
 app.add_typer(votes.app, name="votes")
 app.command(epilog=dynamics.EXAMPLES)(dynamics.dynamics)
 app.command(epilog=cad.EXAMPLES)(cad.cad)
+app.add_typer(claim.app, name="claim")
