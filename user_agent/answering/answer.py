@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from ssd2.errors import CoreError
 
@@ -22,6 +23,8 @@ class AnswerToken:
         user_p: that the user model gave it with the documents; None where it took no part.
         mixed_p: that the mix gave it. None of the three is a left-to-right probability: each position has
             seen a noised version of all of its block.
+        citation: index of the passage that it comes from, or that it comes from the private context; None where no
+            passage raises its probability, or tokens are not cited. See `user_agent.answering.attribution`.
     """
 
     token_id: int
@@ -31,6 +34,37 @@ class AnswerToken:
     core_p: float | None = None
     user_p: float | None = None
     mixed_p: float | None = None
+    citation: int | Literal["private context"] | None = None
+
+
+@dataclass(frozen=True)
+class Saying:
+    """One side of a conflict.
+
+    Attributes:
+        citation: index of the passage.
+        would_say: what the answer would say here, had the user model read this passage only; words of the passage.
+    """
+
+    citation: int
+    would_say: str
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Place in an answer about which passages disagree.
+
+    Attributes:
+        position: index of its first token in the answer.
+        length: in tokens.
+        text: what the answer says there, in whole words.
+        passages: that disagree.
+    """
+
+    position: int
+    length: int
+    text: str
+    passages: Sequence[Saying]
 
 
 @dataclass(frozen=True)
@@ -51,6 +85,7 @@ class Answer:
         guessed_timesteps: those whose logits the core had sent ahead, on a right guess.
         resumed: how often it went on after the line to the core had broken.
         end: why it ended: "eos", "length" (at its longest), or "observer" (who wanted no more of it).
+        conflicts: where passages disagree; None where tokens are not cited.
     """
 
     text: str
@@ -65,6 +100,12 @@ class Answer:
     guessed_timesteps: int
     resumed: int
     end: str
+    conflicts: list[Conflict] | None = None
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What it took: all but the text and what is found out about it."""
+        return {name: value for name, value in vars(self).items() if name not in ("text", "tokens", "conflicts")}
 
 
 @dataclass(frozen=True)

@@ -291,6 +291,16 @@ class AnswerSettings(BaseModel):
             advanced=True,
         ),
     ] = Field(default=4, ge=0, le=MAX_SPECULATION)
+    cite: Annotated[
+        Literal["answer", "tokens"],
+        Face(
+            "Cite passages for the whole answer, or for each token",
+            '"tokens" also shows where two passages disagree. It costs one more pass of the user model for each passage '
+            "at every timestep, beside the usual two, and changes nothing that is sent. No effect at λ 0.",
+            label="Cite passages for",
+            advanced=True,
+        ),
+    ] = "answer"
     stop_texts: Annotated[
         Texts,
         Face(

@@ -27,6 +27,7 @@ from ssd2.models.predict import begin_sampler
 from ssd2.models.tokenizer import GrowingText
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
+from user_agent.answering.citing import Citing
 from user_agent.answering.conversation import NOTHING_SAID, Conversation
 from user_agent.answering.request import MAX_SPECULATION
 from user_agent.answering.user_model import PrivateContextFit, UserModel
@@ -56,6 +57,7 @@ class Question:
         private_context: what only the user model sees beside the passages.
         private_context_fit: how much it is of what was given.
         era: when the passages were searched for; see `PromptCache.begin`.
+        cites_tokens: whether the passage of each token is looked for, and where passages disagree.
     """
 
     instruction: str
@@ -74,6 +76,7 @@ class Question:
     private_context: str = ""
     private_context_fit: PrivateContextFit | None = None
     era: object | None = None
+    cites_tokens: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.speculation <= MAX_SPECULATION:
@@ -145,6 +148,10 @@ class AnswerInProgress:
         self._question, self._user_model, self._stream = question, user_model, stream
         self._control, self._observer = control, observer
         self._terms = terms
+        self._citing: Citing | None = None
+        if terms and question.cites_tokens:
+            stop_ids = user_model.config.stop_ids
+            self._citing = Citing(terms, question.passages, user_model.tokenizer, stop_ids)
         self._sampler = begin_sampler(user_model.config, question.params, [question.seeds], ends_at_eos=ends_at_eos)
         self._asked: StepPosition | None = None  # where the core was asked last
         self._core: CoreLogits | None = None  # what it answered
@@ -173,6 +180,8 @@ class AnswerInProgress:
         core, user = await self._ask(view)  # lines 3 to 7, both models side by side
         ensemble = await self._mix(view, core, user)  # line 8
         outcome = self._sampler.step(ensemble.mixed)  # line 9, and 13 at the end of a block
+        if self._citing:
+            await self._citing.see(view, outcome, ensemble.user)
         self._show(view, ensemble, outcome)
         await self._tell()  # lines 10 to 12 at the core
         self.exact_timesteps += self._is_exact(view, ensemble)  # which nobody waits for
@@ -252,6 +261,7 @@ class AnswerInProgress:
                 core_p=core_p[index],
                 user_p=user_p[index],
                 mixed_p=mixed_p[index],
+                citation=self._citing.citation(len(self.tokens) + index) if self._citing else None,
             )
             for index, (token_id, choice) in enumerate(zip(token_ids, choices, strict=True))
         ]
@@ -284,6 +294,7 @@ class AnswerInProgress:
             guessed_timesteps=stream.guessed_rightly if stream else 0,
             resumed=stream.resumed if stream else 0,
             end="observer" if self._is_enough else "length" if is_long else "eos",
+            conflicts=self._citing.conflicts(tokens) if self._citing else None,
         )
 
 
@@ -455,6 +466,7 @@ def _terms(question: Question, user_model: UserModel, observer: Observer | None)
         on_read,
         question.private_context,
         question.era,
+        cites_tokens=question.cites_tokens,
     )
 
 

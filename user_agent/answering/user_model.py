@@ -319,8 +319,13 @@ class UserModel:
         on_read: OnRead = nobody,
         private_context: str = "",
         era: object | None = None,
+        *,
+        cites_tokens: bool = False,
     ) -> UserTerms:
-        """The model's part in one decode, to be closed; for `on_read` and `era` see `PromptCache.begin`."""
+        """The model's part in one decode, to be closed; for `on_read` and `era` see `PromptCache.begin`.
+
+        To cite tokens, each passage is also read alone, and the private context behind them.
+        """
         if self.model is None:
             raise ModelNotFound(
                 "the user model was loaded without its weights; load it with them", parameter="user_model"
@@ -329,7 +334,11 @@ class UserModel:
         without_docs = self.prompt(instruction, (), conversation)
         cache = self.prompt_cache
         begin_with = None if cache is None else lambda prompts: cache.begin(prompts, on_read, era)
-        return user_terms(self.model, [with_docs], [without_docs], collaboration, self_conditioning, begin_with)
+        alone: list[list[list[int]]] = []
+        if cites_tokens:
+            alone = [[self.prompt(instruction, [passage], conversation)] for passage in passages]
+            alone += [[self.prompt(instruction, (), conversation, private_context)]] if private_context.strip() else []
+        return user_terms(self.model, [with_docs], [without_docs], collaboration, self_conditioning, begin_with, alone)
 
     def _tokens_added(self, passage: Passage) -> int:
         """Count the tokens that a passage adds to a prompt with others, give or take those where two texts meet.

@@ -233,6 +233,8 @@ class SlingshotAnswer(BaseModel):
     Attributes:
         trace: id for /v1/traces/{id}/events.
         citations: passages that the user model read, as it read them.
+        conflicts: where two passages disagree, if the request cites tokens, else null: position and length in tokens,
+            text, and for each of the passages its index in citations and what it would say.
         left_out: places of the passages that were found but did not fit.
         max_tokens: longest answer that was allowed.
         clamped_from: the requested or configured length if the question leaves no room for it; else null.
@@ -241,7 +243,8 @@ class SlingshotAnswer(BaseModel):
         private_context: how much of it the user model was given: whole, in part (the sentences that fit, those that
             match the question before others) or left out; null if the request has none.
         has_crossed: whether the core has all of the answer. Of another one, a later turn shows it only what it has.
-        tokens: each with its probabilities in the models, and whether the user's side changed it.
+        tokens: each with its probabilities in the models, whether the user's side changed it, and, if the request cites
+            tokens, the index in citations of the passage that it comes from ("private context", or null for none).
         figures: timesteps, bytes and seconds.
     """
 
@@ -249,6 +252,7 @@ class SlingshotAnswer(BaseModel):
     lambda_user: float
     alpha: float
     citations: list[dict[str, Any]]
+    conflicts: list[dict[str, Any]] | None
     left_out: list[dict[str, Any]]
     max_tokens: int
     clamped_from: int | None

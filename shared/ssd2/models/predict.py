@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from ssd2.algorithm.collaboration import Predictor, UserTerms
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
@@ -65,20 +66,23 @@ def user_terms(
     collaboration: CollaborationParams,
     self_conditioning: str,
     begin_with: Callable[[Sequence[Sequence[int]]], Predictor] | None = None,
+    alone: Sequence[Sequence[Sequence[int]]] = (),
 ) -> UserTerms:
     """Take up the user model's part in a decode, its passes with and without the documents as one batch.
 
     Args:
         model: θ_user.
         prompts: B prompts with D_user and w_inst.
-        prompts_without_docs: the same B with w_inst only; not read at α = 0.
+        prompts_without_docs: the same B with w_inst only; not read at α = 0, unless passages are read alone.
         collaboration: λ and α.
         self_conditioning: see `begin`.
         begin_with: takes up the decode of all prompts in the place of `begin`.
+        alone: B prompts for each passage that is also read as the only one, beside the mix.
 
     Raises:
         SlingshotError: see `begin`.
     """
-    both = [*prompts, *prompts_without_docs] if collaboration.uses_contrast else prompts
-    predictor = begin_with(both) if begin_with else begin(model, both, self_conditioning)
-    return UserTerms(predictor, len(both) // len(prompts))
+    rows = [*prompts, *prompts_without_docs] if collaboration.uses_contrast or alone else list(prompts)
+    rows += chain.from_iterable(alone)
+    predictor = begin_with(rows) if begin_with else begin(model, rows, self_conditioning)
+    return UserTerms(predictor, len(rows) // len(prompts))
