@@ -24,7 +24,7 @@ class AnswerToken:
         mixed_p: that the mix gave it. None of the three is a left-to-right probability: each position has
             seen a noised version of all of its block.
         citation: index of the passage that it comes from, or that it comes from the private context; None where no
-            passage raises its probability, or tokens are not cited. See `user_agent.answering.attribution`.
+            passage raises its probability, or tokens are not cited. See `ssd2.algorithm.attribution`.
     """
 
     token_id: int

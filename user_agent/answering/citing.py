@@ -7,19 +7,20 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from os.path import commonprefix
 from typing import Literal
 
+from ssd2.algorithm.attribution import BlockOrigins, Origin
 from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.collaboration import UserLogits, UserTerms
 from ssd2.algorithm.sampler import Outcome, prune
 from ssd2.models.tokenizer import Tokenizer
 from user_agent.answering.answer import AnswerToken, Conflict, Saying
-from user_agent.answering.attribution import BlockOrigins, Origin
 from user_agent.documents.passage import Passage
 
 AHEAD = 8
 """Tokens that a passage's pass writes to say what it would: values of everyday documents are shorter."""
+
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 class Citing:
@@ -101,7 +102,8 @@ class Citing:
         """Return the text of tokens, with the rest of the words that it begins and ends in."""
         decode = self._tokenizer.decode
         text = decode([*before, *token_ids, *behind])
-        start, end = (len(commonprefix([text, decode(ids)])) for ids in (before, [*before, *token_ids]))
+        # What ends within a character is decoded otherwise with the tokens behind it.
+        start, end = (len(decode(ids).rstrip(_BROKEN)) for ids in (before, [*before, *token_ids]))
         while start and not text[start - 1].isspace() and not text[start : start + 1].isspace():
             start -= 1
         rest = re.match(r"\S*", text[end:])

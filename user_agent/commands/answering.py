@@ -75,7 +75,7 @@ def print_answer(answered: Answered) -> None:
         place = f"{passage.place}{', in part' if passage.is_cut else ''}"
         console.print(f"  {printable(place)}  {printable(passage.text)}", markup=False, emoji=False, soft_wrap=True)
         if pieces := taken(answered, number):
-            console.print(f"    gave {printable(pieces)}", markup=False, emoji=False, soft_wrap=True)
+            console.print(f"    in the answer: {printable(pieces)}", markup=False, emoji=False, soft_wrap=True)
     for line in disagreements(answered):
         console.print(line, markup=False, emoji=False, soft_wrap=True, style="not dim bold")
     for remark in [*remarks(answered.question), *cut_off(answered)]:

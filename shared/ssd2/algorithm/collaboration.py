@@ -85,8 +85,8 @@ class UserTerms:
         return self._parted(view.answer_ids[:, first:]).alone
 
     def _parted(self, rows: Tensor) -> UserLogits:
-        passes = rows.chunk(self._copies)
-        return UserLogits(*passes[:2], alone=passes[2:])
+        with_docs, *others = rows.chunk(self._copies)
+        return UserLogits(with_docs, others[0] if others else None, tuple(others[1:]))
 
     def close(self) -> None:
         """End the decode; another thread may still compute for it."""

@@ -1,6 +1,7 @@
 """Where a token comes from: each passage's own pass of the user model against the pass without any.
 
-All of it is computed on the device, from logits that never leave it. See docs/decisions/056-tokens-and-their-passages.md.
+All of it is computed on the device, from logits that never leave it.
+See docs/decisions/056-the-passage-of-each-token.md.
 """
 
 from __future__ import annotations
@@ -110,5 +111,5 @@ class BlockOrigins:
 
 
 def _at(positions: Tensor, user: UserLogits) -> UserLogits:
-    both = (None if row is None else row[:, positions] for row in (user.with_docs, user.without_docs))
-    return UserLogits(*both, alone=tuple(row[:, positions] for row in user.alone))
+    every, none = (None if row is None else row[:, positions] for row in (user.with_docs, user.without_docs))
+    return UserLogits(every, none, tuple(row[:, positions] for row in user.alone))
