@@ -1,14 +1,16 @@
 // An answer's text with what the private model changed marked: underlined, with a glyph, and said to screen readers.
+// Where tokens are cited, the number of their passage stands behind them, and what passages disagree about is marked too.
 
 import { withCard } from "/web/card.js";
-import { place } from "/web/citations.js";
+import { disagreement, place } from "/web/citations.js";
 import { el } from "/web/dom.js";
 import { percent } from "/web/format.js";
 
 /** The text of tokens; `passages` are those that the private model had. */
 export function markedText(tokens, passages) {
   const text = tokens.map((token) => token.text).join("");
-  const parts = runs(tokens).map((run) => (run.isChanged ? mark(run, text, passages) : [run.text]));
+  const isMarked = (run) => run.isChanged || run.citation !== null || run.conflict;
+  const parts = runs(tokens).map((run) => (isMarked(run) ? mark(run, text, passages) : [run.text]));
   const children = parts.flat();
   if (typeof children[0] === "string") children[0] = children[0].trimStart();
   return children;
@@ -26,17 +28,24 @@ export function tokensOf(text, tokens) {
   return shown.filter((token) => token.text);
 }
 
-/** Neighbours that were changed, and those that were not, together: [{text, tokens, isChanged, at}]. */
+/** The same tokens, each with the conflict that it is part of. */
+export function withConflicts(tokens, conflicts) {
+  const isIn = (index) => ({ position, length }) => position <= index && index < position + length;
+  return tokens.map((token, index) => ({ ...token, conflict: conflicts?.find(isIn(index)) }));
+}
+
+/** Neighbours that are marked alike, together: [{text, tokens, isChanged, citation, conflict, at}]. */
 export function runs(tokens) {
   const found = [];
   let at = 0;
   for (const token of tokens) {
+    const { text, is_changed: isChanged, citation = null, conflict } = token;
     const last = found.at(-1);
-    if (last?.isChanged === token.is_changed) {
-      last.text += token.text;
+    if (last?.isChanged === isChanged && last.citation === citation && last.conflict === conflict) {
+      last.text += text;
       last.tokens.push(token);
-    } else found.push({ text: token.text, tokens: [token], isChanged: token.is_changed, at });
-    at += token.text.length;
+    } else found.push({ text, tokens: [token], isChanged, citation, conflict, at });
+    at += text.length;
   }
   return found;
 }
@@ -44,13 +53,26 @@ export function runs(tokens) {
 function mark(run, text, passages) {
   const shown = run.text.trim();
   const [before, after] = [run.text.match(/^\s*/)[0], shown && run.text.match(/\s*$/)[0]];
-  const changed = el("button", {
+  const kinds = { changed: run.isChanged, cited: run.citation !== null, disputed: run.conflict };
+  const marked = el("button", {
     type: "button",
-    className: "changed",
-    "aria-label": `${shown}, changed by your private model`,
-  }, shown, el("span", { className: "glyph", "aria-hidden": "true" }, "◆"));
+    className: Object.keys(kinds).filter((kind) => kinds[kind]).join(" "),
+    "aria-label": [shown, ...said(run, passages)].join(", "),
+  }, shown, glyph(run));
   const words = wordsAround(text, run.at + before.length, run.at + run.text.length);
-  return [before, withCard(changed, () => tokenCard(run.tokens, passagesWith(words, passages))), after];
+  const sources = run.citation === null ? passagesWith(words, passages) : [passages[run.citation]].filter(Boolean);
+  return [before, withCard(marked, () => tokenCard(run.tokens, sources, run.conflict, passages)), after];
+}
+
+function said({ isChanged, citation, conflict }, passages) {
+  const from = passages[citation] ? place(passages[citation]) : citation;
+  return [isChanged && "changed by your private model", from && `from ${from}`, conflict && "your notes disagree"].filter(Boolean);
+}
+
+function glyph({ isChanged, citation, conflict }) {
+  const number = typeof citation === "number" ? citation + 1 : citation && "✎";
+  const shown = [isChanged && "◆", number, conflict && "≠"].filter(Boolean).join(" ");
+  return el("span", { className: "glyph", "aria-hidden": "true" }, shown);
 }
 
 /** The whole words that a part of a text belongs to: a token may be a piece of one. */
@@ -67,15 +89,16 @@ export function passagesWith(words, passages) {
   return passages.filter(has);
 }
 
-/** What both models gave each of some tokens, and where the words stand in the documents. */
-export function tokenCard(tokens, passages) {
+/** What both models gave each of some tokens, where the words stand in the documents, and what passages say otherwise. */
+export function tokenCard(tokens, sources, conflict, passages) {
   const head = ["token", "core alone", "core", "private", "together"];
   return el("div", {},
     el("table", { className: "figures" },
       el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, tokens.map(tokenRow))),
-    passages.length > 0 && el("ul", { className: "sources" }, passages.map((passage) =>
-      el("li", {}, el("q", {}, passage.text), el("small", {}, place(passage))))));
+    sources.length > 0 && el("ul", { className: "sources" }, sources.map((passage) =>
+      el("li", {}, el("q", {}, passage.text), el("small", {}, place(passage))))),
+    conflict && el("p", { className: "sources" }, disagreement(conflict, passages)));
 }
 
 function tokenRow(token) {
