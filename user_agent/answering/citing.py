@@ -32,7 +32,7 @@ class Citing:
         """Begin with no token.
 
         Args:
-            terms: the user model's part in the decode, with its passes of each passage alone.
+            terms: the user model's part in the decode, with its passes beside the mix.
             passages: that the user model reads; a pass behind theirs reads the private context.
             tokenizer: of the model.
             stop_ids: that end an answer.
@@ -51,7 +51,7 @@ class Citing:
             self._block = BlockOrigins(len(self._passages))
 
     async def _add(self, view: BlockView, origin: Origin) -> None:
-        """Add a token; of blocks of one token, let the passages' passes go on from where they begin to differ."""
+        """Add a token; of blocks of one token, let the passes go on from where they begin to differ."""
         has_begun = bool(self._origins and self._origins[-1].differs)
         self._origins.append(origin)
         if not origin.differs or view.block_size > 1:

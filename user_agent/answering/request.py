@@ -295,8 +295,8 @@ class AnswerSettings(BaseModel):
         Literal["answer", "tokens"],
         Face(
             "Cite passages for the whole answer, or for each token",
-            '"tokens" also shows where two passages disagree. It costs one more pass of the user model a passage at '
-            "every timestep, beside the usual two, and sends nothing more. No effect at λ 0.",
+            '"tokens" also shows where two passages disagree. At every timestep it costs one more pass of the user '
+            "model a passage, and one more for several, beside the usual two; it sends nothing. No effect at λ 0.",
             label="Cite passages for",
             advanced=True,
         ),

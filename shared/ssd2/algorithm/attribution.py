@@ -30,7 +30,7 @@ class Origin:
         source: index of the passage that it comes from; None for no passage.
         differs: whether passages, each read alone, would clearly have other tokens here.
         parties: those of them that are also about the question when all are read; empty where these agree.
-        ahead: where passages differ, the likeliest tokens of each from this position to the end of the block.
+        ahead: where passages differ, the likeliest tokens of each pass beside the mix, from here to the block's end.
     """
 
     source: int | None = None
@@ -42,30 +42,33 @@ class Origin:
 def origins(token_ids: Tensor, user: UserLogits, passages: int) -> list[Origin]:
     """Find where tokens come from, by the logits of one timestep.
 
-        r_n(v)     = log p(v | passage n) - log p(v | no passage)
-        source     = argmax_n r_n(w), if r_n(w) > 1 nat; else no passage
-        n prefers    argmax_v p(v | passage n) = v_n, if p(v_n | passage n) > 1/2 and r_n(v_n) > 1 nat
-        n is a party if log p(v_n | all passages) - log p(v_n | no passage) > -1 nat
+        r(v | x)   = log p(v | x) - log p(v | no passage)
+        source     = argmax_n r(w | passage n), if it is above 1 nat; else no passage
+        n prefers    argmax_v p(v | passage n) = v_n, if p(v_n | passage n) > 1/2 and r(v_n | passage n) > 1 nat
+        n is a party if r(v_n | all passages) > 0 with them in their order or in reverse
 
     Passages differ where a token comes from one of them and two prefer different ones; they disagree where two parties
     do. Alone a passage about something else is taken for the answer too; beside the others it is not, and is no party.
+    Of two about the same the model takes one, often the later: which one that is the order decides.
 
     Source: ours; the two passes that are compared are the contrastive terms of §3.2.
 
     Args:
         token_ids: w, int64, [P].
-        user: logits at the P positions, each [1, P, V], of all passes.
-        passages: the first ones of the passes alone, those that can differ; what is behind is only a source.
+        user: logits at the P positions, each [1, P, V]. Beside the mix: each passage alone; other private text alone,
+            which is only a source; and, of several passages, all of them in reverse.
+        passages: how many there are.
     """
-    if not len(token_ids) or not user.alone or user.with_docs is None or user.without_docs is None:
+    if not len(token_ids) or not user.beside or user.with_docs is None or user.without_docs is None:
         return [Origin()] * len(token_ids)
-    every, none = (torch.log_softmax(logits[0].float(), -1) for logits in (user.with_docs, user.without_docs))
-    alone = torch.log_softmax(torch.cat(user.alone).float(), -1)  # [N, P, V]
+    *sources, turned = user.beside if passages > 1 else (*user.beside, user.with_docs)
+    every, turned, none = (torch.log_softmax(one[0].float(), -1) for one in (user.with_docs, turned, user.without_docs))
+    alone = torch.log_softmax(torch.cat(sources).float(), -1)  # [N, P, V]
     most, source = _of(token_ids.to(alone.device).expand(len(alone), -1), alone - none).max(0)  # [P]
     likely, first = alone.max(-1)  # [N, P]
     prefers = (likely.exp() > CLEAR) & (likely - _of(first, none) > RAISE) & (most > RAISE)
     prefers[passages:] = False
-    is_party = prefers & (_of(first, every - none) > -RAISE)
+    is_party = prefers & (_of(first, torch.maximum(every, turned) - none) > 0)
     found = []
     for position, (is_private, n) in enumerate(zip((most > RAISE).tolist(), source.tolist(), strict=True)):
         differs = len(first[prefers[:, position], position].unique()) > 1
@@ -106,10 +109,10 @@ class BlockOrigins:
         there = _at(changed, user)
         for position, origin in zip(changed.tolist(), origins(token_ids[changed], there, self._passages), strict=True):
             if origin.differs:
-                origin = replace(origin, ahead=[row[0, position:].argmax(-1).tolist() for row in user.alone])
+                origin = replace(origin, ahead=[row[0, position:].argmax(-1).tolist() for row in user.beside])
             self.found[position] = origin
 
 
 def _at(positions: Tensor, user: UserLogits) -> UserLogits:
     every, none = (None if row is None else row[:, positions] for row in (user.with_docs, user.without_docs))
-    return UserLogits(every, none, tuple(row[:, positions] for row in user.alone))
+    return UserLogits(every, none, tuple(row[:, positions] for row in user.beside))

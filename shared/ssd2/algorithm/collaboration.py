@@ -24,12 +24,12 @@ class UserLogits:
     Attributes:
         with_docs: added to the mix, [B, L, V]; None where its weight is 0.
         without_docs: the contrastive term of the mix, [B, L, V]; None where nobody reads it.
-        alone: with each passage as the only one, each [B, L, V]; no part of the mix. Empty unless asked for.
+        beside: of passes that are no part of the mix, each [B, L, V]; see `ssd2.algorithm.attribution`.
     """
 
     with_docs: Tensor | None = None
     without_docs: Tensor | None = None
-    alone: tuple[Tensor, ...] = ()
+    beside: tuple[Tensor, ...] = ()
 
 
 class Predictor(Protocol):
@@ -50,16 +50,15 @@ class Closing(Protocol):
 
 
 class UserTerms:
-    """The user model's passes with and without the documents, and with each passage alone, as one batch."""
+    """The user model's passes with and without the documents, and those beside them, as one batch."""
 
     def __init__(self, predictor: Predictor, copies: int) -> None:
         """Take up a decode.
 
         Args:
-            predictor: θ_user with all prompts that hold documents and, behind them, the same without, and then with
-                each passage alone.
-            copies: passes: 2 and one for each passage that is read alone; or 1 without contrast, where there is only
-                the first pass.
+            predictor: θ_user with all prompts that hold documents and, behind them, the same without, and then those of
+                the passes beside the mix.
+            copies: passes: 2 and those beside the mix; or 1 without contrast, where there is only the first pass.
         """
         self._predictor, self._copies = predictor, copies
 
@@ -68,21 +67,21 @@ class UserTerms:
         return self._parted(self._predictor.logits(view.repeated(self._copies)))
 
     def continued(self, view: BlockView, blocks: int) -> tuple[Tensor, ...]:
-        """Let each passage's pass go on by itself, with its likeliest tokens. Nothing of it is mixed or sent.
+        """Let each pass beside the mix go on by itself, with its likeliest tokens. Nothing of it is mixed or sent.
 
         Args:
             view: of a block's first timestep; its tokens are taken as they are predicted there.
             blocks: how many to write.
 
         Returns:
-            Token ids by passage, each int64, [B, blocks·L].
+            Token ids by pass, each int64, [B, blocks·L].
         """
         view, first = view.repeated(self._copies), view.answer_ids.shape[1]
         for _ in range(blocks):
             token_ids = self._predictor.logits(view).argmax(-1)
             answer_ids = torch.cat([view.answer_ids, token_ids.to(view.answer_ids.device)], -1)
             view = replace(view, block=view.block + 1, answer_ids=answer_ids)
-        return self._parted(view.answer_ids[:, first:]).alone
+        return self._parted(view.answer_ids[:, first:]).beside
 
     def _parted(self, rows: Tensor) -> UserLogits:
         with_docs, *others = rows.chunk(self._copies)

@@ -66,23 +66,23 @@ def user_terms(
     collaboration: CollaborationParams,
     self_conditioning: str,
     begin_with: Callable[[Sequence[Sequence[int]]], Predictor] | None = None,
-    alone: Sequence[Sequence[Sequence[int]]] = (),
+    beside: Sequence[Sequence[Sequence[int]]] = (),
 ) -> UserTerms:
     """Take up the user model's part in a decode, its passes with and without the documents as one batch.
 
     Args:
         model: θ_user.
         prompts: B prompts with D_user and w_inst.
-        prompts_without_docs: the same B with w_inst only; not read at α = 0, unless passages are read alone.
+        prompts_without_docs: the same B with w_inst only; not read at α = 0, unless there are passes beside the mix.
         collaboration: λ and α.
         self_conditioning: see `begin`.
         begin_with: takes up the decode of all prompts in the place of `begin`.
-        alone: B prompts for each passage that is also read as the only one, beside the mix.
+        beside: B prompts for each pass that is no part of the mix.
 
     Raises:
         SlingshotError: see `begin`.
     """
-    rows = [*prompts, *prompts_without_docs] if collaboration.uses_contrast or alone else list(prompts)
-    rows += chain.from_iterable(alone)
+    rows = [*prompts, *prompts_without_docs] if collaboration.uses_contrast or beside else list(prompts)
+    rows += chain.from_iterable(beside)
     predictor = begin_with(rows) if begin_with else begin(model, rows, self_conditioning)
     return UserTerms(predictor, len(rows) // len(prompts))

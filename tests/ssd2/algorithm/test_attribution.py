@@ -20,9 +20,10 @@ def sure_of(*token_ids: int, by: float = 6.0) -> Tensor:
     return logits
 
 
-def of(tokens: list[int], every: Tensor, alone: list[Tensor], *, passages: int | None = None) -> list[Origin]:
-    user = UserLogits(every, sure_of(*[-1] * len(tokens)), tuple(alone))
-    return origins(torch.tensor(tokens), user, len(alone) if passages is None else passages)
+def of(tokens: list[int], every: Tensor, alone: list[Tensor], *, turned: Tensor | None = None) -> list[Origin]:
+    in_reverse = [every if turned is None else turned] if len(alone) > 1 else []
+    user = UserLogits(every, sure_of(*[-1] * len(tokens)), (*alone, *in_reverse))
+    return origins(torch.tensor(tokens), user, len(alone))
 
 
 def test_a_token_comes_from_the_passage_that_raises_it_most() -> None:
@@ -40,13 +41,13 @@ def test_without_passes_alone_every_token_is_of_no_passage() -> None:
 
 
 def test_passages_disagree_where_two_are_sure_of_different_tokens() -> None:
-    both = sure_of(3) + sure_of(5, by=4.0)
+    both = sure_of(3) + sure_of(5, by=5.0)
     (origin,) = of([3], both, [sure_of(3), sure_of(-1), sure_of(5)])
     assert (origin.source, origin.differs, list(origin.parties)) == (0, True, [0, 2])
 
 
 def test_passages_that_say_the_same_or_say_it_unsurely_do_not_disagree() -> None:
-    both = sure_of(3) + sure_of(5, by=4.0)
+    both = sure_of(3) + sure_of(5, by=5.0)
     for other in (sure_of(3), sure_of(5, by=1.8)):  # a probability of 0.46
         (origin,) = of([3], both, [sure_of(3), other])
         assert (origin.differs, list(origin.parties)) == (False, [])
@@ -58,14 +59,21 @@ def test_a_passage_that_is_not_about_the_question_beside_the_others_is_no_party(
     assert (origin.source, origin.differs, list(origin.parties)) == (0, True, [])
 
 
+def test_of_two_passages_about_the_same_the_order_may_decide() -> None:
+    for every, turned in ((sure_of(3), sure_of(5)), (sure_of(5), sure_of(3))):
+        (origin,) = of([3], every, [sure_of(3), sure_of(5)], turned=turned)
+        assert list(origin.parties) == [0, 1]
+
+
 def test_where_the_token_is_of_no_passage_nothing_disagrees() -> None:
-    both = sure_of(3) + sure_of(5, by=4.0)
+    both = sure_of(3) + sure_of(5, by=5.0)
     assert of([1], both, [sure_of(3), sure_of(5)])[0] == Origin()
 
 
 def test_private_context_is_a_source_and_never_a_party() -> None:
-    both = sure_of(3) + sure_of(5, by=4.0)
-    (origin,) = of([5], both, [sure_of(3), sure_of(5)], passages=1)
+    both = sure_of(3) + sure_of(5, by=5.0)
+    user = UserLogits(both, sure_of(-1), (sure_of(3), sure_of(5)))
+    (origin,) = origins(torch.tensor([5]), user, 1)
     assert (origin.source, origin.differs) == (1, False)
 
 
@@ -84,6 +92,10 @@ def test_an_origin_is_of_the_timestep_at_which_the_token_was_last_changed() -> N
 
 def test_what_lies_ahead_is_each_passes_own() -> None:
     block, none = BlockOrigins(2), sure_of(-1, -1, -1)
-    both = sure_of(3, 4, 1) + sure_of(5, 6, 1, by=4.0)
-    block.see(torch.tensor([3, 4, 1]), UserLogits(both, none, (sure_of(3, 4, 1), sure_of(5, 6, 1))))
-    assert [list(map(list, origin.ahead)) for origin in block.found] == [[[3, 4, 1], [5, 6, 1]], [[4, 1], [6, 1]], []]
+    both = sure_of(3, 4, 1) + sure_of(5, 6, 1, by=5.0)
+    block.see(torch.tensor([3, 4, 1]), UserLogits(both, none, (sure_of(3, 4, 1), sure_of(5, 6, 1), both)))
+    assert [list(map(list, origin.ahead[:2])) for origin in block.found] == [
+        [[3, 4, 1], [5, 6, 1]],
+        [[4, 1], [6, 1]],
+        [],
+    ]

@@ -94,7 +94,7 @@ BOTH = (HAZEL, FERN)
 async def test_two_notes_that_disagree_are_named_with_what_each_says(
     user_model: UserModel, write: Written, block_size: int
 ) -> None:
-    write(BOTH, "", FERN, HAZEL)
+    write(BOTH, "", FERN, HAZEL, BOTH)
     answer = await Agent(user_model, None).answer(asked(block_size=block_size))
     assert answer.text == FERN
     assert {answer.citation for answer in answer.tokens[5:7]} == {0}
@@ -105,14 +105,14 @@ async def test_two_notes_that_disagree_are_named_with_what_each_says(
 
 
 async def test_a_note_about_something_else_is_no_side(user_model: UserModel, write: Written) -> None:
-    write(FERN, "", FERN, "Your dentist appointment is at Rose Tower.")
+    write(FERN, "", FERN, "Your dentist appointment is at Rose Tower.", FERN)
     answer = await Agent(user_model, None).answer(asked([NOTES[0], PIANO]))
     assert (cited(answer)["Fern"], answer.conflicts) == (0, [])
 
 
 async def test_what_a_side_says_stands_in_its_passage(user_model: UserModel, write: Written) -> None:
     """A pass that makes something up is no side; one that goes on with it is quoted up to there."""
-    write((HAZEL, FERN), "", FERN, HAZEL)
+    write(BOTH, "", FERN, HAZEL, BOTH)
     made_up = Passage("The dentist appointment has moved.", Path("b.md"), 1)
     assert (await Agent(user_model, None).answer(asked([NOTES[0], made_up]))).conflicts == []
     shorter = Passage("The dentist appointment is at Hazel's.", Path("b.md"), 1)
@@ -126,7 +126,7 @@ async def test_long_answers_have_conflicts_in_any_of_their_blocks(
 ) -> None:
     more = ("The piano lesson is at Rose Tower.", "The piano lesson is at Cedar Kitchen.")
     first, second = (f"{place} {lesson}" for place, lesson in zip((FERN, HAZEL), more, strict=True))
-    write((second, first), "", first, second)
+    write((second, first), "", first, second, first)
     passages = [Passage(text, Path(f"{number}.md"), 1) for number, text in enumerate((first, second))]
     answer = await Agent(user_model, None).answer(asked(passages, block_size=block_size))
     assert answer.text == first
@@ -147,7 +147,7 @@ async def test_blocks_of_one_token_cost_further_passes_only_where_passages_disag
 ) -> None:
     calls = []
     for row in (FERN, HAZEL):
-        written = write((row, FERN), "", FERN, row)
+        written = write((row, FERN), "", FERN, row, FERN)
         answer = await Agent(user_model, None).answer(asked(block_size=1))
         calls.append(written.calls - answer.timesteps)
     assert calls == [0, 8]
@@ -160,7 +160,7 @@ async def test_private_context_is_a_source_without_a_number(user_model: UserMode
     assert answer.conflicts == [], "what it says is kept nowhere"
 
 
-def test_each_passage_is_read_alone_and_the_private_context_behind_them(user_model: UserModel) -> None:
+def test_each_passage_is_read_alone_then_the_private_context_then_all_in_reverse(user_model: UserModel) -> None:
     told: list[list[list[int]]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("user_agent.answering.user_model.user_terms", lambda *given: told.append(given[-1]))
@@ -168,13 +168,21 @@ def test_each_passage_is_read_alone_and_the_private_context_behind_them(user_mod
             mixed = CollaborationParams(0.3, 0.0)
             user_model.terms(ASKED, NOTES, mixed, "own", private_context=private_context, cites_tokens=True)
         user_model.terms(ASKED, NOTES, mixed, "own")
-    passages = [[user_model.prompt(ASKED, [note])] for note in NOTES]
-    assert told == [passages, [*passages, [user_model.prompt(ASKED, (), private_context="I am Mallory.")]], []]
+        user_model.terms(ASKED, NOTES[:1], mixed, "own", cites_tokens=True)
+    alone, given = [[user_model.prompt(ASKED, [note])] for note in NOTES], {"private_context": "I am Mallory."}
+    private, turned = user_model.prompt(ASKED, (), **given), user_model.prompt(ASKED, NOTES[::-1])
+    assert told == [
+        [*alone, [turned]],
+        [*alone, [private], [user_model.prompt(ASKED, NOTES[::-1], **given)]],
+        [],
+        [alone[0]],
+    ]
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0])
-@pytest.mark.parametrize("self_conditioning", ["own", "projection"])
-@pytest.mark.parametrize("family", SAVE)
+@pytest.mark.parametrize(
+    ("family", "self_conditioning", "alpha"),
+    [*((family, "own", 0.0) for family in SAVE), ("ssd-2", "projection", 1.0)],
+)
 def test_a_batch_gives_each_pass_the_logits_that_it_has_alone(
     tmp_path: Path, family: str, self_conditioning: str, alpha: float
 ) -> None:
@@ -188,15 +196,15 @@ def test_a_batch_gives_each_pass_the_logits_that_it_has_alone(
     terms, without = (
         user_model.terms(ASKED, notes, mixed, self_conditioning, cites_tokens=is_on) for is_on in (True, False)
     )
-    prompts = [user_model.prompt(ASKED), *(user_model.prompt(ASKED, [note]) for note in notes)]
+    prompts = [user_model.prompt(ASKED, some) for some in ((), *([note] for note in notes), notes[::-1])]
     single = [begin(user_model.model, [prompt], self_conditioning) for prompt in prompts]
     sampler = begin_sampler(user_model.config, params, [Seeds.reproducible(2)], ends_at_eos=False)
     steps = 0
     while (view := sampler.due) and (steps := steps + 1):
         user, plain = terms.logits(view), without.logits(view)
         torch.testing.assert_close(user.with_docs, plain.with_docs, rtol=1e-4, atol=1e-3)
-        assert (plain.without_docs is None, plain.alone) == (alpha == 0, ())
-        for row, one in zip((user.without_docs, *user.alone), single, strict=True):
+        assert (plain.without_docs is None, plain.beside) == (alpha == 0, ())
+        for row, one in zip((user.without_docs, *user.beside), single, strict=True):
             torch.testing.assert_close(row, one.logits(view), rtol=1e-4, atol=1e-3)
         sampler.step(user.with_docs)
     assert steps >= 8
@@ -213,8 +221,8 @@ def test_passes_go_on_by_themselves_and_the_answer_then_goes_on_as_before(tmp_pa
     sampler = begin_sampler(user_model.config, params, [Seeds.reproducible(2)], ends_at_eos=False)
     while view := sampler.due:
         user = terms.logits(view)
-        for note, row in zip(NOTES, terms.continued(view, 3), strict=True):
-            alone = begin(user_model.model, [[*user_model.prompt(ASKED, [note]), *view.answer_ids[0].tolist()]], "own")
+        for notes, row in zip(([NOTES[0]], [NOTES[1]], NOTES[::-1]), terms.continued(view, 3), strict=True):
+            alone = begin(user_model.model, [[*user_model.prompt(ASKED, notes), *view.answer_ids[0].tolist()]], "own")
             expected = begin_sampler(user_model.config, params, [Seeds.reproducible(2)], ends_at_eos=False)
             for _ in range(3):
                 expected.step(alone.logits(expected.due))
@@ -234,7 +242,7 @@ async def test_at_lambda_0_and_without_the_option_nothing_is_cited(user_model: U
 
 
 async def test_every_face_has_citations_and_conflicts(user_model: UserModel, write: Written) -> None:
-    write(BOTH, "", FERN, HAZEL)
+    write(BOTH, "", FERN, HAZEL, BOTH)
     service = Answering(
         AgentConfig(lambda_user=1.0, steps=3),
         user_model,
@@ -257,7 +265,7 @@ async def test_every_face_has_citations_and_conflicts(user_model: UserModel, wri
     assert (rest["conflicts"], rest["tokens"][5]["citation"]) == (expected, 0)
     assert not {"text", "tokens", "conflicts"} & rest["figures"].keys()
     history = History(memory_database())
-    kept = history.messages(keep_answer(history, answered, "trace"))[1].data
+    kept = history.messages(keep_answer(history, answered, "trace"))[0].data
     assert (kept["conflicts"], kept["tokens"][5]["citation"]) == (expected, 0)
     finals = [event.data for event in service.traces.get("trace").events if event.kind == "token.final"]
     assert finals[5]["citation"] == 0
@@ -265,7 +273,7 @@ async def test_every_face_has_citations_and_conflicts(user_model: UserModel, wri
     assert disagreements(answered) == [
         "Two of your notes disagree: a.md:1 says “Fern Gallery”, b.md:1 says “Hazel Hammer”."
     ]
-    assert taken(answered, 0).endswith("Fern Gallery”")
+    assert taken(answered, 0) == f"“{FERN}”"
     cut = await service.start(service.request(ASKED, **given, stop_texts=["appointment"]), "other")
     assert (cut.text, cut.conflicts) == ("Your dentist", [])
 
