@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Literal
 
 from ssd2.algorithm.attribution import BlockOrigins, Origin
@@ -40,28 +40,28 @@ class Citing:
         self._terms, self._passages, self._tokenizer, self._stop_ids = terms, passages, tokenizer, stop_ids
         self._block = BlockOrigins(len(passages))
         self._origins: list[Origin] = []
-        self._differs_from: tuple[int, BlockView] | None = None  # where passages began to last, in blocks of one token
+        self._begun: dict[int, BlockView] = {}  # where passages begin to differ, in blocks of one token
 
     async def see(self, view: BlockView, outcome: Outcome, user: UserLogits) -> None:
         """Take in a timestep."""
         await asyncio.to_thread(self._block.see, outcome.projection.token_ids[0], user)
         if outcome.is_commit:
-            for origin in self._block.found:
-                await self._add(view, origin)
+            has_begun = bool(self._origins and self._origins[-1].differs)
+            if view.block_size == 1 and self._block.found[0].differs and not has_begun:
+                self._begun[len(self._origins)] = view
+            self._origins += self._block.found
             self._block = BlockOrigins(len(self._passages))
 
-    async def _add(self, view: BlockView, origin: Origin) -> None:
-        """Add a token; of blocks of one token, let the passes go on from where they begin to differ."""
-        has_begun = bool(self._origins and self._origins[-1].differs)
-        self._origins.append(origin)
-        if not origin.differs or view.block_size > 1:
-            return
-        if not has_begun or self._differs_from is None:
-            self._differs_from = len(self._origins) - 1, view
-        first, view = self._differs_from
-        if origin.parties and len(self._origins[first].ahead[0]) == 1:
-            ahead = await asyncio.to_thread(self._terms.continued, view, AHEAD)
-            self._origins[first] = replace(self._origins[first], ahead=[row[0].tolist() for row in ahead])
+    async def finish(self) -> None:
+        """Let the passes go on where they disagree, if blocks are too short to say what each of them would.
+
+        To be called once nothing more is sent: how long it takes would tell the core that passages disagree.
+        """
+        for first, view in self._begun.items():
+            run = takewhile(lambda origin: origin.differs, self._origins[first:])
+            if any(origin.parties for origin in run):
+                ahead = await asyncio.to_thread(self._terms.continued, view, AHEAD)
+                self._origins[first] = replace(self._origins[first], ahead=[row[0].tolist() for row in ahead])
 
     def citation(self, position: int) -> int | Literal["private context"] | None:
         """Return the citation of a committed token, by its index in the answer."""

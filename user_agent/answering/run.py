@@ -271,6 +271,11 @@ class AnswerInProgress:
         """Tokens of the committed blocks, before the EOS."""
         return self._sampler.answers[0]
 
+    async def finish_citing(self) -> None:
+        """Find out what passages say that disagree, behind the last message to the core."""
+        if self._citing:
+            await self._citing.finish()
+
     def complete(self, seconds: float) -> Answer:
         """Return the answer, once no timestep is due.
 
@@ -347,11 +352,13 @@ class Agent:
             if observer:
                 observer.began()
             terms = _terms(question, self._user_model, observer)
-            yield AnswerInProgress(
+            answer = AnswerInProgress(
                 question, self._user_model, terms, stream, self._control, observer, ends_at_eos=ends_at_eos
             )
+            yield answer
             if stream:
                 await stream.close()
+            await answer.finish_citing()
         except BaseException:
             if stream:
                 stream.cancel()

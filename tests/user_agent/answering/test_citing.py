@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -312,3 +313,23 @@ async def test_a_second_question_reads_no_passage_again_for_its_own_pass(model: 
         await service.start(service.request(question), question, Reading())
     assert max(totals) > 1000
     assert totals[-1] == max(totals), "of the second question too little was left to be read in parts"
+
+
+async def test_passes_go_on_only_once_the_line_is_closed(
+    user_model: UserModel, write: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a pause would tell the core that passages disagree."""
+    client, seen = FakeClient(FakeStream(1), vocabulary_sha256=user_model.vocabulary_sha256), []
+    continued = UserTerms.continued
+
+    def noted(terms: UserTerms, view: BlockView, blocks: int) -> object:
+        seen.append(client.stream.is_closed)
+        return continued(terms, view, blocks)
+
+    monkeypatch.setattr(UserTerms, "continued", noted)
+    write(BOTH, "", FERN, HAZEL, BOTH)
+    question = replace(asked(block_size=1), collaboration=CollaborationParams(0.9, 0.0))
+    answer = await Agent(user_model, client).answer(question)
+    assert answer.round_trips > 8
+    assert [conflict.text for conflict in answer.conflicts] == ["Fern Gallery"]
+    assert seen == [True]
