@@ -25,6 +25,7 @@ from user_agent.answering.service import Answering
 from user_agent.answering.traces import Traces
 from user_agent.answering.user_model import UserModel
 from user_agent.api.generation import slingshot_answer
+from user_agent.commands.answering import print_answer
 from user_agent.commands.render import disagreements, taken
 from user_agent.config import AgentConfig
 from user_agent.documents.passage import Passage
@@ -242,7 +243,9 @@ async def test_at_lambda_0_and_without_the_option_nothing_is_cited(user_model: U
         assert (answered.conflicts, {token.citation for token in answered.answer.tokens}) == (None, {None})
 
 
-async def test_every_face_has_citations_and_conflicts(user_model: UserModel, write: Written) -> None:
+async def test_every_face_has_citations_and_conflicts(
+    user_model: UserModel, write: Written, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(BOTH, "", FERN, HAZEL, BOTH)
     service = Answering(
         AgentConfig(lambda_user=1.0, steps=3),
@@ -275,6 +278,12 @@ async def test_every_face_has_citations_and_conflicts(user_model: UserModel, wri
         "Two of your notes disagree: a.md:1 says “Fern Gallery”, b.md:1 says “Hazel Hammer”."
     ]
     assert taken(answered, 0) == f"“{FERN}”"
+    print_answer(answered)
+    shown = capsys.readouterr()
+    assert shown.out.strip() == FERN, "programs read it"
+    assert [line in shown.err.splitlines() for line in (f"    in the answer: “{FERN}”", *disagreements(answered))] == [
+        True
+    ] * 2
     cut = await service.start(service.request(ASKED, **given, stop_texts=["appointment"]), "other")
     assert (cut.text, cut.conflicts) == ("Your dentist", [])
 
