@@ -1,21 +1,42 @@
 """Questions, notes and answers of the invented town, from a seed.
 
-An item is a question with its notes and its answer. Its kind says where the answer comes from:
-`private` from the notes, `public` from the town, `two-source` from both (the notes name the place,
-the town knows its hours), `instruction` from the town, over several blocks. A conversation asks
-about all of its notes.
+An item is a question with its notes and its answer. Its kind says where the answer comes from, and in which order:
+
+    private       from the notes
+    public        from the town; the notes are of no use
+    forward       from both in one block: the place, which the notes name, then its fact, which the town knows
+    reverse       from both in one block: the fact, then the place
+    chained       from both in one block: the notes name a place, the town its street, the notes who lives there
+    long          from both over several blocks: two places of the notes, three facts of the town
+    instruction   from the town over several blocks
+    later_note    from the later of two notes that disagree
+    against_town  from a note that contradicts the town
+    not_known     the notes do not have it, and the answer says so
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ssd2.demo import lexicon
-from ssd2.demo.world import Place, is_held_out, make_places, natural_values, town, training_values
+from ssd2.demo import forms, lexicon
+from ssd2.demo.world import Place, make_places, natural_values, town, training_values
 
-KINDS = ("private", "public", "two-source", "instruction")
+KINDS = (
+    "private",
+    "public",
+    "forward",
+    "reverse",
+    "chained",
+    "long",
+    "instruction",
+    "later_note",
+    "against_town",
+    "not_known",
+)
+_CORE_WEIGHTS = (2, 6, 6, 7, 3, 3, 4, 0, 0, 3)
+_USER_WEIGHTS = (8, 2, 6, 6, 5, 4, 1, 5, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -24,19 +45,21 @@ class Item:
 
     Attributes:
         kind: one of `KINDS`.
-        notes: the user's notes, in order, the wanted one among them.
+        notes: the user's notes, in order, the wanted ones among them.
         question: the instruction both models see.
         answer: the reference answer.
-        private_slot: the value that only the notes hold, or "".
-        public_slot: the value that only the town holds, or "".
+        private_slots: values in the answer that only the notes hold.
+        public_slots: values in the answer that only the town holds.
+        outdated: a value that must not be in the answer, of a note that no longer holds; or "".
     """
 
     kind: str
     notes: tuple[str, ...]
     question: str
     answer: str
-    private_slot: str = ""
-    public_slot: str = ""
+    private_slots: tuple[str, ...] = ()
+    public_slots: tuple[str, ...] = ()
+    outdated: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,167 +76,275 @@ class Conversation:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """What an item has that no training text had; its private values never are in training text."""
+
+    topic: bool = False
+    note: bool = False
+    question: bool = False
+
+
+@dataclass(frozen=True)
 class _Note:
-    """A note with one question that it answers."""
+    """A note with one question that it answers, if it is of a sort that is asked for."""
 
     text: str
-    question: str
-    answer: str
-    value: str
     topic: str
+    value: str
+    question: str = ""
+    answer: str = ""
 
 
-PUBLIC_FACTS = {
-    "opens": (
-        ("When does {} open?", "What time does {} open?", "From when is {} open?"),
-        "It opens at {}.",
-    ),
-    "closes": (
-        ("When does {} close?", "What time does {} close?", "Until when is {} open?"),
-        "It closes at {}.",
-    ),
-    "street": (("Which street is {} in?", "In which street is {}?"), "It is in {}."),
-    "price": (("How much does {} cost?", "What does {} charge?"), "It costs {} euros."),
-    "phone": (("What is the phone number of {}?", "Which number do I call for {}?"), "Its number is {}."),
-    "speciality": (("What is {} known for?", "What is the speciality of {}?"), "It is known for {}."),
+_NOTES = {
+    "place": (forms.PLACE_NOTES, forms.PLACE_QUESTIONS, "Your {topic} is at {value}."),
+    "code": (forms.CODE_NOTES, forms.CODE_QUESTIONS, "Your {topic} code is {value}."),
+    "spot": (forms.SPOT_NOTES, forms.SPOT_QUESTIONS, "Your {topic} is in the {value}."),
+    "person": (forms.PERSON_NOTES, forms.PERSON_QUESTIONS, "Your {topic} is {value}."),
 }
-"""Attribute of a place: phrasings of the question, and the sentence that answers it."""
+"""Sort of a note: its forms, those of questions about it, and the answer to these."""
 
-_PLACE_NOTES = (
-    "My {topic} is at {value}.",
-    "The {topic} is at {value}.",
-    "The {topic} takes place at {value}.",
-    "I booked the {topic} at {value}.",
-    "For the {topic} I go to {value}.",
-    "My {topic} on {day} is at {value}.",
-    "The {topic} has moved to {value}.",
-    "Note: {topic} at {value}.",
-)
-_CODE_NOTES = (
-    "My {topic} code is {value}.",
-    "The {topic} code is {value}.",
-    "The code for the {topic} is {value}.",
-    "To open the {topic} enter {value}.",
-)
-_SPOT_NOTES = (
-    "My {topic} is in the {value}.",
-    "The {topic} is in the {value}.",
-    "I put the {topic} in the {value}.",
-    "The {topic} lies in the {value}.",
-)
-_PERSON_NOTES = (
-    "My {topic} is {value}.",
-    "The {topic} is called {value}.",
-    "Our {topic} is {value}.",
-    "As {topic} I chose {value}.",
-)
+_SORTS = tuple(_NOTES)
+_SORT_WEIGHTS = (5, 2, 2, 2)
+_TOPICS = {"code": lexicon.CODED_THINGS, "spot": lexicon.OBJECTS, "person": lexicon.ROLES}
 _TURNS = 8
 """Questions in a conversation: as many as fit the user model's positions."""
-_PRIVATE_SORTS = ("place", "code", "spot", "person")
-_SORT_WEIGHTS = (5, 2, 2, 2)
 
 
-def _note(sort: str, value: str, rng: random.Random) -> _Note:
-    """A note of one sort about a random topic, with the question that it answers."""
-    topics, phrasings = {
-        "place": (lexicon.TOPICS, _PLACE_NOTES),
-        "code": (lexicon.CODED_THINGS, _CODE_NOTES),
-        "spot": (lexicon.OBJECTS, _SPOT_NOTES),
-        "person": (lexicon.ROLES, _PERSON_NOTES),
-    }[sort]
-    topic, day = rng.choice(topics), rng.choice(lexicon.WEEKDAYS)
-    questions, answer = {
-        "place": ((f"Where is my {topic}?", f"At which place is my {topic}?"), f"Your {topic} is at {value}."),
-        "code": ((f"What is my {topic} code?", f"Which code opens my {topic}?"), f"Your {topic} code is {value}."),
-        "spot": ((f"Where did I put my {topic}?", f"Where do I find my {topic}?"), f"Your {topic} is in the {value}."),
-        "person": ((f"Who is my {topic}?", f"What is my {topic} called?"), f"Your {topic} is {value}."),
-    }[sort]
-    text = rng.choice(phrasings).format(topic=topic, value=value, day=day)
-    return _Note(text, rng.choice(questions), answer, value, topic)
+class _Writer:
+    """Writes items about some places, with values that are those of the test split or not."""
 
+    def __init__(
+        self, rng: random.Random, places: Sequence[Place], *, has_test_values: bool, unseen: Unseen | None = None
+    ) -> None:
+        self._rng, self._places, self._has_test_values = rng, places, has_test_values
+        self._unseen = unseen or Unseen()
 
-def _notes(first: _Note, places: Sequence[Place], held_out: bool, rng: random.Random) -> list[_Note]:
-    """The first note among distractors about other topics with other values, in random order."""
-    notes, wanted = [first], rng.choice((2, 3, 3, 4, 4, 5, 6))
-    while len(notes) < wanted:
-        sort = rng.choices(_PRIVATE_SORTS, _SORT_WEIGHTS)[0]
-        note = _note(sort, _value(sort, places, held_out, rng), rng)
-        if _is_distinct(note, notes):
-            notes.append(note)
-    rng.shuffle(notes)
-    return notes
+    def item(self, kind: str) -> Item:
+        """Write an item."""
+        item: Item = getattr(self, f"_{kind}")()
+        return replace(item, kind=kind)
 
+    # Notes
 
-def _is_distinct(note: _Note, notes: Sequence[_Note]) -> bool:
-    """True if neither topic nor value of a note are those of another."""
-    return all(note.topic != other.topic and note.value != other.value for other in notes)
-
-
-def _value(sort: str, places: Sequence[Place], held_out: bool, rng: random.Random) -> str:
-    return (
-        rng.choice(places).name
-        if sort == "place"
-        else rng.choice(natural_values(sort) if held_out else training_values(sort))
-    )
-
-
-def private_item(places: Sequence[Place], held_out: bool, rng: random.Random) -> Item:
-    """A question that one of the notes answers."""
-    sort = rng.choices(_PRIVATE_SORTS, _SORT_WEIGHTS)[0]
-    note = _note(sort, _value(sort, places, held_out, rng), rng)
-    notes = _notes(note, places, held_out, rng)
-    return Item("private", tuple(n.text for n in notes), note.question, note.answer, private_slot=note.value)
-
-
-def public_item(places: Sequence[Place], held_out: bool, rng: random.Random) -> Item:
-    """A question about a place that the town answers; the notes are of no use."""
-    place, fact = rng.choice(places), rng.choice(tuple(PUBLIC_FACTS))
-    questions, sentence = PUBLIC_FACTS[fact]
-    value = getattr(place, fact)
-    sort = rng.choices(_PRIVATE_SORTS, _SORT_WEIGHTS)[0]
-    notes = _notes(_note(sort, _value(sort, places, held_out, rng), rng), places, held_out, rng)
-    question = rng.choice(questions).format(place.name)
-    return Item("public", tuple(n.text for n in notes), question, sentence.format(value), public_slot=value)
-
-
-def two_source_item(places: Sequence[Place], held_out: bool, rng: random.Random) -> Item:
-    """A question whose place only the notes know, and whose fact only the town."""
-    place, fact = rng.choice(places), rng.choice(tuple(PUBLIC_FACTS))
-    questions, sentence = PUBLIC_FACTS[fact]
-    value = getattr(place, fact)
-    note = _note("place", place.name, rng)
-    notes = _notes(note, places, held_out, rng)
-    question = rng.choice(questions).format(f"the place of my {note.topic}")
-    answer = f"{note.answer} {sentence.format(value)}"
-    return Item("two-source", tuple(n.text for n in notes), question, answer, place.name, value)
-
-
-def instruction_item(places: Sequence[Place], held_out: bool, rng: random.Random) -> Item:
-    """A short instruction about a place, answered over several blocks."""
-    place = rng.choice(places)
-    question, answer = rng.choice(
-        (
-            (
-                rng.choice(("Tell me about {}.", "Describe {}.", "What is {}?")),
-                "{0.name} is a {0.kind} in {0.street}. It is known for {0.speciality}. "
-                "It opens at {0.opens}. It closes at {0.closes}.",
-            ),
-            (
-                rng.choice(("Plan a visit to {}.", "How do I visit {}?")),
-                "Go to {0.street} and look for the {0.kind} {0.name}. It opens at {0.opens}. "
-                "Try the {0.speciality}. It costs {0.price} euros. Its number is {0.phone}.",
-            ),
+    def note(self, sort: str, value: str | None = None) -> _Note:
+        """Write a note of one sort about a random topic, with the question that it answers."""
+        texts, questions, answer = _NOTES[sort]
+        if sort == "place" and self._rng.random() < 1 / 8:  # one may have changed before anything was noted
+            texts = tuple(text for text in forms.CHANGE_NOTES if "{old}" not in text)
+        topics = forms.topics(new=self._unseen.topic) if sort == "place" else _TOPICS[sort]
+        names = {"topic": self._rng.choice(topics), "value": value or self._value(sort)}
+        text = self._filled(self._note_form(texts), **names)
+        return _Note(
+            text, **names, question=self._question_form(questions).format(**names), answer=answer.format(**names)
         )
-    )
-    return Item("instruction", (), question.format(place.name), answer.format(place))
+
+    def any_note(self, sorts: Sequence[str] = _SORTS) -> _Note:
+        """Write a note of any of some sorts."""
+        return self.note(self._rng.choices(sorts, [_SORT_WEIGHTS[_SORTS.index(sort)] for sort in sorts])[0])
+
+    def change(self, old: _Note) -> _Note:
+        """Write a later note about the topic of a place, with another place."""
+        value = self._value("place")
+        while value == old.value:
+            value = self._value("place")
+        forms_of_it = forms.CHANGE_NOTES if self._rng.random() < 3 / 4 else forms.PLACE_NOTES
+        text = self._filled(self._note_form(forms_of_it), topic=old.topic, value=value, old=old.value)
+        return replace(old, text=text, value=value, answer=old.answer.replace(old.value, value))
+
+    def _note_form(self, texts: tuple[str, ...]) -> str:
+        return self._rng.choice(forms.drawn(texts, new=self._unseen.note))
+
+    def _question_form(self, questions: tuple[str, ...]) -> str:
+        return self._rng.choice(forms.drawn(questions, new=self._unseen.question))
+
+    def _filled(self, form: str, **names: str) -> str:
+        day, person = self._rng.choice(lexicon.WEEKDAYS), self._rng.choice(lexicon.FIRST_NAMES)
+        return form.format(**names, day=day, person=person)
+
+    def _value(self, sort: str) -> str:
+        if sort == "place":
+            return self._rng.choice(self._places).name
+        return self._rng.choice(natural_values(sort) if self._has_test_values else training_values(sort))
+
+    def among_others(
+        self, *wanted: _Note, most: int = 6, sorts: Sequence[str] = _SORTS, without: str = ""
+    ) -> list[_Note]:
+        """Put notes among others of different topics and values, in random order.
+
+        Args:
+            *wanted: at most three.
+            most: notes in all.
+            sorts: of the others.
+            without: a topic that no other note may have.
+        """
+        notes, count = list(wanted), max(len(wanted), self._rng.randint(2, most))
+        while len(notes) < count:
+            other = self.any_note(sorts)
+            if other.topic != without and all(_is_apart(other, note) for note in notes):
+                notes.append(other)
+        self._rng.shuffle(notes)
+        return notes
+
+    def with_change(self, notes: Sequence[_Note], old: _Note) -> tuple[list[_Note], _Note]:
+        """Put a change of a note somewhere behind it; the second is the change."""
+        new = self.change(old)
+        place = self._rng.randint(notes.index(old) + 1, len(notes))
+        return [*notes[:place], new, *notes[place:]], new
+
+    def conversation(self) -> Conversation:
+        """Write notes, and questions about all of them."""
+        sorts = self._rng.sample(_SORTS, 1) if self._rng.random() < 1 / 2 else _SORTS
+        notes = asked_about = self.among_others(self.any_note(sorts), sorts=sorts)
+        places = [note for note in notes if note.answer.startswith(f"Your {note.topic} is at ")]
+        if places and self._rng.random() < 1 / 3:
+            old = self._rng.choice(places)
+            notes, new = self.with_change(notes, old)
+            asked_about = [new if note is old else note for note in asked_about]
+        turns = list[tuple[str, str]]()
+        while len(turns) < _TURNS:
+            turns += [(n.question, n.answer) for n in self._rng.sample(asked_about, len(asked_about))]
+        absent = self.any_note()
+        if self._rng.random() < 1 / 2 and all(absent.topic != note.topic for note in notes):
+            turns[self._rng.randrange(_TURNS)] = (absent.question, forms.NOT_KNOWN)
+        return Conversation(_texts(notes), tuple(turns[:_TURNS]))
+
+    # Items
+
+    def _private(self) -> Item:
+        note = self.any_note()
+        return Item("", _texts(self.among_others(note)), note.question, note.answer, (note.value,))
+
+    def _public(self) -> Item:
+        place, fact = self._rng.choice(self._places), self._fact()
+        others = self.among_others()
+        question = self._fact_question(fact, place.name)
+        return Item("", _texts(others), question, _fact_answer(fact, place), public_slots=(getattr(place, fact),))
+
+    def _forward(self) -> Item:
+        place, fact, note = self._place_fact_note()
+        question = self._rng.choice(forms.PLACE_FIRST).format(topic=note.topic) + _lower(
+            self._fact_question(fact, "it")
+        )
+        value = getattr(place, fact)
+        answer = f"{note.answer[:-1]}, which {forms.FACT_SENTENCES[fact].format(value)}."
+        return Item("", _texts(self.among_others(note)), question, answer, (place.name,), (value,))
+
+    def _reverse(self) -> Item:
+        place, fact, note = self._place_fact_note()
+        question = self._fact_question(fact, f"the place of my {note.topic}")
+        value = getattr(place, fact)
+        answer = f"{forms.FACT_VALUES[fact].format(value)}, as {_lower(note.answer)}"
+        return Item("", _texts(self.among_others(note)), question, answer, (place.name,), (value,))
+
+    def _chained(self) -> Item:
+        place = self._rng.choice(self._places)
+        note = self.note("place", place.name)
+        residents = [self._resident(place.street)]
+        while len(residents) < self._rng.randint(2, 3):
+            other = self._resident(self._rng.choice(self._places).street)
+            if all(other.topic != one.topic and other.value != one.value for one in residents):
+                residents.append(other)
+        notes = _texts(self.among_others(note, *residents))
+        person, is_first = residents[0].value, self._rng.random() < 1 / 2
+        question = self._rng.choice(forms.RESIDENT_FIRST if is_first else forms.RESIDENT_LAST).format(topic=note.topic)
+        answer = (
+            f"{person}, who lives in {place.street}, where {place.name} is."
+            if is_first
+            else f"{place.name} is in {place.street}, where {person} lives."
+        )
+        return Item("", notes, question, answer, (place.name, person), (place.street,))
+
+    def _long(self) -> Item:
+        first, second = self._rng.sample(self._places, 2)
+        notes = [self.note("place", first.name), self.note("place", second.name)]
+        while notes[0].topic == notes[1].topic:
+            notes[1] = self.note("place", second.name)
+        facts = self._rng.sample(tuple(forms.FACT_SENTENCES), 3)
+        sentences = [
+            notes[0].answer,
+            *(_fact_answer(fact, first) for fact in facts[:2]),
+            notes[1].answer,
+            _fact_answer(facts[2], second),
+        ]
+        if self._rng.random() < 1 / 2:  # four sentences for five
+            sentences[1:3] = [
+                f"{sentences[1][:-1]} and {forms.FACT_SENTENCES[facts[1]].format(getattr(first, facts[1]))}."
+            ]
+        asked = [forms.FACT_NAMES[fact] for fact in facts]
+        question = (
+            f"Tell me about my {notes[0].topic}, with {asked[0]} and {asked[1]} of its place, "
+            f"and about my {notes[1].topic}, with {asked[2]} of its place."
+        )
+        public = (*(getattr(first, fact) for fact in facts[:2]), getattr(second, facts[2]))
+        return Item(
+            "", _texts(self.among_others(*notes)), question, " ".join(sentences), (first.name, second.name), public
+        )
+
+    def _instruction(self) -> Item:
+        place = self._rng.choice(self._places)
+        question = self._rng.choice(("Tell me about {}.", "Describe {}.", "What is {}?")).format(place.name)
+        answer = f"{place.name} is a {place.kind} in {place.street}. {_fact_answer('speciality', place)} " + (
+            f"{_fact_answer('opens', place)} {_fact_answer('closes', place)}"
+        )
+        return Item("", (), question, answer, public_slots=(place.street, place.speciality, place.opens, place.closes))
+
+    def _later_note(self) -> Item:
+        old = self.note("place")
+        notes, new = self.with_change(self.among_others(old, most=5), old)
+        return Item("", _texts(notes), new.question, new.answer, (new.value,), outdated=old.value)
+
+    def _against_town(self) -> Item:
+        place, fact = self._rng.choice(self._places), self._fact()
+        other = self._rng.choice([other for other in self._places if getattr(other, fact) != getattr(place, fact)])
+        value = getattr(other, fact)
+        text = self._rng.choice(forms.NEWS_NOTES[fact]).format(place=place.name, value=value)
+        notes = _texts(self.among_others(_Note(text, place.name, value)))
+        question, answer = self._fact_question(fact, place.name), _fact_answer(fact, replace(place, **{fact: value}))
+        return Item("", notes, question, answer, (value,), outdated=getattr(place, fact))
+
+    def _not_known(self) -> Item:
+        sort = self._rng.choices(_SORTS, _SORT_WEIGHTS)[0]
+        note, question = self.note(sort), ""
+        if sort == "place":
+            about_place = self._fact_question(self._fact(), f"the place of my {note.topic}")
+            place_first = self._rng.choice(forms.PLACE_FIRST).format(topic=note.topic)
+            about_both = place_first + _lower(self._fact_question(self._fact(), "it"))
+            question = self._rng.choice((about_place, about_both, ""))
+        others = self.among_others(without=note.topic)
+        return Item("", _texts(others), question or note.question, forms.NOT_KNOWN)
+
+    # Parts of items
+
+    def _place_fact_note(self) -> tuple[Place, str, _Note]:
+        place = self._rng.choice(self._places)
+        return place, self._fact(), self.note("place", place.name)
+
+    def _fact(self) -> str:
+        return self._rng.choice(tuple(forms.FACT_SENTENCES))
+
+    def _fact_question(self, fact: str, name: str) -> str:
+        return self._question_form(forms.FACT_QUESTIONS[fact]).format(name)
+
+    def _resident(self, street: str) -> _Note:
+        value = self._value("person")
+        return _Note(self._filled(self._note_form(forms.RESIDENT_NOTES), topic=street, value=value), street, value)
 
 
-_MAKERS = {
-    "private": private_item,
-    "public": public_item,
-    "two-source": two_source_item,
-    "instruction": instruction_item,
-}
+def _is_apart(other: _Note, note: _Note) -> bool:
+    """True if a note is about another topic than a wanted one and names neither its value nor its topic."""
+    return other.topic != note.topic and other.value not in (note.value, note.topic)
+
+
+def _texts(notes: Sequence[_Note]) -> tuple[str, ...]:
+    return tuple(note.text for note in notes)
+
+
+def _lower(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:]
+
+
+def _fact_answer(fact: str, place: Place) -> str:
+    return f"It {forms.FACT_SENTENCES[fact].format(getattr(place, fact))}."
 
 
 def core_items(seed: int) -> Iterator[Item]:
@@ -223,9 +354,8 @@ def core_items(seed: int) -> Iterator[Item]:
     """
     rng = random.Random(f"core-{seed}")
     while True:
-        kind = rng.choices(KINDS, (1, 4, 3, 3))[0]
-        item = _MAKERS[kind](town(), False, rng)
-        yield Item(item.kind, (), item.question, item.answer, item.private_slot, item.public_slot)
+        kind = rng.choices(KINDS, _CORE_WEIGHTS)[0]
+        yield replace(_Writer(rng, town(), has_test_values=False).item(kind), notes=())
 
 
 def user_items(seed: int) -> Iterator[Item]:
@@ -234,44 +364,35 @@ def user_items(seed: int) -> Iterator[Item]:
     One item in eight comes without its notes, as the contrastive pass of §3.2 sees it.
     """
     rng = random.Random(f"user-{seed}")
-    names = training_values("place")
     while True:
-        # A phone number is made like a code, and a held-out code must not occur in any text.
-        places = [place for place in make_places(rng.sample(names, 8), rng) if not is_held_out(place.phone)]
-        kind = rng.choices(KINDS, (6, 1, 5, 1))[0]
-        item = _MAKERS[kind](places, False, rng)
-        notes = item.notes if rng.random() < 7 / 8 else ()
-        yield Item(item.kind, notes, item.question, item.answer, item.private_slot, item.public_slot)
+        item = _new_town(rng).item(rng.choices(KINDS, _USER_WEIGHTS)[0])
+        yield item if rng.random() < 7 / 8 else replace(item, notes=())
 
 
 def user_conversations(seed: int) -> Iterator[Conversation]:
     """The text that the user model learns to read from: every note asked about, again and again, endless.
 
-    In half of them all notes are of one sort, so that only the topic tells them apart.
+    In half of them all notes are of one sort, so that only the topic tells them apart. In some a place changes, and one
+    question in eight is about what no note has.
     """
     rng = random.Random(f"conversations-{seed}")
     while True:
-        sorts = rng.choices(_PRIVATE_SORTS, _SORT_WEIGHTS) if rng.random() < 1 / 2 else _PRIVATE_SORTS
-        weights = [_SORT_WEIGHTS[_PRIVATE_SORTS.index(sort)] for sort in sorts]
-        notes, wanted = list[_Note](), rng.randint(2, 6)
-        while len(notes) < wanted:
-            sort = rng.choices(sorts, weights)[0]
-            note = _note(sort, rng.choice(training_values(sort)), rng)
-            if _is_distinct(note, notes):
-                notes.append(note)
-        texts, asked = tuple(note.text for note in notes), list[_Note]()
-        while len(asked) < _TURNS:
-            asked += rng.sample(notes, len(notes))
-        yield Conversation(texts, tuple((note.question, note.answer) for note in asked[:_TURNS]))
+        yield _new_town(rng).conversation()
 
 
-def unseen_items(kind: str, count: int, seed: int = 0) -> list[Item]:
+def _new_town(rng: random.Random) -> _Writer:
+    return _Writer(rng, make_places(rng.sample(training_values("place"), 8), rng), has_test_values=False)
+
+
+def unseen_items(kind: str, count: int, seed: int = 0, unseen: Unseen | None = None) -> list[Item]:
     """Unseen items about the town, with notes whose values the user model never read in training.
 
     Args:
-        kind: "private", "public" or "two-source".
+        kind: one of `KINDS`.
         count: how many.
         seed: of this draw.
+        unseen: what else no training text had; nothing if None.
     """
-    rng = random.Random(f"test-{kind}-{seed}")
-    return [_MAKERS[kind](town(), True, rng) for _ in range(count)]
+    rng = random.Random(f"test-{kind}-{seed}-{unseen}")
+    writer = _Writer(rng, town(), has_test_values=True, unseen=unseen)
+    return [writer.item(kind) for _ in range(count)]

@@ -33,7 +33,7 @@ SURNAMES = _words("""
 """)
 STREETS = _words("""
     Abbey Bank Canal Chapel Church Dock Ferry Forge Grove High Hill King Lake Market Mint North Orchard Park Queen
-    Station Temple Vine Water West
+    Station Temple Vine Water West Bridge Castle Garden Mill Oak Palace School Tower
 """)
 KINDS = _words("""
     bakery barber cafe cinema clinic florist gallery gym hotel library museum pharmacy restaurant school studio
@@ -46,14 +46,13 @@ SPECIALITIES = _phrases("""
     kites; pear tart; potted plants; quick repairs; rare books; rice pudding; roast duck; salted caramel; silk
     scarves; smoked fish; stuffed peppers; sweet wine; vintage prints; wooden toys
 """)
-TOPICS = _phrases("""
-    board meeting; book club; business lunch; chess club; choir practice; cooking class; dance class; dentist
-    appointment; drama group; drawing class; driving lesson; evening course; eye test; family dinner; film night;
-    fitness test; flute lesson; guitar lesson; hair appointment; job interview; knitting circle; language course;
-    meditation class; parent meeting; photo session; piano lesson; poetry reading; pottery class; quiz night; safety
-    training; school play; singing lesson; sister party; staff dinner; summer party; swim class; tax meeting; team
-    lunch; theatre visit; vet appointment; violin lesson; wedding rehearsal; wine tasting; writing group; yoga
-    class; youth group
+TOPIC_SUBJECTS = _words("""
+    art board book budget chess choir cooking dance debate drama drawing family film fitness flute garden guitar
+    history knitting language music parent photo piano poetry pottery project quiz safety school singing staff swim
+    tax team tennis theatre violin wine writing yoga youth
+""")
+TOPIC_OCCASIONS = _words("""
+    class club course dinner evening group lesson lunch meeting party session test trip visit workshop
 """)
 CODED_THINGS = _words("""
     attic bike box cabin cellar desk door elevator garage gate gym laptop letterbox locker office parking printer

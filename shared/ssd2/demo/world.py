@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from ssd2.demo import lexicon
 
 TOWN_SEED = 2305
-TOWN_PLACES = 160
+TOWN_PLACES = 64
 HELD_OUT_SHARE = 8
 """One value in this many is held out of the user model's training text."""
 
@@ -80,25 +81,44 @@ def _codes() -> list[str]:
     return [f"{number:04d}" for number in range(10_000)]
 
 
-def make_places(names: list[str], rng: random.Random) -> list[Place]:
-    """Give every name its facts."""
-    return [
-        Place(
-            name=name,
-            kind=rng.choice(lexicon.KINDS),
-            street=f"{rng.choice(lexicon.STREETS)} Street",
-            speciality=rng.choice(lexicon.SPECIALITIES),
-            opens=f"{rng.randint(6, 11)}:{rng.choice(('00', '15', '30', '45'))}",
-            closes=f"{rng.randint(15, 22)}:{rng.choice(('00', '15', '30', '45'))}",
-            price=str(rng.randint(5, 60)),
-            phone=f"{rng.randint(10, 99)}{rng.randint(10, 99)}",
-        )
-        for name in names
-    ]
+def _times(first: int, last: int) -> tuple[str, ...]:
+    return tuple(f"{hour}:{minute:02d}" for hour in range(first, last) for minute in range(0, 60, 15))
+
+
+_FACT_VALUES = (
+    lexicon.KINDS,
+    tuple(f"{name} Street" for name in lexicon.STREETS),
+    lexicon.SPECIALITIES,
+    _times(6, 14),
+    _times(14, 22),
+    tuple(str(euros) for euros in range(5, 61)),
+    # A phone number is made like a code, and a held-out code must not occur in any text.
+    tuple(code for code in _codes() if code[0] != "0" and not is_held_out(code))[::100],
+)
+"""Values of a place's facts, in the order of its attributes."""
+
+
+def make_places(names: Sequence[str], rng: random.Random) -> list[Place]:
+    """Give every name its facts.
+
+    The values of a fact go round until every place has one, so that none is much more frequent than another: whoever
+    guesses a fact without the place is right for one place in as many as there are values.
+    """
+    columns = [_spread(values, len(names), rng) for values in _FACT_VALUES]
+    return [Place(name, *facts) for name, *facts in zip(names, *columns, strict=True)]
+
+
+def _spread(values: Sequence[str], count: int, rng: random.Random) -> list[str]:
+    """Draw a number of values, each as often as any other, in random order."""
+    rounds = [value for _ in range(-(-count // len(values))) for value in rng.sample(values, len(values))]
+    return rng.sample(rounds[:count], count)
 
 
 @cache
 def town() -> tuple[Place, ...]:
-    """The town that the core knows by heart."""
+    """The town that the core knows by heart; no two of its places begin with the same word."""
     rng = random.Random(TOWN_SEED)
-    return tuple(make_places(sorted(rng.sample(natural_values("place"), TOWN_PLACES)), rng))
+    by_first_word = {
+        name.split()[0]: name for name in rng.sample(natural_values("place"), len(natural_values("place")))
+    }
+    return tuple(make_places(sorted(by_first_word.values())[:TOWN_PLACES], rng))

@@ -59,7 +59,8 @@ class Trainer:
             raise InvalidParameter(
                 'timesteps_per = "block" needs a model without a timestep in its context; set context_timestep = "none"'
             )
-        config = replace(config, stop=self.params.timesteps_above)  # a decode stops where the training does
+        # A decode stops where the training does, and feeds back what the training did.
+        config = replace(config, stop=self.params.timesteps_above, feedback_share=self.params.feedback_share)
         self._tokenizer_sha256 = tokenizer.sha256
         self._parallel = ParallelModel(self._first_model(config), self.params.objective, self._execution)
         self.optimizer = _optimizer(self.model, self.params)
@@ -238,7 +239,7 @@ class Trainer:
         """
         config, tokenizer = load_config_and_tokenizer(folder)
         own = self.model.config
-        is_same = isinstance(config, SSD2Config) and replace(config, stop=own.stop) == own
+        is_same = isinstance(config, SSD2Config) and _trained_otherwise(config, own) == own
         if not is_same or tokenizer.sha256 != self._tokenizer_sha256:
             raise CheckpointInvalid(f"the model in {folder} differs from the recipe in shape or tokenizer")
         read_here = self._execution.is_first or self._execution.sharding == "ddp"
@@ -276,6 +277,11 @@ def learning_rate(step: int, params: TrainingParams) -> float:
         return params.learning_rate
     progress = (step - params.learning_rate_warmup) / max(1, params.steps - params.learning_rate_warmup)
     return params.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
+
+
+def _trained_otherwise(config: SSD2Config, like: SSD2Config) -> SSD2Config:
+    """Return the config with what training changes, and not the network's shape, taken from another."""
+    return replace(config, stop=like.stop, feedback_share=like.feedback_share)
 
 
 def _config_and_tokenizer(recipe: Recipe, start: Path | None) -> tuple[SSD2Config, Tokenizer, str]:
