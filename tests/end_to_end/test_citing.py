@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.demo.generator import Item, private_item, two_source_item
+from ssd2.demo.generator import Item, unseen_items
 from ssd2.demo.paths import CORE, USER
-from ssd2.demo.world import town
 from tests.user_agent.answering.test_reading import service_of
 from user_agent.answering.answer import Answer
 from user_agent.answering.run import Agent, Question
@@ -23,7 +21,7 @@ from user_agent.store.ledger import Ledger
 from .conftest import CoreProcess, running_core
 from .faults import Fault, switchboard
 
-ITEMS, RIGHT = 20, 16
+DRAWN, ITEMS, RIGHT = 400, 20, 16
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +49,12 @@ def asked(user: UserModel, question: str, notes: Sequence[str], seed: int = 1, *
 
 
 def items() -> list[Item]:
-    """Questions about one of four notes, half of them with a public part behind the private one."""
-    drawn, rng = list[Item](), random.Random("citations")
-    while len(drawn) < ITEMS:
-        item = (private_item, two_source_item)[len(drawn) % 2](town(), True, rng)
-        if len(item.notes) == 4:
-            drawn.append(item)
-    return drawn
+    """Questions about one of four notes, every other one with a public part behind the private one."""
+    private, forward = (
+        [item for item in unseen_items(kind, DRAWN, seed=7) if len(item.notes) == 4 and len(item.private_slots) == 1]
+        for kind in ("private", "forward")
+    )
+    return [item for both in zip(private, forward, strict=False) for item in both]
 
 
 def cited_for(answer: Answer, words: str) -> set[object]:
@@ -73,15 +70,21 @@ def cited_for(answer: Answer, words: str) -> set[object]:
 
 
 async def test_private_tokens_come_from_the_right_one_of_four_notes(agent: Agent, user: UserModel) -> None:
-    right, public = 0, set[object]()
+    """Counted over answers that have the value; of how many do is measured elsewhere."""
+    answered, right, public = 0, 0, set[object]()
     for number, item in enumerate(items()):
         answer = await agent.answer(asked(user, item.question, item.notes, number))
-        (wanted,) = (index for index, note in enumerate(item.notes) if item.private_slot in note)
-        right += item.private_slot in answer.text and cited_for(answer, item.private_slot) == {wanted}
-        if item.public_slot and item.public_slot in answer.text:
-            public |= cited_for(answer, item.public_slot)
+        (value,) = item.private_slots
+        if value in answer.text:
+            answered += 1
+            right += cited_for(answer, value) == {next(n for n, note in enumerate(item.notes) if value in note)}
+            found = [slot for slot in item.public_slots if slot in answer.text]
+            public |= set[object]().union(*(cited_for(answer, slot) for slot in found))
+        if answered == ITEMS:
+            break
+    assert answered == ITEMS, "there are too few to count"
     assert right >= RIGHT, f"{right} of {ITEMS}"
-    assert public == {None}, "what the town knows comes from no note"
+    assert public <= {None}, "what the town knows comes from no note"
 
 
 async def test_two_notes_that_name_two_places_are_shown_as_such(agent: Agent, user: UserModel) -> None:
