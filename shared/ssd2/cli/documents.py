@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssd2.algorithm.params import parse_lambda
 from ssd2.cli.help import ADVANCED, examples
 from ssd2.cli.options import AsJson, Out, typed_command
 from ssd2.errors import InvalidParameter
@@ -16,11 +20,16 @@ if TYPE_CHECKING:
     from ssd2.algorithm.params import CollaborationParams
     from ssd2.evaluation.documents.answering import Run
     from ssd2.evaluation.documents.report import Measured
+    from ssd2.models.layouts import AnswerLayout
 
 KINDS_HELP = "Kinds of questions, separated by commas: fact, date, sum, two-documents, absent, public, two-source."
+LAYOUT_HELP = (
+    "Orders of an answer, separated by commas: plain, or fact-first (the note that it rests on, then the answer "
+    "itself), for models with a chat template."
+)
 EXAMPLES = examples(
     "ssd2 evaluate documents --core models/smollm2 --out reports",
-    "ssd2 evaluate documents --core models/qwen-1.5 --user models/qwen-0.5 --lambda-user 0.3,0.5 --alpha 0,1",
+    "ssd2 evaluate documents --core models/qwen-1.5 --user models/qwen-0.5 --lambda 0.3,0.5,auto",
     "ssd2 evaluate documents --core models/smollm2 --passages found.jsonl --limit 20",
 )
 
@@ -30,7 +39,15 @@ def documents(
     user: Annotated[
         Path | None, typer.Option(help="Checkpoint folder of the user model.", show_default="the core model's")
     ] = None,
-    lambda_user: Annotated[str, typer.Option(help="Weights of the user model (λ), separated by commas.")] = "0.5,1",
+    lambda_user: Annotated[
+        str,
+        typer.Option(
+            "--lambda",
+            "--lambda-user",
+            help="Weights of the user model (λ), separated by commas: numbers, auto (one for each position, from what "
+            "the passages change there) or difference (that change, α times, added to the core).",
+        ),
+    ] = "0.5,1",
     alpha: Annotated[str, typer.Option(help="Contrastive strengths (α), separated by commas.")] = "1",
     passages: Annotated[
         Path | None,
@@ -47,6 +64,7 @@ def documents(
             show_default="the agent's",
         ),
     ] = None,
+    answer_layout: Annotated[str, typer.Option(help=LAYOUT_HELP)] = "plain",
     kinds: Annotated[str | None, typer.Option(help=KINDS_HELP, show_default="all")] = None,
     limit: Annotated[
         int | None, typer.Option(help="Questions of each kind and language.", min=1, show_default="all")
@@ -65,12 +83,13 @@ def documents(
     """
     from ssd2.evaluation.documents.answering import settings_of
     from ssd2.evaluation.documents.report import as_json as results_of
-    from ssd2.evaluation.documents.report import as_table
+    from ssd2.evaluation.documents.report import as_tables
 
-    settings = settings_of(_numbers("lambda_user", lambda_user), _numbers("alpha", alpha))
-    run = _prepared(core, user or core, passages, kinds, limit, max_tokens, precision, system)
-    measured = _measured(run, settings, batch, out)
-    typer.echo(json.dumps(results_of(run, measured)) if as_json else as_table(measured))
+    settings = settings_of([parse_lambda(one) for one in lambda_user.split(",")], _numbers("alpha", alpha))
+    layouts = _layouts(answer_layout)
+    run = _prepared(core, user or core, passages, kinds, limit, max_tokens, precision, system, layouts)
+    measured = _measured(run, layouts, settings, batch, out)
+    typer.echo(json.dumps(results_of(run, measured)) if as_json else as_tables(measured))
 
 
 def _prepared(
@@ -82,6 +101,7 @@ def _prepared(
     max_tokens: int,
     precision: str,
     system: str | None,
+    layouts: Sequence[AnswerLayout],
 ) -> Run:
     """Load the pair, choose the questions and what is given beside them."""
     from ssd2.evaluation.documents.answering import Run, found_passages, given_passages
@@ -98,14 +118,18 @@ def _prepared(
     has_template = pair.core.tokenizer.takes_conversations and pair.user.tokenizer.takes_conversations
     if system and not has_template:
         raise InvalidParameter("these models have no chat template for a system prompt; leave out --system")
+    if any(layout != "plain" for layout in layouts) and not has_template:
+        raise InvalidParameter("these models have no chat template for another layout; leave out --answer-layout")
     if system is None:
         system = BRIEFLY if has_template else ""
     decoding = pair.decoding(projection="greedy", max_tokens=max_tokens)
     return Run(pair, decoding, questions, given, "search" if passages else "given", precision, system)
 
 
-def _measured(run: Run, settings: list[CollaborationParams], batch: int, out: Path | None) -> list[Measured]:
-    """Answer in every setting; with a folder, write a report of the results so far after each."""
+def _measured(
+    run: Run, layouts: Sequence[AnswerLayout], settings: Sequence[CollaborationParams], batch: int, out: Path | None
+) -> list[Measured]:
+    """Answer in every layout and setting; with a folder, write a report of the results so far after each."""
     from tqdm import tqdm
 
     from ssd2.evaluation.documents.answering import answer_all
@@ -113,14 +137,29 @@ def _measured(run: Run, settings: list[CollaborationParams], batch: int, out: Pa
 
     measured: list[Measured] = []
     kept = out / f"{NAME}-{run.mode}.jsonl" if out else None
-    with tqdm(total=len(settings) * len(run.questions), unit="answer") as bar:
-        for collaboration in settings:
-            bar.set_description(f"λ {collaboration.lambda_user:g}, α {collaboration.alpha:g}")
-            answers = answer_all(run, collaboration, batch_size=batch, kept=kept, on_progress=bar.update)
-            measured.append(measure(collaboration, run.questions, answers))
+    every = list(product(layouts, settings))
+    with tqdm(total=len(every) * len(run.questions), unit="answer") as bar:
+        for layout, collaboration in every:
+            bar.set_description(f"{layout}, {collaboration.label}")
+            asked = replace(run, layout=layout)
+            answers = answer_all(asked, collaboration, batch_size=batch, kept=kept, on_progress=bar.update)
+            measured.append(measure(layout, collaboration, run.questions, answers))
             if out:
-                write_report(out, run, measured, len(settings), typed_command())
+                write_report(out, run, measured, len(every), typed_command())
     return measured
+
+
+def _layouts(text: str) -> list[AnswerLayout]:
+    """Read layouts separated by commas, each once."""
+    from ssd2.models.layouts import LAYOUTS
+
+    known = {str(layout): layout for layout in LAYOUTS}
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    if unknown := [name for name in names if name not in known]:
+        raise InvalidParameter(
+            f"there is no answer layout {unknown[0][:80]!r}; choose from {', '.join(known)}", parameter="answer_layout"
+        )
+    return [known[name] for name in names]
 
 
 def _numbers(parameter: str, text: str) -> list[float]:

@@ -73,7 +73,8 @@ def user_terms(
     Args:
         model: θ_user.
         prompts: B prompts with D_user and w_inst.
-        prompts_without_docs: the same B with w_inst only; not read at α = 0, unless there are passes beside the mix.
+        prompts_without_docs: the same B with w_inst only; not read where nothing depends on them, as at α = 0 without
+            passes beside the mix.
         collaboration: λ and α.
         self_conditioning: see `begin`.
         begin_with: takes up the decode of all prompts in the place of `begin`.
@@ -82,7 +83,7 @@ def user_terms(
     Raises:
         SlingshotError: see `begin`.
     """
-    rows = [*prompts, *prompts_without_docs] if collaboration.uses_contrast or beside else list(prompts)
+    rows = [*prompts, *prompts_without_docs] if collaboration.reads_without_docs or beside else list(prompts)
     rows += chain.from_iterable(beside)
     predictor = begin_with(rows) if begin_with else begin(model, rows, self_conditioning)
     return UserTerms(predictor, len(rows) // len(prompts))

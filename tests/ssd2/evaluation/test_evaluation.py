@@ -13,7 +13,8 @@ from conftest import DEMO_TOKENIZER, block_view, demo_shaped_model, experts_of
 from typer.testing import CliRunner
 
 from ssd2.algorithm.collaboration import Timestep
-from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.ensemble import weighted_average
+from ssd2.algorithm.params import RULES, CollaborationParams, DecodingParams, Seeds
 from ssd2.cli import app
 from ssd2.demo.generator import unseen_items
 from ssd2.errors import InvalidParameter, ModelMismatch
@@ -31,6 +32,7 @@ from ssd2.logits.packed import as_received
 from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.convert import export_opt
 
+CORE_ALONE = weighted_average(0.0, 0.0)
 DECODING = DecodingParams(block_size=8, max_tokens=8, steps=2, stop=0.4)
 EXPERIMENT = Experiment(
     "tiny",
@@ -123,15 +125,15 @@ def test_results_from_before_there_were_formats_are_still_found(pair: Pair, tmp_
 
 
 def test_timesteps_behind_the_end_of_a_rows_block_prove_nothing() -> None:
-    exact = ExactTimesteps(CollaborationParams(0.0), replace(DECODING, projection="greedy"))
+    exact = ExactTimesteps(replace(DECODING, projection="greedy"))
     seeds = [Seeds.reproducible(row) for row in range(2)]
     certain, even = 30 * torch.eye(32)[:8], torch.zeros(8, 32)
     for is_done in (None, torch.tensor([True, False])):
         view = block_view(2, timestep=900, is_done=is_done)
         core = as_received(torch.stack([even, certain]), UINT8)
-        exact.see(Timestep(view, core, core.values, seeds))
+        exact.see(Timestep(view, core, core.values, seeds, CORE_ALONE))
     assert exact.share == pytest.approx(2 / 3)
-    exact.see(Timestep(view, None, even, seeds))
+    exact.see(Timestep(view, None, even, seeds, CORE_ALONE))
     assert exact.share == pytest.approx(3 / 4), "without a core nothing is rounded"
 
 
@@ -369,6 +371,22 @@ def test_the_command_takes_fewer_timesteps_if_told_to(core_folder: Path, user_fo
     assert core_only["core_logits_per_block"] > 0 == user_only["core_logits_per_block"]
     table = CliRunner().invoke(app, command).stdout
     assert "| exact | timesteps a block | core logits a block |" in table
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("option", ["--lambda", "--lambda-user"])
+def test_the_command_takes_a_rule_in_the_place_of_lambda(
+    core_folder: Path, user_folder: Path, rule: str, option: str
+) -> None:
+    models = ["--core", str(core_folder), "--user", str(user_folder), "--steps", "2", "--limit", "1"]
+    report = json.loads(CliRunner().invoke(app, ["evaluate", "two-source", *models, option, rule, "--json"]).stdout)
+    assert report["lambda_user"] == rule
+    assert report["together"]["core_logits_per_block"] > 0 == report["user_only"]["core_logits_per_block"]
+
+
+def test_the_command_refuses_what_is_neither_a_number_nor_a_rule() -> None:
+    with pytest.raises(InvalidParameter, match="give a number from 0 to 1, or auto or difference"):
+        CliRunner().invoke(app, ["evaluate", "two-source", "--lambda", "automatic"], catch_exceptions=False)
 
 
 def test_a_report_of_one_setting_is_refused(core_folder: Path, user_folder: Path, tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssd2.algorithm.collaboration import decode_locally
-from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, LambdaUser, Seeds
 from ssd2.errors import InvalidParameter
 from ssd2.evaluation.documents.questions import Question, read_documents
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.two_source import Pair
 from ssd2.models.chat import Message
+from ssd2.models.layouts import AnswerLayout
 from ssd2.models.predict import begin, begin_sampler, user_terms
 
 CORE_ALONE = CollaborationParams(0.0, 0.0)
@@ -70,6 +71,7 @@ class Run:
         mode: "given" (the right document) or "search" (what the agent's search found).
         precision: of the weights.
         system: system prompt of both sides, for checkpoints with a chat template; "" for none.
+        layout: of the answers, likewise.
     """
 
     pair: Pair
@@ -79,6 +81,7 @@ class Run:
     mode: str
     precision: str = "float32"
     system: str = ""
+    layout: AnswerLayout = "plain"
 
     def depends_on(self, collaboration: CollaborationParams) -> dict[str, Any]:
         """Return all that an answer depends on, apart from its prompts."""
@@ -94,18 +97,18 @@ class Run:
     def prompts(self, question: Question) -> Prompts:
         """Return the prompts of a question, as token ids."""
         core, user = self.pair.core, self.pair.user
-        passages, bos = self.passages[question.id], user.model.config.bos_token_id
+        passages, bos, layout = self.passages[question.id], user.model.config.bos_token_id, self.layout
         system = [Message("system", self.system)] if self.system else []
         said = [*system, Message("user", question.text)]
         return Prompts(
-            core.tokenizer.encode_conversation(said, bos_token_id=core.model.config.bos_token_id),
-            user.tokenizer.encode_conversation(said, passages, bos_token_id=bos),
-            user.tokenizer.encode_conversation(said, bos_token_id=bos),
+            core.tokenizer.encode_conversation(said, bos_token_id=core.model.config.bos_token_id, layout=layout),
+            user.tokenizer.encode_conversation(said, passages, bos_token_id=bos, layout=layout),
+            user.tokenizer.encode_conversation(said, bos_token_id=bos, layout=layout),
         )
 
 
-def settings_of(lambdas: Sequence[float], alphas: Sequence[float]) -> list[CollaborationParams]:
-    """Return each model alone, then every λ with every α; α has no effect at λ = 0."""
+def settings_of(lambdas: Sequence[LambdaUser], alphas: Sequence[float]) -> list[CollaborationParams]:
+    """Return each model alone, then every λ, or rule in its place, with every α; α has no effect at λ = 0."""
     chosen = [CollaborationParams(weight, alpha if weight else 0.0) for weight in lambdas for alpha in alphas]
     return list(dict.fromkeys([CORE_ALONE, USER_ALONE, *chosen]))
 
@@ -187,7 +190,8 @@ def answer_all(
         for name, text in zip(batch, texts, strict=True):
             answers[name] = Answer(name, text, seconds)
             if kept:
-                shown = {"lambda_user": collaboration.lambda_user, "alpha": collaboration.alpha}
+                mixed = {"lambda_user": collaboration.lambda_user, "alpha": collaboration.alpha}
+                shown = {"answer_layout": run.layout, **mixed}
                 append_result(kept, {**asdict(answers[name]), **shown, "key": keys[name]})
         on_progress(len(batch))
     return [answers[name] for name in prompts]
