@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -200,13 +200,13 @@ async def test_metadata_leaked_beside_the_key_is_found(
 
 
 async def _asked(
-    core: CoreProcess, user: UserModel, request: AnswerRequest, ledger: Ledger
+    core: CoreProcess, user: UserModel, request: AnswerRequest, ledger: Ledger, found: Sequence[Passage] = ()
 ) -> tuple[Wire, Answered, Traces]:
-    """Ask as every face does."""
+    """Ask as every face does; the search finds these passages."""
     traces = Traces()
     async with recording_relay(core.address) as wire, CoreClient(wire.address, ledger) as client:
         config, crossed = AgentConfig(), Crossed(memory_database(), list)
-        service = Answering(config, user, client, lambda *_: [], crossed, traces)
+        service = Answering(config, user, client, lambda *_: found, crossed, traces)
         return wire, await service.start(request, "trace"), traces
 
 
@@ -239,6 +239,25 @@ async def test_private_context_changes_no_byte_but_projected_tokens(
         assert text not in json.dumps([event.data for event in traces.get("trace").events if event.kind != "egress"])
     is_read = answered.question.private_context == secret
     assert (is_read, answered.question.private_context_fit) == (lambda_user > 0, "whole" if is_read else "left out")
+
+
+@pytest.mark.parametrize("projection", ["sampling", "multi-hot"])
+@pytest.mark.parametrize("lambda_user", [0.0, LAMBDA_USER, 1.0])
+async def test_citing_tokens_changes_no_byte_at_all(
+    core: CoreProcess, user: UserModel, lambda_user: float, projection: str
+) -> None:
+    """Further passes of the user model are rows beside those that are mixed, and nobody is told of them."""
+    found = [Passage(f"The shed code of {name} is {SENTINEL}.", Path(f"{name}.md"), 1) for name in ("Ann", "Bo", "Cy")]
+    decoding = {"steps": 5, "max_tokens": 24, "temperature": 1.0, "top_p": 0.3, "projection": projection}
+    asked = AnswerRequest(question=INSTRUCTION, lambda_user=lambda_user, alpha=1.0, seed=5, **decoding)
+    plain, answer, _ = await _asked(core, user, asked, Ledger.in_memory(), found)
+    asked = asked.model_copy(update={"cite": "tokens"})
+    wire, citing, _ = await _asked(core, user, asked, Ledger.in_memory(), found)
+    assert (wire.messages, wire.metadata) == (plain.messages, plain.metadata)
+    assert bool(wire.messages) == (lambda_user < 1)
+    assert not _found(wire, citing.question, user) & {"sentinel", "passage", "document name"}
+    assert (answer.conflicts, citing.conflicts is not None) == (None, lambda_user > 0)
+    assert citing.text == answer.text
 
 
 def _without_tokens(message: bytes) -> pb.CollaborateRequest:

@@ -63,6 +63,7 @@ VALUES: dict[str, tuple[Any, str]] = {
     "self_conditioning": ("projection", "projection"),
     "logits": ("uint8", "uint8"),
     "speculation": (1, "1"),
+    "cite": ("tokens", "tokens"),
     "stop_texts": (("END",), "END"),
     "seed": (11, "11"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ssd2.algorithm.params import DecodingParams
 from ssd2.errors import CoreError
@@ -30,6 +30,8 @@ class AnswerToken:
         led_by: "documents" if the user's side changed it, or no core took part; else "core" if the user model with the
             documents would have committed another one on the same draw, or took no part; else "both".
         lambda_user: λ of its position at that timestep; None by the difference rule, which has none.
+        citation: index of the passage that it comes from, or that it comes from the private context; None where no
+            passage raises its probability, or tokens are not cited. See `ssd2.algorithm.attribution`.
     """
 
     token_id: int
@@ -41,6 +43,37 @@ class AnswerToken:
     mixed_p: float | None = None
     led_by: Leader = "both"
     lambda_user: float | None = None
+    citation: int | Literal["private context"] | None = None
+
+
+@dataclass(frozen=True)
+class Saying:
+    """One side of a conflict.
+
+    Attributes:
+        citation: index of the passage.
+        would_say: what the answer would say here, had the user model read this passage only; words of the passage.
+    """
+
+    citation: int
+    would_say: str
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Place in an answer about which passages disagree.
+
+    Attributes:
+        position: index of its first token in the answer.
+        length: in tokens.
+        text: what the answer says there, in whole words.
+        passages: that disagree.
+    """
+
+    position: int
+    length: int
+    text: str
+    passages: Sequence[Saying]
 
 
 @dataclass(frozen=True)
@@ -61,6 +94,7 @@ class Answer:
         guessed_timesteps: those whose logits the core had sent ahead, on a right guess.
         resumed: how often it went on after the line to the core had broken.
         end: why it ended: "eos", "length" (at its longest), or "observer" (who wanted no more of it).
+        conflicts: where passages disagree; None where tokens are not cited.
     """
 
     text: str
@@ -75,6 +109,12 @@ class Answer:
     guessed_timesteps: int
     resumed: int
     end: str
+    conflicts: list[Conflict] | None = None
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What it took: all but the text and what is found out about it."""
+        return {name: value for name, value in vars(self).items() if name not in ("text", "tokens", "conflicts")}
 
 
 @dataclass(frozen=True)

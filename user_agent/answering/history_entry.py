@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from user_agent.answering.service import Answered
-from user_agent.answering.traces import fit_json, passage_json
+from user_agent.answering.traces import conflicts_json, fit_json, passage_json
 from user_agent.store.history import History
 
 LONGEST_TITLE = 80
@@ -25,8 +25,6 @@ def keep_answer(history: History, answered: Answered, trace: str, conversation: 
     """
     question = answered.question
     kept = conversation or history.create(question.instruction[:LONGEST_TITLE]).id
-    figures = asdict(answered.answer)
-    del figures["text"], figures["tokens"]
     history.append(kept, "user", question.instruction)
     history.append(
         kept,
@@ -36,9 +34,10 @@ def keep_answer(history: History, answered: Answered, trace: str, conversation: 
         {
             "tokens": [asdict(token) for token in answered.answer.tokens],
             "citations": [passage_json(passage) for passage in question.passages],
+            "conflicts": conflicts_json(answered.conflicts),
             **fit_json(question),
             "has_crossed": answered.has_crossed,
-            "figures": figures,
+            "figures": answered.answer.figures,
         },
     )
     return kept

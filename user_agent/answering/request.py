@@ -317,6 +317,16 @@ class AnswerSettings(BaseModel):
             advanced=True,
         ),
     ] = Field(default=4, ge=0, le=MAX_SPECULATION)
+    cite: Annotated[
+        Literal["answer", "tokens"],
+        Face(
+            "Cite passages for the whole answer, or for each token",
+            '"tokens" also shows where two passages disagree. At every timestep it costs one more pass of the user '
+            "model a passage, and one more for several, beside the usual two; it sends nothing. No effect at λ 0.",
+            label="Cite passages for",
+            advanced=True,
+        ),
+    ] = "answer"
     stop_texts: Annotated[
         Texts,
         Face(

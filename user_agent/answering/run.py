@@ -30,6 +30,7 @@ from ssd2.models.predict import begin_sampler
 from ssd2.models.tokenizer import GrowingText
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Leader, Observer, ProjectedBlock
+from user_agent.answering.citing import Citing
 from user_agent.answering.conversation import NOTHING_SAID, Conversation
 from user_agent.answering.decoding import decoding_for
 from user_agent.answering.request import MAX_SPECULATION, AnswerSettings
@@ -61,6 +62,7 @@ class Question:
         private_context_fit: how much it is of what was given.
         era: when the passages were searched for; see `PromptCache.begin`.
         settings: that `params` were completed from, to complete them with the core's; None to take them as they are.
+        cites_tokens: whether the passage of each token is looked for, and where passages disagree.
     """
 
     instruction: str
@@ -80,6 +82,7 @@ class Question:
     private_context_fit: PrivateContextFit | None = None
     era: object | None = None
     settings: AnswerSettings | None = None
+    cites_tokens: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.speculation <= MAX_SPECULATION:
@@ -165,6 +168,10 @@ class AnswerInProgress:
         self._question, self._user_model, self._stream = question, user_model, stream
         self._control, self._observer = control, observer
         self._terms = terms
+        self._citing: Citing | None = None
+        if terms and question.cites_tokens:
+            stop_ids = user_model.config.stop_ids
+            self._citing = Citing(terms, question.passages, user_model.tokenizer, stop_ids)
         self._sampler = begin_sampler(user_model.config, question.params, [question.seeds], ends_at_eos=ends_at_eos)
         self._asked: StepPosition | None = None  # where the core was asked last
         self._core: CoreLogits | None = None  # what it answered
@@ -193,6 +200,8 @@ class AnswerInProgress:
         core, user = await self._ask(view)  # lines 3 to 7, both models side by side
         ensemble = await self._mix(view, core, user)  # line 8
         outcome = self._sampler.step(ensemble.mixed)  # line 9, and 13 at the end of a block
+        if self._citing:
+            await self._citing.see(view, outcome, ensemble.user)
         self._show(view, ensemble, outcome)
         await self._tell()  # lines 10 to 12 at the core
         self.exact_timesteps += self._is_exact(view, ensemble)  # which nobody waits for
@@ -274,6 +283,7 @@ class AnswerInProgress:
                 mixed_p=mixed_p[index],
                 led_by=_leader(token_id, choice, user_choices[index]),
                 lambda_user=lambdas[index],
+                citation=self._citing.citation(len(self.tokens) + index) if self._citing else None,
             )
             for index, token_id in enumerate(token_ids)
         ]
@@ -289,6 +299,11 @@ class AnswerInProgress:
     def token_ids(self) -> list[int]:
         """Tokens of the committed blocks, before the EOS."""
         return self._sampler.answers[0]
+
+    async def finish_citing(self) -> None:
+        """Find out what passages say that disagree, behind the last message to the core."""
+        if self._citing:
+            await self._citing.finish()
 
     def complete(self, seconds: float) -> Answer:
         """Return the answer, once no timestep is due.
@@ -313,6 +328,7 @@ class AnswerInProgress:
             guessed_timesteps=stream.guessed_rightly if stream else 0,
             resumed=stream.resumed if stream else 0,
             end="observer" if self._is_enough else "length" if is_long else "eos",
+            conflicts=self._citing.conflicts(tokens) if self._citing else None,
         )
 
 
@@ -367,11 +383,13 @@ class Agent:
             if observer:
                 observer.began(question.params)
             terms = _terms(question, self._user_model, observer)
-            yield AnswerInProgress(
+            answer = AnswerInProgress(
                 question, self._user_model, terms, stream, self._control, observer, ends_at_eos=ends_at_eos
             )
+            yield answer
             if stream:
                 await stream.close()
+            await answer.finish_citing()
         except BaseException:
             if stream:
                 stream.cancel()
@@ -489,6 +507,7 @@ def _terms(question: Question, user_model: UserModel, observer: Observer | None)
         on_read,
         question.private_context,
         question.era,
+        cites_tokens=question.cites_tokens,
     )
 
 

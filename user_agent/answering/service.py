@@ -16,7 +16,7 @@ from ssd2.errors import CoreError, InvalidParameter, SlingshotError
 from ssd2.logits.format import LogitsFormat
 from ssd2.models.control import Control
 from ssd2.wire.codec import ModelCard
-from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
+from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Conflict, Observer, ProjectedBlock
 from user_agent.answering.conversation import NOTHING_SAID, Conversation
 from user_agent.answering.decoding import decoding_for
 from user_agent.answering.request import AnswerRequest, AnswerSettings
@@ -65,6 +65,12 @@ class Answered:
     def has_crossed(self) -> bool:
         """True if the core has all of the answer; only then a later turn shows all of it to the core."""
         return self.crossed == self.text
+
+    @property
+    def conflicts(self) -> list[Conflict] | None:
+        """Places in the text about which passages disagree; None where tokens are not cited."""
+        conflicts, shown = self.answer.conflicts, len(self.tokens)
+        return None if conflicts is None else [one for one in conflicts if one.position < shown]
 
     @property
     def tokens(self) -> list[AnswerToken]:
@@ -341,6 +347,7 @@ class Answering:
             private_context_fit=fitted.private_context_fit,
             era=era,
             settings=request,
+            cites_tokens=request.cite == "tokens",
         )
 
     def _kept(

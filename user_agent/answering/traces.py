@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ssd2.algorithm.params import DecodingParams
 from ssd2.errors import CoreError, NotFound
 from ssd2.models.tokenizer import Tokenizer
-from user_agent.answering.answer import Answer, CommittedBlock, Observer, ProjectedBlock
+from user_agent.answering.answer import Answer, CommittedBlock, Conflict, Observer, ProjectedBlock
 from user_agent.documents.passage import Passage
 
 if TYPE_CHECKING:
@@ -120,9 +120,7 @@ class Trace(Observer):
 
     def ended(self, answer: Answer) -> None:
         """The answer is there."""
-        figures = asdict(answer)
-        del figures["tokens"]
-        self.add(END, **figures)
+        self.add(END, text=answer.text, **answer.figures)
 
     def failed(self, code: str, message: str) -> None:
         """There will be no answer."""
@@ -136,6 +134,11 @@ class Trace(Observer):
 def passage_json(passage: Passage) -> dict[str, Any]:
     """A passage as a citation: of a cut one, what the user model was given."""
     return {"text": passage.text, **_place_json(passage), "is_cut": passage.is_cut}
+
+
+def conflicts_json(conflicts: Sequence[Conflict] | None) -> list[dict[str, Any]] | None:
+    """Describe where passages disagree; None where it was not looked for."""
+    return None if conflicts is None else [asdict(conflict) for conflict in conflicts]
 
 
 def fit_json(question: Question) -> dict[str, Any]:

@@ -320,8 +320,13 @@ class UserModel:
         on_read: OnRead = nobody,
         private_context: str = "",
         era: object | None = None,
+        *,
+        cites_tokens: bool = False,
     ) -> UserTerms:
-        """The model's part in one decode, to be closed; for `on_read` and `era` see `PromptCache.begin`."""
+        """The model's part in one decode, to be closed; for `on_read` and `era` see `PromptCache.begin`.
+
+        To cite tokens, each passage is also read alone, and all of them in reverse.
+        """
         if self.model is None:
             raise ModelNotFound(
                 "the user model was loaded without its weights; load it with them", parameter="user_model"
@@ -330,7 +335,18 @@ class UserModel:
         without_docs = self.prompt(instruction, (), conversation)
         cache = self.prompt_cache
         begin_with = None if cache is None else lambda prompts: cache.begin(prompts, on_read, era)
-        return user_terms(self.model, [with_docs], [without_docs], collaboration, self_conditioning, begin_with)
+        given = (passages, conversation, private_context)
+        beside = self._prompts_beside(instruction, *given) if cites_tokens else []
+        return user_terms(self.model, [with_docs], [without_docs], collaboration, self_conditioning, begin_with, beside)
+
+    def _prompts_beside(
+        self, instruction: str, passages: Sequence[Passage], conversation: Conversation, private_context: str
+    ) -> list[list[list[int]]]:
+        """Make the prompts of the passes that tokens are cited by; see `ssd2.algorithm.attribution.origins`."""
+        given = [([passage], "") for passage in passages]
+        given += [([], private_context)] if private_context.strip() else []
+        given += [([*reversed(passages)], private_context)] if len(passages) > 1 else []
+        return [[self.prompt(instruction, some, conversation, context)] for some, context in given]
 
     def _tokens_added(self, passage: Passage) -> int:
         """Count the tokens that a passage adds to a prompt with others, give or take those where two texts meet.

@@ -16,7 +16,7 @@ from ssd2.models.chat import THINK
 from user_agent.answering.answer import CommittedBlock, Observer
 from user_agent.answering.request import AnswerRequest
 from user_agent.answering.service import Answered, Answering
-from user_agent.answering.traces import fit_json, passage_json
+from user_agent.answering.traces import conflicts_json, fit_json, passage_json
 from user_agent.api.errors import ApiError, error_body
 from user_agent.api.openai_types import SlingshotAnswer
 
@@ -180,15 +180,15 @@ def _event(data: dict[str, Any]) -> str:
 
 def slingshot_answer(answered: Answered, trace_id: str) -> SlingshotAnswer:
     """Fields of an answer beyond OpenAI's."""
-    figures, question = asdict(answered.answer), answered.question
-    del figures["text"], figures["tokens"]
+    question = answered.question
     return SlingshotAnswer(
         trace=trace_id,
         lambda_user=question.collaboration.lambda_user,
         alpha=question.collaboration.alpha,
         citations=[passage_json(passage) for passage in question.passages],
+        conflicts=conflicts_json(answered.conflicts),
         **fit_json(question),
         has_crossed=answered.has_crossed,
         tokens=[asdict(token) for token in answered.answer.tokens],
-        figures=figures,
+        figures=answered.answer.figures,
     )

@@ -234,6 +234,8 @@ class SlingshotAnswer(BaseModel):
     Attributes:
         trace: id for /v1/traces/{id}/events.
         citations: passages that the user model read, as it read them.
+        conflicts: where two passages disagree, if the request cites tokens, else null: position and length in tokens,
+            text, and for each of the passages its index in citations and what it would say.
         left_out: places of the passages that were found but did not fit.
         max_tokens: longest answer that was allowed.
         clamped_from: the requested or configured length if the question leaves no room for it; else null.
@@ -243,7 +245,8 @@ class SlingshotAnswer(BaseModel):
             match the question before others) or left out; null if the request has none.
         has_crossed: whether the core has all of the answer. Of another one, a later turn shows it only what it has.
         lambda_user: λ, or the rule in its place.
-        tokens: each with its probabilities in the models, the side that led there, and λ of its position.
+        tokens: each with its probabilities in the models, the side that led there, λ of its position, and, if the
+            request cites tokens, the index in citations of its passage ("private context", or null for none).
         figures: timesteps, bytes and seconds.
     """
 
@@ -251,6 +254,7 @@ class SlingshotAnswer(BaseModel):
     lambda_user: LambdaUser
     alpha: float
     citations: list[dict[str, Any]]
+    conflicts: list[dict[str, Any]] | None
     left_out: list[dict[str, Any]]
     max_tokens: int
     clamped_from: int | None

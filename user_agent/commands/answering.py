@@ -16,7 +16,7 @@ from user_agent.answering.request import AnswerRequest
 from user_agent.answering.service import Answered, Answering, Search, check
 from user_agent.answering.traces import Traces
 from user_agent.answering.user_model import UserModel
-from user_agent.commands.render import cut_off, marked, remarks, summary
+from user_agent.commands.render import cut_off, disagreements, marked, remarks, summary, taken
 from user_agent.commands.watching import TerminalObserver
 from user_agent.config import AgentConfig
 from user_agent.line.line import CoreLine
@@ -71,9 +71,13 @@ def print_answer(answered: Answered) -> None:
     Console(highlight=False).print(marked(answered.tokens), soft_wrap=True)
     console = Console(stderr=True, highlight=False, style="dim")
     console.print(summary(answered.answer), markup=False, emoji=False, soft_wrap=True)
-    for passage in answered.question.passages:
+    for number, passage in enumerate(answered.question.passages):
         place = f"{passage.place}{', in part' if passage.is_cut else ''}"
         console.print(f"  {printable(place)}  {printable(passage.text)}", markup=False, emoji=False, soft_wrap=True)
+        if pieces := taken(answered, number):
+            console.print(f"    in the answer: {printable(pieces)}", markup=False, emoji=False, soft_wrap=True)
+    for line in disagreements(answered):
+        console.print(line, markup=False, emoji=False, soft_wrap=True, style="not dim bold")
     for remark in [*remarks(answered.question), *cut_off(answered)]:
         console.print(remark, markup=False, emoji=False, soft_wrap=True)
 

@@ -123,8 +123,8 @@ def _found(answered: Answered) -> bool:
 
 
 def _print_json(answered: Answered) -> None:
-    from user_agent.answering.traces import fit_json, passage_json
+    from user_agent.answering.traces import conflicts_json, fit_json, passage_json
 
     citations = [passage_json(passage) for passage in answered.question.passages]
-    answer = {**asdict(answered.answer), "text": answered.text}
+    answer = {**asdict(answered.answer), "text": answered.text, "conflicts": conflicts_json(answered.conflicts)}
     typer.echo(json.dumps({**answer, "citations": citations, **fit_json(answered.question)}, ensure_ascii=False))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from rich.text import Text
 
-from user_agent.answering.answer import Answer, AnswerToken
+from user_agent.answering.answer import Answer, AnswerToken, Conflict
 from user_agent.answering.run import Question
 from user_agent.answering.service import Answered
 from user_agent.store.printable import printable
@@ -40,6 +41,24 @@ def summary(answer: Answer) -> str:
         f"the core was asked {answer.round_trips} times{ahead}; "
         f"{answer.bytes_up:,} bytes up, {answer.bytes_down:,} down{resumed}"
     )
+
+
+def taken(answered: Answered, citation: int) -> str:
+    """Return what of an answer comes from a passage, its pieces in their order; "" for nothing, or if it is unknown."""
+    runs = groupby(answered.tokens, lambda token: token.citation == citation)
+    pieces = ("".join(token.text for token in run).strip() for is_from_it, run in runs if is_from_it)
+    return ", ".join(f"“{piece}”" for piece in pieces if piece)
+
+
+def disagreements(answered: Answered) -> list[str]:
+    """Say where passages disagree, a sentence each."""
+    return [_disagreement(conflict, answered.question) for conflict in answered.conflicts or ()]
+
+
+def _disagreement(conflict: Conflict, question: Question) -> str:
+    sides = [f"{question.passages[said.citation].place} says “{said.would_say}”" for said in conflict.passages]
+    how_many = "Two" if len(sides) == 2 else str(len(sides))
+    return printable(f"{how_many} of your notes disagree: {', '.join(sides)}.")
 
 
 def cut_off(answered: Answered) -> list[str]:

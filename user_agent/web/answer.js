@@ -2,12 +2,12 @@
 
 import { ApiError, ready } from "/web/api.js";
 import { ask } from "/web/asking.js";
-import { citationList } from "/web/citations.js";
+import { citationList, disagreement } from "/web/citations.js";
 import { Denoising } from "/web/denoising.js";
 import { button, el } from "/web/dom.js";
 import { bytes, counted, seconds } from "/web/format.js";
 import { remedy } from "/web/notices.js";
-import { lambdasOf, leadersLegend, markedText, tokensOf } from "/web/tokens.js";
+import { lambdasOf, leadersLegend, markedText, tokensOf, withConflicts } from "/web/tokens.js";
 
 const LOOK_EVERY_MS = 1000;
 const OWN_CORE_ENDED = "own_core_ended";
@@ -90,10 +90,16 @@ export class LiveAnswer {
 
 /** An answer as it was kept. */
 export function keptAnswer({ text, trace, data }) {
-  const { tokens = [], citations = [] } = data ?? {};
-  const shown = el("div", { className: "text" }, tokens.length ? markedText(tokensOf(text, tokens), citations) : text);
-  return el("article", { className: "answer" }, shown, leadersLegend(tokens), remarks(data), citationList(citations, data?.left_out), course(trace),
+  const { tokens = [], citations = [], conflicts = null } = data ?? {};
+  const marked = tokensOf(text, withConflicts(tokens, conflicts));
+  const shown = el("div", { className: "text" }, tokens.length ? markedText(marked, citations) : text);
+  return el("article", { className: "answer" }, shown, disagreements(conflicts, citations), leadersLegend(tokens), remarks(data),
+    citationList(citations, data?.left_out, tokens.some(({ citation }) => typeof citation === "number")), course(trace),
     figures(data, tokens));
+}
+
+function disagreements(conflicts, passages) {
+  return conflicts?.map((conflict) => el("p", { className: "disagreement", role: "note" }, disagreement(conflict, passages)));
 }
 
 function remarks(data) {

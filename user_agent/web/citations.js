@@ -9,11 +9,19 @@ export function place({ source, page, line }) {
   return [fileName(source), where].filter(Boolean).join(", ");
 }
 
-export function citationList(passages, leftOut = []) {
+/** What the passages of a conflict say, as a sentence. */
+export function disagreement({ passages: sides }, passages) {
+  const says = sides.map(({ citation, would_say: words }) => `${place(passages[citation])} says “${words}”`);
+  return `${sides.length === 2 ? "Two" : sides.length} of your notes disagree: ${says.join("; ")}.`;
+}
+
+/** `isNumbered` where tokens name their passages by number. */
+export function citationList(passages, leftOut = [], isNumbered = false) {
   if (!passages.length && !leftOut.length) return null;
+  const name = (passage) => (passage.is_cut ? `${place(passage)}, in part` : place(passage));
   return el("section", { className: "citations", "aria-label": "Passages from your documents" },
-    passages.map((passage) => el("details", {},
-      el("summary", {}, passage.is_cut ? `${place(passage)}, in part` : place(passage)),
+    passages.map((passage, index) => el("details", {},
+      el("summary", {}, isNumbered ? `${index + 1} · ${name(passage)}` : name(passage)),
       el("blockquote", {}, passage.text),
       el("small", { className: "path" }, passage.source))),
     leftOut.length > 0 && el("p", { className: "remark" }, didNotFit(leftOut)));

@@ -127,6 +127,8 @@ export class Denoising {
   }
 
   #passages(frame, position) {
+    const cited = this.#trace.passages[frame.finals[position].citation];
+    if (cited) return [cited];
     const texts = frame.tokens.map(({ text }) => text);
     const from = texts.slice(0, position).join("").length;
     const [text, to] = [texts.join(""), from + texts[position].length];

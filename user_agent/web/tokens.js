@@ -1,7 +1,8 @@
 // An answer's text with who led at each token marked: by its underline, with a glyph, and said to screen readers.
+// Where tokens are cited, the number of their passage stands behind them, and what passages disagree about is marked too.
 
 import { withCard } from "/web/card.js";
-import { place } from "/web/citations.js";
+import { disagreement, place } from "/web/citations.js";
 import { el } from "/web/dom.js";
 import { percent, share, shares } from "/web/format.js";
 
@@ -14,7 +15,8 @@ export const LEADERS = {
 /** The text of tokens; `passages` are those that the private model had. */
 export function markedText(tokens, passages) {
   const text = tokens.map((token) => token.text).join("");
-  const parts = runs(tokens).map((run) => (LEADERS[run.leader] ? mark(run, text, passages) : [run.text]));
+  const isMarked = (run) => LEADERS[run.leader] || run.citation !== null || run.conflict;
+  const parts = runs(tokens).map((run) => (isMarked(run) ? mark(run, text, passages) : [run.text]));
   const children = parts.flat();
   if (typeof children[0] === "string") children[0] = children[0].trimStart();
   return children;
@@ -50,17 +52,23 @@ export function tokensOf(text, tokens) {
   return shown.filter((token) => token.text);
 }
 
-/** Neighbours with the same leader together: [{text, tokens, leader, at}]. */
+/** The same tokens, each with the conflict that it is part of. */
+export function withConflicts(tokens, conflicts) {
+  const isIn = (index) => ({ position, length }) => position <= index && index < position + length;
+  return tokens.map((token, index) => ({ ...token, conflict: conflicts?.find(isIn(index)) }));
+}
+
+/** Neighbours that are marked alike, together: [{text, tokens, leader, citation, conflict, at}]. */
 function runs(tokens) {
   const found = [];
   let at = 0;
   for (const token of tokens) {
-    const [last, led] = [found.at(-1), leader(token, tokens)];
-    if (last?.leader === led) {
-      last.text += token.text;
+    const [last, led, { text, citation = null, conflict }] = [found.at(-1), leader(token, tokens), token];
+    if (last?.leader === led && last.citation === citation && last.conflict === conflict) {
+      last.text += text;
       last.tokens.push(token);
-    } else found.push({ text: token.text, tokens: [token], leader: led, at });
-    at += token.text.length;
+    } else found.push({ text, tokens: [token], leader: led, citation, conflict, at });
+    at += text.length;
   }
   return found;
 }
@@ -69,16 +77,28 @@ function mark(run, text, passages) {
   const shown = run.text.trim();
   if (!shown) return [run.text];
   const [before, after] = [run.text.match(/^\s*/)[0], run.text.match(/\s*$/)[0]];
-  const { glyph, said } = LEADERS[run.leader];
-  const lambdas = lambdasOf(run.tokens);
-  const led = el("button", {
+  const kinds = { led: LEADERS[run.leader], [run.leader]: LEADERS[run.leader], cited: run.citation !== null, disputed: run.conflict };
+  const marked = el("button", {
     type: "button",
-    className: `led ${run.leader}`,
-    "aria-label": `${shown}, ${said}${lambdas && `, λ ${lambdas}`}`,
-  }, shown, el("span", { className: "glyph", "aria-hidden": "true" }, glyph));
+    className: Object.keys(kinds).filter((kind) => kinds[kind]).join(" "),
+    "aria-label": [shown, ...said(run, passages)].join(", "),
+  }, shown, glyph(run));
   const words = wordsAround(text, run.at + before.length, run.at + run.text.length);
   const found = run.leader === "documents" ? passagesWith(words, passages) : [];
-  return [before, withCard(led, () => tokenCard(run.tokens, found)), after];
+  const sources = run.citation === null ? found : [passages[run.citation]].filter(Boolean);
+  return [before, withCard(marked, () => tokenCard(run.tokens, sources, run.conflict, passages)), after];
+}
+
+function said({ leader: led, tokens, citation, conflict }, passages) {
+  const lambdas = LEADERS[led] && lambdasOf(tokens);
+  const from = passages[citation] ? place(passages[citation]) : citation;
+  return [LEADERS[led]?.said, lambdas && `λ ${lambdas}`, from && `from ${from}`, conflict && "your notes disagree"].filter(Boolean);
+}
+
+function glyph({ leader: led, citation, conflict }) {
+  const number = typeof citation === "number" ? citation + 1 : citation && "✎";
+  const shown = [LEADERS[led]?.glyph, number, conflict && "≠"].filter(Boolean).join(" ");
+  return el("span", { className: "glyph", "aria-hidden": "true" }, shown);
 }
 
 /** The whole words that a part of a text belongs to: a token may be a piece of one. */
@@ -95,15 +115,16 @@ export function passagesWith(words, passages) {
   return passages.filter(has);
 }
 
-/** What both models gave each of some tokens, and where the words stand in the documents. */
-export function tokenCard(tokens, passages) {
+/** What both models gave each of some tokens, where the words stand in the documents, and what passages say otherwise. */
+export function tokenCard(tokens, sources, conflict, passages) {
   const head = ["token", "core alone", "core", "private", "together", "λ"];
   return el("div", {},
     el("table", { className: "figures" },
       el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, tokens.map(tokenRow))),
-    passages.length > 0 && el("ul", { className: "sources" }, passages.map((passage) =>
-      el("li", {}, el("q", {}, passage.text), el("small", {}, place(passage))))));
+    sources.length > 0 && el("ul", { className: "sources" }, sources.map((passage) =>
+      el("li", {}, el("q", {}, passage.text), el("small", {}, place(passage))))),
+    conflict && el("p", { className: "sources" }, disagreement(conflict, passages)));
 }
 
 function tokenRow(token) {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,10 +19,17 @@ from ssd2.logits.packed import CoreLogits, as_received
 
 @dataclass(frozen=True)
 class UserLogits:
-    """Logits of the user model, each [B, L, V]; None where nothing depends on them."""
+    """Logits of the user model's passes.
+
+    Attributes:
+        with_docs: with the documents, [B, L, V]; None where nothing depends on it.
+        without_docs: with the instruction only, [B, L, V]; None where nothing depends on it.
+        beside: of passes that are no part of the mix, each [B, L, V]; see `ssd2.algorithm.attribution`.
+    """
 
     with_docs: Tensor | None = None
     without_docs: Tensor | None = None
+    beside: tuple[Tensor, ...] = ()
 
 
 class Predictor(Protocol):
@@ -43,21 +50,42 @@ class Closing(Protocol):
 
 
 class UserTerms:
-    """The user model's passes with and without the documents, as one batch."""
+    """The user model's passes with and without the documents, and those beside them, as one batch."""
 
     def __init__(self, predictor: Predictor, copies: int) -> None:
         """Take up a decode.
 
         Args:
-            predictor: θ_user with all prompts that hold documents and, behind them, the same without.
-            copies: 2; or 1 where nothing depends on the pass without the documents, which is left out.
+            predictor: θ_user with all prompts that hold documents and, behind them, the same without, and then those of
+                the passes beside the mix.
+            copies: passes: 2 and those beside the mix; or 1 where nothing depends on more than the first pass.
         """
         self._predictor, self._copies = predictor, copies
 
     def logits(self, view: BlockView) -> UserLogits:
         """Return the terms for one timestep, each [B, L, V]."""
-        logits = self._predictor.logits(view.repeated(self._copies))
-        return UserLogits(*logits.chunk(self._copies))
+        return self._parted(self._predictor.logits(view.repeated(self._copies)))
+
+    def continued(self, view: BlockView, blocks: int) -> tuple[Tensor, ...]:
+        """Let each pass beside the mix go on by itself, with its likeliest tokens. Nothing of it is mixed or sent.
+
+        Args:
+            view: of a block's first timestep; its tokens are taken as they are predicted there.
+            blocks: how many to write.
+
+        Returns:
+            Token ids by pass, each int64, [B, blocks·L].
+        """
+        view, first = view.repeated(self._copies), view.answer_ids.shape[1]
+        for _ in range(blocks):
+            token_ids = self._predictor.logits(view).argmax(-1)
+            answer_ids = torch.cat([view.answer_ids, token_ids.to(view.answer_ids.device)], -1)
+            view = replace(view, block=view.block + 1, answer_ids=answer_ids)
+        return self._parted(view.answer_ids[:, first:]).beside
+
+    def _parted(self, rows: Tensor) -> UserLogits:
+        with_docs, *others = rows.chunk(self._copies)
+        return UserLogits(with_docs, others[0] if others else None, tuple(others[1:]))
 
     def close(self) -> None:
         """End the decode; another thread may still compute for it."""

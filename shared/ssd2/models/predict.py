@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from ssd2.algorithm.collaboration import Predictor, UserTerms
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
@@ -65,20 +66,24 @@ def user_terms(
     collaboration: CollaborationParams,
     self_conditioning: str,
     begin_with: Callable[[Sequence[Sequence[int]]], Predictor] | None = None,
+    beside: Sequence[Sequence[Sequence[int]]] = (),
 ) -> UserTerms:
     """Take up the user model's part in a decode, its passes with and without the documents as one batch.
 
     Args:
         model: θ_user.
         prompts: B prompts with D_user and w_inst.
-        prompts_without_docs: the same B with w_inst only; not read where nothing depends on them, as at α = 0.
+        prompts_without_docs: the same B with w_inst only; not read where nothing depends on them, as at α = 0 without
+            passes beside the mix.
         collaboration: λ and α.
         self_conditioning: see `begin`.
         begin_with: takes up the decode of all prompts in the place of `begin`.
+        beside: B prompts for each pass that is no part of the mix.
 
     Raises:
         SlingshotError: see `begin`.
     """
-    both = [*prompts, *prompts_without_docs] if collaboration.reads_without_docs else prompts
-    predictor = begin_with(both) if begin_with else begin(model, both, self_conditioning)
-    return UserTerms(predictor, len(both) // len(prompts))
+    rows = [*prompts, *prompts_without_docs] if collaboration.reads_without_docs or beside else list(prompts)
+    rows += chain.from_iterable(beside)
+    predictor = begin_with(rows) if begin_with else begin(model, rows, self_conditioning)
+    return UserTerms(predictor, len(rows) // len(prompts))

@@ -359,7 +359,7 @@ async def test_the_device_computes_while_the_core_does(user_model: UserModel, mo
         return await receive(due)
 
     monkeypatch.setattr(terms, "logits", signalling)
-    monkeypatch.setattr(UserModel, "terms", lambda *_: terms)
+    monkeypatch.setattr(UserModel, "terms", lambda *_, **__: terms)
     monkeypatch.setattr(client.stream, "logits", waiting)
     assert (await Agent(user_model, client).answer(question)).tokens
 

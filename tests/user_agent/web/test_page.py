@@ -219,6 +219,43 @@ def test_a_citation_names_its_line_and_shows_its_passage_on_a_click(page: Page, 
     expect(passage).to_be_visible()
 
 
+@pytest.fixture
+def disputed(agent: AgentProcess) -> Iterator[None]:
+    """A second place for the dentist appointment, and every token cited."""
+    with agent.client() as http:
+        http.patch("/v1/settings", json={"cite": "tokens"}).raise_for_status()
+        note = b"My dentist appointment is at Fern Gallery."
+        kept = http.post("/v1/documents", files={"file": ("letter.md", note)}).json()
+        yield
+        http.delete(f"/v1/documents/{kept['id']}").raise_for_status()
+        http.patch("/v1/settings", json={"cite": None}).raise_for_status()
+
+
+@pytest.mark.usefixtures("disputed")
+def test_a_token_names_its_passage_and_notes_that_disagree_are_said_so(page: Page) -> None:
+    ask(page, "Where is my dentist appointment?")
+    for _ in ("as it was made", "as it is kept"):
+        notice = page.get_by_role("note")
+        expect(notice).to_have_text(
+            re.compile(
+                r"^Two of your notes disagree: .*(Fern Gallery|Hazel Hammer)”; .*(Fern Gallery|Hazel Hammer)”\.$"
+            )
+        )
+        expect(notice).to_contain_text("letter.md, line 1 says “Fern Gallery”")
+        expect(notice).to_contain_text("appointments.md, line 3 says “Hazel Hammer”")
+        private = page.locator(".answer .text button.disputed.cited").first
+        expect(private).to_have_accessible_name(
+            re.compile(r"^(Fern|Hazel).*, from (letter\.md, line 1|appointments\.md, line 3), your notes disagree$")
+        )
+        private.click()
+        card = page.get_by_role("tooltip")
+        expect(card.locator("q")).to_have_count(1)
+        expect(card).to_contain_text("Two of your notes disagree")
+        expect(page.locator(".citations summary").first).to_have_text(re.compile(r"^1 · "))
+        page.keyboard.press("Escape")
+        page.reload()
+
+
 def test_denoising_can_be_scrubbed_from_the_keyboard(page: Page, answered: str) -> None:
     look(page, answered)
     open_course(page)
