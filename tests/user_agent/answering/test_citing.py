@@ -297,7 +297,7 @@ async def test_a_passage_that_is_deleted_meanwhile_is_still_cited_and_nothing_of
     service, rows = service_of(model, found, cite="tokens"), []
 
     class Removing(Observer):
-        def began(self) -> None:
+        def began(self, params: object) -> None:
             service.forget_prompts()
 
         def reading(self, done: int, total: int) -> None:
