@@ -5,9 +5,11 @@ A field of a pydantic model carries a `Face` in its annotation; type, limits and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -30,6 +32,7 @@ class Face:
         default: words for a default that its value does not tell, such as "as tuned, else 0.3".
         label: name on the page.
         option: name of the command-line option, where it is not the field's.
+        also: second name of the option; "" for none.
         openai: name in OpenAI's requests; "" for a field that stands in `slingshot`, under its own name.
         advanced: True for what few people set.
     """
@@ -39,6 +42,7 @@ class Face:
     default: str = ""
     label: str = ""
     option: str = ""
+    also: str = ""
     openai: str = ""
     advanced: bool = False
 
@@ -70,12 +74,17 @@ class Setting:
     @property
     def kind(self) -> Literal["bool", "int", "float", "path", "texts", "text"]:
         """Kind of its values; whatever is written as one text is a text."""
-        members = [one for one in get_args(self.info.annotation) if one is not type(None)]
-        is_optional = len(members) == 1 and type(None) in get_args(self.info.annotation)
-        bare = members[0] if is_optional else self.info.annotation
+        members = [one for one in self._members if one is not type(None) and get_origin(one) is not Literal]
+        bare = members[0] if len(members) == 1 else self.info.annotation
         if get_origin(bare) is tuple:
             return "texts"
-        return _KINDS.get(bare, "text")
+        return _KINDS.get(get_args(bare)[0] if get_origin(bare) is Annotated else bare, "text")
+
+    @property
+    def _members(self) -> tuple[Any, ...]:
+        """Types that a value may have."""
+        is_union = get_origin(self.info.annotation) in (Union, UnionType)
+        return get_args(self.info.annotation) if is_union else (self.info.annotation,)
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -83,16 +92,34 @@ class Setting:
         return get_args(self.info.annotation) if get_origin(self.info.annotation) is Literal else ()
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """Words that stand for themselves where else a number does."""
+        return (
+            ()
+            if self.choices
+            else tuple(word for one in self._members if get_origin(one) is Literal for word in get_args(one))
+        )
+
+    @property
     def limits(self) -> dict[str, float]:
         """Limits by pydantic's names for them: ge, gt, le, lt."""
-        found = {name: getattr(one, name, None) for one in self.info.metadata for name in _LIMITS if hasattr(one, name)}
+        inner = [
+            one for member in self._members for info in get_args(member)[1:] for one in getattr(info, "metadata", ())
+        ]
+        metadata = [*self.info.metadata, *inner]
+        found = {name: getattr(one, name, None) for one in metadata for name in _LIMITS if hasattr(one, name)}
         return {name: limit for name, limit in found.items() if limit is not None}
 
     @property
     def wanted(self) -> str:
         """The values that it takes, to be read after "give"; empty for texts, whose types have their own messages."""
         if self.choices:
-            return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
+            return _either(self.choices)
+        return _either([number, *self.words]) if (number := self._number) else ""
+
+    @property
+    def _number(self) -> str:
+        """The numbers that it takes; empty if it takes none."""
         if self.kind not in ("int", "float"):
             return ""
         limits = {name: f"{limit:,g}" for name, limit in self.limits.items() if limit <= _UNSAID}
@@ -107,7 +134,10 @@ class Setting:
     def range(self) -> str:
         """The values that a number takes, where that is worth a word: not if it only has a smallest one."""
         limits = {name: limit for name, limit in self.limits.items() if limit <= _UNSAID}
-        return "" if limits.keys() == {"ge"} else self.wanted.partition("number ")[2].removeprefix("from ")
+        if limits.keys() == {"ge"}:
+            return ""
+        numbers = self._number.partition("number ")[2].removeprefix("from ")
+        return _either([numbers, *self.words]) if numbers else ""
 
     @property
     def default(self) -> str:
@@ -135,6 +165,11 @@ def settings_of(model: type[BaseModel]) -> dict[str, Setting]:
         if face:
             found[name] = Setting(name, info, face)
     return found
+
+
+def _either(choices: Sequence[str]) -> str:
+    *others, last = choices
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def as_text(value: object) -> str:

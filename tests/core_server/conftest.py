@@ -142,7 +142,7 @@ class RawAgent:
                 vocab_size=request.vocab_size,
                 logits_format=logits_format,
             )
-            sampler.step(mix_terms(unpack_logits(packed).values, UserLogits(), CORE_ALONE))
+            sampler.step(mix_terms(unpack_logits(packed).values, UserLogits(), CORE_ALONE).logits)
             if following := sampler.due:
                 if following.projected:
                     answer = projection_to_proto(at, following.projected[0])

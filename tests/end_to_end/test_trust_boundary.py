@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from ssd2.algorithm.block_view import BlockView
-from ssd2.algorithm.collaboration import UserLogits
-from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.collaboration import Mix, UserLogits
+from ssd2.algorithm.ensemble import LAMBDA_MAX
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, Rule, Seeds
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.models.control import Control
 from ssd2.wire import collaboration_pb2 as pb
@@ -82,7 +83,8 @@ def _secrets(question: Question, user: UserModel) -> Iterator[Secret]:
         yield Secret("passage", (passage.text.encode(), _varints(user.tokenizer.encode(passage.text))))
         yield Secret("document name", (passage.source.name.encode(), str(passage.source).encode()))
     yield Secret("sampling seed", _fixed(question.seeds.sampling))
-    yield Secret("lambda", _floats(question.collaboration.lambda_user))
+    lambda_user = question.collaboration.lambda_user
+    yield Secret("lambda", (lambda_user.encode(),) if isinstance(lambda_user, str) else _floats(lambda_user))
     yield Secret("alpha", _floats(question.collaboration.alpha))
 
 
@@ -332,14 +334,17 @@ async def test_when_a_block_ends_follows_from_the_tokens_that_the_core_has_anywa
 
 
 def _recorded_rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, torch.Tensor]]:
-    """Rows of the user model's and of the mixed logits, as they come to be."""
+    """Rows of the user model's and of the mixed logits, and λ of each position, as they come to be."""
     rows: list[tuple[str, torch.Tensor]] = []
     original = agent_module.mix_terms
 
-    def mixing(core_logits: torch.Tensor, terms: UserLogits, collaboration: CollaborationParams) -> torch.Tensor:
-        mixed = original(core_logits, terms, collaboration)
-        rows.extend([("user logits", terms.with_docs[0, 0]), ("mixed logits", mixed[0, 0])])
-        return mixed
+    def mixing(core_logits: torch.Tensor, terms: UserLogits, collaboration: CollaborationParams) -> Mix:
+        mix = original(core_logits, terms, collaboration)
+        rows.extend([("user logits", terms.with_docs[0, 0]), ("mixed logits", mix.logits[0, 0])])
+        if isinstance(mix.weights.lambda_user, torch.Tensor):
+            lambdas = mix.weights.lambda_user[0, :, 0]
+            rows.extend([("lambdas", lambdas), ("divergences", (lambdas / LAMBDA_MAX) ** 2)])
+        return mix
 
     monkeypatch.setattr(agent_module, "mix_terms", mixing)
     return rows
@@ -365,10 +370,42 @@ async def test_neither_the_user_models_logits_nor_mixed_ones_are_sent(
     assert _found_rows(wire, rows) == set()
 
 
-@pytest.mark.parametrize("name", ["user logits", "mixed logits"])
-async def test_logits_leaked_on_purpose_are_found(
+@pytest.mark.parametrize(("lambda_user", "alpha"), [("auto", 0.0), ("auto", ALPHA), ("difference", ALPHA)])
+async def test_a_rule_in_the_place_of_lambda_adds_nothing_to_any_message(
+    core: CoreProcess,
+    user: UserModel,
+    question: Question,
+    monkeypatch: pytest.MonkeyPatch,
+    lambda_user: Rule,
+    alpha: float,
+) -> None:
+    """The bytes are made of what a constant λ sends: no λ, no divergence, nothing of the size of a vocabulary."""
+    constant = await _record(core, user, question)
+    requests, rows = _recorded_requests(monkeypatch), _recorded_rows(monkeypatch)
+    question = replace(question, collaboration=CollaborationParams(lambda_user, alpha))
+    wire = await _record(core, user, question)
+    assert wire.messages == await _expected(core, user, question, requests)
+    assert [_fields(message) for message in wire.messages[1:]] == [_fields(one) for one in constant.messages[1:]]
+    assert not _beside_grpcs_own(wire)
+    assert ("lambdas" in dict(rows)) == (lambda_user == "auto")
+    found = _found_rows(wire, rows) | _found(wire, question, user)
+    assert found <= ({"alpha"} if alpha == 0 else set()), "zeros are everywhere"
+    single = (float(value) for name, row in rows if name in ("lambdas", "divergences") for value in row)
+    sent = wire.sent()
+    assert not any(struct.pack(kind, value) in sent for value in single for kind in ("<f", ">f", "<d", ">d"))
+
+
+def _fields(message: bytes) -> list[str]:
+    """Names of the fields that a message to the core has; counts are there where a position has several tokens."""
+    inner = [value for _, value in pb.CollaborateRequest.FromString(message).ListFields()]
+    return [field.name for one in inner for field, _ in one.ListFields() if field.name != "counts"]
+
+
+@pytest.mark.parametrize("name", ["user logits", "mixed logits", "lambdas", "divergences"])
+async def test_logits_and_lambdas_leaked_on_purpose_are_found(
     core: CoreProcess, user: UserModel, question: Question, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    question = replace(question, collaboration=CollaborationParams("auto", ALPHA))
     rows = _recorded_rows(monkeypatch)
     original = core_stream.projection_to_proto
 

@@ -93,7 +93,7 @@ def test_ask_uses_what_was_tuned_for_its_pair_unless_told_otherwise(
     assert tuned.returncode == 0, tuned.stderr
     choice = json.loads(tuned.stdout)
     assert (choice["lambda_user"], choice["alpha"], choice["questions"]) == (1.0, 0.0, 2)
-    assert len(choice["curve"]) == 13
+    assert len(choice["curve"]) == 14
     sent = [
         entry
         for entry in json.loads(agent("ledger", "show", "--limit", "9999", "--json").stdout)["entries"]
@@ -157,7 +157,7 @@ def test_what_crosses_is_said_before_it_is_asked_whether_to_start(
     options = [o for o in _tune_options(core.address, user_folder, notes) if o != "--yes"]
     for more, says in (
         ((), "nothing of your documents"),
-        (("--questions", str(questions)), "your 2 questions, word for word, 11 times each"),
+        (("--questions", str(questions)), "your 2 questions, word for word, 12 times each"),
     ):
         result = agent(*options, *more)
         assert result.returncode == 1

@@ -241,7 +241,7 @@ async def test_of_a_question_file_the_questions_cross_and_nothing_else(
     opens = [request.open for request in opened if request.WhichOneof("message") == "open"]
     assert len(opens) == len({request.noise_seed for request in opens}) == asked
     sent = wire.sent()
-    for setting in (s for s in sweep.SETTINGS if s.lambda_user not in (0, 0.5, 1)):  # 0.5 is too short a pattern
+    for setting in (s for s in sweep.CONSTANTS if s.lambda_user not in (0, 0.5, 1)):  # 0.5 is too short a pattern
         assert struct.pack("<d", setting.lambda_user) not in sent
     assert choice.source == "questions"
 

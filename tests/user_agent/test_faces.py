@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import user_agent.commands.answering
 import user_agent.stores
-from ssd2.algorithm.params import Seeds
+from ssd2.algorithm.params import RULES, Seeds
 from ssd2.errors import InvalidParameter
 from ssd2.models.tokenizer import Tokenizer
 from tests.user_agent.answering.test_run import FakeClient, FakeStream
@@ -162,6 +162,39 @@ async def test_a_field_means_the_same_by_option_variable_file_and_rest(
     save_settings({setting.name: text})
     assert await asyncio.to_thread(asked_by, recorders, "ask", QUESTION) == wanted
     assert await asked_over_rest(load_config(), CHAT) == wanted, "what a request leaves out is as configured"
+
+
+@pytest.mark.parametrize("rule", RULES)
+async def test_a_rule_in_the_place_of_lambda_has_every_face(
+    rule: str, recorders: list[Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting, wanted = SETTINGS["lambda_user"], AnswerRequest(question=QUESTION, lambda_user=rule)
+    for option in ("--lambda", "--lambda-user"):
+        assert await asyncio.to_thread(asked_by, recorders, "ask", QUESTION, option, rule) == wanted
+    with monkeypatch.context() as environment:
+        environment.setenv(setting.variable, rule.upper())
+        assert await asyncio.to_thread(asked_by, recorders, "ask", QUESTION) == wanted
+    for route in (CHAT, COMPLETIONS):
+        assert await asked_over_rest(AgentConfig(), route, slingshot={"lambda_user": rule}) == wanted
+    async with _client(AgentConfig(), None) as http:
+        schemas = (await http.get("/openapi.json")).json()["components"]["schemas"]
+        page = (await http.get("/v1/settings")).json()["lambda_user"]
+    number, words, _ = schemas["SlingshotOptions"]["properties"]["lambda_user"]["anyOf"]
+    assert (number["minimum"], number["maximum"], words["enum"]) == (0, 1, list(RULES))
+    assert (page["kind"], page["minimum"], page["maximum"], page["words"]) == ("float", 0, 1, list(RULES))
+    save_settings({"lambda_user": rule})
+    assert await asyncio.to_thread(asked_by, recorders, "ask", QUESTION) == wanted
+
+
+async def test_what_is_neither_a_weight_nor_a_rule_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    wanted = "a number from 0 to 1, auto or difference"
+    refused = CliRunner().invoke(app, ["ask", QUESTION, "--lambda", "automatic"])
+    assert f"give {wanted}" in str(refused.exception)
+    async with _client(AgentConfig(), Recorder(AgentConfig())) as http:
+        for wrong in ("automatic", 2, [1]):
+            body = {"model": "slingshot", "prompt": QUESTION, "slingshot": {"lambda_user": wrong}}
+            error = (await http.post(COMPLETIONS, json=body)).json()["error"]
+            assert error["param"].startswith("slingshot.lambda_user")
 
 
 @FIELDS

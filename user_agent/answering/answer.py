@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from ssd2.errors import CoreError
+
+Leader: TypeAlias = Literal["core", "documents", "both"]
+"""Side that a token comes from."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,9 @@ class AnswerToken:
         user_p: that the user model gave it with the documents; None where it took no part.
         mixed_p: that the mix gave it. None of the three is a left-to-right probability: each position has
             seen a noised version of all of its block.
+        led_by: "documents" if the user's side changed it, or no core took part; else "core" if the user model with the
+            documents would have committed another one on the same draw, or took no part; else "both".
+        lambda_user: λ of its position at that timestep; None by the difference rule, which has none.
     """
 
     token_id: int
@@ -31,6 +38,8 @@ class AnswerToken:
     core_p: float | None = None
     user_p: float | None = None
     mixed_p: float | None = None
+    led_by: Leader = "both"
+    lambda_user: float | None = None
 
 
 @dataclass(frozen=True)

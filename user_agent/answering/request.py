@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-from ssd2.algorithm.params import MAX_SEED, CollaborationParams
+from ssd2.algorithm.params import MAX_SEED, CollaborationParams, Rule, parse_lambda
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, TRAINED_TIMESTEPS
 from ssd2.errors import InvalidParameter
 from ssd2.logits.format import PREFERRED, LogitsFormat
@@ -45,6 +45,16 @@ def _documents(value: Any) -> Any:
     if not all(one.isascii() and one.isdecimal() for one in ids):
         raise ValueError(f"{value[:80]!r} is not a choice of documents; use all, none, or ids separated by commas")
     return ids
+
+
+def _lambda(value: Any) -> Any:
+    """Read λ as an option or a variable says it, and check it."""
+    try:
+        if isinstance(value, str):
+            return parse_lambda(value)
+        return CollaborationParams(value).lambda_user if isinstance(value, int | float) else value
+    except InvalidParameter as error:
+        raise ValueError(str(error)) from error  # pydantic names the field
 
 
 def _texts(value: Any) -> Any:
@@ -93,14 +103,18 @@ class AnswerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     lambda_user: Annotated[
-        float | None,
+        Annotated[float, Field(ge=0, le=1)] | Rule | None,
+        BeforeValidator(_lambda, json_schema_input_type=Annotated[float, Field(ge=0, le=1)] | Rule | None),
         Face(
             "Weight of the user model",
-            "0 uses only the core and reads no documents; 1 uses only the user model and sends nothing.",
-            default=f"as tuned, else as measured for the pair with its own core, else {_BUILT_IN.lambda_user:g}",
+            "0 uses only the core and reads no documents; 1 uses only the user model and sends nothing. auto finds a "
+            "weight for each position from what your documents change there; difference adds that change, α times, to "
+            "the core.",
+            default=f"as tuned, else as measured for the pair with its own core, else {_BUILT_IN.lambda_user}",
             label="λ, the private model’s weight",
+            also="lambda",
         ),
-    ] = Field(default=None, ge=0, le=1)
+    ] = None
     alpha: Annotated[
         float | None,
         Face(

@@ -14,6 +14,7 @@ from torch import Tensor
 from ssd2.algorithm.block_end import patience_of_the_core
 from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.collaboration import UserLogits, UserTerms, mix_terms
+from ssd2.algorithm.ensemble import Weight, Weights
 from ssd2.algorithm.exactness import proven
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.projection import StepPosition
@@ -26,7 +27,7 @@ from ssd2.models.control import Control
 from ssd2.models.predict import begin_sampler
 from ssd2.models.tokenizer import GrowingText
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
-from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
+from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Leader, Observer, ProjectedBlock
 from user_agent.answering.conversation import NOTHING_SAID, Conversation
 from user_agent.answering.request import MAX_SPECULATION
 from user_agent.answering.user_model import PrivateContextFit, UserModel
@@ -104,11 +105,13 @@ class Ensemble:
         core: the core's last ones; None where it takes no part.
         user: the user model's.
         mixed: line 8 of Algorithm 2, steered if there is a control.
+        weights: that they were mixed with.
     """
 
     core: CoreLogits | None
     user: UserLogits
     mixed: Tensor
+    weights: Weights
 
 
 class AnswerInProgress:
@@ -194,11 +197,12 @@ class AnswerInProgress:
         return self._core, user
 
     async def _mix(self, view: BlockView, core: CoreLogits | None, user: UserLogits) -> Ensemble:
-        mixed = mix_terms(core.values if core else None, user, self._question.collaboration)
+        mix = mix_terms(core.values if core else None, user, self._question.collaboration)
+        mixed = mix.logits
         self.timesteps += 1
         if self._control:
             mixed = await asyncio.to_thread(self._control.steer, mixed, self._written(view))
-        return Ensemble(core, user, mixed)
+        return Ensemble(core, user, mixed, mix.weights)
 
     def _is_exact(self, view: BlockView, ensemble: Ensemble) -> bool:
         """Tell whether the projection is provably that of the core's own logits; never claimed of a steered one."""
@@ -206,8 +210,8 @@ class AnswerInProgress:
         if core is None or self._control:
             return core is None
         question, draws = self._question, [self._question.seeds.sampling]
-        lambda_user = question.collaboration.lambda_user
-        return bool(proven(core, ensemble.mixed, lambda_user, question.params, draws, view.block, view.timestep).all())
+        mixed, weight = ensemble.mixed, ensemble.weights.core
+        return bool(proven(core, mixed, weight, question.params, draws, view.block, view.timestep).all())
 
     def _written(self, view: BlockView) -> Tensor:
         """w^{<c} for the control: the instruction and the answer so far, [1, C]; not the documents."""
@@ -237,24 +241,32 @@ class AnswerInProgress:
 
     def _committed(self, view: BlockView, ensemble: Ensemble, token_ids: Sequence[int]) -> list[AnswerToken]:
         """Find how the tokens of a block came about."""
-        core, tokenizer = ensemble.core, self._user_model.tokenizer
-        choices: Sequence[int | None] = [None] * len(token_ids)
-        if core:  # on its own logits with the draws that the mix had
-            choices = self._sampler.project(core.values, view).token_ids[0, : len(token_ids)].tolist()
-        given = (core.values if core else None, ensemble.user.with_docs, ensemble.mixed)
+        core, user, name = ensemble.core, ensemble.user.with_docs, self._user_model.tokenizer.token_name
+        given = (core.values if core else None, user, ensemble.mixed)
+        core_choices, user_choices = (self._choices(of, view, len(token_ids)) for of in given[:2])
         core_p, user_p, mixed_p = (_probabilities(of, token_ids) for of in given)
+        lambdas = _by_position(ensemble.weights.lambda_user, len(token_ids))
         return [
             AnswerToken(
                 token_id=token_id,
                 text=self._shown.add(self._text.add(token_id)),
-                core_choice=None if choice is None else tokenizer.token_name(choice),
+                core_choice=None if (choice := core_choices[index]) is None else name(choice),
                 is_changed=choice not in (None, token_id),
                 core_p=core_p[index],
                 user_p=user_p[index],
                 mixed_p=mixed_p[index],
+                led_by=_leader(token_id, choice, user_choices[index]),
+                lambda_user=lambdas[index],
             )
-            for index, (token_id, choice) in enumerate(zip(token_ids, choices, strict=True))
+            for index, token_id in enumerate(token_ids)
         ]
+
+    def _choices(self, logits: Tensor | None, view: BlockView, count: int) -> Sequence[int | None]:
+        """Project one model's own logits with the draws that the mix had."""
+        if logits is None:
+            return [None] * count
+        chosen: list[int | None] = self._sampler.project(logits, view).token_ids[0, :count].tolist()
+        return chosen
 
     @property
     def token_ids(self) -> list[int]:
@@ -494,6 +506,18 @@ def _projected(view: BlockView, ensemble: Ensemble, projection: Projection) -> P
     core, mixed = ensemble.core, ensemble.mixed
     unlike = (core.values.argmax(-1) != mixed.argmax(-1))[0].nonzero().flatten().tolist() if core else []
     return ProjectedBlock(view.block, view.step, view.timestep, projection.token_ids[0].tolist(), unlike)
+
+
+def _leader(token_id: int, core_choice: int | None, user_choice: int | None) -> Leader:
+    """Tell which side a token comes from; a choice is None where the model took no part."""
+    if core_choice != token_id:
+        return "documents"
+    return "both" if user_choice == token_id else "core"
+
+
+def _by_position(weight: Weight | None, count: int) -> list[float | None]:
+    """Return a weight for each position of a block, from one for all or one for each."""
+    return weight[0, :count, 0].tolist() if isinstance(weight, Tensor) else [weight] * count
 
 
 def _probabilities(logits: Tensor | None, token_ids: Sequence[int]) -> list[float | None]:

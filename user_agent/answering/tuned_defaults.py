@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ssd2.algorithm.params import CollaborationParams
+from ssd2.algorithm.params import CollaborationParams, LambdaUser
 from ssd2.models.pairs import PairSettings, pair_named
 from user_agent.store.tuned import Choice, saved_choices
 
@@ -17,7 +17,7 @@ def settings_with(pair: str) -> PairSettings | None:
 
 
 def collaboration_of(
-    lambda_user: float | None, alpha: float | None, choice: Choice | None, measured: PairSettings | None = None
+    lambda_user: LambdaUser | None, alpha: float | None, choice: Choice | None, measured: PairSettings | None = None
 ) -> CollaborationParams:
     """Complete λ and α: those that are None are as tuned, as measured, or built in.
 

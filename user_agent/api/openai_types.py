@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from ssd2.algorithm.params import LambdaUser
 from ssd2.models.chat import Message, Role
 from user_agent.answering.request import AnswerSettings
 from user_agent.api.errors import ApiError
@@ -241,12 +242,13 @@ class SlingshotAnswer(BaseModel):
         private_context: how much of it the user model was given: whole, in part (the sentences that fit, those that
             match the question before others) or left out; null if the request has none.
         has_crossed: whether the core has all of the answer. Of another one, a later turn shows it only what it has.
-        tokens: each with its probabilities in the models, and whether the user's side changed it.
+        lambda_user: λ, or the rule in its place.
+        tokens: each with its probabilities in the models, the side that led there, and λ of its position.
         figures: timesteps, bytes and seconds.
     """
 
     trace: str
-    lambda_user: float
+    lambda_user: LambdaUser
     alpha: float
     citations: list[dict[str, Any]]
     left_out: list[dict[str, Any]]

@@ -40,6 +40,7 @@ class ShownSetting(BaseModel):
         help: meaning, range and default in words.
         kind: of the value.
         choices: all values to choose from; empty where there are more than a few.
+        words: words that are taken where else a number is.
         minimum: smallest value of a number.
         maximum: largest value of a number.
         is_advanced: few people change it.
@@ -52,6 +53,7 @@ class ShownSetting(BaseModel):
     help: str
     kind: Literal["bool", "int", "float", "path", "texts", "text"]
     choices: list[str]
+    words: list[str]
     minimum: float | None
     maximum: float | None
     is_advanced: bool
@@ -239,6 +241,7 @@ def _shown(setting: Setting, value: Any, is_set_outside: bool) -> ShownSetting:
         help=setting.text,
         kind=setting.kind,
         choices=list(setting.choices),
+        words=list(setting.words),
         minimum=limits.get("ge", limits.get("gt")),
         maximum=limits.get("le", limits.get("lt")),
         is_advanced=setting.face.advanced,

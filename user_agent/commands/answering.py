@@ -86,9 +86,8 @@ def alone(pair: str) -> str:
 def print_tuned(answered: Answered) -> None:
     """Say on stderr where λ and α come from, if either was left open and tuned."""
     if answered.tuned:
-        used = answered.question.collaboration
         typer.echo(
-            f"user-agent: λ {used.lambda_user:g}, α {used.alpha:g}: values not given were tuned on "
+            f"user-agent: {answered.question.collaboration.label}: values not given were tuned on "
             f"{answered.tuned.tuned_on} for these two models (user-agent tune --show)",
             err=True,
         )

@@ -79,9 +79,11 @@ def _rank(names: tuple[str, ...]) -> Callable[[inspect.Parameter], int]:
 
 def _parameter(setting: Setting) -> inspect.Parameter:
     """Make the parameter that typer makes an option of; its value is read where the configuration is loaded."""
-    metavar = "" if setting.kind == "bool" else f"<{'|'.join(setting.choices) or setting.kind.removesuffix('s')}>"
+    values = setting.choices or (setting.kind.removesuffix("s"), *(["word"] if setting.words else []))
+    metavar = "" if setting.kind == "bool" else f"<{'|'.join(values)}>"
     is_on = setting.info.default is True  # then the option is there to turn it off
     option = typer.Option(
+        *([f"--{setting.face.also}"] if setting.face.also else []),
         f"{setting.option}/--no-{setting.option.removeprefix('--')}" if is_on else setting.option,
         help=setting.text,
         show_default=False,  # it is in the text, as in the other faces

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ssd2.algorithm.params import CollaborationParams, LambdaUser
 from ssd2.errors import InvalidParameter
 
 FILE = "tuned.json"
@@ -28,14 +29,14 @@ class Measured:
     """One setting's share of right answers.
 
     Attributes:
-        lambda_user: λ.
+        lambda_user: λ, or the rule in its place.
         alpha: α.
         share: of right answers.
         low: of the share's 95% interval (Wilson).
         high: of the same.
     """
 
-    lambda_user: float
+    lambda_user: LambdaUser
     alpha: float
     share: float
     low: float
@@ -50,7 +51,7 @@ class Choice:
         core_sha256: fingerprint of the core's model, as its card gives it.
         core_model: what the core calls it.
         user_sha256: fingerprint of the user model.
-        lambda_user: λ.
+        lambda_user: λ, or the rule in its place.
         alpha: α.
         source: "documents" or "questions", what it was measured with.
         questions: how many.
@@ -58,33 +59,47 @@ class Choice:
         tuned_on: the day, ISO 8601.
         alike: settings that the chosen one cannot be told from at 95%, as (λ, α), itself left out.
         curve: every setting.
+        constant: the best setting with one λ for all positions, as (λ, α); None of a choice before there was another.
     """
 
     core_sha256: str
     core_model: str
     user_sha256: str
-    lambda_user: float
+    lambda_user: LambdaUser
     alpha: float
     source: str
     questions: int
     seed: int | None
     tuned_on: str
-    alike: tuple[tuple[float, float], ...]
+    alike: tuple[tuple[LambdaUser, float], ...]
     curve: tuple[Measured, ...]
+    constant: tuple[LambdaUser, float] | None = None
 
     @property
     def chosen(self) -> Measured:
         """The figures of the chosen setting."""
-        return next(m for m in self.curve if (m.lambda_user, m.alpha) == (self.lambda_user, self.alpha))
+        return self.measured(self.lambda_user, self.alpha)
+
+    def measured(self, lambda_user: LambdaUser, alpha: float) -> Measured:
+        """The figures of one setting of the curve."""
+        return next(m for m in self.curve if (m.lambda_user, m.alpha) == (lambda_user, alpha))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Choice:
-        """The inverse of `dataclasses.asdict`; KeyError, TypeError or ValueError if it is no choice."""
+        """The inverse of `dataclasses.asdict`.
+
+        Raises:
+            KeyError: if it is no choice; or a TypeError, a ValueError or an InvalidParameter.
+        """
         curve = tuple(Measured(**point) for point in values["curve"])
-        alike = tuple((float(lambda_user), float(alpha)) for lambda_user, alpha in values["alike"])
-        choice = cls(**{**values, "curve": curve, "alike": alike})
-        if (choice.lambda_user, choice.alpha) not in {(m.lambda_user, m.alpha) for m in curve}:
-            raise ValueError("the chosen setting is not on the curve")
+        alike = tuple((lambda_user, float(alpha)) for lambda_user, alpha in values["alike"])
+        constant = tuple(values["constant"]) if values.get("constant") else None
+        choice = cls(**{**values, "curve": curve, "alike": alike, "constant": constant})
+        on_curve = {(m.lambda_user, m.alpha) for m in curve}
+        if not {(choice.lambda_user, choice.alpha), *alike, *([constant] if constant else [])} <= on_curve:
+            raise ValueError("a setting is not on the curve")
+        for lambda_user, alpha in on_curve:
+            CollaborationParams(lambda_user, alpha)
         return choice
 
 
@@ -110,7 +125,7 @@ def saved_choices() -> list[Choice]:
         return []
     except OSError as error:
         raise _unusable("read", file, error) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, InvalidParameter) as error:
         raise InvalidParameter(f"{file} does not contain tuned settings; delete it", parameter="tuned") from error
 
 

@@ -19,20 +19,22 @@ class Verdict:
     Attributes:
         chosen: the setting.
         alike: settings that cannot be told from it at 95%, in order.
+        constant: the best setting with one λ for all positions; None if none answered anything right.
     """
 
     chosen: CollaborationParams
     alike: tuple[CollaborationParams, ...]
+    constant: CollaborationParams | None
 
 
 def choose(outcomes: Outcomes, eligible: Sequence[CollaborationParams]) -> Verdict | None:
-    """The smallest λ, then the smallest α, within one standard error of the best setting.
+    """λ auto, else the smallest λ, then the smallest α, within one standard error of the best setting.
 
     The standard error is that of the difference to the best one, question by question: all settings
     answer the same questions. The rule is that of Breiman et al. 1984,
     "Classification and Regression Trees", §3.4.3: of what is about as good, the simplest. Simplest
-    means that the core keeps the most weight, and that the pass without documents is saved. A setting
-    that answered nothing right is never chosen.
+    is auto, which no search has fitted to these questions; then that the core keeps the most weight,
+    and that the pass without documents is saved. A setting that answered nothing right is never chosen.
 
     Args:
         outcomes: of every setting.
@@ -41,18 +43,29 @@ def choose(outcomes: Outcomes, eligible: Sequence[CollaborationParams]) -> Verdi
     Returns:
         None if no eligible setting answered anything right.
     """
-    best = max(eligible, key=lambda setting: (sum(outcomes[setting]), -setting.lambda_user, -setting.alpha))
-    if not any(outcomes[best]):
+    best = _best(outcomes, eligible)
+    if best is None:
         return None
     good = [
         setting
         for setting in eligible
         if any(outcomes[setting]) and _is_within_one_error(outcomes[setting], outcomes[best])
     ]
-    chosen = min(good, key=lambda setting: (setting.lambda_user, setting.alpha))
+    chosen = min(good, key=_complexity)
     others = (setting for setting in eligible if setting != chosen)
     alike = tuple(s for s in others if sign_test(outcomes[s], outcomes[chosen]) >= 0.05)
-    return Verdict(chosen, alike)
+    return Verdict(chosen, alike, _best(outcomes, [s for s in eligible if not isinstance(s.lambda_user, str)]))
+
+
+def _best(outcomes: Outcomes, settings: Sequence[CollaborationParams]) -> CollaborationParams | None:
+    """Return the simplest of the settings with the most right answers; None if there are no right ones."""
+    best = min(settings, key=lambda setting: (-sum(outcomes[setting]), _complexity(setting)), default=None)
+    return best if best and any(outcomes[best]) else None
+
+
+def _complexity(setting: CollaborationParams) -> tuple[float, float]:
+    """Order settings by what is to be preferred of those that are about as good."""
+    return (-1.0 if isinstance(setting.lambda_user, str) else setting.lambda_user, setting.alpha)
 
 
 def _is_within_one_error(right: Sequence[bool], best: Sequence[bool]) -> bool:

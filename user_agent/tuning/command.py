@@ -284,8 +284,8 @@ def _announce(run: Run, console: Console) -> None:
     sha256s = (run.card.model_sha256, fingerprint(options.answers.user_folder))
     if before := saved_choice(*sha256s):
         console.print(
-            f"This will replace λ {before.lambda_user:g}, α {before.alpha:g}, tuned with {before.source} on "
-            f"{before.tuned_on} for these two models."
+            f"This will replace {CollaborationParams(before.lambda_user, before.alpha).label}, tuned with "
+            f"{before.source} on {before.tuned_on} for these two models."
         )
     if done:
         console.print(f"An earlier run was interrupted; this one resumes from its {done} answers.")
@@ -308,7 +308,7 @@ def _estimate_s(run: Run) -> float:
     judge = RecordedJudge(run.tasks[:8], run.user_model, no_core, params, 0, run.conversation)
     numbers = range(len(judge.tasks))
     timestep_s = min(_seconds(judge, numbers) for _ in range(2)) / len(numbers)  # the first one warms up
-    copies = sum(setting.uses_user + setting.uses_contrast for setting in SETTINGS)
+    copies = sum(setting.uses_user + setting.reads_without_docs for setting in SETTINGS)
     return timestep_s * copies / 2 * len(run.tasks) * run.params.steps * run.params.max_blocks
 
 
@@ -362,8 +362,7 @@ async def _sweep(run: Run, judge: Judge, console: Console) -> Outcomes:
         bar = progress.add_task("", total=run.answers)
 
         def show(setting: CollaborationParams, answers: int) -> None:
-            label = f"λ {setting.lambda_user:g}, α {setting.alpha:g}"
-            progress.update(bar, advance=answers, description=label)
+            progress.update(bar, advance=answers, description=setting.label)
 
         return await sweep(judge, len(run.tasks), run.kept, show)
 
@@ -405,6 +404,7 @@ def _choice(run: Run, outcomes: Outcomes) -> Choice:
         tuned_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
         alike=tuple((setting.lambda_user, setting.alpha) for setting in verdict.alike),
         curve=tuple(_measured(setting, right) for setting, right in outcomes.items()),
+        constant=(verdict.constant.lambda_user, verdict.constant.alpha) if verdict.constant else None,
     )
 
 

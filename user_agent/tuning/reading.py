@@ -87,7 +87,7 @@ def _is_right(
         while (view := sampler.due) is not None:
             if not goes_on():
                 return None
-            sampler.step(mix_terms(None, terms.logits(view), _ALONE))
+            sampler.step(mix_terms(None, terms.logits(view), _ALONE).logits)
             if holds(user_model.tokenizer.decode(sampler.answers[0]), question.expected):
                 return True
     return False

@@ -8,10 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ssd2.algorithm.params import LambdaUser, lambda_text
 from user_agent.store.printable import printable
 from user_agent.store.tuned import Choice, Measured
 
 BAR_CELLS = 24
+_RULE = "λ auto, else the smallest λ, then the smallest α, within one standard error of the best."
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -34,7 +36,7 @@ def curve(choice: Choice) -> RenderableType:
 def _cells(point: Measured) -> tuple[str, ...]:
     alpha = f"{point.alpha:g}" if point.lambda_user else "-"
     return (
-        f"{point.lambda_user:g}",
+        lambda_text(point.lambda_user),
         alpha,
         f"{point.share:.2f}",
         f"{point.low:.2f}–{point.high:.2f}",
@@ -46,10 +48,10 @@ def _sentences(choice: Choice) -> str:
     chosen = choice.chosen
     origin = "made from your documents" if choice.source == "documents" else "of your own"
     text = (
-        f"Chosen: λ {chosen.lambda_user:g}, α {chosen.alpha:g}, {chosen.share:.2f} right "
-        f"({chosen.low:.2f}–{chosen.high:.2f}) of {choice.questions} questions {origin}: the smallest λ, then the "
-        "smallest α, within one standard error of the best."
+        f"Chosen: λ {lambda_text(chosen.lambda_user)}, α {chosen.alpha:g}, {chosen.share:.2f} right "
+        f"({chosen.low:.2f}–{chosen.high:.2f}) of {choice.questions} questions {origin}: {_RULE}"
     )
+    text += _against_constant(choice)
     if choice.alike:
         text += f"\nAt 95% it cannot be distinguished from {_settings(choice.alike)}; more questions would narrow that."
     if choice.source == "documents":
@@ -60,12 +62,26 @@ def _sentences(choice: Choice) -> str:
     return text
 
 
-def _settings(pairs: Sequence[tuple[float, float]]) -> str:
+def _against_constant(choice: Choice) -> str:
+    """Say whether λ auto or the best constant λ is better on these questions; nothing if not both were measured."""
+    auto = next((point for point in choice.curve if point.lambda_user == "auto"), None)
+    if auto is None or choice.constant is None:
+        return ""
+    constant = choice.measured(*choice.constant)
+    name = f"the best constant setting, λ {lambda_text(constant.lambda_user)}, α {constant.alpha:g}"
+    shares = f"\nλ auto has {auto.share:.2f} right, {name}, {constant.share:.2f}: "
+    if choice.chosen == auto:
+        how = "better" if auto.share > constant.share else "as good within the noise of these questions"
+        return f"{shares}auto is {how}, and needs no search."
+    return f"{shares}the constant is better by more than one standard error."
+
+
+def _settings(pairs: Sequence[tuple[LambdaUser, float]]) -> str:
     """λ and α of some settings, by α."""
     by_alpha = [
         (alpha, [lambda_user for lambda_user, a in pairs if a == alpha]) for alpha in sorted({a for _, a in pairs})
     ]
-    return " and ".join(f"λ {', '.join(f'{x:g}' for x in lambdas)} with α {alpha:g}" for alpha, lambdas in by_alpha)
+    return " and ".join(f"λ {', '.join(map(lambda_text, lambdas))} with α {alpha:g}" for alpha, lambdas in by_alpha)
 
 
 def heading(choice: Choice) -> str:

@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssd2.algorithm.params import CollaborationParams
+from ssd2.algorithm.params import CollaborationParams, LambdaUser
 from user_agent.store.tuned import RUN_FILES, append_private, config_folder, delete
+
+_Right = dict[tuple[LambdaUser, float, int], bool]
+"""True if an answer was right, by λ, α and the question's number."""
 
 
 class StoredAnswers:
@@ -35,7 +38,7 @@ class StoredAnswers:
         """
         self._digest = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
         self._file = config_folder() / RUN_FILES.replace("*", self._digest[:16])
-        self.seed, self._right = new_seed, dict[tuple[float, float, int], bool]()
+        self.seed, self._right = new_seed, _Right()
         header, answers = _read(self._file)
         self._is_begun = header.get("run") == self._digest and (not is_fixed or header.get("seed") == new_seed)
         if self._is_begun:
@@ -77,7 +80,7 @@ def _cut_after_last_line(file: Path) -> None:
         os.truncate(file, content.rfind(b"\n") + 1)
 
 
-def _read(file: Path) -> tuple[dict[str, Any], dict[tuple[float, float, int], bool]]:
+def _read(file: Path) -> tuple[dict[str, Any], _Right]:
     """Header and answers of an earlier run; nothing if there is none, or it cannot be read."""
     try:
         header, *lines = file.read_text(encoding="utf-8").split("\n")

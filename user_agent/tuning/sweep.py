@@ -23,8 +23,13 @@ from user_agent.tuning.questions import TuningQuestion
 from user_agent.tuning.recording import RecordedCore, Recording
 from user_agent.tuning.stored_answers import StoredAnswers
 
-SETTINGS = tuple(CollaborationParams(lambda_user, a) for lambda_user in LAMBDAS for a in ALPHAS if lambda_user or not a)
+CONSTANTS = tuple(
+    CollaborationParams(lambda_user, a) for lambda_user in LAMBDAS for a in ALPHAS if lambda_user or not a
+)
 """λ of the paper's Table 1 with α 0 and 1; at λ = 0 there is no α."""
+
+SETTINGS = (*CONSTANTS, CollaborationParams("auto"))
+"""And λ auto, which needs no search."""
 
 
 Batch = tuple[CollaborationParams, Sequence[int]]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssd2.algorithm.block_view import BlockView
-from ssd2.algorithm.ensemble import mix
+from ssd2.algorithm.ensemble import Weights, difference, divergent_lambda, weighted_average, weighted_sum
 from ssd2.algorithm.params import CollaborationParams, Seeds
 from ssd2.algorithm.sampler import Sampler
 from ssd2.logits.format import FLOAT16, LogitsFormat
@@ -19,7 +19,7 @@ from ssd2.logits.packed import CoreLogits, as_received
 
 @dataclass(frozen=True)
 class UserLogits:
-    """Logits that the user model adds to the mix; None where its weight is 0."""
+    """Logits of the user model, each [B, L, V]; None where nothing depends on them."""
 
     with_docs: Tensor | None = None
     without_docs: Tensor | None = None
@@ -50,7 +50,7 @@ class UserTerms:
 
         Args:
             predictor: θ_user with all prompts that hold documents and, behind them, the same without.
-            copies: 2; or 1 without contrast, where there is only the first pass.
+            copies: 2; or 1 where nothing depends on the pass without the documents, which is left out.
         """
         self._predictor, self._copies = predictor, copies
 
@@ -66,6 +66,19 @@ class UserTerms:
 
 
 @dataclass(frozen=True)
+class Mix:
+    """The ensemble at one timestep.
+
+    Attributes:
+        logits: of both models, [B, L, V], float32.
+        weights: that they were mixed with.
+    """
+
+    logits: Tensor
+    weights: Weights
+
+
+@dataclass(frozen=True)
 class Timestep:
     """One timestep of a decode.
 
@@ -73,12 +86,14 @@ class Timestep:
         view: what the models were asked.
         core: the core's logits as received, or None at λ = 1.
         mixed: the ensemble of both models' logits, [B, L, V].
+        weights: that they were mixed with.
         seeds: one pair a row.
     """
 
     view: BlockView
     core: CoreLogits | None
     mixed: Tensor
+    weights: Weights
     seeds: Sequence[Seeds]
 
 
@@ -110,25 +125,31 @@ def decode_locally(
         if core and sampler.params.asks_core_at(view.step):
             received = as_received(core.logits(view.at_every(every)), logits_format)
         terms = user.logits(view) if user else UserLogits()
-        mixed = mix_terms(received.values if received else None, terms, collaboration)
-        on_timestep(Timestep(view, received, mixed, sampler.seeds))
-        sampler.step(mixed)
+        mix = mix_terms(received.values if received else None, terms, collaboration)
+        on_timestep(Timestep(view, received, mix.logits, mix.weights, sampler.seeds))
+        sampler.step(mix.logits)
     return sampler.answers
 
 
-def mix_terms(core_logits: Tensor | None, user: UserLogits, collaboration: CollaborationParams) -> Tensor:
-    """Line 8 of Algorithm 2 with the parameters of a collaboration; [B, L, V] of the smaller vocabulary.
+def mix_terms(core_logits: Tensor | None, user: UserLogits, collaboration: CollaborationParams) -> Mix:
+    """Line 8 of Algorithm 2 with the parameters of a collaboration, over the smaller vocabulary.
 
     An id that one side does not have is -inf there, and so in the mix.
     """
     terms = (core_logits, user.with_docs, user.without_docs)
     vocab_size = min((term.shape[-1] for term in terms if term is not None), default=0)
     core_logits, with_docs, without_docs = (None if term is None else term[..., :vocab_size] for term in terms)
-    return mix(
-        core_logits,
-        with_docs,
-        without_docs,
-        lambda_user=collaboration.lambda_user,
-        alpha=collaboration.alpha,
-        normalise=collaboration.normalise,
-    )
+    weights = _weights(with_docs, without_docs, collaboration)
+    return Mix(weighted_sum(core_logits, with_docs, without_docs, weights, normalise=collaboration.normalise), weights)
+
+
+# See docs/decisions/054-lambda-without-a-search.md.
+def _weights(user: Tensor | None, user_without_docs: Tensor | None, collaboration: CollaborationParams) -> Weights:
+    """Decide λ of each position, from the passes of the user model only: nothing about it has to cross."""
+    if collaboration.lambda_user == "difference":
+        return difference(collaboration.alpha)
+    if collaboration.lambda_user != "auto":
+        return weighted_average(collaboration.lambda_user, collaboration.alpha)
+    if user is None or user_without_docs is None:
+        raise ValueError("λ auto needs the logits of both passes of the user model")
+    return weighted_average(divergent_lambda(user, user_without_docs), collaboration.alpha)

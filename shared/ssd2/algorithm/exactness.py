@@ -6,8 +6,10 @@ what each entry of the mix lies, and from there between what each probability do
 it is the same for every mix within these bounds. They are sound and not tight: a projection that is not
 proven may be the same too. Where all timesteps of an answer are proven, it is the answer of full logits.
 
-To log-normalise the models' logits before they are mixed adds one number to all entries of a position, which
-changes no projection: what holds for a raw mix holds for a normalised one. `MARGIN` and `MASS_MARGIN` make it
+Of the mix only the core's weight matters, one for all positions or one for each: the weights follow from numbers that
+were not packed. To log-normalise the models' logits before they are mixed adds one number to all entries of a position
+(of a core that sent some of its entries, another one than with all of them), which changes no projection: what holds
+for a raw mix holds for a normalised one, whatever the weights are. `MARGIN` and `MASS_MARGIN` make it
 hold for numbers as float32 computes them, with logits up to some thousands.
 """
 
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssd2.algorithm.ensemble import Weight
 from ssd2.algorithm.noise import uniform_noise
 from ssd2.algorithm.params import DecodingParams
 from ssd2.logits.packed import CoreLogits, TopK, rounding
@@ -33,6 +36,9 @@ MARGIN = 1e-3
 MASS_MARGIN = 2.0**-12
 """Probability by which masses have to be clear of `top_p`."""
 
+LEAST_OWN = 1e-6
+"""Weight beside the core's that a bound takes for granted; it adds nothing that `MARGIN` does not cover."""
+
 NEGLIGIBLE = -80.0
 """Nats below the largest entry, where all entries of a vocabulary together are next to nothing."""
 
@@ -42,7 +48,7 @@ NEGLIGIBLE = -80.0
 def proven(
     core: CoreLogits,
     mixed: Tensor,
-    lambda_user: float,
+    core_weight: Weight,
     params: DecodingParams,
     sampling_seeds: Sequence[int],
     block: int,
@@ -55,7 +61,7 @@ def proven(
     Args:
         core: as received, [B, L, V].
         mixed: the ensemble with them, raw or normalised, and not steered by a control, [B, L, V].
-        lambda_user: λ, below 1.
+        core_weight: of the core's logits in the mix, in (0, 1].
         params: projection and top_p.
         sampling_seeds: one a row; read by the sampling projection only.
         block: index of the block.
@@ -64,7 +70,7 @@ def proven(
     Returns:
         bool, [B, L].
     """
-    mix = _bounded_mix(core, mixed, lambda_user)
+    mix = _bounded_mix(core, mixed, core_weight)
     if params.projection == "greedy":
         return _has_one_mode(mix)
     if params.temperature != 1:
@@ -113,12 +119,12 @@ class _BoundedMix:
         return behind.flip(-1).cummax(-1).values.flip(-1)
 
 
-def _bounded_mix(core: CoreLogits, mixed: Tensor, lambda_user: float) -> _BoundedMix:
+def _bounded_mix(core: CoreLogits, mixed: Tensor, core_weight: Weight) -> _BoundedMix:
     ids = core.top_k.ids if core.top_k else mixed.topk(min(CANDIDATES, mixed.shape[-1])).indices
     values, entries = core.values.gather(-1, ids), mixed.gather(-1, ids)
-    error = (1 - lambda_user) * rounding(values)
+    error = core_weight * rounding(values)
     low = (entries - error).masked_fill(values <= core.lowest, -math.inf)
-    others = _unsent(core.top_k, mixed, lambda_user) if core.top_k else _less_likely(core, mixed, ids, lambda_user)
+    others = _unsent(core.top_k, mixed, core_weight) if core.top_k else _less_likely(core, mixed, ids, core_weight)
     by_low = low.argsort(descending=True)
     largest = torch.maximum((entries + error).amax(-1, keepdim=True), others.largest).double()
 
@@ -133,25 +139,28 @@ def _bounded_mix(core: CoreLogits, mixed: Tensor, lambda_user: float) -> _Bounde
     )
 
 
-def _less_likely(core: CoreLogits, mixed: Tensor, ids: Tensor, lambda_user: float) -> _Others:
+def _less_likely(core: CoreLogits, mixed: Tensor, ids: Tensor, core_weight: Weight) -> _Others:
     """Bound all entries but the candidates, where every entry was sent."""
-    others, error = mixed.scatter(-1, ids, -math.inf), (1 - lambda_user) * rounding(core.values)
+    others, error = mixed.scatter(-1, ids, -math.inf), core_weight * rounding(core.values)
     upper, lower = others + error, (others - error).masked_fill(core.values <= core.lowest, -math.inf)
     return _Others(upper.amax(-1, keepdim=True), _logsumexp(lower), _logsumexp(upper))
 
 
-def _unsent(sent: TopK, mixed: Tensor, lambda_user: float) -> _Others:
+def _unsent(sent: TopK, mixed: Tensor, core_weight: Weight) -> _Others:
     """Bound the entries that were not sent: each has a core logit of at most `bound`, all of them the tail.
 
-        LSE((1 - λ)·core + own) <= (1 - λ)·bound + LSE(own)
-        LSE((1 - λ)·core + own) <= (1 - λ)·LSE(core) + λ·LSE(own/λ)
+    With a for the core's weight:
 
-    The second is Hölder's inequality with the exponents 1/(1 - λ) and 1/λ; for λ = 0 its limit.
+        LSE(a·core + own) <= a·bound + LSE(own)
+        LSE(a·core + own) <= a·LSE(core) + b·LSE(own/b) for every b of at least 1 - a and above 0
+
+    The second is Hölder's inequality with the exponents 1/a and 1/(1 - a); its right side grows with b.
     """
-    own = mixed.scatter(-1, sent.ids, -math.inf).sub_((1 - lambda_user) * sent.fill)
-    bound, tail, largest = (1 - lambda_user) * sent.bound, (1 - lambda_user) * sent.tail, own.amax(-1, keepdim=True)
-    by_tail = tail + (lambda_user * _logsumexp(own / lambda_user) if lambda_user else largest)
-    high = torch.minimum(bound + _logsumexp(own), by_tail)
+    own = mixed.scatter(-1, sent.ids, -math.inf).sub_(core_weight * sent.fill)
+    bound, tail, largest = core_weight * sent.bound, core_weight * sent.tail, own.amax(-1, keepdim=True)
+    b = torch.as_tensor(1 - core_weight, dtype=own.dtype, device=own.device).clamp(min=LEAST_OWN)
+    by_tail = tail + b * _logsumexp(own / b)
+    high = torch.minimum(by_tail, bound + _logsumexp(own))  # the last use of them, which they do not outlive
     return _Others(bound + largest, torch.full_like(tail, -math.inf), high)
 
 

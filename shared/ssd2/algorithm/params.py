@@ -6,7 +6,7 @@ import hashlib
 import math
 import secrets
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, decoding_timesteps
 from ssd2.errors import InvalidParameter
@@ -27,6 +27,14 @@ SELF_CONDITIONING = ("own", "projection", "mixed")
 """What a model is fed back: its own logits, the projected simplex, or (in one process) the mix."""
 
 MAX_SEED = 2**63
+
+Rule: TypeAlias = Literal["auto", "difference"]
+"""In the place of a number for λ: a λ for each position, or the core plus what the documents change; see `ensemble`."""
+
+LambdaUser: TypeAlias = float | Rule
+"""λ, or the rule that replaces it."""
+
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 class Defaults(Protocol):
@@ -206,37 +214,71 @@ class CollaborationParams:
     """Mixing of the two models (§3.2).
 
     Attributes:
-        lambda_user: weight of the user model, in [0, 1].
-        alpha: contrastive strength, at least 0.
+        lambda_user: weight of the user model, in [0, 1]; or one of `RULES`.
+        alpha: contrastive strength, at least 0; by the difference rule its β.
         normalise: mix log-probabilities instead of raw logits.
     """
 
-    lambda_user: float = 0.3
+    lambda_user: LambdaUser = 0.3
     alpha: float = 1.0
     normalise: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lambda_user <= 1:
+        if not _is_lambda(self.lambda_user):
             raise InvalidParameter(
-                f"lambda-user is {self.lambda_user}; it must be in [0, 1]", parameter="lambda_user", limit=1
+                f"lambda-user is {self.lambda_user}; it must be in [0, 1], or {' or '.join(RULES)}",
+                parameter="lambda_user",
+                limit=1,
             )
         if not 0 <= self.alpha < float("inf"):
             raise InvalidParameter(f"alpha is {self.alpha}; it must be finite and at least 0", parameter="alpha")
 
     @property
+    def label(self) -> str:
+        """Name of the setting, for tables and progress."""
+        return f"λ {lambda_text(self.lambda_user)}, α {self.alpha:g}"
+
+    @property
     def uses_core(self) -> bool:
         """True if the core's logits have any weight."""
-        return self.lambda_user < 1
+        return self.lambda_user != 1
 
     @property
     def uses_user(self) -> bool:
         """True if the user model's logits have any weight."""
-        return self.lambda_user > 0
+        return self.alpha > 0 if self.lambda_user == "difference" else self.lambda_user != 0
 
     @property
-    def uses_contrast(self) -> bool:
-        """True if the pass without documents has any weight."""
-        return self.uses_user and self.alpha > 0
+    def reads_without_docs(self) -> bool:
+        """True if the pass without documents has any weight, or λ follows from it."""
+        return self.uses_user and (self.alpha > 0 or self.lambda_user == "auto")
+
+
+def lambda_text(lambda_user: LambdaUser) -> str:
+    """Write λ as people type it."""
+    return lambda_user if isinstance(lambda_user, str) else f"{lambda_user:g}"
+
+
+def parse_lambda(text: str) -> LambdaUser:
+    """Read λ as people type it: a number from 0 to 1, or one of `RULES`.
+
+    Raises:
+        InvalidParameter: if it is neither.
+    """
+    word = text.strip().lower()
+    try:
+        value = next((rule for rule in RULES if rule == word), None) or float(word)
+    except ValueError:
+        value = math.nan
+    if not _is_lambda(value):
+        raise InvalidParameter(
+            f"λ is {text[:80]!r}; give a number from 0 to 1, or {' or '.join(RULES)}", parameter="lambda_user"
+        )
+    return value
+
+
+def _is_lambda(value: LambdaUser) -> bool:
+    return value in RULES if isinstance(value, str) else 0 <= value <= 1
 
 
 # See docs/decisions/003-noise-and-two-seeds.md.

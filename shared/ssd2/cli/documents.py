@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssd2.algorithm.params import parse_lambda
 from ssd2.cli.help import ADVANCED, examples
 from ssd2.cli.options import AsJson, Out, typed_command
 from ssd2.errors import InvalidParameter
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 KINDS_HELP = "Kinds of questions, separated by commas: fact, date, sum, two-documents, absent, public, two-source."
 EXAMPLES = examples(
     "ssd2 evaluate documents --core models/smollm2 --out reports",
-    "ssd2 evaluate documents --core models/qwen-1.5 --user models/qwen-0.5 --lambda-user 0.3,0.5 --alpha 0,1",
+    "ssd2 evaluate documents --core models/qwen-1.5 --user models/qwen-0.5 --lambda 0.3,0.5,auto",
     "ssd2 evaluate documents --core models/smollm2 --passages found.jsonl --limit 20",
 )
 
@@ -30,7 +31,15 @@ def documents(
     user: Annotated[
         Path | None, typer.Option(help="Checkpoint folder of the user model.", show_default="the core model's")
     ] = None,
-    lambda_user: Annotated[str, typer.Option(help="Weights of the user model (λ), separated by commas.")] = "0.5,1",
+    lambda_user: Annotated[
+        str,
+        typer.Option(
+            "--lambda",
+            "--lambda-user",
+            help="Weights of the user model (λ), separated by commas: numbers, auto (one for each position, from what "
+            "the passages change there) or difference (that change, α times, added to the core).",
+        ),
+    ] = "0.5,1",
     alpha: Annotated[str, typer.Option(help="Contrastive strengths (α), separated by commas.")] = "1",
     passages: Annotated[
         Path | None,
@@ -67,7 +76,7 @@ def documents(
     from ssd2.evaluation.documents.report import as_json as results_of
     from ssd2.evaluation.documents.report import as_table
 
-    settings = settings_of(_numbers("lambda_user", lambda_user), _numbers("alpha", alpha))
+    settings = settings_of([parse_lambda(one) for one in lambda_user.split(",")], _numbers("alpha", alpha))
     run = _prepared(core, user or core, passages, kinds, limit, max_tokens, precision, system)
     measured = _measured(run, settings, batch, out)
     typer.echo(json.dumps(results_of(run, measured)) if as_json else as_table(measured))
@@ -115,7 +124,7 @@ def _measured(run: Run, settings: list[CollaborationParams], batch: int, out: Pa
     kept = out / f"{NAME}-{run.mode}.jsonl" if out else None
     with tqdm(total=len(settings) * len(run.questions), unit="answer") as bar:
         for collaboration in settings:
-            bar.set_description(f"λ {collaboration.lambda_user:g}, α {collaboration.alpha:g}")
+            bar.set_description(collaboration.label)
             answers = answer_all(run, collaboration, batch_size=batch, kept=kept, on_progress=bar.update)
             measured.append(measure(collaboration, run.questions, answers))
             if out:

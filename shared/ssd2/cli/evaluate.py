@@ -37,7 +37,7 @@ from ssd2.errors import InvalidParameter
 from ssd2.logits.format import FLOAT16, LogitsFormat
 
 if TYPE_CHECKING:
-    from ssd2.algorithm.params import CollaborationParams, DecodingParams
+    from ssd2.algorithm.params import CollaborationParams, DecodingParams, LambdaUser
     from ssd2.evaluation.two_source import Pair
 
 app = App(help="Measure a pair of models on questions about the demo's town, or about everyday documents.")
@@ -134,7 +134,7 @@ _add_comparison("formats", "Compare formats of the core's logits: float16, uint8
 
 def _measure(
     folders: tuple[Path, Path],
-    lambda_user: float,
+    lambda_user: LambdaUser,
     alpha: float,
     decoding: dict[str, Any],
     limit: int,
@@ -169,7 +169,7 @@ def _measure(
 def _compare(
     name: str,
     pairs: Sequence[tuple[Path, Path]],
-    lambda_user: float,
+    lambda_user: LambdaUser,
     alpha: float,
     decoding: dict[str, Any],
     limit: int,
@@ -216,7 +216,7 @@ def _compare(
 
 
 def _loaded(
-    folders: tuple[Path, Path], lambda_user: float, alpha: float, decoding: dict[str, Any]
+    folders: tuple[Path, Path], lambda_user: LambdaUser, alpha: float, decoding: dict[str, Any]
 ) -> tuple[Pair, CollaborationParams, DecodingParams]:
     """Load a pair, and check the settings that it is measured with."""
     from ssd2.algorithm.params import CollaborationParams

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ssd2.algorithm.params import parse_lambda
 from ssd2.algorithm.timesteps import DEFAULT_STEPS
 from ssd2.cli.help import ADVANCED
 
@@ -16,7 +17,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Core = Annotated[Path, typer.Option(help="Checkpoint folder of the core model.", show_default="the demo's")]
 User = Annotated[Path, typer.Option(help="Checkpoint folder of the user model.", show_default="the demo's")]
 Limit = Annotated[int, typer.Option(help="Questions of each kind.", min=1)]
-Lambda = Annotated[float, typer.Option(help="Weight of the user model (λ), from 0 to 1.")]
+Lambda = Annotated[
+    float,  # or a rule: typer knows no unions
+    typer.Option(
+        "--lambda",
+        "--lambda-user",
+        parser=lambda value: parse_lambda(str(value)),
+        metavar="<float|word>",
+        help="Weight of the user model (λ), from 0 to 1; auto for one of each position, from what the notes change "
+        "there; or difference, which adds that change, α times, to the core.",
+    ),
+]
 Alpha = Annotated[float, typer.Option(help="Contrastive strength (α): how strongly the notes count.")]
 Steps = Annotated[
     int | None,

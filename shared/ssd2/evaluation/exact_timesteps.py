@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from ssd2.algorithm.collaboration import Timestep
 from ssd2.algorithm.exactness import proven
-from ssd2.algorithm.params import CollaborationParams, DecodingParams
+from ssd2.algorithm.params import DecodingParams
 
 
 class ExactTimesteps:
     """Counts over the blocks of decodes, of each row until its own block ends."""
 
-    def __init__(self, collaboration: CollaborationParams, params: DecodingParams) -> None:
-        self._lambda_user, self._params = collaboration.lambda_user, params
+    def __init__(self, params: DecodingParams) -> None:
+        self._params = params
         self._exact = self._all = 0
 
     @property
@@ -27,6 +27,7 @@ class ExactTimesteps:
             self._exact += view.rows_at_work
             return
         draws = [seeds.sampling for seeds in timestep.seeds]
-        is_proven = proven(core, timestep.mixed, self._lambda_user, self._params, draws, view.block, view.timestep)
+        mixed, weight = timestep.mixed, timestep.weights.core
+        is_proven = proven(core, mixed, weight, self._params, draws, view.block, view.timestep)
         is_proven = is_proven.all(-1)
         self._exact += int((is_proven if view.is_done is None else is_proven & ~view.is_done).sum())

@@ -147,7 +147,7 @@ def _run(
 ) -> Result:
     started, config = time.perf_counter(), pair.core.model.config
     costs = BlockCosts(setting.collaboration, setting.decoding)
-    exact = ExactTimesteps(setting.collaboration, setting.decoding)
+    exact = ExactTimesteps(setting.decoding)
     items = {kind: unseen_items(kind, limit, seed) for kind in experiment.kinds}
 
     def see(timestep: Timestep) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from ssd2.algorithm.params import LambdaUser
 from ssd2.errors import InvalidParameter, ModelNotFound, TooLittleMemory
 
 GB = 10**9
@@ -103,12 +104,12 @@ class PairSettings:
     """Default settings of a pair: the best measured on the benchmark `documents`.
 
     Attributes:
-        lambda_user: λ; 1 where the user model alone does as well: then no core is asked.
+        lambda_user: λ, or the rule in its place; 1 where the user model alone does as well: then no core is asked.
         alpha: α.
         temperature: of the answers; 0 is greedy.
     """
 
-    lambda_user: float
+    lambda_user: LambdaUser
     alpha: float
     temperature: float = 0.0
 

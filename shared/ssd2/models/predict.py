@@ -71,7 +71,7 @@ def user_terms(
     Args:
         model: θ_user.
         prompts: B prompts with D_user and w_inst.
-        prompts_without_docs: the same B with w_inst only; not read at α = 0.
+        prompts_without_docs: the same B with w_inst only; not read where nothing depends on them, as at α = 0.
         collaboration: λ and α.
         self_conditioning: see `begin`.
         begin_with: takes up the decode of all prompts in the place of `begin`.
@@ -79,6 +79,6 @@ def user_terms(
     Raises:
         SlingshotError: see `begin`.
     """
-    both = [*prompts, *prompts_without_docs] if collaboration.uses_contrast else prompts
+    both = [*prompts, *prompts_without_docs] if collaboration.reads_without_docs else prompts
     predictor = begin_with(both) if begin_with else begin(model, both, self_conditioning)
     return UserTerms(predictor, len(both) // len(prompts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +10,9 @@ import pytest
 import torch
 from conftest import block_view, tiny_model
 
-from ssd2.algorithm.collaboration import decode_locally
-from ssd2.algorithm.ensemble import mix
-from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.collaboration import Timestep, decode_locally
+from ssd2.algorithm.ensemble import weighted_average, weighted_sum
+from ssd2.algorithm.params import RULES, CollaborationParams, DecodingParams, LambdaUser, Seeds
 from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.errors import PromptTooLong
 from ssd2.logits.format import FLOAT16
@@ -52,8 +53,40 @@ def test_it_is_the_ensemble_of_three_passes_at_every_timestep(self_conditioning:
     assert _together(CollaborationParams(0.3, 1.5), params=params) == sampler.answers
 
 
-def test_a_row_does_not_depend_on_the_others_in_its_batch() -> None:
-    collaboration = CollaborationParams(0.5, 1.0)
+@pytest.mark.parametrize("alpha", [0.0, 1.5])
+def test_with_lambda_auto_each_position_is_mixed_by_the_divergence_of_the_passes_there(alpha: float) -> None:
+    passes = [Denoiser(model, p, "own") for model, p in ((tiny_model(1), WITHOUT), (tiny_model(2), WITH_DOCS))]
+    passes.append(Denoiser(tiny_model(2), WITHOUT, "own"))
+    sampler, seen = SimplexSampler(PARAMS, SEEDS, stop_ids=(EOS,)), list[Timestep]()
+    answers = _together(CollaborationParams("auto", alpha), on_timestep=seen.append)
+    for timestep in seen:
+        core, user, without = (model.logits(sampler.due) for model in passes)
+        p, q = user.softmax(-1), without.softmax(-1)
+        entropy = torch.special.entr(torch.stack([(p + q) / 2, p, q])).sum(-1) / math.log(2)
+        lambdas = 0.9 * (entropy[0] - (entropy[1] + entropy[2]) / 2).clamp(min=0).sqrt()[..., None]
+        torch.testing.assert_close(timestep.weights.lambda_user, lambdas, atol=1e-3, rtol=0)
+        core = as_received(core, FLOAT16).values.float()
+        mixed = (1 - lambdas) * core + lambdas * ((1 + alpha) * user - alpha * without)
+        torch.testing.assert_close(timestep.mixed, mixed, atol=2e-2, rtol=0)
+        sampler.step(timestep.mixed)
+    assert answers == sampler.answers
+    lambdas = torch.cat([timestep.weights.lambda_user for timestep in seen], 1)
+    assert lambdas.std() > 0.01, "one for all positions would show nothing"
+
+
+def test_by_the_difference_the_core_is_corrected_by_both_passes() -> None:
+    passes = [Denoiser(model, p, "own") for model, p in ((tiny_model(1), WITHOUT), (tiny_model(2), WITH_DOCS))]
+    passes.append(Denoiser(tiny_model(2), WITHOUT, "own"))
+    sampler = SimplexSampler(PARAMS, SEEDS, stop_ids=(EOS,))
+    while sampler.due:
+        core, user, without = (model.logits(sampler.due) for model in passes)
+        sampler.step(as_received(core, FLOAT16).values.float() + 2 * user - 2 * without)
+    assert _together(CollaborationParams("difference", 2.0)) == sampler.answers
+
+
+@pytest.mark.parametrize("lambda_user", [0.5, *RULES])
+def test_a_row_does_not_depend_on_the_others_in_its_batch(lambda_user: LambdaUser) -> None:
+    collaboration = CollaborationParams(lambda_user, 1.0)
     both = _together(collaboration)
     assert both == [*_together(collaboration, slice(0, 1)), *_together(collaboration, slice(1, 2))]
     assert both[0] != both[1]
@@ -152,6 +185,6 @@ def test_wire_precision_changes_no_distribution_by_more_than_its_rounding() -> N
 def test_taking_off_a_rows_maximum_does_not_change_the_mix() -> None:
     torch.manual_seed(1)
     core, user, without = torch.randn(3, 1, 4, V) * 5
-    plain = mix(core, user, without, lambda_user=0.3, alpha=1.0)
-    shifted = mix(core - core.amax(-1, keepdim=True), user, without, lambda_user=0.3, alpha=1.0)
+    plain = weighted_sum(core, user, without, weighted_average(0.3, 1.0))
+    shifted = weighted_sum(core - core.amax(-1, keepdim=True), user, without, weighted_average(0.3, 1.0))
     torch.testing.assert_close(plain.softmax(-1), shifted.softmax(-1))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssd2.algorithm.collaboration import UserLogits, mix_terms
 from ssd2.algorithm.exactness import proven
-from ssd2.algorithm.params import PROJECTIONS, CollaborationParams, DecodingParams
+from ssd2.algorithm.params import PROJECTIONS, RULES, CollaborationParams, DecodingParams, LambdaUser
 from ssd2.algorithm.sampler import project
 from ssd2.algorithm.simplex import tokens_to_simplex
 from ssd2.logits.format import FLOAT16, PREFERRED, UINT8, LogitsFormat
@@ -34,7 +34,7 @@ def projected(
     core: Tensor, user: UserLogits, collaboration: CollaborationParams, params: DecodingParams, seed: int = 5
 ) -> Tensor:
     """x0_hat and, as one more entry, the token that would be committed, [1, L, V + 1]."""
-    mixed = mix_terms(core, user, collaboration)
+    mixed = mix_terms(core, user, collaboration).logits
     projection = project(mixed, params, [seed], 0, 700)
     x0_hat = tokens_to_simplex(projection.rows, *mixed.shape[1:], params.simplex_value)
     return torch.cat([x0_hat, projection.token_ids[..., None].float()], -1)
@@ -49,8 +49,8 @@ def is_proven(
     seed: int = 5,
 ) -> Tensor:
     received = as_received(core, how)
-    mixed = mix_terms(received.values, user, collaboration)
-    return proven(received, mixed, collaboration.lambda_user, params, [seed], 0, 700)
+    mix = mix_terms(received.values, user, collaboration)
+    return proven(received, mix.logits, mix.weights.core, params, [seed], 0, 700)
 
 
 @settings(max_examples=600, deadline=None)
@@ -61,7 +61,7 @@ def is_proven(
     peaks=st.tuples(*[st.sampled_from([0.0, 1.0, 6.0, 25.0])] * 2),
     step=st.sampled_from([0.0, 0.03125, 0.25]),
     how=st.sampled_from(FORMATS),
-    lambda_user=st.sampled_from([0.0, 1e-6, 0.1, 0.3, 0.5, 0.9, 0.999]) | st.floats(0, 0.9999),
+    lambda_user=st.sampled_from([0.0, 1e-6, 0.1, 0.3, 0.5, 0.9, 0.999, *RULES]) | st.floats(0, 0.9999),
     alpha=st.sampled_from([0.0, 0.5, 1.0, 4.0]),
     normalise=st.booleans(),
     projection=st.sampled_from(PROJECTIONS),
@@ -74,7 +74,7 @@ def test_whatever_is_proven_is_what_full_logits_give(
     peaks: tuple[float, float],
     step: float,
     how: LogitsFormat,
-    lambda_user: float,
+    lambda_user: LambdaUser,
     alpha: float,
     normalise: bool,
     projection: str,
@@ -88,6 +88,28 @@ def test_whatever_is_proven_is_what_full_logits_give(
     rounded = projected(as_received(core, how).values, user, collaboration, params, seed)
     positions = is_proven(core, user, how, collaboration, params, seed)
     assert torch.equal(full[positions], rounded[positions])
+
+
+@pytest.mark.parametrize("lambda_user", RULES)
+@pytest.mark.parametrize("projection", PROJECTIONS)
+@pytest.mark.parametrize("how", [UINT8, LogitsFormat("top-k", 8)], ids=str)
+def test_each_position_is_proven_by_the_weight_that_the_core_has_there(
+    how: LogitsFormat, projection: str, lambda_user: LambdaUser
+) -> None:
+    """Close calls, where the documents change little at some positions and everything at others."""
+    collaboration, params = CollaborationParams(lambda_user, 1.0), DecodingParams(L, projection=projection, top_p=0.5)
+    counted = torch.zeros(2, dtype=torch.int64)
+    for seed in range(300):
+        generator = torch.Generator().manual_seed(seed)
+        core, without = 0.4 * torch.randn(2, 1, L, 24, generator=generator)
+        changed = torch.where(torch.rand(1, L, 1, generator=generator) < 0.5, 0.4, 40.0)
+        user = UserLogits(without + changed * torch.randn(1, L, 24, generator=generator), without)
+        full = projected(core, user, collaboration, params, seed)
+        rounded = projected(as_received(core, how).values, user, collaboration, params, seed)
+        positions = is_proven(core, user, how, collaboration, params, seed)
+        assert torch.equal(full[positions], rounded[positions])
+        counted += torch.stack([positions.sum(), (~(full == rounded).all(-1)).sum()])
+    assert bool((counted > 0).all()), "nothing was proven, or no close call was lost"
 
 
 LONG = 40
@@ -109,9 +131,9 @@ def params_of(projection: str, top_p: float = 0.2) -> DecodingParams:
 @pytest.mark.parametrize("how", [FLOAT16, UINT8, PREFERRED, LogitsFormat("top-k", 1)], ids=str)
 @pytest.mark.parametrize("projection", PROJECTIONS)
 @pytest.mark.parametrize("normalise", [False, True])
-@pytest.mark.parametrize("lambda_user", [0.0, 0.3])
+@pytest.mark.parametrize("lambda_user", [0.0, 0.3, *RULES])
 def test_one_token_with_certain_mass_is_proven(
-    how: LogitsFormat, projection: str, normalise: bool, lambda_user: float
+    how: LogitsFormat, projection: str, normalise: bool, lambda_user: LambdaUser
 ) -> None:
     core, user = (logits_like(seed, 1782, 1.0, 0.0, 0.0) for seed in (1, 2))
     core[..., 7] += 30

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, LambdaUser, Seeds, parse_lambda
 from ssd2.errors import InvalidParameter
 
 
@@ -70,6 +70,7 @@ def test_all_timesteps_leaves_out_the_early_end_alone() -> None:
         ({"lambda_user": -0.1}, "lambda-user is -0.1"),
         ({"lambda_user": 1.1}, "lambda-user is 1.1"),
         ({"lambda_user": float("nan")}, "lambda-user is nan"),
+        ({"lambda_user": "automatic"}, "auto or difference"),
         ({"alpha": -1.0}, "alpha is -1.0"),
         ({"alpha": float("inf")}, "alpha is inf"),
         ({"alpha": float("nan")}, "alpha is nan"),
@@ -88,13 +89,38 @@ def test_a_weight_outside_its_range_is_refused(changes: dict[str, Any], named: s
         (0.3, 0.0, True, True, False),
         (1.0, 1.0, False, True, True),
         (1.0, 0.0, False, True, False),
+        ("auto", 1.0, True, True, True),
+        ("auto", 0.0, True, True, True),
+        ("difference", 1.0, True, True, True),
+        ("difference", 0.0, True, False, False),
     ],
 )
 def test_terms_of_weight_0_are_not_used(
-    lambda_user: float, alpha: float, core: bool, user: bool, contrast: bool
+    lambda_user: LambdaUser, alpha: float, core: bool, user: bool, contrast: bool
 ) -> None:
     params = CollaborationParams(lambda_user=lambda_user, alpha=alpha)
-    assert (params.uses_core, params.uses_user, params.uses_contrast) == (core, user, contrast)
+    assert (params.uses_core, params.uses_user, params.reads_without_docs) == (core, user, contrast)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"), [("0.4", 0.4), ("1", 1.0), (" Auto ", "auto"), ("difference", "difference")]
+)
+def test_lambda_is_read_as_a_number_or_as_a_rule(typed: str, expected: LambdaUser) -> None:
+    assert parse_lambda(typed) == expected
+
+
+@pytest.mark.parametrize("typed", ["", "1.5", "nan", "-1", "automatic", "0.3,0.4"])
+def test_text_that_is_no_lambda_is_refused_with_what_to_give(typed: str) -> None:
+    with pytest.raises(InvalidParameter, match="give a number from 0 to 1, or auto or difference"):
+        parse_lambda(typed)
+
+
+@pytest.mark.parametrize(
+    ("setting", "label"),
+    [((0.3, 1.0), "λ 0.3, α 1"), (("auto", 0.0), "λ auto, α 0"), (("difference", 2.0), "λ difference, α 2")],
+)
+def test_a_setting_has_a_label(setting: tuple[LambdaUser, float], label: str) -> None:
+    assert CollaborationParams(*setting).label == label
 
 
 def test_parameters_cannot_be_changed_behind_their_check() -> None:

@@ -123,7 +123,7 @@ def test_results_from_before_there_were_formats_are_still_found(pair: Pair, tmp_
 
 
 def test_timesteps_behind_the_end_of_a_rows_block_prove_nothing() -> None:
-    exact = ExactTimesteps(CollaborationParams(0.0), replace(DECODING, projection="greedy"))
+    exact = ExactTimesteps(replace(DECODING, projection="greedy"))
     seeds = [Seeds.reproducible(row) for row in range(2)]
     certain, even = 30 * torch.eye(32)[:8], torch.zeros(8, 32)
     for is_done in (None, torch.tensor([True, False])):

@@ -123,7 +123,8 @@ def test_to_take_what_was_not_sent_for_0_would_change_answers() -> None:
     core, collaboration = as_received(logits, TOP_4), CollaborationParams(0.3, 0.0)
     as_zero = torch.zeros_like(core.values).scatter(-1, core.top_k.ids, core.values.gather(-1, core.top_k.ids))
     full, filled, zeros = (
-        mix_terms(values, UserLogits(user), collaboration).argmax(-1) for values in (logits, core.values, as_zero)
+        mix_terms(values, UserLogits(user), collaboration).logits.argmax(-1)
+        for values in (logits, core.values, as_zero)
     )
     assert torch.equal(filled, full)
     assert not torch.equal(zeros, full)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.collaboration import UserLogits, UserTerms, decode_locally
-from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.ensemble import Weight
+from ssd2.algorithm.exactness import proven
+from ssd2.algorithm.params import RULES, CollaborationParams, DecodingParams, LambdaUser, Seeds
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, ProtocolVersionMismatch, TokenizerMismatch
@@ -102,7 +104,7 @@ def user_model(user_folder: Path) -> UserModel:
     return UserModel.load(user_folder, with_weights=True)
 
 
-def _question(lambda_user: float = 0.3, alpha: float = 1.0, **params: object) -> Question:
+def _question(lambda_user: LambdaUser = 0.3, alpha: float = 1.0, **params: object) -> Question:
     decoding = DecodingParams(**{"block_size": 4, "max_tokens": 12, "steps": 3, "stop": 0.4, "top_p": 0.9, **params})
     passages = [Passage("My shed code is 4711.", Path("a.md"), 1)]
     collaboration = CollaborationParams(lambda_user, alpha)
@@ -274,6 +276,66 @@ async def test_a_token_is_marked_exactly_if_the_core_alone_would_have_chosen_ano
         assert token.is_changed == (choice != token.token_id)
         assert token.core_choice == user_model.tokenizer.token_name(choice)
     assert any(token.is_changed for token in answer.tokens)
+
+
+def _sure_of(*token_ids: int, by: float = 20.0) -> Tensor:
+    """Logits of a block that is sure of these tokens, [1, L, V]."""
+    return by * torch.nn.functional.one_hot(torch.tensor([token_ids]), V).float()
+
+
+@pytest.mark.parametrize(("lambda_user", "lambdas"), [(0.9, [0.9] * 4), ("auto", [0.9, 0.0, 0.9, 0.0])])
+async def test_a_token_says_which_side_led_and_with_which_lambda(
+    user_model: UserModel, monkeypatch: pytest.MonkeyPatch, lambda_user: LambdaUser, lambdas: list[float]
+) -> None:
+    """The core is sure of 70, 71, 82, 73; the documents change the first and the third of 80, 71, 82, 83."""
+    user = UserLogits(_sure_of(80, 71, 82, 83), _sure_of(90, 71, 92, 83))
+
+    async def core(*_: object) -> CoreLogits:
+        return as_received(_sure_of(70, 71, 82, 73), PREFERRED)
+
+    client = _client(user_model)
+    monkeypatch.setattr(client.stream, "logits", core)
+    monkeypatch.setattr(UserTerms, "logits", lambda *_: user)
+    answer = await Agent(user_model, client).answer(_question(lambda_user, projection="greedy", max_tokens=4))
+    found = [token.token_id for token in answer.tokens]
+    if lambda_user == "auto":
+        assert found == [80, 71, 82, 73], "where the documents change nothing the core decides"
+        assert [token.led_by for token in answer.tokens] == ["documents", "both", "both", "core"]
+    else:
+        assert found == [80, 71, 82, 83]
+        assert [token.led_by for token in answer.tokens] == ["documents", "both", "both", "documents"]
+    assert [token.lambda_user for token in answer.tokens] == pytest.approx(lambdas, abs=1e-3)
+
+
+async def test_where_one_side_takes_no_part_the_other_leads(user_model: UserModel) -> None:
+    core = await Agent(user_model, _client(user_model)).answer(_question(0.0))
+    alone = await Agent(user_model, None).answer(_question(1.0))
+    assert {(token.led_by, token.lambda_user) for token in core.tokens} == {("core", 0.0)}
+    assert {(token.led_by, token.lambda_user) for token in alone.tokens} == {("documents", 1.0)}
+    differing = await Agent(user_model, _client(user_model)).answer(_question("difference"))
+    assert {token.lambda_user for token in differing.tokens} == {None}
+
+
+@pytest.mark.parametrize("lambda_user", RULES)
+async def test_timesteps_are_proven_by_the_weight_that_the_core_has_at_each_position(
+    user_model: UserModel, monkeypatch: pytest.MonkeyPatch, lambda_user: LambdaUser
+) -> None:
+    given = list[Weight]()
+
+    def noting(core: CoreLogits, mixed: Tensor, core_weight: Weight, *rest: object) -> Tensor:
+        given.append(core_weight)
+        return proven(core, mixed, core_weight, *rest)
+
+    monkeypatch.setattr("user_agent.answering.run.proven", noting)
+    async with Agent(user_model, _client(user_model)).begin(_question(lambda_user)) as answer:
+        while answer.due:
+            weights = (await answer.step()).weights
+            assert given[-1] is weights.core
+            if lambda_user == "auto":
+                torch.testing.assert_close(weights.core, 1 - weights.lambda_user)
+                assert weights.core.shape == (1, 4, 1)
+            else:
+                assert weights.core == 1
 
 
 async def test_the_device_computes_while_the_core_does(user_model: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,14 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from rich.console import Console
+from rich.console import Console, RenderableType
 from torch import Tensor
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
@@ -40,6 +41,7 @@ from user_agent.tuning.report import bar, curve, heading
 from user_agent.tuning.stored_answers import StoredAnswers
 from user_agent.tuning.sweep import SETTINGS, AskingJudge, Batch, Task, sweep
 
+AUTO = CollaborationParams("auto")
 LOW, MIDDLE, HIGH = (CollaborationParams(lambda_user, 0.0) for lambda_user in (0.1, 0.3, 0.5))
 
 
@@ -151,6 +153,50 @@ def test_one_answer_behind_is_within_one_error_and_two_are_not(wrong: int, chose
     assert choose({LOW: _right(40 - wrong, 40), HIGH: _right(40, 40)}, [LOW, HIGH]).chosen == chosen
 
 
+@pytest.mark.parametrize(("wrong", "chosen"), [(-1, AUTO), (0, AUTO), (1, AUTO), (2, HIGH)])
+def test_auto_is_chosen_if_it_is_best_or_within_one_error_of_the_best(wrong: int, chosen: CollaborationParams) -> None:
+    outcomes = {LOW: _right(10, 40), HIGH: _right(38, 40), AUTO: _right(38 - wrong, 40)}
+    verdict = choose(outcomes, [LOW, HIGH, AUTO])
+    assert (verdict.chosen, verdict.constant) == (chosen, HIGH)
+
+
+def test_where_nothing_constant_is_right_auto_is_compared_with_nothing() -> None:
+    verdict = choose({LOW: _right(0), AUTO: _right(3)}, [LOW, AUTO])
+    assert (verdict.chosen, verdict.constant) == (AUTO, None)
+
+
+@pytest.mark.parametrize(
+    ("auto", "constant", "says"),
+    [
+        (0.8, 0.75, "auto is better, and needs no search"),
+        (0.75, 0.75, "auto is as good within the noise of these questions, and needs no search"),
+        (0.5, 0.75, "the constant is better by more than one standard error"),
+    ],
+)
+def test_the_report_says_whether_auto_or_the_best_constant_is_better(auto: float, constant: float, says: str) -> None:
+    measured = [Measured(0.3, 1.0, constant, 0.1, 0.9), Measured("auto", 1.0, auto, 0.1, 0.9)]
+    chosen = "auto" if auto >= constant else 0.3
+    choice = replace(_choice(), lambda_user=chosen, alike=(), curve=tuple(measured), constant=(0.3, 1.0))
+    text = _shown(curve(choice))
+    assert f"Chosen: λ {chosen}, α 1" in text
+    assert f"λ auto has {auto:.2f} right, the best constant setting, λ 0.3, α 1, {constant:.2f}: {says}" in text
+
+
+def test_a_choice_of_auto_is_kept_and_one_of_before_it_is_still_read() -> None:
+    chosen = replace(_choice(), lambda_user="auto", alike=((0.4, 1.0),), constant=(0.4, 1.0))
+    save_choice(chosen)
+    assert saved_choices() == [chosen]
+    file = config_folder() / "tuned.json"
+    (values,) = json.loads(file.read_text())
+    del values["constant"]
+    file.write_text(json.dumps([values]))
+    assert saved_choices() == [replace(chosen, constant=None)]
+    for broken in ({"constant": [0.7, 1.0]}, {"curve": [{**point, "lambda_user": "x"} for point in values["curve"]]}):
+        file.write_text(json.dumps([{**values, **broken}]))
+        with pytest.raises(InvalidParameter, match="does not contain tuned settings"):
+            saved_choices()
+
+
 @pytest.mark.parametrize("questions", [1, 2, 40])
 def test_a_setting_without_a_right_answer_is_never_chosen(questions: int) -> None:
     assert choose({LOW: _right(0, questions), HIGH: _right(1, questions)}, [LOW, HIGH]).chosen == HIGH
@@ -173,6 +219,10 @@ def test_the_sign_test_is_exact(first: int, second: int, p: float) -> None:
     assert sign_test(*zip(*pairs, strict=True)) == pytest.approx(p)
 
 
+def _is_large(setting: CollaborationParams) -> bool:
+    return setting.lambda_user == "auto" or setting.lambda_user > 0.25
+
+
 class FakeJudge:
     """Right with the larger λ, and gone after some answers."""
 
@@ -186,7 +236,7 @@ class FakeJudge:
         if len(self.asked) >= self.lasts:
             raise CoreLost("gone")
         self.asked += [(setting, number) for number in numbers]
-        return [setting.lambda_user > 0.25] * len(numbers)
+        return [_is_large(setting)] * len(numbers)
 
 
 async def test_a_stopped_run_goes_on_with_its_seed_and_asks_nothing_twice() -> None:
@@ -198,7 +248,7 @@ async def test_a_stopped_run_goes_on_with_its_seed_and_asks_nothing_twice() -> N
     outcomes = await sweep(rest, 3, kept, lambda _, answers: progress.append(answers))
     assert len(stopped.asked) + len(rest.asked) == len(SETTINGS) * 3 == sum(progress)
     assert not set(stopped.asked) & set(rest.asked)
-    assert outcomes == {setting: [setting.lambda_user > 0.25] * 3 for setting in SETTINGS}
+    assert outcomes == {setting: [_is_large(setting)] * 3 for setting in SETTINGS}
 
 
 class FakeAgent:
@@ -403,10 +453,14 @@ def test_bars_are_as_long_as_their_shares() -> None:
     assert bar(1 / 48) == "▌"
 
 
-def test_what_is_printed_names_the_choice_and_what_cannot_be_told_from_it() -> None:
+def _shown(printed: RenderableType) -> str:
     shown = io.StringIO()
-    Console(file=shown, width=200).print(curve(_choice()))
-    text = " ".join(shown.getvalue().split())
+    Console(file=shown, width=200).print(printed)
+    return " ".join(shown.getvalue().split())
+
+
+def test_what_is_printed_names_the_choice_and_what_cannot_be_told_from_it() -> None:
+    text = _shown(curve(_choice()))
     assert "Chosen: λ 0.3, α 1, 0.50 right (0.25–0.75) of 12 questions" in text
     assert "cannot be distinguished from λ 0.4 with α 1" in text
     assert "\x1b" not in heading(_choice())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssd2.algorithm.collaboration import decode_locally
-from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.params import CollaborationParams, DecodingParams, LambdaUser, Seeds
 from ssd2.errors import InvalidParameter
 from ssd2.evaluation.documents.questions import Question, read_documents
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
@@ -104,8 +104,8 @@ class Run:
         )
 
 
-def settings_of(lambdas: Sequence[float], alphas: Sequence[float]) -> list[CollaborationParams]:
-    """Return each model alone, then every λ with every α; α has no effect at λ = 0."""
+def settings_of(lambdas: Sequence[LambdaUser], alphas: Sequence[float]) -> list[CollaborationParams]:
+    """Return each model alone, then every λ, or rule in its place, with every α; α has no effect at λ = 0."""
     chosen = [CollaborationParams(weight, alpha if weight else 0.0) for weight in lambdas for alpha in alphas]
     return list(dict.fromkeys([CORE_ALONE, USER_ALONE, *chosen]))
 

@@ -80,7 +80,7 @@ class Measured:
             return "core alone (λ 0)"
         if self.collaboration == USER_ALONE:
             return "user alone with the passages (λ 1, α 0)"
-        return f"λ {self.collaboration.lambda_user:g}, α {self.collaboration.alpha:g}"
+        return self.collaboration.label
 
     def as_json(self) -> dict[str, Any]:
         """Return the setting's part of the results."""
