@@ -75,6 +75,7 @@ class ServedModel:
             parameters=parameters,
             family=config.family,
             logits_formats=logits_formats,
+            measured=config.measured,
         )
         return cls(name, config, card)
 

@@ -242,7 +242,7 @@ async def test_several_processes_give_the_tokens_of_one(
     # Two ranks sum in another order than one does: of these questions no draw hangs on that.
     questions = [_question(number, 0.4, "sampling", self_conditioning, steps=6) for number in range(4)]
     if name == "experts":
-        params = replace(questions[0].params, stop=user.config.default_stop)
+        params = replace(questions[0].params, stop=user.config.measured.stop)
         questions = [replace(question, params=params) for question in questions]
     asked = [replace(question, model=name, speculation=number) for number, question in enumerate(questions)]
     remote = await _over_grpc(asked, core_of_two.address, user)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from ssd2.algorithm.params import DecodingParams
 from ssd2.errors import CoreError
 
 Leader: TypeAlias = Literal["core", "documents", "both"]
@@ -117,8 +118,12 @@ class CommittedBlock:
 class Observer:
     """Sees an answer while it is made, on the device. This one takes no notice."""
 
-    def began(self) -> None:
-        """Nothing stands in the way: the question fits, and the core has taken it up."""
+    def began(self, params: DecodingParams) -> None:
+        """Nothing stands in the way: the question fits, and the core has taken it up.
+
+        Args:
+            params: of the decode, completed with what the core's model was measured with.
+        """
 
     def waiting(self, error: CoreError, seconds: float) -> None:
         """The core cannot be asked just now; in so many seconds it is tried again, there or at another replica."""

@@ -195,7 +195,7 @@ class AnswerSettings(BaseModel):
         int | None,
         Face(
             "Maximum timesteps per block",
-            default=f"set by the model, {DEFAULT_STEPS} for SSD-2",
+            default=f"as measured for the core's model, else set by the user model, {DEFAULT_STEPS} for SSD-2",
             label="Timesteps per block",
             advanced=True,
         ),
@@ -204,7 +204,7 @@ class AnswerSettings(BaseModel):
         float | None,
         Face(
             "Share of the timesteps T at which a block ends, §3.1",
-            default="set by the model",
+            default="set by the models: the higher of the two",
             label="Early stop",
             advanced=True,
         ),
@@ -214,7 +214,7 @@ class AnswerSettings(BaseModel):
         Face(
             "End a block once its tokens stay the same for this many timesteps",
             "0 ends no block early. Counts only timesteps at which tokens can be read in the noise.",
-            default=f"2 of {DEFAULT_STEPS} timesteps, in proportion",
+            default=f"as measured for the core's model, else 2 of {DEFAULT_STEPS} timesteps, in proportion",
             label="Patience",
             advanced=True,
         ),
@@ -278,14 +278,15 @@ class AnswerSettings(BaseModel):
         ),
     ] = Field(default=None, gt=0, le=1)
     self_conditioning: Annotated[
-        Literal["own", "projection", "mixed"],
+        Literal["auto", "own", "projection", "mixed"],
         Face(
-            "Feedback to each model: its own logits, the projected tokens, or the mix",
+            "Feedback to both models: their own logits, the projected tokens, or the mix",
+            "auto is what was measured to be better for the core's model, else own. "
             '"mixed" works only at λ = 1: it would show the core the mix.',
             label="Self-conditioning",
             advanced=True,
         ),
-    ] = "own"
+    ] = "auto"
     logits: Annotated[
         str | None,
         AfterValidator(_logits),

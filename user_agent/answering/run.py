@@ -16,6 +16,7 @@ from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.collaboration import UserLogits, UserTerms, mix_terms
 from ssd2.algorithm.ensemble import Weight, Weights
 from ssd2.algorithm.exactness import proven
+from ssd2.algorithm.measured import MeasuredDecoding
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.projection import StepPosition
 from ssd2.algorithm.sampler import Outcome, Projection
@@ -23,13 +24,15 @@ from ssd2.errors import InvalidParameter, ModelMismatch, ProtocolVersionMismatch
 from ssd2.logits.format import LogitsFormat
 from ssd2.logits.packed import CoreLogits
 from ssd2.models.chat import ShownText
+from ssd2.models.configs import ModelConfig
 from ssd2.models.control import Control
 from ssd2.models.predict import begin_sampler
 from ssd2.models.tokenizer import GrowingText
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Leader, Observer, ProjectedBlock
 from user_agent.answering.conversation import NOTHING_SAID, Conversation
-from user_agent.answering.request import MAX_SPECULATION
+from user_agent.answering.decoding import decoding_for
+from user_agent.answering.request import MAX_SPECULATION, AnswerSettings
 from user_agent.answering.user_model import PrivateContextFit, UserModel
 from user_agent.documents.passage import Passage
 from user_agent.line.client import CoreClient
@@ -57,6 +60,7 @@ class Question:
         private_context: what only the user model sees beside the passages.
         private_context_fit: how much it is of what was given.
         era: when the passages were searched for; see `PromptCache.begin`.
+        settings: that `params` were completed from, to complete them with the core's; None to take them as they are.
     """
 
     instruction: str
@@ -75,6 +79,7 @@ class Question:
     private_context: str = ""
     private_context_fit: PrivateContextFit | None = None
     era: object | None = None
+    settings: AnswerSettings | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.speculation <= MAX_SPECULATION:
@@ -89,6 +94,18 @@ class Question:
                 "or projection",
                 parameter="self_conditioning",
             )
+
+    def completed(self, config: ModelConfig, core: MeasuredDecoding) -> Question:
+        """Return the question with what nobody chose as measured for the core's model.
+
+        Args:
+            config: of the user model.
+            core: measured settings on the core's card.
+        """
+        if self.settings is None:
+            return self
+        params = decoding_for(self.settings, config, core)
+        return replace(self, params=replace(params, max_tokens=self.params.max_tokens))
 
     @property
     def clamped_from(self) -> int | None:
@@ -342,11 +359,13 @@ class Agent:
         Raises:
             SlingshotError: of the kind that says what went wrong.
         """
-        stream = await self._open(question, observer) if question.collaboration.uses_core else None
+        stream = None
+        if question.collaboration.uses_core:
+            question, stream = await self._open(question, observer)
         terms: UserTerms | None = None
         try:
             if observer:
-                observer.began()
+                observer.began(question.params)
             terms = _terms(question, self._user_model, observer)
             yield AnswerInProgress(
                 question, self._user_model, terms, stream, self._control, observer, ends_at_eos=ends_at_eos
@@ -361,7 +380,8 @@ class Agent:
             if terms:
                 terms.close()
 
-    async def _open(self, question: Question, observer: Observer | None) -> ResumingStream:
+    async def _open(self, question: Question, observer: Observer | None) -> tuple[Question, ResumingStream]:
+        """Open the line; what the core's card says about its model completes the question."""
         if self._client is None:
             raise InvalidParameter(
                 "λ below 1 needs a core, but this agent opened none because its own λ is 1; lower λ in its settings",
@@ -370,9 +390,10 @@ class Agent:
         on_wait = observer.waiting if observer else None
         card = await self._client.model_card(question.model, self._user_model.config.family, on_wait)
         self._check(card, question)
+        question = question.completed(self._user_model.config, card.measured)
         logits_format = question.logits_format or card.logits_formats.best()
         card.logits_formats.check(logits_format)
-        return await self._client.open(
+        stream = await self._client.open(
             OpenRequest(
                 model=question.model,
                 family=card.family,
@@ -392,6 +413,7 @@ class Agent:
             ),
             on_wait,
         )
+        return question, stream
 
     def _check(self, card: ModelCard, question: Question) -> None:
         """Refuse a core that cannot answer, before the question is sent to it."""

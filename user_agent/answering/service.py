@@ -291,7 +291,6 @@ class Answering:
             **fit_json(question),
             lambda_user=collaboration.lambda_user,
             alpha=collaboration.alpha,
-            steps=question.params.steps,
             block_size=question.params.block_size,
         )
         client = self._client if collaboration.uses_core else None
@@ -341,6 +340,7 @@ class Answering:
             private_context=fitted.private_context,
             private_context_fit=fitted.private_context_fit,
             era=era,
+            settings=request,
         )
 
     def _kept(
@@ -423,10 +423,10 @@ class _Ears(Observer):
         self.has_core = False
         self.text = self.crossed = ""  # of the answer so far; what the core has of it
 
-    def began(self) -> None:
+    def began(self, params: DecodingParams) -> None:
         """See `Observer`."""
         for observer in self._observers:
-            observer.began()
+            observer.began(params)
 
     def waiting(self, error: CoreError, seconds: float) -> None:
         """See `Observer`."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ssd2.algorithm.params import DecodingParams
 from ssd2.errors import CoreError, NotFound
 from ssd2.models.tokenizer import Tokenizer
 from user_agent.answering.answer import Answer, CommittedBlock, Observer, ProjectedBlock
@@ -31,8 +32,8 @@ class Event:
 
     Attributes:
         number: in its trace, from 1.
-        kind: answer.start, core.wait, prompt.read, block.start, denoise.step, token.final, block.commit, egress or
-            answer.end.
+        kind: answer.start, core.wait, decoding.start, prompt.read, block.start, denoise.step, token.final,
+            block.commit, egress or answer.end.
         data: about it, as JSON.
     """
 
@@ -77,6 +78,11 @@ class Trace(Observer):
             if self.is_finished:
                 return
             await self._more.wait()
+
+    def began(self, params: DecodingParams) -> None:
+        """The settings of the decode are known."""
+        names = ("steps", "stop", "patience", "self_conditioning")
+        self.add("decoding.start", **{name: getattr(params, name) for name in names})
 
     def projected(self, seen: ProjectedBlock) -> None:
         """A timestep: the positions that changed, with their tokens."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import Request
 
+from ssd2.algorithm.params import DecodingParams
 from ssd2.errors import SlingshotError
 from ssd2.models.chat import THINK
 from user_agent.answering.answer import CommittedBlock, Observer
@@ -76,8 +77,9 @@ class _Blocks(Observer):
         self.has_begun = asyncio.Event()
         self.texts: asyncio.Queue[str | Reading | None] = asyncio.Queue()
 
-    def began(self) -> None:
+    def began(self, params: DecodingParams) -> None:
         """See `Observer`."""
+        del params
         self.has_begun.set()
 
     def end(self) -> None:

@@ -212,6 +212,7 @@ async def _ask_systems(
         seeds,
         conversation=fitted.conversation,
         core_conversation=said,
+        settings=part.settings,
     )
     return {
         system: await agent.answer(replace(asked, collaboration=collaboration))

@@ -174,14 +174,14 @@ def run_tune(
 def _prepare(options: TuneOptions, console: Console, ledger: Ledger, linked: Callable[[], list[Passage]]) -> Run:
     """Do all that can go wrong before anything is sent but the request for the core's card."""
     user_model = UserModel.configured(options.answers, with_weights=True)
-    params = decoding_for(options.answers, user_model.config)
-    if not options.questions:
-        check_recording_size(params, user_model.config.vocab_size)
     passages = _read(options.docs, console) if options.docs else linked()
     if not passages:
         raise DocumentsUnreadable("tuning needs your documents; link a folder, or choose one", parameter="docs")
     own = read_questions(options.questions) if options.questions else []
     card = asyncio.run(_model_card(options, user_model.config.family, ledger))
+    params = decoding_for(options.answers, user_model.config, card.measured)
+    if not options.questions:
+        check_recording_size(params, user_model.config.vocab_size)
     kept = StoredAnswers(
         _depends_on(options, user_model, params, card, passages, own),
         secrets.randbelow(MAX_RUN_SEED) if options.seed is None else options.seed,

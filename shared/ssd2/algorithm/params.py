@@ -8,6 +8,7 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
+from ssd2.algorithm.measured import CROSSING, MeasuredDecoding
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, decoding_timesteps
 from ssd2.errors import InvalidParameter
 
@@ -23,7 +24,7 @@ TEMPERATURE, TOP_P = 1.0, 0.2
 PROJECTIONS = ("greedy", "sampling", "multi-hot")
 """From logits back onto the simplex; see `ssd2.algorithm.simplex`."""
 
-SELF_CONDITIONING = ("own", "projection", "mixed")
+SELF_CONDITIONING = (*CROSSING, "mixed")
 """What a model is fed back: its own logits, the projected simplex, or (in one process) the mix."""
 
 MAX_SEED = 2**63
@@ -47,12 +48,12 @@ class Defaults(Protocol):
 
     @property
     def default_steps(self) -> int:
-        """Timesteps of a block; 1 without diffusion."""
+        """Timesteps of a block where none were measured; 1 without diffusion."""
         ...
 
     @property
-    def default_stop(self) -> float:
-        """Share of T that a decode stops at."""
+    def measured(self) -> MeasuredDecoding:
+        """Its measured settings."""
         ...
 
     @property
@@ -152,25 +153,31 @@ class DecodingParams:
             )
 
     @classmethod
-    def for_model(cls, config: Defaults, **chosen: Any) -> DecodingParams:
+    def for_model(cls, config: Defaults, measured: MeasuredDecoding | None = None, **chosen: Any) -> DecodingParams:
         """Take a model's own parameters.
 
         Args:
             config: the model's shape.
-            **chosen: fields to have otherwise; None leaves the model's own.
+            measured: settings of a pair in place of the model's own; None for those.
+            **chosen: fields to have otherwise; None leaves the model's own, a patience of 0 ends no block early.
 
         Raises:
             InvalidParameter: if a field is outside its range.
         """
+        measured = measured or config.measured
+        steps = chosen.get("steps") or measured.steps or config.default_steps
         own = {
             "block_size": config.block_size,
-            "steps": config.default_steps,
-            "stop": config.default_stop,
+            "steps": steps,
+            "stop": measured.stop,
             "temperature": config.default_temperature,
             "top_p": config.default_top_p,
+            "self_conditioning": measured.self_conditioning or CROSSING[0],
             "simplex_value": config.simplex_value,
+            "patience": measured.patience_in(steps),
         }
-        return cls(**{**own, **{name: value for name, value in chosen.items() if value is not None}})
+        values = {**own, **{name: value for name, value in chosen.items() if value is not None}}
+        return cls(**{**values, "patience": values["patience"] or None})
 
     @property
     def timesteps(self) -> tuple[int, ...]:

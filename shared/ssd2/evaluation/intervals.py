@@ -40,3 +40,21 @@ def mean_interval(values: Sequence[float], lowest: float, highest: float) -> tup
     half = _Z_95 * statistics.stdev(values) / len(values) ** 0.5
     mean = statistics.fmean(values)
     return max(lowest, mean - half), min(highest, mean + half)
+
+
+def paired_interval(lost: int, gained: int, count: int) -> tuple[float, float]:
+    """95% interval of the share that is lost between two settings on the same items.
+
+    Wald's interval with half an item more in each of the four cells, which keeps its width where no answer differs.
+
+    Source: Agresti & Min 2005, Statistics in Medicine 24.
+
+    Args:
+        lost: items that only the first setting has right.
+        gained: items that only the second one has right.
+        count: of all items.
+    """
+    more, fewer, total = lost + 0.5, gained + 0.5, count + 2
+    share = (more - fewer) / total
+    half = _Z_95 * math.sqrt((more + fewer) / total - share**2) / math.sqrt(total)
+    return max(-1.0, share - half), min(1.0, share + half)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssd2.algorithm.collaboration import Timestep, decode_locally
+from ssd2.algorithm.measured import of_pair
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.demo.generator import Item
 from ssd2.errors import ModelMismatch, TokenizerMismatch
@@ -45,8 +46,9 @@ class Pair:
         return self.core.model.config.family
 
     def decoding(self, **chosen: Any) -> DecodingParams:
-        """Return the decoding parameters of the family, with the given fields changed; None keeps a field."""
-        return DecodingParams.for_model(self.core.model.config, **chosen)
+        """Return the decoding parameters of both models together, with the given fields changed; None keeps a field."""
+        core = self.core.model.config
+        return DecodingParams.for_model(core, of_pair(core.measured, self.user.model.config.measured), **chosen)
 
 
 def answer_items(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from ssd2.algorithm.measured import MeasuredDecoding
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
-from ssd2.models.checksums import SHA256SUMS, check_checksums, write_checksums
+from ssd2.models.checksums import SHA256SUMS, check_checksums, replace_files, write_checksums
 from ssd2.models.configs import ModelConfig
 from ssd2.models.devices import chosen_device, chosen_precision
 from ssd2.models.model import Model
@@ -24,7 +26,7 @@ from ssd2.models.registry import Family, family_named, family_of_folder
 from ssd2.models.shard import Shard
 from ssd2.models.tokenizer import TOKENIZER, Tokenizer
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, MEASURED = "config.json", "model.safetensors", "measured.json"
 
 
 @dataclass(frozen=True)
@@ -184,12 +186,48 @@ def save_checkpoint(folder: Path, model: Model, tokenizer_json: str, dtype: torc
     write_checksums(folder, (CONFIG, TOKENIZER, WEIGHTS))
 
 
+# See docs/decisions/055-measured-settings.md.
+def write_measured(folder: Path, measured: MeasuredDecoding, costs: Mapping[str, Any]) -> None:
+    """Write decoding settings into a checkpoint's config.json, and what they cost into measured.json beside it.
+
+    Args:
+        folder: of the checkpoint; its other files stay as they are.
+        measured: settings; those that are None stay out.
+        costs: how they were measured, as JSON.
+
+    Raises:
+        InvalidParameter: if the folder cannot be written to.
+    """
+    settings = {name: value for name, value in asdict(measured).items() if value is not None}
+    others = {name: value for name, value in _read_values(folder).items() if name not in asdict(measured)}
+    contents = {CONFIG: {**others, **settings}, MEASURED: dict(costs)}
+    texts = {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in contents.items()}
+    try:
+        replace_files(folder, texts)
+    except OSError as error:
+        raise InvalidParameter(
+            f"cannot write to {folder}: {error}; copy the checkpoint to a folder of your own"
+        ) from error
+
+
 def fingerprint(folder: Path) -> str:
     """SHA-256 over config and weights, as the model card gives it and Open repeats it."""
+    return _sha256(folder, [CONFIG, *_weight_files(folder)])
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """SHA-256 over the weights: the same before and after measured settings are written to the config."""
+    return _sha256(folder, _weight_files(folder))
+
+
+def _weight_files(folder: Path) -> list[str]:
+    weights = sorted(file.name for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
+    return [*weights, *(name for name in (EMBED_SUM, EMBED_TIMESTEP) if (folder / name).is_file())]
+
+
+def _sha256(folder: Path, names: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    weights = (file.name for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
-    parts = (name for name in (EMBED_SUM, EMBED_TIMESTEP) if (folder / name).is_file())
-    for name in (CONFIG, *sorted(weights), *parts):
+    for name in names:
         with (folder / name).open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)

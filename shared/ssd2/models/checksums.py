@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ssd2.errors import CheckpointInvalid
@@ -19,7 +19,35 @@ _REMEDY = f"copy the checkpoint again; or if you changed it yourself, run sha256
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
     """Write the checksums of some files of a folder, and of all that loading wants one of."""
-    lines = [f"{_sha256(folder / name)}  {name}\n" for name in sorted({*names, *_needed(folder)})]
+    _write(folder, {name: _sha256(folder / name) for name in {*names, *_needed(folder)}})
+
+
+def replace_files(folder: Path, contents: Mapping[str, str]) -> None:
+    """Replace some files of a folder with their checksums, if it has any; all other checksums stay.
+
+    Whatever happens midway, a file is the old or the new one, and no checksum is wrong: there are none meanwhile.
+
+    Args:
+        folder: of the checkpoint.
+        contents: text of each file, by its name.
+
+    Raises:
+        CheckpointInvalid: if the folder's checksums are damaged.
+        OSError: if it cannot be written to.
+    """
+    checksums = _checksums(folder)
+    unfinished = {name: folder / f"{name}.new" for name in contents}
+    for name, text in contents.items():
+        unfinished[name].write_text(text, encoding="utf-8")
+    (folder / SHA256SUMS).unlink(missing_ok=True)
+    for name, file in unfinished.items():
+        file.replace(folder / name)
+    if checksums:
+        _write(folder, {**checksums, **{name: _sha256(folder / name) for name in contents}})
+
+
+def _write(folder: Path, checksums: Mapping[str, str]) -> None:
+    lines = [f"{sha256}  {name}\n" for name, sha256 in sorted(checksums.items())]
     (folder / SHA256SUMS).write_text("".join(lines), encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
+from ssd2.algorithm.measured import UNMEASURED, MeasuredDecoding
 from ssd2.algorithm.params import MAX_SIMPLEX_VALUE, SIMPLEX_VALUE, TEMPERATURE, TOP_P, Defaults, sharpened_value
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, EXPERT_RANGES
 from ssd2.errors import CheckpointInvalid
@@ -190,6 +191,9 @@ class SSD2Config:
         answer_position: position of an answer's first token, prompts ending just before it, so that
             blocks always begin at the same positions. None: prompts begin at position 0, as in OPT.
         stop: share of T that a decode stops at: what the model was trained above, or what was measured to do.
+        steps: timesteps of a block that were measured to do, with this stop; None if that was not measured.
+        patience: likewise, in these timesteps; 0 ends no block early.
+        self_conditioning: "own" or "projection", what was measured to be better.
         feedback_share: share of a softmax that a token has in the projection that is fed back, whatever V is; see
             `ssd2.algorithm.params.sharpened_value`. None: what K leaves, as in the paper.
     """
@@ -210,6 +214,9 @@ class SSD2Config:
     context_timestep: str = "quantised"
     answer_position: int | None = None
     stop: float = 0.0
+    steps: int | None = None
+    patience: int | None = None
+    self_conditioning: str | None = None
     feedback_share: float | None = None
 
     def __post_init__(self) -> None:
@@ -235,8 +242,8 @@ class SSD2Config:
                 f"simplex_value is {repr(self.simplex_value)[:40]}; it must be a number above 0 and below "
                 f"{MAX_SIMPLEX_VALUE:g}"
             )
-        if type(self.stop) not in (int, float) or not 0 <= self.stop < 1:
-            raise CheckpointInvalid(f"stop is {repr(self.stop)[:40]}; it must be a share of T in [0, 1)")
+        if problem := MeasuredDecoding(self.stop, self.steps, self.patience, self.self_conditioning).problem:
+            raise CheckpointInvalid(problem)
         share = self.feedback_share
         if share is not None and (type(share) is not float or not 1 / self.vocab_size < share < 1):
             raise CheckpointInvalid(
@@ -286,8 +293,22 @@ class SSD2Config:
         return self.stop
 
     @property
+    def measured(self) -> MeasuredDecoding:
+        """Measured settings of a decode."""
+        return MeasuredDecoding(self.default_stop, self.steps, self.patience, self.self_conditioning)
+
+    def unmeasured(self, trained_above: float = 0.0, self_conditioning: str | None = None) -> Self:
+        """Return the same shape for other weights, of which nothing was measured yet.
+
+        Args:
+            trained_above: share of T that they are trained above.
+            self_conditioning: that they are trained for; None if for none of the two more than for the other.
+        """
+        return replace(self, stop=trained_above, steps=None, patience=None, self_conditioning=self_conditioning)
+
+    @property
     def default_steps(self) -> int:
-        """Timesteps a block is decoded with, unless more are asked for."""
+        """Timesteps a block is decoded with where none were measured, unless more are asked for."""
         return DEFAULT_STEPS
 
     @property
@@ -366,8 +387,8 @@ class ExpertsConfig(SSD2Config):
 
     @property
     def default_stop(self) -> float:
-        """Share of T that a decode stops at, unless asked otherwise: where the experts end."""
-        return self.trained_above
+        """Share of T that a decode stops at, unless asked otherwise: not below where the experts end."""
+        return max(self.trained_above, self.stop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,8 +404,8 @@ class PlainConfig:
         pad_token_id: fills the left of shorter prompts in a batch.
         further_stop_ids: end an answer too, such as the end of a turn.
         block_size: L that it is decoded with; 1 if it writes token by token.
-        default_steps: timesteps of a block; 1 without diffusion.
-        default_stop: share of T that a decode stops at.
+        default_steps: timesteps of a block where none were measured; 1 without diffusion.
+        measured: measured settings of a decode.
         default_temperature: that it is sampled with.
         default_top_p: nucleus mass that it is sampled with.
         simplex_value: K.
@@ -400,7 +421,7 @@ class PlainConfig:
     further_stop_ids: tuple[int, ...] = ()
     block_size: int = 1
     default_steps: int = 1
-    default_stop: float = 0.0
+    measured: MeasuredDecoding = UNMEASURED
     default_temperature: float = TEMPERATURE
     default_top_p: float = TOP_P
     simplex_value: float = SIMPLEX_VALUE
@@ -464,6 +485,11 @@ class SSDLMConfig(PlainConfig):
     family: str = "ssd-lm"
     block_size: int = 25
     default_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if problem := self.measured.problem:
+            raise CheckpointInvalid(problem)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,12 @@ def _read_config(folder: Path, values: Mapping[str, Any]) -> SSD2Config:
         return _CONFIGS[values["model_type"]].from_dict(shape)
     except CheckpointInvalid as error:
         raise CheckpointInvalid(f"{folder / CONFIG}: {error}") from error
+
+
+def _write_config(config: SSD2Config) -> dict[str, Any]:
+    """Return the content of config.json without what is None: earlier releases refuse keys that they do not know."""
+    is_set = {name: value for name, value in asdict(config).items() if value is not None}
+    return {"model_type": config.model_type, **is_set}
 
 
 def _without_weights(config: SSD2Config) -> SSD2 | TimeRangeExperts:
@@ -125,7 +131,7 @@ def join_experts(folders: Sequence[Path], borders: Sequence[float], to: Path) ->
         )
     loaded = [load_checkpoint(folder) for folder in folders]
     models = [checkpoint.model for checkpoint in loaded if isinstance(checkpoint.model, SSD2)]
-    configs = [replace(model.config, stop=borders[0]) for model in models]  # each was trained above a border of its own
+    configs = [model.config.unmeasured(borders[0]) for model in models]  # each was trained above a border of its own
     shapes = {(config, checkpoint.tokenizer.sha256) for config, checkpoint in zip(configs, loaded, strict=False)}
     if len(models) < len(loaded) or len(shapes) != 1:
         raise CheckpointInvalid("experts must be SSD-2 models of one shape and tokenizer; finetune them from one model")
@@ -152,7 +158,7 @@ FAMILY = Family(
     begin=Denoiser,
     lane=BatchLane,
     check_files=_check_layers,
-    write_config=lambda config: {"model_type": config.model_type, **asdict(config)},
+    write_config=_write_config,
     shard=shard_model,
     int8_layers=_int8_layers,
     footprint=_footprint,

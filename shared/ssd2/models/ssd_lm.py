@@ -6,7 +6,7 @@ be kept from timestep to timestep. There is no self-conditioning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd2.algorithm.block_view import BlockView
+from ssd2.algorithm.measured import MeasuredDecoding
 from ssd2.algorithm.noised_simplex import x_t_of
 from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
@@ -106,7 +107,7 @@ class BidirectionalDenoiser:
         return self._model.denoise(x_t, t, context_ids, mask)
 
 
-def _read_config(folder: Path, _: object) -> SSDLMConfig:
+def _read_config(folder: Path, values: Mapping[str, Any]) -> SSDLMConfig:
     """Read the shape of an SSD-LM.
 
     Raises:
@@ -127,6 +128,7 @@ def _read_config(folder: Path, _: object) -> SSDLMConfig:
         bos_token_id=config.bos_token_id,
         eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id,
+        measured=MeasuredDecoding(values.get("stop", 0.0), values.get("steps"), values.get("patience")),
     )
 
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ class Trainer:
             raise InvalidParameter(
                 'timesteps_per = "block" needs a model without a timestep in its context; set context_timestep = "none"'
             )
-        config = replace(config, stop=self.params.timesteps_above)  # a decode stops where the training does
+        fed_back = "projection" if self.params.partner_feedback else None  # where a partner's tokens are found
+        config = config.unmeasured(self.params.timesteps_above, fed_back)  # a decode stops where the training does
         self._tokenizer_sha256 = tokenizer.sha256
         self._parallel = ParallelModel(self._first_model(config), self.params.objective, self._execution)
         self.optimizer = _optimizer(self.model, self.params)
@@ -221,7 +222,7 @@ class Trainer:
         if found is None:
             return False
         folder, run = found
-        if {name: run.get(name) for name in self._identity()} != self._identity():
+        if {name: _set(run.get(name)) for name in self._identity()} != self._identity():
             raise CheckpointInvalid(
                 f"{self.out} contains a run of another recipe; choose another folder", parameter="out"
             )
@@ -237,7 +238,7 @@ class Trainer:
             CheckpointInvalid: if its model has another shape.
         """
         config, tokenizer = load_config_and_tokenizer(folder)
-        own = self.model.config
+        own = self.model.config.unmeasured()
         is_same = isinstance(config, SSD2Config) and _trained_otherwise(config, own) == own
         if not is_same or tokenizer.sha256 != self._tokenizer_sha256:
             raise CheckpointInvalid(f"the model in {folder} differs from the recipe in shape or tokenizer")
@@ -249,10 +250,10 @@ class Trainer:
         identity = {
             "params": asdict(self.params),
             "data": asdict(self._recipe.data) if self._recipe.data else None,
-            "config": asdict(self.model.config),
+            "config": asdict(self.model.config.unmeasured(self.params.timesteps_above)),
             "tokenizer_sha256": self._tokenizer_sha256,
         }
-        return dict(json.loads(json.dumps(identity)))
+        return {name: _set(value) for name, value in json.loads(json.dumps(identity)).items()}
 
     def _write_checkpoint(self) -> None:
         weights = self._parallel.whole_weights()
@@ -268,6 +269,11 @@ class Trainer:
         return torch.autocast(torch.device(self._execution.device).type, dtype=torch.bfloat16)
 
 
+def _set(value: Any) -> Any:
+    """Return a part of a run's identity without fields that are None, which a run of an earlier release may lack."""
+    return {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
+
+
 def learning_rate(step: int, params: TrainingParams) -> float:
     """Linear rise, then constant or a cosine down to a hundredth of the peak."""
     if step < params.learning_rate_warmup:
@@ -280,7 +286,7 @@ def learning_rate(step: int, params: TrainingParams) -> float:
 
 def _trained_otherwise(config: SSD2Config, like: SSD2Config) -> SSD2Config:
     """Return the config with what training changes, and not the network's shape, taken from another."""
-    return replace(config, stop=like.stop, feedback_share=like.feedback_share)
+    return replace(config.unmeasured(), feedback_share=like.feedback_share)
 
 
 def _config_and_tokenizer(recipe: Recipe, start: Path | None) -> tuple[SSD2Config, Tokenizer, str]:

@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 
 from google.protobuf.message import DecodeError
 
+from ssd2.algorithm.measured import UNMEASURED, MeasuredDecoding
 from ssd2.algorithm.params import MAX_SEED, MAX_SIMPLEX_VALUE
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
@@ -57,7 +58,10 @@ _LOGITS_FROM_PROTO = {value: kind for kind, value in _LOGITS_TO_PROTO.items()}
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Card of a core's model; fields as in `GetModelCardResponse`, with the formats of logits as one."""
+    """Card of a core's model; fields as in `GetModelCardResponse`, with the formats of logits as one.
+
+    An earlier core measured nothing.
+    """
 
     protocol_version: int
     model: str
@@ -70,6 +74,7 @@ class ModelCard:
     parameters: int
     family: str
     logits_formats: AllowedFormats
+    measured: MeasuredDecoding = UNMEASURED
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class PackedLogits:
     data: bytes
 
 
-_CARD_FIELDS = [name for name in ModelCard.__dataclass_fields__ if name != "logits_formats"]
+_CARD_FIELDS = [name for name in ModelCard.__dataclass_fields__ if name not in ("logits_formats", "measured")]
 
 
 def model_card_to_proto(card: ModelCard) -> pb.GetModelCardResponse:
@@ -119,6 +124,18 @@ def model_card_to_proto(card: ModelCard) -> pb.GetModelCardResponse:
         **{name: getattr(card, name) for name in _CARD_FIELDS},
         logits_formats=[_LOGITS_TO_PROTO[allowed.kind] for allowed in card.logits_formats.formats],
         max_top_k=max(allowed.k for allowed in card.logits_formats.formats),
+        measured=_measured_to_proto(card.measured),
+    )
+
+
+def _measured_to_proto(measured: MeasuredDecoding) -> pb.MeasuredDecoding:
+    return pb.MeasuredDecoding(
+        stop=measured.stop,
+        steps=measured.steps,
+        patience=measured.patience,
+        self_conditioning=_SELF_CONDITIONING_TO_PROTO.get(
+            measured.self_conditioning or "", pb.SELF_CONDITIONING_UNSPECIFIED
+        ),
     )
 
 
@@ -126,12 +143,25 @@ def model_card_from_proto(message: pb.GetModelCardResponse) -> ModelCard:
     """The reverse of `model_card_to_proto`.
 
     Raises:
-        ProtocolViolation: if the core allows no format of logits that is known here.
+        ProtocolViolation: if the core allows no format of logits that is known here, or names settings that cannot be.
     """
     return ModelCard(
         **{name: getattr(message, name) for name in _CARD_FIELDS},
         logits_formats=_allowed_formats(message),
+        measured=_measured_from_proto(message.measured),
     )
+
+
+def _measured_from_proto(message: pb.MeasuredDecoding) -> MeasuredDecoding:
+    measured = MeasuredDecoding(
+        stop=message.stop,
+        steps=message.steps if message.HasField("steps") else None,
+        patience=message.patience if message.HasField("patience") else None,
+        self_conditioning=_SELF_CONDITIONING_FROM_PROTO.get(message.self_conditioning),
+    )
+    if measured.problem:
+        raise ProtocolViolation(f"the core's card says that {measured.problem}; report this to its provider")
+    return measured
 
 
 def _allowed_formats(message: pb.GetModelCardResponse) -> AllowedFormats:

@@ -24,35 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dssd2/wire/collaboration.proto\x12\x1aslingshot.collaboration.v1\"4\n\x13GetModelCardRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\"\xc4\x02\n\x14GetModelCardResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x03 \x01(\t\x12\x19\n\x11vocabulary_sha256\x18\x04 \x01(\t\x12\x12\n\nvocab_size\x18\x05 \x01(\r\x12\x12\n\nblock_size\x18\x06 \x01(\r\x12\x19\n\x11max_prompt_tokens\x18\x07 \x01(\r\x12\x16\n\x0emax_block_size\x18\x08 \x01(\r\x12\x12\n\nparameters\x18\t \x01(\x04\x12\x0e\n\x06\x66\x61mily\x18\n \x01(\t\x12@\n\x0elogits_formats\x18\x0b \x03(\x0e\x32(.slingshot.collaboration.v1.LogitsFormat\x12\x11\n\tmax_top_k\x18\x0c \x01(\r\"\xc3\x01\n\x12\x43ollaborateRequest\x12\x30\n\x04open\x18\x01 \x01(\x0b\x32 .slingshot.collaboration.v1.OpenH\x00\x12<\n\nprojection\x18\x02 \x01(\x0b\x32&.slingshot.collaboration.v1.ProjectionH\x00\x12\x32\n\x05\x63lose\x18\x03 \x01(\x0b\x32!.slingshot.collaboration.v1.CloseH\x00\x42\t\n\x07message\"\x97\x01\n\x13\x43ollaborateResponse\x12\x34\n\x06opened\x18\x01 \x01(\x0b\x32\".slingshot.collaboration.v1.OpenedH\x00\x12?\n\x0c\x62lock_logits\x18\x02 \x01(\x0b\x32\'.slingshot.collaboration.v1.BlockLogitsH\x00\x42\t\n\x07message\"\xbe\x03\n\x04Open\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x19\n\x11vocabulary_sha256\x18\x03 \x01(\t\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x12\n\nprompt_ids\x18\x05 \x03(\r\x12\x12\n\nnoise_seed\x18\x06 \x01(\x06\x12\x11\n\ttimesteps\x18\x07 \x03(\r\x12\x12\n\nblock_size\x18\x08 \x01(\r\x12\x12\n\nmax_blocks\x18\t \x01(\r\x12\x15\n\rsimplex_value\x18\n \x01(\x02\x12G\n\x11self_conditioning\x18\x0b \x01(\x0e\x32,.slingshot.collaboration.v1.SelfConditioning\x12\x14\n\x0cmodel_sha256\x18\x0c \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\r \x01(\t\x12?\n\rlogits_format\x18\x0e \x01(\x0e\x32(.slingshot.collaboration.v1.LogitsFormat\x12\r\n\x05top_k\x18\x0f \x01(\r\x12\x13\n\x0bspeculation\x18\x10 \x01(\r\x12\x10\n\x08patience\x18\x11 \x01(\r\"\x1c\n\x06Opened\x12\x12\n\nsession_id\x18\x01 \x01(\t\"o\n\nProjection\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05\x62lock\x18\x02 \x01(\r\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\x12\x0e\n\x06\x63ounts\x18\x05 \x03(\r\x12\x11\n\tis_commit\x18\x06 \x01(\x08\"\x07\n\x05\x43lose\"\xb9\x01\n\x0b\x42lockLogits\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05\x62lock\x18\x02 \x01(\r\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x12\n\nblock_size\x18\x04 \x01(\r\x12\x12\n\nvocab_size\x18\x05 \x01(\r\x12\x38\n\x06\x66ormat\x18\x06 \x01(\x0e\x32(.slingshot.collaboration.v1.LogitsFormat\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\x12\r\n\x05guess\x18\x08 \x03(\r*r\n\x10SelfConditioning\x12!\n\x1dSELF_CONDITIONING_UNSPECIFIED\x10\x00\x12\x19\n\x15SELF_CONDITIONING_OWN\x10\x01\x12 \n\x1cSELF_CONDITIONING_PROJECTION\x10\x02*z\n\x0cLogitsFormat\x12\x1d\n\x19LOGITS_FORMAT_UNSPECIFIED\x10\x00\x12\x19\n\x15LOGITS_FORMAT_FLOAT16\x10\x01\x12\x17\n\x13LOGITS_FORMAT_UINT8\x10\x02\x12\x17\n\x13LOGITS_FORMAT_TOP_K\x10\x03\x32\xfd\x01\n\x14\x43ollaborationService\x12q\n\x0cGetModelCard\x12/.slingshot.collaboration.v1.GetModelCardRequest\x1a\x30.slingshot.collaboration.v1.GetModelCardResponse\x12r\n\x0b\x43ollaborate\x12..slingshot.collaboration.v1.CollaborateRequest\x1a/.slingshot.collaboration.v1.CollaborateResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dssd2/wire/collaboration.proto\x12\x1aslingshot.collaboration.v1\"4\n\x13GetModelCardRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\"\x84\x03\n\x14GetModelCardResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x03 \x01(\t\x12\x19\n\x11vocabulary_sha256\x18\x04 \x01(\t\x12\x12\n\nvocab_size\x18\x05 \x01(\r\x12\x12\n\nblock_size\x18\x06 \x01(\r\x12\x19\n\x11max_prompt_tokens\x18\x07 \x01(\r\x12\x16\n\x0emax_block_size\x18\x08 \x01(\r\x12\x12\n\nparameters\x18\t \x01(\x04\x12\x0e\n\x06\x66\x61mily\x18\n \x01(\t\x12@\n\x0elogits_formats\x18\x0b \x03(\x0e\x32(.slingshot.collaboration.v1.LogitsFormat\x12\x11\n\tmax_top_k\x18\x0c \x01(\r\x12>\n\x08measured\x18\r \x01(\x0b\x32,.slingshot.collaboration.v1.MeasuredDecoding\"\xab\x01\n\x10MeasuredDecoding\x12\x0c\n\x04stop\x18\x01 \x01(\x01\x12\x12\n\x05steps\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08patience\x18\x03 \x01(\rH\x01\x88\x01\x01\x12G\n\x11self_conditioning\x18\x04 \x01(\x0e\x32,.slingshot.collaboration.v1.SelfConditioningB\x08\n\x06_stepsB\x0b\n\t_patience\"\xc3\x01\n\x12\x43ollaborateRequest\x12\x30\n\x04open\x18\x01 \x01(\x0b\x32 .slingshot.collaboration.v1.OpenH\x00\x12<\n\nprojection\x18\x02 \x01(\x0b\x32&.slingshot.collaboration.v1.ProjectionH\x00\x12\x32\n\x05\x63lose\x18\x03 \x01(\x0b\x32!.slingshot.collaboration.v1.CloseH\x00\x42\t\n\x07message\"\x97\x01\n\x13\x43ollaborateResponse\x12\x34\n\x06opened\x18\x01 \x01(\x0b\x32\".slingshot.collaboration.v1.OpenedH\x00\x12?\n\x0c\x62lock_logits\x18\x02 \x01(\x0b\x32\'.slingshot.collaboration.v1.BlockLogitsH\x00\x42\t\n\x07message\"\xbe\x03\n\x04Open\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x19\n\x11vocabulary_sha256\x18\x03 \x01(\t\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x12\n\nprompt_ids\x18\x05 \x03(\r\x12\x12\n\nnoise_seed\x18\x06 \x01(\x06\x12\x11\n\ttimesteps\x18\x07 \x03(\r\x12\x12\n\nblock_size\x18\x08 \x01(\r\x12\x12\n\nmax_blocks\x18\t \x01(\r\x12\x15\n\rsimplex_value\x18\n \x01(\x02\x12G\n\x11self_conditioning\x18\x0b \x01(\x0e\x32,.slingshot.collaboration.v1.SelfConditioning\x12\x14\n\x0cmodel_sha256\x18\x0c \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\r \x01(\t\x12?\n\rlogits_format\x18\x0e \x01(\x0e\x32(.slingshot.collaboration.v1.LogitsFormat\x12\r\n\x05top_k\x18\x0f \x01(\r\x12\x13\n\x0bspeculation\x18\x10 \x01(\r\x12\x10\n\x08patience\x18\x11 \x01(\r\"\x1c\n\x06Opened\x12\x12\n\nsession_id\x18\x01 \x01(\t\"o\n\nProjection\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05\x62lock\x18\x02 \x01(\r\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\x12\x0e\n\x06\x63ounts\x18\x05 \x03(\r\x12\x11\n\tis_commit\x18\x06 \x01(\x08\"\x07\n\x05\x43lose\"\xb9\x01\n\x0b\x42lockLogits\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05\x62lock\x18\x02 \x01(\r\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x12\n\nblock_size\x18\x04 \x01(\r\x12\x12\n\nvocab_size\x18\x05 \x01(\r\x12\x38\n\x06\x66ormat\x18\x06 \x01(\x0e\x32(.slingshot.collaboration.v1.LogitsFormat\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\x12\r\n\x05guess\x18\x08 \x03(\r*r\n\x10SelfConditioning\x12!\n\x1dSELF_CONDITIONING_UNSPECIFIED\x10\x00\x12\x19\n\x15SELF_CONDITIONING_OWN\x10\x01\x12 \n\x1cSELF_CONDITIONING_PROJECTION\x10\x02*z\n\x0cLogitsFormat\x12\x1d\n\x19LOGITS_FORMAT_UNSPECIFIED\x10\x00\x12\x19\n\x15LOGITS_FORMAT_FLOAT16\x10\x01\x12\x17\n\x13LOGITS_FORMAT_UINT8\x10\x02\x12\x17\n\x13LOGITS_FORMAT_TOP_K\x10\x03\x32\xfd\x01\n\x14\x43ollaborationService\x12q\n\x0cGetModelCard\x12/.slingshot.collaboration.v1.GetModelCardRequest\x1a\x30.slingshot.collaboration.v1.GetModelCardResponse\x12r\n\x0b\x43ollaborate\x12..slingshot.collaboration.v1.CollaborateRequest\x1a/.slingshot.collaboration.v1.CollaborateResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ssd2.wire.collaboration_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SELFCONDITIONING']._serialized_start=1583
-  _globals['_SELFCONDITIONING']._serialized_end=1697
-  _globals['_LOGITSFORMAT']._serialized_start=1699
-  _globals['_LOGITSFORMAT']._serialized_end=1821
+  _globals['_SELFCONDITIONING']._serialized_start=1821
+  _globals['_SELFCONDITIONING']._serialized_end=1935
+  _globals['_LOGITSFORMAT']._serialized_start=1937
+  _globals['_LOGITSFORMAT']._serialized_end=2059
   _globals['_GETMODELCARDREQUEST']._serialized_start=61
   _globals['_GETMODELCARDREQUEST']._serialized_end=113
   _globals['_GETMODELCARDRESPONSE']._serialized_start=116
-  _globals['_GETMODELCARDRESPONSE']._serialized_end=440
-  _globals['_COLLABORATEREQUEST']._serialized_start=443
-  _globals['_COLLABORATEREQUEST']._serialized_end=638
-  _globals['_COLLABORATERESPONSE']._serialized_start=641
-  _globals['_COLLABORATERESPONSE']._serialized_end=792
-  _globals['_OPEN']._serialized_start=795
-  _globals['_OPEN']._serialized_end=1241
-  _globals['_OPENED']._serialized_start=1243
-  _globals['_OPENED']._serialized_end=1271
-  _globals['_PROJECTION']._serialized_start=1273
-  _globals['_PROJECTION']._serialized_end=1384
-  _globals['_CLOSE']._serialized_start=1386
-  _globals['_CLOSE']._serialized_end=1393
-  _globals['_BLOCKLOGITS']._serialized_start=1396
-  _globals['_BLOCKLOGITS']._serialized_end=1581
-  _globals['_COLLABORATIONSERVICE']._serialized_start=1824
-  _globals['_COLLABORATIONSERVICE']._serialized_end=2077
+  _globals['_GETMODELCARDRESPONSE']._serialized_end=504
+  _globals['_MEASUREDDECODING']._serialized_start=507
+  _globals['_MEASUREDDECODING']._serialized_end=678
+  _globals['_COLLABORATEREQUEST']._serialized_start=681
+  _globals['_COLLABORATEREQUEST']._serialized_end=876
+  _globals['_COLLABORATERESPONSE']._serialized_start=879
+  _globals['_COLLABORATERESPONSE']._serialized_end=1030
+  _globals['_OPEN']._serialized_start=1033
+  _globals['_OPEN']._serialized_end=1479
+  _globals['_OPENED']._serialized_start=1481
+  _globals['_OPENED']._serialized_end=1509
+  _globals['_PROJECTION']._serialized_start=1511
+  _globals['_PROJECTION']._serialized_end=1622
+  _globals['_CLOSE']._serialized_start=1624
+  _globals['_CLOSE']._serialized_end=1631
+  _globals['_BLOCKLOGITS']._serialized_start=1634
+  _globals['_BLOCKLOGITS']._serialized_end=1819
+  _globals['_COLLABORATIONSERVICE']._serialized_start=2062
+  _globals['_COLLABORATIONSERVICE']._serialized_end=2315
 # @@protoc_insertion_point(module_scope)

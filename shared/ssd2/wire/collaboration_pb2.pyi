@@ -36,7 +36,7 @@ class GetModelCardRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., family: _Optional[str] = ...) -> None: ...
 
 class GetModelCardResponse(_message.Message):
-    __slots__ = ("protocol_version", "model", "model_sha256", "vocabulary_sha256", "vocab_size", "block_size", "max_prompt_tokens", "max_block_size", "parameters", "family", "logits_formats", "max_top_k")
+    __slots__ = ("protocol_version", "model", "model_sha256", "vocabulary_sha256", "vocab_size", "block_size", "max_prompt_tokens", "max_block_size", "parameters", "family", "logits_formats", "max_top_k", "measured")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,7 @@ class GetModelCardResponse(_message.Message):
     FAMILY_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FORMATS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     model: str
     model_sha256: str
@@ -61,7 +62,20 @@ class GetModelCardResponse(_message.Message):
     family: str
     logits_formats: _containers.RepeatedScalarFieldContainer[LogitsFormat]
     max_top_k: int
-    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., model_sha256: _Optional[str] = ..., vocabulary_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., block_size: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., max_block_size: _Optional[int] = ..., parameters: _Optional[int] = ..., family: _Optional[str] = ..., logits_formats: _Optional[_Iterable[_Union[LogitsFormat, str]]] = ..., max_top_k: _Optional[int] = ...) -> None: ...
+    measured: MeasuredDecoding
+    def __init__(self, protocol_version: _Optional[int] = ..., model: _Optional[str] = ..., model_sha256: _Optional[str] = ..., vocabulary_sha256: _Optional[str] = ..., vocab_size: _Optional[int] = ..., block_size: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., max_block_size: _Optional[int] = ..., parameters: _Optional[int] = ..., family: _Optional[str] = ..., logits_formats: _Optional[_Iterable[_Union[LogitsFormat, str]]] = ..., max_top_k: _Optional[int] = ..., measured: _Optional[_Union[MeasuredDecoding, _Mapping]] = ...) -> None: ...
+
+class MeasuredDecoding(_message.Message):
+    __slots__ = ("stop", "steps", "patience", "self_conditioning")
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    SELF_CONDITIONING_FIELD_NUMBER: _ClassVar[int]
+    stop: float
+    steps: int
+    patience: int
+    self_conditioning: SelfConditioning
+    def __init__(self, stop: _Optional[float] = ..., steps: _Optional[int] = ..., patience: _Optional[int] = ..., self_conditioning: _Optional[_Union[SelfConditioning, str]] = ...) -> None: ...
 
 class CollaborateRequest(_message.Message):
     __slots__ = ("open", "projection", "close")

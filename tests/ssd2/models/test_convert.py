@@ -174,7 +174,7 @@ def test_the_config_is_that_of_the_opt_model(converted: Checkpoint) -> None:
     assert (config.ffn_size, config.max_positions, config.block_size) == (48, 40, 4)
     assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (2, 2, 1)
     assert (config.context_timestep, config.answer_position) == ("none", None)
-    assert config.default_stop == 0, "no stop was measured"
+    assert config.measured.stop == 0, "no stop was measured"
 
 
 def test_a_converted_checkpoint_denoises(converted: Checkpoint) -> None:

@@ -72,7 +72,7 @@ def test_the_command_joins_models_of_one_shape_the_lowest_range_first(folders: l
     assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
     joined = load_checkpoint(tmp_path / "joined").model
     assert isinstance(joined, TimeRangeExperts)
-    assert joined.config.default_stop == 0.4
+    assert joined.config.measured.stop == 0.4
     for timestep, folder in zip((500, 700, 900), folders, strict=False):
         alone = load_checkpoint(folder).model.state_dict()
         assert all(torch.equal(alone[name], value) for name, value in joined.at(timestep).state_dict().items())

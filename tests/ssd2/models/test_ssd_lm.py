@@ -15,6 +15,7 @@ from transformers import RobertaConfig, RobertaForMaskedLM
 
 from ssd2.algorithm.block_view import ProjectedAt
 from ssd2.algorithm.collaboration import decode_locally
+from ssd2.algorithm.measured import MeasuredDecoding
 from ssd2.algorithm.noise import gaussian_noise
 from ssd2.algorithm.noise_schedule import alpha_bar
 from ssd2.algorithm.noised_simplex import x_t_of
@@ -25,7 +26,7 @@ from ssd2.algorithm.sampler import project
 from ssd2.algorithm.simplex import tokens_to_simplex
 from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound, PromptTooLong
-from ssd2.models.checkpoint import Checkpoint, load_checkpoint
+from ssd2.models.checkpoint import Checkpoint, load_checkpoint, load_config_and_tokenizer
 from ssd2.models.predict import begin, user_terms
 from ssd2.models.ssd_lm import SSDLM
 
@@ -69,9 +70,19 @@ def test_the_published_layout_loads(checkpoint: Checkpoint) -> None:
     assert isinstance(checkpoint.model, SSDLM)
     assert (config.family, config.vocab_size, config.block_size) == ("ssd-lm", V, 25)
     assert (config.bos_token_id, config.pad_token_id, config.eos_token_id) == (0, 1, 2)
-    assert (config.default_steps, config.default_stop) == (1000, 0.0)
+    assert (config.default_steps, config.measured.stop) == (1000, 0.0)
     assert config.max_prompt_tokens_before(10) == POSITIONS - 10
     assert checkpoint.tokenizer.encode("cab") == [6, 4, 5]
+
+
+def test_settings_measured_with_an_ssd_lm_are_read_from_its_config(published: Path, tmp_path: Path) -> None:
+    folder = copy_of(published, tmp_path / "measured")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "stop": 0.2, "steps": 100, "patience": 3}))
+    read, _ = load_config_and_tokenizer(folder)
+    assert read.measured == MeasuredDecoding(0.2, 100, 3)
+    params = DecodingParams.for_model(read)
+    assert (params.stop, params.steps, params.patience) == (0.2, 100, 3)
 
 
 def softmax(values: np.ndarray) -> np.ndarray:

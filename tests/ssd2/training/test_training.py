@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import torch
 from conftest import DEMO_TOKENIZER
 
+from ssd2.algorithm.measured import MeasuredDecoding
+from ssd2.algorithm.params import DecodingParams
 from ssd2.demo.generator import Conversation, Item
 from ssd2.errors import CheckpointInvalid, InvalidParameter, PromptTooLong
 from ssd2.models.checkpoint import load_checkpoint
@@ -101,11 +104,43 @@ def test_training_writes_a_checkpoint_that_loads(recipe: Recipe, tmp_path: Path)
 def test_a_checkpoint_stops_where_its_training_did_and_can_be_trained_on_lower(tmp_path: Path) -> None:
     above = RECIPE.replace("steps = 6", "steps = 1\ntimesteps_above = 0.4")
     Trainer(read_recipe(_written(tmp_path, above)), tmp_path / "above").train(show_progress=False)
-    assert load_checkpoint(tmp_path / "above").model.config.default_stop == 0.4
+    assert load_checkpoint(tmp_path / "above").model.config.measured.stop == 0.4
     further = Trainer(read_recipe(_written(tmp_path, RECIPE.replace("steps = 6", "steps = 1"))), tmp_path / "further")
     further.start_from(tmp_path / "above")
     further.train(show_progress=False)
-    assert load_checkpoint(tmp_path / "further").model.config.default_stop == 0
+    assert load_checkpoint(tmp_path / "further").model.config.measured.stop == 0
+
+
+def test_a_checkpoint_forgets_what_was_measured_with_its_first_weights(tmp_path: Path) -> None:
+    once = RECIPE.replace("steps = 6", "steps = 1")
+    Trainer(read_recipe(_written(tmp_path, once)), tmp_path / "first").train(show_progress=False)
+    config = tmp_path / "first" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "stop": 0.2, "steps": 8, "patience": 1}))
+    (tmp_path / "first" / "SHA256SUMS").unlink()
+    assert load_checkpoint(tmp_path / "first").model.config.measured == MeasuredDecoding(0.2, 8, 1)
+    further = Trainer(read_recipe(_written(tmp_path, once)), tmp_path / "further")
+    further.start_from(tmp_path / "first")
+    further.train(show_progress=False)
+    assert load_checkpoint(tmp_path / "further").model.config.measured == MeasuredDecoding()
+
+
+def test_a_model_trained_with_a_partner_is_decoded_with_the_projection_fed_back(tmp_path: Path) -> None:
+    once = RECIPE.replace("steps = 6", "steps = 1\npartner_feedback = 0.6")
+    Trainer(read_recipe(_written(tmp_path, once)), tmp_path / "run").train(show_progress=False)
+    config = load_checkpoint(tmp_path / "run").model.config
+    assert config.measured == MeasuredDecoding(self_conditioning="projection")
+    assert DecodingParams.for_model(config).self_conditioning == "projection"
+
+
+def test_a_run_of_a_release_without_measured_settings_is_resumed(recipe: Recipe, tmp_path: Path) -> None:
+    trainer = Trainer(recipe, tmp_path / "run")
+    trainer.save()
+    (file,) = (tmp_path / "run").rglob("run.json")
+    run = json.loads(file.read_text())
+    run["config"]["feedback_share"] = None  # as it was written there
+    assert not {"steps", "patience", "self_conditioning"} & run["config"].keys()
+    file.write_text(json.dumps(run))
+    assert Trainer(recipe, tmp_path / "run").resume()
 
 
 @pytest.mark.parametrize("content", [RECIPE, CAUSAL])

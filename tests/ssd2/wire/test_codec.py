@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssd2.algorithm.measured import MeasuredDecoding
 from ssd2.algorithm.sampler import tokens_of
 from ssd2.errors import (
     BlockShapeMismatch,
@@ -96,6 +97,49 @@ def test_of_the_formats_on_a_card_those_that_are_known_are_read(formats: list[in
     message.logits_formats.extend(formats)
     message.max_top_k = max_top_k
     assert str(codec.model_card_from_proto(over_the_wire(message)).logits_formats) == known
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        MeasuredDecoding(),
+        MeasuredDecoding(0.4),
+        MeasuredDecoding(0.2, 8, 0, "projection"),
+        MeasuredDecoding(0.0, 100, 4, "own"),
+        MeasuredDecoding(self_conditioning="projection"),
+    ],
+)
+def test_a_card_carries_the_measured_settings_and_those_that_were_not_measured_as_none(
+    measured: MeasuredDecoding,
+) -> None:
+    message = over_the_wire(codec.model_card_to_proto(replace(CARD, measured=measured)))
+    assert codec.model_card_from_proto(message).measured == measured
+
+
+def test_a_card_of_an_earlier_core_has_no_measured_settings() -> None:
+    message = codec.model_card_to_proto(replace(CARD, measured=MeasuredDecoding(0.2, 8, 2, "projection")))
+    message.ClearField("measured")
+    assert codec.model_card_from_proto(over_the_wire(message)).measured == MeasuredDecoding()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stop": 1.0},
+        {"stop": -0.1},
+        {"stop": float("nan")},
+        {"steps": 0},
+        {"steps": 601, "stop": 0.4},
+        {"steps": 2**32 - 1},
+        {"patience": 1001},
+    ],
+    ids=str,
+)
+def test_a_card_with_settings_that_cannot_be_is_a_violation(settings: dict[str, Any]) -> None:
+    message = codec.model_card_to_proto(CARD)
+    message.measured.CopyFrom(pb.MeasuredDecoding(**settings))
+    with pytest.raises(ProtocolViolation, match="report this to its provider"):
+        codec.model_card_from_proto(over_the_wire(message))
 
 
 @pytest.mark.parametrize("formats", [[], [0], [9], [3]])

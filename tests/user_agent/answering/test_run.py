@@ -15,14 +15,18 @@ from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.collaboration import UserLogits, UserTerms, decode_locally
 from ssd2.algorithm.ensemble import Weight
 from ssd2.algorithm.exactness import proven
+from ssd2.algorithm.measured import MeasuredDecoding
 from ssd2.algorithm.params import RULES, CollaborationParams, DecodingParams, LambdaUser, Seeds
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
 from ssd2.algorithm.simplex_sampler import SimplexSampler
 from ssd2.errors import InvalidParameter, ModelMismatch, PromptTooLong, ProtocolVersionMismatch, TokenizerMismatch
 from ssd2.logits.format import ANY_FORMAT, PREFERRED, AllowedFormats, LogitsFormat
 from ssd2.logits.packed import CoreLogits, as_received
+from ssd2.models.predict import begin_sampler
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
 from user_agent.answering.answer import AnswerToken, CommittedBlock, Observer, ProjectedBlock
+from user_agent.answering.decoding import decoding_for
+from user_agent.answering.request import AnswerSettings
 from user_agent.answering.run import Agent, Question
 from user_agent.answering.user_model import UserModel
 from user_agent.commands.render import marked, summary
@@ -582,3 +586,77 @@ async def test_tokens_come_with_what_each_model_and_the_mix_gave_them(user_model
     without = await Agent(user_model, _client(user_model)).answer(_question(0.0))
     assert {token.user_p for token in without.tokens} == {None}
     assert [token.mixed_p for token in without.tokens] == pytest.approx([token.core_p for token in without.tokens])
+
+
+def _left_open(user_model: UserModel, lambda_user: float = 0.3, **given: object) -> Question:
+    """Ask with settings that follow from the models, but for those that are given."""
+    settings = AnswerSettings(block_size=4, max_tokens=8, top_p=0.9, **given)
+    params = decoding_for(settings, user_model.config)
+    return replace(_question(lambda_user), params=params, settings=settings)
+
+
+MEASURED = MeasuredDecoding(0.2, 8, 0, "projection")
+
+
+async def test_the_core_is_asked_as_was_measured_for_its_model(user_model: UserModel) -> None:
+    client = _client(user_model, measured=MEASURED)
+    answer = await Agent(user_model, client).answer(_left_open(user_model))
+    (opened,) = client.opened
+    to_the_user_models_stop = (1000, 925, 850, 775, 700, 625, 550, 475)
+    assert opened.timesteps == to_the_user_models_stop
+    assert (opened.patience, opened.self_conditioning) == (0, "projection")
+    assert answer.timesteps == 16, "two blocks"
+
+
+async def test_an_observer_is_told_what_an_answer_is_decoded_with(user_model: UserModel) -> None:
+    told = []
+
+    class Told(Observer):
+        def began(self, params: DecodingParams) -> None:
+            told.append((params.steps, params.stop, params.patience, params.self_conditioning))
+
+    agent = Agent(user_model, _client(user_model, measured=MEASURED))
+    for lambda_user in (0.3, 1.0):
+        await agent.answer(_left_open(user_model, lambda_user), Told())
+    assert told == [(8, 0.4, None, "projection"), (25, 0.4, 2, "own")], "with the core, and alone"
+
+
+async def test_settings_that_were_chosen_are_those_of_the_answer_whatever_was_measured(user_model: UserModel) -> None:
+    client = _client(user_model, measured=MEASURED)
+    chosen = {"steps": 3, "early_stop": 0.5, "patience": 1, "self_conditioning": "own"}
+    await Agent(user_model, client).answer(_left_open(user_model, **chosen))
+    await Agent(user_model, client).answer(_question())  # with parameters of its own
+    assert [(one.timesteps, one.patience, one.self_conditioning) for one in client.opened] == [
+        ((1000, 834, 667), 1, "own"),
+        ((1000, 800, 600), 0, "own"),
+    ]
+
+
+async def test_both_models_are_fed_back_what_was_measured_for_the_core_s(user_model: UserModel) -> None:
+    """A user model that was trained with its own logits too: one mode goes to both."""
+    modes = ("own", "projection")
+    tokens = {}
+    for mode in modes:
+        client = _client(user_model, measured=MeasuredDecoding(0.4, 6, 0, mode))
+        answer = await Agent(user_model, client).answer(_left_open(user_model, 0.9))
+        assert client.opened[0].self_conditioning == mode
+        tokens[mode] = [token.token_id for token in answer.tokens]
+        question = _left_open(user_model, 0.9, steps=6, patience=0, self_conditioning=mode)
+        terms = user_model.terms(
+            question.instruction, question.passages, question.collaboration, question.params.self_conditioning
+        )
+        sampler = begin_sampler(user_model.config, question.params, [question.seeds])
+        assert tokens[mode] == decode_locally(WrittenDown(), terms, question.collaboration, sampler)[0]
+    assert tokens["own"] != tokens["projection"], "it makes a difference with these models"
+
+
+class WrittenDown:
+    """The logits of `FakeStream` in one process."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def logits(self, view: BlockView) -> Tensor:
+        logits = torch.randn(1, view.block_size, V, generator=torch.Generator().manual_seed(self.number))
+        self.number += 1
+        return as_received(logits, PREFERRED).values
