@@ -109,14 +109,14 @@ def _prepared(
     """Load the pair, and check what it is measured with."""
     from ssd2.algorithm.params import CollaborationParams
     from ssd2.evaluation.measuring import Measuring
-    from ssd2.evaluation.tasks import TWO_SOURCE
-    from ssd2.evaluation.two_source import Pair
+    from ssd2.evaluation.pair import Pair
+    from ssd2.evaluation.tasks import ORDER_FREE
     from ssd2.models.checkpoint import weights_fingerprint
 
     pair = Pair.load(*folders)
     core, user = map(weights_fingerprint, folders)
     return Measuring(
-        pair, TWO_SOURCE, CollaborationParams(*weights), limit, tolerance, seed, (core, user), results_file
+        pair, ORDER_FREE, CollaborationParams(*weights), limit, tolerance, seed, (core, user), results_file
     )
 
 

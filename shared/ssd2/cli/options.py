@@ -16,7 +16,18 @@ from ssd2.cli.help import ADVANCED
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Core = Annotated[Path, typer.Option(help="Checkpoint folder of the core model.", show_default="the demo's")]
 User = Annotated[Path, typer.Option(help="Checkpoint folder of the user model.", show_default="the demo's")]
-Limit = Annotated[int, typer.Option(help="Questions of each kind.", min=1)]
+AutoregressiveCore = Annotated[
+    Path | None,
+    typer.Option(
+        help="Checkpoint folder of a core model that writes token by token, for comparison.",
+        show_default="the demo's, if there",
+    ),
+]
+AutoregressiveUser = Annotated[
+    Path | None,
+    typer.Option(help="Checkpoint folder of its user model.", show_default="the demo's, if there"),
+]
+Limit = Annotated[int, typer.Option(help="Questions of each row.", min=1)]
 Lambda = Annotated[
     float,  # or a rule: typer knows no unions
     typer.Option(
@@ -31,13 +42,25 @@ Lambda = Annotated[
 Alpha = Annotated[float, typer.Option(help="Contrastive strength (α): how strongly the notes count.")]
 Steps = Annotated[
     int | None,
-    typer.Option(help="Timesteps per block.", show_default=f"the model family's, {DEFAULT_STEPS} for ssd-2"),
+    typer.Option(
+        help="Timesteps per block.", show_default=f"as measured, else the model family's, {DEFAULT_STEPS} for ssd-2"
+    ),
 ]
 Patience = Annotated[
-    int,
+    int | None,
     typer.Option(
         help="End a block once its tokens are unchanged for N timesteps; 0 runs all timesteps. Approximate: a later "
         "timestep could have changed a token.",
+        show_default="as measured, else 0",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Stop = Annotated[
+    float | None,
+    typer.Option(
+        help="Early stop as a share of T; 0 decodes down to t = 1. Approximate above 0: the last timesteps are left "
+        "out.",
+        show_default="as measured, else 0",
         rich_help_panel=ADVANCED,
     ),
 ]
@@ -65,9 +88,10 @@ TopP = Annotated[
     float, typer.Option(help="Nucleus of the sampling and multi-hot projections.", rich_help_panel=ADVANCED)
 ]
 SelfConditioning = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="Prediction fed back to each model: own, projection or mixed (both models in one process only).",
+        show_default="as measured, else own",
         rich_help_panel=ADVANCED,
     ),
 ]

@@ -61,9 +61,9 @@ def weights(collaboration: CollaborationParams, decoding: DecodingParams) -> Exp
     return Experiment(
         "weights",
         "Both models together, by λ and α",
-        "Two values stand in one block, one from each side. Does the small model help the large one, and how much weight "
-        "should it have? With the fact first, a model that writes from left to right needs the place before it is "
-        "written.",
+        "Two values stand in one block, one from each side. Does the small model help the large one, and how much "
+        "weight should it have? With the fact first, a model that writes from left to right needs the place before it "
+        "is written.",
         tuple(
             Setting(
                 f"λ {lambda_user:g}, α {alpha:g}" if lambda_user else "λ 0",
@@ -84,9 +84,7 @@ def rules(collaboration: CollaborationParams, decoding: DecodingParams) -> Exper
         "λ without a search",
         "Does a rule that finds λ by itself answer as well as the best constant λ?",
         tuple(
-            Setting(
-                f"λ {lambda_text(lambda_user)}", replace(collaboration, lambda_user=lambda_user), decoding
-            )
+            Setting(f"λ {lambda_text(lambda_user)}", replace(collaboration, lambda_user=lambda_user), decoding)
             for lambda_user in compared
         ),
         rows=tuple(ROWS),

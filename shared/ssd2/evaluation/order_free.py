@@ -19,7 +19,7 @@ from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.pair import Pair
 from ssd2.evaluation.paired import only_one_right, sign_test
 from ssd2.evaluation.result import Result
-from ssd2.evaluation.rows import ROWS, WITH_THE_FACT
+from ssd2.evaluation.rows import WITH_THE_FACT
 from ssd2.evaluation.runner import Cell
 from ssd2.logits.format import FLOAT16, LogitsFormat
 
@@ -69,12 +69,11 @@ def by_row(cells: Sequence[Cell], results: Sequence[Result]) -> Results:
     return {(cell.row, cell.setting.label): result for cell, result in zip(cells, results, strict=True)}
 
 
-def as_json(results: Results, settings: Mapping[str, object], left_out: str | None) -> dict[str, object]:
+def as_json(results: Results, left_out: str | None) -> dict[str, Any]:
     """Return the JSON object of the benchmark.
 
     Args:
         results: of the benchmark.
-        settings: λ, α and so on.
         left_out: why there is no autoregressive pair; None if there is one.
 
     Returns:
@@ -88,28 +87,13 @@ def as_json(results: Results, settings: Mapping[str, object], left_out: str | No
         for slots in ("private", "public"):
             rows["long"][slots] = _slots(results, slots)
     costs = {system: _costs(results, system) for system in _answering(results)}
-    return {**rows, "autoregressive_left_out": left_out, "costs": costs, "settings": dict(settings)}
+    return {**rows, "autoregressive_left_out": left_out, "costs": costs, "settings": _settings(results)}
 
 
-def as_table(report: Mapping[str, Any]) -> str:
-    """Return the JSON object as Markdown tables: shares with their intervals, then costs and settings."""
-    lines = [f"| | n | {' | '.join(SYSTEMS)} |", "|---" * (len(SYSTEMS) + 2) + "|"]
-    for name, row in ROWS.items():
-        if name not in report:
-            continue
-        lines.append(_line(f"{name}: {row.title}", report[name]))
-        if name == "not_known" and (wrongly := report[name]["false_not_known"]):
-            lines.append(_line(f"  said where it is known ({', '.join(WITH_THE_FACT)})", wrongly))
-        if name == "long":
-            lines += [_line(f"  {slots} slots", report[name][slots]) for slots in ("private", "public")]
-    costs = [f"| | {' | '.join(COST_COLUMNS.values())} | s an answer |", "|---" * (len(COST_COLUMNS) + 2) + "|"]
-    for system, values in report["costs"].items():
-        numbers = [f"{values[cost]:.1f}" for cost in COST_COLUMNS]
-        costs.append(f"| {system} | {' | '.join(numbers)} | {values['seconds_per_answer']:.3f} |")
-    settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
-    left_out = report["autoregressive_left_out"]
-    notes = [f"No autoregressive pair: {left_out}."] if left_out else []
-    return "\n".join([*lines, "", *costs, "", *notes, settings])
+def _settings(results: Results) -> dict[str, Any]:
+    """Return what the answers of both models together depend on, but for the items of a row."""
+    setting = next(result.setting for (_, system), result in results.items() if system == TOGETHER)
+    return {name: value for name, value in setting.items() if name not in ("row", "items_sha256")}
 
 
 def _row(results: Results, row: str) -> dict[str, Any]:
@@ -161,14 +145,3 @@ def _costs(results: Results, system: str) -> dict[str, float]:
 def _answering(results: Results) -> list[str]:
     """Systems that answered."""
     return [system for system in SYSTEMS if any(one == system for _, one in results)]
-
-
-def _line(title: str, shares: Mapping[str, Any]) -> str:
-    cells = []
-    for system in SYSTEMS:
-        if shares[system] is None:
-            cells.append("–")
-        else:
-            low, high = shares["interval_95"][system]
-            cells.append(f"{shares[system]:.3f} ({low:.3f}–{high:.3f})")
-    return f"| {title} | {shares['n']} | {' | '.join(cells)} |"

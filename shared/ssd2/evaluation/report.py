@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssd2.evaluation.costs import COST_COLUMNS
 from ssd2.evaluation.experiments import ALPHAS, LAMBDAS, Experiment
@@ -14,6 +14,7 @@ from ssd2.evaluation.page import write_page
 from ssd2.evaluation.paired import only_one_right, sign_test
 from ssd2.evaluation.result import Result
 from ssd2.evaluation.rows import ROWS
+from ssd2.evaluation.runner import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,6 +50,29 @@ class Line:
         values = [getattr(result, column) for result in self.results.values()]
         return float(sum(values) / len(values))
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the line's part of --json."""
+        shares = {
+            row: {"share": result.share, "n": result.items, "interval_95": list(result.interval)}
+            for row, result in self.results.items()
+        }
+        costs = {name: self.mean(name) for name in (*COST_COLUMNS, "seconds_per_answer")}
+        return {"label": self.label, "family": self.family, **shares, **costs}
+
+
+def lines_of(cells: Sequence[Cell], results: Mapping[int, Result]) -> list[Line]:
+    """Put results together, a line per pair and setting that has any.
+
+    Args:
+        cells: that are run.
+        results: by the numbers of their cells, as far as they have come.
+    """
+    lines: dict[tuple[int, str], dict[str, Result]] = {}
+    for number, cell in enumerate(cells):
+        if number in results:
+            lines.setdefault((id(cell.pair), cell.setting.label), {})[cell.row] = results[number]
+    return [Line(label, found) for (_, label), found in lines.items()]
+
 
 def write_report(folder: Path, experiment: Experiment, lines: Sequence[Line], total: int, command: str) -> Path:
     """Write an experiment's NAME.md and NAME.svg.
@@ -70,7 +94,9 @@ def write_report(folder: Path, experiment: Experiment, lines: Sequence[Line], to
     if experiment.name == "weights":
         return write_page(folder, experiment.name, text, (7, 3.2), lambda figure: _draw_by_lambda(figure, lines))
     height = -(-len(experiment.rows) // PANELS_A_LINE) * (0.9 + 0.22 * len(lines))
-    return write_page(folder, experiment.name, text, (9, height), lambda figure: _draw_shares(figure, experiment, lines))
+    return write_page(
+        folder, experiment.name, text, (9, height), lambda figure: _draw_shares(figure, experiment, lines)
+    )
 
 
 def as_table(experiment: Experiment, lines: Sequence[Line]) -> str:
@@ -139,14 +165,12 @@ def _markdown(experiment: Experiment, lines: Sequence[Line], total: int, command
     setting = lines[0].any.setting
     is_done = len(lines) == total and all(len(line.results) == len(experiment.rows) for line in lines)
     unfinished = "" if is_done else f"\n{len(lines)} of {total} settings are measured so far.\n"
-    pairs = {(line.family, line.any.setting["core_sha256"][:12], line.any.setting["user_sha256"][:12]) for line in lines}
+    pairs = {
+        (line.family, line.any.setting["core_sha256"][:12], line.any.setting["user_sha256"][:12]) for line in lines
+    }
     models = "\n".join(f"- {family}: core model {core}, user model {user}" for family, core, user in sorted(pairs))
     compared = comparison(experiment, lines)
-    against = (
-        f"\nThe same items, with what only one of two settings has right (p: exact sign test, two-sided):\n\n{compared}\n"
-        if compared
-        else ""
-    )
+    against = f"\nThe same items, with what only one of two settings has right (p: exact sign test):\n\n{compared}\n"
     return f"""# {experiment.title}
 
 {experiment.question}
@@ -154,7 +178,7 @@ def _markdown(experiment: Experiment, lines: Sequence[Line], total: int, command
 ![{experiment.title}]({experiment.name}.svg)
 
 {as_table(experiment, lines)}
-{unfinished}{against}
+{unfinished}{against if compared else ""}
 Shares of right answers to {setting["items"]} unseen items of each row, seed {setting["seed"]}, with 95% intervals
 (Wilson). Seconds are wall time of batched answers on the machine that made this report.
 

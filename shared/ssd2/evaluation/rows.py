@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssd2.demo.generator import Item, Unseen, unseen_items
@@ -31,6 +33,11 @@ class Row:
         return [item for kind, count in pairs for item in unseen_items(kind, count, seed, self.unseen)]
 
 
+def items_sha256(items: Sequence[Item]) -> str:
+    """Fingerprint of items, which results are about."""
+    return hashlib.sha256(repr(list(items)).encode()).hexdigest()
+
+
 _EASY = ("private", "forward")
 """Kinds that language is varied in: they are as good as always right in the forms of training."""
 
@@ -54,6 +61,9 @@ ROWS = {
 
 IN_ONE_BLOCK = ("reverse", "forward")
 """Rows whose two slots stand in one block: what they show does not pass from block to block."""
+
+NEEDING_BOTH = (*IN_ONE_BLOCK, "chained")
+"""Rows that neither model can answer alone, each within one block."""
 
 WITH_THE_FACT = ("seen_forms", "reverse")
 """Rows whose answers should not say that the notes do not have it."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from ssd2.evaluation.experiments import Setting
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.pair import Pair, answer_items
 from ssd2.evaluation.result import Outcome, Result
-from ssd2.evaluation.rows import ROWS
+from ssd2.evaluation.rows import ROWS, items_sha256
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Run:
         counts_exact: True to count the timesteps whose projection is provably that of full logits.
         keeps_answers: True to keep the texts of the answers in the results.
         on_progress: told the label of a setting and how many answers have come since the last call.
-        on_result: given each result as soon as it is there, with the number of its cell.
+        on_result: given the results so far, by the numbers of their cells, whenever one was computed.
     """
 
     limit: int
@@ -67,7 +66,7 @@ class Run:
     counts_exact: bool = False
     keeps_answers: bool = False
     on_progress: Callable[[str, int], None] = lambda _label, _answers: None
-    on_result: Callable[[int, Result], None] = lambda _number, _result: None
+    on_result: Callable[[Mapping[int, Result]], None] = lambda _: None
 
     def results(self, cells: Sequence[Cell]) -> list[Result]:
         """Run the cells.
@@ -90,14 +89,13 @@ class Run:
             if found:
                 self.on_progress(cell.setting.label, self.limit)
                 results[number] = found
-                self.on_result(number, found)
             else:
                 due[number] = depends_on
         for number, result in self._computed(cells, due):
             if self.results_file:
                 append_result(self.results_file, result.as_json())
             results[number] = result
-            self.on_result(number, result)
+            self.on_result(results)
         return [results[number] for number in range(len(cells))]
 
     def _computed(self, cells: Sequence[Cell], due: dict[int, dict[str, Any]]) -> Iterator[tuple[int, Result]]:
@@ -156,7 +154,6 @@ class Run:
         )
 
     def _depends_on(self, cell: Cell) -> dict[str, Any]:
-        items = ROWS[cell.row].items(self.limit, self.seed)
         return {
             **asdict(cell.setting.collaboration),
             **asdict(cell.setting.decoding),
@@ -166,7 +163,7 @@ class Run:
             "family": cell.pair.family,
             "row": cell.row,
             "items": self.limit,
-            "items_sha256": hashlib.sha256(repr(items).encode()).hexdigest(),
+            "items_sha256": items_sha256(ROWS[cell.row].items(self.limit, self.seed)),
             "seed": self.seed,
         }
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssd2.demo.generator import unseen_items
-from ssd2.evaluation.two_source import holds
+from ssd2.evaluation.rows import NEEDING_BOTH, ROWS
+from ssd2.evaluation.scorer import judge
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Task:
     is_right: Callable[[Any, str], bool]
 
 
-TWO_SOURCE = Task(
-    "two-source",
-    lambda count, seed: unseen_items("two-source", count, seed),
-    lambda item, answer: holds(answer, item.private_slot) and holds(answer, item.public_slot),
+ORDER_FREE = Task(
+    "order-free",
+    lambda count, seed: [item for row in NEEDING_BOTH for item in ROWS[row].items(count, seed)],
+    lambda item, answer: judge(item, answer).is_right,
 )
