@@ -35,7 +35,7 @@ KINDS = (
     "against_town",
     "not_known",
 )
-_CORE_WEIGHTS = (2, 4, 6, 8, 4, 3, 2, 0, 0, 3)
+_CORE_WEIGHTS = (2, 6, 6, 7, 3, 3, 4, 0, 0, 3)
 _USER_WEIGHTS = (8, 2, 6, 6, 5, 4, 1, 5, 2, 4)
 
 

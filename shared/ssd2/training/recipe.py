@@ -57,6 +57,7 @@ class TrainingParams:
         partner_feedback: share of the steps, from `self_conditioning_from` on, in which a partner's tokens are fed
             back (see `ssd2.training.objective.partner_feedback`); the others are Algorithm 1. Diffusion only.
         partner_right: largest share of tokens that the partner has right, in (0, 1].
+        feedback_share: of the finished model, see `ssd2.models.configs.SSD2Config`; None: what K leaves.
         gradient_clip: largest norm of the gradient.
         autocast: "bf16" or "none".
         checkpoint_every: steps between checkpoints.
@@ -82,6 +83,7 @@ class TrainingParams:
     timesteps_per: str = "sequence"
     partner_feedback: float = 0.0
     partner_right: float = 0.6
+    feedback_share: float | None = None
     gradient_clip: float = 1.0
     autocast: str = "bf16"
     checkpoint_every: int = 500

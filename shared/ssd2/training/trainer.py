@@ -59,8 +59,10 @@ class Trainer:
             raise InvalidParameter(
                 'timesteps_per = "block" needs a model without a timestep in its context; set context_timestep = "none"'
             )
+        # A decode stops where the training does, and feeds back what the training did.
         fed_back = "projection" if self.params.partner_feedback else None  # where a partner's tokens are found
-        config = config.unmeasured(self.params.timesteps_above, fed_back)  # a decode stops where the training does
+        config = config.unmeasured(self.params.timesteps_above, fed_back)
+        config = replace(config, feedback_share=self.params.feedback_share)
         self._tokenizer_sha256 = tokenizer.sha256
         self._parallel = ParallelModel(self._first_model(config), self.params.objective, self._execution)
         self.optimizer = _optimizer(self.model, self.params)

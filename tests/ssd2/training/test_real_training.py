@@ -277,12 +277,12 @@ def test_the_three_experts_are_of_the_papers_ranges() -> None:
 
 
 def test_a_recipe_is_found_by_name_or_path_and_the_shipped_ones_are_listed(folder: Path) -> None:
-    assert len(shipped_recipes()) == 6
+    assert len(shipped_recipes()) == 9
     assert all(summary.startswith("SSD-2 ") for summary in shipped_recipes().values())
     path = folder / "mine.toml"
     path.write_text(MODEL)
     assert find_recipe(str(path)) == path
-    with pytest.raises(InvalidParameter, match=r"the shipped recipes are: finetune_0\.1b, "):
+    with pytest.raises(InvalidParameter, match=r"the shipped recipes are: collaborate_0\.1b, "):
         find_recipe("pretrain_70b")
 
 
