@@ -104,7 +104,7 @@ def order_free(
     from ssd2.evaluation.order_free_report import as_table
     from ssd2.evaluation.rows import ROWS
 
-    kept = AnswersFile(answers) if answers else None
+    logits_format, kept = LogitsFormat.parse(logits), AnswersFile(answers) if answers else None
     decoding = {
         "steps": steps,
         "stop": stop,
@@ -117,9 +117,8 @@ def order_free(
         "self_conditioning": self_conditioning,
     }
     asked = comparing.rows_named(rows)
-    pair, collaboration, params = comparing.loaded((core, user), lambda_user, alpha, decoding)
     other, left_out = comparing.autoregressive_pair(autoregressive_core, autoregressive_user)
-    logits_format = LogitsFormat.parse(logits)
+    pair, collaboration, params = comparing.loaded((core, user), lambda_user, alpha, decoding)
     cells = benchmark.cells(pair, other, collaboration, params, asked, logits_format)
     with comparing.progress_bar(limit * len(cells)) as bar:
         found = comparing.run_cells(cells, limit, seed, results, bar)

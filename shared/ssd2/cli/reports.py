@@ -54,11 +54,11 @@ def reports(
     from ssd2.evaluation.order_free_report import write_order_free_report
     from ssd2.evaluation.rows import ROWS
 
+    names = _chosen(only)
     pair, collaboration, decoding = comparing.loaded((core, user), lambda_user, alpha, {})
     other, left_out = comparing.autoregressive_pair(autoregressive_core, autoregressive_user)
     if left_out:
         typer.echo(f"no autoregressive pair: {left_out}", err=True)
-    names = _chosen(only)
     benchmark = order_free.cells(pair, other, collaboration, decoding, tuple(ROWS)) if BENCHMARK in names else []
     planned = {
         name: comparing.planned(name, pair, other, collaboration, decoding) for name in names if name in EXPERIMENTS
