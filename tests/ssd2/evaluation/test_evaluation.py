@@ -126,7 +126,7 @@ def test_formats_are_compared_with_everything_else_alike() -> None:
 
 
 def test_what_a_format_takes_and_proves_is_measured_and_reported(pair: Pair, tmp_path: Path) -> None:
-    experiment = EXPERIMENTS["formats"](CollaborationParams(0.4), replace(DECODING, projection="greedy"))
+    experiment = EXPERIMENTS["formats"](CollaborationParams(0.95), replace(DECODING, projection="greedy"))
     experiment = replace(experiment, rows=("reverse",))
     results = run(pair, experiment, limit=2, results_file=tmp_path / "results.jsonl")
     assert [result.frame_bytes for result in results] == [L * 2 * VOCAB, L * VOCAB, L * 196, L * 52, L * 16]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import block_view
-from ssd2.evaluation.two_source import Pair, answer_batch
+from ssd2.evaluation.pair import Pair, answer_batch
 from typer.testing import CliRunner
 
 from ssd2.algorithm.collaboration import Timestep
@@ -34,7 +34,7 @@ def test_each_change_counts_for_the_fifth_that_it_is_in() -> None:
 
 
 def test_tokens_are_compared_from_timestep_to_timestep_and_with_the_last(pair: Pair) -> None:
-    items = unseen_items("two-source", 3, 1)
+    items = unseen_items("reverse", 3, 1)
     seen: dict[tuple[int, int], list[list[int]]] = {}
 
     def watch(timestep: Timestep) -> None:
@@ -60,7 +60,7 @@ def test_tokens_are_compared_from_timestep_to_timestep_and_with_the_last(pair: P
 
 
 def test_blocks_that_would_end_early_are_watched_to_their_last_timestep(pair: Pair) -> None:
-    items = unseen_items("two-source", 2, 1)
+    items = unseen_items("reverse", 2, 1)
     greedy = replace(PARAMS, projection="greedy")
     full, early = (
         measure_dynamics(pair, items, CollaborationParams(0.4), params)
