@@ -16,6 +16,7 @@ import core_server.models
 import ssd2.__main__
 import user_agent.__main__
 from core_server.access import commands as access
+from ssd2.cli.help import Group
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -123,8 +124,9 @@ def check_typer(words: list[str]) -> None:
     program, *rest = words
     command = typer.main.get_command(TYPER_APPS[program])
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
-        assert rest[0] in command.commands, words
-        command, rest = command.commands[rest[0]], rest[1:]
+        named, *rest = command.with_default(rest) if isinstance(command, Group) else rest
+        assert named in command.commands, words
+        command = command.commands[named]
     options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= options | {"--help"}, words
 

@@ -281,7 +281,13 @@ def test_an_optional_ledger_is_found(source: str) -> None:
         (("user_agent.tuning.command",), ("core_server", "matplotlib", "transformers")),
         (("ssd2.algorithm.sampler", "ssd2.algorithm.collaboration", "ssd2.models.ssd2"), ("grpc", "google.protobuf")),
         (
-            ("ssd2.lab.judge", "ssd2.lab.judge_report", "ssd2.lab.text_report"),
+            (
+                "ssd2.lab.judge",
+                "ssd2.lab.judge_report",
+                "ssd2.lab.text_report",
+                "ssd2.lab.vote_results",
+                "ssd2.lab.vote_server",
+            ),
             ("torch", "matplotlib", "httpx2"),
         ),
         (

@@ -35,7 +35,7 @@ def test_everyday_help_has_no_laboratory() -> None:
         *("--version", "--help"),
         *("train", "convert", "export", "experts", "inspect", "evaluate", "lab"),
     ]
-    assert rows(help_of("lab")) == ["--help", "text", "judge", "dynamics", "cad"]
+    assert rows(help_of("lab")) == ["--help", "text", "judge", "dynamics", "cad", "votes"]
     assert not {"text", "judge", "dynamics"} & set(rows(help_of("evaluate")))
 
 

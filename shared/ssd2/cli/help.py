@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -22,7 +22,22 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands with the same help."""
+    """A group of commands with the same help.
+
+    Attributes:
+        default: command that runs if the first word names no command; "" for none.
+    """
+
+    default: ClassVar[str] = ""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words after the group's name."""
+        return super().parse_args(ctx, self.with_default(args))
+
+    def with_default(self, args: list[str]) -> list[str]:
+        """Return the words with the default command in front, if they name no command."""
+        is_named = not args or args[0] in (*self.commands, "--help")
+        return args if is_named or not self.default else [self.default, *args]
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters."""
@@ -40,9 +55,8 @@ class App(typer.Typer):
     """A command line: groups and commands whose help has this shape."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(
-            cls=Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, **settings
-        )
+        shape: dict[str, Any] = {"cls": Group, "no_args_is_help": True}
+        super().__init__(add_completion=False, pretty_exceptions_enable=False, **{**shape, **settings})
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
         """Add a command, as Typer does.

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-_Z_95 = 1.959963984540054
+Z_95 = 1.959963984540054
 """Quantile of the standard normal distribution at 0.975."""
 
 
@@ -19,9 +19,9 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
         share: observed, in [0, 1].
         count: of observations.
     """
-    spread = _Z_95**2 / count
+    spread = Z_95**2 / count
     centre = (share + spread / 2) / (1 + spread)
-    half = _Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    half = Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))  # whatever rounding does
 
 
@@ -37,7 +37,7 @@ def mean_interval(values: Sequence[float], lowest: float, highest: float) -> tup
     """
     if len(values) < 2:
         return None
-    half = _Z_95 * statistics.stdev(values) / len(values) ** 0.5
+    half = Z_95 * statistics.stdev(values) / len(values) ** 0.5
     mean = statistics.fmean(values)
     return max(lowest, mean - half), min(highest, mean + half)
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer as TokenizerFile
 from torch import Tensor
 
-from ssd2.errors import CheckpointInvalid, SlingshotError
+from ssd2.errors import CheckpointInvalid
 from ssd2.lab.perplexity import Likelihood
+from ssd2.lab.tokenizer_file import load_tokenizer
 from ssd2.models.devices import check_device
-from ssd2.models.pretrained import first_line, read_config, read_network, read_tokenizer
+from ssd2.models.pretrained import read_config, read_network
 
 _NOT_SCORED = -100
 """Target that cross_entropy ignores."""
@@ -33,24 +32,6 @@ class Continuation:
     ids: list[int]
     start: int
     is_cut: bool
-
-
-def _load_tokenizer(source: str, vocab_size: int) -> TokenizerFile:
-    """Load the folder's tokenizer.json, or convert other files, or those on the hub, with transformers."""
-    file = Path(source) / "tokenizer.json"
-    try:
-        content = file.read_text(encoding="utf-8") if file.is_file() else read_tokenizer(source, vocab_size)
-        tokenizer = TokenizerFile.from_str(content)
-    except SlingshotError:
-        raise
-    except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointInvalid(f"{file} is not a tokenizer.json: {first_line(error)}; download it again") from error
-    if (known := tokenizer.get_vocab_size(with_added_tokens=True)) > vocab_size:
-        raise CheckpointInvalid(
-            f"the tokenizer of {source} has {known} tokens and the model {vocab_size}; use the model's own tokenizer"
-        )
-    tokenizer.encode_special_tokens = True  # words of a text never become special tokens
-    return tokenizer
 
 
 class CausalScorer:
@@ -74,7 +55,7 @@ class CausalScorer:
         bos = config.eos_token_id if bos is None else bos
         if not isinstance(bos, int):
             raise CheckpointInvalid(f"the config.json of {source} has no bos_token_id or eos_token_id to begin a text")
-        self.tokenizer = _load_tokenizer(source, config.vocab_size)
+        self.tokenizer = load_tokenizer(source, config.vocab_size)
         self._bos, self._positions = bos, positions if isinstance(positions, int) else None
         self._device = torch.device(device)
         self._network: Any = read_network(source, "AutoModelForCausalLM").to(self._device).eval()

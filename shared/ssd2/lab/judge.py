@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from ssd2.evaluation.generations import Generation
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.lab.chat import ChatClient, Endpoint
 from ssd2.lab.judge_templates import COMPARISON, RATING, parse_ratings, parse_scores
+from ssd2.lab.pairing import AnswerPair, pair_answers, require_prompts
 
 BYTES_A_TOKEN = 4
 """Rule of thumb for the estimate; the endpoint's own count is printed afterwards."""
@@ -115,7 +116,7 @@ def rating_questions(groups: Mapping[str, Sequence[Generation]]) -> Ratings:
     Raises:
         InvalidParameter: if an answer has no prompt.
     """
-    _require_prompts(groups)
+    require_prompts(groups)
     return {
         label: [Question("rating", RATING.format(instruction=one.prompt, response=one.text)) for one in group]
         for label, group in groups.items()
@@ -130,47 +131,23 @@ def comparison_questions(groups: Mapping[str, Sequence[Generation]], baseline: s
     Raises:
         InvalidParameter: if an answer has no prompt, or two groups do not answer the same prompts.
     """
-    _require_prompts(groups)
+    require_prompts(groups)
     if baseline not in groups or len(groups) < 2:
         raise InvalidParameter(
             f"the baseline {baseline!r} must be one of two or more groups: {', '.join(groups)}", parameter="against"
         )
-    others = {label: group for label, group in groups.items() if label != baseline}
-    theirs = _by_prompt(groups[baseline])
-    return {label: _pairs(label, _by_prompt(group), baseline, theirs) for label, group in others.items()}
+    return {
+        label: [_both_orders(pair) for pair in pair_answers(groups, label, baseline)]
+        for label in groups
+        if label != baseline
+    }
 
 
-def _pairs(label: str, ours: dict[Any, str], baseline: str, theirs: dict[Any, str]) -> list[Pair]:
-    if ours.keys() != theirs.keys():
-        prompt = next(iter(ours.keys() ^ theirs.keys()))[0]
-        raise InvalidParameter(
-            f"{label!r} and {baseline!r} do not answer the same prompts ({prompt[:60]!r} is not in both, or not as "
-            "often); give answers to the same prompts"
-        )
+def _both_orders(pair: AnswerPair) -> Pair:
+    def question(first: str, second: str) -> Question:
+        return Question("comparison", COMPARISON.format(instruction=pair.prompt, first=first, second=second))
 
-    def question(prompt: str, first: str, second: str) -> Question:
-        return Question("comparison", COMPARISON.format(instruction=prompt, first=first, second=second))
-
-    return [
-        Pair(question(place[0], answer, theirs[place]), question(place[0], theirs[place], answer))
-        for place, answer in ours.items()
-    ]
-
-
-def _by_prompt(group: Sequence[Generation]) -> dict[tuple[str, int], str]:
-    """Return the answers by prompt and by how often it came before."""
-    seen: Counter[str] = Counter()
-    answers = {}
-    for one in group:
-        answers[one.prompt, seen[one.prompt]] = one.text
-        seen[one.prompt] += 1
-    return answers
-
-
-def _require_prompts(groups: Mapping[str, Sequence[Generation]]) -> None:
-    for label, group in groups.items():
-        if not all(one.prompt for one in group):
-            raise InvalidParameter(f'a judge needs the question; give each answer of {label!r} a "prompt"')
+    return Pair(question(pair.answer, pair.other), question(pair.other, pair.answer))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
     Zipf         minus the slope of log frequency over log rank of the tokens
     repetition   share of texts that end in a repeated phrase (Holtzman et al. 2020)
     MAUVE        similarity of the texts to the references (Pillutla et al. 2021)
+    BERTScore    of each text against its reference, see `ssd2.lab.bert_score`
 
 Shares are in [0, 1]; SSD-LM's tables give MAUVE, dist-n and repetition in percent. Choices its text leaves
 open (longest phrase, number of ranked tokens, divisor of dist-n) follow the program that made its tables.
@@ -23,6 +24,7 @@ from typing import Any
 from ssd2.errors import InvalidParameter
 from ssd2.evaluation.generations import Generation
 from ssd2.evaluation.intervals import wilson_interval
+from ssd2.lab.bert_score import BertScore
 from ssd2.lab.perplexity import Likelihood, perplexity
 
 LONGEST_PHRASE = 90
@@ -56,6 +58,7 @@ class TextMetrics:
         repetition: share of texts.
         repetition_interval: its 95% interval (Wilson).
         mauve: in [0, 1].
+        bertscore: of the texts against their references.
         cut: texts whose end exceeds the positions of the scoring model.
     """
 
@@ -68,6 +71,7 @@ class TextMetrics:
     repetition: float
     repetition_interval: tuple[float, float]
     mauve: float | None
+    bertscore: BertScore | None
     cut: int
 
     def as_json(self) -> dict[str, Any]:
@@ -80,6 +84,7 @@ def measure_groups(
     tokenize: Tokenize,
     likelihoods: Likelihoods | None = None,
     mauve: Callable[[Sequence[Generation]], float] | None = None,
+    bertscore: Callable[[Sequence[Generation]], BertScore] | None = None,
 ) -> list[TextMetrics]:
     """Return a row per group, after one for all references if there are any.
 
@@ -88,11 +93,13 @@ def measure_groups(
         tokenize: see `measure_texts`.
         likelihoods: see `measure_texts`.
         mauve: `mauve_score` or a stand-in; None skips MAUVE.
+        bertscore: mean score of a group; None skips BERTScore.
     """
     references = references_of(one for group in groups.values() for one in group)
     rows = [measure_texts(REFERENCES, references, tokenize, likelihoods)] if references else []
     for label, group in groups.items():
-        rows.append(measure_texts(label, group, tokenize, likelihoods, mauve(group) if mauve else None))
+        compared = mauve(group) if mauve else None, bertscore(group) if bertscore else None
+        rows.append(measure_texts(label, group, tokenize, likelihoods, *compared))
     return rows
 
 
@@ -102,12 +109,29 @@ def texts_to_score(groups: Mapping[str, Sequence[Generation]]) -> list[tuple[str
     return list(dict.fromkeys((one.context, one.text) for one in (*every, *references_of(every))))
 
 
+def pairs_to_compare(groups: Mapping[str, Sequence[Generation]]) -> list[tuple[str, str]]:
+    """Return every text with its reference, as (text, reference), each pair once.
+
+    Raises:
+        InvalidParameter: if a text has no reference.
+    """
+    every = [one for group in groups.values() for one in group]
+    return list(dict.fromkeys((one.text, _reference(one, "BERTScore")) for one in every))
+
+
+def _reference(generation: Generation, metric: str) -> str:
+    if generation.reference is None:
+        raise InvalidParameter(f'{metric} compares texts with references; give each line a "reference"')
+    return generation.reference
+
+
 def measure_texts(
     label: str,
     generations: Sequence[Generation],
     tokenize: Tokenize,
     likelihoods: Likelihoods | None = None,
     mauve: float | None = None,
+    bertscore: BertScore | None = None,
 ) -> TextMetrics:
     """Return all metrics of a group of texts.
 
@@ -117,6 +141,7 @@ def measure_texts(
         tokenize: makes the tokens of Zipf coefficient and repetition.
         likelihoods: of each text, and of each reference, given its context.
         mauve: computed by `mauve_score`.
+        bertscore: computed by `mean_score`.
     """
     tokens = [tokenize(generation.text) for generation in generations]
     repetition = sum(map(is_repetitive, tokens)) / len(tokens)
@@ -132,6 +157,7 @@ def measure_texts(
         repetition,
         wilson_interval(repetition, len(tokens)),
         mauve,
+        bertscore,
         sum(one.is_cut for one in own),
     )
 
@@ -224,8 +250,8 @@ def mauve_score(generations: Sequence[Generation], model: str = "gpt2-large", de
     Raises:
         InvalidParameter: if a reference or the package is missing.
     """
-    if any(generation.reference is None for generation in generations):
-        raise InvalidParameter('MAUVE compares texts with references; give each line a "reference"')
+    for generation in generations:
+        _reference(generation, "MAUVE")
     try:
         import mauve
     except ImportError as error:
@@ -245,19 +271,28 @@ def mauve_score(generations: Sequence[Generation], model: str = "gpt2-large", de
 
 def as_table(rows: Sequence[TextMetrics]) -> str:
     """Return the table, a row per group of texts; "–" was not measured."""
-    titles = ("texts", "PPL", "Δ log PPL", "dist-1", "dist-2", "dist-3", "Zipf", "repetition", "MAUVE")
+    counted = ("texts", "PPL", "Δ log PPL", "dist-1", "dist-2", "dist-3", "Zipf", "repetition")
+    titles = (*counted, "MAUVE", "BERTScore P", "R", "F1")
     lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
     for row in rows:
-        low, high = row.repetition_interval
         cells = [
             str(row.texts),
             *(_cell(value) for value in (row.perplexity, row.delta_log_ppl, *row.distinct, row.zipf)),
-            f"{row.repetition:.3f} ({low:.3f}–{high:.3f})",
+            _cell(row.repetition, row.repetition_interval),
             _cell(row.mauve),
+            *_bertscore_cells(row.bertscore),
         ]
         lines.append(f"| {row.label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _bertscore_cells(score: BertScore | None) -> tuple[str, ...]:
+    if score is None:
+        return ("–", "–", "–")
+    return (_cell(score.precision), _cell(score.recall), _cell(score.f1, score.f1_interval))
+
+
+def _cell(value: float | None, interval: tuple[float, float] | None = None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f} ({interval[0]:.3f}–{interval[1]:.3f})" if interval else f"{value:.3f}"

@@ -16,9 +16,10 @@ _EXPLANATION = """\
 PPL: perplexity of the texts given their prompts, all tokens weighing the same; Δ log PPL: distance of its logarithm
 from that of the references. dist-n: distinct n-grams over words, among the texts of a prompt, mean over prompts.
 Zipf: minus the slope of log frequency over log rank of the tokens. Repetition: share of texts that end in a repeated
-phrase, with its 95% interval (Wilson). MAUVE: nearness to the references. Metrics are those of SSD-LM (arXiv
+phrase, with its 95% interval (Wilson). MAUVE: nearness to the references. These metrics are those of SSD-LM (arXiv
 2210.17432); natural text has them near those of the references, so for PPL, dist-n and Zipf neither high nor low is
-good in itself."""
+good in itself. BERTScore (arXiv 1904.09675): means over the texts of precision, recall and F1 against the reference,
+F1 with its 95% interval (normal approximation)."""
 
 
 def write_text_report(folder: Path, rows: Sequence[TextMetrics], how: str, command: str) -> Path:
@@ -60,6 +61,7 @@ def _draw(figure: Figure, rows: Sequence[TextMetrics]) -> None:
         "Zipf": [row.zipf for row in rows],
         "repetition": [row.repetition for row in rows],
         "MAUVE": [row.mauve for row in rows],
+        "BERTScore F1": [row.bertscore.f1 if row.bertscore else None for row in rows],
     }
     measured = {title: values for title, values in metrics.items() if any(value is not None for value in values)}
     panels = figure.subplots(1, len(measured), sharey=True, squeeze=False)[0]

@@ -129,8 +129,9 @@ def read_tokenizer(source: str, vocab_size: int) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise CheckpointInvalid(f"the tokenizer of {source} has no tokenizer.json; give a model with a fast tokenizer")
-    # Where its files are missing, transformers makes a tokenizer that knows no text.
-    if not backend.encode("a", add_special_tokens=False).ids:
+    # Where its files are missing, transformers makes a tokenizer that knows no text: of special tokens, or of none.
+    special = set(tokenizer.all_special_ids)
+    if not backend.encode("a", add_special_tokens=False).ids or special.issuperset(backend.get_vocab().values()):
         raise ModelNotFound(f"{source} has no tokenizer; add its tokenizer.json, or vocab.json and merges.txt")
     if (known := backend.get_vocab_size(with_added_tokens=True)) > vocab_size:
         raise CheckpointInvalid(
@@ -181,13 +182,14 @@ def read_tokenizer_of(folder: Path, vocab_size: int) -> Tokenizer:
     return Tokenizer.from_json(read_tokenizer(str(folder), vocab_size).encode(), str(folder), template)
 
 
-def read_network(source: str, kind: str, dtype: torch.dtype = torch.float32) -> Any:
+def read_network(source: str, kind: str, dtype: torch.dtype = torch.float32, unused: tuple[str, ...] = ()) -> Any:
     """Read a network with its weights; of a model that sees or hears too, only the part that writes.
 
     Args:
         source: a name on the hub or a local folder.
         kind: name of the transformers class that it is to be.
         dtype: that the weights are read in; what is stored in it is never held in another.
+        unused: beginnings of the names of weights that the caller never runs, and that may be missing.
 
     Raises:
         ModelNotFound: if there are no weights.
@@ -213,7 +215,7 @@ def read_network(source: str, kind: str, dtype: torch.dtype = torch.float32) -> 
             f"({first_line(error)})"
         ) from error
     # transformers fills in what is missing with random numbers.
-    if missing := sorted(report["missing_keys"]):
+    if missing := sorted(name for name in report["missing_keys"] if not name.startswith(unused)):
         raise CheckpointInvalid(f"the weights of {source} lack {', '.join(missing[:3])}; download them again")
     if beyond := _beyond(network, report["unexpected_keys"]):
         raise CheckpointInvalid(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from tests.browser import launched_browser
 from tests.user_agent.api.conftest import KEY, AgentProcess, running_agent
 
-INSTALL = "no Chromium here: `apt-get install chromium`, or `playwright install chromium`"
 SAME_DRAWS = "crypto.getRandomValues = (numbers) => numbers.fill(14n);"
 """Put into every page, so that the same question has the same answer."""
 
@@ -26,20 +24,8 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Without a GPU here, one would be computed on the processor.
-        options = ["--no-sandbox", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path=_chromium(playwright), args=options)
+    with launched_browser() as browser:
         yield browser
-        browser.close()
-
-
-def _chromium(playwright: Playwright) -> str:
-    own = playwright.chromium.executable_path
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or (Path(own).is_file() and own)
-    if not found:
-        pytest.skip(INSTALL)
-    return found
 
 
 @pytest.fixture

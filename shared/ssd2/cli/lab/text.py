@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssd2.cli.help import ADVANCED, examples
+from ssd2.cli.lab import bertscore as scoring
 from ssd2.cli.options import AsJson, By, typed_command
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "ssd2 lab text ours.jsonl theirs.jsonl --model gpt2 --out reports",
     "ssd2 lab text answers.jsonl --by system --model models/gpt-neo --mauve --json",
+    "ssd2 lab text answers.jsonl --by system --bertscore models/roberta-large",
 )
 
 
@@ -53,7 +55,9 @@ Separator = Annotated[
 ]
 MauveModel = Annotated[str, typer.Option(help="Model that embeds texts for MAUVE.", rich_help_panel=ADVANCED)]
 Device = Annotated[str, typer.Option(help="Device of the models: cpu, cuda or cuda:N.", rich_help_panel=ADVANCED)]
-BatchSize = Annotated[int, typer.Option(help="Texts per batch of --model.", min=1, rich_help_panel=ADVANCED)]
+BatchSize = Annotated[
+    int, typer.Option(help="Texts per batch of --model and --bertscore.", min=1, rich_help_panel=ADVANCED)
+]
 
 
 def text(
@@ -61,34 +65,42 @@ def text(
     model: ScoringModel = None,
     by: By = None,
     mauve: Mauve = False,
+    bertscore: scoring.Encoder = None,
     out: Folder = None,
     as_json: AsJson = False,
     tokenizer: TokenizerFile = None,
     separator: Separator = " ",
     mauve_model: MauveModel = "gpt2-large",
+    bertscore_layer: scoring.Layer = None,
+    bertscore_idf: scoring.Idf = False,
+    bertscore_baseline: scoring.Baseline = None,
     device: Device = "cpu",
     batch_size: BatchSize = 8,
 ) -> None:
-    """Measure texts: perplexity, distinct n-grams, Zipf coefficient, repetition, MAUVE."""
+    """Measure texts: perplexity, distinct n-grams, Zipf coefficient, repetition, MAUVE, BERTScore."""
     from ssd2.evaluation.generations import read_generations, separated
     from ssd2.lab.text_metrics import as_table, mauve_score, measure_groups, texts_to_score
 
     groups = separated(read_generations(texts, by), separator)
+    wanted = scoring.Settings(bertscore, bertscore_layer, bertscore_idf, bertscore_baseline) if bertscore else None
+    compared = scoring.compare(groups, wanted, device, batch_size) if wanted else None
     scorer = _scorer(model, device) if model else None
     tokenize, unit = _tokenize(tokenizer, scorer, model)
     likelihoods = _likelihoods(scorer, texts_to_score(groups), batch_size) if scorer else None
     score = partial(mauve_score, model=mauve_model, device=_gpu(device)) if mauve else None
-    rows = measure_groups(groups, tokenize, likelihoods, score)
+    rows = measure_groups(groups, tokenize, likelihoods, score, compared.score if compared else None)
     how = f"Perplexity under {model}. " if model else "Without --model there is no perplexity. "
     how += f"Zipf and repetition count {unit}."
     if cut := sum(row.cut for row in rows):
         typer.echo(f"{cut} texts are longer than the positions of {model}; their ends were not scored", err=True)
         how += f" The ends of {cut} texts were not scored: they are longer than the model's positions."
+    how += compared.how if compared else ""
     if out:
         from ssd2.lab.text_report import write_text_report
 
         typer.echo(f"report in {write_text_report(out, rows, how, typed_command())}", err=True)
-    facts = {"rows": [row.as_json() for row in rows], "model": model, "unit": unit}
+    facts: dict[str, Any] = {"rows": [row.as_json() for row in rows], "model": model, "unit": unit}
+    facts["bertscore"] = compared.settings if compared else None
     typer.echo(json.dumps(facts) if as_json else f"{as_table(rows)}\n\n{how}")
 
 
