@@ -14,7 +14,7 @@ import torch
 from conftest import DEMO_TOKENIZER, demo_shaped_model, experts_of, save_ssd_lm
 
 from ssd2.algorithm.collaboration import decode_locally
-from ssd2.algorithm.params import PROJECTIONS, CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.params import PROJECTIONS, RULES, CollaborationParams, DecodingParams, LambdaUser, Rule, Seeds
 from ssd2.logits.format import FLOAT16, PREFERRED, UINT8, LogitsFormat
 from ssd2.models.checkpoint import load_checkpoint, save_checkpoint
 from ssd2.models.convert import export_opt
@@ -33,7 +33,9 @@ NAMES = ("single", "experts", "ssd-lm", "opt")
 PASSAGES = (Passage("My dentist appointment is at Amber Arch.", Path("a.md"), 1),)
 
 
-def _question(number: int, lambda_user: float, projection: str, self_conditioning: str, steps: int = 4) -> Question:
+def _question(
+    number: int, lambda_user: LambdaUser, projection: str, self_conditioning: str, steps: int = 4
+) -> Question:
     params = DecodingParams(
         block_size=8,
         max_tokens=20,
@@ -100,6 +102,18 @@ async def test_over_grpc_equals_in_one_process_in_every_format(
     questions = [replace(question, logits_format=how) for question, how in zip(asked, formats, strict=True)]
     remote = await _over_grpc(questions, core.address, _user(user_folder))
     assert remote == [_in_process(question, core_folder, user_folder) for question in questions]
+
+
+@pytest.mark.parametrize("lambda_user", RULES)
+async def test_over_grpc_equals_in_one_process_by_every_rule(
+    core: CoreProcess, core_folder: Path, user_folder: Path, lambda_user: Rule
+) -> None:
+    formats = (None, FLOAT16, LogitsFormat("top-k", 3))
+    asked = [_question(number, lambda_user, "sampling", "own") for number in range(len(formats))]
+    questions = [replace(question, logits_format=how) for question, how in zip(asked, formats, strict=True)]
+    remote = await _over_grpc(questions, core.address, _user(user_folder))
+    assert remote == [_in_process(question, core_folder, user_folder) for question in questions]
+    assert remote[1] != _in_process(_question(1, 0.4, "sampling", "own"), core_folder, user_folder)
 
 
 async def test_formats_matter(core: CoreProcess, user_folder: Path) -> None:

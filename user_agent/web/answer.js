@@ -7,7 +7,7 @@ import { Denoising } from "/web/denoising.js";
 import { button, el } from "/web/dom.js";
 import { bytes, counted, seconds } from "/web/format.js";
 import { remedy } from "/web/notices.js";
-import { markedText, tokensOf } from "/web/tokens.js";
+import { lambdasOf, leadersLegend, markedText, tokensOf } from "/web/tokens.js";
 
 const LOOK_EVERY_MS = 1000;
 const OWN_CORE_ENDED = "own_core_ended";
@@ -92,8 +92,8 @@ export class LiveAnswer {
 export function keptAnswer({ text, trace, data }) {
   const { tokens = [], citations = [] } = data ?? {};
   const shown = el("div", { className: "text" }, tokens.length ? markedText(tokensOf(text, tokens), citations) : text);
-  return el("article", { className: "answer" }, shown, remarks(data), citationList(citations, data?.left_out), course(trace),
-    figures(data));
+  return el("article", { className: "answer" }, shown, leadersLegend(tokens), remarks(data), citationList(citations, data?.left_out), course(trace),
+    figures(data, tokens));
 }
 
 function remarks(data) {
@@ -126,11 +126,12 @@ function course(trace) {
   return details;
 }
 
-function figures(data) {
+function figures(data, tokens) {
   if (!data?.figures) return null;
   const { timesteps, seconds: duration, bytes_up: up, bytes_down: down } = data.figures;
   const parts = [counted(timesteps, "timestep"), seconds(duration), `↑ ${bytes(up)}`, `↓ ${bytes(down)}`];
-  return el("p", { className: "summary" }, [`λ ${data.lambda_user}`, ...parts].join("  ·  "));
+  const range = data.lambda_user === "auto" ? lambdasOf(tokens) : "";
+  return el("p", { className: "summary" }, [`λ ${data.lambda_user}${range && ` ${range}`}`, ...parts].join("  ·  "));
 }
 
 /** Why there is no answer; a busy agent is asked again when it says so. */

@@ -2,8 +2,8 @@
 
 import { withCard } from "/web/card.js";
 import { button, el, svg, wantsStillness } from "/web/dom.js";
-import { counted } from "/web/format.js";
-import { passagesWith, tokenCard, wordsAround } from "/web/tokens.js";
+import { counted, share } from "/web/format.js";
+import { LEADERS, passagesWith, tokenCard, wordsAround } from "/web/tokens.js";
 import { Trace, follow } from "/web/trace.js";
 
 const FRAME_MS = 450;
@@ -110,13 +110,17 @@ export class Denoising {
       frame.tokens.map((token, position) => this.#token(frame, token, position)));
   }
 
-  #token(frame, { text, isNew, isUnlikeCore }, position) {
-    const glyph = isUnlikeCore ? "◆" : isNew ? "•" : "";
-    const said = `${isNew ? ", new" : ""}${isUnlikeCore ? ", unlike the core" : ""}`;
-    const chip = el("li", { className: `token${isNew ? " new" : ""}${isUnlikeCore ? " unlike" : ""}` },
+  #token(frame, { text, isNew, isUnlikeCore, led, lambda }, position) {
+    const leads = LEADERS[led];
+    const glyph = leads?.glyph ?? (isUnlikeCore ? "◆" : isNew ? "•" : "");
+    const unlike = leads ? `, ${leads.said}` : isUnlikeCore ? ", unlike the core" : "";
+    const said = `${isNew ? ", new" : ""}${unlike}`;
+    const chip = el("li", { className: `token${isNew ? " new" : ""}${isUnlikeCore ? " unlike" : ""} ${led ?? ""}` },
       el("span", { className: "glyph", "aria-hidden": "true" }, glyph),
       el("span", { className: "name" }, text.trim() || "␣"),
-      said && el("span", { className: "unseen" }, said));
+      said && el("span", { className: "unseen" }, said),
+      typeof lambda === "number" && el("small", { className: "lambda" }, `λ ${share(lambda)}`));
+    chip.style.setProperty("--p", `${100 * (lambda ?? 0)}%`);
     if (!frame.isCommit) return chip;
     chip.tabIndex = 0;
     return withCard(chip, () => tokenCard([frame.finals[position]], this.#passages(frame, position)));
@@ -140,4 +144,5 @@ function describe(frame) {
 }
 
 const legend = () => el("p", { className: "legend", "aria-hidden": "true" },
-  el("span", { className: "new" }, "• new at this timestep"), el("span", { className: "unlike" }, "◆ unlike the core’s choice"));
+  el("span", {}, "• new at this timestep"), el("span", {}, "◆ unlike the core’s choice: led by your documents"),
+  el("span", {}, "○ committed, led by the core"));

@@ -20,6 +20,17 @@ export function percent(p) {
   return `${(100 * p).toFixed(1)} %`;
 }
 
+/** A weight between 0 and 1. */
+export const share = (weight) => (weight === null || weight === undefined ? "–" : weight.toFixed(2));
+
+/** The smallest and the largest of some weights; empty without any. */
+export function shares(weights) {
+  const known = weights.filter((weight) => weight !== null && weight !== undefined);
+  if (!known.length) return "";
+  const [least, most] = [share(Math.min(...known)), share(Math.max(...known))];
+  return least === most ? least : `${least}–${most}`;
+}
+
 export function seconds(count) {
   if (count === null || count === undefined) return "";
   if (count < 60) return `${count < 10 ? count.toFixed(1) : Math.round(count)} s`;

@@ -57,7 +57,7 @@ export class Settings {
     const changed = {};
     for (const input of inputs) {
       if (input.value === typed(this.#settings[input.name].value)) continue;
-      changed[input.name] = input.value === "" ? emptied(this.#settings[input.name]) : input.type === "number" ? Number(input.value) : input.value;
+      changed[input.name] = meant(this.#settings[input.name], input.value);
     }
     await patch("/v1/settings", changed);
     clear();
@@ -82,19 +82,30 @@ function choice({ value, choices }, shared) {
   return select;
 }
 
-function entry({ value, default: byDefault, kind, minimum, maximum }, shared) {
-  const isNumber = kind === "int" || kind === "float";
+function entry({ value, default: byDefault, kind, words, minimum, maximum }, shared) {
+  const isNumber = (kind === "int" || kind === "float") && !words.length;
   const limits = isNumber && { min: minimum ?? "", max: maximum ?? "", step: kind === "int" ? 1 : "any" };
-  return el("input", {
+  const list = `words-${shared.name}`;
+  const input = el("input", {
     ...shared, value: typed(value), autocomplete: "off", spellcheck: false,
     placeholder: isOptional({ kind, default: byDefault }) ? "none" : typed(byDefault) || "default",
     type: isNumber ? "number" : "text", ...limits,
   });
+  if (!words.length) return input;
+  input.setAttribute("list", list);
+  return [input, el("datalist", { id: list }, words.map((word) => el("option", { value: word })))];
 }
 
 /** A text that may be empty though its default is not. */
 function isOptional({ kind, default: byDefault }) {
   return kind === "text" && typeof byDefault === "string" && byDefault !== "";
+}
+
+/** What a field holds, as the agent takes it: a word may stand where a number does. */
+function meant(setting, entered) {
+  if (entered === "") return emptied(setting);
+  const isNumber = (setting.kind === "int" || setting.kind === "float") && !Number.isNaN(Number(entered));
+  return isNumber ? Number(entered) : entered;
 }
 
 /** What an emptied field means: no text where that is a choice, else the default. */

@@ -1,17 +1,41 @@
-// An answer's text with what the private model changed marked: underlined, with a glyph, and said to screen readers.
+// An answer's text with who led at each token marked: by its underline, with a glyph, and said to screen readers.
 
 import { withCard } from "/web/card.js";
 import { place } from "/web/citations.js";
 import { el } from "/web/dom.js";
-import { percent } from "/web/format.js";
+import { percent, share, shares } from "/web/format.js";
+
+/** Who led, and how it is shown; where both models would have said the same nothing is marked. */
+export const LEADERS = {
+  documents: { glyph: "◆", said: "led by your documents" },
+  core: { glyph: "○", said: "led by the core" },
+};
 
 /** The text of tokens; `passages` are those that the private model had. */
 export function markedText(tokens, passages) {
   const text = tokens.map((token) => token.text).join("");
-  const parts = runs(tokens).map((run) => (run.isChanged ? mark(run, text, passages) : [run.text]));
+  const parts = runs(tokens).map((run) => (LEADERS[run.leader] ? mark(run, text, passages) : [run.text]));
   const children = parts.flat();
   if (typeof children[0] === "string") children[0] = children[0].trimStart();
   return children;
+}
+
+/** What the marks mean, if there are any. */
+export function leadersLegend(tokens) {
+  if (!tokens.some((token) => LEADERS[leader(token, tokens)])) return null;
+  const entries = Object.entries(LEADERS).map(([name, { glyph, said }]) =>
+    el("span", {}, el("span", { className: `led ${name}` }, "word", el("span", { className: "glyph" }, glyph)), ` ${said}`));
+  return el("p", { className: "legend", "aria-hidden": "true" }, entries, el("span", {}, "unmarked: both agree"));
+}
+
+/** Smallest and largest λ of the tokens, where there is one for each. */
+export const lambdasOf = (tokens) => shares(tokens.map((token) => token.lambda_user));
+
+/** The side that led at a token; nobody where only one took part. An older answer only says what was changed. */
+export function leader(token, tokens) {
+  const tookPart = (name) => tokens.some((one) => one[name] !== null && one[name] !== undefined);
+  if (!tookPart("core_p") || !tookPart("user_p")) return null;
+  return token.led_by ?? (token.is_changed ? "documents" : "both");
 }
 
 /** The tokens of a text, where an answer ended in the middle of a block: the last one may be cut. */
@@ -26,16 +50,16 @@ export function tokensOf(text, tokens) {
   return shown.filter((token) => token.text);
 }
 
-/** Neighbours that were changed, and those that were not, together: [{text, tokens, isChanged, at}]. */
-export function runs(tokens) {
+/** Neighbours with the same leader together: [{text, tokens, leader, at}]. */
+function runs(tokens) {
   const found = [];
   let at = 0;
   for (const token of tokens) {
-    const last = found.at(-1);
-    if (last?.isChanged === token.is_changed) {
+    const [last, led] = [found.at(-1), leader(token, tokens)];
+    if (last?.leader === led) {
       last.text += token.text;
       last.tokens.push(token);
-    } else found.push({ text: token.text, tokens: [token], isChanged: token.is_changed, at });
+    } else found.push({ text: token.text, tokens: [token], leader: led, at });
     at += token.text.length;
   }
   return found;
@@ -44,13 +68,17 @@ export function runs(tokens) {
 function mark(run, text, passages) {
   const shown = run.text.trim();
   const [before, after] = [run.text.match(/^\s*/)[0], shown && run.text.match(/\s*$/)[0]];
-  const changed = el("button", {
+  if (!shown) return [run.text];
+  const { glyph, said } = LEADERS[run.leader];
+  const lambdas = lambdasOf(run.tokens);
+  const led = el("button", {
     type: "button",
-    className: "changed",
-    "aria-label": `${shown}, changed by your private model`,
-  }, shown, el("span", { className: "glyph", "aria-hidden": "true" }, "◆"));
+    className: `led ${run.leader}`,
+    "aria-label": `${shown}, ${said}${lambdas && `, λ ${lambdas}`}`,
+  }, shown, el("span", { className: "glyph", "aria-hidden": "true" }, glyph));
   const words = wordsAround(text, run.at + before.length, run.at + run.text.length);
-  return [before, withCard(changed, () => tokenCard(run.tokens, passagesWith(words, passages))), after];
+  const found = run.leader === "documents" ? passagesWith(words, passages) : [];
+  return [before, withCard(led, () => tokenCard(run.tokens, found)), after];
 }
 
 /** The whole words that a part of a text belongs to: a token may be a piece of one. */
@@ -69,7 +97,7 @@ export function passagesWith(words, passages) {
 
 /** What both models gave each of some tokens, and where the words stand in the documents. */
 export function tokenCard(tokens, passages) {
-  const head = ["token", "core alone", "core", "private", "together"];
+  const head = ["token", "core alone", "core", "private", "together", "λ"];
   return el("div", {},
     el("table", { className: "figures" },
       el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
@@ -79,12 +107,12 @@ export function tokenCard(tokens, passages) {
 }
 
 function tokenRow(token) {
-  const likely = [token.core_p, token.user_p, token.mixed_p];
+  const likely = [token.core_p, token.user_p, token.mixed_p].map((p) => [p, percent(p)]);
   return el("tr", {},
     el("th", { scope: "row" }, token.text.trim() || "␣"),
     el("td", {}, token.core_choice === null ? "–" : token.core_choice.trim() || "␣"),
-    likely.map((p) => {
-      const cell = el("td", { className: "p" }, percent(p));
+    [...likely, [token.lambda_user, share(token.lambda_user)]].map(([p, shown]) => {
+      const cell = el("td", { className: "p" }, shown);
       cell.style.setProperty("--p", `${100 * (p ?? 0)}%`);
       return cell;
     }));

@@ -1,10 +1,11 @@
 // How an answer came about, taken up event by event: frames, one a timestep or a commit, that can be shown in any order.
 
 import { stream } from "/web/api.js";
+import { leader } from "/web/tokens.js";
 
 /**
- * frames: [{block, timestep, isCommit, tokens: [{text, isNew, isUnlikeCore}], finals}], in order. `finals` are the
- * committed tokens with their probabilities, of a commit alone.
+ * frames: [{block, timestep, isCommit, tokens: [{text, isNew, isUnlikeCore, led, lambda}], finals}], in order. `finals`
+ * are the committed tokens with their probabilities, of a commit alone; so are `led`, who led, and λ where each has its own.
  */
 export class Trace {
   frames = [];
@@ -55,7 +56,14 @@ export class Trace {
   }
 
   #commit({ block, timestep }) {
-    const tokens = this.#finals.map(({ text, is_changed: isUnlikeCore }) => ({ text, isNew: false, isUnlikeCore }));
+    const isByRule = typeof this.start?.lambda_user === "string";
+    const tokens = this.#finals.map((token) => ({
+      text: token.text,
+      isNew: false,
+      isUnlikeCore: token.is_changed,
+      led: leader(token, this.#finals),
+      lambda: isByRule ? token.lambda_user : null,
+    }));
     this.frames.push({ block, timestep, isCommit: true, tokens, finals: this.#finals });
   }
 }

@@ -49,6 +49,7 @@ def run(folder: Path) -> Run:
 
 
 def test_each_model_alone_is_always_measured_and_no_setting_twice() -> None:
+    assert [one.label for one in settings_of(["auto", 0.5], [1])][2:] == ["λ auto, α 1", "λ 0.5, α 1"]
     settings = settings_of([0, 0.5, 1], [0, 1])
     assert settings[:2] == [CORE_ALONE, USER_ALONE]
     assert [(one.lambda_user, one.alpha) for one in settings[2:]] == [(0.5, 0), (0.5, 1), (1, 1)]
@@ -162,12 +163,13 @@ def test_the_share_of_answers_in_the_passages_tells_what_search_missed(run: Run)
 
 def test_the_command_measures_one_folder_on_both_sides(folder: Path, tmp_path: Path) -> None:
     arguments = ["evaluate", "documents", "--core", str(folder), "--kinds", "two-source", "--limit", "2"]
-    options = ["--max-tokens", "2", "--lambda-user", "0.5", "--alpha", "0,1", "--json", "--out", str(tmp_path)]
+    options = ["--max-tokens", "2", "--lambda", "0.5,auto", "--alpha", "0,1", "--json", "--out", str(tmp_path)]
     result = CliRunner().invoke(app, [*arguments, *options], catch_exceptions=False)
     report = json.loads(result.stdout)
-    assert [one["label"] for one in report["results"]][2:] == ["λ 0.5, α 0", "λ 0.5, α 1"]
+    labels = [one["label"] for one in report["results"]][2:]
+    assert labels == ["λ 0.5, α 0", "λ 0.5, α 1", "λ auto, α 0", "λ auto, α 1"]
     assert report == json.loads((tmp_path / "documents-given.json").read_text())
-    assert len((tmp_path / "documents-given.jsonl").read_text().splitlines()) == 8
+    assert len((tmp_path / "documents-given.jsonl").read_text().splitlines()) == 12
 
 
 def test_a_list_of_settings_that_is_none_is_refused(folder: Path) -> None:

@@ -151,11 +151,11 @@ def test_a_list_that_is_asked_for_twice_at_a_time_shows_each_row_once(page: Page
     page.unroute_all()
 
 
-def test_an_answer_marks_what_the_private_model_changed_and_says_what_both_gave(page: Page) -> None:
+def test_an_answer_marks_who_led_and_says_what_both_gave(page: Page) -> None:
     page.get_by_role("button", name=TWO_SOURCE).click()
-    changed = page.get_by_role("button", name="Hazel Hammer, changed by your private model")
+    changed = page.get_by_role("button", name=re.compile("^Hazel Hammer, led by your documents, λ 0.30$"))
     expect(changed).to_be_visible()
-    expect(page.locator(".answer .text")).to_contain_text("Its number is 9293.")
+    expect(page.locator(".answer .text")).to_contain_text("Its number is 9293○.")
     changed.focus()
     card = page.get_by_role("tooltip")
     expect(card).to_contain_text("My dentist appointment is at Hazel Hammer.")
@@ -165,9 +165,47 @@ def test_an_answer_marks_what_the_private_model_changed_and_says_what_both_gave(
     expect(card).to_be_hidden()
 
 
+def test_with_lambda_auto_each_token_shows_who_led_and_its_lambda(page: Page, agent: AgentProcess) -> None:
+    page.get_by_role("link", name="Settings").click()
+    weight = page.get_by_label("λ, the private model’s weight")
+    weight.fill("auto")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    page.get_by_role("link", name="New chat").click()
+    ask(page)
+    expect(
+        page.get_by_role("button", name=re.compile("^Hazel Hammer, led by your documents, λ 0.[89]"))
+    ).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("^9293, led by the core, λ 0.0"))).to_be_visible()
+    expect(page.locator(".answer > .legend")).to_have_text(
+        "word◆ led by your documentsword○ led by the coreunmarked: both agree"
+    )
+    expect(page.locator(".answer .summary")).to_contain_text(re.compile(r"λ auto 0\.0\d–0\.[89]"))
+    open_course(page)
+    lambdas = [float(text.removeprefix("λ ")) for text in page.locator(".blocks .lambda").all_inner_texts()]
+    assert (len(lambdas), max(lambdas) > 0.8, min(lambdas) < 0.1) == (14, True, True)
+    page.get_by_role("link", name="Settings").click()
+    weight.fill("0.25")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    with agent.client() as http:
+        assert http.get("/v1/settings").json()["lambda_user"]["value"] == 0.25
+        http.patch("/v1/settings", json={"lambda_user": None}).raise_for_status()
+
+
+def test_where_only_one_model_takes_part_nothing_is_marked(page: Page, agent: AgentProcess) -> None:
+    with agent.client() as http:
+        http.patch("/v1/settings", json={"lambda_user": 1}).raise_for_status()
+    ask(page)
+    with agent.client() as http:
+        http.patch("/v1/settings", json={"lambda_user": None}).raise_for_status()
+    expect(page.locator(".answer .led")).to_have_count(0)
+    expect(page.locator(".answer > .legend")).to_have_count(0)
+
+
 def test_the_card_of_a_token_goes_with_its_token(page: Page) -> None:
     ask(page)
-    page.locator(".changed").hover()
+    page.locator("button.led.documents").hover()
     expect(page.get_by_role("tooltip")).to_be_visible()
     page.get_by_role("button", name="Regenerate").press("Enter")
     expect(page.get_by_role("tooltip")).to_be_hidden()
@@ -326,7 +364,7 @@ def test_a_reload_loses_nothing_of_a_chat(page: Page) -> None:
     ask(page)
     page.reload()
     expect(page.locator(".question")).to_have_text(TWO_SOURCE)
-    expect(page.get_by_role("button", name="Hazel Hammer, changed by your private model")).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("^Hazel Hammer, led by your documents, λ 0.30$"))).to_be_visible()
     open_course(page)
 
 
