@@ -25,7 +25,7 @@ from ssd2.evaluation.result import Outcome
 from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.ssd2 import SSD2
 from tests.bench import plain
-from tests.bench.asked import THREADS, committed_tokens, question, asked_items
+from tests.bench.asked import THREADS, asked_items, committed_tokens, question
 from tests.bench.progress import say
 from tests.end_to_end.conftest import running_core
 from user_agent.answering.answer import Answer

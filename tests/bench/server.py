@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
-from tests.bench.asked import THREADS, question, asked_items
+from tests.bench.asked import THREADS, asked_items, question
 from tests.bench.progress import say
 from tests.bench.scripted_agents import Recording, Window
 from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, recording_relay, running_core

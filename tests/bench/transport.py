@@ -33,7 +33,7 @@ from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.model import Model
 from ssd2.models.predict import Predictor, begin, begin_sampler
 from ssd2.wire.codec import OpenRequest
-from tests.bench.asked import THREADS, committed_tokens, question, asked_items
+from tests.bench.asked import THREADS, asked_items, committed_tokens, question
 from tests.bench.delaying_proxy import delayed
 from tests.bench.progress import say
 from tests.end_to_end.certificates import certificates

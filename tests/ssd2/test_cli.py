@@ -33,7 +33,7 @@ def rows(page: str) -> list[str]:
 def test_everyday_help_has_no_laboratory() -> None:
     assert rows(help_of()) == [
         *("--version", "--help"),
-        *("train", "convert", "export", "experts", "inspect", "evaluate", "lab"),
+        *("train", "convert", "export", "experts", "inspect", "measure", "evaluate", "lab"),
     ]
     assert rows(help_of("lab")) == ["--help", "text", "judge", "dynamics", "cad", "votes"]
     assert not {"text", "judge", "dynamics"} & set(rows(help_of("evaluate")))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from ssd2.cli.help import ADVANCED, App, examples
-from ssd2.cli.options import Alpha, AsJson, Lambda, Limit, typed_command
+from ssd2.cli.options import Alpha, AsJson, Lambda, Limit, Seed, typed_command
 from ssd2.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -31,44 +31,48 @@ EXAMPLES = examples(
 
 _T = TypeVar("_T", int, float)
 
+Core = Annotated[Path, typer.Argument(help="Checkpoint folder of the core model, which is changed.")]
+User = Annotated[Path, typer.Option(help="Checkpoint folder of the user model that it is measured with.")]
+Tolerance = Annotated[
+    float, typer.Option(help="Accuracy that the chosen settings may lose against all timesteps, as a share.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure and print, but write nothing.")]
+Results = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for results; those found there are reused.",
+        show_default="the checkpoint's folder, until the run is done",
+    ),
+]
+Stops = Annotated[str, typer.Option(help="Early stops to try, as shares of T.", rich_help_panel=ADVANCED)]
+Steps = Annotated[str, typer.Option(help="Timesteps per block to try.", rich_help_panel=ADVANCED)]
+Patiences = Annotated[str, typer.Option(help="Patiences to try; none is always tried.", rich_help_panel=ADVANCED)]
+Whole = Annotated[
+    bool,
+    typer.Option(
+        "--whole",
+        help="Try every setting, also one that cannot be cheaper than another that does.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+
 
 @app.command(epilog=EXAMPLES, rich_help_panel="Measure")
 def measure(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder of the core model, which is changed.")],
-    user: Annotated[Path, typer.Option(help="Checkpoint folder of the user model that it is measured with.")],
+    checkpoint: Core,
+    user: User,
     limit: Limit = 200,
-    tolerance: Annotated[
-        float, typer.Option(help="Accuracy that the chosen settings may lose against all timesteps, as a share.")
-    ] = 0.01,
+    tolerance: Tolerance = 0.01,
     lambda_user: Lambda = 0.3,
     alpha: Alpha = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the questions and of the decoding.", min=0)] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and print, but write nothing.")] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for results; those found there are reused.",
-            show_default="the checkpoint's folder, until the run is done",
-        ),
-    ] = None,
+    seed: Seed = 0,
+    dry_run: DryRun = False,
+    out: Results = None,
     as_json: AsJson = False,
-    stops: Annotated[str, typer.Option(help="Early stops to try, as shares of T.", rich_help_panel=ADVANCED)] = (
-        "0,0.2,0.4"
-    ),
-    steps: Annotated[str, typer.Option(help="Timesteps per block to try.", rich_help_panel=ADVANCED)] = (
-        "4,8,16,25,42,100"
-    ),
-    patiences: Annotated[
-        str, typer.Option(help="Patiences to try; none is always tried.", rich_help_panel=ADVANCED)
-    ] = "1,2,4",
-    whole: Annotated[
-        bool,
-        typer.Option(
-            "--whole",
-            help="Try every setting, also one that cannot be cheaper than another that does.",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = False,
+    stops: Stops = "0,0.2,0.4",
+    steps: Steps = "4,8,16,25,42,100",
+    patiences: Patiences = "1,2,4",
+    whole: Whole = False,
 ) -> None:
     """Measure how few timesteps a core model needs, and write the settings into its checkpoint.
 
@@ -83,7 +87,7 @@ def measure(
     from ssd2.models.checkpoint import write_measured
 
     grid = Grid(_numbers("stops", stops, float), _numbers("steps", steps, int), _numbers("patiences", patiences, int))
-    if not dry_run and not os.access(checkpoint, os.W_OK):
+    if not dry_run and checkpoint.is_dir() and not os.access(checkpoint, os.W_OK):
         raise InvalidParameter(f"cannot write to {checkpoint}; copy the checkpoint to a folder of your own")
     folder = out or (None if dry_run else checkpoint)
     kept = folder / RESULTS if folder else None

@@ -32,7 +32,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         if not self.stops or not self.steps:
-            raise InvalidParameter("there is nothing to measure; give at least one stop and one number of timesteps")
+            raise InvalidParameter("there is nothing to measure; choose a stop and a number of timesteps")
         if self.patiences and min(self.patiences) < 1:
             raise InvalidParameter(f"patience is {min(self.patiences)}; it must be at least 1 timestep")
 

@@ -56,5 +56,5 @@ def paired_interval(lost: int, gained: int, count: int) -> tuple[float, float]:
     """
     more, fewer, total = lost + 0.5, gained + 0.5, count + 2
     share = (more - fewer) / total
-    half = _Z_95 * math.sqrt((more + fewer) / total - share**2) / math.sqrt(total)
+    half = Z_95 * math.sqrt((more + fewer) / total - share**2) / math.sqrt(total)
     return max(-1.0, share - half), min(1.0, share + half)

@@ -143,28 +143,28 @@ class Measuring:
             InvalidParameter: if the results file cannot be read or written, or the models have no timesteps.
         """
         grid = grid.of_pair(self.pair)
+        bases = sorted(grid.without_patience(self.pair), key=lambda decoding: decoding.steps)  # all have room
         references = [self._trial(decoding, self.seed) for decoding in grid.references(self.pair)]
         reference = max(references, key=lambda trial: trial.accuracy)
-        trials = references + self._others(grid, reference, whole)
+        trials = references + self._others(bases, grid, reference, whole)
         fresh = self._trial(reference.decoding, self.seed + FRESH)
         candidates = sorted(self._losing_little(trials, reference), key=_cost)
         tried = (self._trial(candidate.decoding, self.seed + FRESH) for candidate in candidates)
         chosen = next(trial for trial in tried if self._losing_little([trial], fresh))  # all timesteps are the last
         return Measurement(reference, tuple(trials), chosen, Loss.of(chosen, fresh), fresh.accuracy)
 
-    def _others(self, grid: Grid, reference: Trial, whole: bool) -> list[Trial]:
+    def _others(self, bases: Sequence[DecodingParams], grid: Grid, reference: Trial, whole: bool) -> list[Trial]:
         """Try the rest of a grid, few timesteps first, and patience where nothing is lost without."""
         found: list[Trial] = []
         cheapest = reference.timesteps_per_block
         vocab_size, known = self.pair.core.model.config.vocab_size, grid.references(self.pair)
-        for base in sorted(grid.without_patience(self.pair), key=lambda decoding: decoding.steps):
+        for base in bases:
             variants = list(grid.with_patience(base, vocab_size))
             for decoding, fewest in [(base, min([base.steps, *(fewest for _, fewest in variants)])), *variants]:
                 if decoding in known or (fewest >= cheapest and decoding.steps > cheapest and not whole):
                     continue
                 found.append(self._trial(decoding, self.seed))
-                loses_little = bool(self._losing_little(found[-1:], reference))
-                if loses_little:
+                if self._losing_little(found[-1:], reference):
                     cheapest = min(cheapest, found[-1].timesteps_per_block)
                 elif decoding is base and not whole:
                     break

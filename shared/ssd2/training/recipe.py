@@ -50,8 +50,8 @@ class TrainingParams:
         learning_rate_schedule: after the rise, "cosine" down to a hundredth, or "constant".
         weight_decay: of AdamW, on matrices only.
         timesteps_above, timesteps_up_to: t is drawn from (timesteps_above·T, timesteps_up_to·T]. 0 and 1
-            are Algorithm 1; 0.4 and 1 the range that is decoded; 0.4 and 0.6, 0.6 and 0.8, 0.8 and 1
-            make the three experts of §3.1. Diffusion only.
+            are Algorithm 1; 0.4 and 0.6, 0.6 and 0.8, 0.8 and 1 make the three experts of §3.1. A model that is
+            trained above a share of T is decoded down to it. Diffusion only.
         timesteps_per: "sequence" as in Algorithm 1, or "block": a t for each block, for a model whose context has no
             timestep. Diffusion only.
         partner_feedback: share of the steps, from `self_conditioning_from` on, in which a partner's tokens are fed

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import block_view
-from ssd2.evaluation.pair import Pair, answer_batch
 from typer.testing import CliRunner
 
 from ssd2.algorithm.collaboration import Timestep
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.cli import app
 from ssd2.demo.generator import unseen_items
+from ssd2.evaluation.pair import Pair, answer_batch
 from ssd2.lab.dynamics import Dynamics, _Watch, measure_dynamics
 from ssd2.lab.dynamics_report import write_dynamics_report
 from ssd2.models.checkpoint import load_checkpoint

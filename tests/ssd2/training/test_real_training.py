@@ -286,6 +286,13 @@ def test_a_recipe_is_found_by_name_or_path_and_the_shipped_ones_are_listed(folde
         find_recipe("pretrain_70b")
 
 
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_a_shipped_recipe_trains_over_all_timesteps_and_so_says_no_stop(name: str) -> None:
+    training = read_recipe(find_recipe(name)).training
+    assert (training.timesteps_above, training.timesteps_up_to) == (0, 1)
+    assert [training.of_expert(expert).timesteps_above for expert in EXPERTS] == [0.4, 0.6, 0.8]
+
+
 def test_tensorboard_gets_what_the_metrics_file_gets(folder: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

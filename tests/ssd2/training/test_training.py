@@ -118,10 +118,12 @@ def test_a_checkpoint_forgets_what_was_measured_with_its_first_weights(tmp_path:
     config.write_text(json.dumps({**json.loads(config.read_text()), "stop": 0.2, "steps": 8, "patience": 1}))
     (tmp_path / "first" / "SHA256SUMS").unlink()
     assert load_checkpoint(tmp_path / "first").model.config.measured == MeasuredDecoding(0.2, 8, 1)
-    further = Trainer(read_recipe(_written(tmp_path, once)), tmp_path / "further")
-    further.start_from(tmp_path / "first")
-    further.train(show_progress=False)
-    assert load_checkpoint(tmp_path / "further").model.config.measured == MeasuredDecoding()
+    of_the_checkpoint = read_recipe(_written(tmp_path, once.replace(f'tokenizer = "{DEMO_TOKENIZER}"', "")))
+    for name, recipe in (("further", of_the_checkpoint), ("again", read_recipe(_written(tmp_path, once)))):
+        further = Trainer(recipe, tmp_path / name, start=tmp_path / "first")
+        further.start_from(tmp_path / "first")
+        further.train(show_progress=False)
+        assert load_checkpoint(tmp_path / name).model.config.measured == MeasuredDecoding()
 
 
 def test_a_model_trained_with_a_partner_is_decoded_with_the_projection_fed_back(tmp_path: Path) -> None:
