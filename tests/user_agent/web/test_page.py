@@ -155,7 +155,7 @@ def test_an_answer_marks_who_led_and_says_what_both_gave(page: Page) -> None:
     page.get_by_role("button", name=TWO_SOURCE).click()
     changed = page.get_by_role("button", name=re.compile("^Rose Pavilion, led by your documents, λ 0.30$"))
     expect(changed).to_be_visible()
-    expect(page.locator(".answer .text")).to_contain_text("Its number is 9293○.")
+    expect(page.locator(".answer .text")).to_contain_text("Water Street")
     changed.focus()
     card = page.get_by_role("tooltip")
     expect(card).to_contain_text("My piano lesson is at Rose Pavilion.")
@@ -176,7 +176,7 @@ def test_with_lambda_auto_each_token_shows_who_led_and_its_lambda(page: Page, ag
     expect(
         page.get_by_role("button", name=re.compile("^Rose Pavilion, led by your documents, λ 0.[89]"))
     ).to_be_visible()
-    expect(page.get_by_role("button", name=re.compile("^9293, led by the core, λ 0.0"))).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("^Water Street, led by the core, λ 0.0"))).to_be_visible()
     expect(page.locator(".answer > .legend")).to_have_text(
         "word◆ led by your documentsword○ led by the coreunmarked: both agree"
     )
