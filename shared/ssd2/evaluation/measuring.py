@@ -1,13 +1,12 @@
 """Measurement of a checkpoint's decoding settings: the cheapest that lose next to nothing against all timesteps.
 
 Many settings are compared on the same items, and the cheapest of those that seem to lose nothing is partly a matter
-of luck. So the choice is made on fresh items: candidates come in the order of their cost, and the first that loses
-little on these too is taken. What it loses there is what is reported.
+of luck. So one that could be chosen has to lose little on fresh items too, and what it loses there is what is reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,32 +145,45 @@ class Measuring:
         bases = sorted(grid.without_patience(self.pair), key=lambda decoding: decoding.steps)  # all have room
         references = [self._trial(decoding, self.seed) for decoding in grid.references(self.pair)]
         reference = max(references, key=lambda trial: trial.accuracy)
-        trials = references + self._others(bases, grid, reference, whole)
         fresh = self._trial(reference.decoding, self.seed + FRESH)
-        candidates = sorted(self._losing_little(trials, reference), key=_cost)
-        tried = (self._trial(candidate.decoding, self.seed + FRESH) for candidate in candidates)
-        chosen = next(trial for trial in tried if self._losing_little([trial], fresh))  # all timesteps are the last
+        confirmed = [fresh]
+        trials = [*references]
+        for base in bases:
+            trials += self._around(base, grid, reference, confirmed, whole)
+        chosen = min(confirmed, key=_cost)
         return Measurement(reference, tuple(trials), chosen, Loss.of(chosen, fresh), fresh.accuracy)
 
-    def _others(self, bases: Sequence[DecodingParams], grid: Grid, reference: Trial, whole: bool) -> list[Trial]:
-        """Try the rest of a grid, few timesteps first, and patience where nothing is lost without."""
-        found: list[Trial] = []
-        cheapest = reference.timesteps_per_block
-        vocab_size, known = self.pair.core.model.config.vocab_size, grid.references(self.pair)
-        for base in bases:
-            variants = list(grid.with_patience(base, vocab_size))
-            for decoding, fewest in [(base, min([base.steps, *(fewest for _, fewest in variants)])), *variants]:
-                if decoding in known or (fewest >= cheapest and decoding.steps > cheapest and not whole):
-                    continue
-                found.append(self._trial(decoding, self.seed))
-                if self._losing_little(found[-1:], reference):
-                    cheapest = min(cheapest, found[-1].timesteps_per_block)
-                elif decoding is base and not whole:
-                    break
-        return found
+    def _around(
+        self, base: DecodingParams, grid: Grid, reference: Trial, confirmed: list[Trial], whole: bool
+    ) -> list[Trial]:
+        """Try a setting, and if it loses little each patience with it.
 
-    def _losing_little(self, trials: Sequence[Trial], reference: Trial) -> list[Trial]:
-        return [trial for trial in trials if Loss.of(trial, reference).share <= self.tolerance]
+        Args:
+            base: without patience.
+            grid: what is tried.
+            reference: all timesteps.
+            confirmed: settings on fresh items that lose little there too, all timesteps first; grows.
+            whole: whether to try what cannot be cheaper than these.
+        """
+        found: list[Trial] = []
+        variants = list(grid.with_patience(base, self.pair.core.model.config.vocab_size))
+        fewest_of_all = min([base.steps, *(fewest for _, fewest in variants)])
+        for decoding, fewest in [(base, fewest_of_all), *variants]:
+            cheapest = min(trial.timesteps_per_block for trial in confirmed)
+            if not whole and fewest >= cheapest and decoding.steps > cheapest:
+                continue
+            found.append(trial := self._trial(decoding, self.seed))
+            loses_little = self._loses_little(trial, reference)
+            if loses_little and trial.timesteps_per_block <= cheapest:
+                fresh = self._trial(decoding, self.seed + FRESH)
+                loses_little = self._loses_little(fresh, confirmed[0])
+                confirmed += [fresh] if loses_little else []
+            if decoding is base and not loses_little and not whole:
+                break
+        return [trial for trial in found if trial.decoding not in grid.references(self.pair)]
+
+    def _loses_little(self, trial: Trial, reference: Trial) -> bool:
+        return Loss.of(trial, reference).share <= self.tolerance
 
     def _trial(self, decoding: DecodingParams, seed: int) -> Trial:
         """Answer the items of a seed with a setting, or find the result of an earlier run."""

@@ -60,7 +60,7 @@ class Trainer:
                 'timesteps_per = "block" needs a model without a timestep in its context; set context_timestep = "none"'
             )
         # A decode stops where the training does, and feeds back what the training did.
-        fed_back = "projection" if self.params.partner_feedback else None  # where a partner's tokens are found
+        fed_back = "projection" if self.params.partner_feedback else None
         config = config.unmeasured(self.params.timesteps_above, fed_back)
         config = replace(config, feedback_share=self.params.feedback_share)
         self._tokenizer_sha256 = tokenizer.sha256
@@ -240,7 +240,7 @@ class Trainer:
             CheckpointInvalid: if its model has another shape.
         """
         config, tokenizer = load_config_and_tokenizer(folder)
-        own = self.model.config.unmeasured()
+        own = self.model.config
         is_same = isinstance(config, SSD2Config) and _trained_otherwise(config, own) == own
         if not is_same or tokenizer.sha256 != self._tokenizer_sha256:
             raise CheckpointInvalid(f"the model in {folder} differs from the recipe in shape or tokenizer")
@@ -288,7 +288,7 @@ def learning_rate(step: int, params: TrainingParams) -> float:
 
 def _trained_otherwise(config: SSD2Config, like: SSD2Config) -> SSD2Config:
     """Return the config with what training changes, and not the network's shape, taken from another."""
-    return replace(config.unmeasured(), feedback_share=like.feedback_share)
+    return replace(config, feedback_share=like.feedback_share, **asdict(like.measured))
 
 
 def _config_and_tokenizer(recipe: Recipe, start: Path | None) -> tuple[SSD2Config, Tokenizer, str]:

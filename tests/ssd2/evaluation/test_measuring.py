@@ -30,6 +30,7 @@ from ssd2.models.checkpoint import load_checkpoint, load_config_and_tokenizer, s
 from ssd2.models.checksums import SHA256SUMS, check_checksums
 from ssd2.models.convert import export_opt
 
+TASK = ORDER_FREE
 N = 100
 """Items of the made-up worlds below."""
 
@@ -124,7 +125,7 @@ def _measure(
 
     monkeypatch.setattr(Measuring, "_measured", measured)
     collaboration = CollaborationParams()
-    measuring = Measuring(pair, ORDER_FREE, collaboration, N, 0.01, 0, weights, results_file)
+    measuring = Measuring(pair, TASK, collaboration, N, 0.01, 0, weights, results_file)
     return measuring.run(Grid(), whole=whole), computed
 
 
@@ -162,11 +163,19 @@ def test_a_setting_that_was_only_lucky_is_not_chosen(pair: Pair, monkeypatch: py
         return (0.8 if decoding.steps == 4 and not is_fresh else accuracy), timesteps
 
     measurement, computed = _measure(pair, lucky, monkeypatch)
-    fresh = [label for label in computed if "fresh" in label]
-    assert any(label.startswith("4 ") for label in fresh)
-    assert measurement.chosen.decoding.steps == 100, "what was left out meanwhile is not known to lose little"
-    whole, _ = _measure(pair, lucky, monkeypatch, whole=True)
-    assert whole.chosen.decoding.steps == 16
+    assert "4 to 0T, no patience, own fresh" in computed
+    assert not [label for label in computed if label.startswith("4") and ", patience" in label], "it loses without"
+    assert (measurement.chosen.decoding.steps, measurement.chosen.decoding.patience) == (16, 1)
+
+
+def test_of_settings_that_cost_the_same_the_more_accurate_one_is_chosen(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def better(decoding: DecodingParams, _: bool) -> tuple[float, float]:
+        return (0.9 if (decoding.stop, decoding.self_conditioning) == (0.2, "projection") else 0.8), decoding.steps
+
+    chosen = _measure(pair, better, monkeypatch)[0].chosen.decoding
+    assert (chosen.steps, chosen.stop, chosen.self_conditioning) == (4, 0.2, "projection")
 
 
 def test_where_nothing_else_is_as_good_all_timesteps_are_chosen(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,9 +217,9 @@ def test_a_file_of_other_results_is_refused(pair: Pair, tmp_path: Path, monkeypa
 
 
 @pytest.fixture
-def folders(town_folders: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+def folders(core_folder: Path, user_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
     """Copies of a core and a user model."""
-    for name, folder in zip(("core", "user"), town_folders, strict=True):
+    for name, folder in (("core", core_folder), ("user", user_folder)):
         shutil.copytree(folder, tmp_path / name)
     return tmp_path / "core", tmp_path / "user"
 
@@ -241,8 +250,8 @@ def test_settings_and_costs_are_written_into_the_checkpoint(folders: tuple[Path,
     chosen = MeasuredDecoding(**{name: outcome[name] for name in names})
     config = load_checkpoint(core).model.config
     assert config.measured == chosen
-    assert config.unmeasured() == load_checkpoint(user).model.config, "all else is as it was"
-    assert (outcome["task"], outcome["items_of_each_kind"], outcome["seed"]) == ("order-free", 2, 0)
+    assert replace(config.unmeasured(), stop=0.4) == load_checkpoint(user).model.config, "all else is as it was"
+    assert (outcome["task"], outcome["items_of_each_kind"], outcome["seed"]) == (TASK.name, 2, 0)
     assert outcome["core_weights_sha256"] in after[SHA256SUMS].decode(), "that of model.safetensors"
     assert outcome["command"].startswith("ssd2 ")
     assert outcome["cost"]["timesteps_per_block"] <= 3

@@ -364,7 +364,9 @@ def test_a_reload_loses_nothing_of_a_chat(page: Page) -> None:
     ask(page)
     page.reload()
     expect(page.locator(".question")).to_have_text(TWO_SOURCE)
-    expect(page.get_by_role("button", name=re.compile("^Rose Pavilion, led by your documents, λ 0.30$"))).to_be_visible()
+    expect(
+        page.get_by_role("button", name=re.compile("^Rose Pavilion, led by your documents, λ 0.30$"))
+    ).to_be_visible()
     open_course(page)
 
 
