@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from families import save_llama
-from ssd2.evaluation.two_source import Pair
 from typer.testing import CliRunner
 
 from ssd2.cli import app
@@ -28,6 +27,7 @@ from ssd2.evaluation.documents.answering import (
 )
 from ssd2.evaluation.documents.questions import Question, chosen_questions, read_documents
 from ssd2.evaluation.documents.report import found_share, measure, write_report
+from ssd2.evaluation.pair import Pair
 from ssd2.models.checkpoint import load_checkpoint
 
 QUESTIONS = chosen_questions(["two-source"], 5)
