@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ssd2.algorithm.params import CollaborationParams, DecodingParams, LambdaUser
     from ssd2.evaluation.experiments import Experiment
+    from ssd2.evaluation.generations import AnswersFile
     from ssd2.evaluation.pair import Pair
     from ssd2.evaluation.report import Line
     from ssd2.evaluation.result import Result
@@ -145,6 +146,14 @@ def compare(plan: Planned, limit: int, seed: int, out: Path | None, bar: tqdm[An
 def run_cells(cells: Sequence[Cell], limit: int, seed: int, results_file: Path | None, bar: tqdm[Any]) -> list[Result]:
     """Run cells, keeping the texts of their answers."""
     return replace(started(bar, limit, seed, results_file), keeps_answers=True).results(cells)
+
+
+def keep_answers(file: AnswersFile, cells: Sequence[Cell], results: Sequence[Result], limit: int, seed: int) -> None:
+    """Write the texts of all answers, system by system within each row."""
+    from ssd2.evaluation.rows import ROWS
+
+    for cell, result in zip(cells, results, strict=True):
+        file.add(cell.setting.label, ROWS[cell.row].items(limit, seed), result.answers)
 
 
 def as_json(lines: Sequence[Line]) -> dict[str, Any]:

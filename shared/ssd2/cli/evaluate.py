@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -14,6 +12,7 @@ from ssd2.cli.documents import documents
 from ssd2.cli.help import App, examples
 from ssd2.cli.options import (
     Alpha,
+    Answers,
     AsJson,
     AutoregressiveCore,
     AutoregressiveUser,
@@ -26,6 +25,8 @@ from ssd2.cli.options import (
     Out,
     Patience,
     Projection,
+    Results,
+    Rows,
     Schedule,
     Seed,
     SelfConditioning,
@@ -58,29 +59,13 @@ def order_free(
     user: User = USER,
     autoregressive_core: AutoregressiveCore = None,
     autoregressive_user: AutoregressiveUser = None,
-    rows: Annotated[
-        str, typer.Option(help="Rows to ask, separated by commas.", show_default="all", metavar="ROW,…")
-    ] = "",
+    rows: Rows = "",
     lambda_user: Lambda = 0.3,
     alpha: Alpha = 1.0,
     steps: Steps = None,
     seed: Seed = 0,
-    results: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.jsonl",
-            help="File for results; those found there are not computed again.",
-            show_default=False,
-        ),
-    ] = None,
-    answers: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.jsonl",
-            help="File for all answers, as ssd2 lab text and judge read it.",
-            show_default=False,
-        ),
-    ] = None,
+    results: Results = None,
+    answers: Answers = None,
     as_json: AsJson = False,
     stop: Stop = None,
     patience: Patience = None,
@@ -102,7 +87,6 @@ def order_free(
     from ssd2.evaluation import order_free as benchmark
     from ssd2.evaluation.generations import AnswersFile
     from ssd2.evaluation.order_free_report import as_table
-    from ssd2.evaluation.rows import ROWS
 
     logits_format, kept = LogitsFormat.parse(logits), AnswersFile(answers) if answers else None
     decoding = {
@@ -123,8 +107,7 @@ def order_free(
     with comparing.progress_bar(limit * len(cells)) as bar:
         found = comparing.run_cells(cells, limit, seed, results, bar)
     if kept:
-        for cell, result in zip(cells, found, strict=True):
-            kept.add(cell.setting.label, ROWS[cell.row].items(limit, seed), result.answers)
+        comparing.keep_answers(kept, cells, found, limit, seed)
     report = benchmark.as_json(benchmark.by_row(cells, found), left_out)
     typer.echo(json.dumps(report) if as_json else as_table(report))
 

@@ -108,6 +108,19 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Folder for results and report; results found there are reused.", show_default=False),
 ]
+Rows = Annotated[str, typer.Option(help="Rows to ask, separated by commas.", show_default="all", metavar="ROW,…")]
+Results = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.jsonl", help="File for results; those found there are not computed again.", show_default=False
+    ),
+]
+Answers = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.jsonl", help="File for all answers, as ssd2 lab text and judge read it.", show_default=False
+    ),
+]
 By = Annotated[
     str | None,
     typer.Option(help="Group the rows of the table by this field, instead of by file.", show_default=False),

@@ -7,12 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ssd2.algorithm.collaboration import Timestep
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
@@ -24,6 +21,7 @@ from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.pair import Pair, answer_items
 from ssd2.evaluation.result import Outcome, Result
 from ssd2.evaluation.rows import ROWS, items_sha256
+from ssd2.models.devices import one_thread_each
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class Run:
             with lock:
                 self.on_progress(label, count)
 
-        with _one_thread_each(), ThreadPoolExecutor(self.workers) as executor:
+        with one_thread_each(), ThreadPoolExecutor(self.workers) as executor:
             futures: dict[Future[Result], int] = {
                 executor.submit(self._run, cells[number], depends_on, progress): number
                 for number, depends_on in due.items()
@@ -188,17 +186,6 @@ class _Stopped(Exception):
 def processors() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Give each worker one thread: on models this small, workers side by side are faster than threads within one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check_timesteps(cell: Cell) -> None:
