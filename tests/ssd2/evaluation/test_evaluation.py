@@ -471,7 +471,7 @@ def test_a_report_or_a_row_that_is_not_there_is_refused_before_a_model_is_loaded
     for arguments, says in (
         (["reports", "--out", "r", "--only", "steps,nonsense"], "no report 'nonsense'; choose from order-free,"),
         (["order-free", "--rows", "reverse,nonsense"], "no row 'nonsense'; choose from reverse,"),
-        (["order-free", "--autoregressive-core", "x"], "go together"),
+        (["order-free", "--autoregressive-core", "x"], "add the missing one"),
     ):
         with pytest.raises(InvalidParameter, match=says):
             CliRunner().invoke(app, ["evaluate", *arguments, "--core", "/nowhere"], catch_exceptions=False)

@@ -12,6 +12,7 @@ from conftest import block_view
 from typer.testing import CliRunner
 
 from ssd2.algorithm.collaboration import Timestep
+from ssd2.algorithm.ensemble import weighted_average
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.cli import app
 from ssd2.demo.generator import unseen_items
@@ -76,7 +77,7 @@ def test_what_stands_behind_the_end_of_an_answer_is_not_counted() -> None:
             logits = torch.eye(32)[torch.tensor([[0] * 8, [step] * 8])]  # the second row changes at every timestep
             ids = torch.tensor(answer, dtype=torch.int64)
             view = block_view(2, block=block, step=step, answer_ids=ids)
-            watch.see(Timestep(view, None, logits, []))
+            watch.see(Timestep(view, None, logits, weighted_average(1.0, 0.0), []))
     assert watch.tokens == 3 * 8, "two rows of the first block, one of the second"
     assert watch.changed.tolist() == [2 * 8] * 4
 
