@@ -68,7 +68,9 @@ def autoregressive_pair(core: Path | None, user: Path | None) -> tuple[Pair | No
     from ssd2.evaluation.pair import Pair
 
     if (core is None) != (user is None):
-        raise InvalidParameter("--autoregressive-core needs --autoregressive-user, and the other way round; add the missing one")
+        raise InvalidParameter(
+            "--autoregressive-core needs --autoregressive-user, and the other way round; add the missing one"
+        )
     if core is None and not all(folder.is_dir() for folder in AUTOREGRESSIVE):
         return None, "the demo has no such pair here; give one with --autoregressive-core and --autoregressive-user"
     return Pair.load(core or AUTOREGRESSIVE[0], user or AUTOREGRESSIVE[1]), None
