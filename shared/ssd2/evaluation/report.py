@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT_COLUMNS = ("logits, bytes a timestep", "timesteps proven exact")
-PANELS_A_LINE = 4
+PANELS_A_LINE = 3
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def write_report(folder: Path, experiment: Experiment, lines: Sequence[Line], to
     text = _markdown(experiment, lines, total, command)
     if experiment.name == "weights":
         return write_page(folder, experiment.name, text, (7, 3.2), lambda figure: _draw_by_lambda(figure, lines))
-    height = -(-len(experiment.rows) // PANELS_A_LINE) * (0.9 + 0.22 * len(lines))
+    height = -(-(len(experiment.rows) + 1) // PANELS_A_LINE) * (0.9 + 0.22 * len(lines))
     return write_page(
         folder, experiment.name, text, (9, height), lambda figure: _draw_shares(figure, experiment, lines)
     )
@@ -209,7 +209,7 @@ def _draw_shares(figure: Figure, experiment: Experiment, lines: Sequence[Line]) 
         panels[count - 1].plot(values, range(len(lines)), marker, markersize=4, label=title)
     if costs:
         panels[count - 1].set(title="a block takes", xlim=(0, None))
-        panels[count - 1].legend()
+        figure.legend(*panels[count - 1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     for panel in panels[count:]:
         panel.set_axis_off()
     for panel in panels:
