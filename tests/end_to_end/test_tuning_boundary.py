@@ -267,10 +267,10 @@ async def test_a_core_that_breaks_the_line_does_not_see_the_same_draws_again(
     monkeypatch.setattr(Agent, "answer", answer)
     answers = ServiceSettings(user_model=user_folder, steps=2, max_tokens=16, seed=seed)
     options = replace(_options(core.address, user_folder, notes, questions), answers=answers)
-    with pytest.raises(CoreLost, match="2 of 13 answers are stored"):
+    with pytest.raises(CoreLost, match="2 of 14 answers are stored"):
         await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()), Ledger.in_memory())
     choice, _ = await asyncio.to_thread(run_tune, options, Console(file=io.StringIO()), Ledger.in_memory())
-    assert len(asked) == 14
+    assert len(asked) == 15
     (again,) = (q for q in asked[3:] if q.collaboration == asked[2].collaboration)
     assert (again.seeds == asked[2].seeds) == (seed is not None)
     assert choice.seed == seed

@@ -49,6 +49,7 @@ VALUES: dict[str, tuple[Any, str]] = {
     "private_context": ("I am Mallory.", "I am Mallory."),
     "pair": ("smollm2-135m", "smollm2-135m"),
     "system_prompt": ("Answer in verse.", "Answer in verse."),
+    "answer_layout": ("fact-first", "fact-first"),
     "model": ("large", "large"),
     "steps": (7, "7"),
     "early_stop": (0.5, "0.5"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ssd2.models.chat import Message, turns_of, without_thinking
+from ssd2.models.layouts import AnswerLayout
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,12 @@ class Conversation:
     Attributes:
         system_prompt: the one of both prompts; "" for the model's own.
         turns: the oldest first.
+        layout: of the answers, in both prompts.
     """
 
     system_prompt: str = ""
     turns: tuple[Turn, ...] = ()
+    layout: AnswerLayout = "plain"
 
     @classmethod
     def of(cls, history: Sequence[Message], crossed_part: Callable[[str], str]) -> Conversation:
@@ -53,6 +56,14 @@ class Conversation:
     def instructed(self, system_prompt: str) -> Conversation:
         """Return the conversation with a system prompt, unless it has one of its own."""
         return replace(self, system_prompt=self.system_prompt or system_prompt)
+
+    def laid_out(self, layout: AnswerLayout) -> Conversation:
+        """Return the conversation with a layout of its answers."""
+        return replace(self, layout=layout)
+
+    def without_turns(self) -> Conversation:
+        """Leave out all turns."""
+        return replace(self, turns=())
 
     def without_oldest(self) -> Conversation:
         """Leave out the oldest turn."""

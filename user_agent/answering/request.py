@@ -17,6 +17,7 @@ from ssd2.algorithm.timesteps import DEFAULT_STEPS, TRAINED_TIMESTEPS
 from ssd2.errors import InvalidParameter
 from ssd2.logits.format import PREFERRED, LogitsFormat
 from ssd2.models.chat import BRIEFLY, Message
+from ssd2.models.layouts import AnswerLayout
 from ssd2.models.pairs import pair_named
 from user_agent.fields import Face
 
@@ -182,6 +183,16 @@ class AnswerSettings(BaseModel):
             advanced=True,
         ),
     ] = Field(default=BRIEFLY, max_length=4000)
+    answer_layout: Annotated[
+        AnswerLayout,
+        Face(
+            "Order of an answer, for models with a chat template",
+            "With fact-first it begins with the sentence of the notes that it rests on, so that the core can draw its "
+            "conclusion from it: that sentence is sent to the core, as all of an answer is.",
+            label="Order of an answer",
+            advanced=True,
+        ),
+    ] = "plain"
     model: Annotated[
         str,
         Face(

@@ -201,7 +201,7 @@ class Answering:
             PromptTooLong: if the question does not fit.
         """
         params = decoding_for(request, self._user_model.config)
-        said = NOTHING_SAID.instructed(request.system_prompt)
+        said = NOTHING_SAID.instructed(request.system_prompt).laid_out(request.answer_layout)
         kept, limited = await asyncio.to_thread(self._kept, request, said, params, None)
         if request.lambda_user == 0:
             return given_at_zero(await asyncio.to_thread(self._search, request.question, request.document_ids))
@@ -315,7 +315,7 @@ class Answering:
         is_known = collaboration.uses_core and request.model == self._settings.model
         core_takes = self._core_takes if is_known else None
         said = await asyncio.to_thread(Conversation.of, request.history, self._crossed.part_of)
-        said = said.instructed(request.system_prompt)
+        said = said.instructed(request.system_prompt).laid_out(request.answer_layout)
         if said.turns and collaboration.uses_core and core_takes is None:
             card = await self._card(request.model)  # whose limit says which turns are left out
             core_takes = card.max_prompt_tokens if card else None

@@ -157,8 +157,8 @@ class UserModel:
 
     def core_prompt(self, instruction: str, conversation: Conversation = NOTHING_SAID) -> list[int]:
         """The prompt with w_inst and what crossed of earlier turns: what the core sees."""
-        messages = conversation.for_core(instruction)
-        return self.tokenizer.encode_conversation(messages, bos_token_id=self.config.bos_token_id)
+        messages, layout = conversation.for_core(instruction), conversation.layout
+        return self.tokenizer.encode_conversation(messages, bos_token_id=self.config.bos_token_id, layout=layout)
 
     def prompt(
         self,
@@ -170,7 +170,8 @@ class UserModel:
         """The prompt with all of it: what only the user model sees."""
         messages, texts = conversation.for_user(instruction), [passage.text for passage in passages]
         texts = [private_context, *texts] if private_context.strip() else texts
-        return self.tokenizer.encode_conversation(messages, texts, bos_token_id=self.config.bos_token_id)
+        bos, layout = self.config.bos_token_id, conversation.layout
+        return self.tokenizer.encode_conversation(messages, texts, bos_token_id=bos, layout=layout)
 
     @property
     def longest_answer(self) -> int:
@@ -300,7 +301,7 @@ class UserModel:
         self, instruction: str, passages: Sequence[Passage], longest: int, conversation: Conversation
     ) -> Conversation:
         """Leave out the oldest turns until everything has room, or those that stay take half of the room at most."""
-        alone = len(self.prompt(instruction, (), Conversation(conversation.system_prompt)))
+        alone = len(self.prompt(instruction, (), conversation.without_turns()))
         while conversation.turns:
             has_room = len(self.prompt(instruction, passages, conversation)) <= longest
             turns = len(self.prompt(instruction, (), conversation)) - alone

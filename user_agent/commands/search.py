@@ -73,7 +73,7 @@ def _fitted(config: AgentConfig, user_model: UserModel, library: Collection, que
     from user_agent.answering.decoding import decoding_for
     from user_agent.answering.user_model import given_at_zero
 
-    said = user_model.instructed(config.system_prompt)
+    said = user_model.instructed(config.system_prompt).laid_out(config.answer_layout)
     params = user_model.limited(query, decoding_for(config, user_model.config), conversation=said)
     found = library.search(query, config.request(query).document_ids)
     if config.lambda_user == 0:

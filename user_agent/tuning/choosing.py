@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ssd2.algorithm.params import CollaborationParams
+from ssd2.evaluation.paired import Discordant
 
 Outcomes = Mapping[CollaborationParams, Sequence[bool]]
 """For each setting whether its answers were right, question by question."""
@@ -53,7 +53,7 @@ def choose(outcomes: Outcomes, eligible: Sequence[CollaborationParams]) -> Verdi
     ]
     chosen = min(good, key=_complexity)
     others = (setting for setting in eligible if setting != chosen)
-    alike = tuple(s for s in others if sign_test(outcomes[s], outcomes[chosen]) >= 0.05)
+    alike = tuple(s for s in others if Discordant.of(outcomes[s], outcomes[chosen]).p_value >= 0.05)
     return Verdict(chosen, alike, _best(outcomes, [s for s in eligible if not isinstance(s.lambda_user, str)]))
 
 
@@ -74,23 +74,5 @@ def _is_within_one_error(right: Sequence[bool], best: Sequence[bool]) -> bool:
     Of n differences of -1, 0 or 1 with sum D, of which S are not 0, the mean is D/n and its squared
     standard error (S - D²/n) / (n (n - 1)); so D² <= S says the same, in whole numbers.
     """
-    only_best, only_other = _only(best, right)
-    return (only_best - only_other) ** 2 <= only_best + only_other
-
-
-def sign_test(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Two-sided exact sign test on the questions that only one of two settings answered right (McNemar 1947).
-
-    Returns:
-        Its p-value, in (0, 1].
-    """
-    only_first, only_second = _only(first, second)
-    differing = only_first + only_second
-    tail = sum(math.comb(differing, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, math.ldexp(tail, 1 - differing))
-
-
-def _only(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int]:
-    """Count the questions that only the first answered right, and those that only the second did."""
-    pairs = list(zip(first, second, strict=True))
-    return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    between = Discordant.of(best, right)
+    return (between.only_first - between.only_second) ** 2 <= between.only_first + between.only_second

@@ -67,8 +67,8 @@ function runs(tokens) {
 
 function mark(run, text, passages) {
   const shown = run.text.trim();
-  const [before, after] = [run.text.match(/^\s*/)[0], shown && run.text.match(/\s*$/)[0]];
   if (!shown) return [run.text];
+  const [before, after] = [run.text.match(/^\s*/)[0], run.text.match(/\s*$/)[0]];
   const { glyph, said } = LEADERS[run.leader];
   const lambdas = lambdasOf(run.tokens);
   const led = el("button", {

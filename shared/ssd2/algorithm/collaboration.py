@@ -86,15 +86,15 @@ class Timestep:
         view: what the models were asked.
         core: the core's logits as received, or None at λ = 1.
         mixed: the ensemble of both models' logits, [B, L, V].
-        weights: that they were mixed with.
         seeds: one pair a row.
+        weights: that the models' logits were mixed with.
     """
 
     view: BlockView
     core: CoreLogits | None
     mixed: Tensor
-    weights: Weights
     seeds: Sequence[Seeds]
+    weights: Weights
 
 
 @torch.inference_mode()
@@ -126,7 +126,7 @@ def decode_locally(
             received = as_received(core.logits(view.at_every(every)), logits_format)
         terms = user.logits(view) if user else UserLogits()
         mix = mix_terms(received.values if received else None, terms, collaboration)
-        on_timestep(Timestep(view, received, mix.logits, mix.weights, sampler.seeds))
+        on_timestep(Timestep(view, received, mix.logits, sampler.seeds, mix.weights))
         sampler.step(mix.logits)
     return sampler.answers
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +20,13 @@ if TYPE_CHECKING:
     from ssd2.algorithm.params import CollaborationParams
     from ssd2.evaluation.documents.answering import Run
     from ssd2.evaluation.documents.report import Measured
+    from ssd2.models.layouts import AnswerLayout
 
 KINDS_HELP = "Kinds of questions, separated by commas: fact, date, sum, two-documents, absent, public, two-source."
+LAYOUT_HELP = (
+    "Orders of an answer, separated by commas: plain, or fact-first (the note that it rests on, then the answer "
+    "itself), for models with a chat template."
+)
 EXAMPLES = examples(
     "ssd2 evaluate documents --core models/smollm2 --out reports",
     "ssd2 evaluate documents --core models/qwen-1.5 --user models/qwen-0.5 --lambda 0.3,0.5,auto",
@@ -56,6 +64,7 @@ def documents(
             show_default="the agent's",
         ),
     ] = None,
+    answer_layout: Annotated[str, typer.Option(help=LAYOUT_HELP)] = "plain",
     kinds: Annotated[str | None, typer.Option(help=KINDS_HELP, show_default="all")] = None,
     limit: Annotated[
         int | None, typer.Option(help="Questions of each kind and language.", min=1, show_default="all")
@@ -74,12 +83,13 @@ def documents(
     """
     from ssd2.evaluation.documents.answering import settings_of
     from ssd2.evaluation.documents.report import as_json as results_of
-    from ssd2.evaluation.documents.report import as_table
+    from ssd2.evaluation.documents.report import as_tables
 
     settings = settings_of([parse_lambda(one) for one in lambda_user.split(",")], _numbers("alpha", alpha))
-    run = _prepared(core, user or core, passages, kinds, limit, max_tokens, precision, system)
-    measured = _measured(run, settings, batch, out)
-    typer.echo(json.dumps(results_of(run, measured)) if as_json else as_table(measured))
+    layouts = _layouts(answer_layout)
+    run = _prepared(core, user or core, passages, kinds, limit, max_tokens, precision, system, layouts)
+    measured = _measured(run, layouts, settings, batch, out)
+    typer.echo(json.dumps(results_of(run, measured)) if as_json else as_tables(measured))
 
 
 def _prepared(
@@ -91,6 +101,7 @@ def _prepared(
     max_tokens: int,
     precision: str,
     system: str | None,
+    layouts: Sequence[AnswerLayout],
 ) -> Run:
     """Load the pair, choose the questions and what is given beside them."""
     from ssd2.evaluation.documents.answering import Run, found_passages, given_passages
@@ -107,14 +118,18 @@ def _prepared(
     has_template = pair.core.tokenizer.takes_conversations and pair.user.tokenizer.takes_conversations
     if system and not has_template:
         raise InvalidParameter("these models have no chat template for a system prompt; leave out --system")
+    if any(layout != "plain" for layout in layouts) and not has_template:
+        raise InvalidParameter("these models have no chat template for another layout; leave out --answer-layout")
     if system is None:
         system = BRIEFLY if has_template else ""
     decoding = pair.decoding(projection="greedy", max_tokens=max_tokens)
     return Run(pair, decoding, questions, given, "search" if passages else "given", precision, system)
 
 
-def _measured(run: Run, settings: list[CollaborationParams], batch: int, out: Path | None) -> list[Measured]:
-    """Answer in every setting; with a folder, write a report of the results so far after each."""
+def _measured(
+    run: Run, layouts: Sequence[AnswerLayout], settings: Sequence[CollaborationParams], batch: int, out: Path | None
+) -> list[Measured]:
+    """Answer in every layout and setting; with a folder, write a report of the results so far after each."""
     from tqdm import tqdm
 
     from ssd2.evaluation.documents.answering import answer_all
@@ -122,14 +137,29 @@ def _measured(run: Run, settings: list[CollaborationParams], batch: int, out: Pa
 
     measured: list[Measured] = []
     kept = out / f"{NAME}-{run.mode}.jsonl" if out else None
-    with tqdm(total=len(settings) * len(run.questions), unit="answer") as bar:
-        for collaboration in settings:
-            bar.set_description(collaboration.label)
-            answers = answer_all(run, collaboration, batch_size=batch, kept=kept, on_progress=bar.update)
-            measured.append(measure(collaboration, run.questions, answers))
+    every = list(product(layouts, settings))
+    with tqdm(total=len(every) * len(run.questions), unit="answer") as bar:
+        for layout, collaboration in every:
+            bar.set_description(f"{layout}, {collaboration.label}")
+            asked = replace(run, layout=layout)
+            answers = answer_all(asked, collaboration, batch_size=batch, kept=kept, on_progress=bar.update)
+            measured.append(measure(layout, collaboration, run.questions, answers))
             if out:
-                write_report(out, run, measured, len(settings), typed_command())
+                write_report(out, run, measured, len(every), typed_command())
     return measured
+
+
+def _layouts(text: str) -> list[AnswerLayout]:
+    """Read layouts separated by commas, each once."""
+    from ssd2.models.layouts import LAYOUTS
+
+    known = {str(layout): layout for layout in LAYOUTS}
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    if unknown := [name for name in names if name not in known]:
+        raise InvalidParameter(
+            f"there is no answer layout {unknown[0][:80]!r}; choose from {', '.join(known)}", parameter="answer_layout"
+        )
+    return [known[name] for name in names]
 
 
 def _numbers(parameter: str, text: str) -> list[float]:

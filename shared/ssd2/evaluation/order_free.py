@@ -17,7 +17,7 @@ from ssd2.evaluation.costs import COST_COLUMNS
 from ssd2.evaluation.experiments import Setting
 from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.pair import Pair
-from ssd2.evaluation.paired import only_one_right, sign_test
+from ssd2.evaluation.paired import Discordant
 from ssd2.evaluation.result import Result
 from ssd2.evaluation.rows import WITH_THE_FACT
 from ssd2.evaluation.runner import Cell
@@ -103,9 +103,8 @@ def _row(results: Results, row: str) -> dict[str, Any]:
     paired = {}
     for system, result in found.items():
         if system != TOGETHER:
-            only_together, only_other = only_one_right(together, result.outcome.right)
-            p_value = sign_test(together, result.outcome.right)
-            paired[system] = {"only_together": only_together, f"only_{system}": only_other, "p": p_value}
+            pair = Discordant.of(together, result.outcome.right)
+            paired[system] = {"only_together": pair.only_first, f"only_{system}": pair.only_second, "p": pair.p_value}
     shares = {system: (result.share, result.items) for system, result in found.items()}
     return {**_shares(shares), "paired": paired}
 

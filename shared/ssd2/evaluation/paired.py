@@ -1,24 +1,33 @@
-"""Paired comparison of two settings that answered the same questions."""
+"""Comparison of two settings on the same items."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
-def sign_test(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Two-sided exact sign test on the questions that only one of two settings answered right (McNemar 1947).
+@dataclass(frozen=True)
+class Discordant:
+    """Items that only one of two settings has right.
 
-    Returns:
-        Its p-value, in (0, 1].
+    Attributes:
+        only_first: that only the first has right.
+        only_second: that only the second has right.
     """
-    only_first, only_second = only_one_right(first, second)
-    differing = only_first + only_second
-    tail = sum(math.comb(differing, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / (1 << differing))  # of whole numbers: as floats, a thousand questions would overflow
 
+    only_first: int
+    only_second: int
 
-def only_one_right(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int]:
-    """Count the questions that only the first answered right, and those that only the second did."""
-    pairs = list(zip(first, second, strict=True))
-    return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    @classmethod
+    def of(cls, first: Sequence[bool], second: Sequence[bool]) -> Discordant:
+        """Count them; both settings have the items in the same order."""
+        pairs = list(zip(first, second, strict=True))
+        return cls(sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs))
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided p-value of the exact sign test on the discordant items, in (0, 1] (McNemar 1947)."""
+        differing = self.only_first + self.only_second
+        tail = sum(math.comb(differing, k) for k in range(min(self.only_first, self.only_second) + 1))
+        return min(1.0, math.ldexp(tail, 1 - differing))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ssd2.evaluation.costs import COST_COLUMNS
 from ssd2.evaluation.experiments import ALPHAS, LAMBDAS, Experiment
 from ssd2.evaluation.page import write_page
-from ssd2.evaluation.paired import only_one_right, sign_test
+from ssd2.evaluation.paired import Discordant
 from ssd2.evaluation.result import Result
 from ssd2.evaluation.rows import ROWS
 from ssd2.evaluation.runner import Cell
@@ -134,9 +134,9 @@ def comparison(experiment: Experiment, lines: Sequence[Line]) -> str:
 def _compared(result: Result | None, reference: Result | None) -> str:
     if result is None or reference is None:
         return "–"
-    gained, lost = only_one_right(result.outcome.right, reference.outcome.right)
-    p_value = sign_test(result.outcome.right, reference.outcome.right)
-    return f"{result.share - reference.share:+.3f} ({gained} gained, {lost} lost, p {p_value:.2g})"
+    pair = Discordant.of(result.outcome.right, reference.outcome.right)
+    difference = result.share - reference.share
+    return f"{difference:+.3f} ({pair.only_first} gained, {pair.only_second} lost, p {pair.p_value:.2g})"
 
 
 def _differing_costs(lines: Sequence[Line]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as _Backend
 
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
 from ssd2.models.chat import ChatTemplate, Message, Piece, with_notes
+from ssd2.models.layouts import AnswerLayout, beginning, laid_out
 
 TOKENIZER = "tokenizer.json"
 """File of a checkpoint folder."""
@@ -194,7 +195,12 @@ class Tokenizer:
         return self.encode_conversation([Message("user", instruction)], passages, bos_token_id=bos_token_id)
 
     def encode_conversation(
-        self, messages: Sequence[Message], passages: Sequence[str] = (), *, bos_token_id: int | None
+        self,
+        messages: Sequence[Message],
+        passages: Sequence[str] = (),
+        *,
+        bos_token_id: int | None,
+        layout: AnswerLayout = "plain",
     ) -> list[int]:
         """Ids of a prompt: a conversation, and the beginning of an answer.
 
@@ -202,6 +208,7 @@ class Tokenizer:
             messages: the last one is the question; without a chat template it is the only one that is read.
             passages: D_user, behind the system prompt; empty for the core.
             bos_token_id: as in `encode_prompt`.
+            layout: of the answer; without a chat template there is only the plain one.
 
         Raises:
             InvalidParameter: if the chat template takes no such conversation.
@@ -210,7 +217,8 @@ class Tokenizer:
         question = messages[-1].content
         if self._template is None:
             return self._one_question(question, passages, bos_token_id)
-        return self._encode_pieces(self._template.pieces(with_notes(messages, passages)))
+        pieces = self._template.pieces(with_notes(laid_out(messages, layout), passages))
+        return self._encode_pieces([*pieces, Piece(beginning(layout), is_template=False)])
 
     def _one_question(self, instruction: str, passages: Sequence[str], bos_token_id: int | None) -> list[int]:
         bos = [] if bos_token_id is None else [bos_token_id]

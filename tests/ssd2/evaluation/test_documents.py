@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from families import save_llama
 from typer.testing import CliRunner
 
+from ssd2.algorithm.params import CollaborationParams
 from ssd2.cli import app
 from ssd2.errors import InvalidParameter
 from ssd2.evaluation.documents import answering
@@ -26,9 +29,10 @@ from ssd2.evaluation.documents.answering import (
     settings_of,
 )
 from ssd2.evaluation.documents.questions import Question, chosen_questions, read_documents
-from ssd2.evaluation.documents.report import found_share, measure, write_report
+from ssd2.evaluation.documents.report import as_tables, comparisons, found_share, measure, write_report
 from ssd2.evaluation.pair import Pair
 from ssd2.models.checkpoint import load_checkpoint
+from ssd2.models.layouts import ANSWER
 
 QUESTIONS = chosen_questions(["two-source"], 5)
 
@@ -133,7 +137,7 @@ def test_shares_are_of_the_questions_of_their_group() -> None:
         Question("4", "?", "en", "absent", ()),
     ]
     answers = [Answer("1", "It is red.", 1), Answer("2", "13", 1), Answer("3", "rot", 1), Answer("4", "Not known.", 3)]
-    measured = measure(USER_ALONE, questions, answers)
+    measured = measure("plain", USER_ALONE, questions, answers)
     assert {name: (share.right, share.items) for name, share in measured.shares.items()} == {
         "factual, English": (1, 2),
         "factual, German": (1, 1),
@@ -145,7 +149,9 @@ def test_shares_are_of_the_questions_of_their_group() -> None:
 
 
 def test_a_report_has_its_settings_intervals_and_command(run: Run, tmp_path: Path) -> None:
-    measured = [measure(one, QUESTIONS, answer_all(run, one, batch_size=5)) for one in (CORE_ALONE, USER_ALONE)]
+    measured = [
+        measure("plain", one, QUESTIONS, answer_all(run, one, batch_size=5)) for one in (CORE_ALONE, USER_ALONE)
+    ]
     page = write_report(tmp_path, run, measured, 3, "ssd2 evaluate documents --core X").read_text()
     for part in ("core alone (λ 0)", "user alone with the passages", "2 of 3 settings", "--core X", "0.00 (0.00–0.43)"):
         assert part in page
@@ -182,4 +188,76 @@ def test_a_list_of_settings_that_is_none_is_refused(folder: Path) -> None:
 def test_a_system_prompt_without_a_chat_template_is_refused(folder: Path) -> None:
     arguments = ["evaluate", "documents", "--core", str(folder), "--system", "Be brief."]
     with pytest.raises(InvalidParameter, match="no chat template"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+TOGETHER = CollaborationParams("auto", 1.0)
+
+
+def _facts(count: int) -> list[Question]:
+    return [Question(str(number), "?", "en", "two-source", (("red",),)) for number in range(count)]
+
+
+def _answers(text: str) -> list[Answer]:
+    """Answer "red" where the pattern has an x."""
+    return [Answer(str(at), "It is red." if mark == "x" else "It is blue.", 1) for at, mark in enumerate(text)]
+
+
+def test_of_an_answer_with_the_fact_first_only_what_follows_is_scored() -> None:
+    answers = [Answer("0", f" The door is red. {ANSWER} blue.", 1), Answer("1", f" It is as blood. {ANSWER} red.", 1)]
+    assert measure("fact-first", TOGETHER, _facts(2), answers).outcomes["real two-source"] == [False, True]
+    assert measure("plain", TOGETHER, _facts(2), answers).outcomes["real two-source"] == [True, True]
+
+
+def test_together_is_compared_with_the_better_model_alone_of_any_layout() -> None:
+    patterns = {
+        ("plain", CORE_ALONE): "x.......",
+        ("plain", USER_ALONE): "xx......",
+        ("plain", TOGETHER): "........",
+        ("fact-first", CORE_ALONE): "........",
+        ("fact-first", USER_ALONE): "xxx.....",
+        ("fact-first", TOGETHER): ".xxxxxxx",
+    }
+    measured = [measure(*setting, _facts(8), _answers(text)) for setting, text in patterns.items()]
+    plain, fact_first = comparisons(measured)
+    assert {(one.alone.layout, one.alone.label) for one in (plain, fact_first)} == {
+        ("fact-first", "user alone with the passages (λ 1, α 0)")
+    }
+    assert (plain.discordant.only_first, plain.discordant.only_second) == (0, 3)
+    assert fact_first.as_json() | {"together": None, "alone": None} == {
+        "group": "real two-source",
+        "together": None,
+        "alone": None,
+        "only_together": 5,
+        "only_alone": 1,
+        "p_value": pytest.approx(14 / 64),
+    }
+    row = next(line for line in as_tables(measured).splitlines() if "| fact-first, λ auto" in line)
+    assert row.endswith("| 0.88 | fact-first, user alone with the passages (λ 1, α 0) | 0.38 | 5 | 1 | 0.22 |")
+
+
+def test_the_command_measures_layouts_and_compares_in_page_table_and_json(folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "chat"
+    shutil.copytree(folder, model)
+    (model / "chat_template.jinja").write_text("{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}")
+    arguments = ["evaluate", "documents", "--core", str(model), "--kinds", "two-source", "--limit", "2"]
+    options = ["--max-tokens", "2", "--lambda", "auto", "--answer-layout", "plain,fact-first", "--out", str(tmp_path)]
+    table = CliRunner().invoke(app, [*arguments, *options], catch_exceptions=False).stdout
+    report = json.loads((tmp_path / "documents-given.json").read_text())
+    assert [one["answer_layout"] for one in report["results"]] == ["plain"] * 3 + ["fact-first"] * 3
+    assert [one["together"]["answer_layout"] for one in report["paired"]] == ["plain", "fact-first"]
+    page = (tmp_path / "documents-given.md").read_text()
+    for part in ("Answer layout plain:", "Answer layout fact-first:", "| only together | only alone | p |"):
+        assert part in table
+        assert part in page
+    lines = [json.loads(line) for line in (tmp_path / "documents-given.jsonl").read_text().splitlines()]
+    assert Counter(line["answer_layout"] for line in lines) == {"plain": 6, "fact-first": 6}
+
+
+@pytest.mark.parametrize(
+    ("layouts", "message"), [("fact-last", "no answer layout 'fact-last'"), ("fact-first", "no chat template")]
+)
+def test_a_layout_that_is_none_or_has_no_template_is_refused(folder: Path, layouts: str, message: str) -> None:
+    arguments = ["evaluate", "documents", "--core", str(folder), "--answer-layout", layouts]
+    with pytest.raises(InvalidParameter, match=message):
         CliRunner().invoke(app, arguments, catch_exceptions=False)

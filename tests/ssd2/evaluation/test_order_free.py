@@ -21,7 +21,6 @@ from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.order_free import SYSTEMS, as_json, by_row, cells
 from ssd2.evaluation.order_free_report import as_table
 from ssd2.evaluation.pair import Pair, answer_items
-from ssd2.evaluation.paired import only_one_right, sign_test
 from ssd2.evaluation.result import Outcome
 from ssd2.evaluation.rows import ROWS
 from ssd2.evaluation.runner import Run
@@ -86,16 +85,6 @@ def test_outcomes_are_means_over_the_items() -> None:
     answers = ["It is at Amber Fox, opens at 8:00 and costs 30 euros.", NOT_KNOWN]
     assert Outcome.of([LONG, LONG], answers) == Outcome((False, False), 0.5, 0.25, 1 / 3)
     assert Outcome.of([UNKNOWN], [NOT_KNOWN]) == Outcome((True,), 1.0, None, None)
-
-
-def test_the_sign_test_counts_only_what_one_of_two_has_right() -> None:
-    first = [True] * 6 + [False] * 4
-    second = [False] * 5 + [True] + [False] * 4
-    assert only_one_right(first, second) == (5, 0)
-    assert sign_test(first, second) == pytest.approx(2 / 2**5)
-    assert sign_test(first, first) == 1.0
-    assert sign_test([True, False], [False, True]) == 1.0
-    assert 0 < sign_test([True] * 1000, [False] * 1000) < 1e-300
 
 
 def by_system(_pair: Pair, items: Sequence[Item], how: CollaborationParams, params: object, *_: object) -> list[str]:

@@ -15,6 +15,7 @@ from ssd2.algorithm.projection import StepPosition
 from ssd2.errors import CoreError, PromptTooLong
 from ssd2.logits.packed import CoreLogits, as_received
 from ssd2.models.chat import BRIEFLY, Message
+from ssd2.models.layouts import ANSWER, NOTE, laid_out
 from tests.families import save_llama
 from tests.user_agent.answering.test_run import FakeClient, FakeStream, V
 from user_agent.answering import user_model as user_models
@@ -100,6 +101,31 @@ async def test_history_and_system_prompt_stand_in_both_prompts_and_passages_in_o
     assert core == f"[system] Be brief. {said_before}"
     notes = "Notes of the user:\n\nThe key is blue.\n\nThe code is 4711."
     assert user == f"[system] Be brief.\n\n{notes} {said_before}"
+
+
+async def test_the_fact_first_layout_stands_in_both_prompts_and_passages_in_one(service: Service) -> None:
+    earlier = said("Where is the key?", f"The key is in the hall. {ANSWER} in the hall.")
+    await service.ask("And the code?", SYSTEM, *earlier, answer_layout="fact-first")
+    (core,), (user,) = service.core_prompts, service.user_prompts
+    examples = " ".join(f"[{message.role}] {message.content}" for message in laid_out([], "fact-first"))
+    turns = f"[user] Where is the key? [assistant] {NOTE} {earlier[1].content} [user] And the code? [assistant]{NOTE}"
+    notes = "Notes of the user:\n\nThe key is blue.\n\nThe code is 4711."
+    assert core == f"[system] Be brief. {examples} {turns}"
+    assert user == f"[system] Be brief.\n\n{notes} {examples} {turns}"
+
+
+async def test_room_for_passages_is_counted_beside_the_layout(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [replace(KEY, line=number) for number in range(400)]
+    monkeypatch.setattr(service.answering, "_search", lambda *_: many)
+    asked = {"answer_layout": "fact-first"}
+    shown = await service.answering.passages_for(service.answering.request("Where is the key?", **asked))
+    question = (await service.ask("Where is the key?", **asked)).question
+    prompt = service.model.prompt(question.instruction, question.passages, question.conversation)
+    assert list(shown.passages) == list(question.passages)
+    assert len(question.passages) < len(many)
+    assert len(prompt) <= service.model.config.max_prompt_tokens_before(question.params.max_answer_tokens)
 
 
 NOTES = [

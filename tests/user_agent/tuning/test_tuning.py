@@ -34,7 +34,7 @@ from user_agent.store.tuned import (
     saved_choice,
     saved_choices,
 )
-from user_agent.tuning.choosing import choose, sign_test
+from user_agent.tuning.choosing import choose
 from user_agent.tuning.questions import TuningQuestion, cloze_questions, read_questions
 from user_agent.tuning.recording import RecordedCore, Recording, check_recording_size, recording_bytes
 from user_agent.tuning.report import bar, curve, heading
@@ -208,15 +208,6 @@ def test_settings_that_are_not_eligible_are_measured_but_not_chosen() -> None:
 
 def test_nothing_right_is_no_reason_to_choose_anything() -> None:
     assert choose({LOW: _right(0), HIGH: _right(0)}, [LOW, HIGH]) is None
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "p"),
-    [(0, 0, 1.0), (5, 0, 2 / 32), (6, 0, 2 / 64), (4, 1, 12 / 32), (3, 3, 1.0)],
-)
-def test_the_sign_test_is_exact(first: int, second: int, p: float) -> None:
-    pairs = [(True, False)] * first + [(False, True)] * second + [(True, True)] * 7
-    assert sign_test(*zip(*pairs, strict=True)) == pytest.approx(p)
 
 
 def _is_large(setting: CollaborationParams) -> bool:

@@ -17,6 +17,7 @@ from ssd2.evaluation.documents.questions import Question, read_documents
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
 from ssd2.evaluation.pair import Pair
 from ssd2.models.chat import Message
+from ssd2.models.layouts import AnswerLayout
 from ssd2.models.predict import begin, begin_sampler, user_terms
 
 CORE_ALONE = CollaborationParams(0.0, 0.0)
@@ -70,6 +71,7 @@ class Run:
         mode: "given" (the right document) or "search" (what the agent's search found).
         precision: of the weights.
         system: system prompt of both sides, for checkpoints with a chat template; "" for none.
+        layout: of the answers, likewise.
     """
 
     pair: Pair
@@ -79,6 +81,7 @@ class Run:
     mode: str
     precision: str = "float32"
     system: str = ""
+    layout: AnswerLayout = "plain"
 
     def depends_on(self, collaboration: CollaborationParams) -> dict[str, Any]:
         """Return all that an answer depends on, apart from its prompts."""
@@ -94,13 +97,13 @@ class Run:
     def prompts(self, question: Question) -> Prompts:
         """Return the prompts of a question, as token ids."""
         core, user = self.pair.core, self.pair.user
-        passages, bos = self.passages[question.id], user.model.config.bos_token_id
+        passages, bos, layout = self.passages[question.id], user.model.config.bos_token_id, self.layout
         system = [Message("system", self.system)] if self.system else []
         said = [*system, Message("user", question.text)]
         return Prompts(
-            core.tokenizer.encode_conversation(said, bos_token_id=core.model.config.bos_token_id),
-            user.tokenizer.encode_conversation(said, passages, bos_token_id=bos),
-            user.tokenizer.encode_conversation(said, bos_token_id=bos),
+            core.tokenizer.encode_conversation(said, bos_token_id=core.model.config.bos_token_id, layout=layout),
+            user.tokenizer.encode_conversation(said, passages, bos_token_id=bos, layout=layout),
+            user.tokenizer.encode_conversation(said, bos_token_id=bos, layout=layout),
         )
 
 
@@ -187,7 +190,8 @@ def answer_all(
         for name, text in zip(batch, texts, strict=True):
             answers[name] = Answer(name, text, seconds)
             if kept:
-                shown = {"lambda_user": collaboration.lambda_user, "alpha": collaboration.alpha}
+                mixed = {"lambda_user": collaboration.lambda_user, "alpha": collaboration.alpha}
+                shown = {"answer_layout": run.layout, **mixed}
                 append_result(kept, {**asdict(answers[name]), **shown, "key": keys[name]})
         on_progress(len(batch))
     return [answers[name] for name in prompts]

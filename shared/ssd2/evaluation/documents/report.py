@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from ssd2.evaluation.documents.questions import Question
 from ssd2.evaluation.documents.scorer import is_right
 from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.page import write_page
+from ssd2.evaluation.paired import Discordant
+from ssd2.models.layouts import ANSWER, AnswerLayout, conclusion
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,14 +67,26 @@ class Measured:
     """Answers of one setting.
 
     Attributes:
+        layout: of the answers.
         collaboration: λ and α.
-        shares: by their names in `GROUPS`; a group without a question is left out.
+        outcomes: whether its answers were right, by group of `GROUPS`; a group without a question is left out.
         seconds_per_answer: wall time, the answers of a batch side by side.
     """
 
+    layout: AnswerLayout
     collaboration: CollaborationParams
-    shares: dict[str, Share]
+    outcomes: dict[str, list[bool]]
     seconds_per_answer: float
+
+    @property
+    def shares(self) -> dict[str, Share]:
+        """Right answers by group."""
+        return {name: Share(sum(right), len(right)) for name, right in self.outcomes.items()}
+
+    @property
+    def is_together(self) -> bool:
+        """True if both models take part."""
+        return self.collaboration.uses_core and self.collaboration.uses_user
 
     @property
     def label(self) -> str:
@@ -89,14 +104,64 @@ class Measured:
             for name, share in self.shares.items()
         }
         setting = {"lambda_user": self.collaboration.lambda_user, "alpha": self.collaboration.alpha}
-        return {"label": self.label, **setting, "shares": shares, "seconds_per_answer": self.seconds_per_answer}
+        named = {"label": self.label, "answer_layout": self.layout, **setting}
+        return {**named, "shares": shares, "seconds_per_answer": self.seconds_per_answer}
 
 
-def measure(collaboration: CollaborationParams, questions: Sequence[Question], answers: Sequence[Answer]) -> Measured:
+@dataclass(frozen=True)
+class Comparison:
+    """Both models together against the better one alone, on the same questions.
+
+    Attributes:
+        group: of the questions, one of `GROUPS`.
+        together: setting in which both take part.
+        alone: the model alone, in whichever layout, with the most right answers to them.
+    """
+
+    group: str
+    together: Measured
+    alone: Measured
+
+    @property
+    def discordant(self) -> Discordant:
+        """Questions that only together, and those that only the model alone has right."""
+        return Discordant.of(self.together.outcomes[self.group], self.alone.outcomes[self.group])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the comparison's part of the results."""
+        sides = {
+            name: {"answer_layout": one.layout, "label": one.label, "right": one.shares[self.group].right}
+            for name, one in (("together", self.together), ("alone", self.alone))
+        }
+        counts = {"only_together": self.discordant.only_first, "only_alone": self.discordant.only_second}
+        return {"group": self.group, **sides, **counts, "p_value": self.discordant.p_value}
+
+
+def measure(
+    layout: AnswerLayout, collaboration: CollaborationParams, questions: Sequence[Question], answers: Sequence[Answer]
+) -> Measured:
     """Score the answers of one setting."""
-    texts = {question.id: answer.text for question, answer in zip(questions, answers, strict=True)}
+    right = {
+        question.id: is_right(question, conclusion(answer.text, layout))
+        for question, answer in zip(questions, answers, strict=True)
+    }
+    of_groups = {name: [right[one.id] for one in questions if belongs(one)] for name, belongs in GROUPS.items()}
+    outcomes = {name: of_group for name, of_group in of_groups.items() if of_group}
     seconds = round(sum(answer.seconds for answer in answers) / len(answers), 3)
-    return Measured(collaboration, _shares(questions, texts), seconds)
+    return Measured(layout, collaboration, outcomes, seconds)
+
+
+def comparisons(measured: Sequence[Measured]) -> list[Comparison]:
+    """Compare every setting of both models with the better one alone, in the groups that are drawn."""
+    alone = [one for one in measured if one.collaboration in (CORE_ALONE, USER_ALONE)]
+    together = [one for one in measured if one.is_together]
+    if not alone:
+        return []
+    return [
+        Comparison(name, one, max(alone, key=lambda by_itself: by_itself.shares[name].right))
+        for name in _drawn(measured)
+        for one in together
+    ]
 
 
 def found_share(run: Run) -> Share | None:
@@ -108,13 +173,40 @@ def found_share(run: Run) -> Share | None:
     return Share(sum(is_there), len(is_there)) if is_there else None
 
 
-def as_table(measured: Sequence[Measured]) -> str:
+def as_tables(measured: Sequence[Measured]) -> str:
+    """Return a table of shares for each layout, and one of the comparisons with the models alone."""
+    tables = []
+    for layout, of_layout in groupby(measured, lambda one: one.layout):
+        tables.append(f"Answer layout {layout}:\n\n{_table_of_shares(list(of_layout))}")
+    if compared := comparisons(measured):
+        tables.append(
+            "Together against the better of the two alone, whichever layout that has, question by question "
+            f"(exact McNemar test, two-sided):\n\n{_table_of(compared)}"
+        )
+    return "\n\n".join(tables)
+
+
+def _table_of_shares(measured: Sequence[Measured]) -> str:
     """Return a table of shares with 95% intervals, a row per group and a column per setting."""
     rows = [f"| | n | {' | '.join(one.label for one in measured)} |", "|---" * (len(measured) + 2) + "|"]
     for name, share in measured[0].shares.items():
         rows.append(f"| {name} | {share.items} | {' | '.join(str(one.shares[name]) for one in measured)} |")
     rows.append(f"| s an answer | | {' | '.join(f'{one.seconds_per_answer:.2f}' for one in measured)} |")
     return "\n".join(rows)
+
+
+def _table_of(compared: Sequence[Comparison]) -> str:
+    """Return a table of comparisons, a row each."""
+    return "\n".join(
+        ["| | together | right | alone | right | only together | only alone | p |", "|---" * 8 + "|"]
+    ) + "".join(f"\n{row}" for row in map(_row_of, compared))
+
+
+def _row_of(one: Comparison) -> str:
+    sides = (f"{side.layout}, {side.label} | {side.shares[one.group].value:.2f}" for side in (one.together, one.alone))
+    between = one.discordant
+    counts = f"{between.only_first} | {between.only_second} | {between.p_value:.2g}"
+    return f"| {one.group} | {' | '.join(sides)} | {counts} |"
 
 
 def as_json(run: Run, measured: Sequence[Measured]) -> dict[str, Any]:
@@ -128,6 +220,7 @@ def as_json(run: Run, measured: Sequence[Measured]) -> dict[str, Any]:
         "system_prompt": run.system,
         "answer_in_passages": found.value if (found := found_share(run)) else None,
         "results": [one.as_json() for one in measured],
+        "paired": [one.as_json() for one in comparisons(measured)],
     }
 
 
@@ -158,15 +251,6 @@ def write_report(folder: Path, run: Run, measured: Sequence[Measured], total: in
     return page
 
 
-def _shares(questions: Sequence[Question], texts: dict[str, str]) -> dict[str, Share]:
-    shares = {}
-    for name, belongs in GROUPS.items():
-        right = [is_right(question, texts[question.id]) for question in questions if belongs(question)]
-        if right:
-            shares[name] = Share(sum(right), len(right))
-    return shares
-
-
 def _markdown(run: Run, measured: Sequence[Measured], total: int, command: str) -> str:
     given = {
         "given": "The user model was given the right document, whole.",
@@ -174,6 +258,10 @@ def _markdown(run: Run, measured: Sequence[Measured], total: int, command: str) 
     }[run.mode]
     unfinished = "" if len(measured) == total else f"\n{len(measured)} of {total} settings are measured so far.\n"
     share, system = found_share(run), f"\nSystem prompt: {run.system}\n" if run.system else ""
+    is_fact_first = any(one.layout == "fact-first" for one in measured)
+    scored = (
+        f'\nOf an answer with the fact first only what stands behind "{ANSWER}" is scored.\n' if is_fact_first else ""
+    )
     found = f"\nThe whole answer stands in the passages of {share} of the factual English questions.\n"
     return f"""# Everyday documents, and notes that need the world's knowledge
 
@@ -181,8 +269,8 @@ def _markdown(run: Run, measured: Sequence[Measured], total: int, command: str) 
 
 ![Shares of right answers]({NAME}-{run.mode}.svg)
 
-{as_table(measured)}
-{unfinished}{found if share else ""}{system}
+{as_tables(measured)}
+{unfinished}{found if share else ""}{scored}{system}
 Shares of right answers with 95% intervals (Wilson); greedy decoding, at most {run.decoding.max_tokens} tokens, weights
 in {run.precision}. Seconds are wall time of batched answers on the machine that made this report. Documents, questions
 and scorer are in `shared/ssd2/evaluation/documents`.
@@ -196,16 +284,22 @@ Made by:
 """
 
 
+def _drawn(measured: Sequence[Measured]) -> list[str]:
+    """Names of the groups with a panel; all that there are if none of those has a question."""
+    groups = measured[0].outcomes
+    return [name for name in _DRAWN if name in groups] or list(groups)
+
+
 def _draw(figure: Figure, measured: Sequence[Measured]) -> None:
     """Draw a panel per group in `_DRAWN`, with settings along the axis and intervals as bars."""
-    names = [name for name in _DRAWN if name in measured[0].shares] or list(measured[0].shares)
+    names, places = _drawn(measured), range(len(measured))
+    labels = [one.label if one.layout == "plain" else f"{one.layout}: {one.label}" for one in measured]
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    places = range(len(measured))
     for panel, name in zip(panels, names, strict=True):
         shares = [one.shares[name] for one in measured]
         below = [share.value - share.interval[0] for share in shares]
         above = [share.interval[1] - share.value for share in shares]
         panel.errorbar([share.value for share in shares], places, xerr=[below, above], fmt="o", markersize=4, capsize=2)
-        panel.set(title=name, xlim=(-0.03, 1.03), yticks=places, yticklabels=[one.label for one in measured])
+        panel.set(title=name, xlim=(-0.03, 1.03), yticks=places, yticklabels=labels)
         panel.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()
