@@ -73,7 +73,7 @@ BENCHMARKS = {
         "ours against a plain Algorithm 2: time and bytes a token at the same accuracy",
         {
             **_PAIR,
-            "items": Option(16, 2, int, "two-source questions for the accuracies"),
+            "items": Option(16, 2, int, "questions for the accuracies, which need both models"),
             **_RUNS,
             "timesteps": Option(1000, 20, int, "T of the plain one"),
             **_MAX_TOKENS,

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
-from ssd2.demo.generator import Item, unseen_items
+from ssd2.demo.generator import Item
+from ssd2.evaluation.rows import ROWS
 from user_agent.answering.decoding import decoding_for
 from user_agent.answering.request import AnswerSettings
 from user_agent.answering.run import Question
@@ -23,9 +24,9 @@ THREADS = 1
 threads each as there are cores wait for one another."""
 
 
-def two_source_items(count: int) -> list[Item]:
-    """Questions that neither model can answer alone, unseen in training."""
-    return unseen_items("two-source", count)
+def asked_items(count: int) -> list[Item]:
+    """Questions that neither model can answer alone, unseen in training: the fact first, then the place."""
+    return ROWS["reverse"].items(count, 0)
 
 
 def question(user: UserModel, item: Item, number: int, max_tokens: int | None = None, **changed: Any) -> Question:

@@ -14,18 +14,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import torch
 
 from ssd2.algorithm.sampler import prune
 from ssd2.demo.generator import Item
 from ssd2.evaluation.intervals import wilson_interval
-from ssd2.evaluation.two_source import score
+from ssd2.evaluation.result import Outcome
 from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.ssd2 import SSD2
 from tests.bench import plain
-from tests.bench.asked import THREADS, committed_tokens, question, two_source_items
+from tests.bench.asked import THREADS, asked_items, committed_tokens, question
 from tests.bench.progress import say
 from tests.end_to_end.conftest import running_core
 from user_agent.answering.answer import Answer
@@ -111,7 +111,7 @@ def run(
     loaded, network = UserModel.load(user, with_weights=True), load_checkpoint(core).model
     if not isinstance(network, SSD2):
         raise TypeError("Algorithm 2 is about SSD-2 models; give such a --core")
-    asked = two_source_items(items)
+    asked = asked_items(items)
     questions = [question(loaded, item, number, max_tokens) for number, item in enumerate(asked)]
     by_the_paper = PlainPair(network, loaded, timesteps)
     ours: list[Cost] = []
@@ -153,7 +153,7 @@ def _cost(answer: Answer, asked: Question) -> Cost:
 
 def _joint(items: list[Item], texts: list[str]) -> dict[str, object]:
     """Share of answers that hold both values, with its 95% interval."""
-    share = score({"two-source": items}, {"two-source": texts}).joint or 0.0
+    share = fmean(Outcome.of(items, texts).right)
     return {"joint": round(share, 3), "joint_95": [round(end, 3) for end in wilson_interval(share, len(items))]}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ssd2.algorithm.params import CollaborationParams, Seeds
 from ssd2.errors import SlingshotError
-from tests.bench.asked import two_source_items
+from tests.bench.asked import asked_items
 from user_agent.answering.answer import CommittedBlock, Observer
 from user_agent.answering.decoding import decoding_for
 from user_agent.answering.request import AnswerSettings
@@ -67,7 +67,7 @@ class Load:
         params = decoding_for(AnswerSettings(max_tokens=max_tokens), self._user_model.config)
         self._questions = [
             Question(item.question, (), CORE_ALONE, params, Seeds.reproducible(number), speculation=number % 3)
-            for number, item in enumerate(two_source_items(QUESTIONS))
+            for number, item in enumerate(asked_items(QUESTIONS))
         ]
         self.outcome = Outcome()
 

@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
-from tests.bench.asked import THREADS, question, two_source_items
+from tests.bench.asked import THREADS, asked_items, question
 from tests.bench.progress import say
 from tests.bench.scripted_agents import Recording, Window
 from tests.end_to_end.conftest import ENVIRONMENT, CoreProcess, recording_relay, running_core
@@ -75,7 +75,7 @@ async def record(address: str, user: Path, count: int, max_tokens: int) -> list[
     """What an agent with the user model sends for some questions."""
     loaded, recordings = UserModel.load(user, with_weights=True), []
     async with recording_relay(address) as wire, CoreClient(wire.address, Ledger.in_memory()) as client:
-        for number, item in enumerate(two_source_items(count)):
+        for number, item in enumerate(asked_items(count)):
             wire.messages.clear()
             await Agent(loaded, client).answer(question(loaded, item, number, max_tokens, speculation=0))
             _card, *sent = wire.messages

@@ -33,7 +33,7 @@ from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.model import Model
 from ssd2.models.predict import Predictor, begin, begin_sampler
 from ssd2.wire.codec import OpenRequest
-from tests.bench.asked import THREADS, committed_tokens, question, two_source_items
+from tests.bench.asked import THREADS, asked_items, committed_tokens, question
 from tests.bench.delaying_proxy import delayed
 from tests.bench.progress import say
 from tests.end_to_end.certificates import certificates
@@ -124,7 +124,7 @@ def run(
     """
     torch.set_num_threads(THREADS)
     loaded, network = UserModel.load(user, with_weights=True), load_checkpoint(core).model
-    questions = [question(loaded, item, n, max_tokens) for n, item in enumerate(two_source_items(runs))]
+    questions = [question(loaded, item, n, max_tokens) for n, item in enumerate(asked_items(runs))]
     ways = [Way("in process")]
     lines = [Line(), Line(tls=True), *(Line(rtt) for rtt in rtt_ms)]
     ways += [Way("grpc", line, ahead) for line in lines for ahead in (0, speculation)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from ssd2.algorithm.params import CollaborationParams, Seeds
 from ssd2.demo.paths import RELATION
 from ssd2.demo.relation.text import evaluation_items, gives_both
-from ssd2.evaluation.two_source import Pair, answer_items
+from ssd2.evaluation.pair import Pair, answer_items
 from ssd2.lab.claim import FOLDERS, REFERENCE, Setting
 from ssd2.logits.format import FLOAT16
 from user_agent.answering.run import Agent, Question

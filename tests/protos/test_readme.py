@@ -26,7 +26,7 @@ from user_agent.store.ledger import Ledger
 
 README = (ROOT / "protos" / "README.md").read_text()
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-QUESTION = "When does Fern Gallery open?"
+QUESTION = "When does Fern Tower open?"
 SEED = 12345
 
 

@@ -47,8 +47,8 @@ def test_help_of_every_command_shows_flags_without_a_type_and_an_example() -> No
 
 
 def test_approximate_options_stand_under_advanced_with_their_cost() -> None:
-    everyday, advanced = help_of("evaluate", "two-source").split("─ Advanced ─")
-    approximate = {"--patience", "--core-every", "--logits"}
+    everyday, advanced = help_of("evaluate", "order-free").split("─ Advanced ─")
+    approximate = {"--stop", "--patience", "--core-every", "--logits"}
     assert approximate <= set(rows(advanced))
     assert not approximate & set(rows(everyday))
     assert advanced.lower().count("approximate") == len(approximate)

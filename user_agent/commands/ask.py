@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     'user-agent ask "Where did I put my spare key?" --docs ~/notes --core core.example.org:50051 --ca provider.pem',
     'user-agent ask "When is the dentist?" --docs ~/notes --pair smollm2-135m   (a public model on this machine)',
-    'user-agent ask "When does Fern Gallery open?"   (the demo\'s core, started on this machine)',
-    'user-agent ask "When does Fern Gallery open?" --core localhost:50051 --lambda-user 0',
+    'user-agent ask "When does Fern Tower open?"   (the demo\'s core, started on this machine)',
+    'user-agent ask "When does Fern Tower open?" --core localhost:50051 --lambda-user 0',
     'user-agent ask "Where did I put my spare key?" --docs ~/notes --lambda-user 1   (no connection at all)',
 )
 

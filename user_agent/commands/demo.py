@@ -92,11 +92,11 @@ TOWN = Part(
     together=CollaborationParams(),
     questions=(
         DemoQuestion("private", "Where did I put my spare key?", "Your spare key is in the blue drawer."),
-        DemoQuestion("public", "When does Fern Gallery open?", "It opens at 11:00."),
+        DemoQuestion("public", "When does Fern Tower open?", "It opens at 8:00."),
         DemoQuestion(
-            "two-source",
-            "What is the phone number of the place of my dentist appointment?",
-            "Your dentist appointment is at Hazel Hammer. Its number is 9293.",
+            "fact first, name behind it",
+            "In which street is the place of my piano lesson?",
+            "Water Street, as your piano lesson is at Rose Pavilion.",
         ),
     ),
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from ssd2.algorithm.collaboration import mix_terms
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import PromptTooLong
-from ssd2.evaluation.two_source import holds
+from ssd2.evaluation.scorer import holds
 from ssd2.models.chat import BRIEFLY
 from ssd2.models.predict import begin_sampler
 from ssd2.models.prompt_cache import NOT_KEPT

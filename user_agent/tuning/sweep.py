@@ -11,7 +11,7 @@ from typing import Protocol
 from ssd2.algorithm.collaboration import UserTerms, decode_locally
 from ssd2.algorithm.params import MAX_SEED, CollaborationParams, DecodingParams, Seeds
 from ssd2.evaluation.experiments import ALPHAS, LAMBDAS
-from ssd2.evaluation.two_source import holds
+from ssd2.evaluation.scorer import holds
 from ssd2.logits.format import LogitsFormat
 from ssd2.models.predict import begin_sampler, user_terms
 from user_agent.answering.conversation import NOTHING_SAID, Conversation

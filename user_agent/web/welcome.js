@@ -6,8 +6,8 @@ import { offer } from "/web/pairs.js";
 
 const SUGGESTED = [
   "Where did I put my spare key?",
-  "When does Fern Gallery open?",
-  "What is the phone number of the place of my dentist appointment?",
+  "When does Fern Tower open?",
+  "In which street is the place of my piano lesson?",
 ];
 
 const LEARNS = "The server’s provider learns your questions and every word of the answers, including those quoted from your " +

@@ -106,7 +106,7 @@ def _prepared(
     """Load the pair, choose the questions and what is given beside them."""
     from ssd2.evaluation.documents.answering import Run, found_passages, given_passages
     from ssd2.evaluation.documents.questions import chosen_questions
-    from ssd2.evaluation.two_source import Pair
+    from ssd2.evaluation.pair import Pair
     from ssd2.models.chat import BRIEFLY
     from ssd2.models.checkpoint import load_checkpoint
 

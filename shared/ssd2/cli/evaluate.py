@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssd2.cli import comparing
 from ssd2.cli.documents import EXAMPLES as DOCUMENTS_EXAMPLES
 from ssd2.cli.documents import documents
-from ssd2.cli.help import ADVANCED, App, examples
+from ssd2.cli.help import App, examples
 from ssd2.cli.options import (
     Alpha,
+    Answers,
     AsJson,
+    AutoregressiveCore,
+    AutoregressiveUser,
     Core,
     CoreEvery,
     EntropyBound,
@@ -24,49 +25,49 @@ from ssd2.cli.options import (
     Out,
     Patience,
     Projection,
+    Results,
+    Rows,
     Schedule,
     Seed,
     SelfConditioning,
     Steps,
+    Stop,
     TopP,
     User,
-    typed_command,
 )
+from ssd2.cli.reports import EXAMPLES as REPORTS_EXAMPLES
+from ssd2.cli.reports import reports
 from ssd2.demo.paths import CORE, USER
-from ssd2.errors import InvalidParameter
 from ssd2.logits.format import FLOAT16, LogitsFormat
-
-if TYPE_CHECKING:
-    from ssd2.algorithm.params import CollaborationParams, DecodingParams, LambdaUser
-    from ssd2.evaluation.two_source import Pair
 
 app = App(help="Measure a pair of models on questions about the demo's town, or about everyday documents.")
 app.command("documents", epilog=DOCUMENTS_EXAMPLES)(documents)
+app.command("reports", epilog=REPORTS_EXAMPLES)(reports)
 
-
-@app.command(
-    "two-source",
-    epilog=examples("ssd2 evaluate two-source --limit 60", "ssd2 evaluate two-source --sweep --out reports"),
+ORDER_FREE_EXAMPLES = examples(
+    "ssd2 evaluate order-free --limit 200 --json",
+    "ssd2 evaluate order-free --rows reverse,forward --lambda auto --results order-free.jsonl",
+    "ssd2 evaluate order-free --core runs/core --user runs/user"
+    " --autoregressive-core runs/core-ar --autoregressive-user runs/user-ar",
 )
-def two_source(
+
+
+@app.command("order-free", epilog=ORDER_FREE_EXAMPLES)
+def order_free(
     limit: Limit = 200,
     core: Core = CORE,
     user: User = USER,
+    autoregressive_core: AutoregressiveCore = None,
+    autoregressive_user: AutoregressiveUser = None,
+    rows: Rows = "",
     lambda_user: Lambda = 0.3,
     alpha: Alpha = 1.0,
     steps: Steps = None,
     seed: Seed = 0,
-    sweep: Annotated[bool, typer.Option("--sweep", help="Sweep λ as in the paper's Table 1, with α 0 and 1.")] = False,
-    out: Out = None,
-    answers: Annotated[
-        Path | None,
-        typer.Option(help="File for all answers (.jsonl), as ssd2 lab text and judge read it.", show_default=False),
-    ] = None,
+    results: Results = None,
+    answers: Answers = None,
     as_json: AsJson = False,
-    baseline: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option(metavar="CORE USER", help="Second pair to sweep, for comparison.", rich_help_panel=ADVANCED),
-    ] = None,
+    stop: Stop = None,
     patience: Patience = None,
     entropy_bound: EntropyBound = None,
     schedule: Schedule = "even",
@@ -76,10 +77,21 @@ def two_source(
     self_conditioning: SelfConditioning = None,
     logits: Logits = str(FLOAT16),
 ) -> None:
-    """Ask questions that neither model can answer alone: of both models together, and of each alone."""
-    logits_format = LogitsFormat.parse(logits)
+    """Ask questions whose answer holds a value from each side, in any order, within one block.
+
+    Compare both models together with the core alone, the user model alone and an autoregressive pair, on the same
+    unseen questions: the fact first or last, chained facts, forms and topics held out of training, notes that disagree,
+    and notes that do not have it. --json prints, for each row, the share of right answers of each system, with n and
+    95% intervals.
+    """
+    from ssd2.evaluation import order_free as benchmark
+    from ssd2.evaluation.generations import AnswersFile
+    from ssd2.evaluation.order_free_report import as_table
+
+    logits_format, kept = LogitsFormat.parse(logits), AnswersFile(answers) if answers else None
     decoding = {
         "steps": steps,
+        "stop": stop,
         "patience": patience,
         "entropy_bound": entropy_bound,
         "schedule": schedule,
@@ -88,17 +100,16 @@ def two_source(
         "top_p": top_p,
         "self_conditioning": self_conditioning,
     }
-    if not sweep:
-        if out is not None or baseline is not None:
-            raise InvalidParameter(
-                "--out and --baseline need --sweep, which writes a report; add it, or leave them out"
-            )
-        _measure((core, user), lambda_user, alpha, decoding, limit, seed, logits_format, answers, as_json)
-    elif answers is not None or logits_format != FLOAT16:
-        raise InvalidParameter("--answers and --logits apply to one setting; leave out --sweep")
-    else:
-        pairs = [(core, user), *([baseline] if baseline else [])]
-        _compare("two-source", pairs, lambda_user, alpha, decoding, limit, seed, out, as_json)
+    asked = comparing.rows_named(rows)
+    other, left_out = comparing.autoregressive_pair(autoregressive_core, autoregressive_user)
+    pair, collaboration, params = comparing.loaded((core, user), lambda_user, alpha, decoding)
+    cells = benchmark.cells(pair, other, collaboration, params, asked, logits_format)
+    with comparing.progress_bar(limit * len(cells)) as bar:
+        found = comparing.run_cells(cells, limit, seed, results, bar)
+    if kept:
+        comparing.keep_answers(kept, cells, found, limit, seed)
+    report = benchmark.as_json(benchmark.by_row(cells, found), left_out)
+    typer.echo(json.dumps(report) if as_json else as_table(report))
 
 
 def _add_comparison(name: str, summary: str) -> None:
@@ -107,121 +118,39 @@ def _add_comparison(name: str, summary: str) -> None:
     @app.command(
         name,
         help=summary,
-        epilog=examples(f"ssd2 evaluate {name} --limit 500 --out reports"),
+        epilog=examples(f"ssd2 evaluate {name} --limit 300 --out reports"),
         rich_help_panel="Comparisons of settings",
     )
     def command(
         limit: Limit = 200,
         core: Core = CORE,
         user: User = USER,
+        autoregressive_core: AutoregressiveCore = None,
+        autoregressive_user: AutoregressiveUser = None,
         lambda_user: Lambda = 0.3,
         alpha: Alpha = 1.0,
         seed: Seed = 0,
         out: Out = None,
         as_json: AsJson = False,
     ) -> None:
-        all_timesteps = {"patience": 0}  # whatever was measured: early ends are among what is compared
-        _compare(name, [(core, user)], lambda_user, alpha, all_timesteps, limit, seed, out, as_json)
+        from ssd2.evaluation.report import as_table
+
+        pair, collaboration, decoding = comparing.loaded((core, user), lambda_user, alpha, {})
+        other, left_out = comparing.autoregressive_pair(autoregressive_core, autoregressive_user)
+        if left_out and name in comparing.OF_BOTH_KINDS:
+            typer.echo(f"no autoregressive pair: {left_out}", err=True)
+        plan = comparing.planned(name, pair, other, collaboration, decoding)
+        with comparing.progress_bar(comparing.answers_of(plan, limit)) as bar:
+            lines = comparing.compare(plan, limit, seed, out, bar)
+        typer.echo(json.dumps(comparing.as_json(lines)) if as_json else as_table(plan[0][1], lines))
 
 
-_add_comparison("self-conditioning", "Compare the predictions that are fed back: mixed, own and projection.")
-_add_comparison("steps", "Compare 1000 to 10 timesteps per block, and the early stop at 0.4T.")
-_add_comparison(
-    "few-timesteps", "Compare ways to save timesteps: early block ends, schedules, reused logits of the core."
-)
+_add_comparison("weights", "Sweep λ and α as in the paper's Table 1, for both kinds of models.")
+_add_comparison("rules", "Compare rules that find λ by themselves with every constant λ, on every row.")
+_add_comparison("steps", "Compare 4 to 250 timesteps per block, down to t = 0.")
+_add_comparison("stop", "Compare early stops at 0, 0.2T and 0.4T.")
+_add_comparison("patience", "Compare patiences: how soon a block ends once its tokens stay the same.")
+_add_comparison("self-conditioning", "Compare the predictions that are fed back: own, projection and mixed.")
+_add_comparison("few-timesteps", "Compare ways to ask the core less often: other schedules, logits used again.")
 _add_comparison("projections", "Compare greedy, sampling and multi-hot projections, with narrow and wide nuclei.")
 _add_comparison("formats", "Compare formats of the core's logits: float16, uint8 and the 64, 16 and 4 largest.")
-
-
-def _measure(
-    folders: tuple[Path, Path],
-    lambda_user: LambdaUser,
-    alpha: float,
-    decoding: dict[str, Any],
-    limit: int,
-    seed: int,
-    logits_format: LogitsFormat,
-    answers: Path | None,
-    as_json: bool,
-) -> None:
-    """Run the benchmark in one setting and print its results."""
-    from tqdm import tqdm
-
-    from ssd2.evaluation import two_source as benchmark
-    from ssd2.evaluation.generations import AnswersFile
-
-    keep = AnswersFile(answers).add if answers else lambda *_: None
-    pair, collaboration, params = _loaded(folders, lambda_user, alpha, decoding)
-    total = limit * len(benchmark.SYSTEMS) * len(benchmark.EVALUATED_KINDS)
-    with tqdm(total=total, unit="answer") as bar:
-        report = benchmark.evaluate_two_source(
-            pair,
-            collaboration,
-            params,
-            limit=limit,
-            seed=seed,
-            logits_format=logits_format,
-            on_progress=bar.update,
-            on_answers=keep,
-        )
-    typer.echo(json.dumps(report) if as_json else benchmark.as_table(report))
-
-
-def _compare(
-    name: str,
-    pairs: Sequence[tuple[Path, Path]],
-    lambda_user: LambdaUser,
-    alpha: float,
-    decoding: dict[str, Any],
-    limit: int,
-    seed: int,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Run one of the experiments, print its results and, with --out, write its report."""
-    from tqdm import tqdm
-
-    from ssd2.evaluation.experiments import EXPERIMENTS
-    from ssd2.evaluation.report import as_table, write_report
-    from ssd2.evaluation.runner import Result, run_experiment
-
-    loaded = [_loaded(pair, lambda_user, alpha, decoding) for pair in pairs]
-    planned = [(pair, EXPERIMENTS[name](collaboration, params)) for pair, collaboration, params in loaded]
-    answers = sum(limit * len(experiment.settings) * len(experiment.kinds) for _, experiment in planned)
-    total, results = sum(len(experiment.settings) for _, experiment in planned), list[Result]()
-    with tqdm(total=answers, unit="answer") as bar:
-
-        def show(label: str, answers: int) -> None:
-            bar.set_description(label, refresh=False)
-            bar.update(answers)
-
-        def keep(result: Result) -> None:
-            """Write a report of the results so far: a run that is stopped has one too."""
-            results.append(result)
-            if out:
-                write_report(out, planned[0][1], results, total, typed_command())
-
-        for pair, experiment in planned:
-            run_experiment(
-                pair,
-                experiment,
-                limit=limit,
-                seed=seed,
-                results_file=out / f"{name}.jsonl" if out else None,
-                on_progress=show,
-                on_result=keep,
-            )
-    if out:
-        typer.echo(f"report in {out / f'{name}.md'}", err=True)
-    typer.echo(json.dumps({"results": [result.as_json() for result in results]}) if as_json else as_table(results))
-
-
-def _loaded(
-    folders: tuple[Path, Path], lambda_user: LambdaUser, alpha: float, decoding: dict[str, Any]
-) -> tuple[Pair, CollaborationParams, DecodingParams]:
-    """Load a pair, and check the settings that it is measured with."""
-    from ssd2.algorithm.params import CollaborationParams
-    from ssd2.evaluation.two_source import Pair
-
-    pair = Pair.load(*folders)
-    return pair, CollaborationParams(lambda_user, alpha), pair.decoding(**decoding)

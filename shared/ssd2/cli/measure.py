@@ -113,8 +113,8 @@ def _prepared(
     """Load the pair, and check what it is measured with."""
     from ssd2.algorithm.params import CollaborationParams
     from ssd2.evaluation.measuring import Measuring
+    from ssd2.evaluation.pair import Pair
     from ssd2.evaluation.tasks import ORDER_FREE
-    from ssd2.evaluation.two_source import Pair
     from ssd2.models.checkpoint import weights_fingerprint
 
     pair = Pair.load(*folders)

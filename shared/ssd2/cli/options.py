@@ -16,7 +16,18 @@ from ssd2.cli.help import ADVANCED
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Core = Annotated[Path, typer.Option(help="Checkpoint folder of the core model.", show_default="the demo's")]
 User = Annotated[Path, typer.Option(help="Checkpoint folder of the user model.", show_default="the demo's")]
-Limit = Annotated[int, typer.Option(help="Questions of each kind.", min=1)]
+AutoregressiveCore = Annotated[
+    Path | None,
+    typer.Option(
+        help="Checkpoint folder of a core model that writes token by token, for comparison.",
+        show_default="the demo's, if there",
+    ),
+]
+AutoregressiveUser = Annotated[
+    Path | None,
+    typer.Option(help="Checkpoint folder of its user model.", show_default="the demo's, if there"),
+]
+Limit = Annotated[int, typer.Option(help="Questions of each row.", min=1)]
 Lambda = Annotated[
     float,  # or a rule: typer knows no unions
     typer.Option(
@@ -40,6 +51,15 @@ Patience = Annotated[
     typer.Option(
         help="End a block once its tokens are unchanged for N timesteps; 0 runs all timesteps. Approximate: a later "
         "timestep could have changed a token.",
+        show_default="as measured, else 0",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Stop = Annotated[
+    float | None,
+    typer.Option(
+        help="Early stop as a share of T; 0 decodes down to t = 1. Approximate above 0: the last timesteps are left "
+        "out.",
         show_default="as measured, else 0",
         rich_help_panel=ADVANCED,
     ),
@@ -87,6 +107,19 @@ Seed = Annotated[int, typer.Option(help="Seed of the questions and of the decodi
 Out = Annotated[
     Path | None,
     typer.Option(help="Folder for results and report; results found there are reused.", show_default=False),
+]
+Rows = Annotated[str, typer.Option(help="Rows to ask, separated by commas.", show_default="all", metavar="ROW,…")]
+Results = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.jsonl", help="File for results; those found there are not computed again.", show_default=False
+    ),
+]
+Answers = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.jsonl", help="File for all answers, as ssd2 lab text and judge read it.", show_default=False
+    ),
 ]
 By = Annotated[
     str | None,

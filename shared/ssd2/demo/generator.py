@@ -211,7 +211,7 @@ class _Writer:
     # Items
 
     def _private(self) -> Item:
-        note = self.any_note()
+        note = self.any_note(("place",) if self._unseen.topic else _SORTS)  # only places have topics held out
         return Item("", _texts(self.among_others(note)), note.question, note.answer, (note.value,))
 
     def _public(self) -> Item:

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ssd2.algorithm.params import SELF_CONDITIONING, CollaborationParams, DecodingParams
-from ssd2.evaluation.two_source import EVALUATED_KINDS
+from ssd2.algorithm.params import RULES, SELF_CONDITIONING, CollaborationParams, DecodingParams, LambdaUser, lambda_text
+from ssd2.evaluation.rows import IN_ONE_BLOCK, ROWS
 from ssd2.logits.format import FLOAT16, UINT8, LogitsFormat
 
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
 """λ_user of the paper's Table 1."""
 ALPHAS = (0.0, 1.0)
-ENTROPY_BOUND = 0.05
-"""Bound of the mix's mean entropy, in nats."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,9 @@ class Experiment:
         name: of the command and of the files.
         title: of the report.
         question: that it answers, as a sentence.
-        settings: the first is the reference.
-        kinds: of questions; two-source ones need both models at once.
+        settings: that are compared.
+        rows: names of the `ROWS` that are asked.
+        reference: label of the setting that the others are compared with, item by item; "" for none.
         counts_exact: True to count the timesteps whose projection is provably that of full logits.
     """
 
@@ -51,17 +50,20 @@ class Experiment:
     title: str
     question: str
     settings: tuple[Setting, ...]
-    kinds: tuple[str, ...] = EVALUATED_KINDS
+    rows: tuple[str, ...] = IN_ONE_BLOCK
+    reference: str = ""
     counts_exact: bool = False
 
 
-def two_source(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
+def weights(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
     """λ x α, the counterpart of Table 1. At λ = 0 there is no α to vary."""
     pairs = [(lambda_user, alpha) for alpha in ALPHAS for lambda_user in LAMBDAS if lambda_user or not alpha]
     return Experiment(
-        "two-source",
+        "weights",
         "Both models together, by λ and α",
-        "Does the small model help the large one, and how much weight should it have?",
+        "Two values stand in one block, one from each side. Does the small model help the large one, and how much "
+        "weight should it have? With the fact first, a model that writes from left to right needs the place before it "
+        "is written.",
         tuple(
             Setting(
                 f"λ {lambda_user:g}, α {alpha:g}" if lambda_user else "λ 0",
@@ -73,62 +75,94 @@ def two_source(collaboration: CollaborationParams, decoding: DecodingParams) -> 
     )
 
 
-def self_conditioning(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
-    """Compare self-conditioning modes; the paper's, first, cannot cross the boundary."""
-    modes = ("mixed", *(mode for mode in SELF_CONDITIONING if mode != "mixed"))
+def rules(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
+    """λ of each position against every constant λ, on every row."""
+    constants = [lambda_user for lambda_user in LAMBDAS if 0 < lambda_user < 1]
+    compared: tuple[LambdaUser, ...] = (*RULES, *constants)
     return Experiment(
-        "self-conditioning",
-        "What the models are fed back",
-        "The paper feeds back the mix, which the core must not see. What do the modes that it may see cost?",
-        tuple(Setting(mode, collaboration, replace(decoding, self_conditioning=mode)) for mode in modes),
-        kinds=("two-source",),
+        "rules",
+        "λ without a search",
+        "Does a rule that finds λ by itself answer as well as the best constant λ?",
+        tuple(
+            Setting(f"λ {lambda_text(lambda_user)}", replace(collaboration, lambda_user=lambda_user), decoding)
+            for lambda_user in compared
+        ),
+        rows=tuple(ROWS),
+        reference="λ auto",
     )
 
 
 def steps(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
-    """Compare numbers of timesteps, and the early stop at 0.4T with decoding to t = 0."""
-    to_the_end = [(42, 0.0), (1000, 0.0)]
-    stopped = [(count, decoding.stop) for count in (250, 100, 50, 25, 10)]
+    """Compare numbers of timesteps down to t = 0, without patience."""
+    counts = (4, 8, 16, 25, 42, 100, 250)
+    decoding = replace(decoding.with_all_timesteps(), stop=0.0)
     return Experiment(
         "steps",
         "How many timesteps a block takes",
-        "How few timesteps are enough, and does the stop at 0.4T cost anything? "
-        "42 timesteps down to t = 0 are as far apart as 25 down to 0.4T.",
+        "How few timesteps, spread evenly down to t = 0, are enough?",
+        tuple(Setting(f"{count} timesteps", collaboration, replace(decoding, steps=count)) for count in counts),
+        reference="42 timesteps",
+    )
+
+
+def stop(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
+    """Compare early stops with as many timesteps, without patience."""
+    decoding = decoding.with_all_timesteps()
+    return Experiment(
+        "stop",
+        "Where a decode may stop",
+        f"What do {decoding.steps} timesteps lose if they end at a share of T (§3.1), where the noise has not gone?",
         tuple(
-            Setting(
-                f"{count} down to {f'{stop:g}T' if stop else '0'}",
-                collaboration,
-                replace(decoding, steps=count, stop=stop),
-            )
-            for count, stop in (*stopped, *to_the_end)
+            Setting(f"stop at {share:g}T" if share else "down to 0", collaboration, replace(decoding, stop=share))
+            for share in (0.0, 0.2, 0.4)
         ),
-        kinds=("two-source",),
+        reference="down to 0",
+    )
+
+
+def patience(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
+    """Compare patiences, which end a block once its tokens stay the same."""
+    decoding = decoding.with_all_timesteps()
+    return Experiment(
+        "patience",
+        "When a block may end",
+        "What does it cost to end a block once its tokens have stayed the same for so many timesteps?",
+        tuple(
+            Setting(f"patience {count}" if count else "none", collaboration, replace(decoding, patience=count))
+            for count in (None, 1, 2, 4)
+        ),
+        reference="none",
+    )
+
+
+def self_conditioning(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
+    """Compare self-conditioning modes, without patience; the paper's, "mixed", cannot cross the boundary."""
+    decoding = decoding.with_all_timesteps()
+    return Experiment(
+        "self-conditioning",
+        "What the models are fed back",
+        "The paper feeds back the mix, which the core must not see. What do the modes that it may see cost?",
+        tuple(Setting(mode, collaboration, replace(decoding, self_conditioning=mode)) for mode in SELF_CONDITIONING),
+        reference="mixed",
     )
 
 
 def few_timesteps(collaboration: CollaborationParams, decoding: DecodingParams) -> Experiment:
-    """Compare ways to use fewer timesteps, or fewer questions to the core, than even timesteps."""
+    """Compare other ways to ask the core less often than fewer timesteps and patience."""
+    decoding = decoding.with_all_timesteps()
+    even = f"even, {decoding.steps}"
     ways: dict[str, dict[str, Any]] = {
-        f"even, {decoding.steps}": {},
-        "patience 1": {"patience": 1},
-        "patience 2": {"patience": 2},
-        "patience 3": {"patience": 3},
-        f"patience 2, entropy below {ENTROPY_BOUND:g}": {"patience": 2, "entropy_bound": ENTROPY_BOUND},
-        "changes, 25": {"schedule": "changes", "steps": 25},
-        "changes, 10": {"schedule": "changes", "steps": 10},
-        "even, 10": {"steps": 10},
-        "even, 5": {"steps": 5},
-        "even, 3": {"steps": 3},
+        even: {},
+        f"changes, {decoding.steps}": {"schedule": "changes"},
         "core at every 2nd": {"core_every": 2},
         "core at every 5th": {"core_every": 5},
     }
     return Experiment(
         "few-timesteps",
-        "Fewer timesteps, and the core asked less often",
-        "How few timesteps a block, and how few logits of the core, are enough? With patience a block ends once its "
-        "tokens stay the same for so many timesteps after the first.",
+        "The core asked less often",
+        "May timesteps be spread otherwise than evenly, and the core's logits be used again?",
         tuple(Setting(label, collaboration, replace(decoding, **changed)) for label, changed in ways.items()),
-        kinds=("two-source",),
+        reference=even,
     )
 
 
@@ -147,6 +181,7 @@ def projections(collaboration: CollaborationParams, decoding: DecodingParams) ->
             )
             for kind, top_p in kinds
         ),
+        reference="sampling, top-p 0.2",
     )
 
 
@@ -159,14 +194,18 @@ def formats(collaboration: CollaborationParams, decoding: DecodingParams) -> Exp
         "The core's logits are most of what crosses. What do fewer bytes of them cost, and how often can the device "
         "prove that they cost nothing?",
         tuple(Setting(str(how), collaboration, decoding, how) for how in compared),
+        reference=str(FLOAT16),
         counts_exact=True,
     )
 
 
 EXPERIMENTS: dict[str, Callable[[CollaborationParams, DecodingParams], Experiment]] = {
-    "two-source": two_source,
-    "self-conditioning": self_conditioning,
+    "weights": weights,
+    "rules": rules,
     "steps": steps,
+    "stop": stop,
+    "patience": patience,
+    "self-conditioning": self_conditioning,
     "few-timesteps": few_timesteps,
     "projections": projections,
     "formats": formats,

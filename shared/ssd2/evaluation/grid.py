@@ -10,7 +10,7 @@ from ssd2.algorithm.measured import CROSSING
 from ssd2.algorithm.params import DecodingParams
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.errors import InvalidParameter
-from ssd2.evaluation.two_source import Pair
+from ssd2.evaluation.pair import Pair
 from ssd2.models.configs import SSD2Config
 
 

@@ -17,8 +17,8 @@ from ssd2.evaluation.costs import BlockCosts
 from ssd2.evaluation.grid import Grid
 from ssd2.evaluation.intervals import paired_interval
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
+from ssd2.evaluation.pair import Pair, answer_items
 from ssd2.evaluation.tasks import Task
-from ssd2.evaluation.two_source import Pair, answer_items
 
 FRESH = 1_000_000
 """Added to the seed of the items for those that the choice is made on."""

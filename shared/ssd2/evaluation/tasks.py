@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssd2.demo.generator import unseen_items
-from ssd2.evaluation.two_source import holds
+from ssd2.evaluation.rows import NEEDING_BOTH, ROWS
+from ssd2.evaluation.scorer import judge
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,6 @@ class Task:
 
 ORDER_FREE = Task(
     "order-free",
-    lambda count, seed: [item for kind in ("reverse", "forward") for item in unseen_items(kind, count, seed)],
-    lambda item, answer: all(holds(answer, slot) for slot in (*item.private_slots, *item.public_slots)),
+    lambda count, seed: [item for row in NEEDING_BOTH for item in ROWS[row].items(count, seed)],
+    lambda item, answer: judge(item, answer).is_right,
 )

@@ -19,8 +19,8 @@ from ssd2.errors import ModelNotFound
 from ssd2.evaluation.costs import BlockCosts
 from ssd2.evaluation.intervals import wilson_interval
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
+from ssd2.evaluation.pair import Pair, answer_items
 from ssd2.evaluation.paired import Discordant
-from ssd2.evaluation.two_source import Pair, answer_items
 from ssd2.models.checkpoint import CONFIG
 
 FOLDERS = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from ssd2.algorithm.collaboration import Timestep
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.demo.generator import Item
-from ssd2.evaluation.two_source import Pair, answer_batch
+from ssd2.evaluation.jsonl import append_result, read_results
+from ssd2.evaluation.pair import Pair, answer_batch
+from ssd2.evaluation.rows import items_sha256
 
 RANGES = 5
 
@@ -43,6 +46,11 @@ class Dynamics:
         """Return the JSON object of --json."""
         return {**asdict(self), "changes_by_range": self.changes_by_range()}
 
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> Dynamics:
+        """Read what `as_json` wrote."""
+        return cls(*(tuple(line[name]) for name in ("timesteps", "changed", "settled")))
+
 
 def measure_dynamics(
     pair: Pair,
@@ -52,7 +60,7 @@ def measure_dynamics(
     *,
     seed: int = 0,
     batch_size: int = 25,
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[int], object] = lambda _: None,
 ) -> Dynamics:
     """Decode answers and count how their tokens change.
 
@@ -77,6 +85,38 @@ def measure_dynamics(
         tuple((watch.changed / watch.tokens).tolist()),
         tuple((watch.settled / watch.tokens).tolist()),
     )
+
+
+def dynamics_kept(file: Path) -> Callable[..., Dynamics]:
+    """Return `measure_dynamics`, adding its result to a file of JSON lines; one found there is not computed again."""
+
+    def measured(
+        pair: Pair,
+        items: Sequence[Item],
+        collaboration: CollaborationParams,
+        params: DecodingParams,
+        *,
+        seed: int = 0,
+        on_progress: Callable[[int], object] = lambda _: None,
+    ) -> Dynamics:
+        setting = {
+            **asdict(collaboration),
+            **asdict(params.with_all_timesteps()),
+            "core_sha256": pair.core.sha256,
+            "user_sha256": pair.user.sha256,
+            "items": len(items),
+            "items_sha256": items_sha256(items),
+            "seed": seed,
+        }
+        found = next((line for line in read_results(file) if line.get("setting") == setting), None)
+        if found:
+            on_progress(len(items))
+            return Dynamics.from_json(found)
+        seen = measure_dynamics(pair, items, collaboration, params, seed=seed, on_progress=on_progress)
+        append_result(file, {"setting": setting, **seen.as_json()})
+        return seen
+
+    return measured
 
 
 class _Watch:

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.evaluation.page import write_page
-from ssd2.lab.dynamics import Dynamics
+from ssd2.lab.dynamics import RANGES, Dynamics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+NAME = "dynamics"
+"""Of the report's files."""
 
 
 def write_dynamics_report(folder: Path, dynamics: Dynamics, answers: int, seed: int, command: str) -> Path:
@@ -37,13 +41,13 @@ How often does a token change in each fifth of the timesteps (§3.1)?
 
 {dynamics_table(dynamics)}
 
-Two-source questions, {answers} answers, seed {seed}, {len(dynamics.timesteps)} timesteps a block. A token changes where
-the argmax of the ensembled logits is not that of the timestep before. Made by:
+Questions with the fact first, {answers} answers, seed {seed}, {len(dynamics.timesteps)} timesteps a block. A token
+changes where the argmax of the ensembled logits is not that of the timestep before. Made by:
 ```
 {command}
 ```
 """
-    return write_page(folder, "dynamics", text, (7, 3), lambda figure: _draw_dynamics(figure, dynamics))
+    return write_page(folder, NAME, text, (9, 3), lambda figure: _draw_dynamics(figure, dynamics))
 
 
 def dynamics_table(dynamics: Dynamics) -> str:
@@ -55,9 +59,12 @@ def dynamics_table(dynamics: Dynamics) -> str:
 
 
 def _draw_dynamics(figure: Figure, dynamics: Dynamics) -> None:
-    """Plot changed and settled tokens over t, from T down."""
+    """Plot changes by fifth, then changed and settled tokens over t, from T down."""
     t = [timestep / TRAINED_TIMESTEPS for timestep in dynamics.timesteps]
-    changed, settled = figure.subplots(1, 2)
+    by_range, changed, settled = figure.subplots(1, 3)
+    ends = [f"{1 - 0.2 * index:.1f}–{0.8 - 0.2 * index:.1f}" for index in range(RANGES)]
+    by_range.bar(ends, dynamics.changes_by_range())
+    by_range.set(title="changes a token, by fifth", xlabel="t / T")
     changed.plot(t[1:], dynamics.changed)
     changed.set(title="changed since the timestep before", xlabel="t / T", ylabel="share of tokens")
     settled.plot(t, dynamics.settled)

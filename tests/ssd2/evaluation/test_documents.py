@@ -30,7 +30,7 @@ from ssd2.evaluation.documents.answering import (
 )
 from ssd2.evaluation.documents.questions import Question, chosen_questions, read_documents
 from ssd2.evaluation.documents.report import as_tables, comparisons, found_share, measure, write_report
-from ssd2.evaluation.two_source import Pair
+from ssd2.evaluation.pair import Pair
 from ssd2.models.checkpoint import load_checkpoint
 from ssd2.models.layouts import ANSWER
 

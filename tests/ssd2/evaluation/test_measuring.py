@@ -24,8 +24,8 @@ from ssd2.errors import CheckpointInvalid, InvalidParameter
 from ssd2.evaluation.grid import Grid
 from ssd2.evaluation.intervals import paired_interval
 from ssd2.evaluation.measuring import FRESH, Loss, Measurement, Measuring, Trial, label_of
+from ssd2.evaluation.pair import Pair
 from ssd2.evaluation.tasks import ORDER_FREE
-from ssd2.evaluation.two_source import Pair
 from ssd2.models.checkpoint import load_checkpoint, load_config_and_tokenizer, save_checkpoint, write_measured
 from ssd2.models.checksums import SHA256SUMS, check_checksums
 from ssd2.models.convert import export_opt

@@ -14,7 +14,7 @@ from ssd2.cli import app
 from ssd2.demo.paths import RELATION
 from ssd2.demo.relation.text import ORDERS
 from ssd2.errors import CheckpointInvalid, InvalidParameter, ModelNotFound
-from ssd2.evaluation.two_source import Pair
+from ssd2.evaluation.pair import Pair
 from ssd2.lab.claim import (
     ALPHAS,
     FOLDERS,

@@ -16,7 +16,7 @@ from ssd2.algorithm.ensemble import weighted_average
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.cli import app
 from ssd2.demo.generator import unseen_items
-from ssd2.evaluation.two_source import Pair, answer_batch
+from ssd2.evaluation.pair import Pair, answer_batch
 from ssd2.lab.dynamics import Dynamics, _Watch, measure_dynamics
 from ssd2.lab.dynamics_report import write_dynamics_report
 from ssd2.models.checkpoint import load_checkpoint
@@ -35,7 +35,7 @@ def test_each_change_counts_for_the_fifth_that_it_is_in() -> None:
 
 
 def test_tokens_are_compared_from_timestep_to_timestep_and_with_the_last(pair: Pair) -> None:
-    items = unseen_items("two-source", 3, 1)
+    items = unseen_items("reverse", 3, 1)
     seen: dict[tuple[int, int], list[list[int]]] = {}
 
     def watch(timestep: Timestep) -> None:
@@ -61,7 +61,7 @@ def test_tokens_are_compared_from_timestep_to_timestep_and_with_the_last(pair: P
 
 
 def test_blocks_that_would_end_early_are_watched_to_their_last_timestep(pair: Pair) -> None:
-    items = unseen_items("two-source", 2, 1)
+    items = unseen_items("reverse", 2, 1)
     greedy = replace(PARAMS, projection="greedy")
     full, early = (
         measure_dynamics(pair, items, CollaborationParams(0.4), params)
@@ -77,7 +77,7 @@ def test_what_stands_behind_the_end_of_an_answer_is_not_counted() -> None:
             logits = torch.eye(32)[torch.tensor([[0] * 8, [step] * 8])]  # the second row changes at every timestep
             ids = torch.tensor(answer, dtype=torch.int64)
             view = block_view(2, block=block, step=step, answer_ids=ids)
-            watch.see(Timestep(view, None, logits, [], weighted_average(1.0, 0.0)))
+            watch.see(Timestep(view, None, logits, weighted_average(1.0, 0.0), []))
     assert watch.tokens == 3 * 8, "two rows of the first block, one of the second"
     assert watch.changed.tolist() == [2 * 8] * 4
 

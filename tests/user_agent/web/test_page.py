@@ -17,7 +17,7 @@ from tests.user_agent.web.conftest import opened
 
 pytestmark = pytest.mark.slow
 
-TWO_SOURCE = "What is the phone number of the place of my dentist appointment?"
+TWO_SOURCE = "In which street is the place of my piano lesson?"
 VIEWS = ("chat", "documents", "ledger", "settings")
 expect.set_options(timeout=90_000)  # on a busy machine a timestep of the demo takes a second
 
@@ -153,14 +153,14 @@ def test_a_list_that_is_asked_for_twice_at_a_time_shows_each_row_once(page: Page
 
 def test_an_answer_marks_who_led_and_says_what_both_gave(page: Page) -> None:
     page.get_by_role("button", name=TWO_SOURCE).click()
-    changed = page.get_by_role("button", name=re.compile("^Hazel Hammer, led by your documents, λ 0.30$"))
+    changed = page.get_by_role("button", name=re.compile("^Rose Pavilion, led by your documents, λ 0.30$"))
     expect(changed).to_be_visible()
-    expect(page.locator(".answer .text")).to_contain_text("Its number is 9293○.")
+    expect(page.locator(".answer .text")).to_contain_text("Water Street")
     changed.focus()
     card = page.get_by_role("tooltip")
-    expect(card).to_contain_text("My dentist appointment is at Hazel Hammer.")
+    expect(card).to_contain_text("My piano lesson is at Rose Pavilion.")
     expect(card.get_by_role("row")).to_have_count(3)  # a head and two tokens
-    expect(card.get_by_role("row").nth(1)).to_contain_text(re.compile(r"Hazel.*%.*%.*%"))
+    expect(card.get_by_role("row").nth(1)).to_contain_text(re.compile(r"Rose.*%.*%.*%"))
     page.keyboard.press("Escape")
     expect(card).to_be_hidden()
 
@@ -174,9 +174,9 @@ def test_with_lambda_auto_each_token_shows_who_led_and_its_lambda(page: Page, ag
     page.get_by_role("link", name="New chat").click()
     ask(page)
     expect(
-        page.get_by_role("button", name=re.compile("^Hazel Hammer, led by your documents, λ 0.[89]"))
+        page.get_by_role("button", name=re.compile("^Rose Pavilion, led by your documents, λ 0.[89]"))
     ).to_be_visible()
-    expect(page.get_by_role("button", name=re.compile("^9293, led by the core, λ 0.0"))).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("^Water Street, led by the core, λ 0.0"))).to_be_visible()
     expect(page.locator(".answer > .legend")).to_have_text(
         "word◆ led by your documentsword○ led by the coreunmarked: both agree"
     )
@@ -213,7 +213,7 @@ def test_the_card_of_a_token_goes_with_its_token(page: Page) -> None:
 
 def test_a_citation_names_its_line_and_shows_its_passage_on_a_click(page: Page, answered: str) -> None:
     look(page, answered)
-    passage = page.locator(".citations").get_by_text("My dentist appointment is at Hazel Hammer.")
+    passage = page.locator(".citations").get_by_text("My piano lesson is at Rose Pavilion.")
     expect(passage).to_be_hidden()
     page.get_by_text("appointments.md, line 3").click()
     expect(passage).to_be_visible()
@@ -269,7 +269,7 @@ def test_denoising_can_be_scrubbed_from_the_keyboard(page: Page, answered: str) 
     expect(page.locator(".denoising output")).to_contain_text("timestep 976")
     scrubber.press("End")
     expect(page.locator(".denoising output")).to_contain_text("Block 2 committed")
-    expect(page.locator(".blocks .unlike")).to_have_text([re.compile("Hazel"), re.compile("Hammer")])
+    expect(page.locator(".blocks .unlike")).to_have_text([re.compile("Rose"), re.compile("Pavilion")])
     assert page.locator(".strip rect").count() == int(scrubber.get_attribute("max") or 0) + 1
 
 
@@ -287,9 +287,9 @@ def test_the_core_alone_answers_beside_and_both_are_kept(page: Page) -> None:
     page.get_by_role("button", name="Compare with core alone").click()
     alone = page.locator(".beside > div").nth(1)
     expect(alone.locator(".summary")).to_contain_text("λ 0")
-    expect(alone.locator(".text")).not_to_contain_text("Hazel Hammer")
+    expect(alone.locator(".text")).not_to_contain_text("Rose Pavilion")
     page.reload()
-    expect(page.locator(".beside > div").nth(0)).to_contain_text("Hazel Hammer")
+    expect(page.locator(".beside > div").nth(0)).to_contain_text("Rose Pavilion")
     expect(page.locator(".beside > div").nth(1).locator(".summary")).to_contain_text("λ 0")
 
 
@@ -305,7 +305,7 @@ def test_a_click_is_taken_while_the_totals_are_still_asked_for(page: Page) -> No
 def test_enter_pressed_twice_asks_once(page: Page, agent: AgentProcess) -> None:
     held: list[Route] = []
     page.route("**/v1/conversations", lambda route: held.append(route))
-    page.get_by_label("Question").fill("When does Fern Gallery open?")
+    page.get_by_label("Question").fill("When does Fern Tower open?")
     with page.expect_request("**/v1/conversations"):
         page.keyboard.press("Enter")
     page.keyboard.press("Enter")
@@ -331,8 +331,8 @@ def test_the_ledger_shows_what_the_message_that_left_says(page: Page) -> None:
     page.get_by_role("button", name=re.compile("read it")).nth(-2).click()  # the one before asks for the model
     asked = page.locator(".decoded")
     expect(asked).to_contain_text("Opens an answer")
-    expect(asked.get_by_role("list", name="Tokens")).to_contain_text("dentist")
-    expect(asked).not_to_contain_text("Hazel")
+    expect(asked.get_by_role("list", name="Tokens")).to_contain_text("piano")
+    expect(asked).not_to_contain_text("Rose")
     page.get_by_role("link", name="Show all").click()
     page.get_by_role("button", name="Verify").click()
     expect(page.get_by_text(re.compile("The hash chain of .* is consistent"))).to_be_visible()
@@ -401,7 +401,9 @@ def test_a_reload_loses_nothing_of_a_chat(page: Page) -> None:
     ask(page)
     page.reload()
     expect(page.locator(".question")).to_have_text(TWO_SOURCE)
-    expect(page.get_by_role("button", name=re.compile("^Hazel Hammer, led by your documents, λ 0.30$"))).to_be_visible()
+    expect(
+        page.get_by_role("button", name=re.compile("^Rose Pavilion, led by your documents, λ 0.30$"))
+    ).to_be_visible()
     open_course(page)
 
 
@@ -414,7 +416,7 @@ def test_an_answer_made_again_keeps_the_one_before(page: Page) -> None:
 
 
 def test_a_conversation_can_be_renamed_and_deleted(page: Page) -> None:
-    ask(page, "When does Fern Gallery open?")
+    ask(page, "When does Fern Tower open?")
     entry = page.locator(".conversations li").first
     entry.hover()
     entry.get_by_role("button", name="Rename").click()
@@ -429,8 +431,8 @@ def test_a_conversation_can_be_renamed_and_deleted(page: Page) -> None:
 
 
 def test_what_stands_in_an_answer_is_text_and_never_markup(page: Page) -> None:
-    ask(page, "<img src=x onerror=alert(1)> <b>When does Fern Gallery open?</b>")
-    expect(page.locator(".question")).to_have_text("<img src=x onerror=alert(1)> <b>When does Fern Gallery open?</b>")
+    ask(page, "<img src=x onerror=alert(1)> <b>When does Fern Tower open?</b>")
+    expect(page.locator(".question")).to_have_text("<img src=x onerror=alert(1)> <b>When does Fern Tower open?</b>")
     assert page.locator("main img, main b").count() == 0
 
 
@@ -518,7 +520,7 @@ def test_a_busy_agent_is_asked_again_when_it_says_so(page: Page) -> None:
         route.fulfill(status=429, headers={"retry-after": "1"}, json=busy)
 
     page.route("**/v1/chat/completions", refuse, times=1)
-    page.get_by_label("Question").fill("When does Fern Gallery open?")
+    page.get_by_label("Question").fill("When does Fern Tower open?")
     page.keyboard.press("Enter")
     again = page.get_by_role("button", name="Ask again")
     expect(again).to_be_disabled()
@@ -530,7 +532,7 @@ def test_a_busy_agent_is_asked_again_when_it_says_so(page: Page) -> None:
 def test_an_unreachable_core_is_named_under_the_question_and_can_be_changed(page: Page) -> None:
     gone = {"message": "no core at 10.0.0.9:1; start one", "type": "api_error", "param": "core", "code": "x"}
     page.route("**/v1/chat/completions", lambda route: route.fulfill(status=503, json={"error": gone}), times=1)
-    page.get_by_label("Question").fill("When does Fern Gallery open?")
+    page.get_by_label("Question").fill("When does Fern Tower open?")
     page.keyboard.press("Enter")
     expect(page.locator(".answer.failed")).to_contain_text("no core at 10.0.0.9:1")
     page.get_by_role("link", name="Change it in Settings").click()
@@ -562,13 +564,13 @@ def takes_conversations(page: Page) -> None:
 
 @pytest.mark.usefixtures("takes_conversations")
 def test_a_second_question_takes_the_first_turn_with_it(page: Page) -> None:
-    ask(page, "When does Fern Gallery open?")
+    ask(page, "When does Fern Tower open?")
     first = page.locator(".answer .text").inner_text()
     with page.expect_request("**/v1/chat/completions") as sent:
         page.get_by_label("Question").fill("And who runs it?")
         page.keyboard.press("Enter")
     assert sent.value.post_data_json["messages"] == [
-        {"role": "user", "content": "When does Fern Gallery open?"},
+        {"role": "user", "content": "When does Fern Tower open?"},
         {"role": "assistant", "content": first},
         {"role": "user", "content": "And who runs it?"},
     ]
@@ -592,7 +594,7 @@ def test_a_question_that_is_too_long_says_so_in_the_reader_s_terms(page: Page) -
 @pytest.fixture
 def crowded(agent: AgentProcess) -> Iterator[None]:
     """More about the question than fits, and a longer answer wanted than there is room for."""
-    visit = f"My dentist appointment is at Hazel Hammer. {'It is so. ' * 8}"
+    visit = f"My piano lesson is at Rose Pavilion. {'It is so. ' * 8}"
     note = "\n\n".join(f"{visit} Visit {n}." for n in range(8))
     with agent.client() as http:
         http.patch("/v1/settings", json={"max_tokens": 4000}).raise_for_status()
@@ -604,7 +606,7 @@ def crowded(agent: AgentProcess) -> Iterator[None]:
 
 @pytest.mark.usefixtures("crowded")
 def test_what_did_not_fit_is_said_under_the_answer_and_kept(page: Page) -> None:
-    ask(page, "Where is my dentist appointment?")
+    ask(page, "Where is my piano lesson?")
     for _ in ("as it was made", "as it is kept"):
         expect(page.locator(".answer .remark").first).to_have_text(
             re.compile(r"(At most|Cut off at) 56 tokens, not 4,000: this question leaves the models no more room\.")
@@ -620,7 +622,7 @@ def test_what_did_not_fit_is_said_under_the_answer_and_kept(page: Page) -> None:
 @pytest.mark.usefixtures("crowded")
 def test_the_search_shows_what_the_private_model_would_be_given(page: Page) -> None:
     page.get_by_role("link", name="Documents").click()
-    page.get_by_label("Search the passages").fill("Where is my dentist appointment?")
+    page.get_by_label("Search the passages").fill("Where is my piano lesson?")
     page.get_by_role("button", name="Search").click()
     found = page.locator(".found small")
     expect(found.filter(has_text="in part")).to_have_count(1)
@@ -672,7 +674,7 @@ def test_while_the_demos_core_is_started_again_the_page_says_so(page: Page) -> N
     core = page.evaluate("fetch('/ready').then((found) => found.json())")
     page.route("**/ready", lambda route: route.fulfill(status=503, json={**core, "code": "own_core_ended"}))
     page.route("**/v1/chat/completions", lambda route: None)  # it waits for the core
-    page.get_by_label("Question").fill("When does Fern Gallery open?")
+    page.get_by_label("Question").fill("When does Fern Tower open?")
     page.keyboard.press("Enter")
     expect(page.locator(".answer.live")).to_contain_text("The core on this machine ended; starting it again…")
     page.keyboard.press("Escape")

@@ -15,7 +15,7 @@ from ssd2.algorithm.params import CollaborationParams, DecodingParams, LambdaUse
 from ssd2.errors import InvalidParameter
 from ssd2.evaluation.documents.questions import Question, read_documents
 from ssd2.evaluation.jsonl import append_result, not_results, read_results
-from ssd2.evaluation.two_source import Pair
+from ssd2.evaluation.pair import Pair
 from ssd2.models.chat import Message
 from ssd2.models.layouts import AnswerLayout
 from ssd2.models.predict import begin, begin_sampler, user_terms
