@@ -91,7 +91,7 @@ TOWN = Part(
     user_only=CollaborationParams(1.0),
     together=CollaborationParams(),
     questions=(
-        DemoQuestion("private", "Where did I put my spare key?", "Your spare key is in the blue drawer."),
+        DemoQuestion("private", "Who is my plumber?", "Your plumber is Lotte Rossi."),
         DemoQuestion("public", "When does Fern Tower open?", "It opens at 8:00."),
         DemoQuestion(
             "fact first, name behind it",

@@ -5,7 +5,7 @@ import { sentence } from "/web/format.js";
 import { offer } from "/web/pairs.js";
 
 const SUGGESTED = [
-  "Where did I put my spare key?",
+  "Who is my plumber?",
   "When does Fern Tower open?",
   "In which street is the place of my piano lesson?",
 ];
