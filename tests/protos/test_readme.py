@@ -47,9 +47,7 @@ def test_the_agent_of_the_page_gets_the_answer_that_ours_gets(tmp_path: Path) ->
 
 
 async def _ours(address: str) -> str:
-    params = DecodingParams(
-        block_size=16, max_tokens=48, steps=25, projection="greedy", self_conditioning="projection"
-    )
+    params = DecodingParams(block_size=16, max_tokens=48, steps=25, projection="greedy", self_conditioning="projection")
     seeds = Seeds(noise=SEED, sampling=0)
     async with CoreClient(address, Ledger.in_memory()) as client:
         agent = Agent(UserModel.load(USER, with_weights=False), client)

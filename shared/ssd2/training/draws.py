@@ -71,23 +71,47 @@ def draw_noise(key: str, rows: Iterable[int], mask: Tensor, vocab_size: int, dev
     return noise
 
 
-def draw_partner(key: str, rows: Iterable[int], mask: Tensor, most: float) -> Tensor:
-    """Draw the positions that a partner has right: each with probability ρ ~ Uniform(0, most), one ρ a row.
+@dataclass(frozen=True)
+class Partner:
+    """What a partner changes in the tokens that a model is fed back.
+
+    Attributes:
+        is_right: bool, [B, nL], positions that it has right.
+        strays: int64, [B, nL], tokens that neither side would say, at the other positions; -1 where there is none.
+    """
+
+    is_right: Tensor
+    strays: Tensor
+
+    def to(self, device: torch.device | str) -> Partner:
+        """The same on a device."""
+        return Partner(self.is_right.to(device), self.strays.to(device))
+
+
+def draw_partner(key: str, rows: Iterable[int], mask: Tensor, params: TrainingParams, vocab_size: int) -> Partner:
+    """Draw a partner: each position right with probability ρ, and a stray token with probability σ.
+
+    One ρ ~ Uniform(0, partner_right) and one σ ~ Uniform(0, partner_stray) a row.
 
     Args:
         key: of the global batch.
         rows: which of its rows these are.
         mask: bool, [B, nL].
-        most: the largest ρ.
+        params: with the largest ρ and σ.
+        vocab_size: V.
 
     Returns:
-        bool, [B, nL], on the CPU.
+        The partner, on the CPU.
     """
-    is_right = torch.zeros(mask.shape, dtype=torch.bool)
+    length = mask.shape[1]
+    is_right, strays = torch.zeros(mask.shape, dtype=torch.bool), torch.full(mask.shape, -1)
     for index, row in enumerate(rows):
-        rho, *positions = torch.rand(1 + mask.shape[1], generator=_generator(f"{key}/{row}/partner")).tolist()
-        is_right[index] = torch.tensor(positions) < most * rho
-    return is_right
+        generator = _generator(f"{key}/{row}/partner")
+        rho, sigma = torch.rand(2, generator=generator) * torch.tensor([params.partner_right, params.partner_stray])
+        is_right[index] = torch.rand(length, generator=generator) < rho
+        is_stray = torch.rand(length, generator=generator) < sigma
+        strays[index] = torch.randint(vocab_size, (length,), generator=generator).where(is_stray, torch.tensor(-1))
+    return Partner(is_right, strays)
 
 
 def sample_timesteps(rows: int, generator: torch.Generator) -> Tensor:

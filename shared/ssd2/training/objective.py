@@ -13,6 +13,7 @@ from ssd2.algorithm.noise_schedule import alpha_bar
 from ssd2.algorithm.simplex import ids_to_simplex
 from ssd2.models.configs import SSD2Config
 from ssd2.models.ssd2 import SSD2
+from ssd2.training.draws import Partner
 from ssd2.training.mask import delta
 
 
@@ -57,14 +58,12 @@ class Objective(nn.Module):
         t: Tensor | None,
         noise: Tensor | None,
         self_condition: bool,
-        partner_is_right: Tensor | None = None,
+        partner: Partner | None = None,
     ) -> Tensor:
         """The loss summed over the tokens that are in it, a scalar; t and noise are None for "causal"."""
         if t is None or noise is None:
             return causal_losses(self.model, batch).sum()
-        losses = diffusion_losses(
-            self.model, batch, t, noise, self_condition=self_condition, partner_is_right=partner_is_right
-        )
+        losses = diffusion_losses(self.model, batch, t, noise, self_condition=self_condition, partner=partner)
         return losses.sum()
 
 
@@ -88,7 +87,7 @@ def diffusion_losses(
     noise: Tensor,
     *,
     self_condition: bool,
-    partner_is_right: Tensor | None = None,
+    partner: Partner | None = None,
     block_size: int | None = None,
 ) -> Tensor:
     """The loss of Algorithm 1, lines 1, 4 and 7 or 9–10; or of the partner objective, in place of line 9.
@@ -99,8 +98,7 @@ def diffusion_losses(
         t: timesteps, line 2: [B], or [B, n] with one for each block, where the context has none of its own.
         noise: standard normal, [B, nL, V], line 3; scaled by K here.
         self_condition: r of line 5.
-        partner_is_right: bool, [B, nL], positions that a partner has right in what is fed back; see
-            `partner_feedback`. None: Algorithm 1.
+        partner: what a partner changes in what is fed back; see `partner_feedback`. None: Algorithm 1.
         block_size: L; the model's own if None.
 
     Returns:
@@ -113,33 +111,35 @@ def diffusion_losses(
     alpha_bar_t = alpha_bar(t_of_tokens)[..., None]
     x_t = alpha_bar_t.sqrt() * x_0 + (1 - alpha_bar_t).sqrt() * config.simplex_value * noise  # line 4
     self_cond = None
-    if self_condition or partner_is_right is not None:  # line 9
+    if self_condition or partner is not None:  # line 9
         with torch.no_grad():
             self_cond = masked_logits(model, batch, x_t, None, t, block_size)
-            if partner_is_right is not None:
-                self_cond = partner_feedback(self_cond, batch.answer_ids, partner_is_right, config)
+            if partner is not None:
+                self_cond = partner_feedback(self_cond, batch.answer_ids, partner, config)
     logits = masked_logits(model, batch, x_t, self_cond, t, block_size)  # lines 7 and 10
     losses = F.cross_entropy(logits.flatten(0, 1).float(), batch.answer_ids.flatten(), reduction="none")
     return losses * batch.answer_mask.flatten()
 
 
 # See docs/decisions/059-training-for-two-domains.md.
-def partner_feedback(own: Tensor, answer_ids: Tensor, is_right: Tensor, config: SSD2Config) -> Tensor:
-    """Make the projection that a model is fed back in a collaboration: its own tokens, some of them put right.
+def partner_feedback(own: Tensor, answer_ids: Tensor, partner: Partner, config: SSD2Config) -> Tensor:
+    """Make the projection that a model is fed back in a collaboration: its own tokens, some put right, some stray.
 
     Ours, not the paper's. Algorithm 1 feeds back the model's own prediction from the same x_t, so a model learns that
-    what is fed back holds nothing new. Between two domains it does: the partner's tokens.
+    what is fed back holds nothing new. Between two domains it does: the partner's tokens. Stray tokens stand for those
+    drawn before anything has arrived: without them a model takes every token that it would not say for the partner's.
 
     Args:
         own: the model's logits from the same x_t, [B, nL, V].
         answer_ids: the true tokens, [B, nL].
-        is_right: bool, [B, nL], where the partner has put the true token.
+        partner: what the partner changes.
         config: of the model.
 
     Returns:
         ±K simplex, [B, nL, V], with the K that a decode feeds back.
     """
-    token_ids = torch.where(is_right, answer_ids, own.argmax(-1))
+    token_ids = torch.where(partner.strays < 0, own.argmax(-1), partner.strays)
+    token_ids = torch.where(partner.is_right, answer_ids, token_ids)
     return ids_to_simplex(token_ids, config.vocab_size, config.feedback_value(config.simplex_value))
 
 

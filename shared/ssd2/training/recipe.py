@@ -57,6 +57,7 @@ class TrainingParams:
         partner_feedback: share of the steps, from `self_conditioning_from` on, in which a partner's tokens are fed
             back (see `ssd2.training.objective.partner_feedback`); the others are Algorithm 1. Diffusion only.
         partner_right: largest share of tokens that the partner has right, in (0, 1].
+        partner_stray: largest share of the other tokens that neither side would say, in [0, 1].
         feedback_share: of the finished model, see `ssd2.models.configs.SSD2Config`; None: what K leaves.
         gradient_clip: largest norm of the gradient.
         autocast: "bf16" or "none".
@@ -83,6 +84,7 @@ class TrainingParams:
     timesteps_per: str = "sequence"
     partner_feedback: float = 0.0
     partner_right: float = 0.6
+    partner_stray: float = 0.0
     feedback_share: float | None = None
     gradient_clip: float = 1.0
     autocast: str = "bf16"
@@ -109,10 +111,10 @@ class TrainingParams:
                 f"timesteps_above is {self.timesteps_above}, timesteps_up_to {self.timesteps_up_to}; they are "
                 "shares of T in [0, 1], the first below the second"
             )
-        if not (0 <= self.partner_feedback <= 1 and 0 < self.partner_right <= 1):
+        if not (0 <= self.partner_feedback <= 1 and 0 < self.partner_right <= 1 and 0 <= self.partner_stray <= 1):
             raise InvalidParameter(
-                f"partner_feedback is {self.partner_feedback}, partner_right {self.partner_right}; they are shares in "
-                "[0, 1], the second above 0"
+                f"partner_feedback is {self.partner_feedback}, partner_right {self.partner_right}, partner_stray "
+                f"{self.partner_stray}; they are shares in [0, 1], the second above 0"
             )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:

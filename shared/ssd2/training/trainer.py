@@ -193,7 +193,8 @@ class Trainer:
             t = t if t.ndim == 1 else t[:, :blocks]
             noise = draw_noise(draws.key, part.rows, batch.answer_mask, self.model.config.vocab_size, device)
             if feeds_back and draws.has_partner:
-                partner = draw_partner(draws.key, part.rows, batch.answer_mask, self.params.partner_right).to(device)
+                vocab_size = self.model.config.vocab_size
+                partner = draw_partner(draws.key, part.rows, batch.answer_mask, self.params, vocab_size).to(device)
         with self._autocast():
             loss: Tensor = self._parallel.module(
                 batch.to(device), t, noise, feeds_back and draws.self_condition, partner

@@ -15,7 +15,7 @@ from ssd2.errors import PromptTooLong
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.tokenizer import Tokenizer
 from ssd2.training.data import collate, encode_item
-from ssd2.training.draws import sample_timesteps
+from ssd2.training.draws import Partner, sample_timesteps
 from ssd2.training.objective import Batch, causal_loss, diffusion_loss, diffusion_losses, partner_feedback
 
 VOCAB, BLOCK, EOS, PAD = 32, 4, 2, 0
@@ -79,6 +79,9 @@ def loss_of_a_block(
     return -probabilities[torch.arange(BLOCK), target].sum()
 
 
+NO_STRAYS = torch.full((3, max(BLOCKS) * BLOCK), -1)
+
+
 def loss_block_by_block(
     model: SSD2,
     batch: Batch,
@@ -134,7 +137,7 @@ def test_the_partner_objective_feeds_back_own_tokens_of_which_some_are_put_right
     losses = []
     for share in (0.0, 0.5, 1.0):
         is_right = torch.rand(batch.answer_ids.shape, generator=torch.Generator().manual_seed(6)) < share
-        found = diffusion_losses(model, batch, t, noise, self_condition=False, partner_is_right=is_right)
+        found = diffusion_losses(model, batch, t, noise, self_condition=False, partner=Partner(is_right, NO_STRAYS))
         loss = found.sum() / batch.answer_mask.sum()
         expected = loss_block_by_block(model, batch, noise, False, t_of_blocks, is_right)
         torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
@@ -143,12 +146,14 @@ def test_the_partner_objective_feeds_back_own_tokens_of_which_some_are_put_right
 
 
 def test_what_a_partner_feeds_back_is_as_sharp_as_in_a_decode() -> None:
-    own, answer_ids = torch.zeros(1, 2, VOCAB), torch.tensor([[7, 8]])
+    own, answer_ids = torch.zeros(1, 4, VOCAB), torch.tensor([[7, 8, 9, 10]])
     own[0, :, 3] = 1.0
+    is_right, strays = torch.tensor([[False, True, False, True]]), torch.tensor([[-1, -1, 12, 13]])
+    partner = Partner(is_right, strays)
     for share, k in ((None, 5.0), (0.9, math.log(0.9 / 0.1 * (VOCAB - 1)) / 2)):
         config = tiny_config(feedback_share=share)
-        fed_back = partner_feedback(own, answer_ids, torch.tensor([[False, True]]), config)
-        expected = k * (2 * torch.eye(VOCAB)[torch.tensor([[3, 8]])] - 1)
+        fed_back = partner_feedback(own, answer_ids, partner, config)
+        expected = k * (2 * torch.eye(VOCAB)[torch.tensor([[3, 8, 12, 10]])] - 1)
         torch.testing.assert_close(fed_back, expected)
 
 

@@ -21,7 +21,7 @@ from ssd2.models.tokenizer import Tokenizer
 from ssd2.training import state as state_module
 from ssd2.training.batches import BatchSource
 from ssd2.training.data import collate, encode_conversation, encode_item
-from ssd2.training.draws import draw, draw_noise, draw_partner, narrow, sample_timesteps
+from ssd2.training.draws import Partner, draw, draw_noise, draw_partner, narrow, sample_timesteps
 from ssd2.training.objective import causal_loss, diffusion_loss
 from ssd2.training.parallel import Execution
 from ssd2.training.recipe import Recipe, TrainingParams, read_recipe
@@ -210,7 +210,7 @@ def test_a_partner_is_fed_back_in_its_share_of_the_steps_and_not_in_the_warm_up(
 ) -> None:
     content = RECIPE.replace("steps = 6", f"steps = 6\npartner_feedback = {share}\npartner_right = 0.5")
     trainer = Trainer(read_recipe(_written(tmp_path, content)), tmp_path / "run")
-    seen: list[torch.Tensor | None] = []
+    seen: list[Partner | None] = []
     weight = trainer.model.w_diff.weight
 
     def loss(*arguments: object) -> torch.Tensor:
@@ -222,20 +222,33 @@ def test_a_partner_is_fed_back_in_its_share_of_the_steps_and_not_in_the_warm_up(
     for trainer.step in range(200):
         trainer.train_step(examples)
     assert seen[:2] == [None, None]
-    given = [is_right for is_right in seen if is_right is not None]
+    given = [partner for partner in seen if partner is not None]
     assert least <= len(given) <= most
     if given:
-        assert 0.2 < torch.cat([is_right.flatten() for is_right in given]).float().mean() < 0.3  # a half of 0.5
+        assert 0.2 < torch.cat([partner.is_right.flatten() for partner in given]).float().mean() < 0.3  # a half of 0.5
+
+
+PARTNER = TrainingParams(
+    seed=0, steps=1, batch_size=1, learning_rate=1e-3, learning_rate_warmup=0, partner_feedback=0.5, partner_right=0.6
+)
 
 
 def test_a_partner_is_right_in_another_share_of_each_row_the_same_in_any_part_of_the_batch() -> None:
-    mask = torch.ones(64, 400, dtype=torch.bool)
-    whole = draw_partner("3/7", range(64), mask, 0.6)
-    assert torch.equal(draw_partner("3/7", range(8, 16), mask[8:16], 0.6), whole[8:16])
-    shares = whole.float().mean(-1)
-    assert 0.25 < shares.mean() < 0.35
-    assert shares.min() < 0.06
-    assert 0.5 < shares.max() < 0.67
+    mask, params = torch.ones(64, 400, dtype=torch.bool), replace(PARTNER, partner_stray=0.2)
+    whole = draw_partner("3/7", range(64), mask, params, 50)
+    part = draw_partner("3/7", range(8, 16), mask[8:16], params, 50)
+    assert torch.equal(part.is_right, whole.is_right[8:16])
+    assert torch.equal(part.strays, whole.strays[8:16])
+    for found, most in ((whole.is_right, 0.6), (whole.strays >= 0, 0.2)):
+        shares = found.float().mean(-1)
+        assert 0.4 < shares.mean() / most < 0.6
+        assert shares.min() < 0.1 * most
+        assert 0.8 < shares.max() / most < 1.3
+    assert set(whole.strays.unique().tolist()) == set(range(-1, 50))
+
+
+def test_without_stray_tokens_there_are_none() -> None:
+    assert (draw_partner("3/7", range(4), torch.ones(4, 100), PARTNER, 50).strays == -1).all()
 
 
 def test_each_block_gets_a_timestep_of_its_own_where_the_recipe_says_so(recipe: Recipe, tmp_path: Path) -> None:
