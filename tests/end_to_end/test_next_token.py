@@ -28,7 +28,7 @@ from core_server.config import ServerConfig
 from core_server.engine.loaded_model import LoadedModel
 from core_server.engine.process import Engine
 from core_server.frontend.engines import Engines
-from ssd2.algorithm.ensemble import mix
+from ssd2.algorithm.ensemble import weighted_sum
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.logits.ranking import ranked
 from ssd2.models.checkpoint import load_checkpoint
@@ -44,7 +44,7 @@ from user_agent.store.ledger import Ledger
 
 VOCAB = 151_936
 TOKENS = 4
-LOGITS = frozenset(function.__code__ for function in (nn.Module._call_impl, pack_logits, unpack_logits, mix, ranked))
+LOGITS = frozenset(function.__code__ for function in (nn.Module._call_impl, pack_logits, unpack_logits, weighted_sum, ranked))
 COPIES = {"greedy": 2, "sampling": 4}
 """Copies of logits that the device may make for a token."""
 

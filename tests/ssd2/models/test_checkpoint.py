@@ -15,6 +15,7 @@ import torch
 from conftest import DEMO_TOKENIZER, demo_shaped_model, tiny_model
 from safetensors.torch import load_file, save_file
 
+from ssd2.demo import paths
 from ssd2.errors import CheckpointInvalid, ModelNotFound
 from ssd2.models import checkpoint as checkpoint_module
 from ssd2.models import ssd2_family
@@ -250,7 +251,7 @@ def test_what_is_saved_has_checksums_that_sha256sum_finds_right(core_folder: Pat
 
 @pytest.mark.parametrize("name", ["core", "user"])
 def test_the_shipped_pair_has_checksums_of_all_its_files(name: str) -> None:
-    folder = DEMO_TOKENIZER.parent / name
+    folder = {"core": paths.CORE, "user": paths.USER}[name]
     listed = {line.split()[1] for line in (folder / SHA256SUMS).read_text().splitlines()}
     assert listed == {file.name for file in folder.iterdir()} - {SHA256SUMS}
     load_checkpoint(folder)
