@@ -87,7 +87,7 @@ class Recorder:
 
 @pytest.fixture
 def recorders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
-    """Of all commands that are run, which find nothing of this machine's user."""
+    """Recorders of all commands that are run; they find nothing of this machine's user."""
     made: list[Recorder] = []
 
     @asynccontextmanager
@@ -106,7 +106,7 @@ def recorders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Recorder]
 
 
 def asked_by(recorders: list[Recorder], *command: str, typed: str = "") -> AnswerRequest:
-    """What a command asks for."""
+    """Return the request that a command makes."""
     done = CliRunner().invoke(app, command, input=typed)
     assert recorders, done.output
     (request,) = recorders.pop().requests

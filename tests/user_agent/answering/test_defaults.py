@@ -61,7 +61,7 @@ def test_a_pair_that_was_measured_answers_as_measured(alone: Pair) -> None:
     assert sampling(AnswerSettings(pair="alone", temperature=0.3))[:2] == ("sampling", 0.3)
 
 
-def test_what_is_given_wins_over_what_is_tuned_and_that_over_what_the_pair_was_measured_with(alone: Pair) -> None:
+def test_a_given_setting_wins_over_a_tuned_one_and_that_over_a_measured_one(alone: Pair) -> None:
     own, tuned = settings_with("alone"), _choice("u" * 64)
 
     def chosen(*given: float | None, choice: Choice | None = None) -> tuple[float, float]:
@@ -74,7 +74,7 @@ def test_what_is_given_wins_over_what_is_tuned_and_that_over_what_the_pair_was_m
     assert chosen(0.2, None, choice=tuned) == (0.2, 0.5)
 
 
-def test_no_core_is_asked_where_the_pair_is_best_without_unless_lambda_is_set_or_tuned(
+def test_a_pair_that_is_best_without_a_core_asks_none_unless_lambda_is_set(
     alone: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load_config(pair="alone").line is None
@@ -101,7 +101,7 @@ async def test_a_configured_core_is_asked_whatever_was_measured_with_the_pair_s_
         assert ((used.lambda_user, used.alpha), tuned) == (lambda_and_alpha, None)
 
 
-def test_a_change_of_settings_reads_the_user_model_s_weights_once_for_each_configuration(
+def test_changed_settings_read_the_weights_once_for_each_configuration(
     alone: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []

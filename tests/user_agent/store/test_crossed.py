@@ -41,9 +41,7 @@ def crossed() -> Crossed:
         pytest.param(unicodedata.normalize("NFD", PRIVATE), id="characters taken apart"),
     ],
 )
-def test_an_answer_composed_on_the_device_is_known_in_every_form_that_clients_give_it(
-    crossed: Crossed, sent_back: str
-) -> None:
+def test_an_answer_of_the_device_is_known_in_every_form_clients_give_it(crossed: Crossed, sent_back: str) -> None:
     assert crossed.part_of(sent_back) == ""
 
 

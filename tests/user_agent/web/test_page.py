@@ -31,7 +31,7 @@ def ask(page: Page, question: str = TWO_SOURCE) -> None:
 
 @pytest.fixture(scope="module")
 def answered(agent: AgentProcess, browser: Browser) -> str:
-    """Where a chat with an answer is, for tests that only look at it."""
+    """Address of a chat with an answer, for tests that only look at it."""
     with opened(agent, browser) as page:
         ask(page)
         return page.url
