@@ -44,7 +44,9 @@ from user_agent.store.ledger import Ledger
 
 VOCAB = 151_936
 TOKENS = 4
-LOGITS = frozenset(function.__code__ for function in (nn.Module._call_impl, pack_logits, unpack_logits, weighted_sum, ranked))
+LOGITS = frozenset(
+    function.__code__ for function in (nn.Module._call_impl, pack_logits, unpack_logits, weighted_sum, ranked)
+)
 COPIES = {"greedy": 2, "sampling": 4}
 """Copies of logits that the device may make for a token."""
 

@@ -337,7 +337,7 @@ async def test_a_token_says_which_side_led_and_with_which_lambda(
 async def test_the_side_that_brought_a_token_in_led_though_the_other_takes_it_over(
     user_model: UserModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The core would have 70; from the second timestep on it reads the documents' 80 in the block, and is sure of it."""
+    """The core would have 70; from the second timestep on it reads the documents' 80 in the block, and is sure."""
     user = UserLogits(_sure_of(80, 71, 82, 83), _sure_of(90, 71, 92, 93))
 
     async def core(due: StepPosition) -> CoreLogits:
