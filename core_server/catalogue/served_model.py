@@ -109,7 +109,8 @@ class ServedModel:
         if longest < 1:
             room = self.config.max_answer_tokens_behind(1) // request.block_size * request.block_size
             raise PromptTooLong(
-                f"an answer of {answer_tokens} tokens leaves no room for a prompt; ask for one of at most {room} tokens",
+                f"an answer of {answer_tokens} tokens leaves no room for a prompt; ask for one of at most {room} "
+                "tokens",
                 parameter="max_tokens",
                 limit=room,
             )

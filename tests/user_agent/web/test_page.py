@@ -171,7 +171,7 @@ def test_an_answer_marks_who_led_and_says_what_both_gave(page: Page) -> None:
     changed = led(page, "Rose Pavilion", "your documents")
     expect(changed).to_be_visible()
     expect(changed).to_have_accessible_name(re.compile("λ 0.30$"))
-    expect(page.locator(".answer .text")).to_contain_text("Water Street")
+    expect(page.locator(".answer .text")).to_contain_text(re.compile(r"Water\S? Street"))  # a mark may stand between
     changed.focus()
     card = page.get_by_role("tooltip")
     expect(card).to_contain_text("My piano lesson is at Rose Pavilion.")
@@ -517,7 +517,10 @@ def test_while_settings_are_saved_nothing_is_typed_that_would_be_lost(page: Page
 
 def test_a_setting_that_no_answer_can_be_made_with_is_refused_and_not_kept(page: Page, agent: AgentProcess) -> None:
     page.get_by_role("link", name="Settings").click()
-    for label, given, says in (("Timesteps per block", "601", "1 to 600"), ("Core", "nowhere", "write HOST:PORT")):
+    for label, given, says in (
+        ("Timesteps per block", "1001", "room for 1 to "),
+        ("Core", "nowhere", "write HOST:PORT"),
+    ):
         field = page.get_by_label(label, exact=True)
         expect(page.get_by_label("Core", exact=True)).to_be_visible()
         if not field.is_visible():
