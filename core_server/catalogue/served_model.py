@@ -107,9 +107,12 @@ class ServedModel:
         prompt_tokens, answer_tokens = len(request.prompt_ids), request.max_blocks * request.block_size
         longest = self.config.max_prompt_tokens_before(answer_tokens)
         if longest < 1:
+            room = self.config.max_answer_tokens_behind(1) // request.block_size * request.block_size
             raise PromptTooLong(
-                f"an answer of {answer_tokens} tokens leaves no room for a prompt; ask for a shorter answer",
+                f"an answer of {answer_tokens} tokens leaves no room for a prompt; ask for one of at most {room} "
+                "tokens",
                 parameter="max_tokens",
+                limit=room,
             )
         if prompt_tokens > longest:
             raise PromptTooLong(

@@ -99,7 +99,8 @@ async def test_settings_are_in_use(http: httpx.AsyncClient) -> None:
 
 def test_the_tuned_choice_is_known(environment: dict[str, str]) -> None:
     shown = run_here("tune", "--show", "--json", environment=environment)
-    assert json.loads(shown.stdout) == json.loads((FIXTURE / "config/slingshot/tuned.json").read_text())
+    (kept,) = json.loads((FIXTURE / "config/slingshot/tuned.json").read_text())
+    assert json.loads(shown.stdout) == [{**kept, "constant": None}]  # 0.1 did not compare λ auto with the best constant
 
 
 def test_the_key_of_the_rest_endpoint_is_the_same(environment: dict[str, str]) -> None:

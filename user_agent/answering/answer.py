@@ -17,19 +17,22 @@ Leader: TypeAlias = Literal["core", "documents", "both"]
 class AnswerToken:
     """One token of an answer.
 
+    What the models gave it is as at the timestep at which it was last changed: from the next one on both read it in the
+    noised block. See `contributions`.
+
     Attributes:
         token_id: as committed.
         text: as it stands in the answer.
-        core_choice: text of what the core alone would have committed here, on the same draw and from
+        core_choice: text of what the core alone would have had here, on the same draw and from
             the same noised block; None where no core took part.
         is_changed: whether the user's side changed the token.
-        core_p: probability that the core gave it at the timestep of its commit; None where no core took part.
+        core_p: probability that the core gave it; None where no core took part.
         user_p: that the user model gave it with the documents; None where it took no part.
         mixed_p: that the mix gave it. None of the three is a left-to-right probability: each position has
             seen a noised version of all of its block.
         led_by: "documents" if the user's side changed it, or no core took part; else "core" if the user model with the
-            documents would have committed another one on the same draw, or took no part; else "both".
-        lambda_user: λ of its position at that timestep; None by the difference rule, which has none.
+            documents would have had another one on the same draw, or took no part; else "both".
+        lambda_user: λ of its position; None by the difference rule, which has none.
         citation: index of the passage that it comes from, or that it comes from the private context; None where no
             passage raises its probability, or tokens are not cited. See `ssd2.algorithm.attribution`.
     """

@@ -14,7 +14,7 @@ from torch import Tensor
 from ssd2.algorithm.block_end import patience_of_the_core
 from ssd2.algorithm.block_view import BlockView
 from ssd2.algorithm.collaboration import UserLogits, UserTerms, mix_terms
-from ssd2.algorithm.ensemble import Weight, Weights
+from ssd2.algorithm.ensemble import Weights
 from ssd2.algorithm.exactness import proven
 from ssd2.algorithm.measured import MeasuredDecoding
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
@@ -29,8 +29,9 @@ from ssd2.models.control import Control
 from ssd2.models.predict import begin_sampler
 from ssd2.models.tokenizer import GrowingText
 from ssd2.wire.codec import PROTOCOL_VERSION, ModelCard, OpenRequest
-from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Leader, Observer, ProjectedBlock
+from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Observer, ProjectedBlock
 from user_agent.answering.citing import Citing
+from user_agent.answering.contributions import BlockContributions
 from user_agent.answering.conversation import NOTHING_SAID, Conversation
 from user_agent.answering.decoding import decoding_for
 from user_agent.answering.request import MAX_SPECULATION, AnswerSettings
@@ -175,6 +176,7 @@ class AnswerInProgress:
         self._sampler = begin_sampler(user_model.config, question.params, [question.seeds], ends_at_eos=ends_at_eos)
         self._asked: StepPosition | None = None  # where the core was asked last
         self._core: CoreLogits | None = None  # what it answered
+        self._contributions = BlockContributions()  # to the block in the making
         self._text = GrowingText(user_model.tokenizer)
         self._shown = ShownText(user_model.tokenizer.begins_thinking)
         self._is_enough = False
@@ -202,6 +204,7 @@ class AnswerInProgress:
         outcome = self._sampler.step(ensemble.mixed)  # line 9, and 13 at the end of a block
         if self._citing:
             await self._citing.see(view, outcome, ensemble.user)
+        await asyncio.to_thread(self._weigh, view, ensemble, outcome)
         self._show(view, ensemble, outcome)
         await self._tell()  # lines 10 to 12 at the core
         self.exact_timesteps += self._is_exact(view, ensemble)  # which nobody waits for
@@ -247,7 +250,7 @@ class AnswerInProgress:
     def _show(self, view: BlockView, ensemble: Ensemble, outcome: Outcome) -> None:
         """Tell the observer, on the device; it may have enough."""
         if outcome.is_commit:
-            tokens = self._committed(view, ensemble, self.token_ids[len(self.tokens) :])
+            tokens = self._committed(self.token_ids[len(self.tokens) :])
             self.tokens += tokens
             if self._observer:
                 text = self._shown.of(self._user_model.tokenizer.decode(self.token_ids))
@@ -265,35 +268,35 @@ class AnswerInProgress:
         if self._stream and self._asked and view and self.asks_core_at(view):
             await _tell(self._stream, self._asked, view)
 
-    def _committed(self, view: BlockView, ensemble: Ensemble, token_ids: Sequence[int]) -> list[AnswerToken]:
-        """Find how the tokens of a block came about."""
-        core, user, name = ensemble.core, ensemble.user.with_docs, self._user_model.tokenizer.token_name
-        given = (core.values if core else None, user, ensemble.mixed)
-        core_choices, user_choices = (self._choices(of, view, len(token_ids)) for of in given[:2])
-        core_p, user_p, mixed_p = (_probabilities(of, token_ids) for of in given)
-        lambdas = _by_position(ensemble.weights.lambda_user, len(token_ids))
+    def _weigh(self, view: BlockView, ensemble: Ensemble, outcome: Outcome) -> None:
+        """Find what each model gave to the tokens that this timestep changed."""
+        core, user = ensemble.core, ensemble.user.with_docs
+        self._contributions.see(
+            outcome.projection.token_ids[0],
+            (core.values if core else None, user, ensemble.mixed),
+            ensemble.weights.lambda_user,
+            lambda logits: self._sampler.project(logits, view).token_ids,
+        )
+
+    def _committed(self, token_ids: Sequence[int]) -> list[AnswerToken]:
+        """Return the tokens of a block with how they came about; the next block begins."""
+        of_block, self._contributions = self._contributions, BlockContributions()
+        name = self._user_model.tokenizer.token_name
         return [
             AnswerToken(
                 token_id=token_id,
                 text=self._shown.add(self._text.add(token_id)),
-                core_choice=None if (choice := core_choices[index]) is None else name(choice),
+                core_choice=None if (choice := of_block[index].core_choice) is None else name(choice),
                 is_changed=choice not in (None, token_id),
-                core_p=core_p[index],
-                user_p=user_p[index],
-                mixed_p=mixed_p[index],
-                led_by=_leader(token_id, choice, user_choices[index]),
-                lambda_user=lambdas[index],
+                core_p=of_block[index].core_p,
+                user_p=of_block[index].user_p,
+                mixed_p=of_block[index].mixed_p,
+                led_by=of_block[index].led_by(token_id),
+                lambda_user=of_block[index].lambda_user,
                 citation=self._citing.citation(len(self.tokens) + index) if self._citing else None,
             )
             for index, token_id in enumerate(token_ids)
         ]
-
-    def _choices(self, logits: Tensor | None, view: BlockView, count: int) -> Sequence[int | None]:
-        """Project one model's own logits with the draws that the mix had."""
-        if logits is None:
-            return [None] * count
-        chosen: list[int | None] = self._sampler.project(logits, view).token_ids[0, :count].tolist()
-        return chosen
 
     @property
     def token_ids(self) -> list[int]:
@@ -547,25 +550,3 @@ def _projected(view: BlockView, ensemble: Ensemble, projection: Projection) -> P
     core, mixed = ensemble.core, ensemble.mixed
     unlike = (core.values.argmax(-1) != mixed.argmax(-1))[0].nonzero().flatten().tolist() if core else []
     return ProjectedBlock(view.block, view.step, view.timestep, projection.token_ids[0].tolist(), unlike)
-
-
-def _leader(token_id: int, core_choice: int | None, user_choice: int | None) -> Leader:
-    """Tell which side a token comes from; a choice is None where the model took no part."""
-    if core_choice != token_id:
-        return "documents"
-    return "both" if user_choice == token_id else "core"
-
-
-def _by_position(weight: Weight | None, count: int) -> list[float | None]:
-    """Return a weight for each position of a block, from one for all or one for each."""
-    return weight[0, :count, 0].tolist() if isinstance(weight, Tensor) else [weight] * count
-
-
-def _probabilities(logits: Tensor | None, token_ids: Sequence[int]) -> list[float | None]:
-    """Return the probabilities of the tokens, position after position."""
-    if logits is None:
-        return [None] * len(token_ids)
-    of_block = logits[0, : len(token_ids)].float()
-    chosen = of_block.gather(-1, torch.tensor(token_ids, dtype=torch.int64)[:, None])
-    probabilities: list[float | None] = (chosen - of_block.logsumexp(-1, keepdim=True)).exp()[:, 0].tolist()
-    return probabilities

@@ -14,8 +14,8 @@ from ssd2.errors import InvalidParameter
 from user_agent.documents.formats.section import sentences
 from user_agent.documents.passage import Passage
 
-CLOZE = "Complete the sentence: {}"
-"""What the user model is asked, on the device."""
+CLOZE = "Tell me: {}"
+"""What the user model is asked, on the device; see docs/decisions/049-demo-and-reading-check.md for the words."""
 MAX_PHRASE_WORDS = 3
 MAX_FILE_BYTES = 1024 * 1024
 

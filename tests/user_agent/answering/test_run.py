@@ -206,13 +206,36 @@ async def test_a_core_asked_now_and_then_is_sent_only_what_it_needs(
     assert (answer.timesteps, answer.round_trips) == (15, 9)
 
 
+class LastChanges(Observer):
+    """Notes at which block and step each token of an answer was last changed."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[int, int]] = []
+        self._shown: list[int] = []
+        self._changed: list[int] = []
+
+    def projected(self, seen: ProjectedBlock) -> None:
+        before = self._shown if seen.step else [-1] * len(seen.token_ids)
+        self._see(seen.step, before, list(seen.token_ids))
+
+    def committed(self, seen: CommittedBlock) -> bool:
+        self._see(seen.step, self._shown, [token.token_id for token in seen.tokens])
+        self.found += [(seen.block, step) for step in self._changed]
+        return True
+
+    def _see(self, step: int, before: list[int], now: list[int]) -> None:
+        self._changed = (self._changed if step else []) or [step] * len(now)
+        self._changed = [step if a != b else last for a, b, last in zip(before, now, self._changed, strict=True)]
+        self._shown = now
+
+
 async def test_core_choices_come_from_its_last_logits_where_it_is_not_asked(
     user_model: UserModel,
 ) -> None:
-    question = _question(0.9, projection="greedy", steps=5, core_every=3)
-    answer = await Agent(user_model, _client(user_model)).answer(question)
-    for position, token in enumerate(answer.tokens):
-        last_asked = 2 * (position // 4) + 1
+    question, changes = _question(0.9, projection="greedy", steps=5, core_every=3), LastChanges()
+    answer = await Agent(user_model, _client(user_model)).answer(question, changes)
+    for position, (token, (block, step)) in enumerate(zip(answer.tokens, changes.found, strict=True)):
+        last_asked = 2 * block + step // 3
         logits = await FakeStream(4).logits(StepPosition(last_asked, 0, 0))
         choice = int(logits.values[0, position % 4].argmax())
         assert token.core_choice == user_model.tokenizer.token_name(choice)
@@ -272,10 +295,10 @@ async def test_lambda_0_decodes_without_the_user_models_weights(user_folder: Pat
 
 
 async def test_a_token_is_marked_exactly_if_the_core_alone_would_have_chosen_another(user_model: UserModel) -> None:
-    answer = await Agent(user_model, _client(user_model)).answer(_question(0.9, projection="greedy"))
-    for position, token in enumerate(answer.tokens):
-        last_step = 3 * (position // 4) + 2
-        logits = await FakeStream(4).logits(StepPosition(last_step, 0, 0))
+    changes = LastChanges()
+    answer = await Agent(user_model, _client(user_model)).answer(_question(0.9, projection="greedy"), changes)
+    for position, (token, (block, step)) in enumerate(zip(answer.tokens, changes.found, strict=True)):
+        logits = await FakeStream(4).logits(StepPosition(3 * block + step, 0, 0))
         choice = int(logits.values[0, position % 4].argmax())
         assert token.is_changed == (choice != token.token_id)
         assert token.core_choice == user_model.tokenizer.token_name(choice)
@@ -309,6 +332,26 @@ async def test_a_token_says_which_side_led_and_with_which_lambda(
         assert found == [80, 71, 82, 83]
         assert [token.led_by for token in answer.tokens] == ["documents", "both", "both", "documents"]
     assert [token.lambda_user for token in answer.tokens] == pytest.approx(lambdas, abs=1e-3)
+
+
+async def test_the_side_that_brought_a_token_in_led_though_the_other_takes_it_over(
+    user_model: UserModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The core would have 70; from the second timestep on it reads the documents' 80 in the block, and is sure."""
+    user = UserLogits(_sure_of(80, 71, 82, 83), _sure_of(90, 71, 92, 93))
+
+    async def core(due: StepPosition) -> CoreLogits:
+        return as_received(_sure_of(80 if due.step else 70, 71, 82, 83), PREFERRED)
+
+    client = _client(user_model)
+    monkeypatch.setattr(client.stream, "logits", core)
+    monkeypatch.setattr(UserTerms, "logits", lambda *_: user)
+    answer = await Agent(user_model, client).answer(_question(0.9, projection="greedy", max_tokens=4))
+    first = answer.tokens[0]
+    assert (first.token_id, first.led_by, first.is_changed) == (80, "documents", True)
+    assert first.core_choice == user_model.tokenizer.token_name(70)
+    assert (first.core_p, first.user_p, first.mixed_p) == pytest.approx((0, 1, 1), abs=1e-3)
+    assert [token.led_by for token in answer.tokens[1:]] == ["both"] * 3
 
 
 async def test_where_one_side_takes_no_part_the_other_leads(user_model: UserModel) -> None:
@@ -572,11 +615,12 @@ async def test_an_observer_that_has_enough_ends_the_answer_and_the_core_is_told_
 
 async def test_tokens_come_with_what_each_model_and_the_mix_gave_them(user_model: UserModel) -> None:
     question = _question(0.9, projection="greedy", max_tokens=4, self_conditioning="projection")
-    answer = await Agent(user_model, _client(user_model)).answer(question)
-    core = await FakeStream(4).logits(StepPosition(2, 0, 2))
-    given = torch.softmax(core.values[0].float(), -1)
-    for position, token in enumerate(answer.tokens):
-        assert token.core_p == pytest.approx(float(given[position, token.token_id]), rel=1e-4)
+    changes = LastChanges()
+    answer = await Agent(user_model, _client(user_model)).answer(question, changes)
+    for position, (token, (_, step)) in enumerate(zip(answer.tokens, changes.found, strict=True)):
+        core = await FakeStream(4).logits(StepPosition(step, 0, step))
+        given = torch.softmax(core.values[0, position].float(), -1)
+        assert token.core_p == pytest.approx(float(given[token.token_id]), rel=1e-4)
         assert token.mixed_p is not None
         assert 0 < token.mixed_p <= 1
         assert token.user_p is not None

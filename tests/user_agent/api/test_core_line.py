@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from ssd2.demo.paths import CORE
 from ssd2.errors import InvalidParameter
-from tests.end_to_end.conftest import CoreProcess, running_core
+from tests.end_to_end.conftest import running_core
 from tests.end_to_end.processes import is_running
 from tests.nagle import sends_at_once
 from tests.user_agent.api.conftest import agent_environment, asked, eventually, running_agent
@@ -23,12 +24,11 @@ from user_agent.serve import listening_socket
 CHAT = "/v1/chat/completions"
 
 
-def test_another_core_is_taken_up_and_one_that_is_no_address_changes_nothing(
-    core: CoreProcess, core_folder: Path, tmp_path: Path
-) -> None:
-    """First λ 1 without any core, then one, then another."""
+def test_another_core_is_taken_up_and_one_that_is_no_address_changes_nothing(tmp_path: Path) -> None:
+    """First λ 1 without any core, then one, then another, each with a model of the user model's vocabulary."""
     with (
-        running_core(f"other={core_folder}") as second,
+        running_core(f"first={CORE}") as first,
+        running_core(f"second={CORE}") as second,
         running_agent(tmp_path, max_tokens=8, insecure=True) as agent,  # which holds for no core that REST names
         agent.client() as http,
     ):
@@ -39,7 +39,7 @@ def test_another_core_is_taken_up_and_one_that_is_no_address_changes_nothing(
         assert http.patch("/v1/settings", json={"lambda_user": 1}).status_code == 200
         assert http.get("/v1/status").json()["core"]["address"] is None
         assert http.post(CHAT, json=asked()).json()["slingshot"]["figures"]["bytes_up"] == 0
-        for taken, name in ((core, core_folder.name), (second, "other")):
+        for taken, name in ((first, "first"), (second, "second")):
             changed = http.patch("/v1/settings", json={"lambda_user": None, "core": taken.address})
             assert changed.status_code == 200
             status = http.get("/v1/status").json()["core"]

@@ -38,9 +38,10 @@ def test_the_demos_model_reads_its_notes_and_not_real_english(user_model: UserMo
 def test_slow_models_are_asked_fewer_questions(user_model: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = count()  # a second passes with every timestep
     monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    found = check_reading(user_model, read_passages(NOTES), limit_s=20)
+    limit_s = 3 * user_model.config.default_steps  # one question of two whole blocks, but not six of a short one
+    found = check_reading(user_model, read_passages(NOTES), limit_s=limit_s)
     assert 0 < found.questions < QUESTIONS
-    assert next(clock) <= 25
+    assert next(clock) <= limit_s + 5
     assert check_reading(user_model, read_passages(NOTES), limit_s=0) == ReadingCheck()
 
 

@@ -66,7 +66,7 @@ def _passages(*texts: str) -> list[Passage]:
 )
 def test_a_question_is_a_sentence_without_its_last_content_words(sentence: str, asked: str, expected: str) -> None:
     (question,) = cloze_questions(_passages(sentence), seed=0)
-    assert question.text == f"Complete the sentence: {asked}"
+    assert question.text == f"Tell me: {asked}"
     assert question.expected == expected
 
 

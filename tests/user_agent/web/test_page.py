@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from ssd2.demo.paths import EVERYDAY
+from ssd2.demo.paths import EVERYDAY, USER
 from tests.user_agent.api.conftest import KEY, AgentProcess
 from tests.user_agent.web.conftest import opened
 
 pytestmark = pytest.mark.slow
 
 TWO_SOURCE = "In which street is the place of my piano lesson?"
+CONFIG = json.loads((USER / "config.json").read_text())
+BLOCK = CONFIG["block_size"]
+"""L, positions of a block of the demo pair."""
+ROOM = (CONFIG["max_positions"] - CONFIG["answer_position"]) // BLOCK * BLOCK
+"""Tokens of the user model's longest answer."""
+SECOND_TIMESTEP = re.compile(r"Block 1, timestep 9\d\d:")
 VIEWS = ("chat", "documents", "ledger", "settings")
 expect.set_options(timeout=90_000)  # on a busy machine a timestep of the demo takes a second
 
@@ -43,10 +49,19 @@ def look(page: Page, address: str) -> None:
     expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
 
 
-def open_course(page: Page) -> None:
-    """Open how the answer came about, with all of its timesteps."""
+def open_course(page: Page) -> int:
+    """Open how the answer came about, and wait for all of its timesteps; how many blocks it has."""
+    timesteps = re.search(r"(\d+) timesteps", page.locator(".answer .summary").inner_text())
+    assert timesteps
     page.get_by_text("How the answer was made").click()
-    expect(page.locator(".blocks .commit")).to_have_count(2)
+    expect(page.locator(".denoising .strip rect")).to_have_count(int(timesteps[1]))
+    expect(page.locator(".denoising output")).to_contain_text("committed")
+    return page.locator(".blocks .commit").count()
+
+
+def led(page: Page, words: str, by: str) -> Locator:
+    """The words of an answer with who led there; neighbours with the same leader are marked with them."""
+    return page.get_by_role("button", name=re.compile(rf"{words}.*, led by {by}, λ 0"))
 
 
 def overflow(page: Page) -> int:
@@ -153,14 +168,15 @@ def test_a_list_that_is_asked_for_twice_at_a_time_shows_each_row_once(page: Page
 
 def test_an_answer_marks_who_led_and_says_what_both_gave(page: Page) -> None:
     page.get_by_role("button", name=TWO_SOURCE).click()
-    changed = page.get_by_role("button", name=re.compile("^Rose Pavilion, led by your documents, λ 0.30$"))
+    changed = led(page, "Rose Pavilion", "your documents")
     expect(changed).to_be_visible()
-    expect(page.locator(".answer .text")).to_contain_text("Water Street")
+    expect(changed).to_have_accessible_name(re.compile("λ 0.30$"))
+    expect(page.locator(".answer .text")).to_contain_text(re.compile(r"Water\S? Street"))  # a mark may stand between
     changed.focus()
     card = page.get_by_role("tooltip")
     expect(card).to_contain_text("My piano lesson is at Rose Pavilion.")
-    expect(card.get_by_role("row")).to_have_count(3)  # a head and two tokens
-    expect(card.get_by_role("row").nth(1)).to_contain_text(re.compile(r"Rose.*%.*%.*%"))
+    for word in ("Rose", "Pavilion"):  # a token each
+        expect(card.get_by_role("row", name=re.compile(rf"^{word}\b.*%.*%.*%"))).to_have_count(1)
     page.keyboard.press("Escape")
     expect(card).to_be_hidden()
 
@@ -173,17 +189,19 @@ def test_with_lambda_auto_each_token_shows_who_led_and_its_lambda(page: Page, ag
     expect(page.get_by_text("Saved.")).to_be_visible()
     page.get_by_role("link", name="New chat").click()
     ask(page)
-    expect(
-        page.get_by_role("button", name=re.compile("^Rose Pavilion, led by your documents, λ 0.[89]"))
-    ).to_be_visible()
-    expect(page.get_by_role("button", name=re.compile("^Water Street, led by the core, λ 0.0"))).to_be_visible()
+    expect(led(page, "Rose Pavilion", "your documents")).to_have_accessible_name(
+        re.compile(r"λ 0\.([5-8]\d–0\.)?[89]\d?$")
+    )
+    expect(led(page, "^Water", "the core")).to_have_accessible_name(re.compile(r"λ 0\.[0-4]\d?$"))
     expect(page.locator(".answer > .legend")).to_have_text(
         "word◆ led by your documentsword○ led by the coreunmarked: both agree"
     )
-    expect(page.locator(".answer .summary")).to_contain_text(re.compile(r"λ auto 0\.0\d–0\.[89]"))
+    expect(page.locator(".answer .summary")).to_contain_text(re.compile(r"λ auto 0\.[0-4]\d?–0\.[89]"))
     open_course(page)
     lambdas = [float(text.removeprefix("λ ")) for text in page.locator(".blocks .lambda").all_inner_texts()]
-    assert (len(lambdas), max(lambdas) > 0.8, min(lambdas) < 0.1) == (14, True, True)
+    assert len(lambdas) == page.locator(".blocks .commit .token").count()
+    assert max(lambdas) > 0.8
+    assert min(lambdas) < 0.5
     page.get_by_role("link", name="Settings").click()
     weight.fill("0.25")
     page.get_by_role("button", name="Save").click()
@@ -205,7 +223,7 @@ def test_where_only_one_model_takes_part_nothing_is_marked(page: Page, agent: Ag
 
 def test_the_card_of_a_token_goes_with_its_token(page: Page) -> None:
     ask(page)
-    page.locator("button.led.documents").hover()
+    page.locator("button.led.documents").first.hover()
     expect(page.get_by_role("tooltip")).to_be_visible()
     page.get_by_role("button", name="Regenerate").press("Enter")
     expect(page.get_by_role("tooltip")).to_be_hidden()
@@ -221,10 +239,10 @@ def test_a_citation_names_its_line_and_shows_its_passage_on_a_click(page: Page, 
 
 @pytest.fixture
 def disputed(agent: AgentProcess) -> Iterator[None]:
-    """A second place for the dentist appointment, and every token cited."""
+    """A second place for the piano lesson, and every token cited."""
     with agent.client() as http:
         http.patch("/v1/settings", json={"cite": "tokens"}).raise_for_status()
-        note = b"My dentist appointment is at Fern Gallery."
+        note = b"My piano lesson is at Fern Gallery."
         kept = http.post("/v1/documents", files={"file": ("letter.md", note)}).json()
         yield
         http.delete(f"/v1/documents/{kept['id']}").raise_for_status()
@@ -233,19 +251,19 @@ def disputed(agent: AgentProcess) -> Iterator[None]:
 
 @pytest.mark.usefixtures("disputed")
 def test_a_token_names_its_passage_and_notes_that_disagree_are_said_so(page: Page) -> None:
-    ask(page, "Where is my dentist appointment?")
+    ask(page, "Where is my piano lesson?")
     for _ in ("as it was made", "as it is kept"):
         notice = page.get_by_role("note")
         expect(notice).to_have_text(
             re.compile(
-                r"^Two of your notes disagree: .*(Fern Gallery|Hazel Hammer)”; .*(Fern Gallery|Hazel Hammer)”\.$"
+                r"^Two of your notes disagree: .*(Fern Gallery|Rose Pavilion)”; .*(Fern Gallery|Rose Pavilion)”\.$"
             )
         )
         expect(notice).to_contain_text("letter.md, line 1 says “Fern Gallery”")
-        expect(notice).to_contain_text("appointments.md, line 3 says “Hazel Hammer”")
+        expect(notice).to_contain_text("appointments.md, line 3 says “Rose Pavilion”")
         private = page.locator(".answer .text button.disputed.cited").first
         expect(private).to_have_accessible_name(
-            re.compile(r"^(Fern|Hazel).*, from (letter\.md, line 1|appointments\.md, line 3), your notes disagree$")
+            re.compile(r"^(Fern|Rose).*, from (letter\.md, line 1|appointments\.md, line 3), your notes disagree$")
         )
         private.click()
         card = page.get_by_role("tooltip")
@@ -258,27 +276,28 @@ def test_a_token_names_its_passage_and_notes_that_disagree_are_said_so(page: Pag
 
 def test_denoising_can_be_scrubbed_from_the_keyboard(page: Page, answered: str) -> None:
     look(page, answered)
-    open_course(page)
+    blocks = open_course(page)
     scrubber = page.get_by_role("slider", name="Timestep")
     scrubber.press("Home")
     expect(scrubber).to_have_attribute(
-        "aria-valuetext", re.compile(r"Block 1, timestep 1000: 8 new, \d tokens? unlike")
+        "aria-valuetext", re.compile(rf"Block 1, timestep 1000: {BLOCK} new, \d+ tokens? unlike")
     )
-    expect(page.locator(".blocks .token")).to_have_count(8)
+    expect(page.locator(".blocks .token")).to_have_count(BLOCK)
     scrubber.press("ArrowRight")
-    expect(page.locator(".denoising output")).to_contain_text("timestep 976")
+    expect(page.locator(".denoising output")).to_contain_text(SECOND_TIMESTEP)
     scrubber.press("End")
-    expect(page.locator(".denoising output")).to_contain_text("Block 2 committed")
-    expect(page.locator(".blocks .unlike")).to_have_text([re.compile("Rose"), re.compile("Pavilion")])
+    expect(page.locator(".denoising output")).to_contain_text(f"Block {blocks} committed")
+    for word in ("Rose", "Pavilion"):
+        expect(page.locator(".blocks .unlike").filter(has_text=word)).to_have_count(1)
     assert page.locator(".strip rect").count() == int(scrubber.get_attribute("max") or 0) + 1
 
 
 def test_denoising_replays_from_its_first_timestep_to_its_last(page: Page, answered: str) -> None:
     look(page, answered)
-    open_course(page)
+    blocks = open_course(page)
     page.get_by_role("button", name="Replay").click()
-    expect(page.locator(".denoising output")).to_contain_text("timestep 976")
-    expect(page.locator(".denoising output")).to_contain_text("Block 2 committed")
+    expect(page.locator(".denoising output")).to_contain_text(SECOND_TIMESTEP)
+    expect(page.locator(".denoising output")).to_contain_text(f"Block {blocks} committed")
     expect(page.get_by_role("button", name="Replay")).to_be_visible()
 
 
@@ -321,7 +340,7 @@ def test_enter_pressed_twice_asks_once(page: Page, agent: AgentProcess) -> None:
 
 def test_the_ledger_shows_what_the_message_that_left_says(page: Page) -> None:
     ask(page)
-    expect(page.locator("#totals")).to_contain_text(re.compile(r"\d+ messages?, .* sent.*this answer \d+, \d+ B"))
+    expect(page.locator("#totals")).to_contain_text(re.compile(r"\d+ messages?, .* sent.*this answer \d+, [\d.]+ k?B"))
     page.get_by_role("link", name="Messages sent", exact=True).click()
     expect(page.get_by_text("Messages of one answer.")).to_be_visible()
     expect(page.get_by_role("heading", name="What was sent, on this machine")).to_be_visible()
@@ -374,7 +393,7 @@ def test_a_running_answer_is_watched_and_stopped_by_escape_and_the_agent_stops_t
     with page.expect_request("**/events") as watched:
         page.get_by_label("Question").fill(TWO_SOURCE)
         page.keyboard.press("Enter")
-        expect(page.locator(".answer.live .token")).to_have_count(8)
+        expect(page.locator(".answer.live .token")).to_have_count(BLOCK)
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
     expect(page.get_by_text("There is no answer yet.")).to_be_visible()
@@ -401,9 +420,7 @@ def test_a_reload_loses_nothing_of_a_chat(page: Page) -> None:
     ask(page)
     page.reload()
     expect(page.locator(".question")).to_have_text(TWO_SOURCE)
-    expect(
-        page.get_by_role("button", name=re.compile("^Rose Pavilion, led by your documents, λ 0.30$"))
-    ).to_be_visible()
+    expect(led(page, "Rose Pavilion", "your documents")).to_be_visible()
     open_course(page)
 
 
@@ -500,7 +517,10 @@ def test_while_settings_are_saved_nothing_is_typed_that_would_be_lost(page: Page
 
 def test_a_setting_that_no_answer_can_be_made_with_is_refused_and_not_kept(page: Page, agent: AgentProcess) -> None:
     page.get_by_role("link", name="Settings").click()
-    for label, given, says in (("Timesteps per block", "601", "1 to 600"), ("Core", "nowhere", "write HOST:PORT")):
+    for label, given, says in (
+        ("Timesteps per block", "1001", "room for 1 to "),
+        ("Core", "nowhere", "write HOST:PORT"),
+    ):
         field = page.get_by_label(label, exact=True)
         expect(page.get_by_label("Core", exact=True)).to_be_visible()
         if not field.is_visible():
@@ -593,15 +613,15 @@ def test_a_question_that_is_too_long_says_so_in_the_reader_s_terms(page: Page) -
 
 @pytest.fixture
 def crowded(agent: AgentProcess) -> Iterator[None]:
-    """More about the question than fits, and a longer answer wanted than there is room for."""
+    """More about the question than fits, and a longer answer wanted than there is room for in the user model alone."""
     visit = f"My piano lesson is at Rose Pavilion. {'It is so. ' * 8}"
     note = "\n\n".join(f"{visit} Visit {n}." for n in range(8))
     with agent.client() as http:
-        http.patch("/v1/settings", json={"max_tokens": 4000}).raise_for_status()
+        http.patch("/v1/settings", json={"max_tokens": 4000, "lambda_user": 1}).raise_for_status()
         kept = http.post("/v1/documents", files={"file": ("visit.md", note.encode())}).json()
         yield
         http.delete(f"/v1/documents/{kept['id']}").raise_for_status()
-        http.patch("/v1/settings", json={"max_tokens": None}).raise_for_status()
+        http.patch("/v1/settings", json={"max_tokens": None, "lambda_user": None}).raise_for_status()
 
 
 @pytest.mark.usefixtures("crowded")
@@ -609,7 +629,9 @@ def test_what_did_not_fit_is_said_under_the_answer_and_kept(page: Page) -> None:
     ask(page, "Where is my piano lesson?")
     for _ in ("as it was made", "as it is kept"):
         expect(page.locator(".answer .remark").first).to_have_text(
-            re.compile(r"(At most|Cut off at) 56 tokens, not 4,000: this question leaves the models no more room\.")
+            re.compile(
+                rf"(At most|Cut off at) {ROOM} tokens, not 4,000: this question leaves the models no more room\."
+            )
         )
         citations = page.locator(".citations")
         expect(citations.get_by_text(re.compile(r"visit\.md, line \d+, in part"))).to_have_count(1)
