@@ -17,6 +17,8 @@ from core_server.__main__ import EXIT_TERMINATED, main, raise_descriptor_limit
 from core_server.config import ServerConfig
 from core_server.frontend.server import serve
 from ssd2.models import pairs
+from ssd2.models.checkpoint import save_checkpoint
+from tests.conftest import DEMO_TOKENIZER, demo_shaped_model
 from tests.end_to_end.namespaces import NEEDS_OWN_PROCESSES
 from tests.end_to_end.processes import children
 
@@ -97,12 +99,13 @@ def test_formats_that_there_are_not_are_refused_at_once() -> None:
 
 
 @pytest.mark.slow
-def test_a_model_that_cannot_be_cut_is_refused_by_all_ranks_at_once() -> None:
-    done = run("--model", str(ROOT / "shared/ssd2/demo/core"), "--tensor-parallel", "2", "--threads", "1")
+def test_a_model_that_cannot_be_cut_is_refused_by_all_ranks_at_once(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "core", demo_shaped_model(1, hidden_size=24, num_heads=3), DEMO_TOKENIZER.read_text())
+    done = run("--model", str(tmp_path / "core"), "--tensor-parallel", "2", "--threads", "1")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith(
-        "core-server: error: 9 attention heads and a feed-forward width of 1152 are not divisible by 2; use one of "
-        "1, 3, 9 (--tensor-parallel)\n"
+        "core-server: error: 3 attention heads and a feed-forward width of 32 are not divisible by 2; use one of 1 "
+        "(--tensor-parallel)\n"
     )
 
 

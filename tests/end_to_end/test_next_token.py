@@ -44,10 +44,9 @@ from user_agent.store.ledger import Ledger
 
 VOCAB = 151_936
 TOKENS = 4
-LOGITS = frozenset(
-    function.__code__ for function in (nn.Module._call_impl, pack_logits, unpack_logits, weighted_sum, ranked)
-)
-COPIES = {"greedy": 2, "sampling": 4}
+PLACES = (nn.Module._call_impl, pack_logits, unpack_logits, weighted_sum, ranked)
+LOGITS = frozenset(function.__code__ for function in PLACES)
+COPIES = {"greedy": 2, "sampling": 5}
 """Copies of logits that the device may make for a token."""
 
 
@@ -111,7 +110,11 @@ async def test_what_is_made_on_either_side_is_seen(folder: Path) -> None:
     """Otherwise the tests below could not fail."""
     core, user = LoadedModel("core", load_checkpoint(folder)), UserModel.load(folder, with_weights=True)
     made = await _decoded(core, user, "greedy", frozenset())
-    for side, places in ((made.core, ("pack",)), (made.device, ("mix", "unpack")), (made.user_model, ("forward",))):
+    for side, places in (
+        (made.core, ("pack",)),
+        (made.device, ("weighted_sum", "unpack")),
+        (made.user_model, ("forward",)),
+    ):
         assert all(any(place in name for name in side.derived) for place in places), side.derived
         assert sum(side.derived.values()) >= TOKENS
 

@@ -92,9 +92,9 @@ def _probabilities(logits: Tensor | None, token_ids: Tensor, positions: Sequence
     """Return the probabilities of the tokens at some positions."""
     if logits is None:
         return [None] * len(positions)
-    there = logits[0, positions].float()
-    chosen = there.gather(-1, token_ids[positions][:, None].to(there.device))
-    probabilities: list[float | None] = (chosen - there.logsumexp(-1, keepdim=True)).exp()[:, 0].tolist()
+    of_all = logits[0].float()  # of positions picked here a copy would be made
+    chosen = of_all.gather(-1, token_ids[:, None].to(of_all.device))
+    probabilities: list[float | None] = (chosen - of_all.logsumexp(-1, keepdim=True)).exp()[positions, 0].tolist()
     return probabilities
 
 

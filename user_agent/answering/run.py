@@ -204,9 +204,12 @@ class AnswerInProgress:
         outcome = self._sampler.step(ensemble.mixed)  # line 9, and 13 at the end of a block
         if self._citing:
             await self._citing.see(view, outcome, ensemble.user)
-        await asyncio.to_thread(self._weigh, view, ensemble, outcome)
+        if outcome.is_commit:  # its tokens are shown with what each model gave them
+            self._weigh(view, ensemble, outcome)
         self._show(view, ensemble, outcome)
         await self._tell()  # lines 10 to 12 at the core
+        if not outcome.is_commit:  # now that the core is at work
+            self._weigh(view, ensemble, outcome)
         self.exact_timesteps += self._is_exact(view, ensemble)  # which nobody waits for
         return ensemble
 

@@ -11,7 +11,6 @@ from ssd2.algorithm.params import DecodingParams
 from ssd2.algorithm.timesteps import TRAINED_TIMESTEPS
 from ssd2.errors import InvalidParameter
 from ssd2.evaluation.pair import Pair
-from ssd2.models.configs import SSD2Config
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Grid:
                 "these models write token by token, without timesteps to measure; use a pair of diffusion models"
             )
         lowest = max(config.trained_above for config in configs)
-        feeds_back = all(isinstance(config, SSD2Config) for config in configs)
+        feeds_back = all(config.feeds_back for config in configs)
         return replace(
             self,
             stops=tuple(sorted({max(stop, lowest) for stop in self.stops})),

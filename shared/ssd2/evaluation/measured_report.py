@@ -8,14 +8,12 @@ from typing import Any
 from ssd2.algorithm.measured import MeasuredDecoding
 from ssd2.algorithm.params import DecodingParams
 from ssd2.evaluation.measuring import Loss, Measurement, Measuring, Trial
-from ssd2.models.configs import SSD2Config
 
 
 def settings_of(measuring: Measuring, measurement: Measurement) -> MeasuredDecoding:
     """Return the chosen settings as a checkpoint has them."""
     chosen = measurement.chosen.decoding
-    feeds_back = isinstance(measuring.pair.core.model.config, SSD2Config)
-    mode = chosen.self_conditioning if feeds_back else None
+    mode = chosen.self_conditioning if measuring.pair.core.model.config.feeds_back else None
     return MeasuredDecoding(chosen.stop, chosen.steps, chosen.patience or 0, mode)
 
 

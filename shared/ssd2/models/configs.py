@@ -127,6 +127,11 @@ class ModelConfig(Defaults, Protocol):
         ...
 
     @property
+    def feeds_back(self) -> bool:
+        """True if it reads what the last timestep projected, beside the noised simplex (§3.1)."""
+        ...
+
+    @property
     def trained_above(self) -> float:
         """Share of T above which there is a network for every timestep."""
         ...
@@ -281,6 +286,11 @@ class SSD2Config:
     def cuts_rows(self) -> bool:
         """False: the noised simplex is over the whole vocabulary."""
         return False
+
+    @property
+    def feeds_back(self) -> bool:
+        """True: it is trained with self-conditioning."""
+        return True
 
     @property
     def trained_above(self) -> float:
@@ -441,6 +451,11 @@ class PlainConfig:
     def cuts_rows(self) -> bool:
         """True if it writes token by token."""
         return self.block_size == 1
+
+    @property
+    def feeds_back(self) -> bool:
+        """False: it reads the noised simplex, or the tokens before, and nothing beside them."""
+        return False
 
     @property
     def max_block_size(self) -> int:

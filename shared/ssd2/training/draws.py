@@ -73,31 +73,39 @@ def draw_noise(key: str, rows: Iterable[int], mask: Tensor, vocab_size: int, dev
 
 @dataclass(frozen=True)
 class Partner:
-    """What a partner changes in the tokens that a model is fed back.
+    """What a partner changes in the tokens that a model is fed back, and in those that it reads through the noise.
 
     Attributes:
         is_right: bool, [B, nL], positions that it has right.
         strays: int64, [B, nL], tokens that neither side would say, at the other positions; -1 where there is none.
+        is_noised: bool, [B], rows whose noised simplex is of these tokens as well, in place of the true ones.
+        earlier: timesteps at which the model's own tokens are predicted, as t of the batch: above it in rows that
+            are noised, where more of those tokens are wrong; t itself in the others.
     """
 
     is_right: Tensor
     strays: Tensor
+    is_noised: Tensor
+    earlier: Tensor
 
     def to(self, device: torch.device | str) -> Partner:
         """The same on a device."""
-        return Partner(self.is_right.to(device), self.strays.to(device))
+        return Partner(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
-def draw_partner(key: str, rows: Iterable[int], mask: Tensor, params: TrainingParams, vocab_size: int) -> Partner:
+def draw_partner(
+    key: str, rows: Iterable[int], mask: Tensor, t: Tensor, params: TrainingParams, vocab_size: int
+) -> Partner:
     """Draw a partner: each position right with probability ρ, and a stray token with probability σ.
 
-    One ρ ~ Uniform(0, partner_right) and one σ ~ Uniform(0, partner_stray) a row.
+    One ρ ~ Uniform(0, partner_right) and one σ ~ Uniform(0, partner_stray) a row; `earlier` ~ Uniform(t, T).
 
     Args:
         key: of the global batch.
         rows: which of its rows these are.
         mask: bool, [B, nL].
-        params: with the largest ρ and σ.
+        t: timesteps of these rows, [B] or [B, n].
+        params: with the largest ρ and σ, and the share of rows that are noised.
         vocab_size: V.
 
     Returns:
@@ -105,13 +113,18 @@ def draw_partner(key: str, rows: Iterable[int], mask: Tensor, params: TrainingPa
     """
     length = mask.shape[1]
     is_right, strays = torch.zeros(mask.shape, dtype=torch.bool), torch.full(mask.shape, -1)
+    is_noised, earlier = torch.zeros(len(mask), dtype=torch.bool), t.cpu().clone()
     for index, row in enumerate(rows):
         generator = _generator(f"{key}/{row}/partner")
         rho, sigma = torch.rand(2, generator=generator) * torch.tensor([params.partner_right, params.partner_stray])
         is_right[index] = torch.rand(length, generator=generator) < rho
         is_stray = torch.rand(length, generator=generator) < sigma
         strays[index] = torch.randint(vocab_size, (length,), generator=generator).where(is_stray, torch.tensor(-1))
-    return Partner(is_right, strays)
+        is_noised[index] = torch.rand((), generator=generator) < params.partner_noised
+        if is_noised[index]:
+            above = torch.rand(earlier[index].shape, generator=generator) * (TRAINED_TIMESTEPS - earlier[index])
+            earlier[index] += above.long()
+    return Partner(is_right, strays, is_noised, earlier)
 
 
 def sample_timesteps(rows: int, generator: torch.Generator) -> Tensor:

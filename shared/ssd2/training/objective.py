@@ -98,49 +98,72 @@ def diffusion_losses(
         t: timesteps, line 2: [B], or [B, n] with one for each block, where the context has none of its own.
         noise: standard normal, [B, nL, V], line 3; scaled by K here.
         self_condition: r of line 5.
-        partner: what a partner changes in what is fed back; see `partner_feedback`. None: Algorithm 1.
+        partner: what a partner changes in what the model reads; see `_with_partner`. None: Algorithm 1.
         block_size: L; the model's own if None.
 
     Returns:
         Cross entropy of every token, 0 behind a row's last block, [B * nL].
     """
-    config = model.config
-    block_size = block_size or config.block_size
-    x_0 = ids_to_simplex(batch.answer_ids, config.vocab_size, config.simplex_value)  # line 1
-    t_of_tokens = t[:, None] if t.ndim == 1 else t.repeat_interleave(block_size, -1)  # [B, 1 or nL]
-    alpha_bar_t = alpha_bar(t_of_tokens)[..., None]
-    x_t = alpha_bar_t.sqrt() * x_0 + (1 - alpha_bar_t).sqrt() * config.simplex_value * noise  # line 4
-    self_cond = None
-    if self_condition or partner is not None:  # line 9
+    block_size = block_size or model.config.block_size
+    x_t, self_cond = _noised(batch.answer_ids, t, noise, model.config, block_size), None  # lines 1 and 4
+    if partner is not None:
+        x_t, self_cond = _with_partner(model, batch, x_t, t, noise, partner, block_size)
+    elif self_condition:
         with torch.no_grad():
-            self_cond = masked_logits(model, batch, x_t, None, t, block_size)
-            if partner is not None:
-                self_cond = partner_feedback(self_cond, batch.answer_ids, partner, config)
+            self_cond = masked_logits(model, batch, x_t, None, t, block_size)  # line 9
     logits = masked_logits(model, batch, x_t, self_cond, t, block_size)  # lines 7 and 10
     losses = F.cross_entropy(logits.flatten(0, 1).float(), batch.answer_ids.flatten(), reduction="none")
     return losses * batch.answer_mask.flatten()
 
 
+def _noised(token_ids: Tensor, t: Tensor, noise: Tensor, config: SSD2Config, block_size: int) -> Tensor:
+    """Lines 1 and 4: the almost-one-hot simplex of the tokens, with the noise of each block's t, [B, nL, V]."""
+    x_0 = ids_to_simplex(token_ids, config.vocab_size, config.simplex_value)
+    t_of_tokens = t[:, None] if t.ndim == 1 else t.repeat_interleave(block_size, -1)  # [B, 1 or nL]
+    alpha_bar_t = alpha_bar(t_of_tokens)[..., None]
+    return alpha_bar_t.sqrt() * x_0 + (1 - alpha_bar_t).sqrt() * config.simplex_value * noise
+
+
 # See docs/decisions/059-training-for-two-domains.md.
-def partner_feedback(own: Tensor, answer_ids: Tensor, partner: Partner, config: SSD2Config) -> Tensor:
-    """Make the projection that a model is fed back in a collaboration: its own tokens, some put right, some stray.
+@torch.no_grad()
+def _with_partner(
+    model: SSD2, batch: Batch, x_t: Tensor, t: Tensor, noise: Tensor, partner: Partner, block_size: int
+) -> tuple[Tensor, Tensor]:
+    """Make what a model reads in a collaboration. Ours, not the paper's.
 
-    Ours, not the paper's. Algorithm 1 feeds back the model's own prediction from the same x_t, so a model learns that
-    what is fed back holds nothing new. Between two domains it does: the partner's tokens. Stray tokens stand for those
-    drawn before anything has arrived: without them a model takes every token that it would not say for the partner's.
-
-    Args:
-        own: the model's logits from the same x_t, [B, nL, V].
-        answer_ids: the true tokens, [B, nL].
-        partner: what the partner changes.
-        config: of the model.
+    Algorithm 1 feeds back the model's own prediction from the same x_t, so a model learns that what is fed back holds
+    nothing new; between two domains it holds the partner's tokens. And Algorithm 1 noises the true tokens, so a model
+    learns that what shows through little noise is true; a decode noises what was projected, which may be a fact that
+    was drawn before its place was known. In the partner's noised rows it is the projected tokens here as well.
 
     Returns:
-        ±K simplex, [B, nL, V], with the K that a decode feeds back.
+        The noised simplex and what is fed back, each [B, nL, V].
+    """
+    config, earlier = model.config, partner.earlier
+    x_earlier = _noised(batch.answer_ids, earlier, noise, config, block_size)
+    own = masked_logits(model, batch, x_earlier, None, earlier, block_size)
+    token_ids = projected_with(own, batch.answer_ids, partner)
+    projected = _noised(token_ids, t, noise, config, block_size)
+    fed_back = ids_to_simplex(token_ids, config.vocab_size, config.feedback_value(config.simplex_value))
+    return torch.where(partner.is_noised[:, None, None], projected, x_t), fed_back
+
+
+def projected_with(own: Tensor, answer_ids: Tensor, partner: Partner) -> Tensor:
+    """Make the tokens that a decode with a partner projects: the model's own, some put right, some stray.
+
+    Stray tokens stand for those drawn before anything has arrived: without them a model takes every token that it would
+    not say for the partner's.
+
+    Args:
+        own: the model's logits, [B, nL, V].
+        answer_ids: the true tokens, [B, nL].
+        partner: what the partner changes.
+
+    Returns:
+        int64, [B, nL].
     """
     token_ids = torch.where(partner.strays < 0, own.argmax(-1), partner.strays)
-    token_ids = torch.where(partner.is_right, answer_ids, token_ids)
-    return ids_to_simplex(token_ids, config.vocab_size, config.feedback_value(config.simplex_value))
+    return torch.where(partner.is_right, answer_ids, token_ids)
 
 
 def masked_logits(

@@ -55,9 +55,10 @@ class TrainingParams:
         timesteps_per: "sequence" as in Algorithm 1, or "block": a t for each block, for a model whose context has no
             timestep. Diffusion only.
         partner_feedback: share of the steps, from `self_conditioning_from` on, in which a partner's tokens are fed
-            back (see `ssd2.training.objective.partner_feedback`); the others are Algorithm 1. Diffusion only.
+            back (see `ssd2.training.objective`); the others are Algorithm 1. Diffusion only.
         partner_right: largest share of tokens that the partner has right, in (0, 1].
         partner_stray: largest share of the other tokens that neither side would say, in [0, 1].
+        partner_noised: share of these sequences whose noised simplex is of the fed-back tokens too, in [0, 1].
         feedback_share: of the finished model, see `ssd2.models.configs.SSD2Config`; None: what K leaves.
         gradient_clip: largest norm of the gradient.
         autocast: "bf16" or "none".
@@ -85,6 +86,7 @@ class TrainingParams:
     partner_feedback: float = 0.0
     partner_right: float = 0.6
     partner_stray: float = 0.0
+    partner_noised: float = 0.0
     feedback_share: float | None = None
     gradient_clip: float = 1.0
     autocast: str = "bf16"
@@ -111,14 +113,17 @@ class TrainingParams:
                 f"timesteps_above is {self.timesteps_above}, timesteps_up_to {self.timesteps_up_to}; they are "
                 "shares of T in [0, 1], the first below the second"
             )
-        if not (0 <= self.partner_feedback <= 1 and 0 < self.partner_right <= 1 and 0 <= self.partner_stray <= 1):
-            raise InvalidParameter(
-                f"partner_feedback is {self.partner_feedback}, partner_right {self.partner_right}, partner_stray "
-                f"{self.partner_stray}; they are shares in [0, 1], the second above 0"
-            )
+        self._check_partner()
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InvalidParameter(f"{name} is {getattr(self, name)!r}; use {' or '.join(map(repr, choices))}")
+
+    def _check_partner(self) -> None:
+        if not 0 < self.partner_right <= 1:
+            raise InvalidParameter(f"partner_right is {self.partner_right}; it must be a share in (0, 1]")
+        for name in ("partner_feedback", "partner_stray", "partner_noised"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidParameter(f"{name} is {getattr(self, name)}; it must be a share in [0, 1]")
 
     def batch_size_at(self, step: int) -> int:
         """Sequences of a step: the two phases of App. B may differ."""

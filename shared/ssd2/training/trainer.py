@@ -194,7 +194,8 @@ class Trainer:
             noise = draw_noise(draws.key, part.rows, batch.answer_mask, self.model.config.vocab_size, device)
             if feeds_back and draws.has_partner:
                 vocab_size = self.model.config.vocab_size
-                partner = draw_partner(draws.key, part.rows, batch.answer_mask, self.params, vocab_size).to(device)
+                partner = draw_partner(draws.key, part.rows, batch.answer_mask, t, self.params, vocab_size)
+                partner = partner.to(device)
         with self._autocast():
             loss: Tensor = self._parallel.module(
                 batch.to(device), t, noise, feeds_back and draws.self_condition, partner

@@ -18,6 +18,7 @@ from core_server.frontend import service as service_module
 from core_server.frontend.engines import Engines
 from core_server.frontend.service import CollaborationService
 from core_server.observability.logs import TextFormatter
+from ssd2.algorithm.measured import MeasuredDecoding
 from ssd2.algorithm.params import PROJECTIONS, DecodingParams, Seeds
 from ssd2.algorithm.projection import StepPosition
 from ssd2.logits.format import FLOAT16, UINT8, AllowedFormats, LogitsFormat
@@ -106,6 +107,7 @@ async def test_the_model_card_describes_the_model(served: LoadedModel, start: St
         parameters=sum(p.numel() for p in served.checkpoint.model.parameters()),
         family="ssd-2",
         logits_formats=AllowedFormats.parse("float16,uint8,top-k:1024"),
+        measured=MeasuredDecoding(stop=0.4),
     )
 
 

@@ -9,14 +9,16 @@ import pytest
 import torch
 from conftest import DEMO_TOKENIZER, plain_logits, tiny_config, tiny_model
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from ssd2.algorithm.noise_schedule import alpha_bar
 from ssd2.demo.generator import Item
 from ssd2.errors import PromptTooLong
 from ssd2.models.ssd2 import SSD2
 from ssd2.models.tokenizer import Tokenizer
 from ssd2.training.data import collate, encode_item
 from ssd2.training.draws import Partner, sample_timesteps
-from ssd2.training.objective import Batch, causal_loss, diffusion_loss, diffusion_losses, partner_feedback
+from ssd2.training.objective import Batch, causal_loss, diffusion_loss, diffusion_losses, masked_logits, projected_with
 
 VOCAB, BLOCK, EOS, PAD = 32, 4, 2, 0
 PROMPT_LENGTHS, BLOCKS = (3, 7, 5), (2, 3, 1)
@@ -79,7 +81,17 @@ def loss_of_a_block(
     return -probabilities[torch.arange(BLOCK), target].sum()
 
 
-NO_STRAYS = torch.full((3, max(BLOCKS) * BLOCK), -1)
+def partner_of(
+    is_right: Tensor, earlier: Tensor, strays: Tensor | None = None, is_noised: Tensor | None = None
+) -> Partner:
+    """A partner without stray tokens and noised rows, unless told otherwise."""
+    none = torch.zeros(len(is_right), dtype=torch.bool)
+    return Partner(
+        is_right,
+        torch.full(is_right.shape, -1) if strays is None else strays,
+        none if is_noised is None else is_noised,
+        earlier,
+    )
 
 
 def loss_block_by_block(
@@ -137,7 +149,7 @@ def test_the_partner_objective_feeds_back_own_tokens_of_which_some_are_put_right
     losses = []
     for share in (0.0, 0.5, 1.0):
         is_right = torch.rand(batch.answer_ids.shape, generator=torch.Generator().manual_seed(6)) < share
-        found = diffusion_losses(model, batch, t, noise, self_condition=False, partner=Partner(is_right, NO_STRAYS))
+        found = diffusion_losses(model, batch, t, noise, self_condition=False, partner=partner_of(is_right, t))
         loss = found.sum() / batch.answer_mask.sum()
         expected = loss_block_by_block(model, batch, noise, False, t_of_blocks, is_right)
         torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
@@ -145,16 +157,40 @@ def test_the_partner_objective_feeds_back_own_tokens_of_which_some_are_put_right
     assert len({round(loss, 4) for loss in losses}) == 3
 
 
-def test_what_a_partner_feeds_back_is_as_sharp_as_in_a_decode() -> None:
+def test_a_decode_with_a_partner_projects_own_tokens_but_for_right_and_stray_ones() -> None:
     own, answer_ids = torch.zeros(1, 4, VOCAB), torch.tensor([[7, 8, 9, 10]])
     own[0, :, 3] = 1.0
     is_right, strays = torch.tensor([[False, True, False, True]]), torch.tensor([[-1, -1, 12, 13]])
-    partner = Partner(is_right, strays)
-    for share, k in ((None, 5.0), (0.9, math.log(0.9 / 0.1 * (VOCAB - 1)) / 2)):
-        config = tiny_config(feedback_share=share)
-        fed_back = partner_feedback(own, answer_ids, partner, config)
-        expected = k * (2 * torch.eye(VOCAB)[torch.tensor([[3, 8, 12, 10]])] - 1)
-        torch.testing.assert_close(fed_back, expected)
+    assert projected_with(own, answer_ids, partner_of(is_right, T_OF_ROWS, strays)).tolist() == [[3, 8, 12, 10]]
+
+
+@pytest.mark.parametrize("t", [T_OF_ROWS, T_OF_BLOCKS], ids=["sequence", "block"])
+def test_a_noised_row_reads_through_its_noise_what_was_projected_earlier(t: Tensor) -> None:
+    """As a decode: x_t is of the projected tokens, drawn when fewer were known, and not of the true ones."""
+    model, batch, noise = tiny_model(1, context_timestep="none", feedback_share=0.9), make_batch(), make_noise()
+    is_right = torch.rand(batch.answer_ids.shape, generator=torch.Generator().manual_seed(6)) < 0.5
+    is_noised = torch.arange(len(batch.answer_ids)) % 2 == 0
+    partner = partner_of(is_right, (t + 1000) // 2, is_noised=is_noised)
+    found = diffusion_losses(model, batch, t, noise, self_condition=False, partner=partner)
+    for row in range(len(batch.answer_ids)):
+        expected = _loss_of_a_row(model, batch, t, noise, partner, row)
+        torch.testing.assert_close(found.view_as(batch.answer_ids)[row], expected, atol=1e-5, rtol=1e-5)
+
+
+def _loss_of_a_row(model: SSD2, batch: Batch, t: Tensor, noise: Tensor, partner: Partner, row: int) -> Tensor:
+    def noised(token_ids: Tensor, times: Tensor) -> Tensor:
+        times = times if times.ndim == 2 else times[:, None].expand(-1, max(BLOCKS))
+        share = alpha_bar(times.repeat_interleave(BLOCK, -1))[..., None]
+        return share.sqrt() * (10 * F.one_hot(token_ids, VOCAB) - 5.0) + (1 - share).sqrt() * 5 * noise[[row]]
+
+    one = Batch(*(getattr(batch, name)[[row]] for name in batch.__dataclass_fields__))
+    at, earlier = t[[row]], partner.earlier[[row]]
+    own = masked_logits(model, one, noised(one.answer_ids, earlier), None, earlier, BLOCK).argmax(-1)
+    projected = torch.where(partner.is_right[[row]], one.answer_ids, own)
+    k = math.log(0.9 / 0.1 * (VOCAB - 1)) / 2  # as sharp as in a decode
+    x_t = noised(projected if partner.is_noised[row] else one.answer_ids, at)
+    logits = masked_logits(model, one, x_t, k * (2.0 * F.one_hot(projected, VOCAB) - 1), at, BLOCK)
+    return F.cross_entropy(logits[0], one.answer_ids[0], reduction="none") * one.answer_mask[0]
 
 
 @pytest.mark.parametrize("self_condition", [False, True])
