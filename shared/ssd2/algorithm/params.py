@@ -226,7 +226,7 @@ class CollaborationParams:
         normalise: mix log-probabilities instead of raw logits.
     """
 
-    lambda_user: LambdaUser = 0.3
+    lambda_user: LambdaUser = "auto"
     alpha: float = 1.0
     normalise: bool = False
 

@@ -11,6 +11,7 @@ from ssd2.cli.documents import EXAMPLES as DOCUMENTS_EXAMPLES
 from ssd2.cli.documents import documents
 from ssd2.cli.help import App, examples
 from ssd2.cli.options import (
+    DEFAULT_LAMBDA,
     Alpha,
     Answers,
     AsJson,
@@ -60,7 +61,7 @@ def order_free(
     autoregressive_core: AutoregressiveCore = None,
     autoregressive_user: AutoregressiveUser = None,
     rows: Rows = "",
-    lambda_user: Lambda = 0.3,
+    lambda_user: Lambda = DEFAULT_LAMBDA,
     alpha: Alpha = 1.0,
     steps: Steps = None,
     seed: Seed = 0,
@@ -127,7 +128,7 @@ def _add_comparison(name: str, summary: str) -> None:
         user: User = USER,
         autoregressive_core: AutoregressiveCore = None,
         autoregressive_user: AutoregressiveUser = None,
-        lambda_user: Lambda = 0.3,
+        lambda_user: Lambda = DEFAULT_LAMBDA,
         alpha: Alpha = 1.0,
         seed: Seed = 0,
         out: Out = None,

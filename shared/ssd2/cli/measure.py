@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from ssd2.cli.help import ADVANCED, App, examples
-from ssd2.cli.options import Alpha, AsJson, Lambda, Limit, Seed, typed_command
+from ssd2.cli.options import DEFAULT_LAMBDA, Alpha, AsJson, Lambda, Limit, Seed, typed_command
 from ssd2.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def measure(
     user: User,
     limit: Limit = 200,
     tolerance: Tolerance = 0.01,
-    lambda_user: Lambda = 0.3,
+    lambda_user: Lambda = DEFAULT_LAMBDA,
     alpha: Alpha = 1.0,
     seed: Seed = 0,
     dry_run: DryRun = False,

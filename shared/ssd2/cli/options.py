@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ssd2.algorithm.params import parse_lambda
+from ssd2.algorithm.params import CollaborationParams, parse_lambda
 from ssd2.algorithm.timesteps import DEFAULT_STEPS
 from ssd2.cli.help import ADVANCED
 
@@ -39,6 +39,7 @@ Lambda = Annotated[
         "there; or difference, which adds that change, α times, to the core.",
     ),
 ]
+DEFAULT_LAMBDA: Any = CollaborationParams().lambda_user
 Alpha = Annotated[float, typer.Option(help="Contrastive strength (α): how strongly the notes count.")]
 Steps = Annotated[
     int | None,

@@ -11,6 +11,7 @@ from ssd2.cli import comparing
 from ssd2.cli.help import examples
 from ssd2.cli.lab.dynamics import STEPS, watch
 from ssd2.cli.options import (
+    DEFAULT_LAMBDA,
     Alpha,
     AutoregressiveCore,
     AutoregressiveUser,
@@ -41,7 +42,7 @@ def reports(
     only: Annotated[
         str, typer.Option(help="Reports to make, separated by commas.", show_default="all", metavar="NAME,…")
     ] = "",
-    lambda_user: Lambda = 0.3,
+    lambda_user: Lambda = DEFAULT_LAMBDA,
     alpha: Alpha = 1.0,
     seed: Seed = 0,
 ) -> None:

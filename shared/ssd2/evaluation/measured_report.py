@@ -68,8 +68,7 @@ def as_table(measuring: Measuring, measurement: Measurement) -> str:
             f"timesteps ({_words(measurement.reference.decoding)}); {loss.share:+.3f} lost ({low:+.3f} to {high:+.3f}"
             f"{f', of {loss.kind}' if len(set(chosen.kinds)) > 1 else ''}), {chosen.timesteps_per_block:.1f} "
             "timesteps a block",
-            f"task {measuring.task.name}, λ {measuring.collaboration.lambda_user:g}, "
-            f"α {measuring.collaboration.alpha:g}, tolerance {measuring.tolerance:g}",
+            f"task {measuring.task.name}, {measuring.collaboration.label}, tolerance {measuring.tolerance:g}",
         ]
     )
 

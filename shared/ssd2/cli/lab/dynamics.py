@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssd2.cli.help import examples
-from ssd2.cli.options import Alpha, AsJson, Core, Lambda, Seed, User, typed_command
+from ssd2.cli.options import DEFAULT_LAMBDA, Alpha, AsJson, Core, Lambda, Seed, User, typed_command
 from ssd2.demo.paths import CORE, USER
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def dynamics(
     limit: Annotated[int, typer.Option(help="Questions to watch, with the fact first.", min=1)] = 50,
     core: Core = CORE,
     user: User = USER,
-    lambda_user: Lambda = 0.3,
+    lambda_user: Lambda = DEFAULT_LAMBDA,
     alpha: Alpha = 1.0,
     steps: Annotated[int, typer.Option(help="Timesteps per block, from T down to 0.", min=2)] = STEPS,
     seed: Seed = 0,
