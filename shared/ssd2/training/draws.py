@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -77,7 +77,7 @@ class Partner:
 
     Attributes:
         is_right: bool, [B, nL], positions that it has right.
-        strays: int64, [B, nL], wrong tokens at the other positions; -1 where there is none.
+        strays: int64, [B, nL], tokens that neither side would say, at the other positions; -1 where there is none.
         is_noised: bool, [B], rows whose noised simplex is of these tokens as well, in place of the true ones.
         earlier: timesteps at which the model's own tokens are predicted, as t of the batch: above it in rows that
             are noised, where more of those tokens are wrong; t itself in the others.
@@ -94,18 +94,11 @@ class Partner:
 
 
 def draw_partner(
-    key: str,
-    rows: Iterable[int],
-    mask: Tensor,
-    t: Tensor,
-    params: TrainingParams,
-    vocab_size: int,
-    answers: Sequence[Sequence[int]],
+    key: str, rows: Iterable[int], mask: Tensor, t: Tensor, params: TrainingParams, vocab_size: int
 ) -> Partner:
     """Draw a partner: each position right with probability ρ, and a stray token with probability σ.
 
-    One ρ ~ Uniform(0, partner_right) and one σ ~ Uniform(0, partner_stray) a row; `earlier` ~ Uniform(t, T). The stray
-    tokens of a row are any of the vocabulary, or those of one other answer at the same positions.
+    One ρ ~ Uniform(0, partner_right) and one σ ~ Uniform(0, partner_stray) a row; `earlier` ~ Uniform(t, T).
 
     Args:
         key: of the global batch.
@@ -114,7 +107,6 @@ def draw_partner(
         t: timesteps of these rows, [B] or [B, n].
         params: with the largest ρ and σ, and the share of rows that are noised.
         vocab_size: V.
-        answers: token ids of all answers of the global batch, which stray tokens may be of.
 
     Returns:
         The partner, on the CPU.
@@ -127,12 +119,7 @@ def draw_partner(
         rho, sigma = torch.rand(2, generator=generator) * torch.tensor([params.partner_right, params.partner_stray])
         is_right[index] = torch.rand(length, generator=generator) < rho
         is_stray = torch.rand(length, generator=generator) < sigma
-        wrong = torch.randint(vocab_size, (length,), generator=generator)
-        if params.partner_stray_from == "answers":
-            offset = 1 + int(torch.randint(max(len(answers) - 1, 1), (), generator=generator))
-            other = answers[(row + offset) % len(answers)]
-            wrong = torch.tensor([*other[:length], *other[-1:] * (length - len(other))])
-        strays[index] = wrong.where(is_stray, torch.tensor(-1))
+        strays[index] = torch.randint(vocab_size, (length,), generator=generator).where(is_stray, torch.tensor(-1))
         is_noised[index] = torch.rand((), generator=generator) < params.partner_noised
         if is_noised[index]:
             above = torch.rand(earlier[index].shape, generator=generator) * (TRAINED_TIMESTEPS - earlier[index])

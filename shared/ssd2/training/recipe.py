@@ -22,7 +22,6 @@ _CHOICES = {
     "objective": ("diffusion", "causal"),
     "initialisation": ("opt", "mimetic"),
     "learning_rate_schedule": ("cosine", "constant"),
-    "partner_stray_from": ("vocabulary", "answers"),
     "timesteps_per": ("sequence", "block"),
     "autocast": ("bf16", "none"),
     "stored_dtype": ("float32", "float16"),
@@ -58,9 +57,7 @@ class TrainingParams:
         partner_feedback: share of the steps, from `self_conditioning_from` on, in which a partner's tokens are fed
             back (see `ssd2.training.objective`); the others are Algorithm 1. Diffusion only.
         partner_right: largest share of tokens that the partner has right, in (0, 1].
-        partner_stray: largest share of the other tokens that are wrong, in [0, 1].
-        partner_stray_from: what these are: any tokens of the "vocabulary", which neither side would say, or those of
-            another of the batch's "answers" at the same positions, which a partner might.
+        partner_stray: largest share of the other tokens that neither side would say, in [0, 1].
         partner_noised: share of these sequences whose noised simplex is of the fed-back tokens too, in [0, 1].
         feedback_share: of the finished model, see `ssd2.models.configs.SSD2Config`; None: what K leaves.
         gradient_clip: largest norm of the gradient.
@@ -89,7 +86,6 @@ class TrainingParams:
     partner_feedback: float = 0.0
     partner_right: float = 0.6
     partner_stray: float = 0.0
-    partner_stray_from: str = "vocabulary"
     partner_noised: float = 0.0
     feedback_share: float | None = None
     gradient_clip: float = 1.0

@@ -194,8 +194,7 @@ class Trainer:
             noise = draw_noise(draws.key, part.rows, batch.answer_mask, self.model.config.vocab_size, device)
             if feeds_back and draws.has_partner:
                 vocab_size = self.model.config.vocab_size
-                answers = [example.answer_ids for example in examples]
-                partner = draw_partner(draws.key, part.rows, batch.answer_mask, t, self.params, vocab_size, answers)
+                partner = draw_partner(draws.key, part.rows, batch.answer_mask, t, self.params, vocab_size)
                 partner = partner.to(device)
         with self._autocast():
             loss: Tensor = self._parallel.module(

@@ -233,14 +233,11 @@ PARTNER = TrainingParams(
 )
 
 
-ANSWERS = [[10 + answer, 20, 30 + answer, 2] for answer in range(4)]
-
-
 def test_a_partner_is_right_in_another_share_of_each_row_the_same_in_any_part_of_the_batch() -> None:
     mask, params = torch.ones(64, 400, dtype=torch.bool), replace(PARTNER, partner_stray=0.2, partner_noised=0.5)
     t = torch.arange(1, 65)[:, None].expand(-1, 4) * 15
-    whole = draw_partner("3/7", range(64), mask, t, params, 50, ANSWERS)
-    part = draw_partner("3/7", range(8, 16), mask[8:16], t[8:16], params, 50, ANSWERS)
+    whole = draw_partner("3/7", range(64), mask, t, params, 50)
+    part = draw_partner("3/7", range(8, 16), mask[8:16], t[8:16], params, 50)
     for name in ("is_right", "strays", "is_noised", "earlier"):
         assert torch.equal(getattr(part, name), getattr(whole, name)[8:16])
     for found, most in ((whole.is_right, 0.6), (whole.strays >= 0, 0.2)):
@@ -252,33 +249,22 @@ def test_a_partner_is_right_in_another_share_of_each_row_the_same_in_any_part_of
 
 
 def test_without_stray_tokens_there_are_none() -> None:
-    drawn = draw_partner("3/7", range(4), torch.ones(4, 100), torch.ones(4, dtype=torch.int64), PARTNER, 50, ANSWERS)
+    drawn = draw_partner("3/7", range(4), torch.ones(4, 100), torch.ones(4, dtype=torch.int64), PARTNER, 50)
     assert (drawn.strays == -1).all()
-
-
-def test_stray_tokens_may_be_those_of_another_answer_at_the_same_positions() -> None:
-    params = replace(PARTNER, partner_stray=1.0, partner_stray_from="answers")
-    drawn = draw_partner("3/7", range(4), torch.ones(4, 6), torch.ones(4, dtype=torch.int64), params, 50, ANSWERS)
-    assert (drawn.strays >= 0).any(-1).all()
-    for row, strays in enumerate(drawn.strays):
-        is_stray = strays >= 0
-        fits = [torch.equal(strays[is_stray], torch.tensor([*other, 2, 2])[is_stray]) for other in ANSWERS]
-        assert sum(fits) >= 1
-        assert not fits[row] or not is_stray[[0, 2]].any(), "its own answer is right"
 
 
 @pytest.mark.parametrize("blocks", [(), (4,)], ids=["sequence", "block"])
 def test_the_tokens_of_noised_rows_are_predicted_earlier_and_those_of_others_at_t(blocks: tuple[int, ...]) -> None:
     t = torch.full((400, *blocks), 200)
     params = replace(PARTNER, partner_noised=0.3)
-    partner = draw_partner("3/7", range(400), torch.ones(400, 8), t, params, 50, ANSWERS)
+    partner = draw_partner("3/7", range(400), torch.ones(400, 8), t, params, 50)
     assert 0.2 < partner.is_noised.float().mean() < 0.4
     assert torch.equal(partner.earlier[~partner.is_noised], t[~partner.is_noised])
     earlier = partner.earlier[partner.is_noised]
     assert 200 <= earlier.min() < 250
     assert 950 < earlier.max() < 1000
     assert torch.equal(t, torch.full((400, *blocks), 200))  # of the batch, and read again
-    assert not draw_partner("3/7", range(400), torch.ones(400, 8), t, PARTNER, 50, ANSWERS).is_noised.any()
+    assert not draw_partner("3/7", range(400), torch.ones(400, 8), t, PARTNER, 50).is_noised.any()
 
 
 def test_each_block_gets_a_timestep_of_its_own_where_the_recipe_says_so(recipe: Recipe, tmp_path: Path) -> None:
@@ -486,7 +472,6 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
         ("steps = 6", "steps = 6\npartner_feedback = 1.5", "partner_feedback is 1.5"),
         ("steps = 6", "steps = 6\npartner_feedback = nan", "partner_feedback is nan"),
         ("steps = 6", "steps = 6\npartner_noised = -0.5", "partner_noised is -0.5"),
-        ("steps = 6", 'steps = 6\npartner_stray_from = "noise"', "'vocabulary' or 'answers'"),
         ("steps = 6", "steps = 6\npartner_right = 0.0", "partner_right is 0.0"),
         ("steps = 6", 'steps = 6\ntimesteps_per = "token"', "'sequence' or 'block'"),
         ("num_heads = 2", "num_heads = 2\nfeedback_share = 1.0", "feedback_share is 1.0"),
