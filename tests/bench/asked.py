@@ -17,7 +17,7 @@ from user_agent.documents.passage import Passage
 QUESTION: dict[str, Any] = {"speculation": 4}
 """Fields of `Question` beside what is asked and its `DecodingParams`, as `user-agent ask` has them."""
 
-COLLABORATION = CollaborationParams()
+COLLABORATION = CollaborationParams(0.3, 1.0)
 
 THREADS = 1
 """Of each process that computes. The demo's models are too small to gain by more, and two processes with as many

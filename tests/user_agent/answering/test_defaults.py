@@ -93,7 +93,7 @@ async def test_a_configured_core_is_asked_whatever_was_measured_with_the_pair_s_
 ) -> None:
     alone.user.folder.mkdir(parents=True)
     model = UserModel.load(user_folder, with_weights=False)
-    for core, line_is_there, lambda_and_alpha in ((None, False, (1.0, 0.0)), ("localhost:1", True, (0.3, 1.0))):
+    for core, line_is_there, lambda_and_alpha in ((None, False, (1.0, 0.0)), ("localhost:1", True, ("auto", 1.0))):
         config = load_config(pair="alone", core=core)
         assert (config.line is not None) is line_is_there
         answering = Answering(config, model, None, lambda *_: (), None, Traces())  # type: ignore[arg-type]

@@ -189,7 +189,7 @@ def tuned(user_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ({"lambda_user": 0.2, "alpha": 0.5}, "c" * 64, (0.2, 0.5), False, 2),
         ({"lambda_user": 0.0}, "c" * 64, (0.0, 1.0), False, 2),
         ({"lambda_user": 1.0}, "c" * 64, (1.0, 1.0), False, 0),
-        ({}, "d" * 64, (0.3, 1.0), False, 3),
+        ({}, "d" * 64, ("auto", 1.0), False, 3),
     ],
 )
 async def test_what_is_given_wins_over_what_is_tuned_for_the_pair(
