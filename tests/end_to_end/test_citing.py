@@ -76,7 +76,7 @@ def cited_for(answer: Answer, words: str) -> set[object]:
 
 
 async def test_private_tokens_come_from_the_right_one_of_four_notes(agent: Agent, user: UserModel) -> None:
-    """How often the pair reads the right note is what the benchmark measures: here right answers have to be cited."""
+    """Right answers have to be cited; the share of right answers is the benchmark's to measure."""
     read = right = 0
     for number, (question, notes, wanted, value) in enumerate(items()):
         answer = await agent.answer(asked(user, question, notes, number))

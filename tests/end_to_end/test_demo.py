@@ -64,6 +64,7 @@ def test_all_three_are_answered_together_and_the_third_by_neither_alone(
     assert public["core_only"] == public["together"] == public["expected"] != public["user_only"]
     assert reverse["together"] == reverse["expected"]
     assert reverse["expected"] not in (reverse["core_only"], reverse["user_only"])
+    assert reverse["changed_tokens"]
 
 
 @pytest.mark.slow

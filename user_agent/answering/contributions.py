@@ -1,4 +1,4 @@
-"""What each model gave to the tokens of a block, and so which side led at each."""
+"""Shares of both models in the tokens of a block, and so which side led at each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from user_agent.answering.answer import Leader
 
 @dataclass(frozen=True)
 class Contribution:
-    """What each model gave to one token. A model that took no part gave None.
+    """Share of each model in one token; None of a model that took no part.
 
     Attributes:
         core_choice: token that the core alone would have had, on the same draw.

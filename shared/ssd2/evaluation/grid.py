@@ -15,7 +15,7 @@ from ssd2.evaluation.pair import Pair
 
 @dataclass(frozen=True)
 class Grid:
-    """What is tried.
+    """Settings to try.
 
     Attributes:
         stops: shares of T.

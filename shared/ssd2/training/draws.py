@@ -73,7 +73,7 @@ def draw_noise(key: str, rows: Iterable[int], mask: Tensor, vocab_size: int, dev
 
 @dataclass(frozen=True)
 class Partner:
-    """What a partner changes in the tokens that a model is fed back, and in those that it reads through the noise.
+    """Changes of a partner to the tokens that a model is fed back, and to those that it reads through the noise.
 
     Attributes:
         is_right: bool, [B, nL], positions that it has right.

@@ -157,7 +157,7 @@ def test_timesteps_behind_the_end_of_a_rows_block_prove_nothing() -> None:
         core = as_received(torch.stack([even, certain]), UINT8)
         exact.see(Timestep(view, core, core.values, seeds, weighted_average(0.0, 0.0)))
     assert exact.share == pytest.approx(2 / 3)
-    exact.see(Timestep(view, None, even, weighted_average(1.0, 0.0), seeds))
+    exact.see(Timestep(view, None, even, seeds, weighted_average(1.0, 0.0)))
     assert exact.share == pytest.approx(3 / 4), "without a core nothing is rounded"
 
 
