@@ -84,10 +84,14 @@ def divergent_lambda(user: Tensor, user_without_docs: Tensor) -> Tensor:
     mean = (p + q) / 2
     # With p = mean·(1 + d) and q = mean·(1 - d) nothing is subtracted that is nearly the same: equal passes have λ = 0.
     d = (p - q) / (p + q).clamp_min_(torch.finfo(torch.float32).tiny)
-    terms = mean * (torch.special.xlog1py(1 + d, d) + torch.special.xlog1py(1 - d, -d))
-    bits = terms.sum(-1, keepdim=True) / (2 * math.log(2))
+    bits = (mean * (_x_log_x(d) + _x_log_x(-d))).sum(-1, keepdim=True) / (2 * math.log(2))
     lambdas: Tensor = LAMBDA_MAX * bits.clamp_(0, 1).sqrt_()
     return lambdas
+
+
+def _x_log_x(d: Tensor) -> Tensor:
+    """Return x·log(x) of x = 1 + d, 0 at x = 0. torch.special.xlog1py is exact there too, and takes twice as long."""
+    return (1 + d) * torch.log1p(d).clamp_min_(torch.finfo(torch.float32).min)
 
 
 def weighted_sum(
