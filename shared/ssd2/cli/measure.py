@@ -114,13 +114,22 @@ def _prepared(
     from ssd2.algorithm.params import CollaborationParams
     from ssd2.evaluation.measuring import Measuring
     from ssd2.evaluation.pair import Pair
+    from ssd2.evaluation.runner import processors
     from ssd2.evaluation.tasks import ORDER_FREE
     from ssd2.models.checkpoint import weights_fingerprint
 
     pair = Pair.load(*folders)
     core, user = map(weights_fingerprint, folders)
     return Measuring(
-        pair, ORDER_FREE, CollaborationParams(*weights), limit, tolerance, seed, (core, user), results_file
+        pair,
+        ORDER_FREE,
+        CollaborationParams(*weights),
+        limit,
+        tolerance,
+        seed,
+        (core, user),
+        results_file,
+        workers=processors(),
     )
 
 

@@ -109,6 +109,7 @@ class Measuring:
         results_file: JSON lines; a result is added as soon as it is there, and one found there is not computed again.
             None: nothing is kept.
         batch_size: items decoded at once; no answer depends on it.
+        workers: batches decoded side by side, each on one thread.
         on_plan: told how many answers are going to come.
         on_progress: told the setting and how many answers have come since the last call.
     """
@@ -122,6 +123,7 @@ class Measuring:
     weights: tuple[str, str]
     results_file: Path | None = None
     batch_size: int = 50
+    workers: int = 1
     on_plan: Callable[[int], None] = lambda _: None
     on_progress: Callable[[str, int], None] = lambda _label, _answers: None
     _known: list[dict[str, Any]] = field(default_factory=list, init=False)
@@ -212,6 +214,7 @@ class Measuring:
             self.batch_size,
             lambda count: self.on_progress(label_of(decoding), count),
             on_timestep=costs.see,
+            workers=self.workers,
         )
         right = [self.task.is_right(item, answer) for item, answer in zip(items, answers, strict=True)]
         return {"kinds": [item.kind for item in items], "right": right, **costs.as_dict()}

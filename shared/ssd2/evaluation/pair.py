@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from ssd2.demo.generator import Item
 from ssd2.errors import ModelMismatch, TokenizerMismatch
 from ssd2.logits.format import FLOAT16, LogitsFormat
 from ssd2.models.checkpoint import Checkpoint, load_checkpoint
+from ssd2.models.devices import one_thread_each
 from ssd2.models.predict import begin, begin_sampler, user_terms
 
 
@@ -61,15 +64,36 @@ def answer_items(
     on_progress: Callable[[int], None] = lambda _: None,
     logits_format: LogitsFormat = FLOAT16,
     on_timestep: Callable[[Timestep], None] = lambda _: None,
+    workers: int = 1,
 ) -> list[str]:
-    """Answers of one system to all items; `on_timestep` as in `decode_locally`."""
-    answers: list[str] = []
-    for start in range(0, len(items), batch_size):
+    """Answer all items with one system; no answer depends on `batch_size`, the items decoded at once.
+
+    `on_progress` is told how many answers have come since its last call, `on_timestep` as in `decode_locally`; both are
+    called by one thread at a time. With more than one of `workers` that many batches are decoded side by side, each on
+    one thread.
+    """
+    lock = threading.Lock()
+
+    def see(timestep: Timestep) -> None:
+        with lock:
+            on_timestep(timestep)
+
+    def answer(start: int) -> list[str]:
         batch = items[start : start + batch_size]
         seeds = [Seeds.reproducible(seed + start + row) for row in range(len(batch))]
-        answers += answer_batch(pair, batch, collaboration, params, seeds, logits_format, on_timestep)
-        on_progress(len(batch))
-    return answers
+        answers = answer_batch(pair, batch, collaboration, params, seeds, logits_format, see)
+        with lock:
+            on_progress(len(batch))
+        return answers
+
+    starts = range(0, len(items), batch_size)
+    if workers == 1:
+        return [text for start in starts for text in answer(start)]
+    with one_thread_each(), ThreadPoolExecutor(workers) as executor:
+        try:
+            return [text for answers in executor.map(answer, starts) for text in answers]
+        finally:  # whoever interrupts waits for the batches at work only
+            executor.shutdown(wait=True, cancel_futures=True)
 
 
 def answer_batch(

@@ -54,6 +54,18 @@ def test_a_pair_is_not_decoded_below_its_experts_nor_measured_without_timesteps(
         Grid().of_pair(Pair.load(tmp_path / "core", tmp_path / "user"))
 
 
+def test_batches_decoded_side_by_side_measure_what_one_after_the_other_do(pair: Pair) -> None:
+    told: list[int] = []
+
+    def measured(workers: int) -> Trial:
+        measuring = Measuring(pair, TASK, CollaborationParams(), 4, 0.01, 0, ("", ""), batch_size=3, workers=workers)
+        measuring.on_progress = lambda _label, answers: told.append(answers)
+        return measuring._trial(pair.decoding(steps=4, stop=0.0), 0)
+
+    assert measured(3) == measured(1)
+    assert told == [3, 3, 3, 3] * 2
+
+
 def test_settings_measured_before_are_no_part_of_what_is_compared(pair: Pair) -> None:
     model = demo_shaped_model(0, stop=0.2, steps=8, patience=1, self_conditioning="projection")
     measured = Pair(replace(pair.core, model=model), pair.user)
