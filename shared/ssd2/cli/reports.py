@@ -9,7 +9,7 @@ import typer
 
 from ssd2.cli import comparing
 from ssd2.cli.help import examples
-from ssd2.cli.lab.dynamics import STEPS, watch
+from ssd2.cli.lab.dynamics import STEPS, answers_of, watch
 from ssd2.cli.options import (
     DEFAULT_LAMBDA,
     Alpha,
@@ -64,7 +64,7 @@ def reports(
     planned = {
         name: comparing.planned(name, pair, other, collaboration, decoding) for name in names if name in EXPERIMENTS
     }
-    answers = limit * (len(benchmark) + (DYNAMICS in names))
+    answers = limit * len(benchmark) + (DYNAMICS in names) * answers_of(limit)
     answers += sum(comparing.answers_of(plan, limit) for plan in planned.values())
     with comparing.progress_bar(answers) as bar:
         if benchmark:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from ssd2.evaluation.pair import Pair, answer_batch
 from ssd2.evaluation.rows import items_sha256
 
 RANGES = 5
+
+Watched: TypeAlias = tuple[Pair, Sequence[Item], CollaborationParams, DecodingParams]
+"""A pair, what it is asked, and how it answers."""
 
 
 @dataclass(frozen=True)

@@ -83,12 +83,33 @@ def test_what_stands_behind_the_end_of_an_answer_is_not_counted() -> None:
 
 
 def test_the_report_and_the_command(core_folder: Path, user_folder: Path, tmp_path: Path) -> None:
-    dynamics = Dynamics((1000, 500, 1), (0.25, 0.125), (0.5, 0.75, 1.0))
-    text = write_dynamics_report(tmp_path, dynamics, 9, 3, "ssd2 lab dynamics").read_text(encoding="utf-8")
-    for part in ("| (0.4T, 0.6T] | 0.250 |", "| (0.0T, 0.2T] | 0.125 |", "9 answers, seed 3", "ssd2 lab dynamics"):
+    seen = {
+        "pair": Dynamics((1000, 500, 1), (0.25, 0.125), (0.5, 0.75, 1.0)),
+        "algorithm_1": Dynamics((1000, 500, 1), (0.75, 0.5), (0.5, 0.75, 1.0)),
+    }
+    text = write_dynamics_report(tmp_path, seen, 9, 3, "ssd2 lab dynamics").read_text(encoding="utf-8")
+    for part in (
+        "| (0.4T, 0.6T] | 0.250 | 0.750 |",
+        "| (0.0T, 0.2T] | 0.125 | 0.500 |",
+        "9 answers each, seed 3",
+        "ssd2 lab dynamics",
+    ):
         assert part in text
     assert (tmp_path / "dynamics.svg").stat().st_size > 1000
     models = ["--core", str(core_folder), "--user", str(user_folder)]
     result = CliRunner().invoke(app, ["lab", "dynamics", *models, "--limit", "1", "--steps", "4", "--json"])
     assert result.exit_code == 0, result.output
-    assert len(json.loads(result.stdout)["changes_by_range"]) == 5
+    assert {name: len(one["changes_by_range"]) for name, one in json.loads(result.stdout).items()} == {
+        "pair": 5,
+        "algorithm_1": 5,
+    }
+
+
+def test_models_of_algorithm_1_change_most_in_the_fifths_that_the_paper_names() -> None:
+    """§3.1: larger changes from 0.8T to 0.6T, minor ones down to 0.4T, and in most cases none below."""
+    result = CliRunner().invoke(app, ["lab", "dynamics", "--limit", "10", "--steps", "50", "--json"])
+    assert result.exit_code == 0, result.output
+    first, second, third, fourth, last = json.loads(result.stdout)["algorithm_1"]["changes_by_range"]
+    assert second > third > 3 * fourth
+    assert first > fourth
+    assert last < 0.05
