@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ssd2.algorithm.collaboration import UserLogits, mix_terms
+from ssd2.algorithm.collaboration import Mixer, UserLogits
 from ssd2.algorithm.exactness import proven
 from ssd2.algorithm.params import CollaborationParams, DecodingParams
 from ssd2.algorithm.sampler import project
@@ -37,14 +37,14 @@ def run(*, runs: int) -> Iterator[dict[str, object]]:
 def _measured(how: LogitsFormat, core: Tensor, user: UserLogits, runs: int) -> dict[str, float]:
     data = pack(core, how)
     received = unpack(data, how, V)
-    mix = mix_terms(received.values, user, COLLABORATION)
+    mix = Mixer(COLLABORATION).mix(received.values, user)
     mixed, weight = mix.logits, mix.weights.core
     params, draw = DecodingParams(block_size=L), ([1], 0, 700)
     return {
         "bytes": data.numel(),
         "pack_ms": _median_ms(lambda: pack(core, how), runs),
         "unpack_ms": _median_ms(lambda: unpack(data, how, V), runs),
-        "mix_ms": _median_ms(lambda: mix_terms(received.values, user, COLLABORATION), runs),
+        "mix_ms": _median_ms(lambda: Mixer(COLLABORATION).mix(received.values, user), runs),
         "proof_ms": _median_ms(lambda: proven(received, mixed, weight, params, *draw), runs),
         "project_ms": _median_ms(lambda: project(mixed, params, *draw), runs),
     }

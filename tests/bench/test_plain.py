@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd2.algorithm.collaboration import mix_terms
+from ssd2.algorithm.collaboration import Mixer
 from ssd2.algorithm.noise import gaussian_noise, uniform_noise
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.simplex_sampler import SimplexSampler
@@ -62,7 +62,7 @@ def _packaged(models: list[SSD2]) -> tuple[list[list[int]], list[Tensor]]:
     user = user_terms(models[1], USER_PROMPTS, CORE_PROMPTS, COLLABORATION, "mixed")
     sampler, logits = SimplexSampler(PARAMS, SEEDS, stop_ids=()), list[Tensor]()
     while view := sampler.due:
-        logits.append(mix_terms(core.logits(view), user.logits(view), COLLABORATION).logits)
+        logits.append(Mixer(COLLABORATION).mix(core.logits(view), user.logits(view)).logits)
         sampler.step(logits[-1])
     return sampler.answers, logits
 

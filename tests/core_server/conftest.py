@@ -21,7 +21,7 @@ from core_server.frontend.engine_client import EngineClient
 from core_server.frontend.engines import Engines
 from core_server.frontend.server import CoreServer
 from core_server.observability.observation import Observation
-from ssd2.algorithm.collaboration import UserLogits, decode_locally, mix_terms
+from ssd2.algorithm.collaboration import Mixer, UserLogits, decode_locally
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.projection import StepPosition
 from ssd2.logits.format import FLOAT16, LogitsFormat
@@ -142,7 +142,7 @@ class RawAgent:
                 vocab_size=request.vocab_size,
                 logits_format=logits_format,
             )
-            sampler.step(mix_terms(unpack_logits(packed).values, UserLogits(), CORE_ALONE).logits)
+            sampler.step(Mixer(CORE_ALONE).mix(unpack_logits(packed).values, UserLogits()).logits)
             if following := sampler.due:
                 if following.projected:
                     answer = projection_to_proto(at, following.projected[0])

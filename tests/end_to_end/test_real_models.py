@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd2.algorithm.collaboration import UserLogits, mix_terms
+from ssd2.algorithm.collaboration import Mixer, UserLogits
 from ssd2.algorithm.exactness import proven
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.algorithm.sampler import project
@@ -334,7 +334,7 @@ def test_top_64_changes_few_tokens_and_none_that_is_proven(
     core, with_note = (logits[:, None] for logits in forced)  # [T, 1, V]: each token is a row of its own
     collaboration, seeds = CollaborationParams(lambda_user, alpha), list(range(len(core)))
     terms, received = UserLogits(with_note, core), as_received(core, TOP_64)
-    full, mixed = (mix_terms(one, terms, collaboration).logits for one in (core, received.values))
+    full, mixed = (Mixer(collaboration).mix(one, terms).logits for one in (core, received.values))
     expected, found = (project(one, params, seeds, 0, 1).token_ids[:, 0] for one in (full, mixed))
     is_proven = proven(received, mixed, 1 - lambda_user, params, seeds, 0, 1)[:, 0]
     counted = _against(found, expected, full[:, 0], is_proven)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from ssd2.algorithm.block_view import BlockView
-from ssd2.algorithm.collaboration import Mix, UserLogits
+from ssd2.algorithm.collaboration import Mix, Mixer, UserLogits
 from ssd2.algorithm.ensemble import LAMBDA_MAX
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Rule, Seeds
 from ssd2.algorithm.projection import ProjectedTokens, StepPosition
@@ -355,17 +355,17 @@ async def test_when_a_block_ends_follows_from_the_tokens_that_the_core_has_anywa
 def _recorded_rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, torch.Tensor]]:
     """Rows of the user model's and of the mixed logits, and λ of each position, as they come to be."""
     rows: list[tuple[str, torch.Tensor]] = []
-    original = agent_module.mix_terms
+    original = Mixer.mix
 
-    def mixing(core_logits: torch.Tensor, terms: UserLogits, collaboration: CollaborationParams) -> Mix:
-        mix = original(core_logits, terms, collaboration)
+    def mixing(mixer: Mixer, core_logits: torch.Tensor, terms: UserLogits, step: int) -> Mix:
+        mix = original(mixer, core_logits, terms, step)
         rows.extend([("user logits", terms.with_docs[0, 0]), ("mixed logits", mix.logits[0, 0])])
         if isinstance(mix.weights.lambda_user, torch.Tensor):
             lambdas = mix.weights.lambda_user[0, :, 0]
             rows.extend([("lambdas", lambdas), ("divergences", (lambdas / LAMBDA_MAX) ** 2)])
         return mix
 
-    monkeypatch.setattr(agent_module, "mix_terms", mixing)
+    monkeypatch.setattr(Mixer, "mix", mixing)
     return rows
 
 

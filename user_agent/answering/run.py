@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssd2.algorithm.block_end import patience_of_the_core
 from ssd2.algorithm.block_view import BlockView
-from ssd2.algorithm.collaboration import UserLogits, UserTerms, mix_terms
+from ssd2.algorithm.collaboration import Mixer, UserLogits, UserTerms
 from ssd2.algorithm.ensemble import Weights
 from ssd2.algorithm.exactness import proven
 from ssd2.algorithm.measured import MeasuredDecoding
@@ -168,7 +168,7 @@ class AnswerInProgress:
         """
         self._question, self._user_model, self._stream = question, user_model, stream
         self._control, self._observer = control, observer
-        self._terms = terms
+        self._terms, self._mixer = terms, Mixer(question.collaboration)
         self._citing: Citing | None = None
         if terms and question.cites_tokens:
             stop_ids = user_model.config.stop_ids
@@ -229,7 +229,7 @@ class AnswerInProgress:
         return self._core, user
 
     async def _mix(self, view: BlockView, core: CoreLogits | None, user: UserLogits) -> Ensemble:
-        mix = mix_terms(core.values if core else None, user, self._question.collaboration)
+        mix = self._mixer.mix(core.values if core else None, user, view.step)
         mixed = mix.logits
         self.timesteps += 1
         if self._control:

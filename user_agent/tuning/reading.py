@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 
-from ssd2.algorithm.collaboration import mix_terms
+from ssd2.algorithm.collaboration import Mixer
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
 from ssd2.errors import PromptTooLong
 from ssd2.evaluation.scorer import holds
@@ -82,12 +82,12 @@ def _is_right(
 ) -> bool | None:
     """Decode until the expected words are there; None if that was broken off."""
     asked = (question.text, _passages(question), _ALONE, params.self_conditioning, said)
-    sampler = begin_sampler(user_model.config, params, [Seeds.reproducible(0)])
+    sampler, mixer = begin_sampler(user_model.config, params, [Seeds.reproducible(0)]), Mixer(_ALONE)
     with contextlib.closing(user_model.terms(*asked, era=NOT_KEPT)) as terms:
         while (view := sampler.due) is not None:
             if not goes_on():
                 return None
-            sampler.step(mix_terms(None, terms.logits(view), _ALONE).logits)
+            sampler.step(mixer.mix(None, terms.logits(view), view.step).logits)
             if holds(user_model.tokenizer.decode(sampler.answers[0]), question.expected):
                 return True
     return False

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssd2.algorithm.block_view import BlockView
-from ssd2.algorithm.ensemble import Weights, difference, divergent_lambda, weighted_average, weighted_sum
+from ssd2.algorithm.ensemble import BlockChanges, Weights, difference, divergent_lambda, weighted_average, weighted_sum
 from ssd2.algorithm.params import CollaborationParams, Seeds
 from ssd2.algorithm.sampler import Sampler
 from ssd2.logits.format import FLOAT16, LogitsFormat
@@ -148,36 +148,48 @@ def decode_locally(
     Returns:
         The answers' token ids.
     """
-    every, received = sampler.params.core_every, None
+    every, received, mixer = sampler.params.core_every, None, Mixer(collaboration)
     while (view := sampler.due) is not None:
         if core and sampler.params.asks_core_at(view.step):
             received = as_received(core.logits(view.at_every(every)), logits_format)
         terms = user.logits(view) if user else UserLogits()
-        mix = mix_terms(received.values if received else None, terms, collaboration)
+        mix = mixer.mix(received.values if received else None, terms, view.step)
         on_timestep(Timestep(view, received, mix.logits, sampler.seeds, mix.weights))
         sampler.step(mix.logits)
     return sampler.answers
 
 
-def mix_terms(core_logits: Tensor | None, user: UserLogits, collaboration: CollaborationParams) -> Mix:
-    """Line 8 of Algorithm 2 with the parameters of a collaboration, over the smaller vocabulary.
+class Mixer:
+    """Line 8 of Algorithm 2 with the parameters of a collaboration, timestep after timestep of one decode."""
 
-    An id that one side does not have is -inf there, and so in the mix.
-    """
-    terms = (core_logits, user.with_docs, user.without_docs)
-    vocab_size = min((term.shape[-1] for term in terms if term is not None), default=0)
-    core_logits, with_docs, without_docs = (None if term is None else term[..., :vocab_size] for term in terms)
-    weights = _weights(with_docs, without_docs, collaboration)
-    return Mix(weighted_sum(core_logits, with_docs, without_docs, weights, normalise=collaboration.normalise), weights)
+    def __init__(self, collaboration: CollaborationParams) -> None:
+        """Begin a decode, whatever it is of: a batch has the same timesteps in all rows."""
+        self._collaboration = collaboration
+        self._changes = BlockChanges()
 
+    def mix(self, core_logits: Tensor | None, user: UserLogits, step: int = 0) -> Mix:
+        """Mix one timestep over the smaller vocabulary; an id that one side does not have is -inf there, and so here.
 
-# See docs/decisions/054-lambda-without-a-search.md.
-def _weights(user: Tensor | None, user_without_docs: Tensor | None, collaboration: CollaborationParams) -> Weights:
-    """Decide λ of each position, from the passes of the user model only: nothing about it has to cross."""
-    if collaboration.lambda_user == "difference":
-        return difference(collaboration.alpha)
-    if collaboration.lambda_user != "auto":
-        return weighted_average(collaboration.lambda_user, collaboration.alpha)
-    if user is None or user_without_docs is None:
-        raise ValueError("λ auto needs the logits of both passes of the user model")
-    return weighted_average(divergent_lambda(user, user_without_docs), collaboration.alpha)
+        Args:
+            core_logits: of the core, [B, L, V]; None at λ = 1.
+            user: of the user model.
+            step: of the timestep in its block, from 0.
+        """
+        terms = (core_logits, user.with_docs, user.without_docs)
+        vocab_size = min((term.shape[-1] for term in terms if term is not None), default=0)
+        core_logits, with_docs, without_docs = (None if term is None else term[..., :vocab_size] for term in terms)
+        weights = self._weights(with_docs, without_docs, step)
+        normalise = self._collaboration.normalise
+        return Mix(weighted_sum(core_logits, with_docs, without_docs, weights, normalise=normalise), weights)
+
+    # See docs/decisions/054-lambda-without-a-search.md.
+    def _weights(self, user: Tensor | None, user_without_docs: Tensor | None, step: int) -> Weights:
+        """Decide λ of each position, from the passes of the user model only: nothing about it has to cross."""
+        lambda_user, alpha = self._collaboration.lambda_user, self._collaboration.alpha
+        if lambda_user == "difference":
+            return difference(alpha)
+        if lambda_user != "auto":
+            return weighted_average(lambda_user, alpha)
+        if user is None or user_without_docs is None:
+            raise ValueError("λ auto needs the logits of both passes of the user model")
+        return weighted_average(self._changes.remembered(divergent_lambda(user, user_without_docs), step), alpha)

@@ -94,6 +94,31 @@ def _x_log_x(d: Tensor) -> Tensor:
     return (1 + d) * torch.log1p(d).clamp_min_(torch.finfo(torch.float32).min)
 
 
+class BlockChanges:
+    """λ of a block's positions so far, for `divergent_lambda` from timestep to timestep.
+
+        λ_i = max(d_i, mean(d_1, ..., d_i))
+
+    with d_i the divergence at the block's i-th timestep. Once a fact of the documents was drawn, both passes of the
+    user model read it in the block, d falls to 0, and the core would decide about a fact that it has never seen.
+
+    Source: this project's; docs/decisions/054-lambda-without-a-search.md has what it is worth.
+    """
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+
+    def remembered(self, divergence: Tensor, step: int) -> Tensor:
+        """Return λ at the next timestep of a block, and keep what it adds; the first one (0) forgets the block before.
+
+        Args:
+            divergence: d of the timestep, [B, L, 1].
+            step: of the timestep in its block.
+        """
+        self._sum = divergence if self._sum is None or step == 0 else self._sum + divergence
+        return torch.maximum(divergence, self._sum / (step + 1))
+
+
 def weighted_sum(
     core: Tensor | None,
     user: Tensor | None,

@@ -54,16 +54,19 @@ def test_it_is_the_ensemble_of_three_passes_at_every_timestep(self_conditioning:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.5])
-def test_with_lambda_auto_each_position_is_mixed_by_the_divergence_of_the_passes_there(alpha: float) -> None:
+def test_with_lambda_auto_each_position_is_mixed_by_the_divergence_of_its_block_so_far(alpha: float) -> None:
     passes = [Denoiser(model, p, "own") for model, p in ((tiny_model(1), WITHOUT), (tiny_model(2), WITH_DOCS))]
     passes.append(Denoiser(tiny_model(2), WITHOUT, "own"))
     sampler, seen = SimplexSampler(PARAMS, SEEDS, stop_ids=(EOS,)), list[Timestep]()
     answers = _together(CollaborationParams("auto", alpha), on_timestep=seen.append)
+    of_block: list[torch.Tensor] = []
     for timestep in seen:
         core, user, without = (model.logits(sampler.due) for model in passes)
         p, q = user.softmax(-1), without.softmax(-1)
         entropy = torch.special.entr(torch.stack([(p + q) / 2, p, q])).sum(-1) / math.log(2)
-        lambdas = 0.9 * (entropy[0] - (entropy[1] + entropy[2]) / 2).clamp(min=0).sqrt()[..., None]
+        divergence = 0.9 * (entropy[0] - (entropy[1] + entropy[2]) / 2).clamp(min=0).sqrt()[..., None]
+        of_block = [*(of_block if timestep.view.step else []), divergence]
+        lambdas = torch.maximum(divergence, torch.stack(of_block).mean(0))
         torch.testing.assert_close(timestep.weights.lambda_user, lambdas, atol=1e-3, rtol=0)
         core = as_received(core, FLOAT16).values.float()
         mixed = (1 - lambdas) * core + lambdas * ((1 + alpha) * user - alpha * without)

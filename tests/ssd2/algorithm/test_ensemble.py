@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssd2.algorithm.collaboration import Mixer, UserLogits
 from ssd2.algorithm.ensemble import (
     LAMBDA_MAX,
+    BlockChanges,
     difference,
     divergent_lambda,
     weighted_average,
     weighted_sum,
 )
+from ssd2.algorithm.params import CollaborationParams
 
 CORE = torch.tensor([[[1.0, 2.0, 3.0]]])
 USER = torch.tensor([[[10.0, 0.0, -10.0]]])
@@ -111,6 +114,25 @@ def test_lambda_is_found_for_each_position_from_finite_numbers() -> None:
     (nothing, some, everything) = divergent_lambda(user, without)[0, :, 0].tolist()
     assert (nothing, everything) == (0.0, pytest.approx(LAMBDA_MAX))
     assert 0.1 < some < 0.8
+
+
+def test_a_block_remembers_what_the_documents_changed_and_the_next_one_does_not() -> None:
+    changes = BlockChanges()
+    divergences = [torch.tensor([[[each], [0.9 - each]]]) for each in (0.8, 0.2, 0.2, 0.6)]
+    remembered = [changes.remembered(one, step).flatten().tolist() for step, one in enumerate(divergences)]
+    expected = [[0.8, 0.1], [0.5, 0.7], [0.4, 0.7], [0.6, 0.45]]
+    assert remembered == [pytest.approx(one) for one in expected]
+    assert changes.remembered(divergences[1], 0).flatten().tolist() == pytest.approx([0.2, 0.7])
+
+
+def test_a_fact_of_the_documents_stays_when_both_passes_read_it_in_the_block() -> None:
+    """The core, which has never seen the fact, is for another token."""
+    fact, other, neither = torch.eye(3) * 8
+    core, sure, unsure = (row.expand(1, 1, 3) for row in (other / 4, fact, neither * 0))
+    mixer, drawn, read = Mixer(CollaborationParams("auto", 1.0)), UserLogits(sure, unsure), UserLogits(sure, sure)
+    choices = [mixer.mix(core, terms, step).logits.argmax(-1).item() for step, terms in enumerate((drawn, read, read))]
+    assert choices == [0, 0, 0]
+    assert mixer.mix(core, read, 0).logits.argmax(-1).item() == 1, "of the next block nothing is remembered"
 
 
 def test_a_lambda_of_each_position_weighs_that_position_only() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssd2.algorithm.collaboration import UserLogits, mix_terms
+from ssd2.algorithm.collaboration import Mixer, UserLogits
 from ssd2.algorithm.exactness import proven
 from ssd2.algorithm.params import PROJECTIONS, RULES, CollaborationParams, DecodingParams, LambdaUser
 from ssd2.algorithm.sampler import project
@@ -34,7 +34,7 @@ def projected(
     core: Tensor, user: UserLogits, collaboration: CollaborationParams, params: DecodingParams, seed: int = 5
 ) -> Tensor:
     """x0_hat and, as one more entry, the token that would be committed, [1, L, V + 1]."""
-    mixed = mix_terms(core, user, collaboration).logits
+    mixed = Mixer(collaboration).mix(core, user).logits
     projection = project(mixed, params, [seed], 0, 700)
     x0_hat = tokens_to_simplex(projection.rows, *mixed.shape[1:], params.simplex_value)
     return torch.cat([x0_hat, projection.token_ids[..., None].float()], -1)
@@ -49,7 +49,7 @@ def is_proven(
     seed: int = 5,
 ) -> Tensor:
     received = as_received(core, how)
-    mix = mix_terms(received.values, user, collaboration)
+    mix = Mixer(collaboration).mix(received.values, user)
     return proven(received, mix.logits, mix.weights.core, params, [seed], 0, 700)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssd2.algorithm.collaboration import UserLogits, mix_terms
+from ssd2.algorithm.collaboration import Mixer, UserLogits
 from ssd2.algorithm.params import CollaborationParams
 from ssd2.errors import ProtocolViolation
 from ssd2.logits.format import FLOAT16, UINT8, LogitsFormat
@@ -123,7 +123,7 @@ def test_to_take_what_was_not_sent_for_0_would_change_answers() -> None:
     core, collaboration = as_received(logits, TOP_4), CollaborationParams(0.3, 0.0)
     as_zero = torch.zeros_like(core.values).scatter(-1, core.top_k.ids, core.values.gather(-1, core.top_k.ids))
     full, filled, zeros = (
-        mix_terms(values, UserLogits(user), collaboration).logits.argmax(-1)
+        Mixer(collaboration).mix(values, UserLogits(user)).logits.argmax(-1)
         for values in (logits, core.values, as_zero)
     )
     assert torch.equal(filled, full)
