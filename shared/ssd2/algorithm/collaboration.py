@@ -163,7 +163,7 @@ class Mixer:
     """Line 8 of Algorithm 2 with the parameters of a collaboration, timestep after timestep of one decode."""
 
     def __init__(self, collaboration: CollaborationParams) -> None:
-        """Begin a decode, whatever it is of: a batch has the same timesteps in all rows."""
+        """Begin a decode, of one row or a batch."""
         self._collaboration = collaboration
         self._changes = BlockChanges()
 
