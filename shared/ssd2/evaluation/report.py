@@ -203,7 +203,7 @@ def _draw_shares(figure: Figure, experiment: Experiment, lines: Sequence[Line]) 
         shares, below, above = _bars([result for _, result in measured])
         places = [place for place, _ in measured]
         panel.errorbar(shares, places, xerr=[below, above], fmt="o", markersize=4, capsize=2)
-        panel.set(title=ROWS[row].title, xlim=(-0.03, 1.03))
+        panel.set(title=ROWS[row].title, xlabel="share of right answers", xlim=(-0.03, 1.03))
     for (cost, title), marker in zip(costs.items(), "ox", strict=False):
         values = [line.mean(cost) for line in lines]
         panels[count - 1].plot(values, range(len(lines)), marker, markersize=4, label=title)
@@ -240,6 +240,7 @@ def _draw_by_lambda(figure: Figure, lines: Sequence[Line]) -> None:
             )
         panel.set(title=ROWS[row].title, xlabel="λ_user", ylim=(-0.03, 1.03), xticks=LAMBDAS)
         panel.grid(alpha=0.3)
+    panels[0].set_ylabel("share of right answers")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
 
