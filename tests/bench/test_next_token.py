@@ -15,7 +15,8 @@ from tests.bench.next_token import environment_of
 def test_a_token_is_timed_beside_its_network_and_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     main(["next_token", "--quick"])
     (line,) = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-    assert (line["checkout"], line["vocabulary"], line["beside_ratio"]) == ("this", 4096, 1)
+    assert (line["checkout"], line["vocabulary"]) == ("this", 4096)
+    assert line["beside_ratio"] in (1, None), "None where too little was measured, as on a busy machine"
     assert {"cpu_ms", "ratio", "cpu_ratio"} <= set(line)
     assert line["decode_ratio"] == 1
     assert line["decode_ms"] > 0 < line["model_ms"]
