@@ -129,7 +129,7 @@ async def _beside_long(
         **_figures([beside]),
         "step_ms_p99_before": round(before.step_ms_p99, 2),
         "ratio": round(beside.step_ms_p99 / before.step_ms_p99, 2),
-        "long_s": round(median(long_s), 2),
+        "long_s": round(median(long_s), 4),
     }
 
 

@@ -37,14 +37,14 @@ def run(*, runs: int) -> Iterator[dict[str, object]]:
 def _measured(how: LogitsFormat, core: Tensor, user: UserLogits, runs: int) -> dict[str, float]:
     data = pack(core, how)
     received = unpack(data, how, V)
-    mix = Mixer(COLLABORATION).mix(received.values, user)
+    mix = Mixer(COLLABORATION).mix(received.values, user, 0)
     mixed, weight = mix.logits, mix.weights.core
     params, draw = DecodingParams(block_size=L), ([1], 0, 700)
     return {
         "bytes": data.numel(),
         "pack_ms": _median_ms(lambda: pack(core, how), runs),
         "unpack_ms": _median_ms(lambda: unpack(data, how, V), runs),
-        "mix_ms": _median_ms(lambda: Mixer(COLLABORATION).mix(received.values, user), runs),
+        "mix_ms": _median_ms(lambda: Mixer(COLLABORATION).mix(received.values, user, 0), runs),
         "proof_ms": _median_ms(lambda: proven(received, mixed, weight, params, *draw), runs),
         "project_ms": _median_ms(lambda: project(mixed, params, *draw), runs),
     }

@@ -92,7 +92,7 @@ def run(*, core: Path | None, user: Path | None, tokens: int, runs: int, precisi
     token_ms = {side: 1000 * median(one.token for one in found) for side, found in times.items()}
     together = times["together"]
     yield {
-        "first_token_s": round(median(one.first for one in together), 2),
+        "first_token_s": round(median(one.first for one in together), 4),
         "tokens_per_s": round(1000 / token_ms["together"], 1),
         "core_ms": round(token_ms["core"], 1),
         "user_ms": round(token_ms["user"], 1),

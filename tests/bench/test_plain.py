@@ -62,7 +62,7 @@ def _packaged(models: list[SSD2]) -> tuple[list[list[int]], list[Tensor]]:
     user = user_terms(models[1], USER_PROMPTS, CORE_PROMPTS, COLLABORATION, "mixed")
     sampler, logits = SimplexSampler(PARAMS, SEEDS, stop_ids=()), list[Tensor]()
     while view := sampler.due:
-        logits.append(Mixer(COLLABORATION).mix(core.logits(view), user.logits(view)).logits)
+        logits.append(Mixer(COLLABORATION).mix(core.logits(view), user.logits(view), view.step).logits)
         sampler.step(logits[-1])
     return sampler.answers, logits
 

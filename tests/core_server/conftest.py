@@ -142,7 +142,7 @@ class RawAgent:
                 vocab_size=request.vocab_size,
                 logits_format=logits_format,
             )
-            sampler.step(Mixer(CORE_ALONE).mix(unpack_logits(packed).values, UserLogits()).logits)
+            sampler.step(Mixer(CORE_ALONE).mix(unpack_logits(packed).values, UserLogits(), 0).logits)
             if following := sampler.due:
                 if following.projected:
                     answer = projection_to_proto(at, following.projected[0])

@@ -334,7 +334,7 @@ def test_top_64_changes_few_tokens_and_none_that_is_proven(
     core, with_note = (logits[:, None] for logits in forced)  # [T, 1, V]: each token is a row of its own
     collaboration, seeds = CollaborationParams(lambda_user, alpha), list(range(len(core)))
     terms, received = UserLogits(with_note, core), as_received(core, TOP_64)
-    full, mixed = (Mixer(collaboration).mix(one, terms).logits for one in (core, received.values))
+    full, mixed = (Mixer(collaboration).mix(one, terms, 0).logits for one in (core, received.values))
     expected, found = (project(one, params, seeds, 0, 1).token_ids[:, 0] for one in (full, mixed))
     is_proven = proven(received, mixed, 1 - lambda_user, params, seeds, 0, 1)[:, 0]
     counted = _against(found, expected, full[:, 0], is_proven)

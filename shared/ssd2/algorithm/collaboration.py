@@ -167,7 +167,7 @@ class Mixer:
         self._collaboration = collaboration
         self._changes = BlockChanges()
 
-    def mix(self, core_logits: Tensor | None, user: UserLogits, step: int = 0) -> Mix:
+    def mix(self, core_logits: Tensor | None, user: UserLogits, step: int) -> Mix:
         """Mix one timestep over the smaller vocabulary; an id that one side does not have is -inf there, and so here.
 
         Args:

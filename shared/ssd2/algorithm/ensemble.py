@@ -99,8 +99,9 @@ class BlockChanges:
 
         λ_i = max(d_i, mean(d_1, ..., d_i))
 
-    with d_i the divergence at the block's i-th timestep. Once a fact of the documents was drawn, both passes of the
-    user model read it in the block, d falls to 0, and the core would decide about a fact that it has never seen.
+    with d_i the λ of `divergent_lambda` at the block's i-th timestep. Once a fact of the documents was drawn, both
+    passes of the user model read it in the block, d falls to 0, and the core would decide about a fact that it has
+    never seen.
 
     Source: this project's; docs/decisions/054-lambda-without-a-search.md has what it is worth.
     """
@@ -108,15 +109,15 @@ class BlockChanges:
     def __init__(self) -> None:
         self._sum: Tensor | None = None
 
-    def remembered(self, divergence: Tensor, step: int) -> Tensor:
+    def remembered(self, lambda_user: Tensor, step: int) -> Tensor:
         """Return λ at the next timestep of a block, and keep what it adds; the first one (0) forgets the block before.
 
         Args:
-            divergence: d of the timestep, [B, L, 1].
+            lambda_user: d of the timestep, [B, L, 1].
             step: of the timestep in its block.
         """
-        self._sum = divergence if self._sum is None or step == 0 else self._sum + divergence
-        return torch.maximum(divergence, self._sum / (step + 1))
+        self._sum = lambda_user if self._sum is None or step == 0 else self._sum + lambda_user
+        return torch.maximum(lambda_user, self._sum / (step + 1))
 
 
 def weighted_sum(

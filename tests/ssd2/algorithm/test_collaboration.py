@@ -54,7 +54,7 @@ def test_it_is_the_ensemble_of_three_passes_at_every_timestep(self_conditioning:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.5])
-def test_with_lambda_auto_each_position_is_mixed_by_the_divergence_of_its_block_so_far(alpha: float) -> None:
+def test_lambda_auto_mixes_each_position_by_what_changed_there_in_its_block(alpha: float) -> None:
     passes = [Denoiser(model, p, "own") for model, p in ((tiny_model(1), WITHOUT), (tiny_model(2), WITH_DOCS))]
     passes.append(Denoiser(tiny_model(2), WITHOUT, "own"))
     sampler, seen = SimplexSampler(PARAMS, SEEDS, stop_ids=(EOS,)), list[Timestep]()

@@ -34,7 +34,7 @@ def projected(
     core: Tensor, user: UserLogits, collaboration: CollaborationParams, params: DecodingParams, seed: int = 5
 ) -> Tensor:
     """x0_hat and, as one more entry, the token that would be committed, [1, L, V + 1]."""
-    mixed = Mixer(collaboration).mix(core, user).logits
+    mixed = Mixer(collaboration).mix(core, user, 0).logits
     projection = project(mixed, params, [seed], 0, 700)
     x0_hat = tokens_to_simplex(projection.rows, *mixed.shape[1:], params.simplex_value)
     return torch.cat([x0_hat, projection.token_ids[..., None].float()], -1)
@@ -49,7 +49,7 @@ def is_proven(
     seed: int = 5,
 ) -> Tensor:
     received = as_received(core, how)
-    mix = Mixer(collaboration).mix(received.values, user)
+    mix = Mixer(collaboration).mix(received.values, user, 0)
     return proven(received, mix.logits, mix.weights.core, params, [seed], 0, 700)
 
 

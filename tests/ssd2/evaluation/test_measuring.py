@@ -75,7 +75,7 @@ def test_settings_measured_before_are_no_part_of_what_is_compared(pair: Pair) ->
 @pytest.mark.parametrize("stop", [0.0, 0.2, 0.4])
 @pytest.mark.parametrize("steps", [4, 8, 25, 100])
 def test_no_block_ends_before_the_fewest_timesteps_of_its_patience(pair: Pair, stop: float, steps: int) -> None:
-    """Where every projection is the same from the first timestep on."""
+    """Here every projection is the same from the first timestep on."""
     base = pair.decoding(stop=stop, steps=steps, patience=0)
     vocab_size = pair.core.model.config.vocab_size
     fewest = {decoding.patience: fewest for decoding, fewest in Grid().with_patience(base, vocab_size)}
@@ -278,7 +278,7 @@ def test_a_dry_run_writes_nothing(folders: tuple[Path, Path]) -> None:
     assert outcome["steps"] in (2, 3)
 
 
-def test_results_in_a_folder_of_their_own_are_kept_and_reused_once_settings_are_written(
+def test_results_in_their_own_folder_are_reused_once_settings_are_written(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome = _run(folders, "--out", str(tmp_path / "out"))

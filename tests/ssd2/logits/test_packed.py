@@ -123,7 +123,7 @@ def test_to_take_what_was_not_sent_for_0_would_change_answers() -> None:
     core, collaboration = as_received(logits, TOP_4), CollaborationParams(0.3, 0.0)
     as_zero = torch.zeros_like(core.values).scatter(-1, core.top_k.ids, core.values.gather(-1, core.top_k.ids))
     full, filled, zeros = (
-        Mixer(collaboration).mix(values, UserLogits(user)).logits.argmax(-1)
+        Mixer(collaboration).mix(values, UserLogits(user), 0).logits.argmax(-1)
         for values in (logits, core.values, as_zero)
     )
     assert torch.equal(filled, full)

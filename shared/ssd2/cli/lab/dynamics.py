@@ -26,7 +26,7 @@ STEPS = 200
 
 
 def dynamics(
-    limit: Annotated[int, typer.Option(help="Questions to watch, with the fact first.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="Questions to each pair, with the fact first.", min=1)] = 50,
     core: Core = CORE,
     user: User = USER,
     lambda_user: Lambda = DEFAULT_LAMBDA,
