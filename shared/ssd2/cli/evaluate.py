@@ -130,13 +130,16 @@ def _add_comparison(name: str, summary: str) -> None:
         autoregressive_user: AutoregressiveUser = None,
         lambda_user: Lambda = DEFAULT_LAMBDA,
         alpha: Alpha = 1.0,
+        steps: Steps = None,
         seed: Seed = 0,
         out: Out = None,
         as_json: AsJson = False,
+        patience: Patience = None,
     ) -> None:
         from ssd2.evaluation.report import as_table
 
-        pair, collaboration, decoding = comparing.loaded((core, user), lambda_user, alpha, {})
+        chosen = {"steps": steps, "patience": patience}
+        pair, collaboration, decoding = comparing.loaded((core, user), lambda_user, alpha, chosen)
         other, left_out = comparing.autoregressive_pair(autoregressive_core, autoregressive_user)
         if left_out and name in comparing.OF_BOTH_KINDS:
             typer.echo(f"no autoregressive pair: {left_out}", err=True)

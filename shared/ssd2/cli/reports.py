@@ -18,7 +18,9 @@ from ssd2.cli.options import (
     Core,
     Lambda,
     Limit,
+    Patience,
     Seed,
+    Steps,
     User,
     typed_command,
 )
@@ -29,6 +31,7 @@ BENCHMARK, DYNAMICS = "order-free", "dynamics"
 EXAMPLES = examples(
     "ssd2 evaluate reports --out reports",
     "ssd2 evaluate reports --out reports --limit 20 --only order-free,steps,dynamics",
+    "ssd2 evaluate reports --out reports --only weights,rules --steps 42 --patience 2",
 )
 
 
@@ -44,7 +47,9 @@ def reports(
     ] = "",
     lambda_user: Lambda = DEFAULT_LAMBDA,
     alpha: Alpha = 1.0,
+    steps: Steps = None,
     seed: Seed = 0,
+    patience: Patience = None,
 ) -> None:
     """Make all reports about a pair: the order-free benchmark, every comparison of settings, and the dynamics.
 
@@ -56,7 +61,8 @@ def reports(
     from ssd2.evaluation.rows import ROWS
 
     names = _chosen(only)
-    pair, collaboration, decoding = comparing.loaded((core, user), lambda_user, alpha, {})
+    chosen = {"steps": steps, "patience": patience}
+    pair, collaboration, decoding = comparing.loaded((core, user), lambda_user, alpha, chosen)
     other, left_out = comparing.autoregressive_pair(autoregressive_core, autoregressive_user)
     if left_out:
         typer.echo(f"no autoregressive pair: {left_out}", err=True)

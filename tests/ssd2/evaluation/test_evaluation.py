@@ -444,6 +444,19 @@ def test_a_comparison_prints_json_and_writes_a_report(
     }
 
 
+def test_a_comparison_takes_timesteps_and_patience_as_its_base(
+    town_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "answer_items", lambda _pair, items, *_: [item.answer for item in items])
+    base = [*options(town_folders), "--limit", "1", "--steps", "7", "--patience", "3"]
+    for command in (["projections"], ["reports", "--only", "projections"]):
+        out = tmp_path / command[0]
+        result = CliRunner().invoke(app, ["evaluate", *command, *base, "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        settings = [json.loads(line)["setting"] for line in (out / "results.jsonl").read_text().splitlines()]
+        assert {(each["steps"], each["patience"]) for each in settings} == {(7, 3)}
+
+
 def test_one_command_makes_all_reports_and_resumes(
     town_folders: tuple[Path, Path],
     causal_folders: tuple[Path, Path],
