@@ -139,12 +139,20 @@ class SearchRequest(BaseModel):
 
 
 class Passage(BaseModel):
-    """A piece of a document, with its place."""
+    """A piece of a document, with its place; of a workbook the line is a row of its sheet.
+
+    Attributes:
+        text: without the headings.
+        heading: the headings that it stands under, the outermost first; the user model reads them before the text.
+    """
 
     text: str
     source: str
+    heading: str
     line: int | None
     page: int | None
+    slide: int | None
+    sheet: str | None
     is_cut: bool
 
 

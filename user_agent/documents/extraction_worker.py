@@ -4,7 +4,8 @@ It runs as the user: whoever takes it over can read the user's files, make and r
 
 The first frame out on standard output is `{"exposure": …}`: why it is still on the network, empty if it is not.
 Frames in on standard input: the suffix, then the file's bytes. A frame out for each file: JSON, either
-`{"pieces": [[text, line, page], …]}` or `{"reason": …}`. It imports no torch: 500 MB would not hold it.
+`{"pieces": [[text, line, page, heading, sheet, slide], …]}` or
+`{"reason": …}`. It imports no torch: 500 MB would not hold it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import resource
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import astuple
 
 from user_agent.documents.formats import sections
 from user_agent.documents.formats.section import cut
@@ -67,7 +69,7 @@ def _leave_network() -> str:
 def read(data: bytes, suffix: str) -> bytes:
     """The reply to one file. A parser may raise anything on a damaged file; whatever it is becomes the reason."""
     try:
-        pieces = [(piece.text, piece.line, piece.page) for piece in cut(sections(data, suffix))]
+        pieces = list(map(astuple, cut(sections(data, suffix))))
         return json.dumps({"pieces": pieces}).encode()
     except DocumentsUnreadable as error:
         reason = str(error)

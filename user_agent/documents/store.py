@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,12 @@ import apsw
 from user_agent.documents import index
 from user_agent.documents.formats import READER_VERSION
 from user_agent.documents.formats.section import Section
-from user_agent.documents.passage import Passage
+from user_agent.documents.passage import Passage, passage_of
 from user_agent.errors import StoreUnreadable
 from user_agent.store.database import open_database, reported
 from user_agent.store.encryption_key import StoreKey
 
-VERSION = 2
+VERSION = 3
 State = Literal["indexed", "failed", "skipped"]
 
 SCHEMA = f"""
@@ -43,10 +43,8 @@ CREATE TABLE original (document_id INTEGER PRIMARY KEY REFERENCES document ON DE
 PRAGMA user_version = {VERSION};
 """
 
-_FROM_VERSION_1 = f"""
-ALTER TABLE document ADD COLUMN reader_version INTEGER NOT NULL DEFAULT 1;
-PRAGMA user_version = {VERSION};
-"""
+_FROM_VERSION_1 = "ALTER TABLE document ADD COLUMN reader_version INTEGER NOT NULL DEFAULT 1;"
+_FROM_VERSION_2 = f"{index.FROM_TEXT_ONLY} PRAGMA user_version = {VERSION};"
 
 _LINKS = """
 SELECT link.id, link.path, linked_at, count(document.id) FILTER (WHERE state = 'indexed')
@@ -57,6 +55,11 @@ SELECT document.id, link_id, path, state, reason, size_bytes, modified_ns, sha25
     (SELECT count(*) FROM passage WHERE document_id = document.id)
 FROM document {where} ORDER BY path, document.id
 """
+
+_PASSAGES = (
+    "SELECT document.id, sha256, path, passage.text, line, page, heading, sheet, slide FROM passage "
+    "JOIN document ON document.id = document_id"
+)
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,10 @@ class DocumentStore:
                 raise StoreUnreadable(f"{file} was written by a newer version of Slingshot; install that version")
             if version == 0:
                 database.execute(SCHEMA)
-            elif version == 1:
+            if version == 1:
                 database.execute(_FROM_VERSION_1)
+            if version in (1, 2):
+                database.execute(_FROM_VERSION_2)
 
     def close(self) -> None:
         """Close the file."""
@@ -223,7 +228,7 @@ class DocumentStore:
                 (reading.state, reading.reason, READER_VERSION, _now(), document_id),
             )
             if database.changes():
-                _insert_pieces(database, reading.pieces, document_id)
+                _insert_pieces(database, reading, document_id)
         self.on_removal()
 
     def explain(self, document_id: int, reason: str) -> None:
@@ -251,27 +256,25 @@ class DocumentStore:
     def search(self, question: str, document_ids: Sequence[int] | None = None) -> list[Passage]:
         """The passages that a question is about, as `index.relevant` finds them, the best match first.
 
+        Of files with the same bytes only the first one's are told.
+
         Args:
             question: in the user's words; nothing in it is read as query syntax.
             document_ids: where to search; None for everywhere.
         """
         with self._reading() as database:
-            return [_passage(database, found) for found in index.relevant(database, question, document_ids)]
+            found = [_passage(database, one) for one in index.relevant(database, question, document_ids)]
+        return _each_once(found)
 
     def passages(self, document_ids: Sequence[int] | None = None) -> list[Passage]:
-        """Return the passages of the documents with these ids, or of all, by path and in the order of each document."""
-        query = (
-            "SELECT document.id, passage.text, path, line, page FROM passage "
-            "JOIN document ON document.id = document_id ORDER BY path, passage.id"
-        )
+        """Return the passages of the documents with these ids, or of all, by path and in the order of each document.
+
+        Of files with the same bytes only the first one's are told.
+        """
         with self._reading() as database:
-            rows = list(database.execute(query))
+            rows = list(database.execute(f"{_PASSAGES} ORDER BY path, passage.id"))
         wanted = None if document_ids is None else frozenset(document_ids)
-        return [
-            Passage(text, Path(path), line, page)
-            for document_id, text, path, line, page in rows
-            if wanted is None or document_id in wanted
-        ]
+        return _each_once(_read(row) for row in rows if wanted is None or row[0] in wanted)
 
     def _reading(self) -> AbstractContextManager[apsw.Connection]:
         """One state of the database, whatever another process writes meanwhile."""
@@ -315,23 +318,40 @@ def _insert(database: apsw.Connection, reading: Reading, link_id: int | None) ->
         (link_id, str(reading.path), *values, _now(), READER_VERSION),
     )
     document_id = database.last_insert_rowid()
-    _insert_pieces(database, reading.pieces, document_id)
+    _insert_pieces(database, reading, document_id)
     return document_id
 
 
-def _insert_pieces(database: apsw.Connection, pieces: Sequence[Section], document_id: int) -> None:
-    rows = ((document_id, piece.text, piece.line, piece.page) for piece in pieces)
-    database.executemany("INSERT INTO passage (document_id, text, line, page) VALUES (?, ?, ?, ?)", rows)
-
-
-def _passage(database: apsw.Connection, passage_id: int) -> Passage:
-    rows = database.execute(
-        "SELECT passage.text, path, line, page FROM passage JOIN document ON document.id = document_id "
-        "WHERE passage.id = ?",
-        (passage_id,),
+def _insert_pieces(database: apsw.Connection, reading: Reading, document_id: int) -> None:
+    name = index.words_of_name(reading.path)
+    database.executemany(
+        "INSERT INTO passage (document_id, name, text, line, page, heading, sheet, slide) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        ((document_id, name, *astuple(piece)) for piece in reading.pieces),
     )
-    text, path, line, page = next(rows)
-    return Passage(text, Path(path), line, page)
+
+
+_Kept = tuple[Passage, int, str]
+"""A passage with the id of its document and the digest of its file."""
+
+
+def _passage(database: apsw.Connection, passage_id: int) -> _Kept:
+    return _read(next(database.execute(f"{_PASSAGES} WHERE passage.id = ?", (passage_id,))))
+
+
+def _read(row: Sequence[Any]) -> _Kept:
+    document_id, sha256, path, *values = row
+    return passage_of(Section(*values), Path(path)), document_id, sha256
+
+
+def _each_once(found: Iterable[_Kept]) -> list[Passage]:
+    """The passages without those of further copies of a file; a file that says something twice keeps both."""
+    kept, first = list[Passage](), dict[tuple[str, Passage], int]()
+    for passage, document_id, sha256 in found:
+        key = (sha256, replace(passage, source=Path()))
+        if not sha256 or first.setdefault(key, document_id) == document_id:
+            kept.append(passage)
+    return kept
 
 
 def _now() -> str:

@@ -54,7 +54,7 @@ def word(*paragraphs: str, rows: tuple[tuple[str, ...], ...] = ()) -> bytes:
         for row, cells in zip(table.rows, rows, strict=True):
             for cell, text in zip(row.cells, cells, strict=True):
                 cell.text = text
-    return _saved(document)
+    return saved(document)
 
 
 def word_of(*elements: str, levels: tuple[tuple[str, str, int], ...] = ()) -> bytes:
@@ -76,7 +76,7 @@ def word_of(*elements: str, levels: tuple[tuple[str, str, int], ...] = ()) -> by
         numbering.append(parse_xml(text))
     for element in elements:
         document.element.body.insert(len(document.element.body) - 1, parse_xml(element))
-    return _saved(document)
+    return saved(document)
 
 
 BOMB_BYTES = 300 * 1024 * 1024
@@ -101,7 +101,8 @@ def lying_zip_bomb() -> bytes:
     return zip_bomb().replace(BOMB_BYTES.to_bytes(4, "little"), (3000).to_bytes(4, "little"))
 
 
-def _saved(document: docx.document.Document) -> bytes:
+def saved(document: docx.document.Document) -> bytes:
+    """The bytes of a .docx."""
     file = io.BytesIO()
     document.save(file)
     return file.getvalue()

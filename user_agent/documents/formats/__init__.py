@@ -44,10 +44,9 @@ _MODULES = {
     ".eml": "mail",
 }
 SUFFIXES = tuple(_MODULES)
-_NEVER_EMPTY = (".pdf", ".docx", ".json", ".eml")
-_BLANK = b"\xef\xbb\xbf \t\r\n"
+_BLANK = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"  # byte order marks too
 
-READER_VERSION = 3
+READER_VERSION = 4
 """Raise it with every change to what is read of a file: the next sync reads again what an older reader has read."""
 
 
@@ -61,7 +60,12 @@ def sections(data: bytes, suffix: str) -> Iterator[Section]:
     Raises:
         DocumentsUnreadable: if the file is not what its suffix says; the text is a reason, without the file's name.
     """
-    if suffix in _NEVER_EMPTY and not data.strip(_BLANK):
+    if not data.strip(_BLANK):
         raise DocumentsUnreadable("is empty")
     found: Iterator[Section] = import_module(f"{__name__}.{_MODULES[suffix]}").sections(data)
-    return (replace(section, text=visible(section.text)) for section in found)
+    return map(_visible, found)
+
+
+def _visible(section: Section) -> Section:
+    text, heading, sheet = map(visible, (section.text, section.heading, section.sheet))
+    return replace(section, text=text, heading=heading, sheet=sheet)
