@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from ssd2.demo.paths import NOTES
+from ssd2.models.embeddings import MULTILINGUAL_E5
 from user_agent.config import AgentConfig
 from user_agent.documents.collection import Collection
 from user_agent.store.crossed import Crossed
@@ -64,7 +65,7 @@ def open_stores(config: AgentConfig) -> Iterator[Stores]:
     passphrase = config.passphrase.get_secret_value() if config.passphrase else None
     key = store_key(config_folder(), passphrase)
     with (
-        closing(Collection(config.data_dir, key)) as documents,
+        closing(Collection(config.data_dir, key, MULTILINGUAL_E5.path)) as documents,
         closing(open_database(config.data_dir / LEDGER, key)) as entries,
         closing(open_database(config.data_dir / HISTORY, key)) as messages,
         closing(open_database(config.data_dir / CROSSED, key)) as withheld,

@@ -64,6 +64,7 @@ class Question:
         era: when the passages were searched for; see `PromptCache.begin`.
         settings: that `params` were completed from, to complete them with the core's; None to take them as they are.
         cites_tokens: whether the passage of each token is looked for, and where passages disagree.
+        nothing_found: whether documents were searched and none seemed to be about the question.
     """
 
     instruction: str
@@ -84,6 +85,7 @@ class Question:
     era: object | None = None
     settings: AnswerSettings | None = None
     cites_tokens: bool = False
+    nothing_found: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.speculation <= MAX_SPECULATION:

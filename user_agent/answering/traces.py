@@ -145,6 +145,7 @@ def fit_json(question: Question) -> dict[str, Any]:
     """Describe what did not fit: passages, by their places, the longest answer, earlier turns, private context."""
     return {
         "left_out": [_place_json(passage) for passage in question.left_out],
+        "nothing_found": question.nothing_found,
         "max_tokens": question.params.max_tokens,
         "clamped_from": question.clamped_from,
         "left_out_turns": question.left_out_turns,

@@ -60,6 +60,9 @@ class Fitted:
     private_context_fit: PrivateContextFit | None = None
 
 
+NOTHING_FOUND = "nothing in your documents seems to be about this, so no passage is used"
+
+
 def given_at_zero(found: Sequence[Passage]) -> Fitted:
     """Give none of the passages found: where λ is 0 the user model is not asked."""
     return Fitted(left_out=found, why_none="lambda_user is 0, so no passage is used; set it above 0 to use documents")

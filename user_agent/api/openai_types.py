@@ -237,6 +237,7 @@ class SlingshotAnswer(BaseModel):
         conflicts: where two passages disagree, if the request cites tokens, else null: position and length in tokens,
             text, and for each of the passages its index in citations and what it would say.
         left_out: places of the passages that were found but did not fit.
+        nothing_found: whether documents were searched and nothing in them seemed to be about the question.
         max_tokens: longest answer that was allowed.
         clamped_from: the requested or configured length if the question leaves no room for it; else null.
         left_out_turns: number of earlier turns that the user model was not given: the oldest, or all where the models
@@ -256,6 +257,7 @@ class SlingshotAnswer(BaseModel):
     citations: list[dict[str, Any]]
     conflicts: list[dict[str, Any]] | None
     left_out: list[dict[str, Any]]
+    nothing_found: bool = False
     max_tokens: int
     clamped_from: int | None
     left_out_turns: int

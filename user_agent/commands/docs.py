@@ -136,6 +136,7 @@ def status(config: AgentConfig, as_json: AsJson = False) -> None:
 @contextmanager
 def opened_collection(config: AgentConfig) -> Iterator[tuple[Collection, StoreKey]]:
     """Open the documents to read from them, also while an agent has the folder."""
+    from ssd2.models.embeddings import MULTILINGUAL_E5
     from user_agent.documents.collection import Collection
     from user_agent.store.data_folder import make_data_folder
     from user_agent.store.encryption_key import store_key
@@ -143,7 +144,7 @@ def opened_collection(config: AgentConfig) -> Iterator[tuple[Collection, StoreKe
 
     make_data_folder(config.data_dir)
     key = store_key(config_folder(), config.passphrase.get_secret_value() if config.passphrase else None)
-    library = Collection(config.data_dir, key)
+    library = Collection(config.data_dir, key, MULTILINGUAL_E5.path)
     try:
         yield library, key
     finally:

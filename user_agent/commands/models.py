@@ -14,6 +14,7 @@ import typer
 
 from ssd2.cli.help import App, examples
 from ssd2.errors import InvalidParameter
+from ssd2.models.embeddings import MULTILINGUAL_E5
 from ssd2.models.pairs import PAIRS, Model, Pair, downloaded_folder, fetched_bytes, in_bytes, pair_named
 from user_agent.config import FILE, AgentConfig, load_config, save_settings
 from user_agent.store.tuned import config_folder
@@ -25,6 +26,7 @@ GET_EXAMPLES = examples(
     "user-agent models get smollm2-135m",
     "user-agent models get qwen2.5-7b --side user   (the core runs on another machine)",
     "user-agent models get smollm2-135m --source hub --yes",
+    "user-agent models get multilingual-e5-small   (finds what documents say in other words)",
 )
 USE_EXAMPLES = examples("user-agent models use smollm2-135m", "user-agent config set pair   (back to the demo's)")
 REMOVE_EXAMPLES = examples("user-agent models remove smollm2-135m")
@@ -58,6 +60,8 @@ def list_pairs(as_json: AsJson = False) -> None:
         return
     for pair in PAIRS:
         typer.echo(_entry(pair, chosen))
+    state = "downloaded" if MULTILINGUAL_E5.path.is_file() else in_bytes(MULTILINGUAL_E5.download_bytes)
+    typer.echo(f"{MULTILINGUAL_E5.name}  [{state}]\n    searches documents by meaning as well as by words")
     typer.echo("Memory is for float32, as on a CPU; bfloat16, as on a GPU, takes half.", err=True)
 
 
@@ -125,12 +129,16 @@ def get(
     yes: Annotated[bool, typer.Option("--yes", help="Download without asking for confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Download a pair's models. An interrupted download from the hub resumes; afterwards no network is needed.
+    """Download a pair's models, or multilingual-e5-small, which documents are searched with.
 
-    It shows size and licence and asks for confirmation. The files are verified by their SHA-256.
+    An interrupted download from the hub resumes; afterwards no network is needed. It shows size and licence and asks
+    for confirmation. The files are verified by their SHA-256.
     """
     from user_agent.line.own_core import exit_on_sigterm
 
+    if name == MULTILINGUAL_E5.name:
+        _get_embedding(yes=yes, as_json=as_json)
+        return
     pair = pair_named(name)
     asked = pair.models if side == "both" else (pair.model(side),)
     missing = [model for model in asked if not model.is_downloaded]
@@ -145,6 +153,20 @@ def get(
         typer.echo(json.dumps(pair_json(pair, load_config().pair), ensure_ascii=False))
     for model in () if as_json else asked:
         typer.echo(f"{model.repository} is in {model.folder}")
+
+
+def _get_embedding(*, yes: bool, as_json: bool) -> None:
+    from ssd2.models.download import download_embedding
+
+    file = MULTILINGUAL_E5
+    if not file.path.is_file():
+        typer.echo(f"{file.name}: {in_bytes(file.download_bytes)}, licence {file.licence}", err=True)
+        _agree(yes=yes)
+        download_embedding(file)
+    if as_json:
+        typer.echo(json.dumps({"name": file.name, "file": str(file.path), "licence": file.licence}))
+        return
+    typer.echo(f"{file.name} is in {file.path}; `user-agent docs sync` makes the vectors of your documents")
 
 
 def fetch(
@@ -182,6 +204,10 @@ def _confirm(missing: Sequence[Model], *, yes: bool) -> None:
         typer.echo(f"{model.repository}: {in_bytes(model.download_bytes)}, licence {model.licence}", err=True)
         if model.is_gated:
             typer.echo(f"  the licence has to be accepted on the model's page: {model.licence_url}", err=True)
+    _agree(yes=yes)
+
+
+def _agree(*, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
@@ -261,6 +287,10 @@ def remove(name: Name) -> None:
     """Delete a pair's models, except those that another downloaded pair uses."""
     from ssd2.models.download import remove as delete
 
+    if name == MULTILINGUAL_E5.name:
+        MULTILINGUAL_E5.path.unlink(missing_ok=True)
+        typer.echo(f"{name} is deleted; documents are searched by words only")
+        return
     pair = pair_named(name)
     if load_config().pair == name:
         save_settings({"pair": None})

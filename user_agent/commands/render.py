@@ -69,6 +69,9 @@ def cut_off(answered: Answered) -> list[str]:
     return [f"Cut off at {question.params.max_tokens} tokens, the longest answer; --max-tokens N allows a longer one."]
 
 
+NOTHING_FOUND = "Nothing about this was found in your documents; the answer does not use them."
+
+
 def remarks(question: Question) -> list[str]:
     """Say what did not fit, a sentence each."""
     said = []
@@ -77,6 +80,8 @@ def remarks(question: Question) -> list[str]:
             f"The answer has at most {question.params.max_tokens} tokens, not {question.clamped_from}: this question "
             "leaves the models no more room."
         )
+    if question.nothing_found:
+        said.append(NOTHING_FOUND)
     if turns := question.left_out_turns:
         count = f"{turns} earlier turn{'s' if turns > 1 else ''}"
         said.append(f"{count} left out: the oldest do not fit beside this question.")

@@ -71,13 +71,15 @@ def _read_questions(file: Path) -> dict[str, str]:
 def _fitted(config: AgentConfig, user_model: UserModel, library: Collection, query: str) -> Fitted:
     """Search, and fit what was found into the user model's prompt."""
     from user_agent.answering.decoding import decoding_for
-    from user_agent.answering.user_model import given_at_zero
+    from user_agent.answering.user_model import NOTHING_FOUND, Fitted, given_at_zero
 
     said = user_model.instructed(config.system_prompt).laid_out(config.answer_layout)
     params = user_model.limited(query, decoding_for(config, user_model.config), conversation=said)
-    found = library.search(query, config.request(query).document_ids)
+    found, is_found = library.find(query, config.request(query).document_ids)
     if config.lambda_user == 0:
         return given_at_zero(found)
+    if not is_found:
+        return Fitted(left_out=found, why_none=NOTHING_FOUND)
     return user_model.fitting(query, found, params.max_answer_tokens, said, config.private_context)
 
 

