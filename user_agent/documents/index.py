@@ -35,6 +35,8 @@ PART_WEIGHT = 0.6
 HEADING_WEIGHT = 0.5
 """Of a word that stands only in the heading or the name of the file."""
 
+TIE_WEIGHT = 0.01
+
 BESIDE_WEIGHT = 0.3
 """Of a word that only other passages of the document hold."""
 
@@ -233,7 +235,8 @@ class _Concept:
         rank = "-bm25(word)"
         for passage_id, score in _rows(database, "word", rank, f"text : ({_any_of(self.exact)})", document_ids):
             known, _ = scores.get(passage_id, (0.0, 0.0))
-            scores[passage_id] = (max(score, known), 1.0)
+            # A common word has almost no BM25: that still decides between passages that are alike in all else.
+            scores[passage_id] = (max(score, known) + TIE_WEIGHT * score, 1.0)
         return scores
 
 

@@ -37,7 +37,7 @@ def test_nothing_is_found_where_no_cosine_and_no_word_stands_out() -> None:
     usual = [0.75 + 0.001 * (at % 7) for at in range(FEWEST)]
     found = found_by_both([Match(3, 1.0, 0.1)], _cosines(*usual))
     assert not found.is_found
-    assert 0 < len(found.ids)  # they can be shown, though none is given to the model
+    assert len(found.ids) > 0  # they can be shown, though none is given to the model
 
 
 def test_words_count_beside_vectors() -> None:
