@@ -25,7 +25,7 @@ from user_agent.answering.settings import ServiceSettings
 from user_agent.answering.traces import Trace, Traces, fit_json, passage_json
 from user_agent.answering.tuned_defaults import collaboration_of, tuned_with
 from user_agent.answering.user_model import NOTHING_FOUND, Fitted, UserModel, given_at_zero
-from user_agent.documents.passage import Passage
+from user_agent.documents.passage import NothingFound, Passage
 from user_agent.errors import AgentBusy
 from user_agent.line.client import CoreClient
 from user_agent.store.crossed import Crossed, Notes
@@ -362,12 +362,14 @@ class Answering:
         return kept, user_model.limited(request.question, params, core_takes, kept)
 
     def _passages_for(self, request: AnswerRequest, params: DecodingParams, conversation: Conversation) -> Fitted:
-        is_searched = request.document_ids != ()
-        found = self._found(request, conversation) if is_searched else []
+        found = self._found(request, conversation) if request.document_ids != () else []
         fitted = self._user_model.fitting(
             request.question, found, params.max_answer_tokens, conversation, request.private_context
         )
-        return replace(fitted, why_none=NOTHING_FOUND) if is_searched and not found else fitted
+        if found or request.document_ids == ():
+            return fitted
+        is_unrelated = isinstance(self._search(request.question, request.document_ids), NothingFound)
+        return replace(fitted, why_none=NOTHING_FOUND) if is_unrelated else fitted
 
     # See docs/decisions/053-follow-up-questions.md.
     def _found(self, request: AnswerRequest, conversation: Conversation) -> list[Passage]:

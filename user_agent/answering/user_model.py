@@ -368,9 +368,10 @@ class UserModel:
         alone = [at for at, needed in enumerate(tokens) if needed + gap <= left]
         if not alone:
             return None
-        matching = {one.text for one in search([Passage(one.text, Path()) for one in every], instruction)}
+        matching = [one.text for one in search([Passage(one.text, Path()) for one in every], instruction)]
+        order = {text: place for place, text in reversed(list(enumerate(matching)))}
         chosen: dict[int, None] = {}  # in the order of choice
-        for at in sorted(alone, key=lambda at: every[at].text not in matching):
+        for at in sorted(alone, key=lambda at: order.get(every[at].text, len(order))):
             neighbours = (at - 1 in chosen) + (at + 1 in chosen)  # each one is a gap less
             if (more := tokens[at] + gap * (1 - neighbours)) <= left:
                 chosen[at] = None

@@ -16,7 +16,7 @@ from user_agent.documents.embedding import Embedding
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.files import FoundFile, check_size
 from user_agent.documents.formats import SUFFIXES
-from user_agent.documents.passage import Passage
+from user_agent.documents.passage import NothingFound, Passage
 from user_agent.documents.store import Document, DocumentStore, Link
 from user_agent.documents.sync import Progress, reading_of, sha256_of, sync_steps
 from user_agent.errors import DocumentsUnreadable
@@ -195,7 +195,9 @@ class Collection:
     def search(self, question: str, document_ids: Sequence[int] | None = None) -> list[Passage]:
         """The passages that a question is about, the best match first; of these documents, or of all."""
         passages, is_found = self.find(question, document_ids)
-        return passages if is_found else []
+        if is_found:
+            return passages
+        return NothingFound() if self._store.has_passages() else []
 
     def find(self, question: str, document_ids: Sequence[int] | None = None) -> tuple[list[Passage], bool]:
         """Return the passages that come closest to a question, the best first, and whether any is about it."""

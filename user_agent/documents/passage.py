@@ -51,6 +51,10 @@ class Passage:
         return self.source.name if self.line is None else f"{self.source.name}:{self.line}"
 
 
+class NothingFound(list[Passage]):
+    """No passage, though documents were searched: none of theirs seems to be about the question."""
+
+
 def passage_of(piece: Section, source: Path) -> Passage:
     """Make a piece of a file a passage."""
     return Passage(piece.text, source, piece.line, piece.page, piece.heading, piece.sheet, piece.slide)

@@ -290,6 +290,11 @@ class DocumentStore:
             passages = [_passage(database, one) for one in found.ids]
         return _each_once(passages), found.is_found
 
+    def has_passages(self) -> bool:
+        """Return True if there is anything to search."""
+        with self._reading() as database:
+            return bool(database.execute("SELECT EXISTS (SELECT 1 FROM passage)").get)
+
     def without_vector(self, most: int) -> list[tuple[int, str]]:
         """Return id and text, as it is embedded, of some passages without a sentence vector."""
         query = (

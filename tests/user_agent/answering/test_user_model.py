@@ -175,7 +175,7 @@ def test_documents_keep_half_of_the_positions_shared_with_the_answer(user_folder
 
 def test_what_the_store_finds_is_given_in_whole_sentences_and_the_best_first(user_folder: Path, tmp_path: Path) -> None:
     sentences = [
-        f"The code for the shed number {number} is {number * 7} and nobody else knows it." for number in range(40)
+        f"The lamp in the shed number {number} is {number * 7} and nobody else knows it." for number in range(40)
     ]
     store = DocumentStore(tmp_path / "documents.sqlite", None)
     pieces = list(cut([Section("My shed code is 4711.", 1), Section(" ".join(sentences), 2)]))

@@ -21,6 +21,7 @@ from user_agent.documents.extraction import Extractor
 from user_agent.documents.files import MAX_FILE_BYTES
 from user_agent.documents.formats import READER_VERSION
 from user_agent.documents.formats.section import Section
+from user_agent.documents.passage import NothingFound
 from user_agent.documents.sync import MOST_TRIES, Progress
 from user_agent.errors import DocumentsUnreadable, StoreKeyWrong, StoreUnreadable
 from user_agent.store.database import open_database
@@ -589,3 +590,11 @@ def test_watching_stops_with_the_library(data: Path, notes: Path) -> None:
     library.watch()
     library.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "documents-watcher"]
+
+
+def test_a_search_says_that_nothing_was_found_only_where_there_are_documents(library: Collection, notes: Path) -> None:
+    question = "Which train goes to Edinburgh?"
+    assert not isinstance(library.search(question), NothingFound)
+    _sync(library, notes)
+    assert isinstance(library.search(question), NothingFound)
+    assert library.search(question) == []
