@@ -57,6 +57,14 @@ def held_data_folder(folder: Path, url: str = "") -> Iterator[None]:
         yield
 
 
+def holder_url(folder: Path) -> str:
+    """Return where the agent answers that held the folder last, or holds it; "" if a command did, or nobody."""
+    try:
+        return str(json.loads((folder / LOCK_FILE).read_text(encoding="utf-8"))["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def _open(file: Path) -> TextIO:
     try:
         return open(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
