@@ -16,6 +16,7 @@ from ssd2.cli.help import App, examples
 from ssd2.errors import InvalidParameter
 from user_agent.commands.setting_options import with_settings
 from user_agent.config import AgentConfig
+from user_agent.store.owner_only import owner_only
 
 if TYPE_CHECKING:
     from user_agent.store.ledger import Entry, Ledger
@@ -101,7 +102,7 @@ def export(
         lines = opened.export()
         try:
             with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as written:
-                os.fchmod(written.fileno(), 0o600)  # of a file that was there
+                owner_only(written.fileno())
                 written.writelines(f"{line}\n" for line in lines)
         except OSError as error:
             raise InvalidParameter(f"cannot write {file}: {error.strerror}; choose another file") from error
