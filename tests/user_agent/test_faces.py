@@ -33,6 +33,7 @@ from user_agent.config import CHANGEABLE, FILE, AgentConfig, load_config, save_s
 from user_agent.config import SETTINGS as AGENT_SETTINGS
 from user_agent.fields import Setting, settings_of
 from user_agent.line.line import CoreLine
+from user_agent.store.access_keys import AccessKeys
 from user_agent.store.crossed import Crossed
 from user_agent.store.database import memory_database
 
@@ -124,7 +125,7 @@ async def asked_over_rest(config: AgentConfig, route: str, **body: object) -> An
 
 
 def _client(config: AgentConfig, answering: Any) -> httpx.AsyncClient:
-    state = AppState(config, {}, KEY, answering, None, CoreLine(None))
+    state = AppState(config, {}, AccessKeys(Path("no-folder"), KEY), answering, None, CoreLine(None))
     transport, headers = httpx.ASGITransport(create_app(state)), {"authorization": f"Bearer {KEY}"}
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI, Security
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -17,6 +18,7 @@ from user_agent.api import (
     conversations,
     documents,
     health,
+    keys,
     ledger,
     metrics,
     models,
@@ -29,6 +31,7 @@ from user_agent.api.chat import IGNORED_HEADER
 from user_agent.api.errors import handle_errors
 from user_agent.api.security import authorised
 from user_agent.api.state import AppState
+from user_agent.store.access_keys import Scope
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -40,6 +43,14 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+
+
+_ROOMS: dict[Scope, tuple[ModuleType, ...]] = {
+    "ask": (models, chat, completions, traces),
+    "manage": (documents, conversations, settings, pairs, keys),
+    "read-ledger": (ledger, metrics),
+}
+"""Routes by the scope that they require of a key. Those of `health` and `web` are open."""
 
 
 def create_app(state: AppState) -> FastAPI:
@@ -62,8 +73,9 @@ def create_app(state: AppState) -> FastAPI:
     handle_errors(app)
     app.include_router(health.router)
     app.include_router(web.router)
-    for routes in (models, chat, completions, traces, documents, ledger, conversations, settings, pairs, metrics):
-        app.include_router(routes.router, dependencies=[Depends(authorised)])
+    for scope, rooms in _ROOMS.items():
+        for routes in rooms:
+            app.include_router(routes.router, dependencies=[Security(authorised, scopes=[scope])])
     app.add_middleware(_Named)
     app.add_middleware(
         CORSMiddleware,
