@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from user_agent.answering.service import Answering, new_id
 from user_agent.api.errors import ANSWERING
-from user_agent.api.generation import Reading, Streaming, events, slingshot_answer, whole
+from user_agent.api.generation import Reading, Streaming, events, settings_of, slingshot_answer, whole
 from user_agent.api.openai_types import MODEL, AssistantMessage, ChatChoice, ChatCompletion, ChatRequest, Usage
 from user_agent.api.state import answering_of
 
@@ -50,7 +50,7 @@ async def chat_completions(
     if history and not answering.user_model.tokenizer.takes_conversations:
         ignored_names.append("messages before the last")
     ignored = ignored_header(ignored_names)
-    asked = answering.request(body.instruction(), history=history, **body.given())
+    asked = answering.request(body.instruction(), history=history, **await settings_of(body, client))
     trace_id, created = new_id("chatcmpl"), int(time.time())
     if body.stream:
         streaming = await Streaming(client, answering, asked, trace_id).begun()

@@ -13,7 +13,7 @@ from user_agent.answering.service import Answering, new_id
 from user_agent.answering.user_model import UserModel
 from user_agent.api.chat import ignored_header
 from user_agent.api.errors import ANSWERING, ApiError
-from user_agent.api.generation import Reading, Streaming, events, slingshot_answer, whole
+from user_agent.api.generation import Reading, Streaming, events, settings_of, slingshot_answer, whole
 from user_agent.api.openai_types import MODEL, Completion, CompletionChoice, CompletionRequest, Usage
 from user_agent.api.state import answering_of
 
@@ -38,7 +38,8 @@ async def completions(
 ) -> Completion | StreamingResponse:
     """Answer each prompt as a separate instruction."""
     ignored = ignored_header(body.check())
-    asked = [answering.request(text, **body.given()) for text in _instructions(body, answering.user_model)]
+    given = await settings_of(body, client)
+    asked = [answering.request(text, **given) for text in _instructions(body, answering.user_model)]
     completion_id, created = new_id("cmpl"), int(time.time())
     if body.stream:
         if len(asked) != 1:
