@@ -29,6 +29,7 @@ from user_agent.api import (
 )
 from user_agent.api.chat import IGNORED_HEADER
 from user_agent.api.errors import handle_errors
+from user_agent.api.guard import WARNING_HEADER
 from user_agent.api.security import authorised
 from user_agent.api.state import AppState
 from user_agent.store.access_keys import Scope
@@ -82,7 +83,7 @@ def create_app(state: AppState) -> FastAPI:
         allow_origins=state.config.cors_origins,
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
         allow_headers=["authorization", "content-type", "last-event-id"],
-        expose_headers=["x-request-id", IGNORED_HEADER, "retry-after"],
+        expose_headers=["x-request-id", IGNORED_HEADER, WARNING_HEADER, "retry-after"],
     )
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(state.config.trusted_hosts), www_redirect=False)
     return app

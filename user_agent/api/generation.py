@@ -18,7 +18,7 @@ from user_agent.answering.request import AnswerRequest
 from user_agent.answering.service import Answered, Answering
 from user_agent.answering.traces import conflicts_json, fit_json, passage_json
 from user_agent.api.errors import ApiError, error_body
-from user_agent.api.openai_types import Generation, SlingshotAnswer
+from user_agent.api.openai_types import Generation, SlingshotAnswer, Warned
 from user_agent.api.state import state_of
 
 POLL_S = 0.2
@@ -192,7 +192,7 @@ def _event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
-def slingshot_answer(answered: Answered, trace_id: str) -> SlingshotAnswer:
+def slingshot_answer(answered: Answered, trace_id: str, warned: Sequence[Warned] = ()) -> SlingshotAnswer:
     """Fields of an answer beyond OpenAI's."""
     question = answered.question
     return SlingshotAnswer(
@@ -205,4 +205,5 @@ def slingshot_answer(answered: Answered, trace_id: str) -> SlingshotAnswer:
         has_crossed=answered.has_crossed,
         tokens=[asdict(token) for token in answered.answer.tokens],
         figures=answered.answer.figures,
+        warnings=list(warned),
     )

@@ -293,6 +293,20 @@ class ChatChoice(BaseModel):
     finish_reason: Literal["stop", "length"]
 
 
+class Warned(BaseModel):
+    """What a client should know about its request.
+
+    Attributes:
+        code: stable code of the warning.
+        message: what is wrong, and what to do about it.
+        param: field of the request that it is about.
+    """
+
+    code: str
+    message: str
+    param: str
+
+
 class SlingshotAnswer(BaseModel):
     """Fields of an answer beyond OpenAI's.
 
@@ -313,6 +327,7 @@ class SlingshotAnswer(BaseModel):
         tokens: each with its probabilities in the models, the side that led there, λ of its position, and, if the
             request cites tokens, the index in citations of its passage ("private context", or null for none).
         figures: timesteps, bytes and seconds.
+        warnings: what the client should know about its request.
     """
 
     trace: str
@@ -328,6 +343,7 @@ class SlingshotAnswer(BaseModel):
     has_crossed: bool
     tokens: list[dict[str, Any]]
     figures: dict[str, Any]
+    warnings: list[Warned]
 
 
 class ChatCompletion(BaseModel):
