@@ -9,8 +9,6 @@ from types import ModuleType
 from typing import Any
 
 from fastapi import FastAPI, Security
-from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from user_agent.api import (
     chat,
@@ -23,11 +21,13 @@ from user_agent.api import (
     metrics,
     models,
     pairs,
+    responses,
     settings,
     traces,
     web,
 )
 from user_agent.api.chat import IGNORED_HEADER
+from user_agent.api.doors import Origins, TrustedHosts
 from user_agent.api.errors import handle_errors
 from user_agent.api.guard import WARNING_HEADER
 from user_agent.api.security import authorised
@@ -47,7 +47,7 @@ _HEADERS = {
 
 
 _ROOMS: dict[Scope, tuple[ModuleType, ...]] = {
-    "ask": (models, chat, completions, traces),
+    "ask": (models, chat, completions, responses, traces),
     "manage": (documents, conversations, settings, pairs, keys),
     "read-ledger": (ledger, metrics),
 }
@@ -77,15 +77,15 @@ def create_app(state: AppState) -> FastAPI:
     for scope, rooms in _ROOMS.items():
         for routes in rooms:
             app.include_router(routes.router, dependencies=[Security(authorised, scopes=[scope])])
-    app.add_middleware(_Named)
     app.add_middleware(
-        CORSMiddleware,
+        Origins,
         allow_origins=state.config.cors_origins,
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
         allow_headers=["authorization", "content-type", "last-event-id"],
         expose_headers=["x-request-id", IGNORED_HEADER, WARNING_HEADER, "retry-after"],
     )
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(state.config.trusted_hosts), www_redirect=False)
+    app.add_middleware(TrustedHosts, names=state.config.trusted_hosts)
+    app.add_middleware(_Named)
     return app
 
 

@@ -21,6 +21,7 @@ _OF_BOTH = {name: setting.face.openai or f"slingshot.{name}" for name, setting i
 FIELDS: dict[str, dict[str, str]] = {
     "/v1/chat/completions": {**_OF_BOTH, "question": "messages"},
     "/v1/completions": {**_OF_BOTH, "question": "prompt"},
+    "/v1/responses": {**_OF_BOTH, "question": "input", "max_tokens": "max_output_tokens"},
 }
 """The remedy of a client: the request's field, by route and an error's parameter. Others are settings of the agent."""
 

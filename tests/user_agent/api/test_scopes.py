@@ -28,6 +28,7 @@ ASK = {
     "/v1/models/{model}",
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/responses",
     "/v1/traces/{trace_id}/events",
 }
 READ_LEDGER = {
