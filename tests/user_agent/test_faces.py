@@ -61,6 +61,8 @@ VALUES: dict[str, tuple[Any, str]] = {
     "block_size": (4, "4"),
     "projection": ("multi-hot", "multi-hot"),
     "top_p": (0.9, "0.9"),
+    "frequency_penalty": (0.5, "0.5"),
+    "presence_penalty": (-1.5, "-1.5"),
     "self_conditioning": ("projection", "projection"),
     "logits": ("uint8", "uint8"),
     "speculation": (1, "1"),
@@ -290,7 +292,9 @@ async def test_no_field_of_a_request_is_left_out_of_the_answer(
 
     for value in (setting.info.default, VALUES[setting.name][0]):
         service = Answering(AgentConfig(), user_model, client, search, Crossed(memory_database(), list), Traces())
-        with pytest.raises(InvalidParameter, match=r"seen|answers with models of no pair, not with"):
+        with pytest.raises(
+            InvalidParameter, match=r"seen|answers with models of no pair, not with|write token by token"
+        ):
             await service.start(service.request(QUESTION, **{setting.name: value}), "trace")
     assert seen[:2] != seen[2:]
 

@@ -30,8 +30,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
 }
 """Parameters that would change the answer and that are not supported, with the values that ask for nothing."""
 

@@ -18,7 +18,15 @@ from user_agent.api.chat import ignored_header
 from user_agent.api.errors import ANSWERING, ApiError, error_body
 from user_agent.api.generation import Reading, Streaming, settings_of, slingshot_answer, whole
 from user_agent.api.guard import guarded, warning_header
-from user_agent.api.openai_types import MODEL, ChatRequest, SlingshotAnswer, SlingshotOptions, Warned
+from user_agent.api.openai_types import (
+    MODEL,
+    ChatMessage,
+    ChatRequest,
+    SlingshotAnswer,
+    SlingshotOptions,
+    TextPart,
+    Warned,
+)
 from user_agent.api.state import answering_of
 
 router = APIRouter(tags=["OpenAI"])
@@ -48,6 +56,10 @@ ACCEPTED = {
 """Parameters that change nothing of the answer."""
 
 
+MOST_ITEMS = 999
+"""Messages of an input; with the instructions as many as a chat takes."""
+
+
 class Part(BaseModel):
     """A part of a message."""
 
@@ -65,10 +77,11 @@ class Item(BaseModel):
     content: Annotated[str, Field(max_length=100_000)] | list[Part]
 
     @property
-    def as_chat(self) -> dict[str, str]:
+    def as_chat(self) -> ChatMessage:
         """The message as /v1/chat/completions has it."""
-        text = self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
-        return {"role": self.role, "content": text}
+        if isinstance(self.content, str):
+            return ChatMessage(role=self.role, content=self.content)
+        return ChatMessage(role=self.role, content=[TextPart(type="text", text=part.text) for part in self.content])
 
 
 class ResponsesRequest(BaseModel):
@@ -76,7 +89,7 @@ class ResponsesRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
     model: Annotated[str, Field(max_length=200, examples=[MODEL])]
-    input: Annotated[str, Field(max_length=100_000)] | Annotated[list[Item], Field(min_length=1, max_length=1000)]
+    input: Annotated[str, Field(max_length=100_000)] | Annotated[list[Item], Field(min_length=1, max_length=MOST_ITEMS)]
     instructions: Annotated[str | None, Field(max_length=100_000)] = None
     max_output_tokens: Annotated[int | None, Field(ge=1)] = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
@@ -110,18 +123,18 @@ class ResponsesRequest(BaseModel):
         Raises:
             ApiError: if there is no such model, or the last message is not the user's.
         """
-        said = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self._items()
-        if said[-1]["role"] != "user" or not said[-1]["content"].strip():
+        if isinstance(self.input, str):
+            said = [ChatMessage(role="user", content=self.input)]
+        else:
+            said = [item.as_chat for item in self.input]
+        if said[-1].role != "user" or not said[-1].text.strip():
             raise ApiError(400, "invalid_value", "the last message must be the user's and contain text", "input")
-        system = [{"role": "system", "content": self.instructions}] if self.instructions else []
+        system = [ChatMessage(role="system", content=self.instructions)] if self.instructions else []
         settings = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
-        given = {**settings, "max_tokens": self.max_output_tokens}
-        chat = ChatRequest(model=self.model, messages=[*system, *said], slingshot=self.slingshot, **given)
+        given = {"max_tokens": self.max_output_tokens, "slingshot": self.slingshot, **settings}
+        chat = ChatRequest.model_validate({"model": self.model, "messages": [*system, *said], **given})
         chat.check()
         return chat
-
-    def _items(self) -> list[dict[str, str]]:
-        return [] if isinstance(self.input, str) else [item.as_chat for item in self.input]
 
 
 class OutputText(BaseModel):
@@ -250,8 +263,10 @@ async def _events(
     yield {"type": "response.output_item.added", "output_index": 0, "item": message.model_dump()}
     yield {"type": "response.content_part.added", **of_text, "part": OutputText(text="").model_dump()}
     async for text in streaming.deltas():
-        is_text = not isinstance(text, Reading)
-        yield {"type": "response.output_text.delta", **of_text, "delta": text, "logprobs": []} if is_text else text
+        if isinstance(text, Reading):
+            yield text
+        else:
+            yield {"type": "response.output_text.delta", **of_text, "delta": text, "logprobs": []}
     done = _completed(begun, streaming.answered, warned)
     (item,) = done.output
     written = item.content[0]

@@ -108,3 +108,11 @@ def test_fields_that_ask_for_nothing_are_taken(http: httpx.Client) -> None:
     answer = http.post(ROUTE, json=body(text={"format": {"type": "text"}}, include=None, background=False, **more))
     assert (answer.status_code, answer.headers["x-slingshot-ignored"]) == (200, "")
     assert json.loads(answer.text)["output"][0]["content"][0]["type"] == "output_text"
+
+
+def test_the_largest_inputs_that_the_schema_allows_are_answered_or_refused(http: httpx.Client) -> None:
+    many = [{"role": "user", "content": "a"}] * 999
+    long = [{"role": "user", "content": [{"type": "input_text", "text": "a" * 60_000}] * 2}]
+    assert http.post(ROUTE, json=body(many, instructions="Be brief.")).status_code == 200
+    assert http.post(ROUTE, json=body(many * 2)).status_code == 400
+    assert http.post(ROUTE, json=body(long)).json()["error"]["code"] == "prompt_too_long"
