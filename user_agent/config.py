@@ -33,7 +33,7 @@ FILE = "config.toml"
 _NEVER_SAVED = "private_context"
 """Setting that no file holds: config.toml is not encrypted."""
 
-CHANGEABLE = ("core", "ca", *(name for name in AnswerSettings.model_fields if name != _NEVER_SAVED))
+CHANGEABLE = ("core", "ca", "stuffed_prompts", *(name for name in AnswerSettings.model_fields if name != _NEVER_SAVED))
 """Settings that a running agent takes up at once, and that are saved."""
 
 _SHARED_MEMORY = ("cpu", "mps")

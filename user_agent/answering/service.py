@@ -348,6 +348,7 @@ class Answering:
             era=era,
             settings=request,
             cites_tokens=request.cite == "tokens",
+            penalties=request.penalties,
         )
 
     def _kept(

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, UploadFile
 from pydantic import BaseModel, Field
 
 from user_agent.answering.traces import passage_json
-from user_agent.api.errors import documented
+from user_agent.api.errors import ApiError, documented
 from user_agent.api.reading import LinkCheck
 from user_agent.api.state import AppState, state_of
 from user_agent.documents import store
@@ -136,6 +136,7 @@ class SearchRequest(BaseModel):
     query: Annotated[str, Field(max_length=10_000)]
     limit: Annotated[int, Field(ge=1, le=100)] = 10
     documents: list[Id] | None = None
+    collections: list[Id] | None = None
 
 
 class Passage(BaseModel):
@@ -237,7 +238,12 @@ async def progress(request: Request) -> Progress:
 async def search(request: Request, body: SearchRequest) -> Passages:
     """Return the passages that the user model would read for a question, and others found; `limit` counts both."""
     answering = state_of(request).answering
+    if body.documents is not None and body.collections is not None:
+        message = "collections take the place of documents; send one of them"
+        raise ApiError(400, "invalid_value", message, "collections")
     given = {} if body.documents is None else {"documents": tuple(body.documents)}
+    if body.collections is not None:
+        given["documents"] = await asyncio.to_thread(_collection(request).documents_of, body.collections)
     fitted = await answering.passages_for(answering.request(body.query, **given))
     shown = [Passage(**passage_json(passage)) for passage in fitted.passages[: body.limit]]
     left_out = [Passage(**passage_json(passage)) for passage in fitted.left_out[: body.limit - len(shown)]]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ssd2.cli.help import App, version_option
-from user_agent.commands import ask, chat, config, docs, install, ledger, models, search, serve, tune
+from user_agent.commands import ask, chat, config, docs, install, keys, ledger, models, search, serve, tune
 
 app = App(
     help="Ask a large model on a provider's server together with a small one on this device. Only the small one reads "
@@ -22,6 +22,7 @@ app.add_typer(docs.docs, name="docs")
 app.add_typer(models.models, name="models")
 app.command(epilog=tune.EXAMPLES)(tune.tune)
 app.add_typer(ledger.ledger, name="ledger")
+app.add_typer(keys.keys, name="keys")
 app.add_typer(config.config, name="config")
 app.command(epilog=config.DOCTOR_EXAMPLES)(config.doctor)
 docs.docs.command(epilog=search.EXAMPLES)(search.search)

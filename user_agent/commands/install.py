@@ -39,7 +39,7 @@ def install(
     item.install()
     log = " ".join(item.log)
     typer.echo(f"user-agent: starts at every login by {item.file}")
-    typer.echo(f"  page      {_awaited(config, log)}/   key: `user-agent config show --key`")
+    typer.echo(f"  page      {_awaited(config, log)}/   key: `user-agent config show --page-key`")
     typer.echo(f"  log       {log}")
     typer.echo("  undo      user-agent uninstall")
 

@@ -102,12 +102,15 @@ function disagreements(conflicts, passages) {
   return conflicts?.map((conflict) => el("p", { className: "disagreement", role: "note" }, disagreement(conflict, passages)));
 }
 
+const REMARKS = { stuffed_prompt: "Your message looks as if passages of documents were in it. The provider can read the message; the agent adds what it finds in your documents by itself, without sending it." };
+
 function remarks(data) {
   const said = [data?.is_stopped && "Stopped before the end.", data?.clamped_from && clamped(data),
     data?.left_out_turns &&
       `${counted(data.left_out_turns, "earlier turn")} left out: the oldest do not fit beside this question.`,
     data?.private_context === "in part" && "The private context is too long and was given in part.",
     data?.private_context === "left out" && "The private context was left out.",
+    ...(data?.warnings ?? []).map(({ code, message }) => REMARKS[code] ?? message),
     data?.is_cut && !data.clamped_from && "Cut off at the longest answer; see Settings."];
   return said.filter(Boolean).map((text) => el("p", { className: "remark" }, text));
 }
