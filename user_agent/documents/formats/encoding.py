@@ -67,8 +67,9 @@ def decode(data: bytes, declared: str | None = None) -> str:
         if data.startswith(mark):
             return _decoded(data, encoding)
     if b"\0" in data:
-        if (text := _unmarked_utf16(data)) is not None:
-            return text
+        found = _unmarked_utf16(data)
+        if found is not None:
+            return found
         raise DocumentsUnreadable(f"is {looks_like(data) or 'binary'}, despite its name; rename it")
     for encoding in (declared, "utf-8-sig"):
         if encoding:
@@ -76,9 +77,10 @@ def decode(data: bytes, declared: str | None = None) -> str:
                 return data.decode(encoding)
     if what := looks_like(data):
         raise DocumentsUnreadable(f"is {what}, despite its name; rename it")
-    if (text := recognised(data)) is None:
+    found = recognised(data)
+    if found is None:
         raise DocumentsUnreadable("is in an encoding that cannot be recognised; save it as UTF-8")
-    return text
+    return found
 
 
 def recognised(data: bytes) -> str | None:

@@ -22,7 +22,7 @@ def sections(data: bytes) -> Iterator[Section]:
     if not data.lstrip().startswith(b"{\\rtf"):
         raise DocumentsUnreadable("is not in Rich Text Format, despite its name; rename it")
     source = data.decode("latin-1")  # it is ASCII; other characters are told with their code page
-    text = rtf_to_text("".join(_seen(source)), errors="replace")
+    text: str = rtf_to_text("".join(_seen(source)), errors="replace")  # type: ignore[no-untyped-call]
     text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # characters told in two halves
     for line in lines_of(text):
         yield Section(", ".join(filter(str.strip, line.split(_CELL_END))) if _CELL_END in line else line)
