@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from user_agent.documents.formats.section import Section
-
 
 @dataclass(frozen=True)
 class Passage:
@@ -49,11 +47,6 @@ class Passage:
         if self.sheet:
             return f"{self.source.name}, sheet {self.sheet}{'' if self.line is None else f', row {self.line}'}"
         return self.source.name if self.line is None else f"{self.source.name}:{self.line}"
-
-
-def passage_of(piece: Section, source: Path) -> Passage:
-    """Make a piece of a file a passage."""
-    return Passage(piece.text, source, piece.line, piece.page, piece.heading, piece.sheet, piece.slide)
 
 
 def told_in_order(passages: Iterable[Passage]) -> list[str]:

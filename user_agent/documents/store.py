@@ -15,7 +15,7 @@ import apsw
 from user_agent.documents import index
 from user_agent.documents.formats import READER_VERSION
 from user_agent.documents.formats.section import Section
-from user_agent.documents.passage import Passage, passage_of
+from user_agent.documents.passage import Passage
 from user_agent.errors import StoreUnreadable
 from user_agent.store.database import open_database, reported
 from user_agent.store.encryption_key import StoreKey
@@ -353,8 +353,8 @@ def _passage(database: apsw.Connection, passage_id: int) -> _Kept:
 
 
 def _read(row: Sequence[Any]) -> _Kept:
-    document_id, sha256, path, *values = row
-    return passage_of(Section(*values), Path(path)), document_id, sha256
+    document_id, sha256, path, text, *place = row
+    return Passage(text, Path(path), *place), document_id, sha256
 
 
 def _each_once(found: Iterable[_Kept]) -> list[Passage]:

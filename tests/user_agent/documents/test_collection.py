@@ -173,7 +173,7 @@ def test_what_is_unchanged_is_not_read_again(library: Collection, notes: Path, e
 
 
 VERSION_2 = """
-DROP TRIGGER passage_added; DROP TRIGGER passage_removed; DROP TABLE word;
+DROP INDEX document_of_bytes; DROP TRIGGER passage_added; DROP TRIGGER passage_removed; DROP TABLE word;
 ALTER TABLE passage DROP COLUMN heading; ALTER TABLE passage DROP COLUMN sheet;
 ALTER TABLE passage DROP COLUMN slide; ALTER TABLE passage DROP COLUMN name;
 CREATE VIRTUAL TABLE word USING fts5 (text, content = 'passage', content_rowid = 'id', tokenize = 'porter unicode61');
