@@ -94,7 +94,7 @@ class Citing:
     def _said(self, before: Sequence[int], party: int, ahead: Sequence[int]) -> str:
         """Return what a passage says from a position on: the words of its pass, as far as they stand in it."""
         text = self._words(before, prune(list(ahead), self._stop_ids))
-        passage = " ".join(self._passages[party].text.split())
+        passage = " ".join(self._passages[party].told.split())
         ends = (end for end in range(len(text), 0, -1) if _stands_in(text[:end], passage))
         return text[: next(ends, 0)].strip()
 

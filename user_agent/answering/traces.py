@@ -153,7 +153,8 @@ def fit_json(question: Question) -> dict[str, Any]:
 
 
 def _place_json(passage: Passage) -> dict[str, Any]:
-    return {"source": str(passage.source), "line": passage.line, "page": passage.page}
+    places = {"line": passage.line, "page": passage.page, "slide": passage.slide, "sheet": passage.sheet or None}
+    return {"source": str(passage.source), "heading": passage.heading, **places}
 
 
 class Traces:

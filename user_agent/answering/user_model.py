@@ -21,7 +21,7 @@ from ssd2.models.tokenizer import Tokenizer
 from user_agent.answering.conversation import NOTHING_SAID, Conversation
 from user_agent.answering.settings import ServiceSettings
 from user_agent.documents.formats.section import sentences
-from user_agent.documents.passage import Passage
+from user_agent.documents.passage import Passage, told_in_order
 from user_agent.documents.search import search
 
 CACHE_BYTES = 512 * 10**6
@@ -168,7 +168,7 @@ class UserModel:
         private_context: str = "",
     ) -> list[int]:
         """The prompt with all of it: what only the user model sees."""
-        messages, texts = conversation.for_user(instruction), [passage.text for passage in passages]
+        messages, texts = conversation.for_user(instruction), told_in_order(passages)
         texts = [private_context, *texts] if private_context.strip() else texts
         bos, layout = self.config.bos_token_id, conversation.layout
         return self.tokenizer.encode_conversation(messages, texts, bos_token_id=bos, layout=layout)
@@ -360,13 +360,14 @@ class UserModel:
         every = [replace(passage, text=text, is_cut=True) for text in sentences(passage.text)]
         tokens = [self._tokens_of(f" {sentence.text}") for sentence in every]
         gap = self._tokens_of(GAP.rstrip())
-        left = room + gap - self._tokens_added(_BESIDE) + self._tokens_of(f" {_BESIDE.text}")
+        frame = replace(_BESIDE, heading=passage.heading)
+        left = room + gap - self._tokens_added(frame) + self._tokens_of(f" {_BESIDE.text}")
         alone = [at for at, needed in enumerate(tokens) if needed + gap <= left]
         if not alone:
             return None
-        matching = set(search(every, instruction))
+        matching = {one.text for one in search([Passage(one.text, Path()) for one in every], instruction)}
         chosen: dict[int, None] = {}  # in the order of choice
-        for at in sorted(alone, key=lambda at: every[at] not in matching):
+        for at in sorted(alone, key=lambda at: every[at].text not in matching):
             neighbours = (at - 1 in chosen) + (at + 1 in chosen)  # each one is a gap less
             if (more := tokens[at] + gap * (1 - neighbours)) <= left:
                 chosen[at] = None

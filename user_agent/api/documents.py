@@ -23,7 +23,11 @@ Id = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Document(BaseModel):
-    """A file that was read, could not be read, or has an unsupported format."""
+    """A file that was read, could not be read, or has an unsupported format.
+
+    Attributes:
+        copy_of: the path of the first document with the same bytes; their passages are found once.
+    """
 
     id: int
     name: str
@@ -31,6 +35,7 @@ class Document(BaseModel):
     link: int | None
     state: Literal["indexed", "failed", "skipped"]
     reason: str
+    copy_of: str | None
     passages: int
     bytes: int
     changed: str | None
@@ -46,6 +51,7 @@ class Document(BaseModel):
             link=document.link_id,
             state=document.state,
             reason=document.reason,
+            copy_of=str(document.copy_of) if document.copy_of else None,
             passages=document.passages,
             bytes=document.size_bytes,
             changed=changed.isoformat() if changed else None,
@@ -140,12 +146,20 @@ class SearchRequest(BaseModel):
 
 
 class Passage(BaseModel):
-    """A piece of a document, with its place."""
+    """A piece of a document, with its place; of a workbook the line is a row of its sheet.
+
+    Attributes:
+        text: without the headings.
+        heading: the headings that it stands under, the outermost first; the user model reads them before the text.
+    """
 
     text: str
     source: str
+    heading: str
     line: int | None
     page: int | None
+    slide: int | None
+    sheet: str | None
     is_cut: bool
 
 

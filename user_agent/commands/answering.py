@@ -73,7 +73,7 @@ def print_answer(answered: Answered) -> None:
     console.print(summary(answered.answer), markup=False, emoji=False, soft_wrap=True)
     for number, passage in enumerate(answered.question.passages):
         place = f"{passage.place}{', in part' if passage.is_cut else ''}"
-        console.print(f"  {printable(place)}  {printable(passage.text)}", markup=False, emoji=False, soft_wrap=True)
+        console.print(f"  {printable(place)}  {printable(passage.told)}", markup=False, emoji=False, soft_wrap=True)
         if pieces := taken(answered, number):
             console.print(f"    in the answer: {printable(pieces)}", markup=False, emoji=False, soft_wrap=True)
     for line in disagreements(answered):

@@ -115,8 +115,13 @@ def list_documents(
     if as_json:
         print_json({"documents": [asdict(document) for document in found]})
         return
-    rows = ((str(d.id), str(d.path), d.state, str(d.passages) if d.state == "indexed" else "", d.reason) for d in found)
+    rows = ((str(d.id), str(d.path), d.state, str(d.passages) if d.state == "indexed" else "", _why(d)) for d in found)
     print_table(("id", "document", "state", "passages", "why"), rows)
+
+
+def _why(document: Document) -> str:
+    """Say what is to be known of a document: why it is not read, or that it is there twice."""
+    return document.reason or (f"same file as {document.copy_of}" if document.copy_of else "")
 
 
 @docs.command(epilog=STATUS_EXAMPLES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +42,7 @@ def search(
     How many fit depends on the user model, the length of the question and the setting max_tokens. Nothing is sent.
     """
     from user_agent.answering.user_model import UserModel
+    from user_agent.documents.passage import told_in_order
 
     if (query is None) == (questions is None):
         raise InvalidParameter("give a query or --questions FILE, one of the two", parameter="query")
@@ -52,7 +52,7 @@ def search(
         if query is None:
             for name, text in asked.items():
                 passages = _fitted(config, user_model, library, text).passages
-                print_json({"id": name, "passages": [passage.text for passage in passages]})
+                print_json({"id": name, "passages": told_in_order(passages)})
             return
         fitted = _fitted(config, user_model, library, query)
     _print(fitted, limit, as_json)
@@ -85,12 +85,14 @@ def _print(fitted: Fitted, limit: int, as_json: bool) -> None:
     given, left_out = fitted.passages[:limit], fitted.left_out[: max(0, limit - len(fitted.passages))]
     more = len(fitted.passages) + len(fitted.left_out) - len(given) - len(left_out)
     if as_json:
-        shown = {"passages": [asdict(one) for one in given], "left_out": [asdict(one) for one in left_out]}
+        from user_agent.answering.traces import passage_json
+
+        shown = {"passages": [passage_json(one) for one in given], "left_out": [passage_json(one) for one in left_out]}
         print_json({**shown, "why_none": fitted.why_none, "more": more})
         return
     share_of_others = "no" if fitted.why_none else "does not fit"
     rows = [*((_share(one), one) for one in given), *((share_of_others, one) for one in left_out)]
-    print_table(("given", "where", "passage"), ((share, one.place, one.text) for share, one in rows))
+    print_table(("given", "where", "passage"), ((share, one.place, one.told) for share, one in rows))
     if fitted.why_none:
         typer.echo(f"user-agent: {fitted.why_none}", err=True)
     if more:

@@ -22,6 +22,11 @@ from user_agent.errors import DocumentsUnreadable
 LONGEST_WAIT_S = 30.0
 """Enough for a child's start on a busy machine, and for its own 10 s a file, which one that was taken over may lift."""
 
+NO_TEXT = {
+    ".pdf": "contains no text: its pages are pictures, as those of a scan are; run OCR over it and save it with text"
+}
+"""Why a file that can be read holds no passage, for the formats where that has a remedy."""
+
 _FAULTS = (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError)
 _WORKER = [sys.executable, "-P", "-m", "user_agent.documents.extraction_worker"]
 
@@ -102,7 +107,7 @@ class Extractor:
                 self._end(process)  # its reply to this file must not be taken for that to the next
                 raise
         if not pieces:
-            raise DocumentsUnreadable("contains no text (scanned pages are not read); save it with text")
+            raise DocumentsUnreadable(NO_TEXT.get(suffix, "contains no text"))
         return pieces
 
     def close(self) -> None:
@@ -177,7 +182,11 @@ def _understood(frame: bytes) -> list[Section]:
     reply = json.loads(frame)
     if "reason" in reply:
         raise DocumentsUnreadable(_text(reply["reason"]))
-    return [Section(_text(text), _number(line), _number(page)) for text, line, page in reply["pieces"]]
+    return [_piece(*values) for values in reply["pieces"]]
+
+
+def _piece(text: object, line: object, page: object, heading: object, sheet: object, slide: object) -> Section:
+    return Section(_text(text), _number(line), _number(page), _text(heading), _text(sheet), _number(slide))
 
 
 def _text(value: object) -> str:
@@ -188,7 +197,7 @@ def _text(value: object) -> str:
 
 def _number(value: object) -> int | None:
     if not (value is None or (isinstance(value, int) and 0 < value < 2**31)):
-        raise TypeError("no number of a line or page")
+        raise TypeError("no number of a line, page or slide")
     return value
 
 

@@ -4,7 +4,8 @@ It runs as the user: whoever takes it over can read the user's files, make and r
 
 The first frame out on standard output is `{"exposure": …}`: why it is still on the network, empty if it is not.
 Frames in on standard input: the suffix, then the file's bytes. A frame out for each file: JSON, either
-`{"pieces": [[text, line, page], …]}` or `{"reason": …}`. It imports no torch: 500 MB would not hold it.
+`{"pieces": [[text, line, page, heading, sheet, slide], …]}` or
+`{"reason": …}`. It imports no torch: 500 MB would not hold it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import sys
 from contextlib import suppress
+from dataclasses import astuple
 
 from user_agent.documents.confinement import MEMORY_LIMIT_BYTES, TIME_LIMIT_S, confine, limited_time
 from user_agent.documents.formats import sections
@@ -37,7 +39,7 @@ def main() -> None:
 def read(data: bytes, suffix: str) -> bytes:
     """The reply to one file. A parser may raise anything on a damaged file; whatever it is becomes the reason."""
     try:
-        pieces = [(piece.text, piece.line, piece.page) for piece in cut(sections(data, suffix))]
+        pieces = list(map(astuple, cut(sections(data, suffix))))
         return json.dumps({"pieces": pieces}).encode()
     except DocumentsUnreadable as error:
         reason = str(error)

@@ -1,10 +1,11 @@
-"""Keyword search over passages: BM25 of SQLite's FTS5."""
+"""Keyword search over passages, their headings and the names of their files: BM25 of SQLite's FTS5."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import apsw
@@ -20,27 +21,51 @@ alone makes none relevant, and ranking all that it matches is what takes the tim
 MOST = 100
 """More passages than any context holds."""
 
-SCHEMA = """
+_SEARCHED = """
+CREATE VIRTUAL TABLE word USING fts5 (
+    text, heading, name, content = 'passage', content_rowid = 'id', tokenize = 'porter unicode61'
+);
+INSERT INTO word (word, rank) VALUES ('rank', 'bm25(1.0, 0.6, 0.4)');
+CREATE TRIGGER passage_added AFTER INSERT ON passage BEGIN
+    INSERT INTO word (rowid, text, heading, name)
+    VALUES (new.id, new.text, new.heading || ' ' || new.sheet, new.name);
+END;
+CREATE TRIGGER passage_removed AFTER DELETE ON passage BEGIN
+    INSERT INTO word (word, rowid, text, heading, name)
+    VALUES ('delete', old.id, old.text, old.heading || ' ' || old.sheet, old.name);
+END;
+"""
+
+SCHEMA = f"""
 CREATE TABLE passage (
     id INTEGER PRIMARY KEY,
     document_id INTEGER REFERENCES document ON DELETE CASCADE,
     text TEXT NOT NULL,
     line INTEGER,
-    page INTEGER
+    page INTEGER,
+    heading TEXT NOT NULL DEFAULT '',
+    sheet TEXT NOT NULL DEFAULT '',
+    slide INTEGER,
+    name TEXT NOT NULL DEFAULT ''  -- words of the file's name, to be searched
 );
 CREATE INDEX passage_of_document ON passage (document_id);
-CREATE VIRTUAL TABLE word USING fts5 (
-    text, content = 'passage', content_rowid = 'id', tokenize = 'porter unicode61'
-);
-CREATE TRIGGER passage_added AFTER INSERT ON passage BEGIN
-    INSERT INTO word (rowid, text) VALUES (new.id, new.text);
-END;
-CREATE TRIGGER passage_removed AFTER DELETE ON passage BEGIN
-    INSERT INTO word (word, rowid, text) VALUES ('delete', old.id, old.text);
-END;
-"""
+{_SEARCHED}"""
+
+FROM_TEXT_ONLY = f"""
+DROP TRIGGER passage_added;
+DROP TRIGGER passage_removed;
+DROP TABLE word;
+ALTER TABLE passage ADD COLUMN heading TEXT NOT NULL DEFAULT '';
+ALTER TABLE passage ADD COLUMN sheet TEXT NOT NULL DEFAULT '';
+ALTER TABLE passage ADD COLUMN slide INTEGER;
+ALTER TABLE passage ADD COLUMN name TEXT NOT NULL DEFAULT '';
+{_SEARCHED}
+INSERT INTO word (rowid, text, heading, name) SELECT id, text, ' ', '' FROM passage;
+"""  # noqa: S608  made of constants
+"""From the schema of store version 2, which searched the text only."""
 
 _WORD = re.compile(r"\w+")
+_CAMEL = re.compile(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])")
 _RANKED = "SELECT rowid, rank FROM word WHERE word MATCH ? ORDER BY rank, rowid LIMIT ?"
 _RANKED_WITHIN = """
 SELECT word.rowid, rank FROM word JOIN passage ON passage.id = word.rowid
@@ -71,6 +96,11 @@ def relevant(database: apsw.Connection, question: str, document_ids: Sequence[in
     found = cast("list[tuple[int, float]]", rows.fetchall())
     # FTS5's rank is BM25 negated: the best match has the lowest.
     return [passage_id for passage_id, rank in found if rank <= RELEVANT_SHARE * found[0][1]]
+
+
+def words_of_name(path: Path) -> str:
+    """Return the words of a file's name, to be searched; "DentistJune.md" has two."""
+    return _CAMEL.sub(" ", path.stem)
 
 
 def _telling(database: apsw.Connection, words: Sequence[str]) -> Sequence[str]:

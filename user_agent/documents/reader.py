@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from user_agent.documents.extraction import Extractor, exposure_warning
 from user_agent.documents.files import FoundFile, find_files, read_file
 from user_agent.documents.formats import SUFFIXES
+from user_agent.documents.formats.section import Section
 from user_agent.documents.passage import Passage
 from user_agent.errors import DocumentsUnreadable
 from user_agent.store.printable import printable
@@ -108,7 +109,13 @@ def _read(file: FoundFile, extractor: Extractor, corpus: Corpus) -> None:
     except OSError as error:
         corpus.failed.append(Unread(file.path, f"cannot be read: {error.strerror}"))
     else:
-        corpus.passages.extend(Passage(piece.text, file.path, piece.line, piece.page) for piece in pieces)
+        corpus.passages.extend(passage_of(piece, file.path) for piece in pieces)
+
+
+def passage_of(piece: Section, source: Path) -> Passage:
+    """Make a piece of a file a passage."""
+    text, *place = astuple(piece)
+    return Passage(text, source, *place)
 
 
 def _told(unread: Unread) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 
-from user_agent.documents.index import relevant
+from user_agent.documents.index import relevant, words_of_name
 from user_agent.documents.passage import Passage
 from user_agent.documents.store import SCHEMA
 from user_agent.store.database import memory_database
@@ -20,6 +20,8 @@ def search(passages: Sequence[Passage], question: str) -> list[Passage]:
     """
     with closing(memory_database()) as database:
         database.execute(SCHEMA)
-        rows = ((number, passage.text) for number, passage in enumerate(passages))
-        database.executemany("INSERT INTO passage (id, text) VALUES (?, ?)", rows)
+        rows = (
+            (number, one.text, one.heading, one.sheet, words_of_name(one.source)) for number, one in enumerate(passages)
+        )
+        database.executemany("INSERT INTO passage (id, text, heading, sheet, name) VALUES (?, ?, ?, ?, ?)", rows)
         return [passages[number] for number in relevant(database, question)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from user_agent.errors import StoreUnreadable
 from user_agent.store.database import open_database, reported
 from user_agent.store.encryption_key import StoreKey
 
-VERSION = 2
+VERSION = 3
 State = Literal["indexed", "failed", "skipped"]
 
 SCHEMA = f"""
@@ -38,15 +38,16 @@ CREATE TABLE document (
     reader_version INTEGER NOT NULL,
     UNIQUE (link_id, path)
 );
+CREATE INDEX document_of_bytes ON document (sha256);
 CREATE TABLE original (document_id INTEGER PRIMARY KEY REFERENCES document ON DELETE CASCADE, data BLOB NOT NULL);
 {index.SCHEMA}
 PRAGMA user_version = {VERSION};
 """
 
-_FROM_VERSION_1 = f"""
-ALTER TABLE document ADD COLUMN reader_version INTEGER NOT NULL DEFAULT 1;
-PRAGMA user_version = {VERSION};
-"""
+_FROM_VERSION_1 = "ALTER TABLE document ADD COLUMN reader_version INTEGER NOT NULL DEFAULT 1;"
+_FROM_VERSION_2 = (
+    f"{index.FROM_TEXT_ONLY} CREATE INDEX document_of_bytes ON document (sha256); PRAGMA user_version = {VERSION};"
+)
 
 _LINKS = """
 SELECT link.id, link.path, linked_at, count(document.id) FILTER (WHERE state = 'indexed')
@@ -54,9 +55,19 @@ FROM link LEFT JOIN document ON link_id = link.id {where} GROUP BY link.id ORDER
 """
 _DOCUMENTS = """
 SELECT document.id, link_id, path, state, reason, size_bytes, modified_ns, sha256, read_at, reader_version,
-    (SELECT count(*) FROM passage WHERE document_id = document.id)
+    (SELECT count(*) FROM passage WHERE document_id = document.id),
+    CASE WHEN state = 'indexed' AND sha256 != '' THEN (
+        SELECT first.path FROM document AS first
+        WHERE first.sha256 = document.sha256 AND first.state = 'indexed' AND first.id < document.id
+        ORDER BY first.id LIMIT 1
+    ) END
 FROM document {where} ORDER BY path, document.id
 """
+
+_PASSAGES = (
+    "SELECT document.id, sha256, path, passage.text, line, page, heading, sheet, slide FROM passage "
+    "JOIN document ON document.id = document_id"
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,8 @@ class Document:
         sha256: of its bytes, in hex; empty if they were not read.
         read_at: ISO 8601, UTC.
         reader_version: the `READER_VERSION` of the formats when it was read.
-        passages: how many can be found.
+        passages: how many it has.
+        copy_of: the first document with the same bytes, with which its passages are found once; None if it is that one.
     """
 
     id: int
@@ -105,6 +117,7 @@ class Document:
     read_at: str
     reader_version: int
     passages: int
+    copy_of: Path | None = None
 
     @property
     def is_outdated(self) -> bool:
@@ -152,8 +165,10 @@ class DocumentStore:
                 raise StoreUnreadable(f"{file} was written by a newer version of Slingshot; install that version")
             if version == 0:
                 database.execute(SCHEMA)
-            elif version == 1:
+            if version == 1:
                 database.execute(_FROM_VERSION_1)
+            if version in (1, 2):
+                database.execute(_FROM_VERSION_2)
 
     def close(self) -> None:
         """Close the file."""
@@ -223,7 +238,7 @@ class DocumentStore:
                 (reading.state, reading.reason, READER_VERSION, _now(), document_id),
             )
             if database.changes():
-                _insert_pieces(database, reading.pieces, document_id)
+                _insert_pieces(database, reading, document_id)
         self.on_removal()
 
     def explain(self, document_id: int, reason: str) -> None:
@@ -251,27 +266,25 @@ class DocumentStore:
     def search(self, question: str, document_ids: Sequence[int] | None = None) -> list[Passage]:
         """The passages that a question is about, as `index.relevant` finds them, the best match first.
 
+        Of files with the same bytes only the first one's are told.
+
         Args:
             question: in the user's words; nothing in it is read as query syntax.
             document_ids: where to search; None for everywhere.
         """
         with self._reading() as database:
-            return [_passage(database, found) for found in index.relevant(database, question, document_ids)]
+            found = [_passage(database, one) for one in index.relevant(database, question, document_ids)]
+        return _each_once(found)
 
     def passages(self, document_ids: Sequence[int] | None = None) -> list[Passage]:
-        """Return the passages of the documents with these ids, or of all, by path and in the order of each document."""
-        query = (
-            "SELECT document.id, passage.text, path, line, page FROM passage "
-            "JOIN document ON document.id = document_id ORDER BY path, passage.id"
-        )
+        """Return the passages of the documents with these ids, or of all, by path and in the order of each document.
+
+        Of files with the same bytes only the first one's are told.
+        """
         with self._reading() as database:
-            rows = list(database.execute(query))
+            rows = list(database.execute(f"{_PASSAGES} ORDER BY path, passage.id"))
         wanted = None if document_ids is None else frozenset(document_ids)
-        return [
-            Passage(text, Path(path), line, page)
-            for document_id, text, path, line, page in rows
-            if wanted is None or document_id in wanted
-        ]
+        return _each_once(_read(row) for row in rows if wanted is None or row[0] in wanted)
 
     def _reading(self) -> AbstractContextManager[apsw.Connection]:
         """One state of the database, whatever another process writes meanwhile."""
@@ -300,7 +313,10 @@ def _links(database: apsw.Connection, where: str, *values: Any) -> list[Link]:
 
 def _documents(database: apsw.Connection, where: str, *values: Any) -> list[Document]:
     rows = database.execute(_DOCUMENTS.format(where=where), values)
-    return [Document(document_id, link_id, Path(path), *rest) for document_id, link_id, path, *rest in rows]
+    return [
+        Document(document_id, link_id, Path(path), *rest, copy_of=None if first is None else Path(first))
+        for document_id, link_id, path, *rest, first in rows
+    ]
 
 
 def _given(value: int | None) -> tuple[int, ...]:
@@ -315,23 +331,40 @@ def _insert(database: apsw.Connection, reading: Reading, link_id: int | None) ->
         (link_id, str(reading.path), *values, _now(), READER_VERSION),
     )
     document_id = database.last_insert_rowid()
-    _insert_pieces(database, reading.pieces, document_id)
+    _insert_pieces(database, reading, document_id)
     return document_id
 
 
-def _insert_pieces(database: apsw.Connection, pieces: Sequence[Section], document_id: int) -> None:
-    rows = ((document_id, piece.text, piece.line, piece.page) for piece in pieces)
-    database.executemany("INSERT INTO passage (document_id, text, line, page) VALUES (?, ?, ?, ?)", rows)
-
-
-def _passage(database: apsw.Connection, passage_id: int) -> Passage:
-    rows = database.execute(
-        "SELECT passage.text, path, line, page FROM passage JOIN document ON document.id = document_id "
-        "WHERE passage.id = ?",
-        (passage_id,),
+def _insert_pieces(database: apsw.Connection, reading: Reading, document_id: int) -> None:
+    name = index.words_of_name(reading.path)
+    database.executemany(
+        "INSERT INTO passage (document_id, name, text, line, page, heading, sheet, slide) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        ((document_id, name, *astuple(piece)) for piece in reading.pieces),
     )
-    text, path, line, page = next(rows)
-    return Passage(text, Path(path), line, page)
+
+
+_Kept = tuple[Passage, int, str]
+"""A passage with the id of its document and the digest of its file."""
+
+
+def _passage(database: apsw.Connection, passage_id: int) -> _Kept:
+    return _read(next(database.execute(f"{_PASSAGES} WHERE passage.id = ?", (passage_id,))))
+
+
+def _read(row: Sequence[Any]) -> _Kept:
+    document_id, sha256, path, text, *place = row
+    return Passage(text, Path(path), *place), document_id, sha256
+
+
+def _each_once(found: Iterable[_Kept]) -> list[Passage]:
+    """The passages without those of further copies of a file; a file that says something twice keeps both."""
+    kept, first = list[Passage](), dict[tuple[str, Passage], int]()
+    for passage, document_id, sha256 in found:
+        key = (sha256, replace(passage, source=Path()))
+        if not sha256 or first.setdefault(key, document_id) == document_id:
+            kept.append(passage)
+    return kept
 
 
 def _now() -> str:

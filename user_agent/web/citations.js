@@ -3,11 +3,15 @@
 import { el } from "/web/dom.js";
 import { counted, fileName } from "/web/format.js";
 
-/** File name with page or line. */
-export function place({ source, page, line }) {
-  const where = page ? `page ${page}` : line ? `line ${line}` : "";
+/** File name with page, slide, sheet and row, or line. */
+export function place({ source, page, slide, sheet, line }) {
+  const row = sheet && line ? `, row ${line}` : "";
+  const where = page ? `page ${page}` : slide ? `slide ${slide}` : sheet ? `sheet ${sheet}${row}` : line ? `line ${line}` : "";
   return [fileName(source), where].filter(Boolean).join(", ");
 }
+
+/** A passage's text behind its headings. */
+export const headed = ({ heading, text }) => (heading ? [el("strong", {}, `${heading}: `), text] : text);
 
 /** What the passages of a conflict say, as a sentence. */
 export function disagreement({ passages: sides }, passages) {
@@ -22,7 +26,7 @@ export function citationList(passages, leftOut = [], isNumbered = false) {
   return el("section", { className: "citations", "aria-label": "Passages from your documents" },
     passages.map((passage, index) => el("details", {},
       el("summary", {}, isNumbered ? `${index + 1} · ${name(passage)}` : name(passage)),
-      el("blockquote", {}, passage.text),
+      el("blockquote", {}, headed(passage)),
       el("small", { className: "path" }, passage.source))),
     leftOut.length > 0 && el("p", { className: "remark" }, didNotFit(leftOut)));
 }

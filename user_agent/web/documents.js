@@ -123,14 +123,14 @@ export class Documents {
     this.#filter();
   }
 
-  #row({ id, name, path, link, state, reason, passages, bytes: size, changed }) {
+  #row({ id, name, path, link, state, reason, copy_of: first, passages, bytes: size, changed }) {
     const forget = async () => {
       await remove(`/v1/documents/${encodeURIComponent(id)}`);
       await this.load();
     };
     return el("tr", { data: { name: path.toLowerCase() } },
       el("th", { scope: "row", title: path }, name),
-      el("td", {}, el("span", { className: `state ${state}` }, state), reason && el("small", { className: "reason" }, reason)),
+      el("td", {}, el("span", { className: `state ${state}` }, state), (reason || first) && el("small", { className: "reason" }, reason || `same file as ${first}; found once`)),
       el("td", { className: "number" }, passages.toLocaleString("en")),
       el("td", { className: "number" }, bytes(size)),
       el("td", {}, when(changed)),

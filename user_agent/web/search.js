@@ -1,7 +1,7 @@
 // Look for a passage, as the agent does for a question.
 
 import { post } from "/web/api.js";
-import { place } from "/web/citations.js";
+import { headed, place } from "/web/citations.js";
 import { el } from "/web/dom.js";
 import { counted } from "/web/format.js";
 import { reporting } from "/web/notices.js";
@@ -26,4 +26,4 @@ export function searchForm() {
 }
 
 const passage = (found, share) =>
-  el("li", {}, el("span", {}, found.text), el("small", { title: found.source }, place(found) + share));
+  el("li", {}, el("span", {}, headed(found)), el("small", { title: found.source }, place(found) + share));

@@ -172,10 +172,76 @@ def test_what_is_unchanged_is_not_read_again(library: Collection, notes: Path, e
     assert library.sync(retry_failed=True).failed == 1
 
 
+VERSION_2 = """
+DROP INDEX document_of_bytes; DROP TRIGGER passage_added; DROP TRIGGER passage_removed; DROP TABLE word;
+ALTER TABLE passage DROP COLUMN heading; ALTER TABLE passage DROP COLUMN sheet;
+ALTER TABLE passage DROP COLUMN slide; ALTER TABLE passage DROP COLUMN name;
+CREATE VIRTUAL TABLE word USING fts5 (text, content = 'passage', content_rowid = 'id', tokenize = 'porter unicode61');
+INSERT INTO word (rowid, text) SELECT id, text FROM passage;
+CREATE TRIGGER passage_added AFTER INSERT ON passage BEGIN
+    INSERT INTO word (rowid, text) VALUES (new.id, new.text);
+END;
+CREATE TRIGGER passage_removed AFTER DELETE ON passage BEGIN
+    INSERT INTO word (word, rowid, text) VALUES ('delete', old.id, old.text);
+END;
+PRAGMA user_version = 2;
+"""
+
+
+def test_passages_of_a_store_of_version_2_are_found_and_get_their_headings(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "home.md").write_text("# Shed\n\nThe code is 4711.\n")
+    first = Collection(data, KEY)
+    _sync(first, tmp_path / "home.md")
+    first.close()
+    database = open_database(data / FILE, KEY)
+    database.execute(VERSION_2)
+    database.execute("UPDATE document SET reader_version = 3")
+    database.close()
+    library = Collection(data, KEY)
+    assert [passage.told for passage in library.search("code")] == ["The code is 4711."]
+    library.sync()
+    assert [passage.told for passage in library.search("shed")] == ["Shed: The code is 4711."]
+    library.close()
+
+
+def test_headings_and_the_names_of_files_are_searched(library: Collection, tmp_path: Path) -> None:
+    folder = tmp_path / "named"
+    folder.mkdir()
+    (folder / "2026-DentistInvoice_june.txt").write_text("It was 80 EUR.\n\nPaid in cash.\n")
+    (folder / "house.md").write_text("# Larch Cottage\n## Cellar\nThe lamp is broken.\n\nBring a bulb.\n")
+    _sync(library, folder)
+    assert {one.text for one in library.search("Which dentist?")} == {"It was 80 EUR.", "Paid in cash."}
+    found = library.search("larch")
+    assert {one.text for one in found} == {"The lamp is broken.", "Bring a bulb."}
+    assert {one.heading for one in found} == {"Larch Cottage: Cellar"}
+    assert library.search("lamp")[0].told == "Larch Cottage: Cellar: The lamp is broken."
+
+
+def test_a_file_that_is_there_twice_is_told_once(library: Collection, tmp_path: Path) -> None:
+    text = "My plumber is Ada Stone.\n\nMy plumber is Ada Stone.\n"
+    folder = tmp_path / "twice"
+    folder.mkdir()
+    for name in ("a.txt", "copy of a.txt"):
+        (folder / name).write_text(text)
+    (folder / "other.txt").write_text("My plumber is Ada Stone.\nCall her.\n")
+    uploaded = library.add(text.encode(), "up.txt")
+    _sync(library, folder)
+    places = [one.place for one in library.search("plumber")]
+    assert sorted(places) == ["other.txt:1", "up.txt:1", "up.txt:3"]
+    assert len(library.passages()) == 4
+    copies = {one.path.name: one.copy_of for one in library.documents()}
+    assert (copies["up.txt"], copies["a.txt"], copies["other.txt"]) == (None, Path("up.txt"), None)
+    linked = next(one.id for one in library.documents() if one.path.name == "a.txt")
+    assert [one.place for one in library.search("plumber", [linked])] == ["a.txt:1", "a.txt:3"]
+    library.remove(uploaded.id)
+    assert len({one.place for one in library.search("plumber")}) == 3
+
+
 def _make_it_a_store_of_the_first_version(file: Path) -> None:
     """With the documents, and without what was read of them."""
     database = open_database(file, KEY)
     database.execute("DELETE FROM passage")
+    database.execute(VERSION_2)
     database.execute("ALTER TABLE document DROP COLUMN reader_version; PRAGMA user_version = 1")
     database.close()
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from email.message import EmailMessage
+from pathlib import Path
 
+import docx
 import pytest
 
 from tests.user_agent.documents import made
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.formats import sections
 from user_agent.documents.formats.section import PASSAGE_CHARACTERS, cut, sentences
+from user_agent.documents.reader import passage_of
 from user_agent.errors import DocumentsUnreadable
 
 Told = list[tuple[str, int | None, int | None]]
@@ -18,7 +21,7 @@ Told = list[tuple[str, int | None, int | None]]
 
 def _read(data: bytes | str, suffix: str) -> Told:
     data = data.encode() if isinstance(data, str) else data
-    return [(piece.text, piece.line, piece.page) for piece in cut(sections(data, suffix))]
+    return [(passage_of(piece, Path()).told, piece.line, piece.page) for piece in cut(sections(data, suffix))]
 
 
 def _texts(data: bytes | str, suffix: str) -> list[str]:
@@ -37,6 +40,20 @@ def test_a_word_document_is_read_in_its_order_with_its_tables() -> None:
         "Second.",
         "Name, Phone",
         "Ada Stone, 4711",
+    ]
+
+
+def test_headings_of_word_travel_with_the_text_below_them() -> None:
+    document = docx.Document()
+    document.add_heading("Lease", 0)
+    document.add_heading("Deposit", 1)
+    document.add_paragraph("It is 900 EUR.")
+    document.add_heading("House", 1)
+    document.add_heading("Keys", 2)
+    document.add_paragraph("There are two.")
+    assert _texts(made.saved(document), ".docx") == [
+        "Lease: Deposit: It is 900 EUR.",
+        "Lease: House: Keys: There are two.",
     ]
 
 
@@ -72,12 +89,10 @@ def test_of_a_web_page_only_what_can_be_seen_is_read_block_by_block() -> None:
         "<ul><li>one<li>two</ul>tail</body></html>"
     )
     assert _read(page, ".html") == [
-        ("Ada's page", 1, None),
-        ("Hello", 2, None),
-        ("My dentist is Ada.", 3, None),
-        ("one", 5, None),
-        ("two", 5, None),
-        ("tail", 2, None),
+        ("Ada's page: Hello: My dentist is Ada.", 3, None),
+        ("Ada's page: Hello: one", 5, None),
+        ("Ada's page: Hello: two", 5, None),
+        ("Ada's page: Hello: tail", 2, None),
     ]
 
 
@@ -89,8 +104,8 @@ def test_a_mail_is_read_with_its_header_and_the_names_of_its_attachments() -> No
     mail.add_attachment(b"secret", maintype="application", subtype="pdf", filename="../plan.pdf")
     assert _texts(mail.as_bytes(), ".eml") == [
         "From: ada@example.org, To: bo@example.org, Subject: Café, Attachments: ../plan.pdf",
-        "We meet at Amber Arch.",
-        "Bring the key.",
+        "Café: We meet at Amber Arch.",
+        "Café: Bring the key.",
     ]
 
 
@@ -133,9 +148,9 @@ def test_of_markdown_the_markup_goes_and_the_text_stays() -> None:
     )
     assert _texts(text, ".md") == [
         "Heading: A bold link (https://x.example) and code.",
-        "print(1)",
-        "| a | b |",
-        "12**34",
+        "Heading: print(1)",
+        "Heading: | a | b |",
+        "Heading: 12**34",
     ]
 
 
@@ -158,7 +173,7 @@ def test_no_sentence_is_cut_in_any_format_of_text(suffix: str) -> None:
 NO_TEXT = {
     "binary": (b"\x00\x01\x02" * 100, ".md", "binary, despite"),
     "picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), ".txt", "a picture, despite"),
-    "latin": ("Straße".encode("latin-1"), ".txt", "save it as UTF-8"),
+    "unknown-encoding": ("ěščřžýáíé ůúďťň".encode("iso8859-2"), ".txt", "save it as UTF-8"),
     "half-utf-16": ("Straße".encode("utf-16")[:-1], ".txt", "utf-16"),
     "no-pdf": (b"hello", ".pdf", "not a PDF"),
     "truncated-pdf": (made.pdf("Hello.")[:-60], ".pdf", "truncated"),
@@ -175,6 +190,8 @@ NO_TEXT = {
     "empty-pdf": (b"", ".pdf", "^is empty$"),
     "empty-docx": (b"", ".docx", "^is empty$"),
     "empty-eml": (b"\n", ".eml", "^is empty$"),
+    "empty-txt": (b"", ".txt", "^is empty$"),
+    "blank-txt": ("\ufeff \n".encode("utf-16"), ".txt", "^is empty$"),
 }
 
 
@@ -204,8 +221,8 @@ def test_what_cannot_be_read_says_why(name: str) -> None:
         ("[Ada]: 4711", "[Ada]: 4711"),
         ("1. a\n1. b\n\n15. April", "1. a 1. b 15. April"),
         ("- a\n  - b\n    > c", "a b c"),
-        ("Title\n===\n\ntext", "Title text"),
-        ("# One\n## Two #\n\ntext\n\n# Three", "One: Two: text Three"),
+        ("Title\n===\n\ntext", "Title: text"),
+        ("# One\n## Two #\n\ntext\n\n# Three", "One: Two: text"),
         ('a\n\n[//]: # (evil)\n[comment]: <> (evil)\n\n[//]: # "evil"\n\nb', "a b"),
         ("---\ntitle: *x*\n---\ntext", "title: *x* text"),
         ("| a | b |\n|---|---|\n| 5 * 3 | `x` | more \\| |", "| a | b | | 5 * 3 | x | more | |"),
@@ -234,14 +251,19 @@ def test_markdown_is_read_as_a_reader_of_its_page_sees_it(line: str, seen: str) 
     assert " ".join(_texts(line, ".md")) == seen
 
 
+def test_headings_without_text_are_told_only_where_their_words_would_be_lost() -> None:
+    text = "# Shopping\n## Milk\n## Bread\n# Wi-Fi: tea-at-four\n# Notes\n\nSee above."
+    assert _texts(text, ".md") == ["Shopping: Milk, Bread", "Wi-Fi: tea-at-four", "Notes: See above."]
+    assert _texts("# Only this", ".md") == ["Only this"]
+    assert _texts("<title>Ada</title><h1>Ada</h1><p>x", ".html") == ["Ada: x"]
+    assert _texts(f"# {'long ' * 40}\n## Shed\nx", ".md") == ["Shed: x"]
+
+
 def test_a_heading_ends_the_one_before_it_unless_that_stands_above_it() -> None:
     text = "# Care\n## Dentist A\n\n## Dentist B\n\nPhone 1948\n\n# Home\n## Shed\n# Car\n\nIt is red.\n\n### End"
     assert _read(text, ".md") == [
-        ("Dentist A", 2, None),
         ("Care: Dentist B: Phone 1948", 6, None),
-        ("Home: Shed", 8, None),
         ("Car: It is red.", 12, None),
-        ("End", 14, None),
     ]
 
 
@@ -297,11 +319,11 @@ def test_passages_of_markdown_have_the_lines_of_the_file() -> None:
     assert _read(text, ".md") == [
         ("a: b", 2, None),
         ("Head: a b c", 6, None),
-        ("short", 8, None),
-        ("1. quoted", 10, None),
-        ("code", 13, None),
-        ("text", 18, None),
-        ("html", 19, None),
+        ("Head: short", 8, None),
+        ("Head: 1. quoted", 10, None),
+        ("Head: code", 13, None),
+        ("Head: text", 18, None),
+        ("Head: html", 19, None),
     ]
 
 
@@ -442,7 +464,7 @@ def test_every_text_of_a_mail_is_read_and_html_where_plain_is_blank() -> None:
     mail.add_attachment(b"secret", maintype="application", subtype="pdf", filename="plan.pdf")
     mail.add_attachment("Behind it.", disposition="inline")
     mail.add_attachment("Not read.", filename="notes.txt")
-    assert _texts(mail.as_bytes(), ".eml")[1:] == ["In HTML.", "Behind it."]
+    assert _texts(mail.as_bytes(), ".eml")[1:] == ["Plan: In HTML.", "Plan: Behind it."]
 
 
 def test_of_alternatives_in_a_mail_the_html_is_read_unless_it_shows_nothing() -> None:
@@ -450,16 +472,16 @@ def test_of_alternatives_in_a_mail_the_html_is_read_unless_it_shows_nothing() ->
     mail["Subject"] = "Plan"
     mail.set_content("View this mail in your browser.")
     mail.add_alternative("<p>We meet at noon.</p><img src='cid:x'>", subtype="html")
-    assert _texts(mail.as_bytes(), ".eml")[1:] == ["We meet at noon."]
+    assert _texts(mail.as_bytes(), ".eml")[1:] == ["Plan: We meet at noon."]
     mail.get_payload(1).add_related(b"x", maintype="image", subtype="png", cid="<x>")
-    assert _texts(mail.as_bytes(), ".eml")[1:] == ["We meet at noon."]
+    assert _texts(mail.as_bytes(), ".eml")[1:] == ["Plan: We meet at noon."]
     mail.get_payload(1).get_payload(0).set_content("<img src=x><p hidden>nothing</p>", subtype="html")
-    assert _texts(mail.as_bytes(), ".eml")[1:] == ["View this mail in your browser."]
+    assert _texts(mail.as_bytes(), ".eml")[1:] == ["Plan: View this mail in your browser."]
 
 
 def test_a_mail_that_names_no_encoding_is_read_as_utf8() -> None:
-    assert _texts("Subject: Straße\n\nDie Straße.\n", ".eml") == ["Subject: Straße", "Die Straße."]
-    assert _texts(b"Subject: x\n\nStra\xdfe.\n", ".eml") == ["Subject: x", "Stra\N{REPLACEMENT CHARACTER}e."]
+    assert _texts("Subject: Straße\n\nDie Straße.\n", ".eml") == ["Subject: Straße", "Straße: Die Straße."]
+    assert _texts(b"Subject: x\n\nStra\xdfe.\n", ".eml") == ["Subject: x", "x: Straße."]
 
 
 def test_a_part_of_a_mail_in_an_unknown_encoding_costs_no_other() -> None:
@@ -470,7 +492,7 @@ def test_a_part_of_a_mail_in_an_unknown_encoding_costs_no_other() -> None:
     )
     body = "".join(f"--b\n{part}" for part in parts)
     mail = f"Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n{body}--b--\n"
-    assert _texts(mail, ".eml")[1:] == ["hello", "Straße", "x…y"]
+    assert _texts(mail, ".eml")[1:] == ["x: hello", "x: Straße", "x: x…y"]
 
 
 @pytest.mark.parametrize("kind", ["calendar", "vcard", "css", "rtf", "x-amp-html"])
@@ -480,7 +502,7 @@ def test_data_for_programs_in_a_mail_is_not_read(kind: str) -> None:
     mail.set_content("We meet.")
     mail.add_attachment("BEGIN:VCALENDAR", subtype=kind, disposition="inline")
     mail.add_attachment("+ a line", subtype="x-patch", disposition="inline")
-    assert _texts(mail.as_bytes(), ".eml")[1:] == ["We meet.", "+ a line"]
+    assert _texts(mail.as_bytes(), ".eml")[1:] == ["Plan: We meet.", "Plan: + a line"]
 
 
 STYLED = "<style>{}</style><p class=b>seen"

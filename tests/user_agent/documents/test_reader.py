@@ -16,9 +16,9 @@ def test_a_folder_is_read_with_its_subfolders_in_order(tmp_path: Path) -> None:
     (tmp_path / "a" / "home.md").write_text("# At home\n\n- The **key** is in the `drawer`.\n\n> The code is 4711.\n")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
     passages = read_passages(tmp_path)
-    assert [(p.text, p.source.name, p.line) for p in passages] == [
+    assert [(p.told, p.source.name, p.line) for p in passages] == [
         ("At home: The key is in the drawer.", "home.md", 3),
-        ("The code is 4711.", "home.md", 5),
+        ("At home: The code is 4711.", "home.md", 5),
         ("My plumber is Ada Stone.", "b.txt", 1),
     ]
 

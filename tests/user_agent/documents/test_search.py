@@ -8,7 +8,7 @@ import pytest
 
 from user_agent.documents import index
 from user_agent.documents.formats.section import Section
-from user_agent.documents.passage import Passage
+from user_agent.documents.passage import Passage, told_in_order
 from user_agent.documents.search import search
 from user_agent.documents.store import DocumentStore, Reading
 
@@ -93,3 +93,11 @@ def test_a_rare_word_costs_no_work_on_the_common_ones(monkeypatch: pytest.Monkey
 
 def test_no_more_passages_are_found_than_any_context_holds() -> None:
     assert len(search(_passages(*[f"The key {number}." for number in range(500)]), "key")) == index.MOST
+
+
+def test_headings_that_passages_share_are_told_once_where_they_stand_together() -> None:
+    headings = ("A", "A: B", "A: B", "A", "A", "C", "", "A")
+    passages = [Passage(str(at), Path("a.md"), at, heading=heading) for at, heading in enumerate(headings)]
+    assert told_in_order(passages) == ["A: 0", "B: 1", "2", "A: 3", "4", "C: 5", "6", "A: 7"]
+    assert told_in_order([passages[0], Passage("x", Path("b.md"), 1, heading="A")]) == ["A: 0", "A: x"]
+    assert told_in_order([passages[1], Passage("x", Path("a.md"), 9, heading="A: D")]) == ["A: B: 1", "D: x"]

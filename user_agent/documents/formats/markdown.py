@@ -14,6 +14,7 @@ from dataclasses import replace
 from markdown_it.token import Token
 
 from user_agent.documents.formats.encoding import decode
+from user_agent.documents.formats.headings import Leveled, under_headings
 from user_agent.documents.formats.markdown_parser import References, blocks_of, inline_of
 from user_agent.documents.formats.plain_text import lines_of, paragraphs
 from user_agent.documents.formats.raw_html import RawHTML, Tag, ended, tag_of, tags_of
@@ -21,32 +22,18 @@ from user_agent.documents.formats.section import Section
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|$)", re.DOTALL)
 _MARK = re.compile(r"[*_`\[\]<&\\]")
+_LEVELS = {"=": 1, "-": None}  # underlined with "-": a paragraph and a rule?
 _NOWHERE = ("", "#")  # the addresses of definitions to which nothing leads
 _CELL_BORDER = re.compile(r"((?<!\\)\|)")
 
 
 def sections(data: bytes) -> Iterator[Section]:
-    """The paragraphs, items, rows and lines of code, with their lines; a heading begins the section below it."""
+    """The paragraphs, items, rows and lines of code, with their lines and headings."""
     text = "\n".join(lines_of(decode(data)))
     if front := _FRONT_MATTER.match(text):
         yield from paragraphs(enumerate(front[1].split("\n"), start=2))
         text = "\n" * front[0].count("\n") + text[front.end() :]
-    headings: list[tuple[int, Section]] = []
-    for section, level in _Document(text).sections():
-        if not level:
-            yield replace(section, text="".join(f"{heading.text}: " for _, heading in headings) + section.text)
-            headings = []
-            continue
-        kept = [(above, heading) for above, heading in headings if above < level]
-        yield from _empty(headings[len(kept) :])
-        headings = [*kept, (level, section)]
-    yield from _empty(headings)
-
-
-def _empty(headings: list[tuple[int, Section]]) -> Iterator[Section]:
-    """The headings below which nothing stands, in one section."""
-    if headings:
-        yield replace(headings[0][1], text=": ".join(heading.text for _, heading in headings))
+    yield from under_headings(_Document(text).sections())
 
 
 class _Document:
@@ -57,24 +44,24 @@ class _Document:
         self._references: References = {}
         self._html = RawHTML()
 
-    def sections(self) -> Iterator[tuple[Section, int]]:
-        """Each section, and its level if it is a heading, else 0."""
-        number, level = "", 0
+    def sections(self) -> Iterator[Leveled]:
+        """Each section, and its level if it is a heading."""
+        number, level = "", None
         tokens = blocks_of(self._text, self._references)
         ends = self._ends(tokens)
         for at, token in enumerate(tokens):
             if token.type == "heading_open":
-                level = len(token.markup) if token.markup.startswith("#") else 0  # underlined: a paragraph and a rule?
+                level = _LEVELS.get(token.markup, len(token.markup))
             elif token.type == "list_item_open" and token.info:
                 number = f"{token.info}{token.markup} "
             elif token.type == "list_item_close" and number:
-                yield Section(number), 0  # of an item without text
+                yield Section(number), None  # of an item without text
                 number = ""
-            for section in self._sections_of(token, ends.get(at, set())):
-                yield replace(section, text=number + section.text), level
+            for section, own in self._sections_of(token, ends.get(at, set())):
+                yield replace(section, text=number + section.text), level or own
                 number = ""
             if token.type == "inline":
-                level = 0
+                level = None
 
     def _ends(self, tokens: Sequence[Token]) -> dict[int, set[int]]:
         """The places, block by block, of the tags in HTML whose other half is in the document."""
@@ -94,19 +81,21 @@ class _Document:
                 own = ended(tags.items())
                 yield from (((at, place), tag) for place, tag in tags.items() if tag.is_end and place not in own)
 
-    def _sections_of(self, token: Token, ends: set[int]) -> Iterator[Section]:
+    def _sections_of(self, token: Token, ends: set[int]) -> Iterator[Leveled]:
         line = token.map[0] + 1 if token.map else 1
         if token.type == "html_block" and self._html.is_html(token.content, ends):
             yield from self._html.block(token.content, ends, line)
         elif token.type in ("inline", "html_block"):
-            yield from self._paragraph(token.content, line)
+            yield from ((section, None) for section in self._paragraph(token.content, line))
         elif token.type == "definition" and token.meta["url"] in _NOWHERE:
             return  # how a comment is written: [//]: # (nobody sees this)
         elif token.type == "definition":
-            yield Section(f"[{token.meta['label']}]: {_address(token.meta['url'], token.meta['title'])}", line=line)
+            address = _address(token.meta["url"], token.meta["title"])
+            yield Section(f"[{token.meta['label']}]: {address}", line=line), None
         elif token.type in ("fence", "code_block") and self._html.is_seen:
             first = line + 1 if token.type == "fence" else line
-            yield from paragraphs(enumerate(token.content.split("\n"), start=first))
+            lines = enumerate(token.content.split("\n"), start=first)
+            yield from ((section, None) for section in paragraphs(lines))
 
     def _paragraph(self, text: str, line: int) -> Iterator[Section]:
         lines = text.split("\n")

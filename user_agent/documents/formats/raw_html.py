@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from markdown_it.common.html_blocks import block_names
 
+from user_agent.documents.formats.headings import Leveled
 from user_agent.documents.formats.look import Look, look_of
-from user_agent.documents.formats.section import Section
 from user_agent.documents.formats.web_page import INLINE, blocks
 
 _VOID = frozenset(
@@ -143,7 +143,7 @@ class RawHTML:
         is_known = not tag.name or tag.name in _KNOWN or _hides(tag)
         return is_known and _begins(tag, is_ended=is_ended, in_block=True)
 
-    def block(self, html: str, ends: Set[int], line: int) -> Iterator[Section]:
+    def block(self, html: str, ends: Set[int], line: int) -> Iterator[Leveled]:
         """Yield what a reader sees of a block of HTML that begins on a line; `ends` is as for `is_html`."""
         parts, at, begin = list[str](), 0, 0
         around, outside = self._around, self.depth

@@ -28,11 +28,17 @@ class Section:
         text: its text.
         line: where it begins, from 1; None where the format has no lines.
         page: from 1; None where the format has no pages.
+        heading: the headings that it stands under, the outermost first, joined by ": "; empty if there is none.
+        sheet: the name of the sheet of a workbook; empty elsewhere.
+        slide: from 1; None where the format has no slides.
     """
 
     text: str
     line: int | None = None
     page: int | None = None
+    heading: str = ""
+    sheet: str = ""
+    slide: int | None = None
 
 
 def sentences(text: str) -> list[str]:

@@ -14,6 +14,7 @@ from bs4.dammit import EncodingDetector
 from bs4.element import CData, NavigableString, RubyTextString, Tag
 
 from user_agent.documents.formats.encoding import decode
+from user_agent.documents.formats.headings import TITLE, Leveled, under_headings
 from user_agent.documents.formats.look import Look, look_of, styles_of
 from user_agent.documents.formats.section import Section
 
@@ -44,11 +45,13 @@ _TEXTS = (NavigableString, CData, RubyTextString)
 
 def sections(data: bytes) -> Iterator[Section]:
     """The blocks, with their lines; the encoding is the declared one, else UTF-8."""
-    return blocks(decode(data, EncodingDetector.find_declared_encoding(data, is_html=True)))
+    return under_headings(blocks(decode(data, EncodingDetector.find_declared_encoding(data, is_html=True))))
 
 
-def blocks(html: str, around: Look = Look(), line: int = 1) -> Iterator[Section]:  # noqa: B008  it never changes
+def blocks(html: str, around: Look = Look(), line: int = 1) -> Iterator[Leveled]:  # noqa: B008  it never changes
     """Yield what stands between the borders of block elements, each with its line; a row of a table is told as one.
+
+    Headings and the page's title are told with their levels.
 
     Args:
         html: a page, or a part of one.
@@ -62,7 +65,7 @@ def blocks(html: str, around: Look = Look(), line: int = 1) -> Iterator[Section]
         place = places.of(node)
         is_item, is_text = node.name == "li", not isinstance(node, Tag) and bool(node.strip())
         if number.text and (is_item if place.items is number.items else is_text):
-            yield Section(number.text, line=line + number.line - 1)  # of an item without text
+            yield Section(number.text, line=line + number.line - 1), None  # of an item without text
             number = _Number()
         if isinstance(node, Tag) and is_item:
             number = _Number(number.text + places.number_of(node), place.items, node.sourceline or 1)
@@ -85,12 +88,14 @@ class _Place:
         whole: the row, or the first of the terms with their descriptions, that is told as one.
         cell: the part of that whole.
         items: the list.
+        heading: the heading, or the title of the page.
     """
 
     block: Tag | None = None
     whole: Tag | None = None
     cell: Tag | None = None
     items: Tag | None = None
+    heading: Tag | None = None
 
 
 @dataclass(frozen=True)
@@ -119,8 +124,8 @@ class _Passage:
         self.cells[-1][1].append(text)
         self.place = place
 
-    def section(self, line: int) -> Iterator[Section]:
-        """Yield the section, if there is text in it; the page begins on a line."""
+    def section(self, line: int) -> Iterator[Leveled]:
+        """Yield the section with its level, if there is text in it; the page begins on a line."""
         told, before = "", ""
         for name, parts in self.cells:
             if text := " ".join("".join(parts).split()):
@@ -128,7 +133,9 @@ class _Passage:
                 told, before = f"{told}{between if told else ''}{text}", name
         if told:
             origin = self.place.whole or self.place.block
-            yield Section(told, line=line + ((origin and origin.sourceline) or 1) - 1)
+            heading = None if self.place.whole else self.place.heading
+            level = None if heading is None else TITLE if heading.name == "title" else int(heading.name[1])
+            yield Section(told, line=line + ((origin and origin.sourceline) or 1) - 1), level
 
 
 class _Places:
@@ -159,6 +166,8 @@ class _Places:
         if element.name not in _BLOCKS:
             return around
         place = replace(around, block=element)
+        if element.name in (*_HEADINGS, "title"):
+            return replace(place, heading=element)
         if element.name in ("ol", "ul", "menu", "dir"):
             return replace(place, items=element)
         if element.name == "table" or (element.name in ("tr", "dd") and id(element) in self._layout):

@@ -7,6 +7,7 @@ alone would leave out insertions, fields, content controls, equations and text b
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Iterator
 
@@ -16,15 +17,13 @@ from docx.opc.exceptions import PackageNotFoundError
 from docx.oxml.ns import qn
 from docx.oxml.xmlchemy import BaseOxmlElement
 
-from user_agent.documents.formats.encoding import looks_like
+from user_agent.documents.formats.archive import check_archive
+from user_agent.documents.formats.headings import TITLE, Leveled, under_headings
 from user_agent.documents.formats.section import Section
 from user_agent.documents.formats.word_numbers import Numbers
 from user_agent.errors import DocumentsUnreadable
 
-MAX_ENTRIES = 2_000
-MAX_UNPACKED_BYTES = 100 * 1024 * 1024
-MAX_RATIO = 200  # XML of real documents packs to a fifth or a thirtieth
-
+_HEADING = re.compile(r"title|heading ([1-9])")
 _PARAGRAPH, _TABLE, _ROW, _CELL, _RUN = (qn(f"w:{name}") for name in ("p", "tbl", "tr", "tc", "r"))
 _TEXT_BOX = qn("w:txbxContent")
 _TEXTS = frozenset((qn("w:t"), qn("m:t")))
@@ -40,30 +39,36 @@ _NO_TEXT = frozenset(
 
 def sections(data: bytes) -> Iterator[Section]:
     """The paragraphs and rows in the document's order. Parts of the archive are read by name, and none is unpacked."""
-    _check_archive(data)
+    check_archive(data, "a Word document", ".docx")
     try:
         document = docx.Document(io.BytesIO(data))
     except (KeyError, ValueError, PackageNotFoundError, zipfile.BadZipFile) as error:
         raise DocumentsUnreadable(f"is not a Word document ({error}); save it as .docx again") from error
-    return _Shown(document).sections(document.element.body)
+    return under_headings(_Shown(document).sections(document.element.body))
 
 
 class _Shown:
     """The paragraphs and rows that Word shows of a document."""
 
     def __init__(self, document: Document) -> None:
-        styles = document.styles.element.iterchildren(qn("w:style"))
+        styles = list(document.styles.element.iterchildren(qn("w:style")))
         self._numbers = Numbers(document)
+        self._levels = {style.get(qn("w:styleId")): _level_of(style) for style in styles}
         self._hiding = {style.get(qn("w:styleId")) for style in styles if _is_on(style.find(_path("rPr", "vanish")))}
 
-    def sections(self, parent: BaseOxmlElement) -> Iterator[Section]:
-        """The paragraphs and rows below an element; a text box follows the paragraph that it is fixed to."""
+    def sections(self, parent: BaseOxmlElement) -> Iterator[Leveled]:
+        """The paragraphs and rows below an element; a text box follows the paragraph that it is fixed to.
+
+        A paragraph with the style of a heading or title is told with its level.
+        """
         for element in _below(parent, _PARAGRAPH, _TABLE):
             if element.tag == _TABLE:
-                yield from self._rows(element)
+                yield from ((row, None) for row in self._rows(element))
                 continue
-            if not self._is_styled_away(element.find(_path("pPr", "pStyle"))):
-                yield Section(self._numbers.next(element) + "".join(self._texts(element)))
+            style = element.find(_path("pPr", "pStyle"))
+            if not self._is_styled_away(style):
+                level = None if style is None else self._levels.get(style.get(qn("w:val")))
+                yield Section(self._numbers.next(element) + "".join(self._texts(element))), level
             for box in _below(element, _TEXT_BOX):
                 yield from self.sections(box)
 
@@ -75,7 +80,7 @@ class _Shown:
             for cell in _below(row, _CELL):
                 merge, span = cell.find(_path("tcPr", "vMerge")), cell.find(_path("tcPr", "gridSpan"))
                 is_merged = merge is not None and merge.get(qn("w:val"), "continue") == "continue"
-                own = " ".join(section.text for section in self.sections(cell))
+                own = " ".join(section.text for section, _ in self.sections(cell))
                 texts[column] = above.get(column, own) if is_merged else own
                 column += 1 if span is None else int(span.get(qn("w:val"), "1"))
             above = texts
@@ -109,25 +114,16 @@ def _below(parent: BaseOxmlElement, *tags: str) -> Iterator[BaseOxmlElement]:
             yield from _below(element, *tags)
 
 
+def _level_of(style: BaseOxmlElement) -> int | None:
+    """The level of the headings that have a style; Word names its own in English, whatever its language."""
+    name = style.find(qn("w:name"))
+    named = _HEADING.fullmatch("" if name is None else str(name.get(qn("w:val"))).lower())
+    return named and (int(named[1]) if named[1] else TITLE)
+
+
 def _path(*names: str) -> str:
     return "/".join(qn(f"w:{name}") for name in names)
 
 
 def _is_on(switch: BaseOxmlElement | None) -> bool:
     return switch is not None and switch.get(qn("w:val"), "true") not in ("0", "false", "off")
-
-
-def _check_archive(data: bytes) -> None:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-    except zipfile.BadZipFile as error:
-        is_archive = data.startswith(b"PK")
-        reason = "is truncated or damaged" if is_archive else f"is {looks_like(data) or 'not a Word document'}"
-        raise DocumentsUnreadable(f"{reason}; save it as .docx again") from error
-    unpacked = sum(entry.file_size for entry in entries)
-    if len(entries) > MAX_ENTRIES or unpacked > MAX_UNPACKED_BYTES or unpacked > MAX_RATIO * len(data):
-        raise DocumentsUnreadable(
-            f"would unpack from {len(data):,} bytes to {unpacked:,} in {len(entries):,} parts, too much for a "
-            "document; save it as .docx again"
-        )
