@@ -314,7 +314,7 @@ def _links(database: apsw.Connection, where: str, *values: Any) -> list[Link]:
 def _documents(database: apsw.Connection, where: str, *values: Any) -> list[Document]:
     rows = database.execute(_DOCUMENTS.format(where=where), values)
     return [
-        Document(document_id, link_id, Path(path), *rest, copy_of=None if first is None else Path(first))
+        replace(Document(document_id, link_id, Path(path), *rest), copy_of=first and Path(first))
         for document_id, link_id, path, *rest, first in rows
     ]
 
