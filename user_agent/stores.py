@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ssd2.demo.paths import NOTES
 from user_agent.config import AgentConfig
 from user_agent.documents.collection import Collection
+from user_agent.store.answers import AnswerRecords
 from user_agent.store.crossed import Crossed
 from user_agent.store.data_folder import make_data_folder
 from user_agent.store.database import open_database
@@ -20,6 +21,7 @@ from user_agent.store.tuned import config_folder
 LEDGER = "ledger.sqlite"
 HISTORY = "history.sqlite"
 CROSSED = "crossed.sqlite"
+ANSWERS = "answers.sqlite"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Stores:
         ledger: what left the device.
         history: conversations.
         crossed: what of the answers never crossed.
+        answers: which words of documents crossed with each answer.
         key_source: where the key comes from: keyring, passphrase or file.
     """
 
@@ -38,6 +41,7 @@ class Stores:
     ledger: Ledger
     history: History
     crossed: Crossed
+    answers: AnswerRecords
     key_source: str
 
 
@@ -68,6 +72,8 @@ def open_stores(config: AgentConfig) -> Iterator[Stores]:
         closing(open_database(config.data_dir / LEDGER, key)) as entries,
         closing(open_database(config.data_dir / HISTORY, key)) as messages,
         closing(open_database(config.data_dir / CROSSED, key)) as withheld,
+        closing(open_database(config.data_dir / ANSWERS, key)) as records,
     ):
         history = History(messages)
-        yield Stores(documents, Ledger(entries), history, Crossed(withheld, history.answers), key.source)
+        crossed = Crossed(withheld, history.answers)
+        yield Stores(documents, Ledger(entries), history, crossed, AnswerRecords(records), key.source)

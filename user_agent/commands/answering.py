@@ -55,7 +55,7 @@ async def opened_answering(
         elif not line.address and config.lambda_user is None:
             typer.echo(f"user-agent: {alone(config.pair)}", err=True)
         found_by = search or stores.documents.search
-        yield Answering(config, user_model, line.client, found_by, stores.crossed, Traces(), control)
+        yield Answering(config, user_model, line.client, found_by, stores.crossed, Traces(), control, stores.answers)
     finally:
         await line.close()
 
