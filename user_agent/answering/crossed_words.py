@@ -109,10 +109,9 @@ def crossed_words(
             at += 1
             continue
         source, first, end = _longest(words, at, sources, private)
-        while end - 1 > at and words[end - 1].key in known and not words[end - 1].is_private:
-            end -= 1
-        if source and any(_tells(word, known) for word in words[first:end]):
-            found.append(CrossedWords(text[words[first].start : words[end - 1].end], source.path, source.place))
+        telling = [word for word in words[first:end] if _tells(word, known)]
+        if source and telling:
+            found.append(CrossedWords(text[telling[0].start : telling[-1].end], source.path, source.place))
         at = max(end, at + 1)
     return list(dict.fromkeys(found))
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ssd2.wire.addresses import is_loopback
-from user_agent.store.answers import CrossedWords
+from user_agent.answering.request import AnswerSettings
+from user_agent.store.answers import CrossedWords, State
 
 Mode: TypeAlias = Literal["alone", "own core", "local core", "no documents", "provider"]
 """Who takes part: the private model alone, a core that the agent started, one that is reached on this machine,
@@ -31,6 +32,7 @@ ELSEWHERE = (
     "documents."
 )
 NO_WORDS = "No words of your documents were found in it."
+NOT_RECORDED = "Which words of documents were in it is not recorded."
 PLAINTEXT = "The connection is not encrypted: anyone on the network path will see the same."
 LEDGER_LEFT = (
     "The provider can read all that left: the questions, and the tokens of the answers with what they quote from your "
@@ -94,35 +96,26 @@ class Disclosure:
 
 
 def disclosure(
-    core: str | None,
-    *,
-    is_own: bool,
-    is_encrypted: bool,
-    lambda_user: object,
-    documents: object,
-    private_context: str = "",
-    takes_conversations: bool = True,
+    settings: AnswerSettings, core: str | None, *, is_own: bool, is_encrypted: bool, takes_conversations: bool
 ) -> Disclosure:
-    """Return who will see what.
+    """Return who will see what of an answer with these settings.
 
     Args:
+        settings: λ, documents and private context.
         core: address of the core that is asked, of several replicas with commas; None for none.
         is_own: whether the agent started it on this machine.
         is_encrypted: whether TLS is on.
-        lambda_user: the setting.
-        documents: the setting: False or no ids for none.
-        private_context: the setting.
         takes_conversations: whether the models see earlier turns.
     """
-    if core is None or lambda_user == 1:
+    if core is None or settings.lambda_user == 1:
         return Disclosure("alone")
     if is_own:
         return Disclosure("own core", core)
     here = is_here(core.split(","))
-    reads = [*(["documents"] if documents is not False and documents != () else []),
-             *(["private context"] if private_context.strip() else [])]  # fmt: skip
-    mode: Mode = "no documents" if lambda_user == 0 or not reads else "local core" if here else "provider"
-    return Disclosure(mode, core, is_encrypted or here, takes_conversations, reads)
+    reads = {"documents": settings.documents not in (False, ()), "private context": settings.private_context.strip()}
+    read = [name for name, is_read in reads.items() if is_read and settings.lambda_user != 0]
+    mode: Mode = "no documents" if not read else "local core" if here else "provider"
+    return Disclosure(mode, core, is_encrypted or here, takes_conversations, read)
 
 
 def is_here(addresses: Sequence[str]) -> bool:
@@ -138,21 +131,27 @@ def provider_name(addresses: Sequence[str]) -> str:
     return " and ".join(dict.fromkeys(host.strip().rpartition(":")[0] for host in every))
 
 
-def now_knows(addresses: Sequence[str], words: Sequence[CrossedWords], *, is_whole: bool = True) -> str:
+def now_knows(addresses: Sequence[str], words: Sequence[CrossedWords], state: State = "whole") -> str:
     """Say what a core has learned from one answer.
 
     Args:
         addresses: that something was sent to, HOST:PORT.
         words: of the user's own text that were in the answer.
-        is_whole: whether the answer came to its end.
+        state: of the answer.
     """
-    lead = now_knows_lead(addresses, has_words=bool(words), is_whole=is_whole)
+    lead = now_knows_lead(addresses, state, has_words=bool(words))
     return f"{lead} {', '.join(f'{one.text} ({one.place})' for one in words)}." if words else lead
 
 
-def now_knows_lead(addresses: Sequence[str], *, has_words: bool, is_whole: bool = True) -> str:
+def now_knows_lead(addresses: Sequence[str], state: State = "whole", *, has_words: bool) -> str:
     """Begin the sentence of `now_knows`, for a face that marks the words; without words it is the whole sentence."""
-    answer = "this answer" if is_whole else "as much of the answer as was made"
+    answer = "this answer" if state == "whole" else "as much of the answer as was made"
     if has_words:
         return f"{provider_name(addresses)} now knows your question, {answer}, and from your documents:"
-    return f"{provider_name(addresses)} now knows your question and {answer}. {NO_WORDS}"
+    found = NOT_RECORDED if state == "begun" else NO_WORDS
+    return f"{provider_name(addresses)} now knows your question and {answer}. {found}"
+
+
+def no_record(addresses: Sequence[str]) -> str:
+    """Say what a core has learned from an answer whose record is gone."""
+    return f"{provider_name(addresses)} now knows a question and its answer. {NOT_RECORDED}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from user_agent.answering.service import Answered
+from user_agent.answering.told import told_with
 from user_agent.answering.traces import conflicts_json, fit_json, passage_json
 from user_agent.store.history import History
 
@@ -37,6 +38,7 @@ def keep_answer(history: History, answered: Answered, trace: str, conversation: 
             "conflicts": conflicts_json(answered.conflicts),
             **fit_json(question),
             "has_crossed": answered.has_crossed,
+            "told": told_with(answered),
             "figures": answered.answer.figures,
         },
     )

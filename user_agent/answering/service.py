@@ -29,7 +29,7 @@ from user_agent.answering.user_model import Fitted, UserModel, given_at_zero
 from user_agent.documents.passage import Passage
 from user_agent.errors import AgentBusy
 from user_agent.line.client import CoreClient
-from user_agent.store.answers import AnswerRecords, CrossedWords
+from user_agent.store.answers import AnswerRecords, CrossedWords, State
 from user_agent.store.crossed import Crossed, Notes
 from user_agent.store.ledger import Tally, tracing
 from user_agent.store.tuned import Choice
@@ -306,7 +306,7 @@ class Answering:
                 record = _Record(self._records, trace.id, ears)
                 try:
                     answered = await self._answer(request, trace, ears, tally, record)
-                    record.is_whole = True
+                    record.state = "whole"
                     return answered
                 finally:  # also of an answer that was stopped or failed midway, which its reader has seen
                     ears.end()
@@ -508,7 +508,7 @@ class _Record:
     def __init__(self, records: AnswerRecords | None, trace: str, ears: _Ears) -> None:
         self._records, self._trace, self._ears = records, trace, ears
         self._question: Question | None = None
-        self.is_whole = False
+        self.state: State = "stopped"
 
     def begin(self, question: Question) -> None:
         """Note the question.
@@ -524,7 +524,7 @@ class _Record:
         """Note what of the documents was in the blocks that were made."""
         if self._records and self._question:
             words = quoted_words(self._ears.tokens, self._question)
-            self._records.end(self._trace, self._question.instruction, words, is_whole=self.is_whole)
+            self._records.end(self._trace, self._question.instruction, words, self.state)
 
 
 def quoted_words(tokens: Sequence[AnswerToken], question: Question) -> list[CrossedWords]:

@@ -12,16 +12,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import apsw
 
 from user_agent.store.database import reported, writing
 
+State: TypeAlias = Literal["begun", "stopped", "whole"]
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answer (
     trace TEXT PRIMARY KEY,
     question TEXT NOT NULL,
-    is_whole INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('begun', 'stopped', 'whole')),
     words TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
@@ -48,12 +51,13 @@ class AnswerRecord:
 
     Attributes:
         question: as it was asked.
-        is_whole: whether the answer came to its end; one that failed or was stopped did not.
+        state: "begun" until it ends, and for good if the agent broke down meanwhile, with `words` unknown; "stopped" if
+            it failed or was stopped, else "whole".
         words: of the user's own text that crossed with it.
     """
 
     question: str
-    is_whole: bool
+    state: State
     words: Sequence[CrossedWords]
 
 
@@ -78,20 +82,18 @@ class AnswerRecords:
 
     def begin(self, trace: str, question: str) -> None:
         """Note a question before anything of it is sent."""
-        self._put(trace, AnswerRecord(question, is_whole=False, words=()))
+        self._put(trace, AnswerRecord(question, "begun", ()))
 
-    def end(self, trace: str, question: str, words: Sequence[CrossedWords], *, is_whole: bool) -> None:
+    def end(self, trace: str, question: str, words: Sequence[CrossedWords], state: State) -> None:
         """Note what crossed with an answer."""
-        self._put(trace, AnswerRecord(question, is_whole, words))
+        self._put(trace, AnswerRecord(question, state, words))
 
     def of(self, traces: Iterable[str]) -> dict[str, AnswerRecord]:
         """Return the records of some answers by their ids; those without one are left out."""
-        query = "SELECT trace, question, is_whole, words FROM answer WHERE trace = ?"
+        query = "SELECT trace, question, state, words FROM answer WHERE trace = ?"
         with self._lock:
             rows = list(self._connection.executemany(query, [(trace,) for trace in traces]))
-        return {
-            trace: AnswerRecord(question, bool(is_whole), _words(words)) for trace, question, is_whole, words in rows
-        }
+        return {trace: AnswerRecord(question, state, _words(words)) for trace, question, state, words in rows}
 
     def forget(self, traces: Iterable[str]) -> None:
         """Delete the records of some answers, so that no file has any of them left."""
@@ -112,10 +114,10 @@ class AnswerRecords:
 
     def _put(self, trace: str, record: AnswerRecord) -> None:
         words = json.dumps([asdict(one) for one in record.words])
-        row = (trace, record.question, int(record.is_whole), words)
+        row = (trace, record.question, record.state, words)
         with self._writing():
             self._connection.execute(
-                "INSERT OR REPLACE INTO answer (trace, question, is_whole, words) VALUES (?, ?, ?, ?)", row
+                "INSERT OR REPLACE INTO answer (trace, question, state, words) VALUES (?, ?, ?, ?)", row
             )
 
     def _truncate(self) -> None:

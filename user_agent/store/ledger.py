@@ -384,18 +384,25 @@ class Ledger:
             at = rows[-1][0]
             for trace in dict.fromkeys(trace for _, trace in rows if trace and trace not in seen):
                 seen.add(trace)
-                answer = self._answer(trace)
+                answer = self.answer(trace)
                 if answer.last_seq < before_seq:  # else it stands on the page before
                     found[trace] = answer
         return list(found.values())[:limit]
 
-    def _answer(self, trace: str) -> AnswerTraffic:
+    def answer(self, trace: str) -> AnswerTraffic:
+        """What crossed for one answer.
+
+        Raises:
+            NotFound: if nothing did.
+        """
         query = (
             "SELECT min(seq), max(seq), min(time), "
             "json_group_array(DISTINCT destination) FILTER (WHERE direction = 'up') FROM entry WHERE trace = ?"
         )
         with self._lock:
             first, last, time, destinations = self._connection.execute(query, (trace,)).fetchone()
+        if first is None:
+            raise NotFound(f"the ledger has no message of an answer {trace[:80]!r}; nothing was sent for it")
         return AnswerTraffic(trace, first, last, time, sorted(json.loads(destinations)), self.totals(trace))
 
     def verify(self) -> Verification:

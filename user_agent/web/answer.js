@@ -6,6 +6,7 @@ import { citationList, disagreement } from "/web/citations.js";
 import { Denoising } from "/web/denoising.js";
 import { button, el } from "/web/dom.js";
 import { bytes, counted, seconds } from "/web/format.js";
+import { toldLine, toldOfStopped } from "/web/learns.js";
 import { remedy } from "/web/notices.js";
 import { lambdasOf, leadersLegend, markedText, tokensOf, withConflicts } from "/web/tokens.js";
 
@@ -93,7 +94,7 @@ export function keptAnswer({ text, trace, data }) {
   const { tokens = [], citations = [], conflicts = null } = data ?? {};
   const marked = tokensOf(text, withConflicts(tokens, conflicts));
   const shown = el("div", { className: "text" }, tokens.length ? markedText(marked, citations) : text);
-  return el("article", { className: "answer" }, shown, disagreements(conflicts, citations), leadersLegend(tokens), remarks(data),
+  return el("article", { className: "answer" }, shown, disagreements(conflicts, citations), leadersLegend(tokens), data?.is_stopped && trace ? toldOfStopped(trace) : toldLine(data?.told), remarks(data),
     citationList(citations, data?.left_out, tokens.some(({ citation }) => typeof citation === "number")), course(trace),
     figures(data, tokens));
 }

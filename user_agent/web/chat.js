@@ -4,6 +4,7 @@ import { ApiError, get, post } from "/web/api.js";
 import { freshSeed } from "/web/asking.js";
 import { Composer } from "/web/composer.js";
 import { el } from "/web/dom.js";
+import { learns } from "/web/learns.js";
 import { report, reporting } from "/web/notices.js";
 import { rename } from "/web/router.js";
 import { updateTotals } from "/web/totals.js";
@@ -20,7 +21,8 @@ export class Chat {
   #composer = new Composer(reporting((text) => this.#say(text)), () => this.#running?.abort());
   #alone = el("p", { className: "remark alone", hidden: true },
     "Each question stands alone: the models do not see the earlier ones.");
-  element = el("div", { className: "chat" }, this.#spoken, this.#turns, this.#alone, this.#composer.element);
+  #learns = el("p", { className: "remark learns", id: "learns" }, learns.before);
+  element = el("div", { className: "chat" }, this.#spoken, this.#turns, this.#alone, this.#composer.element, this.#learns);
 
   /** `status` is the agent's; `onChange` is told when there is another conversation or its order changed. */
   constructor(id, status, onChange) {
@@ -47,6 +49,12 @@ export class Chat {
     }
     for (const shown of this.#all) shown.show();
     this.#down();
+  }
+
+  /** Who will see what has changed. */
+  showLearns() {
+    this.#learns.textContent = learns.before;
+    if (!this.id && !this.isRunning) this.#welcome();
   }
 
   showStatus(status) {

@@ -6,6 +6,7 @@ import { askWhether } from "/web/dialogs.js";
 import { button, el, table } from "/web/dom.js";
 import { bytes, counted, sentence, when } from "/web/format.js";
 import { Ingest } from "/web/ingest.js";
+import { learns } from "/web/learns.js";
 import { reporting } from "/web/notices.js";
 import { route } from "/web/router.js";
 import { searchForm } from "/web/search.js";
@@ -35,8 +36,7 @@ export class Documents {
     this.#state.addEventListener("change", reporting(() => this.#reload()));
     this.#name.addEventListener("input", () => this.#filter());
     this.element = el("div", { className: "page" },
-      el("p", { className: "lead" }, "The private model reads these. Their text is kept encrypted on this device, and no file is sent. " +
-        "What an answer takes from them is sent: the core’s provider sees every word of an answer. Use only a provider that you trust."),
+      el("p", { className: "lead" }, `The private model reads these. Their text is stored encrypted on this device. ${learns.documents}`),
       ready(route().query),
       this.#warning,
       el("form", { className: "line", on: { submit: link } },

@@ -39,6 +39,7 @@ def found(text: str, private: str = "", citation: int | Literal["private context
         "Your dentist appointment is at *Hazel *Hammer .",
         "Your dentist appointment is at *Hazel Hammer .",  # the core knows how a name goes on that has begun
         "Your dentist appointment is at Hazel *Hammer .",  # or how it began, in a block made in any order
+        "Your *dentist *appointment is at Hazel Hammer .",  # what the question has is no news
     ],
 )
 def test_a_name_that_the_documents_led_is_named_whole_with_its_document(text: str) -> None:
