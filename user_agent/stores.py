@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ssd2.demo.paths import NOTES
 from user_agent.config import AgentConfig
@@ -55,6 +56,34 @@ def unlink_samples(documents: Collection) -> bool:
     for link in samples:
         documents.unlink(link)
     return bool(samples)
+
+
+def forget_chat(stores: Stores, conversation: str) -> list[str]:
+    """Delete a chat, and what says in words what crossed for its answers; the ledger's messages stay.
+
+    Returns:
+        The ids of its answers.
+
+    Raises:
+        NotFound: if there is none of that id.
+    """
+    traces = stores.history.traces(conversation)
+    stores.history.delete(conversation)
+    stores.answers.forget(traces)
+    return traces
+
+
+def forget_quotes(stores: Stores, source: Path) -> list[str]:
+    """Delete the answers for which something of a document or a folder was read, and their records.
+
+    Returns:
+        The ids of these answers.
+    """
+    messages = stores.history.answers_with([str(source)])
+    traces = [*(one.trace for one in messages if one.trace), *stores.answers.quoting([str(source)])]
+    stores.history.delete_messages(one.id for one in messages)
+    stores.answers.forget(traces)
+    return list(dict.fromkeys(traces))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from user_agent.answering.service import Answered, Answering
 from user_agent.answering.told import told_with
 from user_agent.answering.traces import conflicts_json, fit_json, passage_json
 from user_agent.api.errors import ApiError, error_body
-from user_agent.api.openai_types import SlingshotAnswer
+from user_agent.api.openai_types import SlingshotAnswer, Told
 
 POLL_S = 0.2
 """How often it is looked whether a client is still there."""
@@ -190,7 +190,7 @@ def slingshot_answer(answered: Answered, trace_id: str) -> SlingshotAnswer:
         conflicts=conflicts_json(answered.conflicts),
         **fit_json(question),
         has_crossed=answered.has_crossed,
-        told=told_with(answered),
+        told=Told(**told) if (told := told_with(answered)) else None,
         tokens=[asdict(token) for token in answered.answer.tokens],
         figures=answered.answer.figures,
     )

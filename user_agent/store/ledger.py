@@ -378,11 +378,11 @@ class Ledger:
         query = "SELECT seq, trace FROM entry WHERE seq < ? ORDER BY seq DESC LIMIT ?"
         while len(found) < limit:
             with self._lock:
-                rows = self._connection.execute(query, (at, _PAGE)).fetchall()
+                rows = list(self._connection.execute(query, (at, _PAGE)))
             if not rows:
                 break
             at = rows[-1][0]
-            for trace in dict.fromkeys(trace for _, trace in rows if trace and trace not in seen):
+            for trace in dict.fromkeys(str(trace) for _, trace in rows if trace and trace not in seen):
                 seen.add(trace)
                 answer = self.answer(trace)
                 if answer.last_seq < before_seq:  # else it stands on the page before
@@ -400,7 +400,7 @@ class Ledger:
             "json_group_array(DISTINCT destination) FILTER (WHERE direction = 'up') FROM entry WHERE trace = ?"
         )
         with self._lock:
-            first, last, time, destinations = self._connection.execute(query, (trace,)).fetchone()
+            ((first, last, time, destinations),) = self._connection.execute(query, (trace,))
         if first is None:
             raise NotFound(f"the ledger has no message of an answer {trace[:80]!r}; nothing was sent for it")
         return AnswerTraffic(trace, first, last, time, sorted(json.loads(destinations)), self.totals(trace))

@@ -2,7 +2,7 @@
 
 import { get, post, remove, withQuery } from "/web/api.js";
 import { checkLine, isPending } from "/web/check.js";
-import { askWhether } from "/web/dialogs.js";
+import { askWhetherAlso } from "/web/dialogs.js";
 import { button, el, table } from "/web/dom.js";
 import { bytes, counted, sentence, when } from "/web/format.js";
 import { Ingest } from "/web/ingest.js";
@@ -97,8 +97,13 @@ export class Documents {
 
   #entry({ id, path, documents, failed, check }) {
     const unlink = async () => {
-      if (!(await askWhether("Unlink folder", `The agent removes ${path} and its documents from its store. The files stay.`, "Unlink"))) return;
-      await remove(`/v1/documents/links/${encodeURIComponent(id)}`);
+      const at = `/v1/documents/links/${encodeURIComponent(id)}`;
+      const { answers } = await get(`${at}/answers`);
+      const text = `The agent removes ${path} and its documents from its store. The files stay.`;
+      const also = answers && `Also delete ${counted(answers, "saved answer")} for which something of it was read`;
+      const given = await askWhetherAlso("Unlink folder", text, also, "Unlink");
+      if (!given) return;
+      await remove(withQuery(at, { answers: given.also || null }));
       await this.load();
     };
     return el("li", {}, el("span", { className: "path" }, path),

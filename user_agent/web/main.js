@@ -2,7 +2,7 @@
 
 import { get, ready, withQuery } from "/web/api.js";
 import { Chat } from "/web/chat.js";
-import { markCurrent, updateConversations } from "/web/conversations.js";
+import { markCurrent, startChatSearch, updateConversations } from "/web/conversations.js";
 import { Documents } from "/web/documents.js";
 import { entrance } from "/web/entrance.js";
 import { forgetKey, key, takeKeyFromAddress } from "/web/key.js";
@@ -117,6 +117,7 @@ onWrongKey.call = enter;
 takeKeyFromAddress();
 startTheme(document.getElementById("theme"));
 startSidebar();
+startChatSearch();
 addEventListener("hashchange", () => (location.hash.startsWith("#key=") ? (takeKeyFromAddress(), start()) : showing()));
 addEventListener("agent-back", start);
 addEventListener("settings-saved", reporting(async ({ detail }) => {
