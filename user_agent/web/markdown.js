@@ -11,13 +11,13 @@ const ITEM = /^( *)([-*]|\d{1,9}[.)]) +(?=\S)/;
 const DASHES = /^ *\|? *:?-+:? *(?:\| *:?-+:? *)*\|? *$/;
 
 const INLINE = [
-  // In front of emphasis and behind it stands no letter or digit: 2*3*4 and snake_case are no emphasis.
+  // Beside emphasis stands no letter or digit, and in front no slash: 2*3*4, snake_case, notes/*.md and __init__ are none.
   { name: "escape", pattern: /\\([\\`*_{}[\]()#+\-.!|~>])/dy },
-  { name: "code", pattern: /(`+)((?:(?!\1).)+?)\1(?!`)/dy },
+  { name: "code", pattern: /(?<!`)(`+)(?!`)((?:(?!\1).)+?)\1(?!`)/dy },
   { name: "image", pattern: /!\[([^\]]*)\]\(([^)\s]+)[^)]*\)/dy },
   { name: "link", pattern: /\[([^\]]+)\]\(([^)\s]+)[^)]*\)/dy },
-  { name: "strong", pattern: /(?<![\p{L}\p{N}])(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?![\p{L}\p{N}])/duy },
-  { name: "em", pattern: /(?<![\p{L}\p{N}*_])([*_])(?=[^\s*_])(.+?)(?<=[^\s*_])\1(?![\p{L}\p{N}*_])/duy },
+  { name: "strong", pattern: /(?<![\p{L}\p{N}/])(\*\*)(?=\S)(.+?)(?<=\S)\1(?![\p{L}\p{N}])/duy },
+  { name: "em", pattern: /(?<![\p{L}\p{N}*_/])([*_])(?=[^\s*_])(.+?)(?<=[^\s*_])\1(?![\p{L}\p{N}*_])/duy },
   { name: "del", pattern: /(~~)(?=\S)(.+?)(?<=\S)~~/dy },
 ];
 
@@ -146,7 +146,8 @@ function marked(text, place, at, leaf) {
   for (const { name, pattern } of INLINE) {
     pattern.lastIndex = place;
     const match = pattern.exec(text);
-    if (match) return { nodes: nodesOf(name, match, at, leaf), end: pattern.lastIndex };
+    const end = pattern.lastIndex; // which marks inside of this one change
+    if (match) return { nodes: nodesOf(name, match, at, leaf), end };
   }
   return null;
 }
