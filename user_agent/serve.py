@@ -87,7 +87,10 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
             if config.pair:
                 unlink_samples(library)
             library.watch()
-            answering = Answering(config, loading.result(), line.client, library.search, stores.crossed, Traces())
+            answering = Answering(
+                *(config, loading.result(), line.client, library.search, stores.crossed, Traces()),
+                records=stores.answers,
+            )
             library.on_removal(answering.forget_prompts)
             checks = LinkChecks(check_reading if config.check_reading else None)
             keys = access_keys(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +17,7 @@ from user_agent.api.reading import LinkCheck
 from user_agent.api.state import AppState, state_of
 from user_agent.documents import store
 from user_agent.documents.collection import Collection
+from user_agent.stores import forget_quotes
 
 router = APIRouter(prefix="/v1/documents", tags=["Documents"])
 
@@ -179,6 +181,15 @@ class Passages(BaseModel):
     more: int
 
 
+Answers = Annotated[bool, Query(description="also delete the saved answers for which something of it was read")]
+
+
+class Quoting(BaseModel):
+    """Number of saved answers for which something of a document was read."""
+
+    answers: int
+
+
 class Removed(BaseModel):
     """Confirmation of a removal."""
 
@@ -223,10 +234,21 @@ async def link(request: Request, new: NewLink) -> Link:
 
 
 @router.delete("/links/{link_id}", responses=documented())
-async def unlink(request: Request, link_id: Id) -> Removed:
+async def unlink(request: Request, link_id: Id, answers: Answers = False) -> Removed:
     """Remove a link and its documents; the files stay."""
+    state = state_of(request)
+    paths = [one.path for one in await asyncio.to_thread(_collection(request).links) if one.id == link_id]
     await asyncio.to_thread(_collection(request).unlink, link_id)
+    await _forget_quotes(state, paths if answers else [])
     return Removed(id=link_id)
+
+
+@router.get("/links/{link_id}/answers", responses=documented())
+async def answers_from(request: Request, link_id: Id) -> Quoting:
+    """Count the saved answers for which something of a link was read."""
+    stores = state_of(request).stores
+    paths = [str(one.path) for one in await asyncio.to_thread(stores.documents.links) if one.id == link_id]
+    return Quoting(answers=len(await asyncio.to_thread(stores.history.answers_with, paths)))
 
 
 @router.get("/progress", responses=documented())
@@ -266,10 +288,20 @@ async def search(request: Request, body: SearchRequest) -> Passages:
 
 
 @router.delete("/{document_id}", responses=documented())
-async def remove(request: Request, document_id: Id) -> Removed:
+async def remove(request: Request, document_id: Id, answers: Answers = False) -> Removed:
     """Remove an upload."""
+    state = state_of(request)
+    paths = [one.path for one in await asyncio.to_thread(_collection(request).documents) if one.id == document_id]
     await asyncio.to_thread(_collection(request).remove, document_id)
+    await _forget_quotes(state, paths if answers else [])
     return Removed(id=document_id)
+
+
+async def _forget_quotes(state: AppState, paths: Sequence[Path]) -> None:
+    for path in paths:
+        state.answering.traces.forget(await asyncio.to_thread(forget_quotes, state.stores, path))
+    if paths:
+        state.answering.forget_prompts()
 
 
 def _collection(request: Request) -> Collection:

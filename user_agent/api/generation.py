@@ -16,9 +16,10 @@ from ssd2.models.chat import THINK
 from user_agent.answering.answer import CommittedBlock, Observer
 from user_agent.answering.request import AnswerRequest
 from user_agent.answering.service import Answered, Answering
+from user_agent.answering.told import told_with
 from user_agent.answering.traces import conflicts_json, fit_json, passage_json
 from user_agent.api.errors import ApiError, error_body
-from user_agent.api.openai_types import Generation, SlingshotAnswer, Warned
+from user_agent.api.openai_types import Generation, SlingshotAnswer, Told, Warned
 from user_agent.api.state import state_of
 
 POLL_S = 0.2
@@ -203,6 +204,7 @@ def slingshot_answer(answered: Answered, trace_id: str, warned: Sequence[Warned]
         conflicts=conflicts_json(answered.conflicts),
         **fit_json(question),
         has_crossed=answered.has_crossed,
+        told=Told(**told) if (told := told_with(answered)) else None,
         tokens=[asdict(token) for token in answered.answer.tokens],
         figures=answered.answer.figures,
         warnings=list(warned),

@@ -305,6 +305,20 @@ class Warned(BaseModel):
     param: str
 
 
+class Told(BaseModel):
+    """What whoever runs the core now knows.
+
+    Attributes:
+        says: it as a sentence.
+        lead: beginning of the sentence, before the words; without words all of it.
+        words: of documents and private context in the answer: `text`, `source`, `place`.
+    """
+
+    says: str
+    lead: str
+    words: list[dict[str, str]]
+
+
 class SlingshotAnswer(BaseModel):
     """Fields of an answer beyond OpenAI's.
 
@@ -320,6 +334,7 @@ class SlingshotAnswer(BaseModel):
             read one question at a time.
         private_context: how much of it the user model was given: whole, in part (the sentences that fit, those that
             match the question before others) or left out; null if the request has none.
+        told: what whoever runs the core now knows; null if nothing was sent.
         has_crossed: whether the core has all of the answer. Of another one, a later turn shows it only what it has.
         lambda_user: λ, or the rule in its place.
         tokens: each with its probabilities in the models, the side that led there, λ of its position, and, if the
@@ -339,6 +354,7 @@ class SlingshotAnswer(BaseModel):
     left_out_turns: int
     private_context: Literal["whole", "in part", "left out"] | None
     has_crossed: bool
+    told: Told | None
     tokens: list[dict[str, Any]]
     figures: dict[str, Any]
     warnings: list[Warned]

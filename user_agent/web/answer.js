@@ -6,6 +6,8 @@ import { citationList, disagreement } from "/web/citations.js";
 import { Denoising } from "/web/denoising.js";
 import { button, el } from "/web/dom.js";
 import { bytes, counted, seconds } from "/web/format.js";
+import { toldLine, toldOfStopped } from "/web/learns.js";
+import { markdown } from "/web/markdown.js";
 import { remedy } from "/web/notices.js";
 import { lambdasOf, leadersLegend, markedText, tokensOf, withConflicts } from "/web/tokens.js";
 
@@ -92,8 +94,8 @@ export class LiveAnswer {
 export function keptAnswer({ text, trace, data }) {
   const { tokens = [], citations = [], conflicts = null } = data ?? {};
   const marked = tokensOf(text, withConflicts(tokens, conflicts));
-  const shown = el("div", { className: "text" }, tokens.length ? markedText(marked, citations) : text);
-  return el("article", { className: "answer" }, shown, disagreements(conflicts, citations), leadersLegend(tokens), remarks(data),
+  const shown = el("div", { className: "text" }, tokens.length ? markedText(marked, citations) : markdown(text));
+  return el("article", { className: "answer" }, shown, disagreements(conflicts, citations), leadersLegend(tokens), data?.is_stopped && trace ? toldOfStopped(trace) : toldLine(data?.told), remarks(data),
     citationList(citations, data?.left_out, tokens.some(({ citation }) => typeof citation === "number")), course(trace),
     figures(data, tokens));
 }
