@@ -190,7 +190,9 @@ def _contracts() -> set[str]:
 
 LIBRARIES = {
     *("apsw", "keyring"),  # keyring talks to the desktop's own service
-    *("bs4", "docx", "markdown_it", "pypdfium2", "watchfiles"),
+    *("bs4", "charset_normalizer", "docx", "lxml", "markdown_it", "openpyxl", "pptx", "pypdfium2", "striprtf"),
+    "watchfiles",
+    *("filelock", "win32api", "win32job"),  # locks, and the job of a process on Windows
     *("fastapi", "starlette", "uvicorn", "prometheus_client"),  # these listen
     *("pydantic", "pydantic_settings", "rich", "typer"),
     "torch",

@@ -33,7 +33,7 @@ FILE = "config.toml"
 _NEVER_SAVED = "private_context"
 """Setting that no file holds: config.toml is not encrypted."""
 
-CHANGEABLE = ("core", "ca", *(name for name in AnswerSettings.model_fields if name != _NEVER_SAVED))
+CHANGEABLE = ("core", "ca", "stuffed_prompts", *(name for name in AnswerSettings.model_fields if name != _NEVER_SAVED))
 """Settings that a running agent takes up at once, and that are saved."""
 
 _SHARED_MEMORY = ("cpu", "mps")
@@ -208,12 +208,12 @@ def _source(name: str, given: Mapping[str, Any]) -> str:
     """Name where the value of a setting comes from."""
     if name in given:
         return SETTINGS[name].option
-    if name in _variables():
+    if name in set_by_variables():
         return SETTINGS[name].variable
     return f"{name} in {config_folder() / FILE}"
 
 
-def _variables() -> set[str]:
+def set_by_variables() -> set[str]:
     """Return the settings that the environment sets; as for pydantic, the case of a variable does not matter."""
     names = {name.upper() for name in os.environ}
     return {name for name, setting in SETTINGS.items() if setting.variable in names}
@@ -234,7 +234,7 @@ def unknown_variables() -> list[str]:
 
 def set_outside(**options: Any) -> frozenset[str]:
     """Return the settings that an option or a variable sets, which take precedence over the file."""
-    return frozenset({name for name, value in options.items() if value is not None} | _variables())
+    return frozenset({name for name, value in options.items() if value is not None} | set_by_variables())
 
 
 def save_settings(changes: Mapping[str, Any], **options: Any) -> AgentConfig:

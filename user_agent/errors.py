@@ -9,7 +9,8 @@
     │   └── OwnCoreEnded           a core that the agent started itself has ended
     ├── AgentError                 the agent cannot answer
     │   ├── AgentBusy              the agent is at its limit of answers
-    │   └── DownloadRunning        another download is running
+    │   ├── DownloadRunning        another download is running
+    │   └── LoginItemRefused       the system does not start the agent at login
     └── StoreError                 the agent's data on the device cannot be used
         ├── StoreKeyWrong          the encryption key is missing or another one
         ├── StoreUnreadable        a file is damaged, or the system refuses access
@@ -57,6 +58,10 @@ class AgentBusy(AgentError, code="agent_busy", grpc="RESOURCE_EXHAUSTED", http=4
 
 class DownloadRunning(AgentError, code="download_running", grpc="FAILED_PRECONDITION", http=409):
     """Another download is running."""
+
+
+class LoginItemRefused(AgentError, code="login_item_refused", grpc="FAILED_PRECONDITION", http=500):
+    """The system does not take up the entry that starts the agent at login."""
 
 
 class StoreError(SlingshotError, code="store_error", grpc="INTERNAL", http=500):

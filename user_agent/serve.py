@@ -17,7 +17,7 @@ from user_agent.answering.traces import Traces
 from user_agent.answering.user_model import UserModel
 from user_agent.api.app import create_app
 from user_agent.api.reading import LinkChecks
-from user_agent.api.security import api_key
+from user_agent.api.security import access_keys
 from user_agent.api.state import AppState
 from user_agent.config import AgentConfig, load_config
 from user_agent.line.line import CoreLine
@@ -87,10 +87,15 @@ async def running_parts(config: AgentConfig, url: str, options: dict[str, Any]) 
             if config.pair:
                 unlink_samples(library)
             library.watch()
-            answering = Answering(config, loading.result(), line.client, library.search, stores.crossed, Traces())
+            answering = Answering(
+                *(config, loading.result(), line.client, library.search, stores.crossed, Traces()),
+                records=stores.answers,
+            )
             library.on_removal(answering.forget_prompts)
             checks = LinkChecks(check_reading if config.check_reading else None)
-            state = AppState(config, options, api_key(config), answering, stores, line, checks)
+            keys = access_keys(config)
+            _ = keys.client, keys.page  # made now, while a failure still ends the start
+            state = AppState(config, options, keys, answering, stores, line, checks)
             try:
                 yield state
             finally:

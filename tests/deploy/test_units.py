@@ -20,9 +20,12 @@ from tests.deploy.deployment import DEPLOY, ran, seconds_to_stop, server_of
 from tests.end_to_end.conftest import ENVIRONMENT
 from user_agent.line.own_core import _STOP_TIMEOUT_S
 from user_agent.serve import GRACE_S
+from user_agent.startup.login_item import login_item
 
 SYSTEMD = DEPLOY / "systemd"
-CORE, AGENT = SYSTEMD / "slingshot-core.service", SYSTEMD / "slingshot-agent.service"
+CORE = SYSTEMD / "slingshot-core.service"
+AGENT = DEPLOY.parent / "user_agent/startup/slingshot-agent.service"
+"""As `user-agent install` fills it in."""
 
 
 def settings(unit: Path) -> dict[str, list[str]]:
@@ -94,8 +97,7 @@ def test_what_the_core_s_unit_starts_serves_with_its_files_and_stops_in_time(cor
 def test_what_the_agent_s_unit_starts_answers_tells_no_key_and_stops_in_time(
     core_folder: Path, user_folder: Path, tmp_path: Path
 ) -> None:
-    program = "%h/.local/share/slingshot-agent/bin/user-agent"
-    command = started_by(AGENT, {program: f"{sys.executable} -m user_agent"})
+    command = started_by(AGENT, {"{program}": f"{sys.executable} -m user_agent"})
     environment = {
         "XDG_CONFIG_HOME": f"{tmp_path}/config",
         "XDG_DATA_HOME": f"{tmp_path}/data",
@@ -151,9 +153,10 @@ def test_the_server_s_user_is_the_one_that_is_made() -> None:
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 @pytest.mark.parametrize("unit", [CORE, AGENT], ids=lambda unit: unit.stem)
 def test_systemd_knows_every_setting(unit: Path, tmp_path: Path) -> None:
-    program = shlex.split(only(unit, "ExecStart"))[0]
-    copied = tmp_path / unit.name  # of a program that there is, which is looked at too
-    copied.write_text(unit.read_text().replace(program, shutil.which("true") or ""))
+    copied = tmp_path / unit.name
+    copied.write_text(login_item("linux", {}).content.decode() if unit == AGENT else unit.read_text())
+    program = shlex.split(only(copied, "ExecStart"))[0]  # which is looked at too: one that there is
+    copied.write_text(copied.read_text().replace(program, shutil.which("true") or ""))
     manager = ["--user"] if unit == AGENT else []
     verified = ran("systemd-analyze", *manager, "verify", copied, XDG_RUNTIME_DIR=str(tmp_path))
     assert (verified.returncode, verified.stderr) == (0, "")

@@ -34,8 +34,8 @@ def test_json_has_the_answer_its_tokens_passages_and_costs(
     )
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
-    place = {"source": str(notes / "home.md"), "line": 3, "page": None}
-    assert answer["citations"][0] == {"text": "Home: The shed code is 4711.", **place, "is_cut": False}
+    place = {"source": str(notes / "home.md"), "line": 3, "page": None, "slide": None, "sheet": None}
+    assert answer["citations"][0] == {"text": "The shed code is 4711.", "heading": "Home", **place, "is_cut": False}
     assert answer["text"] == "".join(token["text"] for token in answer["tokens"]).strip()
     down = answer["timesteps"] * frame_bytes
     assert 1.1 * down > answer["bytes_down"] > down > answer["bytes_up"] > 0

@@ -124,3 +124,21 @@ def without_the_conversation(opening: pb.Open) -> pb.Open:
     rest.ClearField("prompt_ids")
     rest.ClearField("noise_seed")
     return rest
+
+
+async def test_penalties_act_on_the_device_and_show_in_the_tokens_alone(
+    llama: CoreProcess, model: UserModel, tmp_path: Path
+) -> None:
+    """A penalty takes back what would be repeated; of itself nothing is sent."""
+    async with recording_relay(llama.address) as wire, agent(wire, model, tmp_path) as answering:
+        how = {"seed": 3, "max_tokens": 24, "lambda_user": 0.5}
+        plain = await asked(answering, [], QUESTIONS[0], frequency_penalty=-2.0, presence_penalty=-2.0, **how)
+        other = await asked(answering, [], QUESTIONS[0], frequency_penalty=2.0, presence_penalty=2.0, **how)
+    favoured, unlike = ([token.token_id for token in one.answer.tokens] for one in (plain, other))
+    assert len(set(favoured)) < len(favoured), "else there is nothing to take back"
+    assert len(set(unlike)) > len(set(favoured))
+    assert other.answer.exact_timesteps == 0, "the mix is not that of the models"
+    first, second = opened(wire)
+    assert without_the_conversation(first) == without_the_conversation(second)
+    kinds = [request.WhichOneof("message") for request in requests(wire)]
+    assert kinds[: len(kinds) // 2] == kinds[len(kinds) // 2 :]

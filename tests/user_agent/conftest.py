@@ -22,5 +22,9 @@ def core(core_folder: Path) -> Iterator[CoreProcess]:
 @pytest.fixture
 def refused_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel refuses the namespace that a process which reads files asks for: there is no such kind."""
-    code = "from user_agent.documents import extraction_worker as worker; worker._CLONE_NEWNET = 1; worker.main()"
+    code = (
+        "from user_agent.documents import confinement, extraction_worker\n"
+        "confinement._CLONE_NEWNET = 1\n"
+        "extraction_worker.main()"
+    )
     monkeypatch.setattr(extraction, "_WORKER", [sys.executable, "-P", "-c", code])

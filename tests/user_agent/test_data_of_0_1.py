@@ -42,7 +42,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
 async def http(environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
     """Client of an agent of this release that runs on the copy."""
     async with running_parts(load_config(), "http://127.0.0.1", {}) as state:
-        headers = {"authorization": f"Bearer {state.api_key}"}
+        headers = {"authorization": f"Bearer {state.keys.client}"}
         transport = httpx.ASGITransport(create_app(state))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
             yield client

@@ -33,6 +33,7 @@ from user_agent.config import CHANGEABLE, FILE, AgentConfig, load_config, save_s
 from user_agent.config import SETTINGS as AGENT_SETTINGS
 from user_agent.fields import Setting, settings_of
 from user_agent.line.line import CoreLine
+from user_agent.store.access_keys import AccessKeys
 from user_agent.store.crossed import Crossed
 from user_agent.store.database import memory_database
 
@@ -60,6 +61,8 @@ VALUES: dict[str, tuple[Any, str]] = {
     "block_size": (4, "4"),
     "projection": ("multi-hot", "multi-hot"),
     "top_p": (0.9, "0.9"),
+    "frequency_penalty": (0.5, "0.5"),
+    "presence_penalty": (-1.5, "-1.5"),
     "self_conditioning": ("projection", "projection"),
     "logits": ("uint8", "uint8"),
     "speculation": (1, "1"),
@@ -124,7 +127,7 @@ async def asked_over_rest(config: AgentConfig, route: str, **body: object) -> An
 
 
 def _client(config: AgentConfig, answering: Any) -> httpx.AsyncClient:
-    state = AppState(config, {}, KEY, answering, None, CoreLine(None))
+    state = AppState(config, {}, AccessKeys(Path("no-folder"), KEY), answering, None, CoreLine(None))
     transport, headers = httpx.ASGITransport(create_app(state)), {"authorization": f"Bearer {KEY}"}
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)
 
@@ -289,7 +292,9 @@ async def test_no_field_of_a_request_is_left_out_of_the_answer(
 
     for value in (setting.info.default, VALUES[setting.name][0]):
         service = Answering(AgentConfig(), user_model, client, search, Crossed(memory_database(), list), Traces())
-        with pytest.raises(InvalidParameter, match=r"seen|answers with models of no pair, not with"):
+        with pytest.raises(
+            InvalidParameter, match=r"seen|answers with models of no pair, not with|write token by token"
+        ):
             await service.start(service.request(QUESTION, **{setting.name: value}), "trace")
     assert seen[:2] != seen[2:]
 

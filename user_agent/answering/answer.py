@@ -92,8 +92,8 @@ class Answer:
             if none had been rounded or left out on the way, at every position.
         logits_format: of the core's logits; None where no core took part.
         seconds: wall time of the decode.
-        bytes_up: payload sent to the core.
-        bytes_down: payload received from it.
+        bytes_up: sent to the core for it, as the ledger counts them: messages with the 5 bytes before each.
+        bytes_down: received from it.
         guessed_timesteps: those whose logits the core had sent ahead, on a right guess.
         resumed: how often it went on after the line to the core had broken.
         end: why it ended: "eos", "length" (at its longest), or "observer" (who wanted no more of it).

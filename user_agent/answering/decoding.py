@@ -41,6 +41,7 @@ def decoding_for(settings: AnswerSettings, config: ModelConfig, core: MeasuredDe
     is_greedy = temperature == 0  # the limit of both projections
     own = of_pair(_bounded(core, config), config.measured) if core else config.measured
     self_conditioning = None if settings.self_conditioning == "auto" else settings.self_conditioning
+    settings.penalties.check(settings.block_size or config.block_size)
     return DecodingParams.for_model(
         config,
         own,

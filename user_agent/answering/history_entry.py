@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from user_agent.answering.chats import title_of
 from user_agent.answering.service import Answered
+from user_agent.answering.told import told_with
 from user_agent.answering.traces import conflicts_json, fit_json, passage_json
 from user_agent.store.history import History
-
-LONGEST_TITLE = 80
 
 
 def keep_answer(history: History, answered: Answered, trace: str, conversation: str | None = None) -> str:
@@ -24,7 +24,7 @@ def keep_answer(history: History, answered: Answered, trace: str, conversation: 
         The conversation's id.
     """
     question = answered.question
-    kept = conversation or history.create(question.instruction[:LONGEST_TITLE]).id
+    kept = conversation or history.create(title_of(question.instruction)).id
     history.append(kept, "user", question.instruction)
     history.append(
         kept,
@@ -37,6 +37,7 @@ def keep_answer(history: History, answered: Answered, trace: str, conversation: 
             "conflicts": conflicts_json(answered.conflicts),
             **fit_json(question),
             "has_crossed": answered.has_crossed,
+            "told": told_with(answered),
             "figures": answered.answer.figures,
         },
     )

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from ssd2.algorithm.params import MAX_SEED, CollaborationParams, Rule, parse_lambda
+from ssd2.algorithm.penalties import MAX_PENALTY, Penalties
 from ssd2.algorithm.timesteps import DEFAULT_STEPS, TRAINED_TIMESTEPS
 from ssd2.errors import InvalidParameter
 from ssd2.logits.format import PREFERRED, LogitsFormat
@@ -288,6 +289,26 @@ class AnswerSettings(BaseModel):
             advanced=True,
         ),
     ] = Field(default=None, gt=0, le=1)
+    frequency_penalty: Annotated[
+        float,
+        Face(
+            "Taken off a token's mixed logit for each time that the answer has it",
+            "Only for models that write token by token. Applied on this device; nothing of it is sent.",
+            label="Frequency penalty",
+            openai="frequency_penalty",
+            advanced=True,
+        ),
+    ] = Field(default=0.0, ge=-MAX_PENALTY, le=MAX_PENALTY)
+    presence_penalty: Annotated[
+        float,
+        Face(
+            "Taken off a token's mixed logit once the answer has it",
+            "Only for models that write token by token. Applied on this device; nothing of it is sent.",
+            label="Presence penalty",
+            openai="presence_penalty",
+            advanced=True,
+        ),
+    ] = Field(default=0.0, ge=-MAX_PENALTY, le=MAX_PENALTY)
     self_conditioning: Annotated[
         Literal["auto", "own", "projection", "mixed"],
         Face(
@@ -348,6 +369,11 @@ class AnswerSettings(BaseModel):
             advanced=True,
         ),
     ] = Field(default=None, ge=0, lt=MAX_SEED)
+
+    @property
+    def penalties(self) -> Penalties:
+        """The two penalties together."""
+        return Penalties(self.frequency_penalty, self.presence_penalty)
 
     def request(self, question: str, **given: Any) -> AnswerRequest:
         """Ask a question with these settings.

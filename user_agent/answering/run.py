@@ -18,6 +18,7 @@ from ssd2.algorithm.ensemble import Weights
 from ssd2.algorithm.exactness import proven
 from ssd2.algorithm.measured import MeasuredDecoding
 from ssd2.algorithm.params import CollaborationParams, DecodingParams, Seeds
+from ssd2.algorithm.penalties import NONE, Penalties
 from ssd2.algorithm.projection import StepPosition
 from ssd2.algorithm.sampler import Outcome, Projection
 from ssd2.errors import InvalidParameter, ModelMismatch, ProtocolVersionMismatch, TokenizerMismatch
@@ -65,6 +66,7 @@ class Question:
         settings: that `params` were completed from, to complete them with the core's; None to take them as they are.
         cites_tokens: whether the passage of each token is looked for, and where passages disagree.
         nothing_found: whether documents were searched and none seemed to be about the question.
+        penalties: on tokens that the answer has already.
     """
 
     instruction: str
@@ -86,6 +88,7 @@ class Question:
     settings: AnswerSettings | None = None
     cites_tokens: bool = False
     nothing_found: bool = False
+    penalties: Penalties = NONE
 
     def __post_init__(self) -> None:
         if not 0 <= self.speculation <= MAX_SPECULATION:
@@ -234,14 +237,18 @@ class AnswerInProgress:
         mix = self._mixer.mix(core.values if core else None, user, view.step)
         mixed = mix.logits
         self.timesteps += 1
+        mixed = self._question.penalties.apply(mixed, view.answer_ids)
         if self._control:
             mixed = await asyncio.to_thread(self._control.steer, mixed, self._written(view))
         return Ensemble(core, user, mixed, mix.weights)
 
     def _is_exact(self, view: BlockView, ensemble: Ensemble) -> bool:
-        """Tell whether the projection is provably that of the core's own logits; never claimed of a steered one."""
+        """Tell whether the projection is provably that of the core's own logits.
+
+        Never claimed of a mix that was steered or penalised.
+        """
         core = ensemble.core
-        if core is None or self._control:
+        if core is None or self._control or self._question.penalties:
             return core is None
         question, draws = self._question, [self._question.seeds.sampling]
         mixed, weight = ensemble.mixed, ensemble.weights.core

@@ -18,6 +18,7 @@ from ssd2.models.control import Control
 from ssd2.wire.codec import ModelCard
 from user_agent.answering.answer import Answer, AnswerToken, CommittedBlock, Conflict, Observer, ProjectedBlock
 from user_agent.answering.conversation import NOTHING_SAID, Conversation
+from user_agent.answering.crossed_words import crossed_words
 from user_agent.answering.decoding import decoding_for
 from user_agent.answering.request import AnswerRequest, AnswerSettings
 from user_agent.answering.run import Agent, Question
@@ -28,8 +29,9 @@ from user_agent.answering.user_model import NOTHING_FOUND, Fitted, UserModel, gi
 from user_agent.documents.passage import NothingFound, Passage
 from user_agent.errors import AgentBusy
 from user_agent.line.client import CoreClient
+from user_agent.store.answers import AnswerRecords, CrossedWords, State
 from user_agent.store.crossed import Crossed, Notes
-from user_agent.store.ledger import tracing
+from user_agent.store.ledger import Tally, tracing
 from user_agent.store.tuned import Choice
 
 KEPT_S = 600.0
@@ -51,6 +53,7 @@ class Answered:
         prompt_tokens: that the user model read; at λ = 0 the core.
         finish_reason: "stop" or "length".
         crossed: the beginning of the text that the core was sent; "" at λ = 1.
+        sent_to: addresses that something was sent to, HOST:PORT; none at λ = 1.
     """
 
     answer: Answer
@@ -60,6 +63,15 @@ class Answered:
     prompt_tokens: int
     finish_reason: Literal["stop", "length"]
     crossed: str
+    sent_to: Sequence[str] = ()
+
+    @property
+    def crossed_words(self) -> list[CrossedWords]:
+        """Words of passages and private context that crossed with the answer."""
+        question = self.question
+        if not question.collaboration.uses_core:
+            return []
+        return quoted_words(self.answer.tokens, question)
 
     @property
     def has_crossed(self) -> bool:
@@ -131,6 +143,7 @@ class Answering:
         crossed: Crossed,
         traces: Traces,
         control: Control | None = None,
+        records: AnswerRecords | None = None,
     ) -> None:
         """Make a service.
 
@@ -142,13 +155,15 @@ class Answering:
             crossed: takes up what of each answer did not cross, and keeps it from crossing later.
             traces: take up what happens in each answer.
             control: steers every answer; None steers none.
+            records: say of each answer that sends something what was asked and which words of documents crossed.
 
         Raises:
             SlingshotError: see `check`.
         """
         check(settings, user_model)
         self._settings, self._user_model, self._client, self._search = settings, user_model, client, search
-        self._crossed, self._control = crossed, control
+        self._crossed, self._control, self._records = crossed, control, records
+        self._card_seen: ModelCard | None = None
         self._core_takes: int | None = None  # tokens of a question, once the core has said it
         self.traces, self.figures = traces, Figures()
         self._at_work = asyncio.Semaphore(settings.max_answers)
@@ -160,6 +175,7 @@ class Answering:
         if user_model is not self._user_model:
             self._user_model.forget_prompts()
         self._settings, self._user_model, self._client, self._core_takes = settings, user_model, client, None
+        self._card_seen = None
 
     def request(self, question: str, **given: Any) -> AnswerRequest:
         """Ask a question with the settings of the service, but for those that are given."""
@@ -183,6 +199,11 @@ class Answering:
         if self._client:
             await self._client.connect()
 
+    @property
+    def card_seen(self) -> ModelCard | None:
+        """Card of the core's model, if it has been asked for; nothing is sent."""
+        return self._card_seen
+
     async def card(self) -> ModelCard | None:
         """Ask the core for the card of its model; None without a core.
 
@@ -197,7 +218,7 @@ class Answering:
         client, settings = self._client, self._settings
         card = await client.model_card(model, self._user_model.config.family)
         if (client, settings, model) == (self._client, self._settings, settings.model):  # the core that is asked next
-            self._core_takes = card.max_prompt_tokens
+            self._core_takes, self._card_seen = card.max_prompt_tokens, card
         return card
 
     async def passages_for(self, request: AnswerRequest) -> Fitted:
@@ -280,14 +301,20 @@ class Answering:
 
     async def _in_turn(self, request: AnswerRequest, trace: Trace, observer: Observer | None) -> Answered:
         async with self._at_work:
-            with tracing(trace.id, trace.departed):
+            with tracing(trace.id, trace.departed) as tally:
                 ears = _Ears([trace, *([observer] if observer else [])], request.stop_texts, self._crossed.notes())
+                record = _Record(self._records, trace.id, ears)
                 try:
-                    return await self._answer(request, trace, ears)
+                    answered = await self._answer(request, trace, ears, tally, record)
+                    record.state = "whole"
+                    return answered
                 finally:  # also of an answer that was stopped or failed midway, which its reader has seen
                     ears.end()
+                    record.end()
 
-    async def _answer(self, request: AnswerRequest, trace: Trace, ears: _Ears) -> Answered:
+    async def _answer(
+        self, request: AnswerRequest, trace: Trace, ears: _Ears, tally: Tally, record: _Record
+    ) -> Answered:
         collaboration, tuned = await self._collaboration(request)
         question = await self._question(request, collaboration)
         trace.add(
@@ -301,7 +328,10 @@ class Answering:
         )
         client = self._client if collaboration.uses_core else None
         ears.has_core = client is not None
+        if client:
+            await asyncio.to_thread(record.begin, question)
         answer = await Agent(self._user_model, client, self._control).answer(question, ears)
+        answer = replace(answer, bytes_up=tally.bytes_up, bytes_down=tally.bytes_down)  # as the ledger counts
         trace.ended(answer)
         text = answer.text if ears.stop_at is None else answer.text[: ears.stop_at].rstrip()
         return Answered(
@@ -312,6 +342,7 @@ class Answering:
             prompt_tokens=self._prompt_tokens(question),
             finish_reason="length" if answer.end == "length" else "stop",
             crossed=_common(text, ears.crossed),
+            sent_to=tuple(tally.destinations),
         )
 
     async def _question(self, request: AnswerRequest, collaboration: CollaborationParams) -> Question:
@@ -349,6 +380,7 @@ class Answering:
             settings=request,
             cites_tokens=request.cite == "tokens",
             nothing_found=fitted.why_none == NOTHING_FOUND,
+            penalties=request.penalties,
         )
 
     def _kept(
@@ -434,6 +466,7 @@ class _Ears(Observer):
         self.stop_at: int | None = None
         self.has_core = False
         self.text = self.crossed = ""  # of the answer so far; what the core has of it
+        self.tokens: list[AnswerToken] = []
 
     def began(self, params: DecodingParams) -> None:
         """See `Observer`."""
@@ -460,6 +493,7 @@ class _Ears(Observer):
         if self.has_core:
             self.crossed = self.text  # a block is sent with the next one's first timestep, so the last one may not be
         self.text = seen.text
+        self.tokens += seen.tokens
         self._notes.add(self.text, self.crossed)  # before anybody is given it, who may send it back at once
         found = [at for text in self._stop if (at := seen.text.find(text)) >= 0]
         if found:
@@ -472,6 +506,39 @@ class _Ears(Observer):
         """Note the end of the answer."""
         if self.text:
             self._notes.end(self.text, self.crossed)
+
+
+class _Record:
+    """Record of one answer, from before its question is sent to its end, whichever that is."""
+
+    def __init__(self, records: AnswerRecords | None, trace: str, ears: _Ears) -> None:
+        self._records, self._trace, self._ears = records, trace, ears
+        self._question: Question | None = None
+        self.state: State = "stopped"
+
+    def begin(self, question: Question) -> None:
+        """Note the question.
+
+        Raises:
+            StoreUnreadable: if it cannot be noted; then it must not be sent.
+        """
+        if self._records:
+            self._records.begin(self._trace, question.instruction)
+            self._question = question
+
+    def end(self) -> None:
+        """Note what of the documents was in the blocks that were made."""
+        if self._records and self._question:
+            words = quoted_words(self._ears.tokens, self._question)
+            self._records.end(self._trace, self._question.instruction, words, self.state)
+
+
+def quoted_words(tokens: Sequence[AnswerToken], question: Question) -> list[CrossedWords]:
+    """Return the words of passages and private context in some tokens of an answer."""
+    if not question.collaboration.uses_user:
+        return []
+    asked = [question.instruction, *(turn.question for turn in question.conversation.turns)]
+    return crossed_words(tokens, question.passages, question.private_context, asked)
 
 
 def _pair_words(name: str) -> str:

@@ -42,6 +42,16 @@ class ServiceSettings(AnswerSettings):
             advanced=True,
         ),
     ] = Field(default=512, ge=0)
+    stuffed_prompts: Annotated[
+        Literal["warn", "refuse", "allow"],
+        Face(
+            "Messages of REST clients that look as if passages of documents had been put into them",
+            "warn answers and says so, refuse sends nothing, allow does not look. The provider can read what is in a "
+            "message; passages belong into slingshot.private, which only the user model reads.",
+            label="Documents put into a message",
+            advanced=True,
+        ),
+    ] = "warn"
     max_answers: Annotated[int, Face("Maximum number of concurrent answers")] = Field(default=2, ge=1)
     max_waiting: Annotated[int, Face("Further answers that may wait; one more is refused with 429")] = Field(
         default=32, ge=0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +170,11 @@ class Traces:
         if len(self._kept) > MAX_TRACES:
             self._kept.popitem(last=False)
         return trace
+
+    def forget(self, trace_ids: Iterable[str]) -> None:
+        """Drop the traces of some answers; those that are none are left out."""
+        for trace_id in trace_ids:
+            self._kept.pop(trace_id, None)
 
     def get(self, trace_id: str) -> Trace:
         """A trace that was begun.

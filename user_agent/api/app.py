@@ -5,11 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any
 
-from fastapi import Depends, FastAPI
-from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from fastapi import FastAPI, Security
 
 from user_agent.api import (
     chat,
@@ -17,18 +16,23 @@ from user_agent.api import (
     conversations,
     documents,
     health,
+    keys,
     ledger,
     metrics,
     models,
     pairs,
+    responses,
     settings,
     traces,
     web,
 )
 from user_agent.api.chat import IGNORED_HEADER
+from user_agent.api.doors import Origins, TrustedHosts
 from user_agent.api.errors import handle_errors
+from user_agent.api.guard import WARNING_HEADER
 from user_agent.api.security import authorised
 from user_agent.api.state import AppState
+from user_agent.store.access_keys import Scope
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -40,6 +44,14 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+
+
+_ROOMS: dict[Scope, tuple[ModuleType, ...]] = {
+    "ask": (models, chat, completions, responses, traces),
+    "manage": (documents, conversations, settings, pairs, keys),
+    "read-ledger": (ledger, metrics),
+}
+"""Routes by the scope that they require of a key. Those of `health` and `web` are open."""
 
 
 def create_app(state: AppState) -> FastAPI:
@@ -62,17 +74,18 @@ def create_app(state: AppState) -> FastAPI:
     handle_errors(app)
     app.include_router(health.router)
     app.include_router(web.router)
-    for routes in (models, chat, completions, traces, documents, ledger, conversations, settings, pairs, metrics):
-        app.include_router(routes.router, dependencies=[Depends(authorised)])
-    app.add_middleware(_Named)
+    for scope, rooms in _ROOMS.items():
+        for routes in rooms:
+            app.include_router(routes.router, dependencies=[Security(authorised, scopes=[scope])])
     app.add_middleware(
-        CORSMiddleware,
+        Origins,
         allow_origins=state.config.cors_origins,
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
         allow_headers=["authorization", "content-type", "last-event-id"],
-        expose_headers=["x-request-id", IGNORED_HEADER, "retry-after"],
+        expose_headers=["x-request-id", IGNORED_HEADER, WARNING_HEADER, "retry-after"],
     )
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(state.config.trusted_hosts), www_redirect=False)
+    app.add_middleware(TrustedHosts, names=state.config.trusted_hosts)
+    app.add_middleware(_Named)
     return app
 
 

@@ -12,8 +12,9 @@ from fastapi.responses import StreamingResponse
 
 from user_agent.answering.service import Answering, new_id
 from user_agent.api.errors import ANSWERING
-from user_agent.api.generation import Reading, Streaming, events, slingshot_answer, whole
-from user_agent.api.openai_types import MODEL, AssistantMessage, ChatChoice, ChatCompletion, ChatRequest, Usage
+from user_agent.api.generation import Reading, Streaming, events, settings_of, slingshot_answer, whole
+from user_agent.api.guard import guarded, warning_header
+from user_agent.api.openai_types import MODEL, AssistantMessage, ChatChoice, ChatCompletion, ChatRequest, Usage, Warned
 from user_agent.api.state import answering_of
 
 router = APIRouter(tags=["OpenAI"])
@@ -49,14 +50,15 @@ async def chat_completions(
     ignored_names, history = body.check(), body.history()
     if history and not answering.user_model.tokenizer.takes_conversations:
         ignored_names.append("messages before the last")
-    ignored = ignored_header(ignored_names)
-    asked = answering.request(body.instruction(), history=history, **body.given())
+    asked = answering.request(body.instruction(), history=history, **await settings_of(body, client))
+    warned = await guarded(asked, client, "messages")
+    headers = {**ignored_header(ignored_names), **warning_header(warned)}
     trace_id, created = new_id("chatcmpl"), int(time.time())
     if body.stream:
         streaming = await Streaming(client, answering, asked, trace_id).begun()
-        chunks = _chunks(streaming, body, trace_id, created)
-        return StreamingResponse(events(chunks, client.url.path), media_type="text/event-stream", headers=ignored)
-    response.headers.update(ignored)
+        chunks = _chunks(streaming, body, trace_id, created, warned)
+        return StreamingResponse(events(chunks, client.url.path), media_type="text/event-stream", headers=headers)
+    response.headers.update(headers)
     answered = await whole(client, answering, asked, trace_id)
     message = AssistantMessage(content=answered.text)
     return ChatCompletion(
@@ -65,12 +67,12 @@ async def chat_completions(
         model=MODEL,
         choices=[ChatChoice(message=message, finish_reason=answered.finish_reason)],
         usage=Usage.of(answered.prompt_tokens, len(answered.answer.tokens)),
-        slingshot=slingshot_answer(answered, trace_id),
+        slingshot=slingshot_answer(answered, trace_id, warned),
     )
 
 
 async def _chunks(
-    streaming: Streaming, body: ChatRequest, trace_id: str, created: int
+    streaming: Streaming, body: ChatRequest, trace_id: str, created: int, warned: Sequence[Warned]
 ) -> AsyncIterator[dict[str, Any] | Reading]:
     """The answer's chunks: its role, its text block by block, its end, and its usage if that is wanted."""
     has_usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -85,7 +87,7 @@ async def _chunks(
     async for text in streaming.deltas():
         yield text if isinstance(text, Reading) else chunk({"content": text})
     answered = streaming.answered
-    yield chunk({}, answered.finish_reason, slingshot=slingshot_answer(answered, trace_id).model_dump())
+    yield chunk({}, answered.finish_reason, slingshot=slingshot_answer(answered, trace_id, warned).model_dump())
     if has_usage:
         usage = Usage.of(answered.prompt_tokens, len(answered.answer.tokens))
         yield {**every, "choices": [], "usage": usage.model_dump()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -13,8 +13,9 @@ from user_agent.answering.service import Answering, new_id
 from user_agent.answering.user_model import UserModel
 from user_agent.api.chat import ignored_header
 from user_agent.api.errors import ANSWERING, ApiError
-from user_agent.api.generation import Reading, Streaming, events, slingshot_answer, whole
-from user_agent.api.openai_types import MODEL, Completion, CompletionChoice, CompletionRequest, Usage
+from user_agent.api.generation import Reading, Streaming, events, settings_of, slingshot_answer, whole
+from user_agent.api.guard import guarded, warning_header
+from user_agent.api.openai_types import MODEL, Completion, CompletionChoice, CompletionRequest, Usage, Warned
 from user_agent.api.state import answering_of
 
 router = APIRouter(tags=["OpenAI"])
@@ -37,16 +38,19 @@ async def completions(
     body: CompletionRequest, client: Request, response: Response, answering: Annotated[Answering, Depends(answering_of)]
 ) -> Completion | StreamingResponse:
     """Answer each prompt as a separate instruction."""
-    ignored = ignored_header(body.check())
-    asked = [answering.request(text, **body.given()) for text in _instructions(body, answering.user_model)]
+    ignored = body.check()
+    given = await settings_of(body, client)
+    asked = [answering.request(text, **given) for text in _instructions(body, answering.user_model)]
+    warned = [await guarded(request, client, "prompt") for request in asked]
+    headers = {**ignored_header(ignored), **warning_header([one for some in warned for one in some][:1])}
     completion_id, created = new_id("cmpl"), int(time.time())
     if body.stream:
         if len(asked) != 1:
             raise ApiError(400, "invalid_value", "streaming takes one prompt; send one, or turn stream off", "prompt")
         streaming = await Streaming(client, answering, asked[0], completion_id).begun()
-        chunks = _chunks(streaming, body, completion_id, created)
-        return StreamingResponse(events(chunks, client.url.path), media_type="text/event-stream", headers=ignored)
-    response.headers.update(ignored)
+        chunks = _chunks(streaming, body, completion_id, created, warned[0])
+        return StreamingResponse(events(chunks, client.url.path), media_type="text/event-stream", headers=headers)
+    response.headers.update(headers)
     ids = [f"{completion_id}-{number}" for number in range(len(asked))]
     answers = [await whole(client, answering, request, trace_id) for request, trace_id in zip(asked, ids, strict=True)]
     return Completion(
@@ -58,7 +62,7 @@ async def completions(
             for number, answered in enumerate(answers)
         ],
         usage=Usage.of(sum(answered.prompt_tokens for answered in answers), sum(len(a.answer.tokens) for a in answers)),
-        slingshot=[slingshot_answer(*pair) for pair in zip(answers, ids, strict=True)],
+        slingshot=[slingshot_answer(*one) for one in zip(answers, ids, warned, strict=True)],
     )
 
 
@@ -92,7 +96,7 @@ def _decoded(token_ids: list[int], user_model: UserModel) -> str:
 
 
 async def _chunks(
-    streaming: Streaming, body: CompletionRequest, completion_id: str, created: int
+    streaming: Streaming, body: CompletionRequest, completion_id: str, created: int, warned: Sequence[Warned]
 ) -> AsyncIterator[dict[str, Any] | Reading]:
     has_usage = bool(body.stream_options and body.stream_options.include_usage)
     every = {"id": completion_id, "object": "text_completion", "created": created, "model": MODEL}
@@ -105,7 +109,7 @@ async def _chunks(
     async for text in streaming.deltas():
         yield text if isinstance(text, Reading) else chunk(text)
     answered = streaming.answered
-    yield chunk("", answered.finish_reason, slingshot=slingshot_answer(answered, completion_id).model_dump())
+    yield chunk("", answered.finish_reason, slingshot=slingshot_answer(answered, completion_id, warned).model_dump())
     if has_usage:
         usage = Usage.of(answered.prompt_tokens, len(answered.answer.tokens))
         yield {**every, "choices": [], "usage": usage.model_dump()}

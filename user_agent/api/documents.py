@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,11 +12,12 @@ from fastapi import APIRouter, Query, Request, UploadFile
 from pydantic import BaseModel, Field
 
 from user_agent.answering.traces import passage_json
-from user_agent.api.errors import documented
+from user_agent.api.errors import ApiError, documented
 from user_agent.api.reading import LinkCheck
 from user_agent.api.state import AppState, state_of
 from user_agent.documents import store
 from user_agent.documents.collection import Collection
+from user_agent.stores import forget_quotes
 
 router = APIRouter(prefix="/v1/documents", tags=["Documents"])
 
@@ -23,7 +25,11 @@ Id = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Document(BaseModel):
-    """A file that was read, could not be read, or has an unsupported format."""
+    """A file that was read, could not be read, or has an unsupported format.
+
+    Attributes:
+        copy_of: the path of the first document with the same bytes; their passages are found once.
+    """
 
     id: int
     name: str
@@ -31,6 +37,7 @@ class Document(BaseModel):
     link: int | None
     state: Literal["indexed", "failed", "skipped"]
     reason: str
+    copy_of: str | None
     passages: int
     bytes: int
     changed: str | None
@@ -46,6 +53,7 @@ class Document(BaseModel):
             link=document.link_id,
             state=document.state,
             reason=document.reason,
+            copy_of=str(document.copy_of) if document.copy_of else None,
             passages=document.passages,
             bytes=document.size_bytes,
             changed=changed.isoformat() if changed else None,
@@ -136,6 +144,7 @@ class SearchRequest(BaseModel):
     query: Annotated[str, Field(max_length=10_000)]
     limit: Annotated[int, Field(ge=1, le=100)] = 10
     documents: list[Id] | None = None
+    collections: list[Id] | None = None
 
 
 class Passage(BaseModel):
@@ -170,6 +179,15 @@ class Passages(BaseModel):
     left_out: list[Passage]
     why_none: str | None
     more: int
+
+
+Answers = Annotated[bool, Query(description="also delete the saved answers for which something of it was read")]
+
+
+class Quoting(BaseModel):
+    """Number of saved answers for which something of a document was read."""
+
+    answers: int
 
 
 class Removed(BaseModel):
@@ -216,10 +234,21 @@ async def link(request: Request, new: NewLink) -> Link:
 
 
 @router.delete("/links/{link_id}", responses=documented())
-async def unlink(request: Request, link_id: Id) -> Removed:
+async def unlink(request: Request, link_id: Id, answers: Answers = False) -> Removed:
     """Remove a link and its documents; the files stay."""
+    state = state_of(request)
+    paths = [one.path for one in await asyncio.to_thread(_collection(request).links) if one.id == link_id]
     await asyncio.to_thread(_collection(request).unlink, link_id)
+    await _forget_quotes(state, paths if answers else [])
     return Removed(id=link_id)
+
+
+@router.get("/links/{link_id}/answers", responses=documented())
+async def answers_from(request: Request, link_id: Id) -> Quoting:
+    """Count the saved answers for which something of a link was read."""
+    stores = state_of(request).stores
+    paths = [str(one.path) for one in await asyncio.to_thread(stores.documents.links) if one.id == link_id]
+    return Quoting(answers=len(await asyncio.to_thread(stores.history.answers_with, paths)))
 
 
 @router.get("/progress", responses=documented())
@@ -245,7 +274,12 @@ async def progress(request: Request) -> Progress:
 async def search(request: Request, body: SearchRequest) -> Passages:
     """Return the passages that the user model would read for a question, and others found; `limit` counts both."""
     answering = state_of(request).answering
+    if body.documents is not None and body.collections is not None:
+        message = "collections take the place of documents; send one of them"
+        raise ApiError(400, "invalid_value", message, "collections")
     given = {} if body.documents is None else {"documents": tuple(body.documents)}
+    if body.collections is not None:
+        given["documents"] = await asyncio.to_thread(_collection(request).documents_of, body.collections)
     fitted = await answering.passages_for(answering.request(body.query, **given))
     shown = [Passage(**passage_json(passage)) for passage in fitted.passages[: body.limit]]
     left_out = [Passage(**passage_json(passage)) for passage in fitted.left_out[: body.limit - len(shown)]]
@@ -254,10 +288,20 @@ async def search(request: Request, body: SearchRequest) -> Passages:
 
 
 @router.delete("/{document_id}", responses=documented())
-async def remove(request: Request, document_id: Id) -> Removed:
+async def remove(request: Request, document_id: Id, answers: Answers = False) -> Removed:
     """Remove an upload."""
+    state = state_of(request)
+    paths = [one.path for one in await asyncio.to_thread(_collection(request).documents) if one.id == document_id]
     await asyncio.to_thread(_collection(request).remove, document_id)
+    await _forget_quotes(state, paths if answers else [])
     return Removed(id=document_id)
+
+
+async def _forget_quotes(state: AppState, paths: Sequence[Path]) -> None:
+    for path in paths:
+        state.answering.traces.forget(await asyncio.to_thread(forget_quotes, state.stores, path))
+    if paths:
+        state.answering.forget_prompts()
 
 
 def _collection(request: Request) -> Collection:

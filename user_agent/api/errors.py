@@ -15,12 +15,13 @@ from ssd2.errors import SlingshotError
 from user_agent.answering.request import AnswerSettings
 from user_agent.fields import settings_of
 
-_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 _OF_BOTH = {name: setting.face.openai or f"slingshot.{name}" for name, setting in settings_of(AnswerSettings).items()}
 FIELDS: dict[str, dict[str, str]] = {
     "/v1/chat/completions": {**_OF_BOTH, "question": "messages"},
     "/v1/completions": {**_OF_BOTH, "question": "prompt"},
+    "/v1/responses": {**_OF_BOTH, "question": "input", "max_tokens": "max_output_tokens"},
 }
 """The remedy of a client: the request's field, by route and an error's parameter. Others are settings of the agent."""
 
@@ -59,7 +60,7 @@ class ApiError(Exception):
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses`: the errors that it may answer with, beside those that all have."""
-    return {status: {"model": ErrorResponse} for status in sorted({400, 401, 413, *statuses})}
+    return {status: {"model": ErrorResponse} for status in sorted({400, 401, 403, 413, *statuses})}
 
 
 def documented_beside_events(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -16,9 +16,11 @@ from ssd2.models.chat import THINK
 from user_agent.answering.answer import CommittedBlock, Observer
 from user_agent.answering.request import AnswerRequest
 from user_agent.answering.service import Answered, Answering
+from user_agent.answering.told import told_with
 from user_agent.answering.traces import conflicts_json, fit_json, passage_json
 from user_agent.api.errors import ApiError, error_body
-from user_agent.api.openai_types import SlingshotAnswer
+from user_agent.api.openai_types import Generation, SlingshotAnswer, Told, Warned
+from user_agent.api.state import state_of
 
 POLL_S = 0.2
 """How often it is looked whether a client is still there."""
@@ -26,6 +28,19 @@ POLL_S = 0.2
 DONE = "data: [DONE]\n\n"
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 """What a character decodes to whose last tokens are in the next block."""
+
+
+async def settings_of(body: Generation, client: Request) -> dict[str, Any]:
+    """Return the settings that a request has, with the documents of the collections that it names.
+
+    Raises:
+        ApiError: if they contradict each other.
+    """
+    given = body.given()
+    if body.slingshot and (collections := body.slingshot.collections) is not None:
+        library = state_of(client).stores.documents
+        given["documents"] = await asyncio.to_thread(library.documents_of, collections)
+    return given
 
 
 async def whole(client: Request, answering: Answering, request: AnswerRequest, trace_id: str) -> Answered:
@@ -178,7 +193,7 @@ def _event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
-def slingshot_answer(answered: Answered, trace_id: str) -> SlingshotAnswer:
+def slingshot_answer(answered: Answered, trace_id: str, warned: Sequence[Warned] = ()) -> SlingshotAnswer:
     """Fields of an answer beyond OpenAI's."""
     question = answered.question
     return SlingshotAnswer(
@@ -189,6 +204,8 @@ def slingshot_answer(answered: Answered, trace_id: str) -> SlingshotAnswer:
         conflicts=conflicts_json(answered.conflicts),
         **fit_json(question),
         has_crossed=answered.has_crossed,
+        told=Told(**told) if (told := told_with(answered)) else None,
         tokens=[asdict(token) for token in answered.answer.tokens],
         figures=answered.answer.figures,
+        warnings=list(warned),
     )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from ssd2.algorithm.params import LambdaUser
 from ssd2.models.chat import Message, Role
-from user_agent.answering.request import AnswerSettings
+from user_agent.answering.request import MAX_PRIVATE_CONTEXT, AnswerSettings, DocumentId
 from user_agent.api.errors import ApiError
 from user_agent.fields import Setting, settings_of
 
@@ -30,8 +30,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
 }
 """Parameters that would change the answer and that are not supported, with the values that ask for nothing."""
 
@@ -68,6 +66,38 @@ def _with_fields(settings: Iterable[Setting]) -> Callable[[type[_Model]], type[_
     return extend
 
 
+_PRIVATE = "slingshot.private"
+_SPEAKERS = {"user": "User: ", "assistant": "Assistant: "}
+
+PrivateText = Annotated[str, Field(max_length=MAX_PRIVATE_CONTEXT)]
+
+
+class TextPart(BaseModel):
+    """A part of a message."""
+
+    model_config = ConfigDict(extra="allow")
+    type: Literal["text"]
+    text: Annotated[str, Field(max_length=100_000)]
+
+
+def _as_one(content: str | list[TextPart] | None) -> str:
+    """Join the parts of a message."""
+    return "\n".join(part.text for part in content) if isinstance(content, list) else content or ""
+
+
+class PrivateMessage(BaseModel):
+    """A message that only the user model reads."""
+
+    model_config = ConfigDict(extra="allow")
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: PrivateText | list[TextPart]
+
+    @property
+    def as_text(self) -> str:
+        """The message as the user model reads it, with who said it where that was a person or a model."""
+        return f"{_SPEAKERS.get(self.role, '')}{_as_one(self.content)}"
+
+
 _OPENAI = [setting for setting in SETTINGS if setting.face.openai]
 _OWN = [setting for setting in SETTINGS if not setting.face.openai]
 
@@ -77,6 +107,45 @@ class SlingshotOptions(BaseModel):
     """Settings of the answer that OpenAI's requests do not have; an omitted one has the agent's configured value."""
 
     model_config = ConfigDict(extra="forbid")
+    private: Annotated[
+        PrivateText | Annotated[list[PrivateText | PrivateMessage], Field(max_length=1000)] | None,
+        Field(
+            description="Text, texts or messages that only the user model reads, before the passages of documents. "
+            "Never sent to the core nor stored; an answer may quote it. Takes the place of private_context."
+        ),
+    ] = None
+    collections: Annotated[
+        list[DocumentId] | None,
+        Field(max_length=1000, description="Ids of links whose documents to search, in place of documents."),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse two names for one thing.
+
+        Raises:
+            ApiError: naming the field.
+        """
+        if self.private is not None and self.private_context is not None:  # type: ignore[attr-defined]
+            raise ApiError(400, "invalid_value", "private takes the place of private_context; send one", _PRIVATE)
+        if self.collections is not None and self.documents is not None:  # type: ignore[attr-defined]
+            message = "collections take the place of documents; send one of them"
+            raise ApiError(400, "invalid_value", message, "slingshot.collections")
+
+    @property
+    def private_text(self) -> str | None:
+        """What only the user model reads, as one text; None if it was not given.
+
+        Raises:
+            ApiError: if it is too long.
+        """
+        if self.private is None:
+            return None
+        parts = [self.private] if isinstance(self.private, str) else self.private
+        text = "\n\n".join(part if isinstance(part, str) else part.as_text for part in parts)
+        if len(text) > MAX_PRIVATE_CONTEXT:
+            message = f"{len(text)} characters of private text are too many; send at most {MAX_PRIVATE_CONTEXT}"
+            raise ApiError(400, "invalid_value", message, _PRIVATE)
+        return text
 
 
 # See docs/decisions/025-the-rest-endpoint.md.
@@ -97,6 +166,8 @@ class Generation(BaseModel):
         """
         own, openai = self.slingshot, {setting.name: getattr(self, setting.face.openai) for setting in _OPENAI}
         found = {**openai, **{setting.name: getattr(own, setting.name) for setting in _OWN if own}}
+        if own and own.private is not None:
+            found["private_context"] = own.private_text
         return {name: value for name, value in found.items() if value is not None}
 
     def check(self) -> list[str]:
@@ -116,6 +187,8 @@ class Generation(BaseModel):
                 raise ApiError(400, "unsupported_parameter", f"{name} is not supported here; leave it out", name)
         if self.stream_options and not self.stream:
             raise ApiError(400, "invalid_value", "stream_options applies only to streams; set stream", "stream_options")
+        if self.slingshot:
+            self.slingshot.check()
         return sorted(set(extra) - set(NEUTRAL) - ACCEPTED)
 
 
@@ -128,14 +201,6 @@ _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "u
 """Roles of chat templates, by the roles that clients send."""
 
 
-class TextPart(BaseModel):
-    """A part of a message."""
-
-    model_config = ConfigDict(extra="allow")
-    type: Literal["text"]
-    text: Annotated[str, Field(max_length=100_000)]
-
-
 class ChatMessage(BaseModel):
     """One message of a conversation."""
 
@@ -146,9 +211,7 @@ class ChatMessage(BaseModel):
     @property
     def text(self) -> str:
         """Its parts as one text."""
-        if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
-        return self.content or ""
+        return _as_one(self.content)
 
 
 @_with_fields(_OPENAI)
@@ -228,6 +291,34 @@ class ChatChoice(BaseModel):
     finish_reason: Literal["stop", "length"]
 
 
+class Warned(BaseModel):
+    """What a client should know about its request.
+
+    Attributes:
+        code: stable code of the warning.
+        message: what is wrong, and what to do about it.
+        param: field of the request that it is about.
+    """
+
+    code: str
+    message: str
+    param: str
+
+
+class Told(BaseModel):
+    """What whoever runs the core now knows.
+
+    Attributes:
+        says: it as a sentence.
+        lead: beginning of the sentence, before the words; without words all of it.
+        words: of documents and private context in the answer: `text`, `source`, `place`.
+    """
+
+    says: str
+    lead: str
+    words: list[dict[str, str]]
+
+
 class SlingshotAnswer(BaseModel):
     """Fields of an answer beyond OpenAI's.
 
@@ -244,11 +335,13 @@ class SlingshotAnswer(BaseModel):
             read one question at a time.
         private_context: how much of it the user model was given: whole, in part (the sentences that fit, those that
             match the question before others) or left out; null if the request has none.
+        told: what whoever runs the core now knows; null if nothing was sent.
         has_crossed: whether the core has all of the answer. Of another one, a later turn shows it only what it has.
         lambda_user: λ, or the rule in its place.
         tokens: each with its probabilities in the models, the side that led there, λ of its position, and, if the
             request cites tokens, the index in citations of its passage ("private context", or null for none).
         figures: timesteps, bytes and seconds.
+        warnings: what the client should know about its request.
     """
 
     trace: str
@@ -263,8 +356,10 @@ class SlingshotAnswer(BaseModel):
     left_out_turns: int
     private_context: Literal["whole", "in part", "left out"] | None
     has_crossed: bool
+    told: Told | None
     tokens: list[dict[str, Any]]
     figures: dict[str, Any]
+    warnings: list[Warned]
 
 
 class ChatCompletion(BaseModel):

@@ -1,49 +1,51 @@
-"""Access control of the endpoint: a bearer key, and the names in the Host header that are this agent's."""
+"""Access control of the endpoint: a bearer key, and the scope that a route requires of it."""
 
 from __future__ import annotations
 
-import hmac
-import secrets
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
 from user_agent.api.errors import ApiError
 from user_agent.api.state import state_of
 from user_agent.config import AgentConfig
-from user_agent.store.tuned import config_folder, write_private
+from user_agent.store.access_keys import AccessKey, AccessKeys
+from user_agent.store.tuned import config_folder
 
-KEY_FILE = "api-key"
-
-_BEARER = HTTPBearer(auto_error=False, description="the agent's API key")
-
-
-def api_key(config: AgentConfig) -> str:
-    """The key that was set, or the one that is kept; made at the first start.
-
-    Raises:
-        InvalidParameter: if it can be neither read nor written.
-    """
-    if config.api_key is not None:
-        return config.api_key.get_secret_value()
-    file: Path = config_folder() / KEY_FILE
-    if not file.is_file():
-        write_private(file, f"sk-slingshot-{secrets.token_urlsafe(24)}\n")
-    return file.read_text(encoding="utf-8").strip()
+_BEARER = HTTPBearer(auto_error=False, description="a key of the agent")
 
 
-def authorised(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
-    """Refuse whoever does not know the key.
+def access_keys(config: AgentConfig) -> AccessKeys:
+    """Return the keys of a configuration."""
+    return AccessKeys(config_folder(), config.api_key.get_secret_value() if config.api_key is not None else None)
+
+
+# See docs/decisions/064-keys-with-scopes.md.
+def authorised(
+    wanted: SecurityScopes,
+    request: Request,
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+) -> AccessKey:
+    """Refuse whoever has no key, or one that may not do this.
+
+    Returns:
+        The caller's key.
 
     Raises:
-        ApiError: with 401.
+        ApiError: with 401 or 403.
     """
-    key = state_of(request).api_key
-    if given is None or not hmac.compare_digest(given.credentials.encode(), key.encode()):
+    key = state_of(request).keys.find(given.credentials) if given else None
+    if key is None:
         raise ApiError(
             401,
             "invalid_api_key",
-            "this agent requires its API key; send it as `Authorization: Bearer KEY`",
+            "this agent requires one of its keys; send it as `Authorization: Bearer KEY`",
         )
+    if missing := [scope for scope in wanted.scopes if scope not in key.scopes]:
+        raise ApiError(
+            403,
+            "insufficient_scope",
+            f"this key has the scope {', '.join(key.scopes)}, and {missing[0]} is required here; use a key with it",
+        )
+    return key

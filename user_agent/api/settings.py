@@ -7,10 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Body, Query, Request
 from pydantic import BaseModel
 
 from ssd2.errors import InsecureLine, InvalidParameter, SlingshotError
+from user_agent.answering.disclosure import ATTACKS, FILES_STAY, LEDGER_LEFT, LEDGER_LOCAL, Mode, disclosure
 from user_agent.answering.service import check
 from user_agent.answering.user_model import UserModel
 from user_agent.api.errors import documented
@@ -69,11 +70,11 @@ class Core(BaseModel):
         pair: whose core the agent starts itself; empty for none.
         is_encrypted: the connection is encrypted.
         is_local: the core is on this machine.
-        model: name of its model.
+        model: name of its model; this and the fields below are null until the core has been asked.
         family: of the model.
         parameters: of the model.
         max_prompt_tokens: longest question, in tokens.
-        error: reason why it does not answer.
+        error: reason why it does not answer, if it has been asked.
         is_starting: a core of its own has ended and is being restarted.
     """
 
@@ -189,13 +190,50 @@ def _refuse_plaintext(before: AgentConfig, after: AgentConfig) -> None:
         )
 
 
+class Disclosed(BaseModel):
+    """Who learns what, in the words of every face.
+
+    Attributes:
+        mode: who takes part in an answer.
+        before: what whoever runs the core will see of the next answer.
+        welcome: the same with what an attack can do.
+        documents: what is sent of documents.
+        ledger_left: who can read messages that left.
+        ledger_local: who could read messages that stayed on this machine.
+    """
+
+    mode: Mode
+    before: str
+    welcome: str
+    documents: str = f"{FILES_STAY} {ATTACKS}"
+    ledger_left: str = LEDGER_LEFT
+    ledger_local: str = LEDGER_LOCAL
+
+
+@router.get("/disclosure", responses=documented())
+async def disclosed(request: Request) -> Disclosed:
+    """Say who will see what of the next answer, with the settings in force. Nothing is sent for it."""
+    state = state_of(request)
+    found = disclosure(
+        state.config,
+        state.line.address,
+        is_own=state.line.own_title is not None,
+        is_encrypted=state.config.ca is not None,
+        takes_conversations=state.answering.user_model.tokenizer.takes_conversations,
+    )
+    return Disclosed(mode=found.mode, before=found.before, welcome=found.welcome)
+
+
 @router.get("/status", responses=documented())
-async def status(request: Request) -> Status:
-    """Return the state of the agent, and of its core."""
+async def status(
+    request: Request,
+    ask_core: Annotated[bool, Query(description="ask the core for its model, which sends it a message")] = False,
+) -> Status:
+    """Return the state of the agent, and what is known of its core. Nothing is sent unless `ask_core` is true."""
     state = state_of(request)
     exposure = await asyncio.to_thread(state.stores.documents.exposure)
     return Status(
-        core=await _core(state),
+        core=await _core(state, ask=ask_core),
         user_model=str(state.config.user_folder),
         takes_conversations=state.answering.user_model.tokenizer.takes_conversations,
         key_source=state.stores.key_source,
@@ -206,7 +244,7 @@ async def status(request: Request) -> Status:
     )
 
 
-async def _core(state: AppState) -> Core:
+async def _core(state: AppState, *, ask: bool) -> Core:
     line = state.line
     core = Core(
         address=line.address,
@@ -218,7 +256,7 @@ async def _core(state: AppState) -> Core:
     if failure := line.failure:
         return core.model_copy(update={"error": str(failure), "is_starting": failure.retry_after_s is not None})
     try:
-        card = await state.answering.card()
+        card = await state.answering.card() if ask else state.answering.card_seen
     except SlingshotError as error:
         return core.model_copy(update={"error": str(error)})
     if card is None:

@@ -13,6 +13,7 @@ from user_agent.api.fetching import Fetching
 from user_agent.api.reading import LinkChecks
 from user_agent.config import AgentConfig
 from user_agent.line.line import CoreLine
+from user_agent.store.access_keys import AccessKeys
 from user_agent.stores import Stores
 
 
@@ -23,7 +24,7 @@ class AppState:
     Attributes:
         config: as it is now.
         options: that it was started with.
-        api_key: that requests have to know.
+        keys: that requests have to have.
         answering: answers questions.
         stores: what is kept.
         line: to the core.
@@ -34,7 +35,7 @@ class AppState:
 
     config: AgentConfig
     options: dict[str, Any]
-    api_key: str
+    keys: AccessKeys
     answering: Answering
     stores: Stores
     line: CoreLine

@@ -12,8 +12,10 @@ from rich.console import Console
 
 from ssd2.models.control import Control
 from ssd2.models.tokenizer import Tokenizer
+from user_agent.answering.disclosure import Disclosure, disclosure
 from user_agent.answering.request import AnswerRequest
 from user_agent.answering.service import Answered, Answering, Search, check
+from user_agent.answering.told import told_with
 from user_agent.answering.traces import Traces
 from user_agent.answering.user_model import UserModel
 from user_agent.commands.render import cut_off, disagreements, marked, remarks, summary, taken
@@ -54,8 +56,9 @@ async def opened_answering(
             typer.echo(f"user-agent: core {line.address}, {line.own_title}, started on this machine", err=True)
         elif not line.address and config.lambda_user is None:
             typer.echo(f"user-agent: {alone(config.pair)}", err=True)
+        typer.echo(f"user-agent: {_disclosed(config, line, user_model).before}", err=True)
         found_by = search or stores.documents.search
-        yield Answering(config, user_model, line.client, found_by, stores.crossed, Traces(), control)
+        yield Answering(config, user_model, line.client, found_by, stores.crossed, Traces(), control, stores.answers)
     finally:
         await line.close()
 
@@ -76,10 +79,22 @@ def print_answer(answered: Answered) -> None:
         console.print(f"  {printable(place)}  {printable(passage.told)}", markup=False, emoji=False, soft_wrap=True)
         if pieces := taken(answered, number):
             console.print(f"    in the answer: {printable(pieces)}", markup=False, emoji=False, soft_wrap=True)
+    if told := told_with(answered):
+        console.print(printable(told["says"]), markup=False, emoji=False, soft_wrap=True)
     for line in disagreements(answered):
         console.print(line, markup=False, emoji=False, soft_wrap=True, style="not dim bold")
     for remark in [*remarks(answered.question), *cut_off(answered)]:
         console.print(remark, markup=False, emoji=False, soft_wrap=True)
+
+
+def _disclosed(config: AgentConfig, line: CoreLine, user_model: UserModel) -> Disclosure:
+    return disclosure(
+        config,
+        line.address,
+        is_own=line.own_title is not None,
+        is_encrypted=config.ca is not None,
+        takes_conversations=user_model.tokenizer.takes_conversations,
+    )
 
 
 def alone(pair: str) -> str:

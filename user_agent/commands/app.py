@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from ssd2.cli.help import App, version_option
-from user_agent.commands import ask, chat, config, docs, evaluate, ledger, models, search, serve, tune
+from user_agent.commands import (
+    ask,
+    chat,
+    chats,
+    config,
+    docs,
+    evaluate,
+    install,
+    keys,
+    ledger,
+    models,
+    search,
+    serve,
+    tune,
+)
 
 app = App(
     help="Ask a large model on a provider's server together with a small one on this device. Only the small one reads "
@@ -16,11 +30,15 @@ app = App(
 app.command(epilog=ask.EXAMPLES)(ask.ask)
 app.command(epilog=chat.EXAMPLES)(chat.chat)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
+app.command(epilog=install.INSTALL_EXAMPLES)(install.install)
+app.command(epilog=install.UNINSTALL_EXAMPLES)(install.uninstall)
+app.add_typer(chats.chats, name="chats")
 app.add_typer(docs.docs, name="docs")
 app.add_typer(models.models, name="models")
 app.add_typer(evaluate.evaluate, name="evaluate")
 app.command(epilog=tune.EXAMPLES)(tune.tune)
 app.add_typer(ledger.ledger, name="ledger")
+app.add_typer(keys.keys, name="keys")
 app.add_typer(config.config, name="config")
 app.command(epilog=config.DOCTOR_EXAMPLES)(config.doctor)
 docs.docs.command(epilog=search.EXAMPLES)(search.search)

@@ -123,8 +123,10 @@ def _found(answered: Answered) -> bool:
 
 
 def _print_json(answered: Answered) -> None:
+    from user_agent.answering.told import told_with
     from user_agent.answering.traces import conflicts_json, fit_json, passage_json
 
     citations = [passage_json(passage) for passage in answered.question.passages]
     answer = {**asdict(answered.answer), "text": answered.text, "conflicts": conflicts_json(answered.conflicts)}
-    typer.echo(json.dumps({**answer, "citations": citations, **fit_json(answered.question)}, ensure_ascii=False))
+    more = {"citations": citations, **fit_json(answered.question), "told": told_with(answered)}
+    typer.echo(json.dumps({**answer, **more}, ensure_ascii=False))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,7 @@ from user_agent.commands.setting_options import ANSWER, LINE, with_settings
 from user_agent.config import AgentConfig
 
 if TYPE_CHECKING:
+    from ssd2.models.chat import Message
     from user_agent.answering.service import Answering
     from user_agent.store.history import History
 
@@ -28,7 +30,18 @@ ENDS = "An empty line or Ctrl-D ends the chat."
 
 
 @with_settings(*ANSWER, *LINE, "user_model", "device", "precision", "data_dir")
-def chat(config: AgentConfig, watch: Watch = False, no_log: NoLog = False) -> None:
+def chat(
+    config: AgentConfig,
+    watch: Watch = False,
+    no_log: NoLog = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="<id>", help="Go on with a saved chat, by (the beginning of) its id.", show_default=False),
+    ] = None,
+    no_history: Annotated[
+        bool, typer.Option("--no-history", help="Ask each question by itself: earlier ones are not sent with it.")
+    ] = False,
+) -> None:
     """Ask questions about the linked documents (`user-agent docs link`); some models also see earlier ones."""
     from user_agent.commands.answering import opened_answering
     from user_agent.stores import open_stores
@@ -36,23 +49,59 @@ def chat(config: AgentConfig, watch: Watch = False, no_log: NoLog = False) -> No
     async def talk() -> None:
         with open_stores(config) as stores:
             async with opened_answering(config, stores) as answering:
-                await _conversation(answering, None if no_log else stores.history, watch=watch)
+                said, kept = _resumed(stores.history, resume) if resume else ([], None)
+                history = None if no_log else stores.history
+                await _conversation(answering, history, said, kept, watch=watch, is_alone=no_history)
 
     asyncio.run(talk())
 
 
-async def _conversation(answering: Answering, history: History | None, *, watch: bool) -> None:
-    """Answer until an empty line, the end of the input, or Ctrl-C."""
+def _resumed(history: History, beginning: str) -> tuple[list[Message], str]:
+    """Print a saved chat; return what was said in it, of several answers the last one, and its id."""
+    from ssd2.models.chat import Message
+    from user_agent.commands.chats import chat_named
+    from user_agent.store.printable import printable
+
+    found, said = chat_named(history, beginning), list[Message]()
+    for message in reversed(history.messages(found.id, limit=-1)):
+        if message.data.get("is_core_alone"):
+            continue
+        if said and said[-1].role == message.role == "assistant":
+            said.pop()
+        said.append(Message(message.role, message.text))
+    for one in said:
+        typer.echo(printable(f"> {one.content}" if one.role == "user" else one.content))
+    return said, found.id
+
+
+async def _conversation(
+    answering: Answering,
+    history: History | None,
+    said: Sequence[Message] = (),
+    kept: str | None = None,
+    *,
+    watch: bool,
+    is_alone: bool = False,
+) -> None:
+    """Answer until an empty line, the end of the input, or Ctrl-C.
+
+    Args:
+        answering: answers.
+        history: where it is saved; None for nowhere.
+        said: earlier messages.
+        kept: id of the saved chat that goes on; None begins another.
+        watch: whether every timestep is shown.
+        is_alone: whether each question stands alone.
+    """
     from ssd2.errors import SlingshotError
     from ssd2.models.chat import Message
     from user_agent.answering.history_entry import keep_answer
     from user_agent.answering.service import new_id
     from user_agent.commands.answering import print_answer, print_tuned, watched_answer
 
-    goes_on = answering.user_model.tokenizer.takes_conversations
+    said = list(said)
+    goes_on = answering.user_model.tokenizer.takes_conversations and not is_alone
     typer.echo(f"{GOES_ON if goes_on else STANDS_ALONE} {ENDS}", err=True)
-    said: list[Message] = []
-    kept: str | None = None
     while question := (await asyncio.to_thread(_line)).strip():
         trace = new_id("chat")
         try:

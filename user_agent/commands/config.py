@@ -21,7 +21,11 @@ from user_agent.store.tuned import config_folder
 
 config = App(help="Settings of the agent. Precedence: command-line option, environment variable, config.toml.")
 
-SHOW_EXAMPLES = examples("user-agent config show", "user-agent config show --key   (the key that REST clients need)")
+SHOW_EXAMPLES = examples(
+    "user-agent config show",
+    "user-agent config show --key   (the key that REST clients need)",
+    "user-agent config show --page-key",
+)
 GET_EXAMPLES = examples("user-agent config get core", "user-agent config get lambda_user")
 SET_EXAMPLES = examples(
     "user-agent config set core core.example.org:50051",
@@ -44,21 +48,23 @@ Name = Annotated[str, typer.Argument(help="Name of the setting, as `user-agent c
 
 @config.command(epilog=SHOW_EXAMPLES)
 def show(
-    key: Annotated[bool, typer.Option("--key", help="Print only the key of the REST endpoint.")] = False,
+    key: Annotated[bool, typer.Option("--key", help="Print only the key for REST clients.")] = False,
+    page_key: Annotated[bool, typer.Option("--page-key", help="Print only the key that opens the page.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show every setting with its value and meaning."""
-    from user_agent.api.security import api_key
+    from user_agent.api.security import access_keys
 
     loaded = load_config()
-    if key:
-        typer.echo(api_key(loaded))
+    if key or page_key:
+        keys = access_keys(loaded)
+        typer.echo(keys.page if page_key else keys.client)
         return
     values = {name: _shown(getattr(loaded, name)) for name in SETTINGS}
     if as_json:
         typer.echo(json.dumps(values, ensure_ascii=False))
         return
-    _print_table(("setting", "value", "meaning"), ((name, values[name], SETTINGS[name].text) for name in SETTINGS))
+    print_table(("setting", "value", "meaning"), ((name, values[name], SETTINGS[name].text) for name in SETTINGS))
 
 
 @config.command(epilog=GET_EXAMPLES)
@@ -153,7 +159,7 @@ def doctor(config: AgentConfig, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, ensure_ascii=False))
     else:
-        _print_table(("", "check", "result"), ((f.mark, f.what, f.says) for f in findings))
+        print_table(("", "check", "result"), ((f.mark, f.what, f.says) for f in findings))
     if not all(finding.is_ok for finding in findings):
         raise typer.Exit(1)
 
@@ -249,7 +255,8 @@ def _shown(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float) else as_text(value)
 
 
-def _print_table(header: tuple[str, ...], rows: Any) -> None:
+def print_table(header: tuple[str, ...], rows: Any) -> None:
+    """Print rows below a header, as wide as the terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -82,12 +82,17 @@ def sync(
 def remove(
     config: AgentConfig,
     target: Annotated[str, typer.Argument(help="Path of a link, or id of an upload.", metavar="PATH|ID")],
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Also delete the saved answers for which something of it was read.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove a link with its documents, or an upload. Your files stay as they are."""
     from ssd2.errors import InvalidParameter
+    from user_agent.stores import forget_quotes, open_stores
 
     with _held_collection(config) as library:
+        uploads = {str(document.id): document.path for document in library.documents()}
         linked = {str(link.path): link.id for link in library.links()}
         path = str(Path(target).expanduser().resolve())
         if path in linked:
@@ -96,6 +101,9 @@ def remove(
             library.remove(int(target))
         else:
             raise InvalidParameter(f"{path} is not a linked folder; `user-agent docs status` lists the links")
+    if answers:
+        with open_stores(config) as stores:
+            forget_quotes(stores, Path(path) if path in linked else uploads[target])
     _out(as_json, {"removed": target}, f"removed {target}")
 
 
@@ -115,8 +123,13 @@ def list_documents(
     if as_json:
         print_json({"documents": [asdict(document) for document in found]})
         return
-    rows = ((str(d.id), str(d.path), d.state, str(d.passages) if d.state == "indexed" else "", d.reason) for d in found)
+    rows = ((str(d.id), str(d.path), d.state, str(d.passages) if d.state == "indexed" else "", _why(d)) for d in found)
     print_table(("id", "document", "state", "passages", "why"), rows)
+
+
+def _why(document: Document) -> str:
+    """Say what is to be known of a document: why it is not read, or that it is there twice."""
+    return document.reason or (f"same file as {document.copy_of}" if document.copy_of else "")
 
 
 @docs.command(epilog=STATUS_EXAMPLES)

@@ -8,23 +8,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssd2.cli.help import App, examples
+from ssd2.cli.help import App, Group, examples
 from ssd2.errors import InvalidParameter
 from user_agent.commands.setting_options import with_settings
 from user_agent.config import AgentConfig
+from user_agent.store.owner_only import owner_only
 
 if TYPE_CHECKING:
     from user_agent.store.ledger import Entry, Ledger
 
+
+class _Ledger(Group):
+    default = "answers"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Without any word, list the answers."""
+        return super().parse_args(ctx, args or [self.default])
+
+
 ledger = App(
+    cls=_Ledger,
+    no_args_is_help=False,
     help="Show what left this device and what came back: every message to and from a core, in an append-only ledger. "
+    "Without a command it lists answers and what the provider knows from each. "
     "Entries removed at its end can be detected only with a hash that you keep elsewhere.",
 )
 
+ANSWERS_EXAMPLES = examples("user-agent ledger", "user-agent ledger --limit 5 --json")
 SHOW_EXAMPLES = examples(
     "user-agent ledger show",
     "user-agent ledger show 42   (the content of that message)",
@@ -46,6 +60,34 @@ def open_ledger(config: AgentConfig) -> Iterator[Ledger]:
 
     with reported(config.data_dir / LEDGER), open_stores(config) as stores:
         yield stores.ledger
+
+
+@ledger.command(epilog=ANSWERS_EXAMPLES)
+@with_settings("data_dir")
+def answers(
+    config: AgentConfig,
+    limit: Annotated[int, typer.Option(min=1, help="Number of latest answers to list.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the latest answers that sent something: what you asked, and what the provider now knows."""
+    from user_agent.answering.told import told_by
+    from user_agent.store.database import reported
+    from user_agent.stores import LEDGER, open_stores
+
+    with reported(config.data_dir / LEDGER), open_stores(config) as stores:
+        found = stores.ledger.answers(limit)
+        records = stores.answers.of(one.trace for one in found)
+        outside = stores.ledger.totals("")
+    told = [told_by(one, records.get(one.trace)) for one in found]
+    if as_json:
+        typer.echo(json.dumps({"answers": [_plain(one) for one in told], "outside": asdict(outside)}))
+        return
+    for one in reversed(told):
+        _print_answer(one)
+    if not told:
+        typer.echo("Nothing has been sent for any answer.")
+    if outside.up.messages:
+        typer.echo(f"outside of answers: {outside.up.messages} messages, {outside.up.wire_bytes} bytes sent", err=True)
 
 
 @ledger.command(epilog=SHOW_EXAMPLES)
@@ -101,10 +143,27 @@ def export(
         lines = opened.export()
         try:
             with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as written:
-                os.fchmod(written.fileno(), 0o600)  # of a file that was there
+                owner_only(written.fileno())
                 written.writelines(f"{line}\n" for line in lines)
         except OSError as error:
             raise InvalidParameter(f"cannot write {file}: {error.strerror}; choose another file") from error
+
+
+def _plain(told: dict[str, Any]) -> dict[str, Any]:
+    return {**told, "words": [asdict(one) for one in told["words"]], "totals": asdict(told["totals"])}
+
+
+def _print_answer(told: dict[str, Any]) -> None:
+    """Print one answer: when, what was asked, what is known now, and where to read the messages."""
+    from user_agent.store.printable import printable
+
+    asked = f"You asked “{told['question']}”" if told["question"] else "You asked a question"
+    totals = told["totals"]
+    typer.echo(printable(f"{told['time'][:19]}  {asked}. {told['says']}"))
+    typer.echo(
+        f"    {totals.up.messages} messages, {totals.up.wire_bytes} bytes sent, {totals.down.wire_bytes} received; "
+        f"user-agent ledger show --trace {told['trace']}"
+    )
 
 
 def _print_one(entry: Entry, *, as_json: bool) -> None:

@@ -36,6 +36,7 @@ REMEDIES: Remedies = {
         "insecure_line",
         "ca",
     ): "--ca FILE, or `user-agent config set ca FILE`; `user-agent config forget-core-key HOST:PORT`",
+    ("login_item_refused", None): "`user-agent serve`",
     ("key_refused", None): "`user-agent config set-core-key HOST:PORT`, or the environment variable SLINGSHOT_CORE_KEY",
 }
 

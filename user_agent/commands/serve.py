@@ -42,9 +42,12 @@ def _announce(url: str, state: AppState) -> None:
     if line.own_title:
         core = f"{line.address}, {line.own_title}, started on this machine"
     typer.echo(f"user-agent: listening on {url}")
-    key = state.api_key if sys.stdout.isatty() else None
-    typer.echo(f"  page      {url}/{f'#key={key}' if key else ''}")
-    typer.echo(f"  REST      {url}/v1   key {key or '(print it with `user-agent config show --key`)'}")
+    keys = state.keys if sys.stdout.isatty() else None
+    page = f"#key={keys.page}" if keys else "   key (print it with `user-agent config show --page-key`)"
+    typer.echo(f"  page      {url}/{page}")
+    typer.echo(
+        f"  REST      {url}/v1   key {keys.client if keys else '(print it with `user-agent config show --key`)'}"
+    )
     typer.echo(f"  core      {core or 'none: only the user model answers (λ 1)'}")
     typer.echo(f"  data      {state.config.data_dir}, encrypted with a key from: {state.stores.key_source}")
     if exposure := state.stores.documents.exposure():

@@ -25,7 +25,14 @@ EXAMPLES = examples(
 )
 
 _VARIED = ("lambda_user", "alpha")
-_WITHOUT_EFFECT = ("max_tokens", "private_context", "speculation", "stop_texts")
+_WITHOUT_EFFECT = (
+    "max_tokens",
+    "private_context",
+    "speculation",
+    "stop_texts",
+    "frequency_penalty",
+    "presence_penalty",
+)
 _ANSWER = tuple(name for name in ANSWER if name not in (*_VARIED, *_WITHOUT_EFFECT))
 
 Docs = Annotated[

@@ -192,6 +192,10 @@ class Collection:
         passages = self.passages(chosen.sample(indexed, min(len(indexed), SAMPLE_DOCUMENTS))) if indexed else []
         return chosen.sample(passages, min(len(passages), SAMPLE_PASSAGES))
 
+    def documents_of(self, link_ids: Container[int]) -> tuple[int, ...]:
+        """Return the ids of the documents of these links."""
+        return tuple(document.id for document in self.documents() if document.link_id in link_ids)
+
     def search(self, question: str, document_ids: Sequence[int] | None = None) -> list[Passage]:
         """The passages that a question is about, the best match first; of these documents, or of all."""
         passages, is_found = self.find(question, document_ids)

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import BinaryIO
 
+from user_agent.documents.confinement import was_too_slow
 from user_agent.documents.formats.section import Section
 from user_agent.documents.frames import receive, send
 from user_agent.documents.visible import visible
@@ -36,11 +37,14 @@ def exposure_warning(why: str) -> str:
     Args:
         why: what `Extractor.exposure` gave.
     """
+    remedy = (
+        ", or allow this program to create user namespaces (in a container by its seccomp profile, elsewhere by sysctl "
+        "user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns)"
+    )
     return (
         f"files are read without isolation from the network on this machine ({why}): a damaged or hostile file that "
-        "takes over its reader could send what your account can read. Add only files that you trust, or allow this "
-        "program to create user namespaces (in a container by its seccomp profile, elsewhere by sysctl "
-        "user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns)"
+        "takes over its reader could send what your account can read. Add only files that you trust"
+        f"{remedy if sys.platform == 'linux' else ''}"
     )
 
 
@@ -48,8 +52,8 @@ def exposure_warning(why: str) -> str:
 class Extractor:
     """Reads files in a child process that is kept between them. For any number of threads, one file at a time.
 
-    The child bounds itself (`extraction_worker`): 10 s a file, 500 MB, no network where the system allows that. It can
-    read what this user can, and start programs.
+    The child bounds itself (`confinement`): 10 s a file, 500 MB, no network where the system allows that. It can read
+    what this user can, and start programs, on Windows none.
     """
 
     def __init__(self) -> None:
@@ -145,7 +149,7 @@ class Extractor:
         """End the child; return why it ended, told of the file that it read."""
         process.kill()  # one that writes no frames may still run
         code = _closed(process)
-        if code == -signal.SIGALRM:
+        if was_too_slow(code):
             return "takes more than 10 s to read; split it"
         return f"crashes its reader ({_named(code)}): it is damaged, or its name has the wrong extension; save it again"
 

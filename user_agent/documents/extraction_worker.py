@@ -10,60 +10,30 @@ Frames in on standard input: the suffix, then the file's bytes. A frame out for 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import resource
-import signal
 import sys
 from contextlib import suppress
 from dataclasses import astuple
 
+from user_agent.documents.confinement import MEMORY_LIMIT_BYTES, TIME_LIMIT_S, confine, limited_time
 from user_agent.documents.formats import sections
 from user_agent.documents.formats.section import cut
 from user_agent.documents.frames import receive, send
 from user_agent.errors import DocumentsUnreadable
 
-TIME_LIMIT_S = 10.0
-MEMORY_LIMIT_BYTES = 500 * 1024 * 1024
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-
 
 def main() -> None:
-    """Read files until the other end hangs up. One that takes too long ends this process by SIGALRM."""
+    """Read files until the other end hangs up. One that takes too long ends this process."""
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no reply
-    send(replies, json.dumps({"exposure": limit_this_process()}).encode())
+    send(replies, json.dumps({"exposure": confine()}).encode())
     with suppress(EOFError):
         while True:
             suffix, data = receive(sys.stdin.buffer).decode(), receive(sys.stdin.buffer)
-            signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT_S)
-            reply = read(data, suffix)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            with limited_time(TIME_LIMIT_S):
+                reply = read(data, suffix)
             send(replies, reply)
-
-
-def limit_this_process() -> str:
-    """Bound its memory, let it write neither file nor core dump, and take it off the network where that is allowed.
-
-    Returns:
-        Why it is still on the network; empty if it is not.
-    """
-    with suppress(ValueError):  # macOS knows no such limit
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.dont_write_bytecode = True
-    return _leave_network()
-
-
-def _leave_network() -> str:
-    """Take this process off the network, and say why that is not possible; some containers refuse it."""
-    if sys.platform != "linux":
-        return "this system has no network namespaces"
-    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
-        return ""
-    return f"this system refuses a network namespace: {os.strerror(ctypes.get_errno())}"
 
 
 def read(data: bytes, suffix: str) -> bytes:

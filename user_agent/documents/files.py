@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,11 @@ from user_agent.errors import DocumentsUnreadable
 from user_agent.store.printable import REPLACEMENT
 
 MAX_FILE_BYTES = 20 * 1024 * 1024
+
+if sys.platform == "win32":  # which has no pipes among files, and whose users may make no links
+    _AS_FOUND = os.O_RDONLY | os.O_BINARY
+else:  # not through a link put in its place since, and not held up by a pipe put there
+    _AS_FOUND = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,7 @@ def read_file(file: FoundFile) -> bytes:
         DocumentsUnreadable: if it is too large; the text is a reason, without the file's name.
         OSError: if it cannot be read.
     """
-    # Not through a link put in its place since, and not held up by a pipe put there.
-    with open(os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as opened:
+    with open(os.open(file.path, _AS_FOUND), "rb") as opened:
         check_size(os.fstat(opened.fileno()).st_size)
         return opened.read(MAX_FILE_BYTES)
 

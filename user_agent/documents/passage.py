@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from user_agent.documents.formats.section import Section
-
 
 @dataclass(frozen=True)
 class Passage:
@@ -53,11 +51,6 @@ class Passage:
 
 class NothingFound(list[Passage]):
     """No passage, though documents were searched: none of theirs seems to be about the question."""
-
-
-def passage_of(piece: Section, source: Path) -> Passage:
-    """Make a piece of a file a passage."""
-    return Passage(piece.text, source, piece.line, piece.page, piece.heading, piece.sheet, piece.slide)
 
 
 def told_in_order(passages: Iterable[Passage]) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from user_agent.documents.extraction import Extractor, exposure_warning
 from user_agent.documents.files import FoundFile, find_files, read_file
 from user_agent.documents.formats import SUFFIXES
-from user_agent.documents.passage import Passage, passage_of
+from user_agent.documents.formats.section import Section
+from user_agent.documents.passage import Passage
 from user_agent.errors import DocumentsUnreadable
 from user_agent.store.printable import printable
 
@@ -109,6 +110,12 @@ def _read(file: FoundFile, extractor: Extractor, corpus: Corpus) -> None:
         corpus.failed.append(Unread(file.path, f"cannot be read: {error.strerror}"))
     else:
         corpus.passages.extend(passage_of(piece, file.path) for piece in pieces)
+
+
+def passage_of(piece: Section, source: Path) -> Passage:
+    """Make a piece of a file a passage."""
+    text, *place = astuple(piece)
+    return Passage(text, source, *place)
 
 
 def _told(unread: Unread) -> str:

@@ -19,7 +19,7 @@ from user_agent.documents import index
 from user_agent.documents.finding import Cosines, found_by_both, found_by_words
 from user_agent.documents.formats import READER_VERSION
 from user_agent.documents.formats.section import Section
-from user_agent.documents.passage import Passage, passage_of
+from user_agent.documents.passage import Passage
 from user_agent.errors import StoreUnreadable
 from user_agent.store.database import open_database, reported
 from user_agent.store.encryption_key import StoreKey
@@ -43,13 +43,16 @@ CREATE TABLE document (
     reader_version INTEGER NOT NULL,
     UNIQUE (link_id, path)
 );
+CREATE INDEX document_of_bytes ON document (sha256);
 CREATE TABLE original (document_id INTEGER PRIMARY KEY REFERENCES document ON DELETE CASCADE, data BLOB NOT NULL);
 {index.SCHEMA}
 PRAGMA user_version = {VERSION};
 """
 
 _FROM_VERSION_1 = "ALTER TABLE document ADD COLUMN reader_version INTEGER NOT NULL DEFAULT 1;"
-_FROM_VERSION_2 = f"{index.FROM_TEXT_ONLY} PRAGMA user_version = {VERSION};"
+_FROM_VERSION_2 = (
+    f"{index.FROM_TEXT_ONLY} CREATE INDEX document_of_bytes ON document (sha256); PRAGMA user_version = {VERSION};"
+)
 
 _LINKS = """
 SELECT link.id, link.path, linked_at, count(document.id) FILTER (WHERE state = 'indexed')
@@ -57,7 +60,12 @@ FROM link LEFT JOIN document ON link_id = link.id {where} GROUP BY link.id ORDER
 """
 _DOCUMENTS = """
 SELECT document.id, link_id, path, state, reason, size_bytes, modified_ns, sha256, read_at, reader_version,
-    (SELECT count(*) FROM passage WHERE document_id = document.id)
+    (SELECT count(*) FROM passage WHERE document_id = document.id),
+    CASE WHEN state = 'indexed' AND sha256 != '' THEN (
+        SELECT first.path FROM document AS first
+        WHERE first.sha256 = document.sha256 AND first.state = 'indexed' AND first.id < document.id
+        ORDER BY first.id LIMIT 1
+    ) END
 FROM document {where} ORDER BY path, document.id
 """
 
@@ -99,7 +107,8 @@ class Document:
         sha256: of its bytes, in hex; empty if they were not read.
         read_at: ISO 8601, UTC.
         reader_version: the `READER_VERSION` of the formats when it was read.
-        passages: how many can be found.
+        passages: how many it has.
+        copy_of: the first document with the same bytes, with which its passages are found once; None if it is that one.
     """
 
     id: int
@@ -113,6 +122,7 @@ class Document:
     read_at: str
     reader_version: int
     passages: int
+    copy_of: Path | None = None
 
     @property
     def is_outdated(self) -> bool:
@@ -370,7 +380,10 @@ def _links(database: apsw.Connection, where: str, *values: Any) -> list[Link]:
 
 def _documents(database: apsw.Connection, where: str, *values: Any) -> list[Document]:
     rows = database.execute(_DOCUMENTS.format(where=where), values)
-    return [Document(document_id, link_id, Path(path), *rest) for document_id, link_id, path, *rest in rows]
+    return [
+        replace(Document(document_id, link_id, Path(path), *rest), copy_of=first and Path(first))
+        for document_id, link_id, path, *rest, first in rows
+    ]
 
 
 def _given(value: int | None) -> tuple[int, ...]:
@@ -408,8 +421,8 @@ def _passage(database: apsw.Connection, passage_id: int) -> _Kept:
 
 
 def _read(row: Sequence[Any]) -> _Kept:
-    document_id, sha256, path, *values = row
-    return passage_of(Section(*values), Path(path)), document_id, sha256
+    document_id, sha256, path, text, *place = row
+    return Passage(text, Path(path), *place), document_id, sha256
 
 
 def _each_once(found: Iterable[_Kept]) -> list[Passage]:

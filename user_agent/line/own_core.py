@@ -40,6 +40,8 @@ def exit_on_sigterm() -> None:
 
 
 def _ending_signals() -> list[signal.Signals]:
+    if sys.platform == "win32":  # which has no SIGHUP
+        return [signal.SIGTERM]
     hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # as `nohup` has it
     return [signal.SIGTERM, signal.SIGHUP] if hangs_up else [signal.SIGTERM]
 
@@ -79,8 +81,14 @@ class OwnCore:
         """Start it, and see from now on that it runs.
 
         Raises:
-            CoreUnavailable: if it does not start.
+            CoreUnavailable: if it does not start, or cannot on this system.
         """
+        if sys.platform == "win32":
+            raise CoreUnavailable(
+                f"{self.title} cannot be started on Windows, where no core runs; set the address of a core on another "
+                "machine, or choose λ 1 to ask only the user model",
+                parameter="core",
+            )
         server = await self._launch("0")
         self._keeping = asyncio.create_task(self._keep(server))
 

@@ -26,6 +26,7 @@ from ssd2.wire.codec import (
 from ssd2.wire.tensors import unpack_logits
 from user_agent.errors import CoreLost
 from user_agent.line.status import error_of_status, is_cancelled, line_closed, no_message
+from user_agent.store.ledger import PREFIX_BYTES
 
 _T = TypeVar("_T")
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.CollaborateRequest, pb.CollaborateResponse]"
@@ -120,7 +121,7 @@ class CoreStream:
 
     async def _send(self, message: pb.CollaborateRequest) -> None:
         await self._bounded(self._call.write(message))
-        self.bytes_up += message.ByteSize()
+        self.bytes_up += message.ByteSize() + PREFIX_BYTES
 
     async def _receive(self) -> pb.CollaborateResponse:
         message = await self._call.read()
@@ -128,7 +129,7 @@ class CoreStream:
             raise no_message(self._address)
         if not isinstance(message, pb.CollaborateResponse):  # grpc.aio.EOF
             raise CoreLost(f"the core at {self._address} ended the answer too early; ask again")
-        self.bytes_down += message.ByteSize()
+        self.bytes_down += message.ByteSize() + PREFIX_BYTES
         return message
 
     async def _bounded(self, action: Awaitable[_T]) -> _T:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+from filelock import lock_descriptor
 
 from user_agent.errors import StoreInUse, StoreUnreadable
 
@@ -16,8 +18,8 @@ LOCK_FILE = "lock"
 
 
 def default_data_folder() -> Path:
-    """$XDG_DATA_HOME/slingshot, else ~/.local/share/slingshot."""
-    base = os.environ.get("XDG_DATA_HOME", "")
+    """$XDG_DATA_HOME/slingshot, else ~/.local/share/slingshot; on Windows in %LOCALAPPDATA%."""
+    base = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_DATA_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".local/share") / "slingshot"
 
 
@@ -49,12 +51,19 @@ def held_data_folder(folder: Path, url: str = "") -> Iterator[None]:
     """
     make_data_folder(folder)
     with _open(folder / LOCK_FILE) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreInUse(f"the data folder {folder} is in use by {_holder(lock)}") from None
+        if not lock_descriptor(lock.fileno(), blocking=False):
+            raise StoreInUse(f"the data folder {folder} is in use by {_holder(lock)}")
         _sign(folder / LOCK_FILE, lock, url)
         yield
+
+
+def holder_url(folder: Path) -> str:
+    """Return where the agent answers that held the folder last, or holds it; "" if a command did, or nobody."""
+    try:
+        with open(folder / LOCK_FILE, encoding="utf-8") as lock:
+            return str(_signed(lock)["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _open(file: Path) -> TextIO:
@@ -68,7 +77,8 @@ def _sign(file: Path, lock: TextIO, url: str) -> None:
     """Say who holds the lock; past the buffer, which would be written once more on closing."""
     try:
         os.ftruncate(lock.fileno(), 0)
-        os.pwrite(lock.fileno(), json.dumps({"pid": os.getpid(), "url": url}).encode(), 0)
+        os.lseek(lock.fileno(), 0, os.SEEK_SET)
+        os.write(lock.fileno(), f" {json.dumps({'pid': os.getpid(), 'url': url})}".encode())
     except OSError as error:
         raise _unwritable(file, error) from error
 
@@ -81,9 +91,15 @@ def _unwritable(file: Path, error: OSError) -> StoreUnreadable:
 
 def _holder(lock: TextIO) -> str:
     try:
-        holder = json.load(lock)
+        holder = _signed(lock)
         if holder["url"]:
             return f"the agent at {holder['url']} (process {holder['pid']}); use that one, or stop it"
         return f"process {holder['pid']}; wait until it is done, or stop it"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "a process that has just started; try again"
+
+
+def _signed(lock: TextIO) -> dict[str, Any]:
+    """Return what the holder has written, but for its first byte: that is locked, and Windows lets nobody read it."""
+    lock.seek(1)
+    return dict(json.load(lock))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
@@ -12,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TextIO
 
+from filelock import lock_descriptor
+
 from user_agent.errors import StoreKeyWrong, StoreUnreadable
+from user_agent.store.owner_only import owner_only
 
 KEY_FILE = "store.key"
 KEYRING_SERVICE = "slingshot"
@@ -78,8 +80,8 @@ def _alone_with(file: Path) -> Iterator[TextIO]:
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as opened:
-            os.fchmod(opened.fileno(), 0o600)
-            fcntl.flock(opened, fcntl.LOCK_EX)
+            owner_only(opened.fileno())
+            lock_descriptor(opened.fileno())
             yield opened
     except (OSError, UnicodeDecodeError) as error:
         raise StoreUnreadable(

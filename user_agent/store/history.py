@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -82,6 +83,27 @@ class Message:
     created: str
     trace: str
     data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A message or a title that was looked for.
+
+    Attributes:
+        conversation: its id.
+        title: of the conversation.
+        updated: when the conversation changed last.
+        message: its id; "" of a title.
+        role: who said it; "title" of a title.
+        text: words around what was found.
+    """
+
+    conversation: str
+    title: str
+    updated: str
+    message: str
+    role: Literal["user", "assistant", "title"]
+    text: str
 
 
 class History:
@@ -169,6 +191,78 @@ class History:
             rows = self._connection.execute(query, (conversation, limit, offset))
             return [_message(row) for row in rows]
 
+    def branch(self, conversation: str, message: str, *, with_it: bool) -> Conversation:
+        """Begin a conversation with the beginning of another one, which stays as it is.
+
+        Args:
+            conversation: the other one.
+            message: id of a message; its question is the last one that is taken over, with its answers.
+            with_it: False to take over only the questions before it, with theirs.
+
+        Raises:
+            NotFound: if there is no such conversation, or no such message in it.
+        """
+        with self._lock:
+            before = self._get(conversation)
+        turns = _turns(self.messages(conversation, limit=-1)[::-1])
+        at = next((place for place, turn in enumerate(turns) if message in [one.id for one in turn]), None)
+        if at is None:
+            raise NotFound(f"conversation {conversation!r} has no message {message!r}", parameter="message")
+        branch, names = self.create(f"{before.title.removesuffix(BRANCH)}{BRANCH}"), dict[str, str]()
+        for one in chain.from_iterable(turns[: at + 1] if with_it else turns[:at]):
+            data = {**one.data, "question": names.get(one.data.get("question", ""), "")} if one.data else {}
+            names[one.id] = self.append(branch.id, one.role, one.text, one.trace, data).id
+        return self.get(branch.id)
+
+    def search(self, words: str, limit: int = 50) -> list[Found]:
+        """Find the messages and titles that have all of some words, whatever their case; the latest chat comes first.
+
+        Args:
+            words: to look for; each may be a part of a word.
+            limit: how many at most.
+        """
+        wanted = words.casefold().split()
+        query = (
+            "SELECT conversation.id, title, updated, message.id, message.role, message.text FROM conversation "
+            "LEFT JOIN message ON message.conversation = conversation.id "
+            "ORDER BY updated DESC, conversation.number DESC, message.number"
+        )
+        found: list[Found] = []
+        with self._lock:
+            for conversation, title, updated, message, role, text in self._connection.execute(query):
+                is_new = not found or found[-1].conversation != conversation
+                excerpt = _excerpt(text or "", wanted)
+                if excerpt is None and is_new and wanted and _has(title, wanted):
+                    excerpt, message, role = title, "", "title"
+                if excerpt is not None:
+                    found.append(Found(conversation, title, updated, message, role, excerpt))
+                if len(found) == limit:
+                    break
+        return found
+
+    def answers_with(self, sources: Iterable[str]) -> list[Message]:
+        """Return the answers for which the user model read something of some documents.
+
+        Args:
+            sources: paths of documents, or of folders that they lie in.
+        """
+        roots = [Path(source) for source in sources]
+        with self._lock:
+            rows = list(self._connection.execute(f"{_MESSAGE} WHERE role = 'assistant'"))
+        return [message for message in map(_message, rows) if _reads(message, roots)]
+
+    def delete_messages(self, messages: Iterable[str]) -> None:
+        """Delete messages by their ids, so that no file has any of them left."""
+        with self._writing():
+            self._connection.executemany("DELETE FROM message WHERE id = ?", [(one,) for one in messages])
+        self._truncate()
+
+    def traces(self, conversation: str) -> list[str]:
+        """Return the ids of the answers in a conversation, as the ledger has them."""
+        query = "SELECT trace FROM message WHERE conversation = ? AND trace != ''"
+        with self._lock:
+            return [trace for (trace,) in self._connection.execute(query, (conversation,))]
+
     def answers(self) -> list[str]:
         """Return the texts of all answers."""
         with self._lock:
@@ -184,6 +278,9 @@ class History:
         with self._writing():
             self._get(conversation)
             self._connection.execute("DELETE FROM conversation WHERE id = ?", (conversation,))
+        self._truncate()
+
+    def _truncate(self) -> None:
         with self._lock:  # the log still has the pages as they were
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -228,3 +325,48 @@ def _renamed(data: dict[str, Any]) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+BRANCH = " (branch)"
+"""Ends the title of a branch."""
+
+_AROUND = 80
+"""Characters shown on each side of what was found."""
+
+
+def _turns(messages: Sequence[Message]) -> list[list[Message]]:
+    """Return each question with its answers; one that was made again later stands behind other questions."""
+    turns: list[list[Message]] = []
+    for message in messages:
+        of = message.data.get("question") if message.role == "assistant" else None
+        asked = [turn for turn in turns if turn[0].id == of]
+        if message.role == "user" or not turns:
+            turns.append([message])
+        else:
+            (asked or turns[-1:])[0].append(message)
+    return turns
+
+
+def _has(text: str, wanted: Sequence[str]) -> bool:
+    folded = text.casefold()
+    return all(word in folded for word in wanted)
+
+
+def _excerpt(text: str, wanted: Sequence[str]) -> str | None:
+    """Return the words around the first word that was looked for; None unless all of them are in the text."""
+    if not wanted or not _has(text, wanted):
+        return None
+    at = min(max(text.lower().find(word), 0) for word in wanted)
+    start, end = max(0, at - _AROUND), at + _AROUND
+    shown = " ".join(text[start:end].split())
+    return f"{'…' if start else ''}{shown}{'…' if end < len(text) else ''}"
+
+
+def _reads(message: Message, roots: Sequence[Path]) -> bool:
+    citations = message.data.get("citations")
+    sources = (
+        [Path(str(one.get("source", ""))) for one in citations if isinstance(one, dict)]
+        if isinstance(citations, list)
+        else []
+    )
+    return any(root == source or root in source.parents for source in sources for root in roots)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -79,29 +79,57 @@ OnDeparture: TypeAlias = Callable[[int, int], None]
 """Told the number of an entry of direction "up", and its wire_bytes."""
 
 
+class Tally:
+    """What the entries of one answer add up to, while they are made.
+
+    Attributes:
+        bytes_up: wire_bytes of the entries of direction "up".
+        bytes_down: wire_bytes of those of direction "down".
+        destinations: of those up, in the order of their first entry.
+    """
+
+    def __init__(self) -> None:
+        self.bytes_up = self.bytes_down = 0
+        self.destinations: list[str] = []
+
+    def add(self, direction: Direction, destination: str, wire_bytes: int) -> None:
+        """Add an entry."""
+        if direction == "down":
+            self.bytes_down += wire_bytes
+            return
+        self.bytes_up += wire_bytes
+        if destination not in self.destinations:
+            self.destinations.append(destination)
+
+
 @dataclass(frozen=True)
 class _Traced:
-    """The answer that entries are made for."""
+    """The answer that entries are made for; no answer if there is no tally."""
 
-    trace: str
-    on_departure: OnDeparture
+    trace: str = ""
+    on_departure: OnDeparture = lambda seq, wire_bytes: None
+    tally: Tally | None = None
 
 
-_NO_ANSWER = _Traced("", lambda seq, wire_bytes: None)
+_NO_ANSWER = _Traced()
 _traced: ContextVar[_Traced] = ContextVar("traced", default=_NO_ANSWER)
 
 
 @contextmanager
-def tracing(trace: str, on_departure: OnDeparture = _NO_ANSWER.on_departure) -> Iterator[None]:
+def tracing(trace: str, on_departure: OnDeparture = _Traced.on_departure) -> Iterator[Tally]:
     """Put the id of an answer on every entry that the current task, and tasks that it starts, make in here.
 
     Args:
         trace: the id.
         on_departure: told of each of them that leaves.
+
+    Yields:
+        What these entries add up to so far.
     """
-    token = _traced.set(_Traced(trace, on_departure))
+    tally = Tally()
+    token = _traced.set(_Traced(trace, on_departure, tally))
     try:
-        yield
+        yield tally
     finally:
         _traced.reset(token)
 
@@ -192,6 +220,27 @@ class Totals:
 
 
 @dataclass(frozen=True)
+class AnswerTraffic:
+    """What crossed for one answer.
+
+    Attributes:
+        trace: id of the answer.
+        first_seq: number of its first entry.
+        last_seq: number of its last one.
+        time: of the first one.
+        destinations: that messages were sent to, HOST:PORT.
+        totals: of all its entries.
+    """
+
+    trace: str
+    first_seq: int
+    last_seq: int
+    time: str
+    destinations: Sequence[str]
+    totals: Totals
+
+
+@dataclass(frozen=True)
 class Verification:
     """Result of verifying the chain.
 
@@ -259,6 +308,8 @@ class Ledger:
                 f"the ledger of what leaves this device cannot be written ({error}), so nothing is sent; free space on "
                 "its disk and check the file's permissions"
             ) from error
+        if traced.tally:
+            traced.tally.add(direction, destination, len(payload) + PREFIX_BYTES)
         if direction == "up":
             traced.on_departure(seq + 1, len(payload) + PREFIX_BYTES)
 
@@ -314,6 +365,45 @@ class Ledger:
                 if direction == "up" and is_loopback(destination.rpartition(":")[0]):
                     totals["local"] += Traffic(*row)
         return Totals(**totals)
+
+    def answers(self, limit: int = 100, *, before_seq: int = _BEHIND_ALL) -> list[AnswerTraffic]:
+        """Answers for which something crossed, the latest first.
+
+        Args:
+            limit: how many at most.
+            before_seq: list answers whose last entry comes before this one.
+        """
+        found: dict[str, AnswerTraffic] = {}
+        seen, at = set(), before_seq
+        query = "SELECT seq, trace FROM entry WHERE seq < ? ORDER BY seq DESC LIMIT ?"
+        while len(found) < limit:
+            with self._lock:
+                rows = list(self._connection.execute(query, (at, _PAGE)))
+            if not rows:
+                break
+            at = rows[-1][0]
+            for trace in dict.fromkeys(str(trace) for _, trace in rows if trace and trace not in seen):
+                seen.add(trace)
+                answer = self.answer(trace)
+                if answer.last_seq < before_seq:  # else it stands on the page before
+                    found[trace] = answer
+        return list(found.values())[:limit]
+
+    def answer(self, trace: str) -> AnswerTraffic:
+        """What crossed for one answer.
+
+        Raises:
+            NotFound: if nothing did.
+        """
+        query = (
+            "SELECT min(seq), max(seq), min(time), "
+            "json_group_array(DISTINCT destination) FILTER (WHERE direction = 'up') FROM entry WHERE trace = ?"
+        )
+        with self._lock:
+            ((first, last, time, destinations),) = self._connection.execute(query, (trace,))
+        if first is None:
+            raise NotFound(f"the ledger has no message of an answer {trace[:80]!r}; nothing was sent for it")
+        return AnswerTraffic(trace, first, last, time, sorted(json.loads(destinations)), self.totals(trace))
 
     def verify(self) -> Verification:
         """Walk along the chain, up to the first entry that does not fit."""

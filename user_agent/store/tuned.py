@@ -16,6 +16,7 @@ from typing import Any
 
 from ssd2.algorithm.params import CollaborationParams, LambdaUser
 from ssd2.errors import InvalidParameter
+from user_agent.store.owner_only import owner_only
 
 FILE = "tuned.json"
 RUN_FILES = "tuning-*.jsonl"
@@ -210,8 +211,7 @@ def _write(file: Path, how: int, text: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | how, 0o600), "w", encoding="utf-8") as opened:
-            if sys.platform != "win32":
-                os.fchmod(opened.fileno(), 0o600)  # a file that was there keeps its mode when it is opened
+            owner_only(opened.fileno())
             opened.write(text)
     except OSError as error:
         raise _unusable("write", file, error) from error

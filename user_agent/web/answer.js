@@ -6,6 +6,8 @@ import { citationList, disagreement } from "/web/citations.js";
 import { Denoising } from "/web/denoising.js";
 import { button, el } from "/web/dom.js";
 import { bytes, counted, seconds } from "/web/format.js";
+import { toldLine, toldOfStopped } from "/web/learns.js";
+import { markdown } from "/web/markdown.js";
 import { remedy } from "/web/notices.js";
 import { lambdasOf, leadersLegend, markedText, tokensOf, withConflicts } from "/web/tokens.js";
 
@@ -92,8 +94,8 @@ export class LiveAnswer {
 export function keptAnswer({ text, trace, data }) {
   const { tokens = [], citations = [], conflicts = null } = data ?? {};
   const marked = tokensOf(text, withConflicts(tokens, conflicts));
-  const shown = el("div", { className: "text" }, tokens.length ? markedText(marked, citations) : text);
-  return el("article", { className: "answer" }, shown, disagreements(conflicts, citations), leadersLegend(tokens), remarks(data),
+  const shown = el("div", { className: "text" }, tokens.length ? markedText(marked, citations) : markdown(text));
+  return el("article", { className: "answer" }, shown, disagreements(conflicts, citations), leadersLegend(tokens), data?.is_stopped && trace ? toldOfStopped(trace) : toldLine(data?.told), remarks(data),
     citationList(citations, data?.left_out, tokens.some(({ citation }) => typeof citation === "number")), course(trace),
     figures(data, tokens));
 }
@@ -102,6 +104,8 @@ function disagreements(conflicts, passages) {
   return conflicts?.map((conflict) => el("p", { className: "disagreement", role: "note" }, disagreement(conflict, passages)));
 }
 
+const REMARKS = { stuffed_prompt: "Your message looks as if passages of documents were in it. The provider can read the message; the agent adds what it finds in your documents by itself, without sending it." };
+
 function remarks(data) {
   const said = [data?.is_stopped && "Stopped before the end.", data?.clamped_from && clamped(data),
     data?.nothing_found && "Nothing about this was found in your documents; the answer does not use them.",
@@ -109,6 +113,7 @@ function remarks(data) {
       `${counted(data.left_out_turns, "earlier turn")} left out: the oldest do not fit beside this question.`,
     data?.private_context === "in part" && "The private context is too long and was given in part.",
     data?.private_context === "left out" && "The private context was left out.",
+    ...(data?.warnings ?? []).map(({ code, message }) => REMARKS[code] ?? message),
     data?.is_cut && !data.clamped_from && "Cut off at the longest answer; see Settings."];
   return said.filter(Boolean).map((text) => el("p", { className: "remark" }, text));
 }

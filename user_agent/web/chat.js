@@ -2,15 +2,15 @@
 
 import { ApiError, get, post } from "/web/api.js";
 import { freshSeed } from "/web/asking.js";
+import { chatTools } from "/web/tools.js";
 import { Composer } from "/web/composer.js";
 import { el } from "/web/dom.js";
+import { learns } from "/web/learns.js";
 import { report, reporting } from "/web/notices.js";
-import { rename } from "/web/router.js";
+import { address, rename } from "/web/router.js";
 import { updateTotals } from "/web/totals.js";
 import { Turn } from "/web/turn.js";
 import { welcome } from "/web/welcome.js";
-
-const TITLE_LENGTH = 60;
 
 export class Chat {
   #all = [];
@@ -20,7 +20,11 @@ export class Chat {
   #composer = new Composer(reporting((text) => this.#say(text)), () => this.#running?.abort());
   #alone = el("p", { className: "remark alone", hidden: true },
     "Each question stands alone: the models do not see the earlier ones.");
-  element = el("div", { className: "chat" }, this.#spoken, this.#turns, this.#alone, this.#composer.element);
+  #sends = el("input", { type: "checkbox", checked: true });
+  #history = el("label", { className: "remark alone", hidden: true }, this.#sends,
+    " Send the earlier messages of this chat along");
+  #learns = el("p", { className: "remark learns", id: "learns" }, learns.before);
+  element = el("div", { className: "chat" }, this.#spoken, this.#turns, this.#alone, this.#history, this.#composer.element, this.#learns);
 
   /** `status` is the agent's; `onChange` is told when there is another conversation or its order changed. */
   constructor(id, status, onChange) {
@@ -42,11 +46,17 @@ export class Chat {
     this.title = title;
     let turn = null;
     for (const message of messages) {
-      if (message.role === "user") turn = this.#add(message.text);
-      else turn?.add(message);
+      if (message.role === "user") turn = this.#add(message.text, message.id);
+      else (this.#all.find(({ id }) => id === message.data.question) ?? turn)?.add(message);
     }
     for (const shown of this.#all) shown.show();
     this.#down();
+  }
+
+  /** Who will see what has changed. */
+  showLearns() {
+    this.#learns.textContent = learns.before;
+    if (!this.id && !this.isRunning) this.#welcome();
   }
 
   showStatus(status) {
@@ -56,7 +66,9 @@ export class Chat {
   }
 
   #showAlone() {
-    this.#alone.hidden = !this.#all.length || this.status?.takes_conversations !== false;
+    const takes = this.status?.takes_conversations;
+    this.#alone.hidden = !this.#all.length || takes !== false;
+    this.#history.hidden = !this.#all.length || takes !== true;
   }
 
   #welcome() {
@@ -67,27 +79,50 @@ export class Chat {
     this.#composer.focus();
   }
 
-  #add(question) {
-    const turn = new Turn(question, reporting((options) => this.#work((signal) => this.#answer(turn, options, signal))));
-    if (!this.#all.length) this.#turns.replaceChildren();
+  #add(question, id) {
+    const turn = new Turn(question, id, {
+      onAsk: reporting((options) => this.#work((signal) => this.#answer(turn, options, signal))),
+      onEdit: reporting((text) => this.#edit(turn, text)),
+      onBranch: reporting(async () => (location.hash = address("chat", (await this.#branch(turn, false)).id))),
+    });
+    if (!this.#all.length) this.#turns.replaceChildren(chatTools(this));
     this.#all.push(turn);
     this.#showAlone();
     this.#turns.append(turn.element);
     return turn;
   }
 
+  /** Another chat with the beginning of this one, up to a turn or to the one before it. */
+  #branch(turn, before) {
+    return post(`/v1/conversations/${encodeURIComponent(this.id)}/branch`, { message: turn.id, before });
+  }
+
+  /** Ask in the place of a turn: in a chat of its own, so that nothing is lost. */
+  async #edit(turn, text) {
+    if (this.isRunning) return;
+    const isFirst = turn === this.#all[0];
+    this.id = isFirst ? null : (await this.#branch(turn, true)).id;
+    this.#all = [];
+    this.#turns.replaceChildren();
+    if (!isFirst) {
+      rename("chat", this.id);
+      await this.load();
+    }
+    await this.#say(text);
+  }
+
   #say(text) {
     return this.#work(async (signal) => {
       if (!this.id) await this.#begin(text);
-      await this.#keep({ role: "user", text });
+      const { id } = await this.#keep({ role: "user", text });
       this.#composer.clear();
-      return this.#answer(this.#add(text), {}, signal);
+      return this.#answer(this.#add(text, id), {}, signal);
     });
   }
 
   async #begin(text) {
-    const title = text.length > TITLE_LENGTH ? `${text.slice(0, TITLE_LENGTH - 1)}…` : text;
-    Object.assign(this, { title, id: (await post("/v1/conversations", { title })).id });
+    const { id, title } = await post("/v1/conversations", { question: text });
+    Object.assign(this, { title, id });
     rename("chat", this.id);
     this.onChange(this);
   }
@@ -101,7 +136,10 @@ export class Chat {
     const answer = turn.live({ seed, isCoreAlone, history: this.#before(turn) });
     try {
       const trace = await answer.run(signal, (text) => this.#speak(text));
-      if (answer.message) turn.add(await this.#keep(answer.message));
+      if (answer.message) {
+        answer.message.data.question = turn.id; // behind which another question may stand by now
+        turn.add(await this.#keep(answer.message));
+      }
       turn.show(); // and nothing is awaited before another question is taken, so that no click on it is lost
       return trace;
     } catch (error) {
@@ -112,7 +150,8 @@ export class Chat {
 
   #before(turn) {
     const earlier = this.#all.slice(0, this.#all.indexOf(turn));
-    return this.status?.takes_conversations === false ? [] : earlier.flatMap(({ messages }) => messages);
+    const isAlone = this.status?.takes_conversations === false || !this.#sends.checked;
+    return isAlone ? [] : earlier.flatMap(({ messages }) => messages);
   }
 
   #failed(turn, error, options) {

@@ -3,7 +3,7 @@
 import { el } from "/web/dom.js";
 
 export class Composer {
-  #field = el("textarea", { rows: 1, placeholder: "Ask a question", "aria-label": "Question", maxLength: 100000 });
+  #field = el("textarea", { rows: 1, placeholder: "Ask a question", "aria-label": "Question", "aria-describedby": "learns", maxLength: 100000 });
   #send = el("button", { type: "submit", className: "primary send" }, "Ask");
   element = el("form", { className: "composer" }, this.#field, this.#send);
 

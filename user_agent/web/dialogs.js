@@ -12,6 +12,13 @@ export const askText = (title, label, value, confirm) => {
 export const askWhether = async (title, text, confirm) =>
   (await open(title, el("p", {}, text), confirm, () => true)) ?? false;
 
+/** Whether it was confirmed, and the option beside it: {also}; null if not. Without an option there is none to choose. */
+export const askWhetherAlso = (title, text, option, confirm) => {
+  const box = el("input", { type: "checkbox" });
+  const content = [el("p", {}, text), option && el("label", { className: "option" }, box, " ", option)];
+  return open(title, content, confirm, () => ({ also: box.checked }));
+};
+
 function open(title, content, confirm, result) {
   return new Promise((resolve) => {
     let answer = null;

@@ -2,10 +2,11 @@
 
 import { get, post, remove, withQuery } from "/web/api.js";
 import { checkLine, isPending } from "/web/check.js";
-import { askWhether } from "/web/dialogs.js";
+import { askWhetherAlso } from "/web/dialogs.js";
 import { button, el, table } from "/web/dom.js";
 import { bytes, counted, sentence, when } from "/web/format.js";
 import { Ingest } from "/web/ingest.js";
+import { learns } from "/web/learns.js";
 import { reporting } from "/web/notices.js";
 import { route } from "/web/router.js";
 import { searchForm } from "/web/search.js";
@@ -35,8 +36,7 @@ export class Documents {
     this.#state.addEventListener("change", reporting(() => this.#reload()));
     this.#name.addEventListener("input", () => this.#filter());
     this.element = el("div", { className: "page" },
-      el("p", { className: "lead" }, "The private model reads these. Their text is kept encrypted on this device, and no file is sent. " +
-        "What an answer takes from them is sent: the core’s provider sees every word of an answer. Use only a provider that you trust."),
+      el("p", { className: "lead" }, `The private model reads these. Their text is stored encrypted on this device. ${learns.documents}`),
       ready(route().query),
       this.#warning,
       el("form", { className: "line", on: { submit: link } },
@@ -97,8 +97,13 @@ export class Documents {
 
   #entry({ id, path, documents, failed, check }) {
     const unlink = async () => {
-      if (!(await askWhether("Unlink folder", `The agent removes ${path} and its documents from its store. The files stay.`, "Unlink"))) return;
-      await remove(`/v1/documents/links/${encodeURIComponent(id)}`);
+      const at = `/v1/documents/links/${encodeURIComponent(id)}`;
+      const { answers } = await get(`${at}/answers`);
+      const text = `The agent removes ${path} and its documents from its store. The files stay.`;
+      const also = answers && `Also delete ${counted(answers, "saved answer")} for which something of it was read`;
+      const given = await askWhetherAlso("Unlink folder", text, also, "Unlink");
+      if (!given) return;
+      await remove(withQuery(at, { answers: given.also || null }));
       await this.load();
     };
     return el("li", {}, el("span", { className: "path" }, path),
@@ -123,14 +128,14 @@ export class Documents {
     this.#filter();
   }
 
-  #row({ id, name, path, link, state, reason, passages, bytes: size, changed }) {
+  #row({ id, name, path, link, state, reason, copy_of: first, passages, bytes: size, changed }) {
     const forget = async () => {
       await remove(`/v1/documents/${encodeURIComponent(id)}`);
       await this.load();
     };
     return el("tr", { data: { name: path.toLowerCase() } },
       el("th", { scope: "row", title: path }, name),
-      el("td", {}, el("span", { className: `state ${state}` }, state), reason && el("small", { className: "reason" }, reason)),
+      el("td", {}, el("span", { className: `state ${state}` }, state), (reason || first) && el("small", { className: "reason" }, reason || `same file as ${first}; found once`)),
       el("td", { className: "number" }, passages.toLocaleString("en")),
       el("td", { className: "number" }, bytes(size)),
       el("td", {}, when(changed)),

@@ -1,42 +1,44 @@
-// The departure ledger: every message to a core, the newest first, and what each says.
+// What left this device: first a row an answer, then every message to a core.
 
 import { download, get, withQuery } from "/web/api.js";
-import { button, el, table } from "/web/dom.js";
-import { bytes, counted, when } from "/web/format.js";
-import { messageView } from "/web/message.js";
+import { button, el } from "/web/dom.js";
+import { bytes, counted } from "/web/format.js";
+import { learns } from "/web/learns.js";
+import { Messages } from "/web/messages.js";
 import { reporting } from "/web/notices.js";
 import { route } from "/web/router.js";
-
-const PAGE = 100;
-
-const WHAT = "the questions, and the tokens of the answers with what they took from your documents.";
-const WHO = `The provider can read all that left: ${WHAT}`;
-const WHO_IS_LOCAL = `These messages went to a core on this machine. A provider elsewhere could read all of them: ${WHAT}`;
+import { ToldAnswers } from "/web/told.js";
 
 const amount = ({ messages, wire_bytes: size }) => `${counted(messages, "message")} with ${bytes(size)}`;
 
 export class Ledger {
   title = "What left this device";
   #trace = route().query.get("trace");
+  #isByMessage = this.#trace !== null || route().query.has("messages");
   #who = el("p", { className: "remark" });
   #summary = el("p", { className: "lead" });
   #verdict = el("p", { className: "verdict", role: "status" });
-  #rows = el("tbody", {});
-  #more = button("Show earlier messages", reporting(() => this.#earlier()), { hidden: true });
-  #before = Number.MAX_SAFE_INTEGER;
-  #turn = 0;
+  #shown = this.#isByMessage ? new Messages(this.#trace) : new ToldAnswers();
 
   constructor() {
     this.element = el("div", { className: "page" }, this.#summary,
       this.#who,
+      this.#filter(),
+      this.#shown.element,
       el("p", { className: "remark" }, "The hash chain shows that no entry was changed. It does not show whether entries were cut off at the " +
         "end, unless you keep the hash of the last one elsewhere, or whether the core was honest."),
-      this.#trace && el("p", { className: "filter" }, "Messages of one answer. ", el("a", { href: "#/ledger" }, "Show all")),
       el("div", { className: "actions" },
         button("Verify", reporting(() => this.#verify())),
         button("Export as JSON lines", reporting(() => this.#export()))),
-      this.#verdict,
-      table(["No.", "Time", "To", "Call", "#Bytes", "Answer"], this.#rows, { className: "ledger" }), this.#more);
+      this.#verdict);
+  }
+
+  #filter() {
+    const all = el("a", { href: "#/ledger?messages" }, "Every message");
+    const answers = el("a", { href: "#/ledger" }, "By answer");
+    if (!this.#isByMessage) return el("p", { className: "filter" }, all);
+    if (this.#trace === null) return el("p", { className: "filter" }, answers);
+    return el("p", { className: "filter" }, "Messages of one answer. ", answers, " · ", all);
   }
 
   async load() {
@@ -44,24 +46,11 @@ export class Ledger {
     const left = { messages: up.messages - local.messages, wire_bytes: up.wire_bytes - local.wire_bytes };
     const isAllLocal = local.messages > 0 && !left.messages;
     this.title = isAllLocal ? "What was sent, on this machine" : "What left this device";
-    this.#who.textContent = isAllLocal ? WHO_IS_LOCAL : WHO;
+    this.#who.textContent = isAllLocal ? learns.ledger_local : learns.ledger_left;
     const sent = [!isAllLocal && `${amount(left)} left this device`, local.messages && `${amount(local)} stayed on this machine`];
     this.#summary.textContent = [...sent.filter(Boolean), `${amount(down)} came back.`].join(", ") +
       " Every message is recorded before it is sent.";
-    this.#rows.replaceChildren();
-    await this.#earlier();
-  }
-
-  /** The page of messages before those that are shown. */
-  async #earlier() {
-    const turn = ++this.#turn;
-    const query = { direction: "up", before: this.#before, limit: PAGE, trace: this.#trace };
-    const { data, has_more: hasMore } = await get(withQuery("/v1/ledger", query));
-    if (turn !== this.#turn) return; // a later look shows the rows; both would show them twice
-    this.#before = data.at(-1)?.seq ?? this.#before;
-    this.#rows.append(...data.flatMap((entry) => entryRows(entry)));
-    this.#more.hidden = !hasMore;
-    if (!this.#rows.childElementCount) this.#rows.append(el("tr", {}, el("td", { colSpan: 6 }, "Nothing has been sent yet.")));
+    await this.#shown.load();
   }
 
   async #verify() {
@@ -77,20 +66,4 @@ export class Ledger {
     el("a", { href: url, download: "slingshot-ledger.jsonl" }).click();
     URL.revokeObjectURL(url);
   }
-}
-
-/** A row, and under it on request the message. */
-function entryRows({ seq, time, destination, rpc, wire_bytes: size, trace }) {
-  const said = el("td", { colSpan: 6 });
-  const below = el("tr", { className: "message", hidden: true }, said);
-  const toggle = button(String(seq), reporting(async () => {
-    if (!said.childElementCount) said.append(messageView(await get(`/v1/ledger/${seq}`)));
-    below.hidden = !below.hidden;
-    toggle.setAttribute("aria-expanded", String(!below.hidden));
-  }), { className: "quiet", "aria-expanded": "false", "aria-label": `Message ${seq}: read it` });
-  const onRow = (event) => event.target.closest("a, button") || toggle.click();
-  return [el("tr", { className: "entry", on: { click: onRow } },
-    el("th", { scope: "row" }, toggle), el("td", {}, when(time)), el("td", {}, destination), el("td", {}, rpc),
-    el("td", { className: "number" }, size.toLocaleString("en")),
-    el("td", {}, trace && el("a", { href: `#/ledger?trace=${encodeURIComponent(trace)}` }, `…${trace.slice(-6)}`))), below];
 }

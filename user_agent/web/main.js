@@ -1,11 +1,12 @@
 // The start of the page, and which view stands in it.
 
-import { get, ready } from "/web/api.js";
+import { get, ready, withQuery } from "/web/api.js";
 import { Chat } from "/web/chat.js";
-import { markCurrent, updateConversations } from "/web/conversations.js";
+import { markCurrent, startChatSearch, updateConversations } from "/web/conversations.js";
 import { Documents } from "/web/documents.js";
 import { entrance } from "/web/entrance.js";
 import { forgetKey, key, takeKeyFromAddress } from "/web/key.js";
+import { learnWhoLearns } from "/web/learns.js";
 import { Ledger } from "/web/ledger.js";
 import { clear, learnSettings, onWrongKey, report, reporting } from "/web/notices.js";
 import { route } from "/web/router.js";
@@ -87,13 +88,14 @@ const start = reporting(async () => {
   await updateConversations(); // which says whether the key is right
   document.body.classList.remove("locked");
   status = null;
+  await learnWhoLearns(); // before anything can be asked
   await Promise.all([show(), updateTotals(), learnSettings()]);
 });
 
-/** Ask how the agent is, and tell the view once it is known: a core that is gone takes seconds. */
-const updateStatus = reporting(async () => {
+/** Ask how the agent is, and tell the view once it is known. Nothing is sent to the core unless `asksCore`. */
+const updateStatus = reporting(async (asksCore = false) => {
   const mine = (statusAsked += 1);
-  const found = await get("/v1/status");
+  const found = await get(withQuery("/v1/status", { ask_core: asksCore || null }));
   if (mine !== statusAsked) return; // a later one has been asked for, perhaps of another core
   status = found;
   view?.showStatus?.(status);
@@ -115,9 +117,15 @@ onWrongKey.call = enter;
 takeKeyFromAddress();
 startTheme(document.getElementById("theme"));
 startSidebar();
+startChatSearch();
 addEventListener("hashchange", () => (location.hash.startsWith("#key=") ? (takeKeyFromAddress(), start()) : showing()));
 addEventListener("agent-back", start);
-addEventListener("settings-saved", () => updateStatus());
+addEventListener("settings-saved", reporting(async ({ detail }) => {
+  await learnWhoLearns();
+  await updateStatus(Boolean(detail?.asksCore));
+}));
+addEventListener("ask-core", () => updateStatus(true));
+addEventListener("learns", () => view?.showLearns?.());
 addEventListener("retitled", ({ detail }) => {
   if (!(view instanceof Chat) || view.id !== detail.id) return;
   view.title = detail.title;

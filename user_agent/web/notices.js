@@ -22,6 +22,7 @@ export function report(error) {
   if (error.name === "AbortError") return;
   if (!(error instanceof ApiError)) throw error;
   if (error.status === 401) onWrongKey.call("The agent refused this key. Open the address that the agent printed when it started, or paste its key here.");
+  else if (error.code === "insufficient_scope") onWrongKey.call("This key may not open the page. Open the address that the agent printed when it started, or paste the page’s key here.");
   else if (error.code === GONE) waitForAgent(error.message);
   else show(error.message, remedy(error));
 }

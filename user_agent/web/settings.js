@@ -6,6 +6,8 @@ import { forgetKey } from "/web/key.js";
 import { clear, reporting } from "/web/notices.js";
 
 const SOURCES = { keyring: "a key in the keyring", passphrase: "your passphrase", file: "a key in a file beside the settings" };
+const OF_THE_LINE = ["core", "ca"];
+
 export class Settings {
   title = "Settings";
   #fields = el("fieldset", { className: "fields" });
@@ -18,7 +20,8 @@ export class Settings {
       el("div", { className: "actions" }, el("button", { className: "primary" }, "Save"), this.#said));
     const forget = () => (forgetKey(), location.reload());
     this.element = el("div", { className: "page" }, form, this.#about,
-      el("div", { className: "actions" }, button("Forget the key in this tab", forget, { className: "quiet" })));
+      el("div", { className: "actions" }, button("Ask the core for its model", () => dispatchEvent(new Event("ask-core")), { className: "quiet" }),
+        button("Forget the key in this tab", forget, { className: "quiet" })));
     this.showStatus(status);
   }
 
@@ -63,7 +66,8 @@ export class Settings {
     clear();
     await this.load();
     this.#said.textContent = "Saved.";
-    dispatchEvent(new Event("settings-saved"));
+    const asksCore = Object.keys(changed).some((name) => OF_THE_LINE.includes(name)); // who changes it wants to know
+    dispatchEvent(new CustomEvent("settings-saved", { detail: { asksCore } }));
   });
 }
 

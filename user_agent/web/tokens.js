@@ -5,6 +5,7 @@ import { withCard } from "/web/card.js";
 import { disagreement, place } from "/web/citations.js";
 import { el } from "/web/dom.js";
 import { percent, share, shares } from "/web/format.js";
+import { markdown } from "/web/markdown.js";
 
 /** Who led, and how it is shown; where both models would have said the same nothing is marked. */
 export const LEADERS = {
@@ -12,14 +13,18 @@ export const LEADERS = {
   core: { glyph: "○", said: "led by the core" },
 };
 
-/** The text of tokens; `passages` are those that the private model had. */
+/** The text of tokens, as Markdown; `passages` are those that the private model had. */
 export function markedText(tokens, passages) {
   const text = tokens.map((token) => token.text).join("");
   const isMarked = (run) => LEADERS[run.leader] || run.citation !== null || run.conflict;
-  const parts = runs(tokens).map((run) => (isMarked(run) ? mark(run, text, passages) : [run.text]));
-  const children = parts.flat();
-  if (typeof children[0] === "string") children[0] = children[0].trimStart();
-  return children;
+  const all = runs(tokens);
+  const leaf = (start, end) => all.filter((run) => run.at < end && run.at + run.text.length > start).flatMap((run) => {
+    const at = Math.max(run.at, start);
+    const shown = { ...run, at, text: text.slice(at, Math.min(run.at + run.text.length, end)) };
+    return isMarked(run) ? mark(shown, text, passages) : [shown.text];
+  });
+  const first = text.length - text.trimStart().length;
+  return markdown(text.slice(first), (start, end) => leaf(first + start, first + end));
 }
 
 /** What the marks mean, if there are any. */

@@ -9,11 +9,33 @@ export class Turn {
   #alone = null;
   #shown = -1;
   #body = el("div", { className: "body" });
+  #asked = el("div", { className: "asking" });
 
-  /** `onAsk({seed, isCoreAlone})` asks the question of this turn again. */
-  constructor(question, onAsk) {
-    Object.assign(this, { question, onAsk });
-    this.element = el("section", { className: "turn" }, el("p", { className: "question" }, question), this.#body);
+  /**
+   * `id` is the question's. `onAsk({seed, isCoreAlone})` asks it again, `onEdit(text)` asks another one in its place,
+   * `onBranch()` goes on from here in a chat of its own.
+   */
+  constructor(question, id, { onAsk, onEdit, onBranch }) {
+    Object.assign(this, { question, id, onAsk, onEdit, onBranch });
+    this.#asked.append(el("p", { className: "question" }, question),
+      button("Edit", () => this.#edit(), { className: "quiet edit", "aria-label": `Edit: ${question}` }));
+    this.element = el("section", { className: "turn" }, this.#asked, this.#body);
+  }
+
+  /** Show the question in a field; what is asked in its place goes to a branch, and this chat stays as it is. */
+  #edit() {
+    const shown = [...this.#asked.childNodes];
+    const field = el("textarea", { value: this.question, "aria-label": "New wording", rows: 3, required: true, maxLength: 100000 });
+    const back = () => (this.#asked.replaceChildren(...shown), shown.at(-1).focus());
+    const submit = (event) => {
+      event.preventDefault();
+      const text = field.value.trim();
+      back();
+      if (text) this.onEdit(text);
+    };
+    this.#asked.replaceChildren(el("form", { className: "editing", on: { submit } }, field, el("div", { className: "actions" },
+      button("Cancel", back, { className: "quiet" }), el("button", { type: "submit", className: "primary" }, "Ask"))));
+    field.focus();
   }
 
   /** Take in an answer that is kept. */
@@ -70,6 +92,7 @@ export class Turn {
       button("Regenerate", () => this.onAsk({}), { className: "quiet" }),
       data?.seed && data.lambda_user !== 1 && !hasAlone &&  // at λ 1 there may be no core
         button("Compare with core alone", () => this.onAsk({ seed: data.seed, isCoreAlone: true }), { className: "quiet" }),
+      button("Branch", () => this.onBranch(), { className: "quiet", title: "Go on from here in another chat" }),
       button("Copy", () => navigator.clipboard.writeText(text), { className: "quiet" }),
       trace && el("a", { className: "quiet", href: `${address("ledger")}?trace=${encodeURIComponent(trace)}` }, "Messages sent"));
   }

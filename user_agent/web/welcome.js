@@ -2,6 +2,7 @@
 
 import { button, el } from "/web/dom.js";
 import { sentence } from "/web/format.js";
+import { learns } from "/web/learns.js";
 import { offer } from "/web/pairs.js";
 
 const SUGGESTED = [
@@ -10,23 +11,13 @@ const SUGGESTED = [
   "In which street is the place of my piano lesson?",
 ];
 
-const LEARNS = "The server’s provider learns your questions and every word of the answers, including those quoted from your " +
-  "documents. A provider that attacks can get at more of the passages found for a question: use only one that you trust not to attack.";
-const LEARNS_NOTHING = "In this demo both run on this machine. A core elsewhere learns your questions and every word of the " +
-  "answers, including those quoted from your documents.";
-
-const LEARNS_LOCALLY = "Both run on this machine, so nothing leaves it.";
-const LEARNS_NEVER = "With these settings the small model answers by itself (λ 1): no core is asked, and nothing leaves this machine.";
-
-const learns = (core) => (core?.is_demo ? LEARNS_NOTHING : core?.address === null ? LEARNS_NEVER : core?.pair ? LEARNS_LOCALLY : LEARNS);
-
 /** `status` is the agent's; null while it is not known yet, as when a core that is gone is waited for. */
 export function welcome(status, onAsk) {
   const isDemo = status?.core?.is_demo;
   return el("div", { className: "welcome" },
     el("h2", {}, "Ask about your documents"),
     el("p", {}, "A large model on a server and a small one on this device answer together. Only the small one reads your documents."),
-    status && el("p", {}, learns(status.core)),
+    el("p", {}, learns.welcome),
     isDemo && offer(),
     isDemo && demo(onAsk),
     status?.core?.error && el("p", { className: "notice" }, sentence(status.core.error)));

@@ -7,7 +7,6 @@ progress off the disk, so a download may run in a process of its own.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+
+from filelock import lock_descriptor
 
 from ssd2.errors import DownloadFailed, SlingshotError
 from ssd2.models.embeddings import EmbeddingFile
@@ -112,10 +113,9 @@ def _held(work: Path) -> Iterator[Path]:
     except OSError as error:
         raise DownloadFailed(f"cannot write {work.parent}: {error}; choose another data folder") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock_descriptor(lock, blocking=False):
+            raise DownloadFailed("another process is downloading this model; wait until it is done")
         yield work
-    except BlockingIOError:
-        raise DownloadFailed("another process is downloading this model; wait until it is done") from None
     finally:
         with suppress(OSError):
             work.rmdir()  # where nothing came

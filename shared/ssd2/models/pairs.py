@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -252,8 +253,11 @@ PAIRS: tuple[Pair, ...] = (
 
 
 def models_folder() -> Path:
-    """$XDG_DATA_HOME/slingshot/models, else ~/.local/share/slingshot/models: of both sides on this machine."""
-    base = os.environ.get("XDG_DATA_HOME", "")
+    """$XDG_DATA_HOME/slingshot/models, else ~/.local/share/slingshot/models: of both sides on this machine.
+
+    On Windows in %LOCALAPPDATA%.
+    """
+    base = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_DATA_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".local/share") / "slingshot/models"
 
 

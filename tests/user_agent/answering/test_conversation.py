@@ -32,6 +32,7 @@ from user_agent.config import AgentConfig
 from user_agent.documents.passage import Passage
 from user_agent.documents.search import search
 from user_agent.line.line import CoreLine
+from user_agent.store.access_keys import AccessKeys
 from user_agent.store.crossed import Crossed
 from user_agent.store.database import memory_database
 
@@ -229,7 +230,9 @@ async def test_what_a_model_thinks_is_never_shown(service: Service, monkeypatch:
 
 
 def rest(service: Service) -> httpx.AsyncClient:
-    state = AppState(AgentConfig(), {}, "sk-test", service.answering, None, CoreLine(None))
+    state = AppState(
+        AgentConfig(), {}, AccessKeys(Path("no-folder"), "sk-test"), service.answering, None, CoreLine(None)
+    )
     transport, headers = httpx.ASGITransport(create_app(state)), {"authorization": "Bearer sk-test"}
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)
 

@@ -33,6 +33,7 @@ from user_agent.documents.collection import Collection
 from user_agent.documents.passage import Passage
 from user_agent.errors import CoreLost
 from user_agent.line.line import CoreLine
+from user_agent.store.access_keys import AccessKeys
 from user_agent.store.crossed import Crossed
 from user_agent.store.database import memory_database
 from user_agent.store.history import History
@@ -96,7 +97,7 @@ async def test_the_trace_says_how_far_a_long_prompt_is_read(service: Answering) 
 
 
 async def test_a_stream_has_the_progress_in_comments_that_clients_skip(service: Answering) -> None:
-    state = AppState(AgentConfig(), {}, KEY, service, None, CoreLine(None))
+    state = AppState(AgentConfig(), {}, AccessKeys(Path("no-folder"), KEY), service, None, CoreLine(None))
     transport, headers = httpx.ASGITransport(create_app(state)), {"authorization": f"Bearer {KEY}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as http:
         body = {"messages": [{"role": "user", "content": QUESTION}], "model": "slingshot", "stream": True}
@@ -294,7 +295,7 @@ async def test_what_goes_between_the_search_and_the_first_logits_is_not_kept(
 async def test_a_conversation_that_is_deleted_takes_along_what_was_read_for_it(service: Answering) -> None:
     history = History(memory_database())
     stores: Any = type("Stores", (), {"history": history})
-    state = AppState(AgentConfig(), {}, KEY, service, stores, CoreLine(None))
+    state = AppState(AgentConfig(), {}, AccessKeys(Path("no-folder"), KEY), service, stores, CoreLine(None))
     transport, headers = httpx.ASGITransport(create_app(state)), {"authorization": f"Bearer {KEY}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as http:
         await ask(service)

@@ -130,6 +130,9 @@ async def test_an_answer_knows_which_passages_did_not_fit(user_model: UserModel)
         "source": "notes/sheds.md",
         "line": question.left_out[0].line,
         "page": None,
+        "heading": "",
+        "slide": None,
+        "sheet": None,
     }
     (said,) = remarks(question)
     assert said.startswith(f"{len(question.left_out)} more passages were found but did not fit: sheds.md:")

@@ -246,7 +246,7 @@ def test_settings_are_taken_up_at_once_and_kept(agent: AgentProcess) -> None:
 
 def test_the_status_says_what_the_agent_works_with(agent: AgentProcess, core: CoreProcess) -> None:
     with agent.client() as http:
-        status = http.get("/v1/status").json()
+        status = http.get("/v1/status?ask_core=true").json()
     assert status["core"]["address"] == core.address
     assert status["core"]["model"] == "tiny" or status["core"]["parameters"] > 0
     assert (status["core"]["is_demo"], status["core"]["error"], status["key_source"]) == (False, None, "passphrase")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -96,3 +97,36 @@ def test_no_request_that_the_schema_allows_or_forbids_breaks_the_agent(agent: Ag
     command += ["--exclude-path", "/v1/pairs/{name}/download"]  # which would really download
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-6000:]
+
+
+PAYLOADS = json.loads((Path(__file__).parent / "client_payloads.json").read_text())
+"""Bodies with the fields that these programs always send, written after their public code: none runs in the suite."""
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_no_field_that_a_client_always_sends_is_refused(agent: AgentProcess, name: str) -> None:
+    with agent.client() as http:
+        answer = http.post("/v1/chat/completions", json=PAYLOADS[name])
+    assert answer.status_code == 200, answer.text
+    assert answer.text.endswith("data: [DONE]\n\n") == PAYLOADS[name]["stream"]
+    assert "error" not in answer.text[:20]
+
+
+def test_langchain_gets_its_own_errors_for_tools_and_formats(agent: AgentProcess) -> None:
+    langchain_openai = pytest.importorskip("langchain_openai")
+    openai = pytest.importorskip("openai")
+    how = {"model": "slingshot", "base_url": f"{agent.url}/v1", "api_key": KEY, "max_retries": 0}
+    model = langchain_openai.ChatOpenAI(**how)
+
+    def clock() -> str:
+        """Tell the time."""
+        return "noon"
+
+    with pytest.raises(openai.BadRequestError) as refused:
+        model.bind_tools([clock]).invoke("What time is it?")
+    assert refused.value.param == "tools"
+    schema = {"title": "place", "description": "A place.", "type": "object", "properties": {"name": {"type": "string"}}}
+    for method, field in (("json_mode", "response_format"), ("function_calling", "tools")):
+        with pytest.raises(openai.BadRequestError) as refused:
+            model.with_structured_output(schema, method=method).invoke("Where is it?")
+        assert refused.value.param == field

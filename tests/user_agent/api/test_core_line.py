@@ -42,7 +42,8 @@ def test_another_core_is_taken_up_and_one_that_is_no_address_changes_nothing(tmp
         for taken, name in ((first, "first"), (second, "second")):
             changed = http.patch("/v1/settings", json={"lambda_user": None, "core": taken.address})
             assert changed.status_code == 200
-            status = http.get("/v1/status").json()["core"]
+            assert http.get("/v1/status").json()["core"]["model"] is None, "nothing was sent"
+            status = http.get("/v1/status?ask_core=true").json()["core"]
             assert (status["address"], status["model"], status["is_demo"]) == (taken.address, name, False)
             assert http.post(CHAT, json=asked()).status_code == 200
         for wrong, code in (("no address", "invalid_parameter"), ("core.example.org:50051", "insecure_line")):

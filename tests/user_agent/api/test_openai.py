@@ -235,11 +235,23 @@ def test_nobody_is_answered_without_the_key(agent: AgentProcess) -> None:
 
 def test_another_host_s_name_is_refused(http: httpx.Client) -> None:
     """A page of another host whose name leads here (DNS rebinding) gets nothing."""
-    assert http.get("/v1/models", headers={"host": "evil.example"}).status_code == 400
+    for host in ("evil.example", "evil.example:8642", "localhost.evil.example", "[::2]", ""):
+        refused = http.get("/v1/models", headers={"host": host})
+        assert refused.status_code == 400
+        error = refused.json()["error"]
+        assert (error["code"], error["param"]) == ("host_not_trusted", "trusted_hosts")
+        assert "trusted_hosts" in error["message"]
+        assert refused.headers["x-request-id"]
+    for host in ("localhost", "LOCALHOST:1", "127.0.0.1:8642", "[::1]:8642"):
+        assert http.get("/v1/models", headers={"host": host}).status_code == 200
 
 
 def test_a_page_of_another_origin_is_not_let_in(http: httpx.Client) -> None:
     assert "access-control-allow-origin" not in http.get("/health", headers={"origin": "http://evil.example"}).headers
+    asks = {"origin": "http://evil.example", "access-control-request-method": "POST"}
+    refused = http.options("/v1/chat/completions", headers=asks)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "cors_origins")
+    assert "access-control-allow-origin" not in refused.headers
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"null", b"\xff", b'{"model": "slingshot"}'])

@@ -19,6 +19,7 @@ from user_agent.api.app import create_app
 from user_agent.api.state import AppState
 from user_agent.config import AgentConfig
 from user_agent.line.line import CoreLine
+from user_agent.store.access_keys import AccessKeys
 
 NOTES = "import os, pathlib, sys, time; work = pathlib.Path(os.environ['WORK']); "
 SLOW = NOTES + "work.mkdir(parents=True); (work / 'x').write_bytes(bytes(1000)); time.sleep(60)"
@@ -28,7 +29,7 @@ FAILS = "import sys; sys.exit('user-agent: error: the network is down')"
 
 @pytest.fixture
 async def state() -> AsyncIterator[AppState]:
-    state = AppState(AgentConfig(), {}, KEY, SimpleNamespace(), None, CoreLine(None))  # type: ignore[arg-type]
+    state = AppState(AgentConfig(), {}, AccessKeys(Path("no-folder"), KEY), SimpleNamespace(), None, CoreLine(None))  # type: ignore[arg-type]
     yield state
     await state.fetching.close()
 

@@ -37,7 +37,7 @@ async def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 @pytest.fixture
 async def http(state: AppState) -> AsyncIterator[httpx.AsyncClient]:
-    transport, headers = httpx.ASGITransport(create_app(state)), {"authorization": f"Bearer {state.api_key}"}
+    transport, headers = httpx.ASGITransport(create_app(state)), {"authorization": f"Bearer {state.keys.page}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
         yield client
 

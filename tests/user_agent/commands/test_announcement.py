@@ -25,7 +25,7 @@ class _Stream(io.StringIO):
 @pytest.fixture
 def state() -> SimpleNamespace:
     return SimpleNamespace(
-        api_key="sk-shown-to-people",
+        keys=SimpleNamespace(page="sk-page-shown-to-people", client="sk-client"),
         line=SimpleNamespace(own_title=None, address="core.example.org:50051"),
         config=SimpleNamespace(data_dir="/data", ca=None),
         stores=SimpleNamespace(key_source="keyring", documents=SimpleNamespace(exposure=lambda: "")),
@@ -40,14 +40,17 @@ def said(state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, *, to_terminal
 
 
 def test_people_get_an_address_that_opens_the_page(state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert f"{URL}/#key=sk-shown-to-people" in said(state, monkeypatch, to_terminal=True)
+    shown = said(state, monkeypatch, to_terminal=True)
+    assert f"{URL}/#key=sk-page-shown-to-people" in shown
+    assert f"{URL}/v1   key sk-client" in shown
 
 
 def test_the_key_is_in_no_log_that_keeps_what_it_says(state: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     logged = said(state, monkeypatch, to_terminal=False)
-    assert state.api_key not in logged
+    assert "sk-" not in logged
     assert logged.startswith(f"user-agent: listening on {URL}\n")
     assert "user-agent config show --key" in logged
+    assert "user-agent config show --page-key" in logged
 
 
 @pytest.mark.parametrize(

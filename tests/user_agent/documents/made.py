@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping, Sequence
+from xml.sax.saxutils import escape, quoteattr
 
 import docx
+import openpyxl
+import pptx
 from docx.oxml import parse_xml
 
 
@@ -106,3 +110,111 @@ def saved(document: docx.document.Document) -> bytes:
     file = io.BytesIO()
     document.save(file)
     return file.getvalue()
+
+
+def workbook(sheets: Mapping[str, Sequence[Sequence[object]]], *, hidden: str = "") -> bytes:
+    """An .xlsx of these rows."""
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for number, row in enumerate(rows, start=1):
+            for column, value in enumerate(row, start=1):
+                cell = sheet.cell(number, column)
+                cell.value = value
+                if isinstance(value, str):
+                    cell.data_type = "s"  # "=1" too
+        sheet.sheet_state = "hidden" if name == hidden else "visible"
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+def presentation(*slides: tuple[str, Sequence[str]], notes: str = "", rows: Sequence[Sequence[str]] = ()) -> bytes:
+    """A .pptx of titles and paragraphs; notes and a table stand on the last slide."""
+    made = pptx.Presentation()
+    for title, paragraphs in slides:
+        slide = made.slides.add_slide(made.slide_layouts[1])
+        slide.shapes.title.text_frame.text = title
+        frame = slide.placeholders[1].text_frame
+        for at, paragraph in enumerate(paragraphs):
+            (frame.paragraphs[0] if at == 0 else frame.add_paragraph()).text = paragraph
+    if notes:
+        slide.notes_slide.notes_text_frame.text = notes
+    if rows:
+        table = slide.shapes.add_table(len(rows), len(rows[0]), 0, 0, 100, 100).table
+        for row, cells in zip(table.rows, rows, strict=True):
+            for cell, text in zip(row.cells, cells, strict=True):
+                cell.text = text
+    file = io.BytesIO()
+    made.save(file)
+    return file.getvalue()
+
+
+def open_document(body: str, styles: str = "", extra: Mapping[str, str] | None = None) -> bytes:
+    """An OpenDocument file whose body has these elements, and whose automatic styles are those."""
+    spaces = " ".join(
+        f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{space}:1.0"'
+        for name, space in (
+            *(("office", "office"), ("style", "style"), ("text", "text"), ("table", "table"), ("draw", "drawing")),
+            ("presentation", "presentation"),
+        )
+    )
+    content = (
+        f"<office:document-content {spaces}><office:automatic-styles>{styles}</office:automatic-styles>"
+        f"<office:body>{body}</office:body></office:document-content>"
+    )
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in {"content.xml": content, **(extra or {})}.items():
+            archive.writestr(name, text)
+    return file.getvalue()
+
+
+def open_text(*paragraphs: str) -> bytes:
+    """An .odt of paragraphs."""
+    return open_document(f"<office:text>{_paragraphs(paragraphs)}</office:text>")
+
+
+def open_sheet(sheets: Mapping[str, Sequence[Sequence[object]]]) -> bytes:
+    """An .ods of these rows."""
+    tables = "".join(
+        f"<table:table table:name={quoteattr(name)}>"
+        + "".join(f"<table:table-row>{''.join(map(_cell, row))}</table:table-row>" for row in rows)
+        + "</table:table>"
+        for name, rows in sheets.items()
+    )
+    return open_document(f"<office:spreadsheet>{tables}</office:spreadsheet>")
+
+
+def open_slides(*slides: tuple[str, Sequence[str]]) -> bytes:
+    """An .odp of titles and paragraphs."""
+    frame = "<draw:frame presentation:class='{}'><draw:text-box>{}</draw:text-box></draw:frame>"
+    pages = "".join(
+        f"<draw:page>{frame.format('title', _paragraphs([title]))}"
+        f"{frame.format('outline', _paragraphs(paragraphs))}</draw:page>"
+        for title, paragraphs in slides
+    )
+    return open_document(f"<office:presentation>{pages}</office:presentation>")
+
+
+def rich_text(*paragraphs: str) -> bytes:
+    """An .rtf of paragraphs."""
+    return ("{\\rtf1\\ansi\\ansicpg1252\\uc1 " + "".join(f"{rich(text)}\\par\n" for text in paragraphs) + "}").encode()
+
+
+def rich(text: str) -> str:
+    """Text in the source of an .rtf."""
+    units = memoryview(text.encode("utf-16-le")).cast("H")
+    told = (chr(unit) if 31 < unit < 127 else f"\\u{unit - 65536 * (unit > 32767)}?" for unit in units)
+    return "".join(f"\\{sign}" if sign in "\\{}" else sign for sign in told)
+
+
+def _paragraphs(texts: Sequence[str]) -> str:
+    return "".join(f"<text:p>{escape(text)}</text:p>" for text in texts)
+
+
+def _cell(value: object) -> str:
+    kind = "string" if isinstance(value, str) else "float"
+    inner = f"<text:p>{escape(str(value))}</text:p>" if value is not None else ""
+    return f"<table:table-cell office:value-type='{kind}'>{inner}</table:table-cell>"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ssd2.evaluation.documents.questions import FILES, read_documents
 from user_agent.documents.formats import sections
 from user_agent.documents.formats.section import cut
-from user_agent.documents.passage import passage_of, told_in_order
+from user_agent.documents.passage import told_in_order
+from user_agent.documents.reader import passage_of
 
 
 def test_the_stored_passages_are_what_the_reader_cuts() -> None:

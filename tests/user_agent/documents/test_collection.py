@@ -174,7 +174,7 @@ def test_what_is_unchanged_is_not_read_again(library: Collection, notes: Path, e
 
 
 VERSION_2 = """
-DROP TRIGGER passage_removed; DROP TABLE word; DROP TABLE part; DROP TABLE vector;
+DROP INDEX document_of_bytes; DROP TRIGGER passage_removed; DROP TABLE word; DROP TABLE part; DROP TABLE vector;
 ALTER TABLE passage DROP COLUMN heading; ALTER TABLE passage DROP COLUMN sheet;
 ALTER TABLE passage DROP COLUMN slide; ALTER TABLE passage DROP COLUMN name;
 CREATE VIRTUAL TABLE word USING fts5 (text, content = 'passage', content_rowid = 'id', tokenize = 'porter unicode61');
@@ -230,6 +230,8 @@ def test_a_file_that_is_there_twice_is_told_once(library: Collection, tmp_path: 
     places = [one.place for one in library.search("plumber")]
     assert sorted(places) == ["other.txt:1", "up.txt:1", "up.txt:3"]
     assert len(library.passages()) == 4
+    copies = {one.path.name: one.copy_of for one in library.documents()}
+    assert (copies["up.txt"], copies["a.txt"], copies["other.txt"]) == (None, Path("up.txt"), None)
     linked = next(one.id for one in library.documents() if one.path.name == "a.txt")
     assert [one.place for one in library.search("plumber", [linked])] == ["a.txt:1", "a.txt:3"]
     library.remove(uploaded.id)

@@ -17,7 +17,7 @@ TEXTS = {
     "swedish": ("Nyckeln ligger på köksbänken, säger Åsa.", "cp1252"),
     "russian": ("Ключ от сарая лежит в синем ящике на кухне. Код сигнализации 4711.", "cp1251"),
     "greek": ("Το κλειδί της αποθήκης είναι στο μπλε συρτάρι της κουζίνας.", "cp1253"),
-    "polish": ("Klucz do szopy leży w niebieskiej szufladzie w kuchni. Następna wizyta jest we wrześniu.", "cp1250"),
+    "polish": ("Żółty klucz leży w dużej szufladzie, obok łyżek. Następna wizyta będzie we wrześniu.", "cp1250"),
 }
 
 

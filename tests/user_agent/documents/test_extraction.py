@@ -15,13 +15,13 @@ import pytest
 
 from tests.user_agent.documents import made
 from user_agent.documents import extraction
+from user_agent.documents.confinement import MEMORY_LIMIT_BYTES, TIME_LIMIT_S
 from user_agent.documents.extraction import Extractor
-from user_agent.documents.extraction_worker import MEMORY_LIMIT_BYTES, TIME_LIMIT_S
 from user_agent.documents.formats import SUFFIXES
 from user_agent.errors import DocumentsUnreadable
 
 DEEP_GREETING = "(200_000).to_bytes(4, 'big') + b'[' * 200_000"
-LIMITED = "from user_agent.documents.extraction_worker import limit_this_process; limit_this_process()\n"
+LIMITED = "from user_agent.documents.confinement import confine; confine()\n"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.user_agent.documents import made
 from user_agent.documents.extraction import Extractor
 from user_agent.documents.formats import sections
 from user_agent.documents.formats.section import PASSAGE_CHARACTERS, cut, sentences
-from user_agent.documents.passage import passage_of
+from user_agent.documents.reader import passage_of
 from user_agent.errors import DocumentsUnreadable
 
 Told = list[tuple[str, int | None, int | None]]

@@ -93,7 +93,7 @@ def test_without_a_key_the_page_asks_for_it_and_says_that_a_wrong_one_is_wrong(
 
 def test_a_first_start_leads_to_an_own_folder_and_an_own_core(page: Page) -> None:
     expect(page.get_by_text("You are looking at a demo")).to_be_visible()
-    expect(page.get_by_text("learns your questions and every word of the answers")).to_be_visible()
+    expect(page.get_by_text("A core elsewhere would see your questions and every word of the answers")).to_be_visible()
     page.get_by_role("link", name="Use my own folder").click()
     expect(page.get_by_label("Folder on this machine")).to_be_focused()
     page.get_by_role("link", name="New chat").click()
@@ -352,7 +352,8 @@ def test_the_ledger_shows_what_the_message_that_left_says(page: Page) -> None:
     expect(asked).to_contain_text("Opens an answer")
     expect(asked.get_by_role("list", name="Tokens")).to_contain_text("piano")
     expect(asked).not_to_contain_text("Rose")
-    page.get_by_role("link", name="Show all").click()
+    page.get_by_role("link", name="Every message").click()
+    expect(page.get_by_role("columnheader", name="Answer")).to_be_visible()
     page.get_by_role("button", name="Verify").click()
     expect(page.get_by_text(re.compile("The hash chain of .* is consistent"))).to_be_visible()
     with page.expect_download() as download:
@@ -682,6 +683,7 @@ def test_nothing_is_wider_than_a_narrow_screen(page: Page, answered: str, view: 
     if view == "chat":
         open_course(page)
     if view == "ledger":
+        page.locator(".told-answers summary").first.click()
         page.get_by_role("button", name=re.compile("read it")).first.click()
         expect(page.locator(".decoded")).to_be_visible()
     assert overflow(page) <= 0
@@ -756,6 +758,10 @@ def test_settings_name_the_core_that_is_asked_from_now_on(page: Page, other_core
     expect(page.get_by_text("Saved.")).to_be_visible()
     expect(page.get_by_role("alert")).to_be_empty()
     expect(page.locator(".about")).to_contain_text(f"no core answers at {other_core}")
+    page.reload()
+    expect(page.locator(".about")).to_contain_text(f"Current core{other_core}")  # which is not asked again for that
+    page.get_by_role("button", name="Ask the core for its model").click()
+    expect(page.locator(".about")).to_contain_text(f"no core answers at {other_core}")
 
 
 def test_the_ledger_tells_what_left_from_what_stayed_on_this_machine(page: Page) -> None:
@@ -812,22 +818,73 @@ def test_what_an_answer_waits_for_is_said_on_the_page(page: Page) -> None:
     expect(page.get_by_role("status")).to_be_empty()
 
 
-@pytest.mark.parametrize(
-    ("core", "says"),
-    [
-        ({"address": "127.0.0.1:9", "pair": "smollm2-135m"}, "Both run on this machine, so nothing leaves it."),
-        ({"address": None, "pair": ""}, "no core is asked, and nothing leaves this machine"),
-        ({"address": "core.example.org:50051", "pair": ""}, "provider learns your questions"),
-    ],
-)
-def test_the_welcome_says_who_learns_what_with_this_core(page: Page, core: dict[str, str | None], says: str) -> None:
-    def status(route: Route) -> None:
-        found = route.fetch().json()
-        route.fulfill(json={**found, "core": {**found["core"], "is_demo": False, **core}})
+def test_the_line_under_the_question_says_who_will_see_what_with_the_settings_in_force(
+    page: Page, agent: AgentProcess
+) -> None:
+    line = page.locator("#learns")
+    expect(line).to_have_text("Both models run on this machine. No other machine sees the question or the answer.")
+    expect(page.get_by_label("Question")).to_have_accessible_description(line.inner_text())
+    for settings, says in (
+        ({"lambda_user": 1}, "The private model answers by itself (λ 1). Nothing is sent"),
+        ({"lambda_user": None, "core": "127.0.0.1:9"}, "Whoever runs the core at 127.0.0.1:9 will see your question"),
+        ({"lambda_user": 0}, "No document is read."),
+    ):
+        with agent.client() as http:
+            http.patch("/v1/settings", json=settings).raise_for_status()
+        page.reload()
+        expect(line).to_contain_text(says)
+        expect(page.locator(".welcome")).to_contain_text(says)
+    with agent.client() as http:
+        http.patch("/v1/settings", json={"lambda_user": None, "core": None}).raise_for_status()
 
-    page.route("**/v1/status", status)
-    page.reload()
-    expect(page.locator(".welcome")).to_contain_text(says)
+
+def test_an_answer_says_which_words_of_which_document_are_known_now(page: Page) -> None:
+    ask(page, "Where is my piano lesson?")
+    for _ in ("as it was made", "as it is kept"):
+        told = page.locator(".told")
+        expect(told).to_contain_text(
+            "now knows your question, this answer, and from your documents: Rose Pavilion (app"
+        )
+        expect(told.locator("strong")).to_have_text("Rose Pavilion")
+        page.reload()
+
+
+def test_the_ledger_begins_with_a_row_an_answer_and_its_messages_on_a_click(page: Page) -> None:
+    ask(page, "Where is my piano lesson?")
+    sent = re.search(r"↑ ([\d.]+ k?B)", page.locator(".summary").inner_text())
+    assert sent
+    expect(page.locator("#totals")).to_contain_text(f", {sent[1]}")
+    page.get_by_role("link", name="What left this device").click()
+    row = page.locator(".told-answers > li").first
+    expect(row).to_contain_text("You asked “Where is my piano lesson?”")
+    expect(row.locator(".told")).to_contain_text("from your documents: Rose Pavilion (appointments.md:3).")
+    expect(row.locator("summary")).to_have_text(re.compile(rf"^\d+ messages, {re.escape(sent[1])} sent$"))
+    expect(row.locator("table")).to_have_count(0)
+    row.locator("summary").press("Enter")
+    row.get_by_role("button", name=re.compile("read it")).first.click()
+    expect(row.locator(".decoded")).to_contain_text("Ends the answer")
+
+
+@pytest.mark.usefixtures("long_answers")
+def test_an_answer_that_was_stopped_says_what_is_known_of_it(page: Page) -> None:
+    stopped = {"is_stopped": True, "tokens": [], "citations": [], "figures": None}
+    page.get_by_label("Question").fill(TWO_SOURCE)
+    with page.expect_request("**/events") as watched:
+        page.keyboard.press("Enter")
+    expect(page.locator(".answer.live .token")).to_have_count(BLOCK)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
+    trace = watched.value.url.split("/")[-2]
+    page.evaluate(
+        """async (message) => {
+            const { keptAnswer } = await import("/web/answer.js");
+            document.querySelector(".turns").replaceChildren(keptAnswer(message));
+        }""",
+        {"text": "The", "trace": trace, "data": stopped},
+    )
+    expect(page.locator(".told")).to_contain_text(
+        "now knows your question and as much of the answer as was made. No words"
+    )
 
 
 def test_a_folder_that_the_models_cannot_read_is_said_beside_a_pair_that_can(page: Page) -> None:

@@ -6,16 +6,23 @@ only. Other processes take the names and the version from here, and what cuts te
 | suffix | a section is | told with |
 |---|---|---|
 | .txt | a paragraph | line |
-| .md | a paragraph, or a row of a table | line |
-| .html, .htm | a block, a row of a table, or a term with its descriptions | line |
+| .md | a paragraph, or a row of a table | line, headings |
+| .html, .htm | a block, a row of a table, or a term with its descriptions | line, headings |
 | .pdf | a page | page |
-| .docx | a paragraph, or a row of a table | |
+| .docx, .odt | a paragraph, or a row of a table | headings |
+| .rtf | a paragraph, or a row of a table | |
+| .xlsx, .ods | a row, each value with its column's name | sheet, row as line, the title above the table as heading |
+| .pptx, .odp | a paragraph, a row of a table, or a note | slide, its title as heading |
 | .csv | a row, each value with its column's name | line |
 | .json | the values of one object | |
-| .eml | the header; then the blocks of the body | |
+| .eml | the header; then the blocks of the body | the subject as heading |
 
-What a reader of the file sees is what is read. Not read: what the file hides (.html, .md, .docx), what is in pictures,
-headers and footnotes of .docx, attachments of .eml (their names are).
+A heading without text below it is no section, unless its words would be lost (`headings`).
+
+What a reader of the file sees is what is read. Not read: what the file hides (text, sheets and slides; rows and columns
+of a sheet are read, since a filter hides those too), what is in pictures, charts and drawings, headers, footnotes and
+comments, the numbers of lists in .odt, .odp and .pptx, formulas without a stored result, attachments of .eml (but their
+names).
 
 Hidden text of HTML is known by names, attributes, inline styles and simple rules of `<style>`. It is read all the same
 where it is hidden by an external style sheet, by a script, by a selector beyond `.a`, `#a`, `a` and `.a p`, by the
@@ -39,6 +46,12 @@ _MODULES = {
     ".htm": "web_page",
     ".pdf": "pdf",
     ".docx": "word",
+    ".odt": "open_text",
+    ".rtf": "rich_text",
+    ".xlsx": "workbook",
+    ".ods": "open_sheet",
+    ".pptx": "slides",
+    ".odp": "open_slides",
     ".csv": "table",
     ".json": "structured",
     ".eml": "mail",

@@ -67,16 +67,17 @@ def decode(data: bytes, declared: str | None = None) -> str:
         if data.startswith(mark):
             return _decoded(data, encoding)
     if b"\0" in data:
-        if (text := _unmarked_utf16(data)) is not None:
-            return text
+        found = _unmarked_utf16(data)
+        if found is not None:
+            return found
         raise DocumentsUnreadable(f"is {looks_like(data) or 'binary'}, despite its name; rename it")
-    for encoding in (declared, "utf-8-sig"):
-        if encoding:
-            with suppress(UnicodeDecodeError, LookupError):
-                return data.decode(encoding)
+    for named in filter(None, (declared, "utf-8-sig")):
+        with suppress(UnicodeDecodeError, LookupError):
+            return data.decode(named)
     if what := looks_like(data):
         raise DocumentsUnreadable(f"is {what}, despite its name; rename it")
-    if (text := recognised(data)) is None:
+    text = recognised(data)
+    if text is None:
         raise DocumentsUnreadable("is in an encoding that cannot be recognised; save it as UTF-8")
     return text
 

@@ -22,8 +22,18 @@ def sections(data: bytes) -> Iterator[Section]:
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     named = _SEPARATOR.match(text)
     rows = _rows(text[named.end() :], named[1], 2) if named else _rows(text, _delimiter(text[:_SAMPLE_CHARACTERS]))
+    return told_rows(rows)
+
+
+def told_rows(rows: Iterator[tuple[int, list[str]]], *, is_headed: bool | None = None) -> Iterator[Section]:
+    """Tell the rows of a table, each value with the name of its column where the first row has names.
+
+    Args:
+        rows: with their numbers.
+        is_headed: whether the first one has the names; None to tell by its looks.
+    """
     first = next(rows, (1, []))
-    names = first[1] if _is_header(first[1]) else []
+    names = first[1] if (is_header(first[1]) if is_headed is None else is_headed) else []
     untold = set(names)
     for line, row in rows if names else chain([first], rows):
         if len(row) != len(names):
@@ -31,7 +41,9 @@ def sections(data: bytes) -> Iterator[Section]:
             continue
         values = {name: value for name, value in zip(names, row, strict=True) if value.strip()}
         untold.difference_update(values)
-        yield Section(_listed(f"{name}: {value}" for name, value in values.items()), line=line)
+        yield Section(
+            _listed(f"{name}: {value}" if name.strip() else value for name, value in values.items()), line=line
+        )
     yield Section(_listed(name for name in names if name in untold), line=first[0])
 
 
@@ -59,7 +71,7 @@ def _delimiter(sample: str) -> str:
     return best
 
 
-def _is_header(row: list[str]) -> bool:
+def is_header(row: list[str]) -> bool:
     """Names only: none empty, none twice, none with a digit in it."""
     return bool(row) and len(set(row)) == len(row) and all(c.strip() and not any(map(str.isdigit, c)) for c in row)
 

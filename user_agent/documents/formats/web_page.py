@@ -134,7 +134,7 @@ class _Passage:
         if told:
             origin = self.place.whole or self.place.block
             heading = None if self.place.whole else self.place.heading
-            level = heading and (TITLE if heading.name == "title" else int(heading.name[1]))
+            level = None if heading is None else TITLE if heading.name == "title" else int(heading.name[1])
             yield Section(told, line=line + ((origin and origin.sourceline) or 1) - 1), level
 
 

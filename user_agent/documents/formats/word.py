@@ -17,15 +17,11 @@ from docx.opc.exceptions import PackageNotFoundError
 from docx.oxml.ns import qn
 from docx.oxml.xmlchemy import BaseOxmlElement
 
-from user_agent.documents.formats.encoding import looks_like
+from user_agent.documents.formats.archive import check_archive
 from user_agent.documents.formats.headings import TITLE, Leveled, under_headings
 from user_agent.documents.formats.section import Section
 from user_agent.documents.formats.word_numbers import Numbers
 from user_agent.errors import DocumentsUnreadable
-
-MAX_ENTRIES = 2_000
-MAX_UNPACKED_BYTES = 100 * 1024 * 1024
-MAX_RATIO = 200  # XML of real documents packs to a fifth or a thirtieth
 
 _HEADING = re.compile(r"title|heading ([1-9])")
 _PARAGRAPH, _TABLE, _ROW, _CELL, _RUN = (qn(f"w:{name}") for name in ("p", "tbl", "tr", "tc", "r"))
@@ -43,7 +39,7 @@ _NO_TEXT = frozenset(
 
 def sections(data: bytes) -> Iterator[Section]:
     """The paragraphs and rows in the document's order. Parts of the archive are read by name, and none is unpacked."""
-    _check_archive(data)
+    check_archive(data, "a Word document", ".docx")
     try:
         document = docx.Document(io.BytesIO(data))
     except (KeyError, ValueError, PackageNotFoundError, zipfile.BadZipFile) as error:
@@ -131,19 +127,3 @@ def _path(*names: str) -> str:
 
 def _is_on(switch: BaseOxmlElement | None) -> bool:
     return switch is not None and switch.get(qn("w:val"), "true") not in ("0", "false", "off")
-
-
-def _check_archive(data: bytes) -> None:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-    except zipfile.BadZipFile as error:
-        is_archive = data.startswith(b"PK")
-        reason = "is truncated or damaged" if is_archive else f"is {looks_like(data) or 'not a Word document'}"
-        raise DocumentsUnreadable(f"{reason}; save it as .docx again") from error
-    unpacked = sum(entry.file_size for entry in entries)
-    if len(entries) > MAX_ENTRIES or unpacked > MAX_UNPACKED_BYTES or unpacked > MAX_RATIO * len(data):
-        raise DocumentsUnreadable(
-            f"would unpack from {len(data):,} bytes to {unpacked:,} in {len(entries):,} parts, too much for a "
-            "document; save it as .docx again"
-        )

@@ -1,0 +1,1 @@
+"""Start of the agent when its user logs in."""
