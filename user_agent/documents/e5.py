@@ -74,7 +74,8 @@ class SentenceVectors:
         return vector
 
     def _read(self, file: Path) -> None:
-        data = memoryview(np.memmap(file, np.uint8, "r"))
+        mapped: Any = np.memmap(file, np.uint8, "r")
+        data = memoryview(mapped)
         cursor = _Cursor(data)
         if cursor.bytes(4) != MAGIC:
             raise ValueError("it begins with other bytes")

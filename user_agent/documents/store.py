@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import apsw
 import numpy as np
@@ -176,7 +176,7 @@ class DocumentStore:
                 database.execute(_FROM_VERSION_1)
             if version in (1, 2):
                 database.execute(_FROM_VERSION_2)
-                for (document_id,) in database.execute("SELECT id FROM document").fetchall():
+                for (document_id,) in cast("list[tuple[int]]", database.execute("SELECT id FROM document").fetchall()):
                     index.add(database, document_id)
 
     def close(self) -> None:
@@ -312,8 +312,8 @@ class DocumentStore:
             "WHERE id NOT IN (SELECT passage_id FROM vector) LIMIT ?"
         )
         with self._reading() as database:
-            rows = database.execute(query, (most,)).fetchall()
-        return [(int(passage_id), " ".join(str(text).split())) for passage_id, text in rows]
+            rows = cast("list[tuple[int, str]]", database.execute(query, (most,)).fetchall())
+        return [(passage_id, " ".join(text.split())) for passage_id, text in rows]
 
     def put_vectors(self, ids: Sequence[int], vectors: NDArray[np.float32]) -> None:
         """Keep sentence vectors, [N, D]; not those of passages that are gone since."""
@@ -325,7 +325,8 @@ class DocumentStore:
         """Multiply a question with all vectors, which are kept in memory until something changes."""
         state = (database.pragma("data_version"), self._changes)
         if self._vectors is None or self._vectors[0] != state:
-            rows = database.execute("SELECT passage_id, data FROM vector ORDER BY passage_id").fetchall()
+            query = "SELECT passage_id, data FROM vector ORDER BY passage_id"
+            rows = cast("list[tuple[int, bytes]]", database.execute(query).fetchall())
             ids = np.array([one for one, _ in rows], np.int64)
             data = np.frombuffer(b"".join(data for _, data in rows), np.float16).reshape(len(rows), -1 if rows else 0)
             self._vectors = (state, ids, data.astype(np.float32))

@@ -98,9 +98,11 @@ def evaluate(
             with closing(Collection(Path(folder), None, file)) as library:
                 library.link(FILES)
                 library.sync()
-                outcomes = list(
-                    _outcomes(library, lambda done, of, at=at: on_question(at * of + done, len(files) * of))
-                )
+
+                def show(done: int, of: int, before: int = at) -> None:
+                    on_question(before * of + done, len(files) * of)
+
+                outcomes = list(_outcomes(library, show))
             rows += [_row(name, label, some) for label, some in _groups(outcomes).items() if some]
     return rows
 
@@ -141,5 +143,5 @@ def _row(search: str, label: str, outcomes: Sequence[Outcome]) -> Row:
     missed = sum(not one.is_found for one in outcomes) / count
     if not outcomes[0].question.parts:
         return Row(search, label, count, None, None, None, None, missed)
-    recalls = [sum(one.question.recall(one.found[:depth]) for one in outcomes) / count for depth in DEPTHS]
-    return Row(search, label, count, *recalls, sum(one.ndcg for one in outcomes) / count, missed)
+    first, fifth, tenth = (sum(one.question.recall(one.found[:depth]) for one in outcomes) / count for depth in DEPTHS)
+    return Row(search, label, count, first, fifth, tenth, sum(one.ndcg for one in outcomes) / count, missed)
