@@ -106,7 +106,11 @@ CLAIMS = (
 
 LOOKED_AT = {
     "README.md": ["With this one the user model answers by itself, and nothing is sent:"],
-    "docs/rest.md": ["nothing is sent for it", "nothing is sent unless `ask_core` is true"],
+    "docs/rest.md": [
+        "nothing is sent for it",
+        "nothing is sent unless `ask_core` is true",
+        "At λ = 1 nothing is sent, so nothing is looked at.",
+    ],
     "docs/using-the-app.md": ["at most 15 s and without the core: nothing is sent."],
     "protos/threat-model.md": ["with `--lambda-user 1` nothing is sent", "λ 1 | “The private model answers by itself"],
     "user_agent/store/ledger.py": ["the ledger of what leaves this device cannot be written ({error}), so nothing is"],

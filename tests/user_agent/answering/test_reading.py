@@ -34,6 +34,7 @@ from user_agent.documents.passage import Passage
 from user_agent.errors import CoreLost
 from user_agent.line.line import CoreLine
 from user_agent.store.access_keys import AccessKeys
+from user_agent.store.answers import AnswerRecords
 from user_agent.store.crossed import Crossed
 from user_agent.store.database import memory_database
 from user_agent.store.history import History
@@ -294,7 +295,7 @@ async def test_what_goes_between_the_search_and_the_first_logits_is_not_kept(
 
 async def test_a_conversation_that_is_deleted_takes_along_what_was_read_for_it(service: Answering) -> None:
     history = History(memory_database())
-    stores: Any = type("Stores", (), {"history": history})
+    stores: Any = type("Stores", (), {"history": history, "answers": AnswerRecords(memory_database())})
     state = AppState(AgentConfig(), {}, AccessKeys(Path("no-folder"), KEY), service, stores, CoreLine(None))
     transport, headers = httpx.ASGITransport(create_app(state)), {"authorization": f"Bearer {KEY}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as http:

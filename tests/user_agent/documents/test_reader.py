@@ -35,7 +35,7 @@ def test_a_long_paragraph_is_cut_between_sentences_only(tmp_path: Path) -> None:
     ("name", "content", "says"),
     [
         ("scan.pdf", b"%PDF", "not a PDF"),
-        ("latin.txt", "Straße".encode("latin-1"), "UTF-8"),
+        ("greek.txt", "Οδός 5".encode("iso-8859-7"), "UTF-8"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:
