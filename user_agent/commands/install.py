@@ -45,7 +45,7 @@ def install(
 
 
 def uninstall() -> None:
-    """Stop the agent that `user-agent install` started, and do not start it at login. Deletes no document or setting."""
+    """Stop the agent that `user-agent install` started, and do not start it at login. Deletes no data or setting."""
     from user_agent.startup.login_item import login_item
 
     item = login_item()
