@@ -154,7 +154,10 @@ async def branch(request: Request, conversation_id: str, where: Branch) -> histo
 @router.get(
     "/{conversation_id}/export",
     response_class=Response,
-    responses={**documented(404), 200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}},
+    responses={
+        **documented(404),
+        200: {"content": {"text/markdown": {"schema": {"type": "string"}}, "application/json": {}}},
+    },
 )
 async def export(request: Request, conversation_id: str, form: Literal["markdown", "json"] = "markdown") -> Response:
     """Export a conversation as Markdown or JSON."""

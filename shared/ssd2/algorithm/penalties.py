@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ssd2.errors import InvalidParameter
+
+if TYPE_CHECKING:  # a request has penalties, and no help text has to wait for torch
+    from torch import Tensor
 
 MAX_PENALTY = 2.0
 
@@ -55,7 +56,7 @@ class Penalties:
         """
         if not self or not answer_ids.numel():
             return mixed
-        counts = torch.bincount(answer_ids[0].to(mixed.device), minlength=mixed.shape[-1])[: mixed.shape[-1]]  # [V]
+        counts = answer_ids[0].to(mixed.device).bincount(minlength=mixed.shape[-1])[: mixed.shape[-1]]  # [V]
         return mixed - (self.frequency * counts + self.presence * (counts > 0)).to(mixed.dtype)
 
 

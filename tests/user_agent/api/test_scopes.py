@@ -37,6 +37,8 @@ READ_LEDGER = {
     "/v1/ledger/verify",
     "/v1/ledger/export",
     "/v1/ledger/{seq}",
+    "/v1/ledger/answers",
+    "/v1/ledger/answers/{trace}",
     "/metrics",
 }
 ALONE = {"lambda_user": 1.0}
