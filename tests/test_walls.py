@@ -195,6 +195,7 @@ LIBRARIES = {
     *("filelock", "win32api", "win32job"),  # locks, and the job of a process on Windows
     *("fastapi", "starlette", "uvicorn", "prometheus_client"),  # these listen
     *("pydantic", "pydantic_settings", "rich", "typer"),
+    *("numpy", "snowballstemmer", "tokenizers"),  # stems and sentence vectors, where no torch may be loaded
     "torch",
     *("grpc", "google"),  # the line's, by contract
 }

@@ -1,4 +1,4 @@
-"""`user-agent evaluate`: measurements over documents that the project ships; nothing is sent."""
+"""`user-agent evaluate`: measurements over documents that the project ships."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from ssd2.cli.help import App, examples
 
-evaluate = App(help="Measure search on everyday documents that the project ships. Nothing is sent.")
+evaluate = App(help="Measure search on everyday documents that the project ships. Needs no core.")
 
 RETRIEVAL_EXAMPLES = examples("user-agent evaluate retrieval", "user-agent evaluate retrieval --json")
 
