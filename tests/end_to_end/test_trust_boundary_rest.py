@@ -48,7 +48,7 @@ ROUTES = {
 
 @dataclass
 class Asked:
-    """What came of one request.
+    """Outcome of one request.
 
     Attributes:
         wire: what crossed.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from user_agent.documents.passage import Passage
 from user_agent.store.history import Conversation, Message
 
 LONGEST_TITLE = 60
@@ -68,7 +70,7 @@ def _quoted(text: str) -> str:
 
 
 def _place(citation: dict[str, Any]) -> str:
-    name = str(citation.get("source", "")).replace("\\", "/").rsplit("/", 1)[-1]
-    if citation.get("page"):
-        return f"{name}, page {citation['page']}"
-    return f"{name}, line {citation['line']}" if citation.get("line") else name
+    """Return the place of a saved citation; one saved by an older version has fewer fields."""
+    line, page, slide = (citation.get(name) for name in ("line", "page", "slide"))
+    source = Path(str(citation.get("source", "")).replace("\\", "/"))
+    return Passage("", source, line, page, sheet=citation.get("sheet") or "", slide=slide).place

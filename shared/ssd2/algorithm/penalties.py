@@ -15,7 +15,7 @@ MAX_PENALTY = 2.0
 
 @dataclass(frozen=True)
 class Penalties:
-    """What is taken off the mixed logits of a token that the answer has.
+    """Amount taken off the mixed logits of a token that the answer has.
 
         logits[v] -= frequency * count(v) + presence * (count(v) > 0)
 

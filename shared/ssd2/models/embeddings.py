@@ -32,7 +32,7 @@ class EmbeddingFile:
 
     @property
     def path(self) -> Path:
-        """Where the file is once it was downloaded; it appears whole."""
+        """Place of the file once it is downloaded; it appears whole."""
         return models_folder() / f"{self.name}.bin"
 
 

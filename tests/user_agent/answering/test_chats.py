@@ -48,7 +48,7 @@ def test_both_exports_have_questions_answers_passages_and_what_is_known() -> Non
     lines = as_markdown(found, messages).splitlines()
     assert lines[0] == "# The shed"
     assert [line for line in lines[3:] if line] == [
-        "## What is my shed code?", "It is **4711**.", "Passages read:", "- home.md, line 3: The shed code is 4711.",
+        "## What is my shed code?", "It is **4711**.", "Passages read:", "- home.md:3: The shed code is 4711.",
         "*example.org now knows it.*", "> one", "> two",
     ]  # fmt: skip
     exported = as_json(found, messages)

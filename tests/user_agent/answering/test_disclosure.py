@@ -34,7 +34,7 @@ def before(
 
 
 def rows() -> dict[str, str]:
-    """What the app says before a question, by the situation."""
+    """Return the app's sentences before a question, by the situation."""
     return {
         "a core elsewhere": before(CORE),
         "the same, with models that read one question at a time": before(CORE, goes_on=False),

@@ -98,7 +98,7 @@ def test_an_upload_is_read_under_a_harmless_name(emptied: AgentProcess) -> None:
 
 
 def test_hostile_uploads_end_with_a_reason_in_bounds(emptied: AgentProcess) -> None:
-    """Of time and of memory, that of the agent and of the process that reads for it."""
+    """Bounds of time and of memory, of the agent and of the process that reads for it."""
     uploads = {
         "cut.pdf": made.pdf("Hello.")[:-60],
         "bomb.docx": made.zip_bomb(),

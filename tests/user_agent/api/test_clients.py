@@ -100,7 +100,7 @@ def test_no_request_that_the_schema_allows_or_forbids_breaks_the_agent(agent: Ag
 
 
 PAYLOADS = json.loads((Path(__file__).parent / "client_payloads.json").read_text())
-"""Bodies with the fields that these programs always send, written after their public code: none runs in the suite."""
+"""Bodies in the manner of these programs, made up and not recorded from them: none runs in the suite."""
 
 
 @pytest.mark.parametrize("name", PAYLOADS)

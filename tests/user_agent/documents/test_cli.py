@@ -176,7 +176,7 @@ def test_a_search_shows_what_an_answer_is_given_and_what_does_not_fit(docs: Docs
     assert (_json(docs("search", question, "--limit", "4", "--json"))["more"], found["more"]) == (5, 0)
 
 
-def test_a_search_leaves_the_system_prompt_and_private_context_their_room_as_ask_does(
+def test_a_search_leaves_system_prompt_and_private_context_room_as_ask_does(
     docs: Docs, notes: Path, tmp_path: Path
 ) -> None:
     save_llama(tmp_path / "model", 1782)

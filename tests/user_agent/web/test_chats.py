@@ -17,9 +17,7 @@ TOWER = "When does Fern Tower open?"
 LESSON = "Where is my piano lesson?"
 
 
-def test_an_edited_question_is_asked_in_a_chat_of_its_own_and_a_branch_goes_on_beside(
-    page: Page, agent: AgentProcess
-) -> None:
+def test_an_edited_question_is_asked_in_a_chat_of_its_own_beside_the_first(page: Page, agent: AgentProcess) -> None:
     ask(page, f"Please tell me: {TOWER}")
     expect(page.get_by_role("heading", name=TOWER)).to_be_visible()  # a title without courtesies
     page.get_by_label("Question", exact=True).fill(LESSON)

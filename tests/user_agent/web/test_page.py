@@ -818,9 +818,7 @@ def test_what_an_answer_waits_for_is_said_on_the_page(page: Page) -> None:
     expect(page.get_by_role("status")).to_be_empty()
 
 
-def test_the_line_under_the_question_says_who_will_see_what_with_the_settings_in_force(
-    page: Page, agent: AgentProcess
-) -> None:
+def test_the_line_under_the_question_says_who_will_see_what_as_settings_are(page: Page, agent: AgentProcess) -> None:
     line = page.locator("#learns")
     expect(line).to_have_text("Both models run on this machine. No other machine sees the question or the answer.")
     expect(page.get_by_label("Question")).to_have_accessible_description(line.inner_text())
