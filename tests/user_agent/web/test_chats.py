@@ -16,22 +16,25 @@ pytestmark = pytest.mark.slow
 TOWER = "When does Fern Tower open?"
 LESSON = "Where is my piano lesson?"
 
+ANSWER_MS = 30_000
+"""An answer on a busy machine."""
+
 
 def test_an_edited_question_is_asked_in_a_chat_of_its_own_beside_the_first(page: Page, agent: AgentProcess) -> None:
     ask(page, f"Please tell me: {TOWER}")
     expect(page.get_by_role("heading", name=TOWER)).to_be_visible()  # a title without courtesies
     page.get_by_label("Question", exact=True).fill(LESSON)
     page.keyboard.press("Enter")
-    expect(page.get_by_role("button", name="Regenerate")).to_have_count(2)
+    expect(page.get_by_role("button", name="Regenerate")).to_have_count(2, timeout=ANSWER_MS)
     first = page.url
     page.get_by_role("button", name=f"Edit: {LESSON}").press("Enter")
     page.get_by_label("New wording").fill("Who is my plumber?")
     page.locator(".editing").get_by_role("button", name="Ask").click()
-    expect(page.get_by_role("button", name="Regenerate")).to_have_count(2)
+    expect(page.get_by_role("button", name="Regenerate")).to_have_count(2, timeout=ANSWER_MS)
     expect(page.locator(".question")).to_have_text([f"Please tell me: {TOWER}", "Who is my plumber?"])
     assert page.url != first
     page.get_by_role("button", name="Regenerate").first.click()  # an earlier one, behind which another question stands
-    expect(page.get_by_text("2 of 2")).to_be_visible()
+    expect(page.get_by_text("2 of 2")).to_be_visible(timeout=ANSWER_MS)
     page.reload()
     expect(page.locator(".turn").first.get_by_text("2 of 2")).to_be_visible()
     page.get_by_role("button", name="Branch", exact=True).first.click()
